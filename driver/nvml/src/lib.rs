@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Safe access to the NVIDIA management library
