@@ -1,2 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The words of the domain: GPUs, MIG devices, claims and names
+//! The words of the domain: GPUs, MIG devices, claims and names.
+//!
+//! Plain values only: no I/O, no async, no Kubernetes and no NVML. Everything a crate hands to another crate is
+//! made of these types, so this page is also the glossary:
+//!
+//! * **GPU**: one physical device, known by its UUID. **MIG device**: one (GPU instance, compute instance) pair.
+//! * **placement**: where a GPU instance lies, `start` and `size` in memory slices. **profile**: its shape.
+//! * **inventory**: what a node has right now; one broken GPU spoils only its own entry.
+//! * **device**: what is published and allocated. Its name is a function of hardware identity, never of an index.
+//! * **claim**: a ResourceClaim as far as this driver is concerned; an **allocation result** names one device for
+//!   one of its requests.
+//!
+//! Reading order: [`ids`], [`mig`], [`gpu`], [`inventory`], [`device`], [`config`], [`claim`], [`disposition`].
+
+pub mod ids;
+
+pub mod mig;
+
+pub mod gpu;
+
+pub mod inventory;
+
+pub mod device;
+
+pub mod config;
+
+pub mod claim;
+
+pub mod disposition;
+
+pub use claim::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource};
+pub use device::{Device, DeviceNames};
+pub use disposition::Disposition;
+pub use gpu::{Engines, Gpu, MigMode};
+pub use ids::{Bytes, ClaimUid, DeviceName, GpuUuid, IdError, MigUuid, NodeName, PciAddress, Version};
+pub use inventory::{DriverState, GpuEntry, Inventory};
+pub use mig::{ComputeShare, MigDevice, MigIdentity, Placement};

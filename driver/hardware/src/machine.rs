@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The port to the GPUs of one machine: questions in domain words, answered by NVML or by the simulator.
+//!
+//! Calls block (NVML talks to the kernel), so async callers use a blocking thread. One broken GPU answers with its own
+//! error and spoils no other.
+
+use std::fmt;
+
+use dra_model::{GpuUuid, MigMode, MigUuid, PciAddress, Version};
+
+/// One machine with GPUs.
+pub trait Machine: Send + Sync + fmt::Debug {
+    /// The versions of the loaded driver. An error means that there is no driver to ask.
+    fn driver(&self) -> Result<DriverVersions, MachineError>;
+
+    /// How many GPUs the driver counts, broken ones included.
+    fn gpu_count(&self) -> Result<u32, MachineError>;
+
+    /// Everything NVML knows of one GPU and of the MIG devices on it.
+    fn gpu(&self, which: GpuSelector<'_>) -> Result<GpuFacts, GpuError>;
+
+    /// What may change without a restart of anything, cheap enough to ask once a second.
+    fn shape(&self) -> Result<Vec<GpuShape>, MachineError>;
+}
+
+/// Versions of a loaded driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DriverVersions {
+    /// `nvmlSystemGetDriverVersion`.
+    pub driver: Version,
+    /// `nvmlSystemGetCudaDriverVersion_v2`.
+    pub cuda: Version,
+}
+
+/// Which GPU is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuSelector<'a> {
+    /// Position in NVML's enumeration, which is PCI order and not stable over time.
+    Index(u32),
+    /// Identity.
+    Uuid(&'a GpuUuid),
+}
+
+impl fmt::Display for GpuSelector<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index(index) => write!(f, "GPU {index}"),
+            Self::Uuid(uuid) => uuid.fmt(f),
+        }
+    }
+}
+
+/// What NVML alone knows of a GPU; sysfs adds NUMA node and PCIe root to make a [`dra_model::Gpu`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuFacts {
+    /// Identity.
+    pub uuid: GpuUuid,
+    /// N of `/dev/nvidiaN`.
+    pub minor: u32,
+    /// PCI address.
+    pub pci: PciAddress,
+    /// Product name.
+    pub product_name: String,
+    /// Brand.
+    pub brand: String,
+    /// Architecture.
+    pub architecture: String,
+    /// CUDA compute capability.
+    pub compute_capability: Version,
+    /// Total memory, where NVML has an answer.
+    pub memory: Option<dra_model::Bytes>,
+    /// Addressing mode, where the driver tells.
+    pub addressing_mode: Option<String>,
+    /// MIG mode, layout and existing MIG devices.
+    pub mig: MigMode,
+}
+
+/// The part of a GPU that an administrator may change at any time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuShape {
+    /// Identity; absent for a GPU that cannot even tell that.
+    pub uuid: Option<GpuUuid>,
+    /// Whether MIG mode is in force.
+    pub mig_on: bool,
+    /// The MIG devices that exist, in NVML's order.
+    pub mig_devices: Vec<MigUuid>,
+}
+
+/// There is no driver to ask, or it does not answer at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MachineError {
+    /// The library is not there or cannot be loaded.
+    #[error(
+        "no usable libnvidia-ml.so.1 below {root}: install the NVIDIA driver there or correct the driver root ({reason})"
+    )]
+    NoLibrary {
+        /// Driver root.
+        root: String,
+        /// What the dynamic loader said.
+        reason: String,
+    },
+    /// The library is there but its kernel driver is not (NVML code 9), or does not match (18).
+    #[error("the NVIDIA driver does not answer: {call} says {code}")]
+    NotAnswering {
+        /// NVML call.
+        call: &'static str,
+        /// Code and text.
+        code: NvmlCode,
+    },
+}
+
+/// One GPU did not answer one question.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GpuError {
+    /// No GPU of this index or UUID is on the machine.
+    #[error("{which} is not on this node")]
+    NotFound {
+        /// Which.
+        which: String,
+    },
+    /// It is there and broken.
+    #[error("{call} failed on {which}: {code}")]
+    Failed {
+        /// NVML call.
+        call: &'static str,
+        /// Which GPU, as far as it is known.
+        which: String,
+        /// Code and text.
+        code: NvmlCode,
+        /// What could still be read before it failed.
+        uuid: Option<GpuUuid>,
+        /// What could still be read before it failed.
+        pci: Option<PciAddress>,
+    },
+    /// It answered something this driver does not understand.
+    #[error("{call} answered `{answer}` for {which}, which is not understood")]
+    Nonsense {
+        /// NVML call.
+        call: &'static str,
+        /// Which GPU.
+        which: String,
+        /// What it said.
+        answer: String,
+    },
+    /// The driver as a whole stopped answering.
+    #[error("the driver stopped answering while {which} was read")]
+    Machine {
+        /// Which GPU was asked for.
+        which: String,
+        /// Why.
+        #[source]
+        source: MachineError,
+    },
+}
+
+/// A numeric NVML return code, displayed with NVIDIA's text for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NvmlCode(pub u32);
+
+impl fmt::Display for NvmlCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (NVML code {})", self.text(), self.0)
+    }
+}
+
+impl NvmlCode {
+    /// The texts `nvmlErrorString` answers with (driver 550).
+    fn text(self) -> &'static str {
+        match self.0 {
+            1 => "uninitialized",
+            2 => "invalid argument",
+            3 => "not supported",
+            4 => "insufficient permissions",
+            6 => "not found",
+            7 => "insufficient size",
+            9 => "driver not loaded",
+            10 => "timeout",
+            12 => "NVML shared library not found",
+            13 => "function not found",
+            14 => "corrupted infoROM",
+            15 => "GPU is lost",
+            16 => "GPU requires reset",
+            17 => "GPU access blocked by the operating system",
+            18 => "driver/library version mismatch",
+            19 => "in use by another client",
+            20 => "insufficient memory",
+            23 => "insufficient resources",
+            25 => "argument version mismatch",
+            27 => "system is not in ready state",
+            28 => "no supported GPUs were found",
+            _ => "unknown error",
+        }
+    }
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Devices as they are published, and their names.
+//!
+//! `gpu-<first 8 hex digits of the UUID>` and `gpu-…-mig-<profile id>-<start>`; a compute instance that does not span
+//! its GPU instance adds `-c<start>-<slices>`. Names depend on hardware identity alone, so two runs on one machine, or
+//! two versions of this driver, give the same names.
+
+use std::collections::BTreeMap;
+
+use crate::gpu::{Gpu, MigMode};
+use crate::ids::{DeviceName, GpuUuid};
+use crate::inventory::Inventory;
+use crate::mig::{MigDevice, MigIdentity};
+
+/// Something that can be allocated to a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device<'a> {
+    /// A whole GPU.
+    Gpu(&'a Gpu),
+    /// A MIG device and the GPU it is cut from.
+    Mig(&'a Gpu, &'a MigDevice),
+}
+
+impl<'a> Device<'a> {
+    /// The physical GPU behind the device.
+    pub fn gpu(self) -> &'a Gpu {
+        match self {
+            Self::Gpu(gpu) | Self::Mig(gpu, _) => gpu,
+        }
+    }
+}
+
+/// How many hex digits of the UUID a name begins with, unless two GPUs of the node share them.
+const NAME_DIGITS: usize = 8;
+
+/// The names of the devices of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceNames {
+    digits: usize,
+}
+
+impl DeviceNames {
+    /// The shortest names, of at least eight digits, under which no two GPUs are confused.
+    pub fn of<'a>(uuids: impl IntoIterator<Item = &'a GpuUuid>) -> Self {
+        let hex: Vec<String> = uuids.into_iter().map(GpuUuid::hex).collect();
+        let digits = (NAME_DIGITS..32).find(|digits| distinct(&hex, *digits)).unwrap_or(32);
+        Self { digits }
+    }
+
+    /// The prefix of every device and counter set of a GPU.
+    fn stem(&self, gpu: &GpuUuid) -> String {
+        format!("gpu-{}", gpu.hex().chars().take(self.digits).collect::<String>())
+    }
+
+    /// The name of a whole GPU.
+    pub fn gpu(&self, gpu: &GpuUuid) -> String {
+        self.stem(gpu)
+    }
+
+    /// The name of a MIG device.
+    pub fn mig(&self, identity: &MigIdentity) -> String {
+        let name = format!("{}-mig-{}-{}", self.stem(&identity.parent), identity.profile_id, identity.placement.start);
+        if identity.share.is_whole() {
+            name
+        } else {
+            format!("{name}-c{}-{}", identity.share.start, identity.share.slices)
+        }
+    }
+
+    /// The name of a device.
+    pub fn device(&self, device: Device<'_>) -> String {
+        match device {
+            Device::Gpu(gpu) => self.gpu(&gpu.uuid),
+            Device::Mig(_, mig) => self.mig(&mig.identity),
+        }
+    }
+}
+
+fn distinct(hex: &[String], digits: usize) -> bool {
+    let mut prefixes: Vec<&str> = hex.iter().filter_map(|hex| hex.get(..digits)).collect();
+    let all = prefixes.len();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes.len() == all
+}
+
+impl Inventory {
+    /// The names of this node's devices; broken GPUs count, so that a name does not change when one breaks.
+    pub fn names(&self) -> DeviceNames {
+        DeviceNames::of(self.gpus.iter().filter_map(|entry| match entry {
+            crate::GpuEntry::Good(gpu) => Some(&gpu.uuid),
+            crate::GpuEntry::Broken { uuid, .. } => uuid.as_ref(),
+        }))
+    }
+
+    /// Every device that can be allocated now, in PCI order and then by placement.
+    ///
+    /// A GPU in MIG mode is not usable as a whole, even when it has no instance.
+    pub fn devices(&self) -> Vec<Device<'_>> {
+        self.good_gpus()
+            .flat_map(|gpu| match &gpu.mig {
+                MigMode::Unsupported | MigMode::Off(_) => vec![Device::Gpu(gpu)],
+                MigMode::On { devices, .. } => devices.iter().map(|mig| Device::Mig(gpu, mig)).collect(),
+            })
+            .collect()
+    }
+
+    /// The devices by name.
+    pub fn devices_by_name(&self) -> BTreeMap<DeviceName, Device<'_>> {
+        let names = self.names();
+        self.devices().into_iter().filter_map(|device| Some((names.device(device).parse().ok()?, device))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::mig::{ComputeShare, Placement};
+
+    fn uuid(text: &str) -> GpuUuid {
+        format!("GPU-{text}").parse().unwrap()
+    }
+
+    #[test]
+    fn names_grow_only_when_two_gpus_would_be_confused() {
+        let a = uuid("12345678-1111-1111-1111-111111111111");
+        let b = uuid("12345678-1211-1111-1111-111111111111");
+        assert_eq!(DeviceNames::of([&a]).gpu(&a), "gpu-12345678");
+        let names = DeviceNames::of([&a, &b]);
+        assert_eq!((names.gpu(&a), names.gpu(&b)), ("gpu-1234567811".to_owned(), "gpu-1234567812".to_owned()));
+    }
+
+    #[test]
+    fn mig_names_tell_profile_placement_and_partial_compute_instances() {
+        let parent = uuid("12345678-1111-1111-1111-111111111111");
+        let names = DeviceNames::of([&parent]);
+        let placement = Placement { start: 4, size: 4 };
+        let whole = ComputeShare { start: 0, slices: 3, of: 3 };
+        let mut identity = MigIdentity { parent, profile_id: 9, placement, share: whole };
+        assert_eq!(names.mig(&identity), "gpu-12345678-mig-9-4");
+        identity.share = ComputeShare { start: 2, slices: 1, of: 3 };
+        assert_eq!(names.mig(&identity), "gpu-12345678-mig-9-4-c2-1");
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_is_a_dns_label_and_distinct(seeds in proptest::collection::btree_set(any::<u128>(), 1..16), start in 0_u32..16, profile_id in 0_u32..100) {
+            let uuids: Vec<GpuUuid> = seeds.iter().map(|seed| {
+                let hex = format!("{seed:032x}");
+                uuid(&format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+            }).collect();
+            let names = DeviceNames::of(&uuids);
+            let mut all = std::collections::BTreeSet::new();
+            for parent in uuids {
+                prop_assert!(all.insert(names.gpu(&parent)));
+                let share = ComputeShare { start: 0, slices: 1, of: 3 };
+                let identity = MigIdentity { parent, profile_id, placement: Placement { start, size: 1 }, share };
+                prop_assert!(all.insert(names.mig(&identity)));
+            }
+            for name in all {
+                prop_assert!(name.parse::<DeviceName>().is_ok(), "{}", name);
+            }
+        }
+    }
+}

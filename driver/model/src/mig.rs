@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+//! MIG devices: where they lie on their GPU and what they hold.
+
+use serde::{Deserialize, Serialize};
+
+use crate::gpu::Engines;
+use crate::ids::{Bytes, GpuUuid, MigUuid};
+
+/// Where a GPU instance lies, in memory slices of its GPU (`nvmlGpuInstancePlacement_t`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Placement {
+    /// First memory slice.
+    pub start: u32,
+    /// Number of memory slices.
+    pub size: u32,
+}
+
+impl Placement {
+    /// The memory slices covered, in order.
+    pub fn slices(self) -> impl Iterator<Item = u32> {
+        self.start..self.start.saturating_add(self.size)
+    }
+
+    /// Whether two placements of one GPU share a memory slice.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.start < other.start.saturating_add(other.size) && other.start < self.start.saturating_add(self.size)
+    }
+}
+
+/// Which part of its GPU instance a compute instance owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ComputeShare {
+    /// First compute slice inside the GPU instance.
+    pub start: u32,
+    /// Compute slices of the compute instance.
+    pub slices: u32,
+    /// Compute slices of the GPU instance.
+    pub of: u32,
+}
+
+impl ComputeShare {
+    /// Whether the compute instance spans its whole GPU instance, as by far most do.
+    pub fn is_whole(self) -> bool {
+        self.slices == self.of
+    }
+}
+
+/// What a MIG device is across reboots and re-creation.
+///
+/// Neither the profile's name (it depends on firmware) nor the MIG UUID (it may change, or stay, when the same
+/// device is created again) nor the GPU instance id (they are recycled) identifies anything over time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MigIdentity {
+    /// The GPU it is cut from.
+    pub parent: GpuUuid,
+    /// GPU instance profile id, as `nvidia-smi mig -lgip` prints it (not the NVML enum).
+    pub profile_id: u32,
+    /// Where its GPU instance lies.
+    pub placement: Placement,
+    /// Its part of the GPU instance.
+    pub share: ComputeShare,
+}
+
+impl MigIdentity {
+    /// Whether two MIG devices can exist at once; two compute instances may share one GPU instance.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        if self.parent != other.parent || !self.placement.overlaps(other.placement) {
+            return false;
+        }
+        let same_gpu_instance = self.profile_id == other.profile_id && self.placement == other.placement;
+        let disjoint = self.share.start.saturating_add(self.share.slices) <= other.share.start
+            || other.share.start.saturating_add(other.share.slices) <= self.share.start;
+        !(same_gpu_instance && disjoint)
+    }
+}
+
+/// A MIG device that exists on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigDevice {
+    /// What it is across reboots.
+    pub identity: MigIdentity,
+    /// What CUDA knows it by in this incarnation.
+    pub uuid: MigUuid,
+    /// GPU instance id in this incarnation, part of its capability path.
+    pub gpu_instance: u32,
+    /// Compute instance id in this incarnation, part of its capability path.
+    pub compute_instance: u32,
+    /// Profile name as the driver prints it, such as `1g.10gb`, `1c.3g.40gb` or `1g.10gb+me`.
+    pub profile: String,
+    /// Memory of its GPU instance.
+    pub memory: Bytes,
+    /// Engines it can use; those of the GPU instance are shared by its compute instances.
+    pub engines: Engines,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(profile_id: u32, start: u32, size: u32, share: (u32, u32, u32)) -> MigIdentity {
+        MigIdentity {
+            parent: "GPU-00000000-0000-0000-0000-000000000001".parse().unwrap(),
+            profile_id,
+            placement: Placement { start, size },
+            share: ComputeShare { start: share.0, slices: share.1, of: share.2 },
+        }
+    }
+
+    #[test]
+    fn overlap_is_judged_by_memory_slices_and_compute_shares() {
+        let third = identity(9, 0, 4, (0, 3, 3));
+        for (other, expect) in [
+            (identity(9, 4, 4, (0, 3, 3)), false),
+            (identity(19, 3, 1, (0, 1, 1)), true),
+            (identity(9, 0, 4, (0, 3, 3)), true),
+            (identity(9, 0, 4, (0, 1, 3)), true),
+        ] {
+            assert_eq!(third.overlaps(&other), expect, "{other:?}");
+            assert_eq!(other.overlaps(&third), expect, "{other:?}");
+        }
+        assert!(!identity(9, 0, 4, (0, 1, 3)).overlaps(&identity(9, 0, 4, (1, 1, 3))));
+        assert!(identity(9, 0, 4, (0, 1, 3)).overlaps(&identity(5, 0, 4, (1, 1, 4))));
+    }
+}
