@@ -11,7 +11,8 @@
 //! * **claim**: a ResourceClaim as far as this driver is concerned; an **allocation result** names one device for
 //!   one of its requests.
 //!
-//! Reading order: [`ids`], [`mig`], [`gpu`], [`inventory`], [`device`], [`config`], [`claim`], [`disposition`].
+//! Reading order: [`ids`], [`mig`], [`gpu`], [`inventory`], [`device`], [`config`], [`claim`], [`files`],
+//! [`disposition`].
 
 pub mod ids;
 
@@ -27,12 +28,15 @@ pub mod config;
 
 pub mod claim;
 
+pub mod files;
+
 pub mod disposition;
 
 pub use claim::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource};
 pub use device::{Device, DeviceNames};
 pub use disposition::Disposition;
-pub use gpu::{Engines, Gpu, MigMode};
+pub use files::{DeviceNode, DriverFile, DriverFiles};
+pub use gpu::{Engines, Gpu, MigLayout, MigMode};
 pub use ids::{Bytes, ClaimUid, DeviceName, GpuUuid, IdError, MigUuid, NodeName, PciAddress, Version};
 pub use inventory::{DriverState, GpuEntry, Inventory};
 pub use mig::{ComputeShare, MigDevice, MigIdentity, Placement};
