@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Installs what the test cluster needs on a bare Debian 12 machine, and unpacks
+# what it takes from Debian and PyPI without installing it into the cache:
+#
+#   <cache>/nvidia   nvidia-smi and the MPS programs, from Debian's non-free
+#   <cache>/python   nvidia-ml-py, an independent reader of the NVML library
+#   <cache>/rootfs   the files of the two base images (see images.rs)
+#
+# Run as root. A second run finds everything in place and says nothing. The
+# machine's own apt sources are read, never changed.
+set -euo pipefail
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/gpu-dra-cluster
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# Programs of the host: network, images, the C side of runc.
+host_packages=(
+    build-essential ca-certificates conntrack containernetworking-plugins
+    buildah busybox-static iproute2 iptables kmod libseccomp-dev nftables
+    pkg-config procps python3 util-linux
+)
+nvidia_packages=(nvidia-smi nvidia-cuda-mps)
+# What a program linked against glibc needs, and nothing else.
+base_packages=(libc6 libgcc-s1)
+# A shell, coreutils, and busybox for a small web server and client.
+demo_packages=(
+    bash coreutils grep sed libacl1 libattr1 libgmp10 libpcre2-8-0 libselinux1
+    libtinfo6 busybox-static
+)
+nvidia_ml_py=nvidia-ml-py==12.535.161
+
+die() {
+    echo "setup.sh: $*" >&2
+    exit 1
+}
+
+need_root() {
+    [ "$(id -u)" -eq 0 ] || die "run as root: the cluster makes namespaces, mounts and device nodes (try: sudo $0)"
+}
+
+need_toolchains() {
+    command -v cargo >/dev/null || die "cargo is missing: install Rust as https://rustup.rs says, then run this again"
+    command -v go >/dev/null || die "go is missing: install Go 1.26 or newer as https://go.dev/doc/install says, then run this again"
+}
+
+install_host_packages() {
+    local missing=() package
+    for package in "${host_packages[@]}"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    echo "installing ${missing[*]}" >&2
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# An apt of our own: the machine's Debian mirrors, with non-free added.
+private_apt() {
+    apt-get -qq -o Dir::Etc::SourceList="$cache/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+        -o Dir::State::Lists="$cache/apt/lists" -o Dir::Cache="$cache/apt/cache" \
+        -o APT::Sandbox::User=root "$@"
+}
+
+prepare_private_apt() {
+    [ -z "${private_apt_ready:-}" ] || return 0
+    mkdir -p "$cache"/apt/{lists,cache}/partial
+    apt-get indextargets --format '$(CREATED_BY) $(REPO_URI) $(CODENAME) $(ORIGIN)' |
+        awk -v keyring="$keyring" '$1 == "Packages" && $4 == "Debian" && !seen[$2 $3]++ {
+            print "deb [signed-by=" keyring "] " $2 " " $3 " main non-free" }' >"$cache/apt/sources.list"
+    [ -s "$cache/apt/sources.list" ] || die "apt knows no Debian mirror: add one to its sources, then run this again"
+    private_apt update
+    private_apt_ready=yes
+}
+
+# unpack NAME PACKAGE...: the packages' files in <cache>/NAME, done again when the list changes.
+unpack() {
+    local name=$1 dir="$cache/$1" list
+    shift
+    list="$*"
+    [ "$(cat "$dir.packages" 2>/dev/null)" = "$list" ] && [ -d "$dir" ] && return
+    echo "unpacking ${list} into $dir" >&2
+    prepare_private_apt
+    rm -rf "$dir" "$dir.debs"
+    mkdir -p "$dir" "$dir.debs"
+    (cd "$dir.debs" && private_apt download "$@")
+    local deb
+    for deb in "$dir.debs"/*.deb; do
+        dpkg -x "$deb" "$dir"
+    done
+    rm -rf "$dir.debs"
+    echo "$list" >"$dir.packages"
+}
+
+# Manuals, translations and character tables are most of the bytes and of no use in a test image.
+slim() {
+    rm -rf "$cache/$1"/usr/share/{doc,man,info,locale,lintian,menu,bash-completion} "$cache/$1"/usr/lib/*/gconv
+}
+
+unpack_python() {
+    local dir="$cache/python"
+    [ "$(cat "$dir.packages" 2>/dev/null)" = "$nvidia_ml_py" ] && return
+    echo "unpacking $nvidia_ml_py into $dir" >&2
+    rm -rf "$dir" "$dir.wheels"
+    mkdir -p "$dir"
+    python3 -m pip --version >/dev/null 2>&1 ||
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip >/dev/null
+    python3 -m pip download -q --no-deps --only-binary :all: -d "$dir.wheels" "$nvidia_ml_py"
+    python3 -m zipfile -e "$dir.wheels"/*.whl "$dir"
+    rm -rf "$dir.wheels"
+    echo "$nvidia_ml_py" >"$dir.packages"
+}
+
+need_root
+need_toolchains
+mkdir -p "$cache"
+install_host_packages
+unpack nvidia "${nvidia_packages[@]}"
+unpack rootfs/base "${base_packages[@]}"
+slim rootfs/base
+unpack rootfs/demo "${base_packages[@]}" "${demo_packages[@]}"
+slim rootfs/demo
+unpack_python
