@@ -1,2 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The gRPC wire of the kubelet and of this driver
+//! The gRPC wire of the kubelet and of this driver, generated and committed.
+//!
+//! `tests/generated.rs` regenerates `src/generated/` from the `.proto` files with protox (no protoc needed) and fails
+//! on a difference; `UPDATE_GENERATED=1 cargo test -p dra-proto` writes it.
+
+/// Declares a module for one generated file. Generated code is not ours to lint.
+macro_rules! generated {
+    ($(#[$doc:meta])* $name:ident, $file:literal) => {
+        $(#[$doc])*
+        #[allow(
+            clippy::pedantic,
+            clippy::allow_attributes_without_reason,
+            clippy::as_conversions,
+            clippy::wildcard_enum_match_arm,
+            missing_debug_implementations,
+            unreachable_pub,
+            reason = "generated code"
+        )]
+        pub mod $name {
+            include!(concat!("generated/", $file));
+        }
+    };
+}
+
+generated!(
+    /// `k8s.io.kubelet.pkg.apis.dra.v1`: kubelet to plugin, Kubernetes 1.34 and later.
+    dra_v1,
+    "k8s.io.kubelet.pkg.apis.dra.v1.rs"
+);
+generated!(
+    /// `k8s.io.kubelet.pkg.apis.dra.v1beta1`: the same without share ids.
+    dra_v1beta1,
+    "k8s.io.kubelet.pkg.apis.dra.v1beta1.rs"
+);
+generated!(
+    /// `pluginregistration`: kubelet to registration socket.
+    registration_v1,
+    "pluginregistration.rs"
+);
+generated!(
+    /// `gpu_dra.node.v1`: plugin to controller.
+    node_v1,
+    "gpu_dra.node.v1.rs"
+);
+
+/// What `PluginInfo.type` says for a DRA driver.
+pub const PLUGIN_TYPE: &str = "DRAPlugin";
+
+/// The services a plugin lists at registration, preferred first: the kubelet takes the first it knows.
+pub const SUPPORTED_SERVICES: [&str; 2] = ["v1.DRAPlugin", "v1beta1.DRAPlugin"];
