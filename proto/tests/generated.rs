@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The committed code is what the `.proto` files say.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 
 use std::collections::BTreeMap;
 use std::fs;
