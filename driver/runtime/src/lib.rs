@@ -1,2 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What every process of the driver needs around its work
+//! What every process of the driver needs around its work.
+//!
+//! A `main` parses its arguments, calls [`logging::start`], makes a [`tasks::Tasks`], starts its tasks in it, serves
+//! [`http`] and waits. Nothing here knows GPUs, claims or Kubernetes.
+
+pub mod error_chain;
+
+pub mod logging;
+
+pub mod tasks;
+
+pub mod http;
+
+pub use error_chain::chain;
+pub use tasks::Tasks;

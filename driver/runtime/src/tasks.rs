@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The tasks of a process: when the first of them ends, or a signal comes, all are told to stop.
+//!
+//! A task that panics or fails ends the process, so that the kubelet restarts the container instead of keeping half a
+//! driver alive.
+
+use std::error::Error;
+use std::future::Future;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::error_chain::chain;
+
+/// What a task fails with.
+pub type TaskError = Box<dyn Error + Send + Sync>;
+
+/// Why a process did not end cleanly.
+#[derive(Debug, thiserror::Error)]
+pub enum TasksError {
+    /// The operating system gave no signal handler.
+    #[error("failed to listen for signals")]
+    Signals(#[source] std::io::Error),
+    /// One task failed; the others were stopped.
+    #[error("a task of this process failed, see the log above")]
+    TaskFailed,
+}
+
+/// The supervised tasks of one process.
+#[derive(Debug)]
+pub struct Tasks {
+    running: JoinSet<(&'static str, Result<(), TaskError>)>,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    /// An empty set whose token is cancelled when the process should stop.
+    pub fn new(stop: CancellationToken) -> Self {
+        Self { running: JoinSet::new(), stop }
+    }
+
+    /// Starts a task. It ends when the token it was built with is cancelled; ending earlier stops the process.
+    pub fn start<F>(&mut self, name: &'static str, task: F)
+    where
+        F: Future<Output = Result<(), TaskError>> + Send + 'static,
+    {
+        self.running.spawn(async move { (name, task.await) });
+    }
+
+    /// Waits for SIGTERM, SIGINT or the end of a task, then stops all tasks and waits for them.
+    pub async fn run(mut self) -> Result<(), TasksError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(TasksError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(TasksError::Signals)?;
+        let mut clean = true;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => info!("stopping on SIGTERM"),
+                _ = interrupt.recv() => info!("stopping on SIGINT"),
+                ended = self.running.join_next() => match ended {
+                    None => break,
+                    Some(Ok((_, Ok(())))) => {}
+                    Some(Ok((task, Err(failure)))) => {
+                        error!(task, error = %chain(failure.as_ref()), "task failed");
+                        clean = false;
+                    }
+                    Some(Err(panic)) => {
+                        error!(error = %panic, "task panicked");
+                        clean = false;
+                    }
+                },
+            }
+            self.stop.cancel();
+        }
+        if clean { Ok(()) } else { Err(TasksError::TaskFailed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_one_task_stops_the_others() {
+        let stop = CancellationToken::new();
+        let mut tasks = Tasks::new(stop.clone());
+        let waiting = stop.clone();
+        tasks.start("waits", async move {
+            waiting.cancelled().await;
+            Ok(())
+        });
+        tasks.start("fails", async { Err("broken".into()) });
+        assert!(matches!(tasks.run().await, Err(TasksError::TaskFailed)));
+        assert!(stop.is_cancelled());
+    }
+}
