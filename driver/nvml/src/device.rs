@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What one device answers. A device is a GPU or a MIG device; most questions only make sense for one of them.
+
+use std::ffi::c_uint;
+
+use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlDeviceAddressingMode_t, nvmlMemory_t, nvmlReturn_t};
+
+use crate::error::{NvmlError, code};
+use crate::library::{Nvml, symbol};
+
+/// A device of the library it borrows.
+#[derive(Debug)]
+pub struct Device<'a> {
+    nvml: &'a Nvml,
+    inner: nvml_wrapper::Device<'a>,
+}
+
+/// A C function that tells one number of a device.
+type NumberOf = unsafe extern "C" fn(nvmlDevice_t, *mut c_uint) -> nvmlReturn_t;
+
+/// `NVML_STRUCT_VERSION(DeviceAddressingMode, 1)`: the size of the struct and its version.
+const ADDRESSING_MODE_V1: u32 = 8 + (1 << 24);
+
+impl<'a> Device<'a> {
+    pub(crate) fn new(nvml: &'a Nvml, inner: nvml_wrapper::Device<'a>) -> Self {
+        Self { nvml, inner }
+    }
+
+    /// `GPU-…` of a GPU, `MIG-…` of a MIG device.
+    pub fn uuid(&self) -> Result<String, NvmlError> {
+        self.nvml.answer("nvmlDeviceGetUUID", self.inner.uuid())
+    }
+
+    /// `00000000:3B:00.0`.
+    pub fn pci_bus_id(&self) -> Result<String, NvmlError> {
+        Ok(self.nvml.answer("nvmlDeviceGetPciInfo_v3", self.inner.pci_info())?.bus_id)
+    }
+
+    /// N of `/dev/nvidiaN`.
+    pub fn minor_number(&self) -> Result<u32, NvmlError> {
+        self.nvml.answer("nvmlDeviceGetMinorNumber", self.inner.minor_number())
+    }
+
+    /// `NVIDIA H100 80GB HBM3`.
+    pub fn name(&self) -> Result<String, NvmlError> {
+        self.nvml.answer("nvmlDeviceGetName", self.inner.name())
+    }
+
+    /// `nvmlBrandType_t` as a number, since every driver may add one.
+    pub fn brand(&self) -> Result<u32, NvmlError> {
+        self.number("nvmlDeviceGetBrand", &self.nvml.lib().nvmlDeviceGetBrand)
+    }
+
+    /// `nvmlDeviceArchitecture_t` as a number, since every driver may add one.
+    pub fn architecture(&self) -> Result<u32, NvmlError> {
+        self.number("nvmlDeviceGetArchitecture", &self.nvml.lib().nvmlDeviceGetArchitecture)
+    }
+
+    /// CUDA compute capability, major and minor.
+    pub fn compute_capability(&self) -> Result<(u32, u32), NvmlError> {
+        let call = "nvmlDeviceGetCudaComputeCapability";
+        let capability = self.nvml.answer(call, self.inner.cuda_compute_capability())?;
+        let nonsense = |_negative| NvmlError { call, code: code::UNKNOWN };
+        let major = u32::try_from(capability.major).map_err(nonsense)?;
+        Ok((major, u32::try_from(capability.minor).map_err(nonsense)?))
+    }
+
+    /// Total memory in bytes, the part the driver keeps included.
+    ///
+    /// Asks version 2 and, on drivers before R510 that lack it, version 1; the total is the same.
+    pub fn memory_total(&self) -> Result<u64, NvmlError> {
+        match self.nvml.answer("nvmlDeviceGetMemoryInfo_v2", self.inner.memory_info()) {
+            Err(error) if error.code == code::FUNCTION_NOT_FOUND => self.memory_total_v1(),
+            answer => Ok(answer?.total),
+        }
+    }
+
+    fn memory_total_v1(&self) -> Result<u64, NvmlError> {
+        let call = "nvmlDeviceGetMemoryInfo";
+        let function = symbol(call, &self.nvml.lib().nvmlDeviceGetMemoryInfo)?;
+        let mut memory = nvmlMemory_t { total: 0, free: 0, used: 0 };
+        // SAFETY: the handle is of this library and `memory` is the struct the function fills.
+        let code = unsafe { function(self.handle(), &raw mut memory) };
+        self.nvml.check(call, code)?;
+        Ok(memory.total)
+    }
+
+    /// `nvmlDeviceAddressingModeType_t`: 0 none, 1 HMM, 2 ATS.
+    pub fn addressing_mode(&self) -> Result<u32, NvmlError> {
+        let call = "nvmlDeviceGetAddressingMode";
+        let function = symbol(call, &self.nvml.lib().nvmlDeviceGetAddressingMode)?;
+        let mut mode = nvmlDeviceAddressingMode_t { version: ADDRESSING_MODE_V1, value: 0 };
+        // SAFETY: the handle is of this library and `mode` carries its own size and version.
+        let code = unsafe { function(self.handle(), &raw mut mode) };
+        self.nvml.check(call, code)?;
+        Ok(mode.value)
+    }
+
+    /// Whether MIG mode is in force; what is pending does not matter before it is.
+    ///
+    /// A GPU without MIG answers [`code::NOT_SUPPORTED`].
+    pub fn mig_mode(&self) -> Result<bool, NvmlError> {
+        Ok(self.nvml.answer("nvmlDeviceGetMigMode", self.inner.mig_mode())?.current == 1)
+    }
+
+    /// An upper bound of the number of MIG devices, not their number.
+    pub fn mig_slots(&self) -> Result<u32, NvmlError> {
+        self.nvml.answer("nvmlDeviceGetMaxMigDeviceCount", self.inner.mig_device_count())
+    }
+
+    /// The MIG device in a slot; most slots are empty.
+    pub fn mig_device(&self, slot: u32) -> Result<Option<Device<'a>>, NvmlError> {
+        match self.nvml.answer("nvmlDeviceGetMigDeviceHandleByIndex", self.inner.mig_device_by_index(slot)) {
+            Ok(device) => Ok(Some(Self::new(self.nvml, device))),
+            Err(error) if error.code == code::NOT_FOUND => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn nvml(&self) -> &'a Nvml {
+        self.nvml
+    }
+
+    pub(crate) fn wrapped(&self) -> &nvml_wrapper::Device<'a> {
+        &self.inner
+    }
+
+    pub(crate) fn handle(&self) -> nvmlDevice_t {
+        // SAFETY: the handle is only passed to the library it came from, which `self` keeps loaded.
+        unsafe { self.inner.handle() }
+    }
+
+    pub(crate) fn number<E>(&self, call: &'static str, field: &Result<NumberOf, E>) -> Result<u32, NvmlError> {
+        let function = symbol(call, field)?;
+        let mut number = 0;
+        // SAFETY: the handle is of this library and the function writes one unsigned int.
+        let code = unsafe { function(self.handle(), &raw mut number) };
+        self.nvml.check(call, code)?;
+        Ok(number)
+    }
+}
