@@ -1,2 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What this node has promised, on disk
+//! What this node has promised, on disk.
+//!
+//! One file per claim, `claims/<uid>.json`. A claim's record is there before its first effect and goes after its last:
+//!
+//! ```text
+//! (no file) -> Preparing -> Ready -> (no file)         each arrow is one atomic change of one file
+//!                  |          |
+//!                  +-> Undoing +-> Undoing -> (no file)      only where an undo could not be finished in one go
+//! ```
+//!
+//! `Preparing` and `Undoing` are durable when the call returns: temporary file, fsync, rename, fsync of the folder.
+//! `Ready` is a mark appended to the durable `Preparing` record and not fsynced, since it adds nothing that cannot be
+//! derived: when a power cut eats the mark, the record says `Preparing` again and the claim is prepared anew, which a
+//! new boot asks for anyway.
+//!
+//! A record that cannot be understood is moved to `quarantine/` with its reason, and never stops anything else.
+//!
+//! Reading order: [`files`], [`record`], [`frame`], [`versions`], [`quarantine`], [`store`].
+
+pub mod files;
+
+pub mod record;
+
+pub mod frame;
+
+pub mod versions;
+
+pub mod quarantine;
+
+pub mod store;
+
+pub use quarantine::Quarantined;
+pub use record::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, Step, Unknown};
+pub use store::{Listing, RecordStore, StoreError};

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Files that fail on purpose: the twin that crash tests use. No process of the product makes one.
+
+use std::io;
+use std::path::Path;
+
+use parking_lot::Mutex;
+use rustix::io::Errno;
+
+use super::{Files, HostFiles, NewFile};
+
+/// What happens at the chosen effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails with this error, and later ones work again.
+    Once(Errno),
+    /// It and every later effect fail, as on a full or read-only disk; reading still works.
+    FromNowOn(Errno),
+    /// The process is gone: a write is left half done, and nothing works any more.
+    Crash,
+}
+
+/// [`HostFiles`] with a count of effects and a fault at one of them. An fsync costs nothing here.
+#[derive(Debug, Default)]
+pub struct FaultyFiles {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    effects: u64,
+    fault: Option<(u64, Fault)>,
+    crashed: bool,
+}
+
+/// What an effect has to do.
+enum Verdict {
+    Work,
+    Fail(io::Error),
+    HalfThenFail(io::Error),
+}
+
+impl FaultyFiles {
+    /// How many effects there were.
+    pub fn effects(&self) -> u64 {
+        self.state.lock().effects
+    }
+
+    /// Lets the effect after `after` further ones fail.
+    pub fn fail_after(&self, after: u64, fault: Fault) {
+        let mut state = self.state.lock();
+        state.fault = Some((state.effects + after, fault));
+    }
+
+    /// Lets everything work again, as a new process on a repaired machine would find it.
+    pub fn heal(&self) {
+        let mut state = self.state.lock();
+        state.fault = None;
+        state.crashed = false;
+    }
+
+    fn effect(&self) -> Verdict {
+        let mut state = self.state.lock();
+        let now = state.effects;
+        state.effects += 1;
+        if state.crashed {
+            return Verdict::Fail(crashed());
+        }
+        match state.fault {
+            Some((at, Fault::Once(errno))) if now == at => Verdict::Fail(errno.into()),
+            Some((at, Fault::FromNowOn(errno))) if now >= at => Verdict::Fail(errno.into()),
+            Some((at, Fault::Crash)) if now >= at => {
+                state.crashed = true;
+                Verdict::HalfThenFail(crashed())
+            }
+            Some(_) | None => Verdict::Work,
+        }
+    }
+
+    fn simple(&self, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        match self.effect() {
+            Verdict::Work => work(),
+            Verdict::Fail(error) | Verdict::HalfThenFail(error) => Err(error),
+        }
+    }
+
+    fn alive(&self) -> io::Result<()> {
+        if self.state.lock().crashed { Err(crashed()) } else { Ok(()) }
+    }
+}
+
+fn crashed() -> io::Error {
+    io::Error::other("the process was cut here")
+}
+
+fn half(bytes: &[u8]) -> &[u8] {
+    bytes.get(..bytes.len() / 2).unwrap_or_default()
+}
+
+impl Files for FaultyFiles {
+    fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        self.alive()?;
+        HostFiles.read(path, limit)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.alive()?;
+        HostFiles.list(dir)
+    }
+
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        self.simple(|| HostFiles.make_dir(dir))
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8], how: NewFile) -> io::Result<()> {
+        let how = NewFile { durable: false, ..how };
+        match self.effect() {
+            Verdict::Work => HostFiles.write(path, bytes, how),
+            Verdict::Fail(error) => Err(error),
+            Verdict::HalfThenFail(error) => HostFiles.write(path, half(bytes), how).and(Err(error)),
+        }
+    }
+
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        match self.effect() {
+            Verdict::Work => HostFiles.append(path, bytes),
+            Verdict::Fail(error) => Err(error),
+            Verdict::HalfThenFail(error) => HostFiles.append(path, half(bytes)).and(Err(error)),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.simple(|| HostFiles.rename(from, to))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.simple(|| HostFiles.remove(path))
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        self.simple(|| Ok(()))
+    }
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The bytes of a record file: one header line, the payload, and the mark of a ready claim.
+//!
+//! ```text
+//! dra-claim 1 612 995dc9bbdf1939fa     format version, payload length, CRC-64 of the payload's raw bytes
+//! {"claim":{...},...}
+//! ready                                absent until the claim is ready
+//! ```
+//!
+//! Anything but the exact mark after the payload is the remains of a cut write and counts as no mark. That is always
+//! safe: a claim that is not marked is prepared anew, and every step of that is idempotent.
+
+/// A record longer than this was not written by this driver; it is not even read.
+pub const MAX_BYTES: u64 = 512 * 1024;
+
+/// Marks the claim of a `Preparing` payload as ready.
+pub const READY_MARK: &[u8] = b"ready\n";
+
+const MAGIC: &str = "dra-claim";
+
+/// A payload and its frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Format version of the payload.
+    pub version: u32,
+    /// The payload, with a checksum that fits.
+    pub payload: &'a [u8],
+    /// Whether the ready mark follows.
+    pub ready: bool,
+}
+
+/// Why bytes are no record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// No header line, or not ours.
+    #[error("the first line is not the header of a claim record")]
+    Header,
+    /// Cut, or with foreign bytes in it.
+    #[error("the payload has {found} of {expected} bytes")]
+    Length {
+        /// As the header says.
+        expected: usize,
+        /// As the file has.
+        found: usize,
+    },
+    /// Changed after it was written.
+    #[error("the checksum is {found:016x} instead of {expected:016x}")]
+    Checksum {
+        /// As the header says.
+        expected: u64,
+        /// Of the bytes in the file.
+        found: u64,
+    },
+}
+
+/// Puts the header before a payload.
+pub fn encode(version: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{MAGIC} {version} {} {:016x}\n", payload.len(), crc64(payload)).into_bytes();
+    bytes.extend_from_slice(payload);
+    bytes.push(b'\n');
+    bytes
+}
+
+/// Checks the frame and gives the payload.
+pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
+    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(FrameError::Header)?;
+    let (header, rest) = bytes.split_at_checked(end).ok_or(FrameError::Header)?;
+    let (version, length, checksum) = header_fields(header).ok_or(FrameError::Header)?;
+    let body = rest.get(1..).unwrap_or_default();
+    let payload = body.get(..length).ok_or(FrameError::Length { expected: length, found: body.len() })?;
+    let found = crc64(payload);
+    if found != checksum {
+        return Err(FrameError::Checksum { expected: checksum, found });
+    }
+    let ready = body.get(length..).and_then(|tail| tail.strip_prefix(b"\n")) == Some(READY_MARK);
+    Ok(Frame { version, payload, ready })
+}
+
+/// The payload as far as it is there, for telling people what a damaged record was about.
+pub fn remains(bytes: &[u8]) -> &[u8] {
+    bytes.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or(bytes)
+}
+
+fn header_fields(header: &[u8]) -> Option<(u32, usize, u64)> {
+    let mut fields = std::str::from_utf8(header).ok()?.split(' ');
+    let magic = fields.next()?;
+    let (version, length) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    let checksum = fields.next().filter(|text| text.len() == 16)?;
+    let checksum = u64::from_str_radix(checksum, 16).ok()?;
+    (magic == MAGIC && fields.next().is_none()).then_some((version, length, checksum))
+}
+
+/// CRC-64/XZ (ECMA-182, reflected); it finds every burst of up to 64 wrong bits.
+fn crc64(bytes: &[u8]) -> u64 {
+    !bytes.iter().fold(u64::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u64::from(*byte), |crc, _| (crc >> 1) ^ (0xC96C_5795_D787_0F42 * (crc & 1)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_the_published_one() {
+        assert_eq!(crc64(b"123456789"), 0x995D_C9BB_DF19_39FA, "check value of CRC-64/XZ");
+    }
+
+    #[test]
+    fn the_mark_makes_it_ready_and_half_a_mark_does_not() {
+        let mut bytes = encode(1, b"{}");
+        assert_eq!(decode(&bytes), Ok(Frame { version: 1, payload: b"{}", ready: false }));
+        bytes.extend_from_slice(READY_MARK);
+        assert_eq!(decode(&bytes), Ok(Frame { version: 1, payload: b"{}", ready: true }));
+        for cut in 1..=READY_MARK.len() {
+            let short = &bytes[..bytes.len() - cut];
+            assert_eq!(decode(short), Ok(Frame { version: 1, payload: b"{}", ready: false }), "{cut}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn cut_or_changed_bytes_are_never_another_payload(
+            payload in proptest::collection::vec(any::<u8>(), 0..200),
+            cut: proptest::sample::Index,
+            flip: proptest::sample::Index,
+            bit in 0_u32..8,
+        ) {
+            let bytes = encode(1, &payload);
+            if let Ok(frame) = decode(&bytes[..cut.index(bytes.len())]) {
+                prop_assert_eq!(frame.payload, payload.as_slice());
+            }
+            let mut changed = bytes.clone();
+            changed[flip.index(bytes.len())] ^= 1 << bit;
+            if let Ok(frame) = decode(&changed) {
+                prop_assert_eq!(frame.payload, payload.as_slice());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_decoded_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(decode(&bytes).is_err());
+            prop_assert!(remains(&bytes).len() <= bytes.len());
+        }
+    }
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The folder of records.
+//!
+//! Callers hold the claim's lock when they change a record. Reading needs no lock: a file is replaced whole, and the
+//! mark is appended to bytes that do not change. Nothing is kept in memory, so two plugin processes of a rolling upgrade
+//! see the same.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dra_model::ClaimUid;
+
+use crate::files::{self, Files, NewFile, TEMP_SUFFIX};
+use crate::frame;
+use crate::quarantine::{self, Quarantined};
+use crate::record::ClaimRecord;
+use crate::versions;
+
+const SUFFIX: &str = ".json";
+
+const DURABLE: NewFile = NewFile { mode: 0o600, durable: true };
+
+/// The records of this node.
+#[derive(Debug, Clone)]
+pub struct RecordStore {
+    files: Arc<dyn Files>,
+    claims_dir: PathBuf,
+    quarantine_dir: PathBuf,
+}
+
+/// What is in the folder.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Records, ordered by claim UID.
+    pub records: Vec<ClaimRecord>,
+    /// Records set aside just now.
+    pub quarantined: Vec<Quarantined>,
+    /// Claims with a temporary file; it is a leftover unless that claim's lock is held.
+    pub unfinished: Vec<ClaimUid>,
+    /// What nobody here wrote.
+    pub foreign: Vec<PathBuf>,
+}
+
+/// What one lookup found.
+#[derive(Debug)]
+pub enum Found {
+    /// No promise was made.
+    Nothing,
+    /// This one.
+    Record(Box<ClaimRecord>),
+    /// One that cannot be understood and was set aside; as good as nothing, but worth telling.
+    Bad(Quarantined),
+}
+
+/// The folder does not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Making a folder.
+    #[error("unable to create {}: make its parent writable (will retry)", path.display())]
+    MakeDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Listing a folder.
+    #[error("unable to list {}: make it readable (will retry)", path.display())]
+    List {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Reading a record.
+    #[error("unable to read {}: make it readable (will retry)", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Putting a record into JSON.
+    #[error("failed to encode the record {}", path.display())]
+    Encode {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Writing a record.
+    #[error("unable to write {}: free space there and make it writable (will retry)", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Removing a record.
+    #[error("unable to remove {}: make its folder writable (will retry)", path.display())]
+    Remove {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Moving a bad record away.
+    #[error("unable to set {} aside, which is {reason}: make its folder writable (will retry)", path.display())]
+    SetAside {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// Why it could not be moved.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl RecordStore {
+    /// Opens, and makes if need be, `claims/` and `quarantine/` below `state_dir`.
+    pub fn open(files: Arc<dyn Files>, state_dir: &Path) -> Result<Self, StoreError> {
+        let (claims_dir, quarantine_dir) = (state_dir.join("claims"), state_dir.join("quarantine"));
+        for path in [&claims_dir, &quarantine_dir] {
+            files.make_dir(path).map_err(|source| StoreError::MakeDir { path: path.clone(), source })?;
+        }
+        Ok(Self { files, claims_dir, quarantine_dir })
+    }
+
+    /// Looks a claim up.
+    pub fn load(&self, uid: &ClaimUid) -> Result<Found, StoreError> {
+        let path = self.path(uid);
+        let reason = match self.files.read(&path, frame::MAX_BYTES) {
+            Ok(None) => return Ok(Found::Nothing),
+            Ok(Some(bytes)) => match versions::decode(&bytes) {
+                Ok(record) if record.claim.uid == *uid => return Ok(Found::Record(Box::new(record))),
+                Ok(record) => format!("about claim {} although it is named after {uid}", record.claim.uid),
+                Err(error) => error.to_string(),
+            },
+            Err(source) if source.kind() == io::ErrorKind::InvalidData => source.to_string(),
+            Err(source) => return Err(StoreError::Read { path, source }),
+        };
+        match quarantine::set_aside(&*self.files, &path, &self.quarantine_dir, &reason) {
+            Ok(quarantined) => Ok(Found::Bad(quarantined)),
+            Err(source) => Err(StoreError::SetAside { path, reason, source }),
+        }
+    }
+
+    /// Everything in the folder. A bad record that cannot even be moved is left out and told with its old path.
+    pub fn list(&self) -> Result<Listing, StoreError> {
+        let dir = &self.claims_dir;
+        let names = self.files.list(dir).map_err(|source| StoreError::List { path: dir.clone(), source })?;
+        let mut listing = Listing::default();
+        for name in names {
+            match (uid_of_record(&name), uid_of_temp(&name)) {
+                (Some(uid), _) => self.list_one(&uid, &mut listing)?,
+                (None, Some(uid)) => listing.unfinished.push(uid),
+                (None, None) => listing.foreign.push(dir.join(name)),
+            }
+        }
+        Ok(listing)
+    }
+
+    fn list_one(&self, uid: &ClaimUid, listing: &mut Listing) -> Result<(), StoreError> {
+        match self.load(uid) {
+            Ok(Found::Nothing) => {}
+            Ok(Found::Record(record)) => listing.records.push(*record),
+            Ok(Found::Bad(quarantined)) => listing.quarantined.push(quarantined),
+            Err(StoreError::SetAside { path, reason, .. }) => {
+                listing.quarantined.push(Quarantined { path, reason, devices: Vec::new() });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Everything that was ever set aside.
+    pub fn quarantined(&self) -> Result<Vec<Quarantined>, StoreError> {
+        quarantine::list(&*self.files, &self.quarantine_dir)
+            .map_err(|source| StoreError::List { path: self.quarantine_dir.clone(), source })
+    }
+
+    /// Writes a record; it survives a power cut when this returns.
+    pub fn put(&self, record: &ClaimRecord) -> Result<(), StoreError> {
+        let path = self.path(&record.claim.uid);
+        let bytes = versions::encode(record).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
+        files::replace(&*self.files, &path, &bytes, record.claim.uid.as_str(), DURABLE)
+            .map_err(|source| StoreError::Write { path, source })
+    }
+
+    /// Turns the `Preparing` record of a claim into a `Ready` one, without fsync.
+    pub fn mark_ready(&self, uid: &ClaimUid) -> Result<(), StoreError> {
+        let path = self.path(uid);
+        self.files.append(&path, frame::READY_MARK).map_err(|source| StoreError::Write { path, source })
+    }
+
+    /// Forgets a claim for good; an unknown one is forgotten already.
+    pub fn remove(&self, uid: &ClaimUid) -> Result<(), StoreError> {
+        let path = self.path(uid);
+        let removed = self.files.remove(&path).and_then(|()| self.files.sync_dir(&self.claims_dir));
+        removed.map_err(|source| StoreError::Remove { path, source })
+    }
+
+    /// Removes what a cut write left behind. The caller holds the claim's lock.
+    pub fn remove_unfinished(&self, uid: &ClaimUid) -> Result<(), StoreError> {
+        let path = self.claims_dir.join(temp_name(uid));
+        self.files.remove(&path).map_err(|source| StoreError::Remove { path, source })
+    }
+
+    /// Where the record of a claim is.
+    pub fn path(&self, uid: &ClaimUid) -> PathBuf {
+        self.claims_dir.join(format!("{uid}{SUFFIX}"))
+    }
+}
+
+fn uid_of_record(name: &str) -> Option<ClaimUid> {
+    name.strip_suffix(SUFFIX)?.parse().ok()
+}
+
+fn temp_name(uid: &ClaimUid) -> String {
+    format!(".{uid}{SUFFIX}.{uid}{TEMP_SUFFIX}")
+}
+
+fn uid_of_temp(name: &str) -> Option<ClaimUid> {
+    let uid = name.strip_suffix(TEMP_SUFFIX)?.rsplit_once('.')?.1.parse().ok()?;
+    (temp_name(&uid) == name).then_some(uid)
+}
