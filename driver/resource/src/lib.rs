@@ -1,2 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Translation between the model and resource.k8s.io
+//! Translation between the model and `resource.k8s.io/v1`.
+//!
+//! ```text
+//! Inventory ── attributes, counters ──> pack ──> slices ──┐
+//!                                                         ├─ diff ──> writes, in order
+//! ResourceSlices the API server has ──────────────────────┘
+//! ResourceClaim ── claim ──> dra_model::Claim          prepared devices ── status ──> claim.status.devices
+//! ```
+//!
+//! Everything here is a function from values to values: no client, no clock, no randomness. The same inventory always
+//! gives the same bytes, so a restarted or upgraded process finds nothing to write.
+//!
+//! Reading order: [`names`], [`limits`], [`quantity`], [`attributes`], [`counters`], [`pack`], [`diff`], [`claim`],
+//! [`status`].
+
+pub mod names;
+
+pub mod limits;
+
+pub mod quantity;
+
+pub mod attributes;
+
+pub mod counters;
+
+pub mod pack;
+
+pub mod diff;
+
+pub mod claim;
+
+pub mod status;
+
+pub use claim::{ClaimError, claim_of};
+pub use diff::{Pool, Precondition, Write, diff};
+pub use names::{DriverName, DriverNameError};
+pub use pack::{Features, SliceContent, pack};
+pub use status::{DeviceStatus, LiveIdentity, Readiness, Strategy};

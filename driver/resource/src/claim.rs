@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From the ResourceClaim the API server has to the claim the driver works with.
+//!
+//! Results and configuration of other drivers are dropped; what is left is parsed once and strictly, with the path of
+//! the field in every error. Configuration keeps its precedence: classes first, then the claim, later ones win.
+
+use dra_model::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource, Disposition, IdError};
+use k8s_openapi::api::resource::v1::{DeviceAllocationConfiguration, DeviceRequestAllocationResult, ResourceClaim};
+use serde_json::Value;
+
+use crate::names::DriverName;
+
+/// Why a ResourceClaim cannot be worked with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// Another claim has taken the name.
+    #[error(
+        "claim {claim} was replaced: UID {} was asked for, the API server has UID {found}; delete the pod that used the old claim",
+        claim.uid
+    )]
+    Replaced {
+        /// The claim that was asked for.
+        claim: ClaimRef,
+        /// The UID of the one that exists.
+        found: String,
+    },
+    /// Nothing is allocated to it.
+    #[error("claim {claim} is not allocated: status.allocation is missing; it will be retried after scheduling")]
+    NotAllocated {
+        /// The claim.
+        claim: ClaimRef,
+    },
+    /// A device that no driver of this name can have published.
+    #[error("claim {claim} has an invalid device in {path}: delete the pod so that it is scheduled again")]
+    InvalidDevice {
+        /// The claim.
+        claim: ClaimRef,
+        /// The field.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<IdError>,
+    },
+    /// A source of configuration that this version does not know.
+    #[error(
+        "claim {claim} has the unknown value `{found}` in {path}: expected FromClass or FromClaim; upgrade the driver"
+    )]
+    UnknownConfigSource {
+        /// The claim.
+        claim: ClaimRef,
+        /// The field.
+        path: String,
+        /// Its value.
+        found: String,
+    },
+}
+
+impl ClaimError {
+    /// What it means for whoever retries.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::NotAllocated { .. } => Disposition::Transient,
+            Self::Replaced { .. } | Self::InvalidDevice { .. } | Self::UnknownConfigSource { .. } => {
+                Disposition::Permanent
+            }
+        }
+    }
+}
+
+/// Reads the claim that was asked for.
+pub fn claim_of(object: &ResourceClaim, asked: &ClaimRef, driver: &DriverName) -> Result<Claim, ClaimError> {
+    let found = object.metadata.uid.as_deref().unwrap_or_default();
+    if found != asked.uid.as_str() {
+        return Err(ClaimError::Replaced { claim: asked.clone(), found: found.to_owned() });
+    }
+    let allocation = object.status.as_ref().and_then(|status| status.allocation.as_ref());
+    let devices = match allocation {
+        Some(allocation) => allocation.devices.clone().unwrap_or_default(),
+        None => return Err(ClaimError::NotAllocated { claim: asked.clone() }),
+    };
+    let results = devices.results.iter().flatten().enumerate().filter(|(_, result)| result.driver == driver.as_str());
+    let allocated = results.map(|(index, result)| device(asked, index, result)).collect::<Result<_, _>>()?;
+    let entries = devices.config.iter().flatten().enumerate();
+    let mut configs: Vec<ClaimConfig> = entries
+        .filter_map(|(index, entry)| config(asked, driver, index, entry).transpose())
+        .collect::<Result<_, _>>()?;
+    configs.sort_by_key(|config| match config.source {
+        ConfigSource::Class => 0,
+        ConfigSource::Claim => 1,
+    });
+    Ok(Claim { reference: asked.clone(), devices: allocated, configs })
+}
+
+fn device(
+    claim: &ClaimRef,
+    index: usize,
+    result: &DeviceRequestAllocationResult,
+) -> Result<AllocatedDevice, ClaimError> {
+    let path = || format!("status.allocation.devices.results[{index}].device");
+    let device = result.device.parse().map_err(|source| ClaimError::InvalidDevice {
+        claim: claim.clone(),
+        path: path(),
+        source: Box::new(source),
+    })?;
+    Ok(AllocatedDevice {
+        request: result.request.clone(),
+        pool: result.pool.clone(),
+        device,
+        admin_access: result.admin_access.unwrap_or(false),
+        share_id: result.share_id.clone(),
+    })
+}
+
+fn config(
+    claim: &ClaimRef,
+    driver: &DriverName,
+    index: usize,
+    entry: &DeviceAllocationConfiguration,
+) -> Result<Option<ClaimConfig>, ClaimError> {
+    let Some(opaque) = entry.opaque.as_ref().filter(|opaque| opaque.driver == driver.as_str()) else {
+        return Ok(None);
+    };
+    let source = match entry.source.as_str() {
+        "FromClass" => ConfigSource::Class,
+        "FromClaim" => ConfigSource::Claim,
+        other => {
+            return Err(ClaimError::UnknownConfigSource {
+                claim: claim.clone(),
+                path: format!("status.allocation.devices.config[{index}].source"),
+                found: other.chars().take(80).collect(),
+            });
+        }
+    };
+    let parameters: Value = opaque.parameters.0.clone();
+    Ok(Some(ClaimConfig { source, index, requests: entry.requests.clone().unwrap_or_default(), parameters }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn asked() -> ClaimRef {
+        ClaimRef { namespace: "ns".to_owned(), name: "train".to_owned(), uid: "u-1".parse().unwrap() }
+    }
+
+    fn read(object: Value) -> Result<Claim, String> {
+        let object: ResourceClaim = serde_json::from_value(object).unwrap();
+        claim_of(&object, &asked(), &"gpu.nvidia.com".parse().unwrap()).map_err(|error| error.to_string())
+    }
+
+    fn claim(status: &Value) -> Value {
+        json!({"metadata": {"name": "train", "namespace": "ns", "uid": "u-1"}, "spec": {}, "status": status})
+    }
+
+    fn allocated(results: &Value, config: &Value) -> Value {
+        claim(&json!({"allocation": {"devices": {"results": results, "config": config}}}))
+    }
+
+    #[test]
+    fn results_and_configuration_of_other_drivers_are_dropped_and_classes_come_first() {
+        let result =
+            |driver: &str, device: &str| json!({"request": "r/sub", "driver": driver, "pool": "n", "device": device});
+        let opaque = |driver: &str| json!({"driver": driver, "parameters": {"kind": "GpuConfig"}});
+        let read = read(allocated(
+            &json!([result("net.example.com", "eth0"), result("gpu.nvidia.com", "gpu-12345678")]),
+            &json!([
+                {"source": "FromClaim", "requests": ["r"], "opaque": opaque("gpu.nvidia.com")},
+                {"source": "Unknown", "opaque": opaque("net.example.com")},
+                {"source": "FromClass", "opaque": opaque("gpu.nvidia.com")},
+            ]),
+        ))
+        .unwrap();
+        assert_eq!(read.devices.len(), 1);
+        assert_eq!((read.devices[0].device.as_str(), read.devices[0].base_request()), ("gpu-12345678", "r"));
+        let order: Vec<_> = read.configs.iter().map(|config| (config.source, config.index)).collect();
+        assert_eq!(order, [(ConfigSource::Class, 2), (ConfigSource::Claim, 0)]);
+        assert!(read.configs.iter().all(|config| config.applies_to(&read.devices[0])));
+    }
+
+    #[test]
+    fn shares_and_admin_access_are_kept() {
+        let result = json!({"request": "r", "driver": "gpu.nvidia.com", "pool": "n", "device": "gpu-1", "adminAccess": true, "shareID": "s"});
+        let read = read(allocated(&json!([result]), &json!([]))).unwrap();
+        assert!(read.devices[0].admin_access);
+        assert_eq!(read.devices[0].share_id.as_deref(), Some("s"));
+    }
+
+    #[test]
+    fn claims_that_cannot_be_used_say_why_and_where() {
+        let result = json!({"request": "r", "driver": "gpu.nvidia.com", "pool": "n", "device": "GPU_1"});
+        let config = json!({"source": "FromNowhere", "opaque": {"driver": "gpu.nvidia.com", "parameters": {}}});
+        for (given, expect) in [
+            (
+                json!({"metadata": {"uid": "u-2"}, "spec": {}}),
+                "claim ns/train was replaced: UID u-1 was asked for, the API server has UID u-2; delete the pod that used the old claim",
+            ),
+            (
+                claim(&json!({})),
+                "claim ns/train is not allocated: status.allocation is missing; it will be retried after scheduling",
+            ),
+            (
+                allocated(&json!([result]), &json!([])),
+                "claim ns/train has an invalid device in status.allocation.devices.results[0].device: delete the pod so that it is scheduled again",
+            ),
+            (
+                allocated(&json!([]), &json!([config])),
+                "claim ns/train has the unknown value `FromNowhere` in status.allocation.devices.config[0].source: expected FromClass or FromClaim; upgrade the driver",
+            ),
+        ] {
+            assert_eq!(read(given).unwrap_err(), expect);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How the forms of one GPU exclude each other: one counter set per physical GPU (KEP-4815).
+//!
+//! A counter for each memory slice makes placements exclusive, a counter for each kind of engine limits what several
+//! MIG devices may use together. The whole GPU consumes all of them. The scheduler adds up what allocated devices
+//! consume and never exceeds a counter, so a GPU is never handed out twice in different forms.
+
+use std::collections::BTreeMap;
+
+use dra_model::{Gpu, MigDevice, Placement};
+use k8s_openapi::api::resource::v1::{Counter, CounterSet, DeviceCounterConsumption};
+
+use crate::attributes::engines;
+use crate::limits;
+use crate::quantity::{Milli, decimal};
+
+/// Kinds of engines that have a counter each.
+const ENGINE_KINDS: u32 = 6;
+
+/// Room for memory slices in a counter set; GPUs have 8.
+const MEMORY_COUNTERS: u32 = {
+    assert!(limits::COUNTERS == 32, "the line below follows the API's limit");
+    32 - ENGINE_KINDS
+};
+
+/// The name of the counter set of the GPU that is published under this name.
+pub fn set_name(gpu_name: &str) -> String {
+    format!("{gpu_name}-counters")
+}
+
+/// Everything a GPU has to hand out.
+pub fn counter_set(gpu: &Gpu, gpu_name: &str) -> CounterSet {
+    CounterSet { name: set_name(gpu_name), counters: rendered(totals(gpu)) }
+}
+
+/// What the whole GPU consumes: everything.
+pub fn of_whole_gpu(gpu: &Gpu, gpu_name: &str) -> DeviceCounterConsumption {
+    consumption(gpu_name, totals(gpu))
+}
+
+/// What a MIG device consumes: its engines and exactly its memory slices.
+pub fn of_mig(gpu: &Gpu, mig: &MigDevice, gpu_name: &str) -> DeviceCounterConsumption {
+    consumption(gpu_name, consumed(gpu, mig))
+}
+
+fn consumption(gpu_name: &str, counters: BTreeMap<String, Milli>) -> DeviceCounterConsumption {
+    DeviceCounterConsumption {
+        counter_set: set_name(gpu_name),
+        counters: rendered(counters),
+        compatibility_groups: None,
+    }
+}
+
+fn rendered(counters: BTreeMap<String, Milli>) -> BTreeMap<String, Counter> {
+    counters
+        .into_iter()
+        .filter(|(_, amount)| *amount > Milli(0))
+        .map(|(name, amount)| (name, Counter { value: decimal(amount) }))
+        .collect()
+}
+
+/// Of each engine the most that any profile can have, or what exists already if that is more.
+fn totals(gpu: &Gpu) -> BTreeMap<String, Milli> {
+    let mut totals = BTreeMap::new();
+    for mig in gpu.mig_devices() {
+        for (counter, amount) in engines_consumed(mig) {
+            let total: &mut Milli = totals.entry(counter).or_default();
+            *total = total.plus(amount);
+        }
+    }
+    if let Some(layout) = gpu.mig_layout() {
+        for (_, counter, count) in engines(&layout.engines) {
+            let total = totals.entry(counter.to_owned()).or_default();
+            *total = (*total).max(Milli::from_count(count));
+        }
+    }
+    totals.extend((0..memory_slices(gpu).min(MEMORY_COUNTERS)).map(|slice| (memory_counter(slice), Milli::ONE)));
+    totals
+}
+
+fn consumed(gpu: &Gpu, mig: &MigDevice) -> BTreeMap<String, Milli> {
+    let share = mig.identity.share;
+    let memory = Milli::ONE.fraction(share.slices, share.of);
+    let mut consumed: BTreeMap<String, Milli> = engines_consumed(mig).collect();
+    consumed.extend(memory_counters(gpu, mig.identity.placement).map(|slice| (memory_counter(slice), memory)));
+    consumed
+}
+
+/// Multiprocessors are a compute instance's own; all other engines belong to its GPU instance, of which it counts its
+/// part, so that siblings fit side by side.
+fn engines_consumed(mig: &MigDevice) -> impl Iterator<Item = (String, Milli)> {
+    let share = mig.identity.share;
+    engines(&mig.engines).into_iter().map(move |(capacity, counter, count)| {
+        let amount = Milli::from_count(count);
+        let own = capacity == "multiprocessors";
+        (counter.to_owned(), if own { amount } else { amount.fraction(share.slices, share.of) })
+    })
+}
+
+/// The number of memory slices of a GPU; a GPU that cannot be cut is one slice.
+fn memory_slices(gpu: &Gpu) -> u32 {
+    let known = gpu.mig_layout().map_or(1, |layout| layout.memory_slices);
+    gpu.mig_devices().iter().map(|mig| end(mig.identity.placement)).fold(known.max(1), u32::max)
+}
+
+fn end(placement: Placement) -> u32 {
+    placement.start.saturating_add(placement.size)
+}
+
+/// The counters a placement covers. Were there ever more slices than counters, neighbours would share one.
+fn memory_counters(gpu: &Gpu, placement: Placement) -> impl Iterator<Item = u32> {
+    let slices = memory_slices(gpu);
+    let counter_of = move |slice: u32| {
+        let scaled = u64::from(slice) * u64::from(slices.min(MEMORY_COUNTERS)) / u64::from(slices);
+        u32::try_from(scaled).unwrap_or(0)
+    };
+    let last = end(placement).saturating_sub(1).max(placement.start);
+    counter_of(placement.start.min(slices.saturating_sub(1)))..=counter_of(last.min(slices.saturating_sub(1)))
+}
+
+fn memory_counter(slice: u32) -> String {
+    format!("memory-slice-{slice}")
+}

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What holds for every inventory and every state of the API server.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dra_model::{
+    Bytes, ComputeShare, DriverState, Engines, Gpu, GpuEntry, Inventory, MigDevice, MigIdentity, MigLayout, MigMode,
+    PciAddress, Placement, Version,
+};
+use dra_resource::{Features, Pool, SliceContent, Write, diff, pack};
+use k8s_openapi::api::resource::v1::{DeviceTaint, ResourceSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use proptest::prelude::*;
+
+fn hex_uuid(prefix: &str, seed: u128) -> String {
+    let hex = format!("{seed:032x}");
+    format!("{prefix}-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+prop_compose! {
+    fn engines()(counts in prop::array::uniform6(0_u32..200)) -> Engines {
+        let [multiprocessors, copy_engines, decoders, encoders, jpeg_engines, ofa_engines] = counts;
+        Engines { multiprocessors, copy_engines, decoders, encoders, jpeg_engines, ofa_engines }
+    }
+}
+
+prop_compose! {
+    fn mig_device()(
+        seed: u128, profile_id in 0_u32..30, start in 0_u32..40, size in 1_u32..12, first in 0_u32..4, slices in 1_u32..4,
+        of in 1_u32..8, engines in engines(), mib in 1_u64..200_000, profile in "[a-z0-9.+]{1,80}",
+    ) -> MigDevice {
+        MigDevice {
+            identity: MigIdentity {
+                parent: hex_uuid("GPU", 0).parse().unwrap(),
+                profile_id,
+                placement: Placement { start, size },
+                share: ComputeShare { start: first, slices: slices.min(of), of },
+            },
+            uuid: hex_uuid("MIG", seed).parse().unwrap(),
+            gpu_instance: start,
+            compute_instance: first,
+            profile,
+            memory: Bytes::from_mib(mib),
+            engines,
+        }
+    }
+}
+
+fn mig_mode() -> impl Strategy<Value = MigMode> {
+    let layout = || (1_u32..40, engines()).prop_map(|(memory_slices, engines)| MigLayout { memory_slices, engines });
+    prop_oneof![
+        Just(MigMode::Unsupported),
+        layout().prop_map(MigMode::Off),
+        (layout(), prop::collection::vec(mig_device(), 0..20))
+            .prop_map(|(layout, devices)| MigMode::On { layout, devices }),
+    ]
+}
+
+prop_compose! {
+    fn gpu()(
+        seed in prop_oneof![0_u128..4, any::<u128>()], domain in 0_u32..0x20000, bus: u8, mut mig in mig_mode(),
+        name in ".{0,100}", memory in prop::option::of(0_u64..1 << 40), root in prop::option::of("pci[0-9]{4}:[0-9]{2}"),
+        numa in prop::option::of(0_u32..8), addressing in prop::option::of("HMM|ATS|None"),
+    ) -> Gpu {
+        let uuid: dra_model::GpuUuid = hex_uuid("GPU", seed).parse().unwrap();
+        if let MigMode::On { devices, .. } = &mut mig {
+            for device in devices {
+                device.identity.parent = uuid.clone();
+            }
+        }
+        Gpu {
+            uuid, minor: 0, pci: PciAddress { domain, bus, device: 0, function: 0 }, pcie_root: root, numa_node: numa,
+            product_name: name, brand: "Nvidia".to_owned(), architecture: "Hopper".to_owned(),
+            compute_capability: Version { major: 9, minor: 0, patch: 0 }, memory: memory.map(Bytes),
+            addressing_mode: addressing, mig,
+        }
+    }
+}
+
+prop_compose! {
+    fn inventory()(gpus in prop::collection::vec(gpu(), 0..24), broken in any::<bool>()) -> Inventory {
+        let version = Version { major: 580, minor: 95, patch: 5 };
+        let mut gpus: Vec<GpuEntry> = gpus.into_iter().map(GpuEntry::Good).collect();
+        if broken {
+            gpus.push(GpuEntry::Broken { index: 99, uuid: None, pci: None, reason: "lost".to_owned() });
+        }
+        Inventory { driver: DriverState::Loaded { version, cuda: version }, gpus }
+    }
+}
+
+fn features() -> impl Strategy<Value = Features> {
+    any::<bool>().prop_map(|partitionable| Features { partitionable })
+}
+
+fn pool() -> Pool {
+    Pool { driver: "gpu.nvidia.com".parse().unwrap(), node: "n".parse().unwrap(), node_uid: "u".to_owned() }
+}
+
+/// The value of a quantity in thousandths, for the two spellings used for counters.
+fn milli(text: &str) -> u64 {
+    let (digits, factor) = match text.strip_suffix('m') {
+        Some(digits) => (digits, 1),
+        None => match text.strip_suffix('k') {
+            Some(digits) => (digits, 1_000_000),
+            None => (text, 1000),
+        },
+    };
+    digits.parse::<u64>().unwrap() * factor
+}
+
+/// What the API server does with a write.
+fn apply(server: &mut BTreeMap<String, ResourceSlice>, write: Write) {
+    match write {
+        Write::Delete { name, .. } => assert!(server.remove(&name).is_some(), "{name} does not exist"),
+        Write::Create(slice) => {
+            let name = slice.metadata.name.clone().unwrap();
+            assert!(server.insert(name.clone(), with_times(*slice)).is_none(), "{name} exists");
+        }
+        Write::Update(slice) => {
+            let name = slice.metadata.name.clone().unwrap();
+            assert!(server.insert(name.clone(), with_times(*slice)).is_some(), "{name} does not exist");
+        }
+    }
+}
+
+fn with_times(mut slice: ResourceSlice) -> ResourceSlice {
+    for taint in slice.spec.devices.iter_mut().flatten().flat_map(|device| device.taints.iter_mut().flatten()) {
+        taint.time_added.get_or_insert_with(|| Time("2026-11-22T03:00:00Z".parse().unwrap()));
+    }
+    slice
+}
+
+/// Makes the server hold what is desired, checks that this is final and coherent, and counts the writes it took.
+fn publish(server: &mut BTreeMap<String, ResourceSlice>, desired: &[SliceContent]) -> usize {
+    let observed: Vec<ResourceSlice> = server.values().cloned().collect();
+    let writes = diff(&pool(), desired, &observed);
+    let count = writes.len();
+    for write in writes {
+        apply(server, write);
+    }
+    let observed: Vec<ResourceSlice> = server.values().cloned().collect();
+    assert_eq!(diff(&pool(), desired, &observed), [], "a second pass finds more to do");
+    let generations: BTreeSet<i64> = observed.iter().map(|slice| slice.spec.pool.generation).collect();
+    assert!(generations.len() <= 1, "{generations:?}");
+    assert!(
+        observed.iter().all(|slice| slice.spec.pool.resource_slice_count == i64::try_from(observed.len()).unwrap())
+    );
+    count
+}
+
+fn tainted(mut desired: Vec<SliceContent>) -> Vec<SliceContent> {
+    for slice in &mut desired {
+        if let SliceContent::Devices(devices) = slice {
+            for device in devices.iter_mut().step_by(2) {
+                let taint =
+                    DeviceTaint { key: "k".to_owned(), effect: "NoExecute".to_owned(), ..DeviceTaint::default() };
+                device.taints = Some(vec![taint]);
+            }
+        }
+    }
+    desired
+}
+
+#[derive(Debug, Clone)]
+enum Meddling {
+    Delete(usize),
+    Edit(usize),
+    OldGeneration(usize),
+    OtherPool(usize),
+    LosesOwner(usize),
+    Extra,
+}
+
+fn meddling() -> impl Strategy<Value = Meddling> {
+    prop_oneof![
+        any::<usize>().prop_map(Meddling::Delete),
+        any::<usize>().prop_map(Meddling::Edit),
+        any::<usize>().prop_map(Meddling::OldGeneration),
+        any::<usize>().prop_map(Meddling::OtherPool),
+        any::<usize>().prop_map(Meddling::LosesOwner),
+        Just(Meddling::Extra),
+    ]
+}
+
+fn meddle(server: &mut BTreeMap<String, ResourceSlice>, what: &Meddling) {
+    let names: Vec<String> = server.keys().cloned().collect();
+    let pick = |index: &usize| names[index % names.len()].clone();
+    match what {
+        _ if names.is_empty() => {}
+        Meddling::Delete(index) => drop(server.remove(&pick(index)).unwrap()),
+        Meddling::Edit(index) => server.get_mut(&pick(index)).unwrap().spec.all_nodes = Some(true),
+        Meddling::OldGeneration(index) => server.get_mut(&pick(index)).unwrap().spec.pool.generation -= 1,
+        Meddling::OtherPool(index) => "old".clone_into(&mut server.get_mut(&pick(index)).unwrap().spec.pool.name),
+        Meddling::LosesOwner(index) => server.get_mut(&pick(index)).unwrap().metadata.owner_references = None,
+        Meddling::Extra => {
+            let mut extra = server[&names[0]].clone();
+            extra.metadata.name = Some("00000-gpu.nvidia.com-n-abcde".to_owned());
+            server.insert("00000-gpu.nvidia.com-n-abcde".to_owned(), extra);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn packing_stays_within_the_limits_of_the_api(inventory in inventory(), features in features()) {
+        let slices = pack(&inventory, features);
+        prop_assert!(!slices.is_empty());
+        let mut names = BTreeSet::new();
+        for slice in &slices {
+            match slice {
+                SliceContent::Counters(sets) => {
+                    prop_assert!(features.partitionable);
+                    prop_assert!(!sets.is_empty() && sets.len() <= 8);
+                    for set in sets {
+                        prop_assert!(!set.counters.is_empty() && set.counters.len() <= 32 && set.name.len() <= 63);
+                    }
+                }
+                SliceContent::Devices(devices) => {
+                    let limit = if features.partitionable { 64 } else { 128 };
+                    prop_assert!(devices.len() <= limit);
+                    for device in devices {
+                        prop_assert!(names.insert(device.name.clone()), "{} twice", device.name);
+                        prop_assert!(device.name.parse::<dra_model::DeviceName>().is_ok());
+                        let attributes = device.attributes.as_ref().unwrap();
+                        prop_assert!(attributes.len() + device.capacity.iter().flatten().count() <= 32);
+                        prop_assert!(attributes.values().all(|value| value.string.iter().all(|text| text.len() <= 64)));
+                        prop_assert_eq!(device.consumes_counters.is_some(), features.partitionable);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_consumes_only_counters_that_exist_and_the_whole_gpu_all_of_them(inventory in inventory()) {
+        let slices = pack(&inventory, Features { partitionable: true });
+        let sets: BTreeMap<String, BTreeMap<String, u64>> = slices.iter().flat_map(|slice| match slice {
+            SliceContent::Counters(sets) => sets.clone(),
+            SliceContent::Devices(_) => Vec::new(),
+        }).map(|set| (set.name, set.counters.into_iter().map(|(name, c)| (name, milli(&c.value.0))).collect())).collect();
+        for device in slices.iter().flat_map(SliceContent::devices) {
+            let [consumed] = device.consumes_counters.as_deref().unwrap() else { panic!("not one set") };
+            let counters = &sets[&consumed.counter_set];
+            prop_assert!(consumed.counters.keys().any(|name| name.starts_with("memory-slice-")));
+            for (name, counter) in &consumed.counters {
+                prop_assert!(milli(&counter.value.0) <= counters[name], "{name}");
+            }
+            let whole = device.attributes.as_ref().unwrap()["type"].string.as_deref() == Some("gpu");
+            if whole {
+                let all: BTreeMap<_, _> = consumed.counters.iter().map(|(name, c)| (name.clone(), milli(&c.value.0))).collect();
+                prop_assert_eq!(&all, counters);
+            }
+        }
+    }
+
+    #[test]
+    fn mig_devices_that_exist_fit_side_by_side(
+        layout in engines(), engines in engines(), cuts in prop::collection::vec((1_u32..4, 1_u32..4), 1..5)
+    ) {
+        let parent: dra_model::GpuUuid = hex_uuid("GPU", 7).parse().unwrap();
+        let mut devices = Vec::new();
+        let mut start = 0;
+        for (size, parts) in cuts {
+            for part in 0..parts {
+                devices.push(MigDevice {
+                    identity: MigIdentity {
+                        parent: parent.clone(), profile_id: 1, placement: Placement { start, size },
+                        share: ComputeShare { start: part, slices: 1, of: parts },
+                    },
+                    uuid: hex_uuid("MIG", u128::from(start * 10 + part)).parse().unwrap(),
+                    gpu_instance: start, compute_instance: part, profile: "p".to_owned(), memory: Bytes(1), engines,
+                });
+            }
+            start += size;
+        }
+        let layout = MigLayout { memory_slices: 8, engines: layout };
+        let gpu = Gpu {
+            uuid: parent, minor: 0, pci: "0000:01:00.0".parse().unwrap(), pcie_root: None, numa_node: None,
+            product_name: String::new(), brand: String::new(), architecture: String::new(),
+            compute_capability: Version { major: 9, minor: 0, patch: 0 }, memory: None, addressing_mode: None,
+            mig: MigMode::On { layout, devices },
+        };
+        let driver = DriverState::Missing { reason: String::new() };
+        let slices = pack(&Inventory { driver, gpus: vec![GpuEntry::Good(gpu)] }, Features { partitionable: true });
+        let SliceContent::Counters(sets) = &slices[0] else { panic!("no counters") };
+        let mut used: BTreeMap<&str, u64> = BTreeMap::new();
+        for device in slices[1].devices() {
+            for (name, counter) in &device.consumes_counters.as_ref().unwrap()[0].counters {
+                *used.entry(name).or_default() += milli(&counter.value.0);
+            }
+        }
+        for (name, used) in used {
+            prop_assert!(used <= milli(&sets[0].counters[name].value.0), "{name}");
+        }
+    }
+
+    #[test]
+    fn diff_converges_in_one_pass_from_any_state(
+        before in inventory(), after in inventory(), features in features(), mess in prop::collection::vec(meddling(), 0..4)
+    ) {
+        let mut server = BTreeMap::new();
+        publish(&mut server, &tainted(pack(&before, features)));
+        for what in &mess {
+            meddle(&mut server, what);
+        }
+        publish(&mut server, &tainted(pack(&after, features)));
+        publish(&mut server, &pack(&after, Features { partitionable: false }));
+    }
+
+    #[test]
+    fn packing_is_deterministic_and_survives_the_wire(inventory in inventory(), features in features()) {
+        let again: Inventory = serde_json::from_str(&serde_json::to_string(&inventory).unwrap()).unwrap();
+        prop_assert_eq!(&pack(&inventory, features), &pack(&again, features));
+        let mut server = BTreeMap::new();
+        publish(&mut server, &pack(&inventory, features));
+        for slice in server.values_mut() {
+            *slice = serde_json::from_str(&serde_json::to_string(slice).unwrap()).unwrap();
+        }
+        prop_assert_eq!(publish(&mut server, &pack(&again, features)), 0);
+    }
+}
