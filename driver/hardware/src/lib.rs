@@ -1,9 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What this machine has and can be told to do.
 //!
-//! [`machine`] is the port to the GPUs, owned here and answered by NVML or by the simulator; discovery turns its answers
-//! and sysfs into an inventory.
+//! ```text
+//! machine (the port) <- nvml_machine <- dra-nvml            procfs  sysfs  driver_root
+//!        \                                                     |      |        |
+//!         +-> discover (+ sysfs) -> Inventory                nodes <--+-> driver_files
+//!                       \________________ host ________________/
+//! ```
+//!
+//! [`Host`] is what the other crates use: every question about the machine, over a [`Machine`] and the roots below which
+//! the driver, procfs and sysfs are seen. Everything blocks; nothing here knows of Kubernetes or writes a file.
 
 pub mod machine;
 
-pub use machine::{GpuSelector, Machine, MachineError};
+pub mod nvml_machine;
+
+pub mod sysfs;
+
+pub mod procfs;
+
+pub mod driver_root;
+
+pub mod elf;
+
+pub mod driver_files;
+
+pub mod nodes;
+
+pub mod discover;
+
+pub mod host;
+
+pub use driver_files::DriverFilesError;
+pub use host::{Host, Roots};
+pub use machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};
+pub use nodes::NodeError;
+pub use nvml_machine::NvmlMachine;
+pub use procfs::BootIdError;

@@ -141,6 +141,10 @@ pub enum GpuError {
         which: String,
         /// What it said.
         answer: String,
+        /// What could be read all the same.
+        uuid: Option<GpuUuid>,
+        /// What could be read all the same.
+        pci: Option<PciAddress>,
     },
     /// The driver as a whole stopped answering.
     #[error("the driver stopped answering while {which} was read")]

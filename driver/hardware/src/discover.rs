@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Everything this node has, as an inventory.
+//!
+//! In come a machine and a sysfs root. A GPU that does not answer becomes a broken entry with a reason and spoils no
+//! other; a driver that does not answer becomes an inventory without a driver. It cannot fail and changes nothing.
+
+use std::path::Path;
+
+use dra_model::{DriverState, Gpu, GpuEntry, Inventory};
+
+use crate::machine::{GpuError, GpuFacts, GpuSelector, Machine, MachineError};
+use crate::sysfs;
+
+/// Reads the whole machine.
+pub fn discover(machine: &dyn Machine, sys_root: &Path) -> Inventory {
+    read(machine, sys_root).unwrap_or_else(|error| Inventory::without_driver(error.to_string()))
+}
+
+fn read(machine: &dyn Machine, sys_root: &Path) -> Result<Inventory, MachineError> {
+    let versions = machine.driver()?;
+    let count = machine.gpu_count()?;
+    let gpus = (0..count).map(|index| entry(machine, sys_root, index)).collect::<Result<_, _>>()?;
+    Ok(Inventory { driver: DriverState::Loaded { version: versions.driver, cuda: versions.cuda }, gpus })
+}
+
+fn entry(machine: &dyn Machine, sys_root: &Path, index: u32) -> Result<GpuEntry, MachineError> {
+    match machine.gpu(GpuSelector::Index(index)) {
+        Ok(facts) => Ok(GpuEntry::Good(complete(facts, sys_root))),
+        Err(GpuError::Machine { source, .. }) => Err(source),
+        Err(error) => Ok(broken(index, &error)),
+    }
+}
+
+fn broken(index: u32, error: &GpuError) -> GpuEntry {
+    let (uuid, pci) = match error {
+        GpuError::Failed { uuid, pci, .. } | GpuError::Nonsense { uuid, pci, .. } => (uuid.clone(), *pci),
+        GpuError::NotFound { .. } | GpuError::Machine { .. } => (None, None),
+    };
+    GpuEntry::Broken { index, uuid, pci, reason: error.to_string() }
+}
+
+/// What NVML knows of a GPU and what sysfs knows of its slot.
+pub fn complete(facts: GpuFacts, sys_root: &Path) -> Gpu {
+    Gpu {
+        uuid: facts.uuid,
+        minor: facts.minor,
+        pci: facts.pci,
+        pcie_root: sysfs::pcie_root(sys_root, facts.pci),
+        numa_node: sysfs::numa_node(sys_root, facts.pci),
+        product_name: facts.product_name,
+        brand: facts.brand,
+        architecture: facts.architecture,
+        compute_capability: facts.compute_capability,
+        memory: facts.memory,
+        addressing_mode: facts.addressing_mode,
+        mig: facts.mig,
+    }
+}

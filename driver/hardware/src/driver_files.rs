@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Finds the user-space part of an installed driver: what a container needs for compute and `nvidia-smi`.
+//!
+//! In comes a driver root, out goes either everything or an error. Libraries are found by pattern, not by a list of
+//! files: `libnvidia-ml.so.1` leads to `libnvidia-ml.so.<version>`, and every `lib….so.<version>` of a known kind in the
+//! usual directories belongs to the same driver. Layouts: NVIDIA's installer and Fedora (`usr/lib64`), Debian and Ubuntu
+//! (`usr/lib/<triplet>`, and `nvidia/current` below it with absolute links through `etc/alternatives`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use dra_model::{DriverFile, DriverFiles};
+use parking_lot::Mutex;
+use rustix::fs::FileType;
+
+use crate::driver_root::{Found, Root};
+use crate::elf::{ElfError, soname};
+
+/// The driver is not completely there.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverFilesError {
+    /// The driver root cannot be opened.
+    #[error("unable to open the driver root {}: mount the driver there or correct the driver root", path.display())]
+    Root {
+        /// Driver root.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A library without which nothing works.
+    #[error("no {name} of the NVIDIA driver below {}: install the driver there or correct the driver root", root.display())]
+    NoLibrary {
+        /// SONAME.
+        name: &'static str,
+        /// Driver root.
+        root: PathBuf,
+    },
+    /// A program without which nobody can look at a GPU.
+    #[error("no {name} of the NVIDIA driver below {}: install it there (on Debian the package nvidia-smi)", root.display())]
+    NoProgram {
+        /// Its name.
+        name: &'static str,
+        /// Driver root.
+        root: PathBuf,
+    },
+    /// The library that tells the version does not.
+    #[error("{} does not end in the version of the driver, as in libnvidia-ml.so.550.54.15", path.display())]
+    NoVersion {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A directory or file of the driver cannot be read.
+    #[error("unable to read {} of the NVIDIA driver", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file that is named like a library of the driver is none.
+    #[error("{} is not a usable library: install the NVIDIA driver again", path.display())]
+    BadLibrary {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ElfError,
+    },
+}
+
+/// The library every other one is found by.
+const NVML: &str = "libnvidia-ml.so.1";
+
+/// Without these a container with a GPU can do nothing.
+const MANDATORY_LIBRARIES: [&str; 2] = ["libcuda.so.1", NVML];
+
+/// Without this a container cannot look at its GPU.
+const MANDATORY_PROGRAM: &str = "nvidia-smi";
+
+const OTHER_PROGRAMS: [&str; 4] =
+    ["nvidia-debugdump", "nvidia-persistenced", "nvidia-cuda-mps-control", "nvidia-cuda-mps-server"];
+
+const PROGRAM_DIRS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
+
+/// The parts of the driver that NVIDIA counts as compute and utility, between `lib` and `.so`.
+const LIBRARIES: [&str; 12] = [
+    "cuda",
+    "cudadebugger",
+    "nvidia-allocator",
+    "nvidia-cfg",
+    "nvidia-compiler",
+    "nvidia-fatbinaryloader",
+    "nvidia-gpucomp",
+    "nvidia-ml",
+    "nvidia-nvvm",
+    "nvidia-opencl",
+    "nvidia-ptxjitcompiler",
+    "nvidia-tileiras",
+];
+
+/// Built against several OpenSSL versions, one file each: `libnvidia-pkcs11-openssl3`.
+const LIBRARY_FAMILY: &str = "nvidia-pkcs11";
+
+/// Carries a version of its own instead of the driver's (R590 and later).
+const FOREIGN_VERSION: &str = "libnvidia-nvvm70.so.";
+
+/// The files found last, good for as long as neither they nor their directories change.
+#[derive(Debug, Default)]
+pub struct DriverFilesCache(Mutex<Option<Cached>>);
+
+#[derive(Debug)]
+struct Cached {
+    root: PathBuf,
+    /// Every directory that was searched and every file that was found, as they were then.
+    stamps: BTreeMap<PathBuf, Option<Stamp>>,
+    files: DriverFiles,
+}
+
+/// Device, inode and modification time in seconds and nanoseconds.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp(u64, u64, i64, i64);
+
+impl DriverFilesCache {
+    /// Everything of the driver a container needs. A scan is about a hundred system calls, a repeat about thirty.
+    pub fn find(&self, root: &Path, root_on_host: &Path) -> Result<DriverFiles, DriverFilesError> {
+        let opened = open(root)?;
+        let mut cached = self.0.lock();
+        if let Some(hit) = cached.as_ref().filter(|cached| cached.root == opened.path() && cached.is_fresh()) {
+            return Ok(hit.files.clone());
+        }
+        *cached = None;
+        let scan = Scan::new(&opened)?;
+        let files = scan.files(root_on_host)?;
+        *cached = Some(Cached { root: opened.path().to_owned(), stamps: scan.stamps(), files: files.clone() });
+        Ok(files)
+    }
+}
+
+impl Cached {
+    fn is_fresh(&self) -> bool {
+        self.stamps.iter().all(|(path, stamp)| Stamp::of(path) == *stamp)
+    }
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self(metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
+    }
+}
+
+/// Where `libnvidia-ml.so.1` of a driver root really is, for this process to load.
+pub fn nvml_path(root: &Path) -> Result<PathBuf, DriverFilesError> {
+    let root = open(root)?;
+    Ok(root.outside(&find_nvml(&root)?.path))
+}
+
+fn open(path: &Path) -> Result<Root, DriverFilesError> {
+    Root::open(path).map_err(|source| DriverFilesError::Root { path: path.to_owned(), source })
+}
+
+fn find_nvml(root: &Root) -> Result<Found, DriverFilesError> {
+    let found = library_dirs().into_iter().find_map(|dir| regular_file(root, &dir.join(NVML)));
+    found.ok_or_else(|| DriverFilesError::NoLibrary { name: NVML, root: root.path().to_owned() })
+}
+
+/// The usual places of libraries, most specific platform last.
+fn library_dirs() -> Vec<PathBuf> {
+    let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let dirs = ["usr/lib64".to_owned(), format!("usr/lib/{triplet}"), "lib64".to_owned(), format!("lib/{triplet}")];
+    dirs.iter().flat_map(|dir| [PathBuf::from(dir), Path::new(dir).join("nvidia/current")]).collect()
+}
+
+fn regular_file(root: &Root, path: &Path) -> Option<Found> {
+    root.find(path).ok().filter(|found| FileType::from_raw_mode(found.stat.st_mode).is_file())
+}
+
+/// One look at a driver root.
+struct Scan<'a> {
+    root: &'a Root,
+    version: String,
+    /// Existing library directories, without symlinks: `lib64` and `usr/lib64` are often the same.
+    library_dirs: BTreeSet<PathBuf>,
+    /// By SONAME, the real path in the root.
+    libraries: BTreeMap<String, PathBuf>,
+    /// By name, the real path in the root.
+    programs: BTreeMap<&'static str, PathBuf>,
+}
+
+impl<'a> Scan<'a> {
+    fn new(root: &'a Root) -> Result<Self, DriverFilesError> {
+        let version = version_of(&find_nvml(root)?.path)?;
+        let dirs = library_dirs().into_iter().filter_map(|dir| root.find(dir).ok());
+        let library_dirs =
+            dirs.filter(|dir| FileType::from_raw_mode(dir.stat.st_mode).is_dir()).map(|dir| dir.path).collect();
+        let mut scan = Self { root, version, library_dirs, libraries: BTreeMap::new(), programs: BTreeMap::new() };
+        scan.find_libraries()?;
+        scan.find_programs();
+        Ok(scan)
+    }
+
+    fn find_libraries(&mut self) -> Result<(), DriverFilesError> {
+        for dir in self.library_dirs.clone() {
+            let unreadable = |source| DriverFilesError::Unreadable { path: self.root.outside(&dir), source };
+            for name in self.root.list(&dir).map_err(unreadable)? {
+                if is_wanted(&name, &self.version) {
+                    self.add_library(&dir.join(name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_library(&mut self, path: &Path) -> Result<(), DriverFilesError> {
+        let unreadable = |source| DriverFilesError::Unreadable { path: self.root.outside(path), source };
+        let found = self.root.find(path).map_err(unreadable)?;
+        let file = self.root.read(&found.path).map_err(unreadable)?;
+        let name = soname(&file)
+            .map_err(|source| DriverFilesError::BadLibrary { path: self.root.outside(&found.path), source })?;
+        self.libraries.entry(name).or_insert(found.path);
+        Ok(())
+    }
+
+    fn find_programs(&mut self) {
+        for name in OTHER_PROGRAMS.into_iter().chain([MANDATORY_PROGRAM]) {
+            let places = PROGRAM_DIRS.iter().map(|dir| Path::new(dir).join(name));
+            let found =
+                places.filter_map(|path| regular_file(self.root, &path)).find(|it| it.stat.st_mode & 0o111 != 0);
+            if let Some(found) = found {
+                self.programs.insert(name, found.path);
+            }
+        }
+    }
+
+    fn files(&self, root_on_host: &Path) -> Result<DriverFiles, DriverFilesError> {
+        for name in MANDATORY_LIBRARIES {
+            if !self.libraries.contains_key(name) {
+                return Err(DriverFilesError::NoLibrary { name, root: self.root.path().to_owned() });
+            }
+        }
+        if !self.programs.contains_key(MANDATORY_PROGRAM) {
+            return Err(DriverFilesError::NoProgram { name: MANDATORY_PROGRAM, root: self.root.path().to_owned() });
+        }
+        let file =
+            |(name, path): (&str, &PathBuf)| DriverFile { name: name.to_owned(), host_path: root_on_host.join(path) };
+        Ok(DriverFiles {
+            version: self.version.clone(),
+            libraries: self.libraries.iter().map(|(name, path)| file((name, path))).collect(),
+            programs: self.programs.iter().map(|(name, path)| file((name, path))).collect(),
+        })
+    }
+
+    /// Everything whose change could change the answer; what does not exist counts, because it may appear.
+    fn stamps(&self) -> BTreeMap<PathBuf, Option<Stamp>> {
+        let searched = library_dirs().into_iter().chain(PROGRAM_DIRS.map(PathBuf::from));
+        let searched = searched.chain([PathBuf::from("etc/alternatives")]);
+        let searched = searched.map(|dir| self.root.find(&dir).map_or(dir, |found| found.path));
+        let files = self.libraries.values().chain(self.programs.values()).cloned();
+        let paths: BTreeSet<PathBuf> = searched.chain(files).map(|path| self.root.outside(&path)).collect();
+        paths.into_iter().map(|path| (path.clone(), Stamp::of(&path))).collect()
+    }
+}
+
+/// `libnvidia-ml.so.550.54.15` is of version `550.54.15`.
+fn version_of(path: &Path) -> Result<String, DriverFilesError> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let version = name.and_then(|name| name.strip_prefix("libnvidia-ml.so."));
+    let is_version = |text: &&str| text.contains('.') && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let version = version.filter(is_version).map(str::to_owned);
+    version.ok_or_else(|| DriverFilesError::NoVersion { path: path.to_owned() })
+}
+
+fn is_wanted(name: &str, version: &str) -> bool {
+    let kind = name.strip_prefix("lib").and_then(|rest| rest.strip_suffix(version)?.strip_suffix(".so."));
+    kind.is_some_and(|kind| LIBRARIES.contains(&kind) || kind.starts_with(LIBRARY_FAMILY))
+        || name.starts_with(FOREIGN_VERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::elf::tests::library;
+
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn write(&self, path: &str, bytes: &[u8]) {
+            let path = self.0.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+
+        fn link(&self, target: &str, path: &str) {
+            let path = self.0.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            symlink(target, path).unwrap();
+        }
+
+        fn remove(&self, path: &str) {
+            std::fs::remove_file(self.0.path().join(path)).unwrap();
+        }
+
+        fn find(&self, cache: &DriverFilesCache) -> Result<DriverFiles, DriverFilesError> {
+            cache.find(self.0.path(), Path::new("/run/nvidia/driver"))
+        }
+    }
+
+    /// As NVIDIA's installer leaves it, with libraries of another kind and another version lying about.
+    fn installed(dir: &str) -> Tree {
+        let tree = Tree(tempfile::tempdir().unwrap());
+        for (name, soname) in [
+            ("libcuda.so.550.54.15", "libcuda.so.1"),
+            ("libcuda.so.535.261.03", "libcuda.so.1"),
+            ("libnvidia-ml.so.550.54.15", "libnvidia-ml.so.1"),
+            ("libnvidia-nvvm.so.550.54.15", "libnvidia-nvvm.so.4"),
+            ("libnvidia-nvvm70.so.4", "libnvidia-nvvm70.so.4"),
+            ("libnvidia-pkcs11-openssl3.so.550.54.15", "libnvidia-pkcs11-openssl3.so.550.54.15"),
+            ("libnvidia-eglcore.so.550.54.15", "libnvidia-eglcore.so.550.54.15"),
+        ] {
+            tree.write(&format!("{dir}/{name}"), &library(soname));
+        }
+        tree.link("libnvidia-ml.so.550.54.15", &format!("{dir}/libnvidia-ml.so.1"));
+        tree.write("usr/bin/nvidia-smi", b"#!/bin/sh\n");
+        tree.write("usr/sbin/nvidia-cuda-mps-server", b"#!/bin/sh\n");
+        tree
+    }
+
+    fn names(files: &[DriverFile]) -> Vec<&str> {
+        files.iter().map(|file| file.name.as_str()).collect()
+    }
+
+    #[test]
+    fn the_libraries_of_the_version_and_the_programs_are_found() {
+        let files = installed("usr/lib64").find(&DriverFilesCache::default()).unwrap();
+        assert_eq!(files.version, "550.54.15");
+        assert_eq!(
+            names(&files.libraries),
+            [
+                "libcuda.so.1",
+                "libnvidia-ml.so.1",
+                "libnvidia-nvvm.so.4",
+                "libnvidia-nvvm70.so.4",
+                "libnvidia-pkcs11-openssl3.so.550.54.15"
+            ]
+        );
+        assert_eq!(names(&files.programs), ["nvidia-cuda-mps-server", "nvidia-smi"]);
+        let cuda = &files.libraries[0];
+        assert_eq!(cuda.host_path, Path::new("/run/nvidia/driver/usr/lib64/libcuda.so.550.54.15"));
+    }
+
+    #[test]
+    fn the_alternatives_of_debian_are_followed_inside_the_root() {
+        let triplet = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+        let tree = installed(&format!("{triplet}/nvidia/current"));
+        tree.remove("usr/bin/nvidia-smi");
+        tree.write("usr/lib/nvidia/current/nvidia-smi", b"#!/bin/sh\n");
+        tree.link("/usr/lib/nvidia/current/nvidia-smi", "etc/alternatives/nvidia--nvidia-smi");
+        tree.link("/etc/alternatives/nvidia--nvidia-smi", "usr/bin/nvidia-smi");
+        tree.link(
+            &format!("/{triplet}/nvidia/current/libnvidia-ml.so.1"),
+            "etc/alternatives/nvidia--libnvidia-ml.so.1",
+        );
+        tree.link("/etc/alternatives/nvidia--libnvidia-ml.so.1", &format!("{triplet}/libnvidia-ml.so.1"));
+        let files = tree.find(&DriverFilesCache::default()).unwrap();
+        let ml = files.libraries.iter().find(|file| file.name == NVML).unwrap();
+        let dir = Path::new("/run/nvidia/driver").join(&triplet).join("nvidia/current");
+        assert_eq!(ml.host_path, dir.join("libnvidia-ml.so.550.54.15"));
+        assert_eq!(files.programs[1].host_path, Path::new("/run/nvidia/driver/usr/lib/nvidia/current/nvidia-smi"));
+    }
+
+    #[test]
+    fn an_incomplete_driver_is_an_error_that_names_what_is_missing() {
+        for (missing, expect) in [
+            ("usr/lib64/libcuda.so.550.54.15", "no libcuda.so.1"),
+            ("usr/lib64/libnvidia-ml.so.1", "no libnvidia-ml.so.1"),
+            ("usr/bin/nvidia-smi", "no nvidia-smi"),
+        ] {
+            let tree = installed("usr/lib64");
+            tree.remove(missing);
+            let error = tree.find(&DriverFilesCache::default()).unwrap_err().to_string();
+            assert!(error.starts_with(expect), "{error}");
+        }
+        let tree = installed("usr/lib64");
+        tree.write("usr/lib64/libnvidia-nvvm.so.550.54.15", b"");
+        let error = tree.find(&DriverFilesCache::default()).unwrap_err();
+        assert!(matches!(error, DriverFilesError::BadLibrary { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_cached_answer_ends_with_the_files_it_is_about() {
+        let tree = installed("usr/lib64");
+        let cache = DriverFilesCache::default();
+        let first = tree.find(&cache).unwrap();
+        assert_eq!(tree.find(&cache).unwrap(), first);
+        tree.remove("usr/lib64/libcuda.so.550.54.15");
+        assert!(matches!(tree.find(&cache), Err(DriverFilesError::NoLibrary { name: "libcuda.so.1", .. })));
+        tree.write("usr/lib64/libcuda.so.550.54.15", &library("libcuda.so.1"));
+        assert_eq!(tree.find(&cache).unwrap(), first);
+        tree.remove("usr/lib64/libnvidia-ml.so.1");
+        tree.write("usr/lib64/libnvidia-ml.so.560.1", &library("libnvidia-ml.so.1"));
+        tree.write("usr/lib64/libcuda.so.560.1", &library("libcuda.so.1"));
+        tree.link("libnvidia-ml.so.560.1", "usr/lib64/libnvidia-ml.so.1");
+        assert_eq!(tree.find(&cache).unwrap().version, "560.1");
+    }
+
+    #[test]
+    fn a_driver_root_that_is_not_there_is_named() {
+        let error = nvml_path(Path::new("/nonexistent/driver-root")).unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/driver-root"), "{error}");
+    }
+}

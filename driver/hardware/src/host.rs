@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Everything about this machine, for the processes that run on it.
+//!
+//! In come a [`Machine`] and the places where the driver, procfs and sysfs are seen. Answers about one GPU and about files
+//! are read when asked; the inventory is kept until the machine's shape differs. Every call blocks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dra_model::{Device, DeviceNode, DriverFiles, Gpu, GpuEntry, GpuUuid, Inventory};
+use parking_lot::{Mutex, RwLock};
+
+use crate::discover::{complete, discover};
+use crate::driver_files::{DriverFilesCache, DriverFilesError};
+use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
+use crate::nodes::{self, NodeError};
+use crate::procfs::{self, BootIdError};
+
+/// Where this process sees the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roots {
+    /// The driver's user-space part.
+    pub driver: PathBuf,
+    /// What the host calls [`Roots::driver`]; container runtimes bind from there.
+    pub driver_on_host: PathBuf,
+    /// procfs.
+    pub proc: PathBuf,
+    /// sysfs.
+    pub sys: PathBuf,
+}
+
+/// This machine.
+#[derive(Debug)]
+pub struct Host {
+    machine: Arc<dyn Machine>,
+    roots: Roots,
+    latest: RwLock<Arc<Inventory>>,
+    /// What [`Host::latest`] was read under; also serialises discoveries.
+    outline: Mutex<Option<Outline>>,
+    driver_files: DriverFilesCache,
+}
+
+/// What a change of the inventory cannot happen without.
+type Outline = Result<(DriverVersions, Vec<GpuShape>), MachineError>;
+
+impl Host {
+    /// Asks nothing yet.
+    pub fn new(machine: Arc<dyn Machine>, roots: Roots) -> Self {
+        let latest = RwLock::new(Arc::new(Inventory::without_driver("not read yet".to_owned())));
+        Self { machine, roots, latest, outline: Mutex::new(None), driver_files: DriverFilesCache::default() }
+    }
+
+    /// The inventory as it was read last; without a driver before the first time.
+    pub fn latest(&self) -> Arc<Inventory> {
+        Arc::clone(&self.latest.read())
+    }
+
+    /// Reads everything now.
+    pub fn refresh(&self) -> Arc<Inventory> {
+        let mut outline = self.outline.lock();
+        // Before the reading: a change in between is then found the next time.
+        *outline = Some(self.outline());
+        self.read_all();
+        self.latest()
+    }
+
+    /// Reads everything if the machine changed, and says whether the inventory did.
+    ///
+    /// Cheap enough for once a second: asks versions and shape, which GPUs in error would still refuse, and nothing else.
+    pub fn refresh_if_changed(&self) -> bool {
+        let mut outline = self.outline.lock();
+        let now = self.outline();
+        if outline.as_ref() == Some(&now) && !self.a_broken_gpu_recovered() {
+            return false;
+        }
+        *outline = Some(now);
+        self.read_all()
+    }
+
+    /// One GPU as it is now, MIG devices included.
+    pub fn gpu(&self, uuid: &GpuUuid) -> Result<Gpu, GpuError> {
+        Ok(complete(self.machine.gpu(GpuSelector::Uuid(uuid))?, &self.roots.sys))
+    }
+
+    /// The nodes of one device: that of its GPU, and for a MIG device its two capabilities.
+    pub fn device_nodes(&self, device: Device<'_>) -> Result<Vec<DeviceNode>, NodeError> {
+        nodes::device_nodes(device, &self.roots.driver, &self.roots.driver_on_host, &self.roots.proc)
+    }
+
+    /// The nodes every container with a GPU needs: `nvidiactl`, `nvidia-uvm`, and where they exist `nvidia-uvm-tools`
+    /// and `nvidia-modeset`.
+    pub fn control_nodes(&self) -> Result<Vec<DeviceNode>, NodeError> {
+        nodes::control_nodes(&self.roots.driver, &self.roots.driver_on_host)
+    }
+
+    /// Libraries and programs of the driver, all of them or an error. Cached until a file or directory changes.
+    pub fn driver_files(&self) -> Result<DriverFiles, DriverFilesError> {
+        self.driver_files.find(&self.roots.driver, &self.roots.driver_on_host)
+    }
+
+    /// The id of this boot of the kernel.
+    pub fn boot_id(&self) -> Result<String, BootIdError> {
+        procfs::boot_id(&self.roots.proc)
+    }
+
+    fn outline(&self) -> Outline {
+        Ok((self.machine.driver()?, self.machine.shape()?))
+    }
+
+    fn read_all(&self) -> bool {
+        let inventory = discover(self.machine.as_ref(), &self.roots.sys);
+        let mut latest = self.latest.write();
+        let changed = **latest != inventory;
+        if changed {
+            *latest = Arc::new(inventory);
+        }
+        changed
+    }
+
+    /// A GPU may break and recover without a change of its shape.
+    fn a_broken_gpu_recovered(&self) -> bool {
+        self.latest().gpus.iter().any(|entry| match entry {
+            GpuEntry::Good(_) => false,
+            GpuEntry::Broken { index, .. } => self.machine.gpu(GpuSelector::Index(*index)).is_ok(),
+        })
+    }
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The machine as NVML knows it.
+//!
+//! In comes a driver root; the library below it is loaded when first asked, and again when it or its driver changes.
+//! Answers become domain words here, codes become errors that name the GPU. Nothing is changed on the machine.
+
+mod facts;
+
+mod mig;
+
+mod profiles;
+
+mod words;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dra_model::{GpuUuid, MigUuid, PciAddress, Version};
+use dra_nvml::error::code;
+use dra_nvml::{Device, LoadError, Nvml, NvmlError, Session};
+
+use crate::driver_files::nvml_path;
+use crate::machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};
+use profiles::ProfileCache;
+
+/// The GPUs of the driver below a root directory.
+#[derive(Debug)]
+pub struct NvmlMachine {
+    root: PathBuf,
+    session: Session,
+    profiles: ProfileCache,
+}
+
+impl NvmlMachine {
+    /// Loads nothing yet: a node may get its driver later than this process.
+    pub fn new(driver_root: &Path) -> Self {
+        let root = driver_root.to_owned();
+        let locate = move || nvml_path(&root).map_err(|error| sentence(&error));
+        let session = Session::new(Box::new(locate));
+        Self { root: driver_root.to_owned(), session, profiles: ProfileCache::default() }
+    }
+
+    fn nvml(&self) -> Result<Arc<Nvml>, MachineError> {
+        self.session.nvml().map_err(|error| match error {
+            LoadError::Missing { .. } | LoadError::Unloadable { .. } => {
+                MachineError::NoLibrary { root: self.root.display().to_string(), reason: error.to_string() }
+            }
+            LoadError::Refused(error) => not_answering(error),
+        })
+    }
+}
+
+impl Machine for NvmlMachine {
+    fn driver(&self) -> Result<DriverVersions, MachineError> {
+        let nvml = self.nvml()?;
+        let text = nvml.driver_version().map_err(not_answering)?;
+        let unreadable =
+            |_text| MachineError::NotAnswering { call: "nvmlSystemGetDriverVersion", code: NvmlCode(code::UNKNOWN) };
+        let driver = text.parse().map_err(unreadable)?;
+        let (major, minor) = nvml.cuda_version().map_err(not_answering)?;
+        Ok(DriverVersions { driver, cuda: Version { major, minor, patch: 0 } })
+    }
+
+    fn gpu_count(&self) -> Result<u32, MachineError> {
+        self.nvml()?.device_count().map_err(not_answering)
+    }
+
+    fn gpu(&self, which: GpuSelector<'_>) -> Result<GpuFacts, GpuError> {
+        let nvml = self.nvml().map_err(|source| GpuError::Machine { which: which.to_string(), source })?;
+        let subject = Subject { which, uuid: None, pci: None };
+        let device = handle(&nvml, which).map_err(|error| match error.code {
+            code::NOT_FOUND | code::INVALID_ARGUMENT => GpuError::NotFound { which: which.to_string() },
+            _ => subject.failed(error),
+        })?;
+        facts::read(&nvml, &device, which, &self.profiles)
+    }
+
+    fn shape(&self) -> Result<Vec<GpuShape>, MachineError> {
+        let nvml = self.nvml()?;
+        let count = nvml.device_count().map_err(not_answering)?;
+        (0..count).map(|index| shape(&nvml, index)).collect()
+    }
+}
+
+fn handle<'a>(nvml: &'a Nvml, which: GpuSelector<'_>) -> Result<Device<'a>, NvmlError> {
+    match which {
+        GpuSelector::Index(index) => nvml.device_by_index(index),
+        GpuSelector::Uuid(uuid) => nvml.device_by_uuid(uuid.as_str()),
+    }
+}
+
+/// A broken GPU has a shape too: whatever it still tells.
+fn shape(nvml: &Nvml, index: u32) -> Result<GpuShape, MachineError> {
+    let mut shape = GpuShape { uuid: None, mig_on: false, mig_devices: Vec::new() };
+    match read_shape(nvml, index, &mut shape) {
+        Err(error) if error.is_driver_gone() => Err(not_answering(error)),
+        Ok(()) | Err(_) => Ok(shape),
+    }
+}
+
+fn read_shape(nvml: &Nvml, index: u32, shape: &mut GpuShape) -> Result<(), NvmlError> {
+    let device = nvml.device_by_index(index)?;
+    shape.uuid = device.uuid()?.parse().ok();
+    shape.mig_on = device.mig_mode()?;
+    if !shape.mig_on {
+        return Ok(());
+    }
+    for slot in 0..device.mig_slots()? {
+        if let Some(mig) = device.mig_device(slot)? {
+            shape.mig_devices.extend(mig.uuid()?.parse::<MigUuid>().ok());
+        }
+    }
+    Ok(())
+}
+
+/// The GPU an error is about, as far as it is known by then.
+#[derive(Debug, Clone)]
+struct Subject<'a> {
+    which: GpuSelector<'a>,
+    uuid: Option<GpuUuid>,
+    pci: Option<PciAddress>,
+}
+
+impl Subject<'_> {
+    fn failed(&self, error: NvmlError) -> GpuError {
+        if error.is_driver_gone() {
+            return GpuError::Machine { which: self.name(), source: not_answering(error) };
+        }
+        let code = NvmlCode(error.code);
+        GpuError::Failed { call: error.call, which: self.name(), code, uuid: self.uuid.clone(), pci: self.pci }
+    }
+
+    fn nonsense(&self, call: &'static str, answer: String) -> GpuError {
+        GpuError::Nonsense { call, which: self.name(), answer, uuid: self.uuid.clone(), pci: self.pci }
+    }
+
+    fn name(&self) -> String {
+        match (&self.uuid, self.pci) {
+            (Some(uuid), Some(pci)) => format!("{uuid} at {pci}"),
+            (Some(uuid), None) => uuid.to_string(),
+            (None, Some(pci)) => format!("{} at {pci}", self.which),
+            (None, None) => self.which.to_string(),
+        }
+    }
+}
+
+fn not_answering(error: NvmlError) -> MachineError {
+    MachineError::NotAnswering { call: error.call, code: NvmlCode(error.code) }
+}
+
+/// An error and its causes in one line, for a reason that is kept as text.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

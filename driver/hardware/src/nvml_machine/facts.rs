@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Everything NVML knows of one GPU.
+//!
+//! Identity comes first, so that the error of a later question can name the GPU. A question the driver or the GPU
+//! does not know has a domain answer (`None`, `Unknown`); any other failure makes the whole GPU broken, because a
+//! GPU that fails half of its questions is not one to run anything on.
+
+use dra_model::{Bytes, GpuUuid, PciAddress, Version};
+use dra_nvml::{Device, Nvml, NvmlError};
+
+use super::profiles::ProfileCache;
+use super::{Subject, mig, words};
+use crate::machine::{GpuError, GpuFacts, GpuSelector};
+
+/// Reads a GPU.
+pub(super) fn read(
+    nvml: &std::sync::Arc<Nvml>,
+    device: &Device<'_>,
+    which: GpuSelector<'_>,
+    profiles: &ProfileCache,
+) -> Result<GpuFacts, GpuError> {
+    let (subject, uuid, pci) = identity(device, which)?;
+    let failed = |error| subject.failed(error);
+    let memory = known(device.memory_total()).map_err(failed)?;
+    let profiles = |subject: &Subject<'_>| profiles.table(nvml, device, subject, &uuid, memory);
+    let mig = mig::read(device, &subject, &uuid, profiles)?;
+    let (major, minor) = device.compute_capability().map_err(failed)?;
+    Ok(GpuFacts {
+        minor: device.minor_number().map_err(failed)?,
+        product_name: device.name().map_err(failed)?,
+        brand: words::brand(known(device.brand()).map_err(failed)?).to_owned(),
+        architecture: words::architecture(known(device.architecture()).map_err(failed)?).to_owned(),
+        compute_capability: Version { major, minor, patch: 0 },
+        memory: memory.map(Bytes),
+        addressing_mode: known(device.addressing_mode()).map_err(failed)?.and_then(words::addressing_mode),
+        mig,
+        uuid,
+        pci,
+    })
+}
+
+/// UUID and PCI address. Both are asked even if one fails: the other one says which GPU is broken.
+fn identity<'a>(device: &Device<'_>, which: GpuSelector<'a>) -> Result<(Subject<'a>, GpuUuid, PciAddress), GpuError> {
+    let (uuid_text, pci_text) = (device.uuid(), device.pci_bus_id());
+    let parsed_uuid: Option<GpuUuid> = uuid_text.as_ref().ok().and_then(|text| text.parse().ok());
+    let parsed_pci: Option<PciAddress> = pci_text.as_ref().ok().and_then(|text| text.parse().ok());
+    let subject = Subject { which, uuid: parsed_uuid.clone(), pci: parsed_pci };
+    let uuid_text = uuid_text.map_err(|error| subject.failed(error))?;
+    let uuid = parsed_uuid.ok_or_else(|| subject.nonsense("nvmlDeviceGetUUID", uuid_text))?;
+    let pci_text = pci_text.map_err(|error| subject.failed(error))?;
+    let pci = parsed_pci.ok_or_else(|| subject.nonsense("nvmlDeviceGetPciInfo_v3", pci_text))?;
+    Ok((subject, uuid, pci))
+}
+
+/// An answer, or none where the GPU or the driver has none to give.
+fn known<T>(answer: Result<T, NvmlError>) -> Result<Option<T>, NvmlError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.is_unsupported() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whether and how one GPU is cut.
+//!
+//! MIG devices are found in the slots NVML has for them. An administrator may remove one between two questions about it:
+//! a device whose slot does not hold it any more is left out instead of failing its GPU.
+
+use std::sync::Arc;
+
+use dra_model::{Bytes, ComputeShare, Engines, GpuUuid, MigDevice, MigIdentity, MigMode, MigUuid, Placement};
+use dra_nvml::error::code;
+use dra_nvml::{Device, MigAttributes, NvmlError};
+
+use super::Subject;
+use super::profiles::ProfileTable;
+use crate::machine::GpuError;
+
+/// Reads the MIG mode, the layout and the devices of a GPU.
+pub(super) fn read<'a>(
+    gpu: &Device<'_>,
+    subject: &Subject<'a>,
+    uuid: &GpuUuid,
+    profiles: impl Fn(&Subject<'a>) -> Result<Arc<ProfileTable>, GpuError>,
+) -> Result<MigMode, GpuError> {
+    match gpu.mig_mode() {
+        Err(error) if error.is_unsupported() => Ok(MigMode::Unsupported),
+        Err(error) => Err(subject.failed(error)),
+        Ok(true) => {
+            let table = profiles(subject)?;
+            Ok(MigMode::On { layout: table.layout, devices: devices(gpu, subject, uuid, &table)? })
+        }
+        Ok(false) => match profiles(subject) {
+            Ok(table) => Ok(MigMode::Off(table.layout)),
+            // In a guest the mode can be read and the profiles cannot: it is whole and will stay so.
+            Err(GpuError::Failed { code: answer, .. })
+                if [code::NOT_SUPPORTED, code::NO_PERMISSION].contains(&answer.0) =>
+            {
+                Ok(MigMode::Unsupported)
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+fn devices(
+    gpu: &Device<'_>,
+    subject: &Subject<'_>,
+    uuid: &GpuUuid,
+    table: &ProfileTable,
+) -> Result<Vec<MigDevice>, GpuError> {
+    let mut devices = Vec::new();
+    for slot in 0..gpu.mig_slots().map_err(|error| subject.failed(error))? {
+        devices.extend(in_slot(gpu, slot, subject, uuid, table)?);
+    }
+    devices.sort_by_key(|device| (device.identity.placement, device.identity.share));
+    Ok(devices)
+}
+
+fn in_slot(
+    gpu: &Device<'_>,
+    slot: u32,
+    subject: &Subject<'_>,
+    uuid: &GpuUuid,
+    table: &ProfileTable,
+) -> Result<Option<MigDevice>, GpuError> {
+    let Some(mig) = gpu.mig_device(slot).map_err(|error| subject.failed(error))? else { return Ok(None) };
+    let mig_uuid = mig.uuid();
+    match mig_uuid.clone().and_then(|_| Answers::read(gpu, &mig)) {
+        Ok(answers) => {
+            let text = mig_uuid.map_err(|error| subject.failed(error))?;
+            let mig_uuid = text.parse().map_err(|_bad| subject.nonsense("nvmlDeviceGetUUID", text))?;
+            Ok(Some(answers.device(uuid, mig_uuid, table)))
+        }
+        Err(error) if !error.is_driver_gone() && is_gone(gpu, slot, &mig_uuid) => Ok(None),
+        Err(error) => Err(subject.failed(error)),
+    }
+}
+
+/// Whether a slot no longer holds the device it held.
+fn is_gone(gpu: &Device<'_>, slot: u32, uuid: &Result<String, NvmlError>) -> bool {
+    match gpu.mig_device(slot) {
+        Ok(None) => true,
+        Ok(Some(mig)) => uuid.as_ref().is_ok_and(|uuid| mig.uuid().is_ok_and(|now| now != *uuid)),
+        Err(_) => false,
+    }
+}
+
+/// What NVML says of one MIG device.
+struct Answers {
+    gpu_instance: u32,
+    compute_instance: u32,
+    profile_id: u32,
+    placement: Placement,
+    share: ComputeShare,
+    attributes: MigAttributes,
+}
+
+impl Answers {
+    fn read(gpu: &Device<'_>, mig: &Device<'_>) -> Result<Self, NvmlError> {
+        let (gpu_instance, compute_instance) = (mig.gpu_instance_id()?, mig.compute_instance_id()?);
+        let instance = gpu.gpu_instance(gpu_instance)?;
+        let compute = gpu.compute_instance(gpu_instance, compute_instance)?;
+        let attributes = mig.mig_attributes()?;
+        let placement = Placement { start: instance.placement.start, size: instance.placement.size };
+        let of = attributes.gpu_instance_slices;
+        let share = ComputeShare { start: compute.placement.start, slices: compute.placement.size, of };
+        Ok(Self { gpu_instance, compute_instance, profile_id: instance.profile_id, placement, share, attributes })
+    }
+
+    fn device(self, parent: &GpuUuid, uuid: MigUuid, table: &ProfileTable) -> MigDevice {
+        MigDevice {
+            uuid,
+            gpu_instance: self.gpu_instance,
+            compute_instance: self.compute_instance,
+            profile: self.profile_name(table),
+            memory: Bytes::from_mib(self.attributes.memory_mib),
+            engines: engines(&self.attributes),
+            identity: MigIdentity {
+                parent: parent.clone(),
+                profile_id: self.profile_id,
+                placement: self.placement,
+                share: self.share,
+            },
+        }
+    }
+
+    /// `3g.40gb`, or `1c.3g.40gb` for a compute instance that does not span its GPU instance.
+    fn profile_name(&self, table: &ProfileTable) -> String {
+        let unlisted = || format!("{}g.{}gb", self.share.of, self.attributes.memory_mib.div_ceil(1024));
+        let name = table.names.get(&self.profile_id).cloned().unwrap_or_else(unlisted);
+        if self.share.is_whole() { name } else { format!("{}c.{name}", self.share.slices) }
+    }
+}
+
+fn engines(attributes: &MigAttributes) -> Engines {
+    Engines {
+        multiprocessors: attributes.multiprocessors,
+        copy_engines: attributes.copy_engines,
+        decoders: attributes.decoders,
+        encoders: attributes.encoders,
+        jpeg_engines: attributes.jpeg_engines,
+        ofa_engines: attributes.ofa_engines,
+    }
+}

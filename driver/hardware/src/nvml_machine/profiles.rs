@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the GPUs can be cut into, read once per GPU and loaded driver.
+//!
+//! The table takes some thirty calls and cannot change while a driver is loaded, so a prepare does not read it again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use dra_model::{Engines, GpuUuid, MigLayout};
+use dra_nvml::{Device, GpuInstanceProfile, Nvml, NvmlError};
+use parking_lot::Mutex;
+
+use super::Subject;
+use crate::machine::GpuError;
+
+/// The profiles of one GPU.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ProfileTable {
+    /// What the GPU is counted in.
+    pub(super) layout: MigLayout,
+    /// Name of each profile, by profile id.
+    pub(super) names: BTreeMap<u32, String>,
+}
+
+/// The tables read so far.
+#[derive(Debug, Default)]
+pub(super) struct ProfileCache(Mutex<Tables>);
+
+#[derive(Debug, Default)]
+struct Tables {
+    /// The loaded library they were read through; another one starts afresh.
+    of: Weak<Nvml>,
+    by_gpu: BTreeMap<GpuUuid, Arc<ProfileTable>>,
+}
+
+impl ProfileCache {
+    /// The table of a GPU.
+    pub(super) fn table(
+        &self,
+        nvml: &Arc<Nvml>,
+        device: &Device<'_>,
+        subject: &Subject<'_>,
+        uuid: &GpuUuid,
+        memory: Option<u64>,
+    ) -> Result<Arc<ProfileTable>, GpuError> {
+        if let Some(table) = self.known(nvml, uuid) {
+            return Ok(table);
+        }
+        // Not under the lock: reading may be slow, and two readers at once do no harm.
+        let table = Arc::new(read(device, memory).map_err(|error| subject.failed(error))?);
+        self.0.lock().by_gpu.insert(uuid.clone(), Arc::clone(&table));
+        Ok(table)
+    }
+
+    fn known(&self, nvml: &Arc<Nvml>, uuid: &GpuUuid) -> Option<Arc<ProfileTable>> {
+        let mut tables = self.0.lock();
+        let of = Arc::downgrade(nvml);
+        if !Weak::ptr_eq(&tables.of, &of) {
+            *tables = Tables { of, by_gpu: BTreeMap::new() };
+        }
+        tables.by_gpu.get(uuid).cloned()
+    }
+}
+
+fn read(device: &Device<'_>, memory: Option<u64>) -> Result<ProfileTable, NvmlError> {
+    let profiles = device.gpu_instance_profiles()?;
+    let mut memory_slices = 0;
+    for profile in &profiles {
+        for placement in device.possible_placements(profile.id)? {
+            memory_slices = memory_slices.max(placement.start.saturating_add(placement.size));
+        }
+    }
+    let names = profiles.iter().map(|profile| (profile.id, profile_name(profile, memory))).collect();
+    Ok(ProfileTable { layout: MigLayout { memory_slices, engines: largest(&profiles) }, names })
+}
+
+/// The largest count of each engine over all profiles: what the whole GPU can be divided into.
+fn largest(profiles: &[GpuInstanceProfile]) -> Engines {
+    profiles.iter().fold(Engines::default(), |largest, profile| Engines {
+        multiprocessors: largest.multiprocessors.max(profile.multiprocessors),
+        copy_engines: largest.copy_engines.max(profile.copy_engines),
+        decoders: largest.decoders.max(profile.decoders),
+        encoders: largest.encoders.max(profile.encoders),
+        jpeg_engines: largest.jpeg_engines.max(profile.jpeg_engines),
+        ofa_engines: largest.ofa_engines.max(profile.ofa_engines),
+    })
+}
+
+/// The driver's own name for a profile, or the one NVIDIA's tools derive where the driver has none (before R470).
+fn profile_name(profile: &GpuInstanceProfile, memory: Option<u64>) -> String {
+    profile.name.clone().unwrap_or_else(|| derived_name(profile, memory))
+}
+
+/// `{slices}g.{memory}gb` and a suffix, where the memory is that of the profile in eighths of the GPU, rounded up, times
+/// the GPU's GiB, rounded up (go-nvlib's rule; checked against the names of A100 to B300).
+fn derived_name(profile: &GpuInstanceProfile, memory: Option<u64>) -> String {
+    let own = profile.memory_mib << 20;
+    let gib = match memory {
+        Some(total) if total > 0 => {
+            let eighths = own.saturating_mul(8).div_ceil(total);
+            (eighths.saturating_mul(total.div_ceil(1 << 30)).saturating_add(4)) / 8
+        }
+        Some(_) | None => own.div_ceil(1 << 30),
+    };
+    format!("{}g.{gib}gb{}", profile.slices, suffix(profile.number))
+}
+
+/// By `NVML_GPU_INSTANCE_PROFILE_*`: media extensions, graphics, none or all of the media engines.
+fn suffix(number: u32) -> &'static str {
+    match number {
+        7 | 8 => "+me",
+        10..=12 | 17 => "+gfx",
+        13 | 14 => "-me",
+        15 | 16 => "+me.all",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(number: u32, slices: u32, memory_mib: u64, name: Option<&str>) -> GpuInstanceProfile {
+        GpuInstanceProfile {
+            id: 0,
+            number,
+            name: name.map(str::to_owned),
+            slices,
+            multiprocessors: 0,
+            copy_engines: 0,
+            decoders: 0,
+            encoders: 0,
+            jpeg_engines: 0,
+            ofa_engines: 0,
+            memory_mib,
+        }
+    }
+
+    #[test]
+    fn derived_names_are_those_of_the_mig_user_guide() {
+        for (total_mib, number, slices, memory_mib, expect) in [
+            (40960, 0, 1, 4864, "1g.5gb"),
+            (40960, 9, 1, 9984, "1g.10gb"),
+            (40960, 4, 7, 40448, "7g.40gb"),
+            (81559, 0, 1, 9984, "1g.10gb"),
+            (81559, 7, 1, 9984, "1g.10gb+me"),
+            (81559, 2, 3, 40448, "3g.40gb"),
+            (143_771, 0, 1, 16384, "1g.18gb"),
+            (143_771, 2, 3, 71168, "3g.71gb"),
+            (183_359, 0, 1, 21504, "1g.23gb"),
+            (189_471, 9, 1, 46592, "1g.47gb"),
+        ] {
+            let name = profile_name(&profile(number, slices, memory_mib, None), Some(total_mib << 20));
+            assert_eq!(name, expect, "{total_mib} MiB");
+        }
+        assert_eq!(profile_name(&profile(0, 1, 9984, Some("1g.12gb")), Some(81559 << 20)), "1g.12gb");
+        assert_eq!(profile_name(&profile(0, 1, 9984, None), None), "1g.10gb");
+    }
+}

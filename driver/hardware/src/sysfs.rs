@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the kernel knows of a PCI device and NVML does not.
+//!
+//! In comes the root of a sysfs and a PCI address. Whatever is absent or unreadable is simply not known: neither the
+//! NUMA node nor the PCIe root is worth losing a GPU for.
+
+use std::path::{Path, PathBuf};
+
+use dra_model::PciAddress;
+
+/// The NUMA node of a PCI device; the kernel writes -1 when it knows none.
+pub fn numa_node(sys_root: &Path, pci: PciAddress) -> Option<u32> {
+    let text = std::fs::read_to_string(device_path(sys_root, pci).join("numa_node")).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The PCI root complex of a PCI device, `pci0000:00`: the value of the standard attribute `pcieRoot` (KEP-4381).
+pub fn pcie_root(sys_root: &Path, pci: PciAddress) -> Option<String> {
+    let target = std::fs::read_link(device_path(sys_root, pci)).ok()?;
+    let root = target.components().filter_map(|component| component.as_os_str().to_str()).find(|name| is_root(name))?;
+    Some(root.to_owned())
+}
+
+fn device_path(sys_root: &Path, pci: PciAddress) -> PathBuf {
+    sys_root.join("bus/pci/devices").join(pci.to_string())
+}
+
+/// `pciDDDD:BB` in hexadecimal; the domain is longer behind some controllers.
+fn is_root(name: &str) -> bool {
+    let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name.strip_prefix("pci")
+        .and_then(|rest| rest.split_once(':'))
+        .is_some_and(|(domain, bus)| domain.len() >= 4 && bus.len() == 2 && is_hex(domain) && is_hex(bus))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const GPU: PciAddress = PciAddress { domain: 0, bus: 0x3b, device: 0, function: 0 };
+
+    #[test]
+    fn numa_nodes_are_numbers_the_kernel_knows() {
+        let sys = tempfile::tempdir().unwrap();
+        let dir = device_path(sys.path(), GPU);
+        assert_eq!(numa_node(sys.path(), GPU), None);
+        std::fs::create_dir_all(&dir).unwrap();
+        for (given, expect) in [("1\n", Some(1)), ("0\n", Some(0)), ("-1\n", None), ("", None), ("x", None)] {
+            std::fs::write(dir.join("numa_node"), given).unwrap();
+            assert_eq!(numa_node(sys.path(), GPU), expect, "{given}");
+        }
+    }
+
+    #[test]
+    fn the_pcie_root_is_the_first_root_on_the_way_to_the_device() {
+        let sys = tempfile::tempdir().unwrap();
+        let link_path = device_path(sys.path(), GPU);
+        std::fs::create_dir_all(link_path.parent().unwrap()).unwrap();
+        assert_eq!(pcie_root(sys.path(), GPU), None);
+        for (given, expect) in [
+            ("../../../devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0", Some("pci0000:3a")),
+            ("../../../devices/pci10000:00/10000:00:02.0/10000:01:00.0", Some("pci10000:00")),
+            ("../../../devices/LNXSYSTM:00/pci0001:00/0001:00:00.0", Some("pci0001:00")),
+            ("../../../devices/platform/pcie/0000:3b:00.0", None),
+        ] {
+            symlink(given, &link_path).unwrap();
+            assert_eq!(pcie_root(sys.path(), GPU).as_deref(), expect, "{given}");
+            std::fs::remove_file(&link_path).unwrap();
+        }
+    }
+}
