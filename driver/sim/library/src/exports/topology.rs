@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where devices are to each other and to the processors.
+
+use std::ffi::{c_uint, c_ulong};
+
+use dra_sim::Code;
+use dra_sim::state::Gpu;
+use nvml_wrapper_sys::bindings as nvml;
+
+use crate::call::{Call, exports};
+use crate::ffi::{ListOut, Out, Versioned, put, size};
+use crate::handle::Handle;
+
+use super::identity::gpu;
+
+exports! {
+    nvmlDeviceGetTopologyCommonAncestor: (one: Handle, other: Handle, level: Out<'_, c_uint>) |call| {
+        put(level, common_level(gpu(call, one)?, gpu(call, other)?))
+    };
+
+    nvmlDeviceGetP2PStatus: (one: Handle, other: Handle, _kind: c_uint, status: Out<'_, c_uint>) |call| {
+        call.gpu(one)?;
+        call.gpu(other)?;
+        // NVML_P2P_STATUS_NOT_SUPPORTED
+        put(status, 5)
+    };
+
+    nvmlDeviceGetCpuAffinity: (device: Handle, length: c_uint, set: ListOut<c_ulong>) |call| {
+        call.device(device)?;
+        set.fill(words(length, ALL_CPUS)?)
+    };
+
+    nvmlDeviceGetCpuAffinityWithinScope: (device: Handle, length: c_uint, set: ListOut<c_ulong>, _scope: c_uint) |call| {
+        call.device(device)?;
+        set.fill(words(length, ALL_CPUS)?)
+    };
+
+    nvmlDeviceGetMemoryAffinity: (device: Handle, length: c_uint, set: ListOut<c_ulong>, _scope: c_uint) |call| {
+        set.fill(words(length, memory_nodes(call, device)?)?)
+    };
+
+    nvmlDeviceGetGpuFabricInfo: (device: Handle, info: Out<'_, nvml::nvmlGpuFabricInfo_t>) |call| {
+        call.gpu(device)?;
+        put(info, nvml::nvmlGpuFabricInfo_t { clusterUuid: [0; 16], status: 0, cliqueId: 0, state: 0 })
+    };
+
+    nvmlDeviceGetGpuFabricInfoV: (device: Handle, info: Versioned) |call| {
+        call.gpu(device)?;
+        let second = info.put_if(2, |version| nvml::nvmlGpuFabricInfo_v2_t {
+            version, clusterUuid: [0; 16], status: 0, cliqueId: 0, state: 0, healthMask: 0,
+        })?;
+        if second {
+            return Ok(());
+        }
+        info.put(3, |version| nvml::nvmlGpuFabricInfo_v3_t {
+            version, clusterUuid: [0; 16], status: 0, cliqueId: 0, state: 0, healthMask: 0, healthSummary: 0,
+        })
+    };
+}
+
+/// The machine's processors are not simulated: every GPU is near the first 64.
+const ALL_CPUS: c_ulong = c_ulong::MAX;
+
+/// `nvmlGpuTopologyLevel_t`: same GPU, same PCIe root, same NUMA node, or only the same machine.
+fn common_level(one: &Gpu, other: &Gpu) -> c_uint {
+    if one.uuid == other.uuid {
+        0
+    } else if one.pci.root == other.pci.root {
+        30
+    } else if one.numa_node == other.numa_node {
+        40
+    } else {
+        50
+    }
+}
+
+fn memory_nodes(call: &Call, device: Handle) -> Result<c_ulong, Code> {
+    let gpu = call.device(device)?.gpu();
+    let node = u32::try_from(call.state.gpu(gpu)?.numa_node).unwrap_or(0);
+    Ok(1_u64.checked_shl(node).unwrap_or(0))
+}
+
+fn words(length: c_uint, first: c_ulong) -> Result<Vec<c_ulong>, Code> {
+    if length == 0 {
+        return Err(Code::INVALID_ARGUMENT);
+    }
+    let mut words = vec![0; size(length)];
+    if let Some(word) = words.first_mut() {
+        *word = first;
+    }
+    Ok(words)
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What outlives what: GPU reset, driver reload and reboot.
+//!
+//! In: the event. Out: the state after it. Sources: NVIDIA MIG user guide (instances never survive a reset or reboot; Ampere
+//! keeps the mode in the board, Hopper and later in the driver); compute mode and time-slice live in the driver.
+
+use crate::Code;
+use crate::state::{ComputeMode, Driver, Gpu, MigMode, State, boot_id};
+
+impl State {
+    /// `nvidia-smi --gpu-reset`: `IN_USE` while clients hold the GPU. A pending MIG mode becomes active.
+    pub fn reset_gpu(&mut self, index: usize) -> Result<(), Code> {
+        let gpu = self.gpus.get_mut(index).ok_or(Code::INVALID_ARGUMENT)?;
+        if gpu.clients > 0 {
+            return Err(Code::IN_USE);
+        }
+        gpu.instances.clear();
+        gpu.lost = false;
+        gpu.recovery_action = 0;
+        gpu.mig = gpu.mig.map(|mig| MigMode { current: mig.pending, ..mig });
+        self.effects += 1;
+        self.report_mig_change(index);
+        Ok(())
+    }
+
+    /// The machine starts anew: another boot id, driver loaded, nothing left that lived in the driver.
+    pub fn reboot(&mut self) {
+        self.boots += 1;
+        self.boot_id = boot_id(&self.seed, self.boots);
+        self.unload_driver();
+        self.driver = Driver::Loaded;
+    }
+
+    /// `rmmod nvidia`, also what a driver container does when it stops.
+    pub fn unload_driver(&mut self) {
+        self.driver = Driver::Unloaded;
+        self.events.clear();
+        for gpu in &mut self.gpus {
+            forget(gpu);
+        }
+    }
+
+    /// `modprobe nvidia`, with another version after an upgrade.
+    pub fn load_driver(&mut self, version: Option<&str>) {
+        self.driver = Driver::Loaded;
+        if let Some(version) = version {
+            version.clone_into(&mut self.driver_version);
+        }
+    }
+}
+
+fn forget(gpu: &mut Gpu) {
+    let kept = gpu.model().ok().and_then(|model| model.mig.as_ref()).is_some_and(|mig| mig.survives_reboot);
+    gpu.mig = gpu.mig.map(|mig| {
+        let on = kept && mig.pending;
+        MigMode { current: on, pending: on }
+    });
+    gpu.instances.clear();
+    gpu.compute_mode = ComputeMode::Default;
+    gpu.persistence = false;
+    gpu.time_slice = 0;
+    gpu.lost = false;
+    gpu.clients = 0;
+    gpu.recovery_action = 0;
+}

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The state of a simulated machine: plain values, the whole of `state.json`.
+//!
+//! In: a [`Setup`]. Out: a [`State`] that the engine reads and changes. Nothing here touches the outside world.
+//! Readers of `state.json` must be of the same build as its writer: the file lives as long as a test, not longer.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Form, Model, Placement};
+use crate::{Code, identity};
+
+/// What `gpu-sim init` is told.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Everything that looks random follows from it; a node name is a good seed.
+    pub seed: String,
+    pub gpus: Vec<&'static Model>,
+    pub driver_version: String,
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Grows with every change.
+    pub generation: u64,
+    /// Where `gpu-sim init` drew the tree, for programs that see its pieces mounted elsewhere.
+    pub tree_dir: Option<PathBuf>,
+    pub seed: String,
+    pub boots: u64,
+    pub boot_id: String,
+    pub driver_version: String,
+    pub driver: Driver,
+    pub mig_uuids: MigUuids,
+    /// Number of MIG instances ever created; tells a recreated instance from its predecessor.
+    pub incarnations: u64,
+    /// Number of changes made through the NVML calls, for assertions in tests.
+    pub effects: u64,
+    pub gpus: Vec<Gpu>,
+    pub faults: Vec<Fault>,
+    /// Milliseconds by NVML function name or `prefix*`.
+    pub delays: BTreeMap<String, u64>,
+    pub next_event: u64,
+    /// The last [`EVENTS_KEPT`] events, oldest first.
+    pub events: Vec<Event>,
+}
+
+/// How many events a slow reader may lag behind.
+pub const EVENTS_KEPT: usize = 256;
+
+/// Whether the kernel driver is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    Loaded,
+    Unloaded,
+}
+
+/// How MIG UUIDs come about. Real ones are very probably a hash of hardware facts, but nothing promises it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MigUuids {
+    /// The same instance at the same place has the same UUID again.
+    Stable,
+    /// Every instance has a new UUID.
+    Fresh,
+}
+
+/// One board in the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    pub model: String,
+    pub uuid: String,
+    pub serial: String,
+    /// N of `/dev/nvidiaN`.
+    pub minor: u32,
+    pub pci: PciSlot,
+    pub numa_node: i32,
+    pub module_id: u32,
+    /// Whether GPU instance ids count from the upper half of the memory slices; both orders are seen on real boards.
+    pub halves_swapped: bool,
+    /// Absent on boards without MIG.
+    pub mig: Option<MigMode>,
+    pub compute_mode: ComputeMode,
+    pub persistence: bool,
+    /// 0 default, 1 short, 2 medium, 3 long.
+    pub time_slice: u32,
+    pub lost: bool,
+    /// Processes that hold the GPU; a mode cannot become active while there are any.
+    pub clients: u32,
+    /// `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`.
+    pub recovery_action: u32,
+    pub instances: BTreeMap<u32, GpuInstance>,
+}
+
+/// Where a board is plugged in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PciSlot {
+    pub domain: u32,
+    pub bus: u32,
+    pub device: u32,
+    /// First component below `/sys/devices`, for example `pci0000:10`.
+    pub root: String,
+    /// Address of the bridge between root and board.
+    pub bridge: String,
+}
+
+impl PciSlot {
+    /// The address as sysfs and procfs write it: `0000:1b:00.0`.
+    pub fn address(&self) -> String {
+        format!("{:04x}:{:02x}:{:02x}.0", self.domain, self.bus, self.device)
+    }
+
+    /// The address as NVML writes it: `00000000:1B:00.0`.
+    pub fn nvml_address(&self) -> String {
+        format!("{:08X}:{:02X}:{:02X}.0", self.domain, self.bus, self.device)
+    }
+}
+
+/// MIG mode, `nvmlDeviceGetMigMode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigMode {
+    pub current: bool,
+    pub pending: bool,
+}
+
+/// `nvmlComputeMode_t` without the value that drivers no longer know (1, exclusive thread).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComputeMode {
+    Default,
+    Prohibited,
+    ExclusiveProcess,
+}
+
+impl ComputeMode {
+    /// The NVML number.
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Default => 0,
+            Self::Prohibited => 2,
+            Self::ExclusiveProcess => 3,
+        }
+    }
+
+    /// The mode with this NVML number.
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            0 => Some(Self::Default),
+            2 => Some(Self::Prohibited),
+            3 => Some(Self::ExclusiveProcess),
+            _ => None,
+        }
+    }
+}
+
+/// A GPU instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuInstance {
+    pub profile_id: u32,
+    pub placement: Placement,
+    pub incarnation: u64,
+    pub compute: BTreeMap<u32, ComputeInstance>,
+}
+
+/// A compute instance: with its GPU instance it is a MIG device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComputeInstance {
+    pub profile_id: u32,
+    pub placement: Placement,
+    pub incarnation: u64,
+    /// With the leading `MIG-`.
+    pub uuid: String,
+}
+
+/// A rule that makes calls fail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// NVML function name, or `prefix*`.
+    pub call: String,
+    /// Only calls about this GPU; without it, the call as such.
+    pub gpu: Option<usize>,
+    /// Matching calls that still pass.
+    pub skip: u64,
+    /// Matching calls that still fail; without it, all.
+    pub times: Option<u64>,
+    pub code: Code,
+}
+
+/// Something that `nvmlEventSetWait_v2` reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    pub sequence: u64,
+    pub gpu: usize,
+    /// One bit of `nvmlEventType*`.
+    pub kind: u64,
+    /// The XID for XID events.
+    pub data: u64,
+    pub gpu_instance: Option<u32>,
+    pub compute_instance: Option<u32>,
+}
+
+/// `nvmlEventTypeXidCriticalError`.
+pub const EVENT_XID: u64 = 0x8;
+/// `nvmlEventMigConfigChange`.
+pub const EVENT_MIG_CONFIG: u64 = 0x100;
+
+impl State {
+    /// A machine that has just booted.
+    pub fn new(setup: &Setup) -> Self {
+        let count = setup.gpus.len();
+        Self {
+            generation: 1,
+            tree_dir: None,
+            seed: setup.seed.clone(),
+            boots: 1,
+            boot_id: boot_id(&setup.seed, 1),
+            driver_version: setup.driver_version.clone(),
+            driver: Driver::Loaded,
+            mig_uuids: MigUuids::Stable,
+            incarnations: 0,
+            effects: 0,
+            gpus: setup.gpus.iter().enumerate().map(|(index, model)| Gpu::new(setup, model, index, count)).collect(),
+            faults: Vec::new(),
+            delays: BTreeMap::new(),
+            next_event: 1,
+            events: Vec::new(),
+        }
+    }
+
+    /// CUDA version of the driver as NVML reports it, 13000 for 13.0. Source: CUDA release notes, driver table.
+    pub fn cuda_version(&self) -> i32 {
+        match self.driver_branch() {
+            0..=534 => 12_010,
+            535..=544 => 12_020,
+            545..=549 => 12_030,
+            550..=554 => 12_040,
+            555..=559 => 12_050,
+            560..=564 => 12_060,
+            565..=569 => 12_070,
+            570..=574 => 12_080,
+            575..=579 => 12_090,
+            580..=589 => 13_000,
+            590..=594 => 13_010,
+            _ => 13_020,
+        }
+    }
+
+    /// The number before the first point of the driver version.
+    pub fn driver_branch(&self) -> u32 {
+        self.driver_version.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+    }
+}
+
+impl Gpu {
+    fn new(setup: &Setup, model: &Model, index: usize, count: usize) -> Self {
+        let text = index.to_string();
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        Self {
+            model: model.id.clone(),
+            uuid: format!("GPU-{}", identity::uuid(&[&setup.seed, "gpu", &text])),
+            serial: identity::serial(&[&setup.seed, "serial", &text]),
+            minor: number,
+            pci: slot(number),
+            numa_node: i32::from(index >= count.div_ceil(2)),
+            module_id: if model.form == Form::Sxm { number + 1 } else { 0 },
+            halves_swapped: index % 2 == 1,
+            mig: model.mig.as_ref().map(|_| MigMode::default()),
+            compute_mode: ComputeMode::Default,
+            persistence: false,
+            time_slice: 0,
+            lost: false,
+            clients: 0,
+            recovery_action: 0,
+            instances: BTreeMap::new(),
+        }
+    }
+}
+
+/// A boot id as `/proc/sys/kernel/random/boot_id` shows it.
+pub(crate) fn boot_id(seed: &str, boots: u64) -> String {
+    identity::uuid(&[seed, "boot", &boots.to_string()])
+}
+
+/// Two boards below each PCIe root, seven roots to a domain, addresses as servers with eight boards have them.
+fn slot(index: u32) -> PciSlot {
+    let (root, side) = (index / 2, index % 2);
+    let (domain, root_bus) = (root / 7, 0x10 + (root % 7) * 0x20);
+    PciSlot {
+        domain,
+        bus: root_bus + 0x0b + side * 0x0c,
+        device: 0,
+        root: format!("pci{domain:04x}:{root_bus:02x}"),
+        bridge: format!("{domain:04x}:{root_bus:02x}:{:02x}.0", 1 + side * 2),
+    }
+}
