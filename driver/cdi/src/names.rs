@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Names of spec files and CDI devices, and from a file name back to what it is.
+
+use dra_model::{ClaimUid, DeviceName};
+
+/// The names that follow from the name of the driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Naming {
+    vendor: String,
+}
+
+/// What one of our spec files is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The user-space part of one driver version.
+    Base(String),
+    /// The devices of one claim.
+    Claim(ClaimUid),
+}
+
+impl Kind {
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Base(_) => "base",
+            Self::Claim(_) => "claim",
+        }
+    }
+
+    fn id(&self) -> &str {
+        match self {
+            Self::Base(version) => version,
+            Self::Claim(uid) => uid.as_str(),
+        }
+    }
+}
+
+/// The suffix both runtimes look for; ours is never YAML.
+const SUFFIX: &str = ".json";
+
+impl Naming {
+    /// For the driver of this name, such as `gpu.nvidia.com`: vendor `k8s.gpu.nvidia.com`, as NVIDIA's driver has it.
+    pub fn new(driver_name: &str) -> Self {
+        Self { vendor: format!("k8s.{driver_name}") }
+    }
+
+    /// `vendor/class`.
+    pub fn kind(&self, kind: &Kind) -> String {
+        format!("{}/{}", self.vendor, kind.class())
+    }
+
+    /// The file of a spec, named as the CDI libraries name transient specs: `<vendor>-<class>_<id>.json`.
+    pub fn file_name(&self, kind: &Kind) -> String {
+        format!("{}-{}_{}{SUFFIX}", self.vendor, kind.class(), kind.id())
+    }
+
+    /// What a file is about if its name is one of ours.
+    pub fn parse_file_name(&self, name: &str) -> Option<Kind> {
+        let (class, id) = self.own_part(name)?.strip_suffix(SUFFIX)?.split_once('_')?;
+        match class {
+            "base" if is_version(id) => Some(Kind::Base(id.to_owned())),
+            "claim" => id.parse().ok().map(Kind::Claim),
+            _ => None,
+        }
+    }
+
+    /// The part of a file name after the vendor that only drivers of our name use.
+    pub(crate) fn own_part<'a>(&self, name: &'a str) -> Option<&'a str> {
+        name.strip_prefix(&self.vendor)?.strip_prefix('-')
+    }
+
+    /// The qualified name of the base device of a driver version.
+    pub fn base_device(&self, version: &str) -> String {
+        let kind = Kind::Base(version.to_owned());
+        format!("{}={}", self.kind(&kind), kind.id())
+    }
+
+    /// The qualified name of a device of a claim.
+    pub fn claim_device(&self, uid: &ClaimUid, device: &DeviceName) -> String {
+        format!("{}={}", self.kind(&Kind::Claim(uid.clone())), claim_device_name(uid, device))
+    }
+}
+
+/// The name of a device within the spec of its claim.
+pub(crate) fn claim_device_name(uid: &ClaimUid, device: &DeviceName) -> String {
+    format!("{uid}-{device}")
+}
+
+/// Versions become file and device names: letters, digits and inner dots only.
+pub(crate) fn is_version(text: &str) -> bool {
+    let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    text.len() <= 64
+        && edge(text.bytes().next())
+        && edge(text.bytes().next_back())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_lead_back_to_what_they_are_about() {
+        let naming = Naming::new("gpu.nvidia.com");
+        let uid: ClaimUid = "9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11".parse().unwrap();
+        for kind in [Kind::Base("550.54.15".to_owned()), Kind::Claim(uid)] {
+            assert_eq!(naming.parse_file_name(&naming.file_name(&kind)), Some(kind));
+        }
+    }
+
+    #[test]
+    fn names_of_others_are_not_ours() {
+        let naming = Naming::new("gpu.nvidia.com");
+        for name in [
+            "k8s.gpu.nvidia.com-claim_9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11.yaml",
+            "k8s.gpu.nvidia.com-claim_.json",
+            "k8s.gpu.nvidia.com-claim_a..b.json",
+            "k8s.gpu.nvidia.com-claim.json",
+            "k8s.gpu.nvidia.com-base_-1.json",
+            "k8s.gpu.nvidia.com-base_.json",
+            "k8s.gpu.nvidia.com-other_1.json",
+            "k8s.gpu.nvidia.company-claim_1.json",
+            "nvidia.com-gpu.json",
+            "",
+        ] {
+            assert_eq!(naming.parse_file_name(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From what a container needs to the text of a spec file. Pure: everything named here was checked by the caller.
+//!
+//! A library is mounted under its SONAME in both folders that the dynamic loaders of the common distributions trust:
+//! the triplet folder of Debian's family and `/usr/lib64` of the others. No folder is trusted by all, and with both no
+//! image needs a hook or an environment variable.
+
+use std::path::{Path, PathBuf};
+
+use dra_model::{ClaimUid, DeviceName, DeviceNode, DriverFile, DriverFiles};
+
+use crate::names::{self, Kind, Naming};
+use crate::spec::{CdiDevice, CdiDeviceNode, CdiMount, ContainerEdits, Spec, minimum_version};
+
+/// The instruction set of containers, which names the library folder of Debian's family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// `x86_64-linux-gnu`.
+    X86,
+    /// `aarch64-linux-gnu`.
+    Arm,
+}
+
+impl Architecture {
+    /// The one this program was built for.
+    pub const fn own() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Arm } else { Self::X86 }
+    }
+
+    fn library_dirs(self) -> [&'static str; 2] {
+        match self {
+            Self::X86 => ["/usr/lib/x86_64-linux-gnu", "/usr/lib64"],
+            Self::Arm => ["/usr/lib/aarch64-linux-gnu", "/usr/lib64"],
+        }
+    }
+}
+
+/// One device of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimDevice {
+    /// Name in its pool.
+    pub device: DeviceName,
+    /// Exactly the nodes its users may open.
+    pub nodes: Vec<DeviceNode>,
+}
+
+/// A spec file to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenderedSpec {
+    /// What it is about, which is its name.
+    pub kind: Kind,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+/// What cannot be written into a spec.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// A version that would not be a file or device name.
+    #[error("the driver version `{0}` has characters other than letters, digits and dots: check the installed driver")]
+    Version(String),
+    /// A path that is relative or not text.
+    #[error("`{}` is not an absolute path in UTF-8: check the driver root", .0.display())]
+    Path(PathBuf),
+    /// A file name that would leave its folder.
+    #[error("`{0}` is not a plain file name: check the installed driver")]
+    FileName(String),
+    /// A spec without content, which would be refused or useless.
+    #[error("{0} has nothing in it: check that the driver is completely installed")]
+    Empty(String),
+    /// Putting it into JSON.
+    #[error("failed to encode a CDI spec")]
+    Encode {
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Names under which programs also look for a library; elsewhere a package for development links them.
+const SECOND_NAMES: [(&str, &str); 2] =
+    [("libcuda.so.1", "libcuda.so"), ("libnvidia-opticalflow.so.1", "libnvidia-opticalflow.so")];
+
+const PROGRAM_DIR: &str = "/usr/bin";
+
+/// As `nvidia-ctk` mounts them.
+const MOUNT_OPTIONS: [&str; 5] = ["ro", "nosuid", "nodev", "rbind", "rprivate"];
+
+/// Read and write for all: who may open it is decided by the device cgroup.
+const NODE_MODE: u32 = 0o666;
+
+/// The user-space part of a driver version: libraries, programs and the nodes every CUDA program opens.
+pub fn base(
+    naming: &Naming,
+    files: &DriverFiles,
+    control_nodes: &[DeviceNode],
+    architecture: Architecture,
+) -> Result<RenderedSpec, RenderError> {
+    let version = &files.version;
+    if !names::is_version(version) {
+        return Err(RenderError::Version(version.clone()));
+    }
+    if files.libraries.is_empty() || control_nodes.is_empty() {
+        return Err(RenderError::Empty(format!("the base spec of driver {version}")));
+    }
+    let edits =
+        ContainerEdits { env: Vec::new(), device_nodes: nodes(control_nodes)?, mounts: mounts(files, architecture)? };
+    // Loaders refuse a device without edits of its own.
+    let env = vec!["NVIDIA_VISIBLE_DEVICES=void".to_owned()];
+    let device = CdiDevice { name: version.clone(), container_edits: ContainerEdits { env, ..Default::default() } };
+    finish(naming, Kind::Base(version.clone()), vec![device], edits)
+}
+
+/// The devices of one claim. A device that several requests name is there once.
+pub fn claim(naming: &Naming, uid: &ClaimUid, devices: &[ClaimDevice]) -> Result<RenderedSpec, RenderError> {
+    let mut rendered: Vec<CdiDevice> = Vec::new();
+    for ClaimDevice { device, nodes: device_nodes } in devices {
+        let name = names::claim_device_name(uid, device);
+        if device_nodes.is_empty() {
+            return Err(RenderError::Empty(name));
+        }
+        if rendered.iter().all(|earlier| earlier.name != name) {
+            let container_edits = ContainerEdits { device_nodes: nodes(device_nodes)?, ..Default::default() };
+            rendered.push(CdiDevice { name, container_edits });
+        }
+    }
+    if rendered.is_empty() {
+        return Err(RenderError::Empty(format!("the spec of claim {uid}")));
+    }
+    finish(naming, Kind::Claim(uid.clone()), rendered, ContainerEdits::default())
+}
+
+fn finish(
+    naming: &Naming,
+    kind: Kind,
+    devices: Vec<CdiDevice>,
+    container_edits: ContainerEdits,
+) -> Result<RenderedSpec, RenderError> {
+    let cdi_version = minimum_version(&devices, &container_edits);
+    let spec = Spec { cdi_version, kind: naming.kind(&kind), devices, container_edits };
+    let mut bytes = serde_json::to_vec_pretty(&spec).map_err(|source| RenderError::Encode { source })?;
+    bytes.push(b'\n');
+    Ok(RenderedSpec { kind, bytes })
+}
+
+fn mounts(files: &DriverFiles, architecture: Architecture) -> Result<Vec<CdiMount>, RenderError> {
+    let dirs = architecture.library_dirs();
+    let libraries = files.libraries.iter().flat_map(|file| {
+        let second = SECOND_NAMES.iter().filter(|(soname, _)| *soname == file.name).map(|(_, name)| *name);
+        let names = [file.name.as_str()].into_iter().chain(second);
+        names.flat_map(move |name| dirs.map(|dir| mount(file, dir, name)))
+    });
+    libraries.chain(files.programs.iter().map(|file| mount(file, PROGRAM_DIR, &file.name))).collect()
+}
+
+fn mount(file: &DriverFile, dir: &str, name: &str) -> Result<CdiMount, RenderError> {
+    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+        return Err(RenderError::FileName(name.to_owned()));
+    }
+    let host_path = absolute(&file.host_path)?;
+    Ok(CdiMount { host_path, container_path: format!("{dir}/{name}"), options: MOUNT_OPTIONS })
+}
+
+fn nodes(nodes: &[DeviceNode]) -> Result<Vec<CdiDeviceNode>, RenderError> {
+    nodes.iter().map(node).collect()
+}
+
+fn node(node: &DeviceNode) -> Result<CdiDeviceNode, RenderError> {
+    let path = absolute(Path::new(&node.path))?;
+    let host_path = Some(absolute(&node.host_path)?).filter(|host_path| *host_path != path);
+    let (major, minor) = (node.major, node.minor);
+    Ok(CdiDeviceNode { path, host_path, node_type: "c", major, minor, file_mode: NODE_MODE, permissions: "rw" })
+}
+
+fn absolute(path: &Path) -> Result<String, RenderError> {
+    let text = path.to_str().filter(|_| path.is_absolute());
+    text.map(str::to_owned).ok_or_else(|| RenderError::Path(path.to_owned()))
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The CDI document, as much of it as this driver writes.
+//!
+//! Source: container-device-interface v1.1.0, `specs-go/config.go`. Loaders are strict: an unknown key loses the file.
+
+use serde::Serialize;
+
+/// A spec file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spec {
+    /// The lowest version that allows the content, so that old runtimes read it too.
+    pub cdi_version: &'static str,
+    /// `vendor/class`.
+    pub kind: String,
+    /// At least one.
+    pub devices: Vec<CdiDevice>,
+    /// Applied once, whichever devices are requested.
+    #[serde(skip_serializing_if = "ContainerEdits::is_empty")]
+    pub container_edits: ContainerEdits,
+}
+
+/// Something a container can request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CdiDevice {
+    /// Unique within the directory, for devices of one kind.
+    pub name: String,
+    /// Never empty: loaders refuse that.
+    pub container_edits: ContainerEdits,
+}
+
+/// Changes to a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerEdits {
+    /// `NAME=value`; replaces a variable of the image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// Device nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_nodes: Vec<CdiDeviceNode>,
+    /// Bind mounts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<CdiMount>,
+}
+
+impl ContainerEdits {
+    /// Whether nothing would be changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A device node, told in full, so that no runtime has to look at the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CdiDeviceNode {
+    /// Path in the container.
+    pub path: String,
+    /// Path on the host, where it differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_path: Option<String>,
+    /// `c`.
+    #[serde(rename = "type")]
+    pub node_type: &'static str,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permission bits; a decimal number in JSON.
+    pub file_mode: u32,
+    /// What the device cgroup allows.
+    pub permissions: &'static str,
+}
+
+/// A bind mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CdiMount {
+    /// Path on the host.
+    pub host_path: String,
+    /// Path in the container.
+    pub container_path: String,
+    /// Mount options.
+    pub options: [&'static str; 5],
+}
+
+/// The lowest version that allows this content (container-device-interface v1.1.0, `pkg/cdi/version.go`).
+///
+/// `hostPath` of a device node and device names that begin with a digit came with 0.5.0; nothing else this driver writes
+/// needs more than 0.3.0.
+pub fn minimum_version(devices: &[CdiDevice], edits: &ContainerEdits) -> &'static str {
+    let digit_first = devices.iter().any(|device| device.name.starts_with(|first: char| first.is_ascii_digit()));
+    let all_edits = devices.iter().map(|device| &device.container_edits).chain([edits]);
+    let host_path = all_edits.flat_map(|edits| &edits.device_nodes).any(|node| node.host_path.is_some());
+    if digit_first || host_path { "0.5.0" } else { "0.3.0" }
+}

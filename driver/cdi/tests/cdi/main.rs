@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Specs as runtimes see them: the text against golden files and the loaders' rules, the directory under faults.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its builders too")]
+
+mod render;
+mod rules;
+mod store;

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Rendered specs: golden text, loader rules, and what is refused.
+
+use std::path::PathBuf;
+
+use dra_cdi::{Architecture, ClaimDevice, Naming, RenderError, RenderedSpec, render};
+use dra_model::{ClaimUid, DeviceNode, DriverFile, DriverFiles};
+use proptest::prelude::*;
+
+use crate::rules;
+
+fn naming() -> Naming {
+    Naming::new("gpu.nvidia.com")
+}
+
+pub(crate) fn uid() -> ClaimUid {
+    "9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11".parse().unwrap()
+}
+
+fn node(path: &str, root: &str, major: u32, minor: u32) -> DeviceNode {
+    DeviceNode { path: path.to_owned(), host_path: PathBuf::from(format!("{root}{path}")), major, minor }
+}
+
+fn control_nodes(root: &str) -> Vec<DeviceNode> {
+    vec![
+        node("/dev/nvidiactl", root, 195, 255),
+        node("/dev/nvidia-uvm", root, 510, 0),
+        node("/dev/nvidia-uvm-tools", root, 510, 1),
+    ]
+}
+
+fn file(name: &str, host_path: &str) -> DriverFile {
+    DriverFile { name: name.to_owned(), host_path: PathBuf::from(host_path) }
+}
+
+fn driver_files() -> DriverFiles {
+    DriverFiles {
+        version: "550.54.15".to_owned(),
+        libraries: vec![
+            file("libcuda.so.1", "/run/nvidia/driver/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15"),
+            file("libnvidia-ml.so.1", "/run/nvidia/driver/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.550.54.15"),
+        ],
+        programs: vec![file("nvidia-smi", "/run/nvidia/driver/usr/bin/nvidia-smi")],
+    }
+}
+
+fn gpu(minor: u32, root: &str) -> ClaimDevice {
+    ClaimDevice {
+        device: format!("gpu-0000000{minor}").parse().unwrap(),
+        nodes: vec![node(&format!("/dev/nvidia{minor}"), root, 195, minor)],
+    }
+}
+
+fn mig() -> ClaimDevice {
+    ClaimDevice {
+        device: "gpu-00000003-mig-19-2".parse().unwrap(),
+        nodes: vec![
+            node("/dev/nvidia3", "", 195, 3),
+            node("/dev/nvidia-caps/nvidia-cap30", "", 234, 30),
+            node("/dev/nvidia-caps/nvidia-cap31", "", 234, 31),
+        ],
+    }
+}
+
+/// `UPDATE_GOLDEN=1` writes the files.
+fn check_golden(name: &str, spec: &RenderedSpec) {
+    rules::check(&spec.bytes);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cdi/golden").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &spec.bytes).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(String::from_utf8_lossy(&spec.bytes), golden, "{name}");
+}
+
+#[test]
+fn specs_are_the_golden_ones() {
+    for (name, root, architecture) in [
+        ("base-x86.json", "", Architecture::X86),
+        ("base-arm-driver-root.json", "/run/nvidia/driver", Architecture::Arm),
+    ] {
+        let spec = render::base(&naming(), &driver_files(), &control_nodes(root), architecture).unwrap();
+        assert_eq!(naming().file_name(&spec.kind), "k8s.gpu.nvidia.com-base_550.54.15.json");
+        check_golden(name, &spec);
+    }
+    for (name, devices) in [
+        ("claim-gpu.json", vec![gpu(0, "")]),
+        ("claim-two-gpus-driver-root.json", vec![gpu(0, "/run/nvidia/driver"), gpu(1, "/run/nvidia/driver")]),
+        ("claim-mig.json", vec![mig()]),
+    ] {
+        let spec = render::claim(&naming(), &uid(), &devices).unwrap();
+        assert_eq!(
+            naming().file_name(&spec.kind),
+            "k8s.gpu.nvidia.com-claim_9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11.json"
+        );
+        check_golden(name, &spec);
+    }
+}
+
+#[test]
+fn the_names_told_to_the_kubelet_are_those_in_the_specs() {
+    let base = render::base(&naming(), &driver_files(), &control_nodes(""), Architecture::X86).unwrap();
+    let claim = render::claim(&naming(), &uid(), &[mig()]).unwrap();
+    for (spec, expect) in [
+        (base, naming().base_device("550.54.15")),
+        (claim, naming().claim_device(&uid(), &"gpu-00000003-mig-19-2".parse().unwrap())),
+    ] {
+        let spec = rules::check(&spec.bytes);
+        let found = format!("{}={}", spec["kind"].as_str().unwrap(), spec["devices"][0]["name"].as_str().unwrap());
+        assert_eq!(found, expect);
+    }
+}
+
+#[test]
+fn a_device_that_two_requests_name_is_there_once() {
+    let once = render::claim(&naming(), &uid(), &[gpu(0, "")]).unwrap();
+    assert_eq!(render::claim(&naming(), &uid(), &[gpu(0, ""), gpu(0, "")]).unwrap(), once);
+}
+
+#[test]
+fn a_claim_sets_no_variable_that_another_claim_could_replace() {
+    let spec = rules::check(&render::claim(&naming(), &uid(), &[gpu(0, ""), mig()]).unwrap().bytes);
+    assert!(!spec.to_string().contains("\"env\""), "{spec}");
+}
+
+#[test]
+fn what_no_runtime_could_use_is_refused() {
+    let base = |change: &dyn Fn(&mut DriverFiles)| {
+        let mut files = driver_files();
+        change(&mut files);
+        render::base(&naming(), &files, &control_nodes(""), Architecture::X86).unwrap_err().to_string()
+    };
+    let claim = |devices: &[ClaimDevice]| render::claim(&naming(), &uid(), devices).unwrap_err().to_string();
+    let nodeless = ClaimDevice { nodes: vec![], ..gpu(0, "") };
+    let relative = ClaimDevice { nodes: vec![node("dev/nvidia0", "", 195, 0)], ..gpu(0, "") };
+    for (found, expect) in [
+        (base(&|files| files.version = "550/54".to_owned()), "the driver version `550/54` has characters"),
+        (base(&|files| files.libraries.clear()), "the base spec of driver 550.54.15 has nothing in it"),
+        (base(&|files| files.programs[0].name = "../smi".to_owned()), "`../smi` is not a plain file name"),
+        (base(&|files| files.programs[0].host_path = PathBuf::from("smi")), "`smi` is not an absolute path"),
+        (claim(&[]), "the spec of claim 9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11 has nothing in it"),
+        (claim(&[nodeless]), "9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11-gpu-00000000 has nothing in it"),
+        (claim(&[relative]), "`dev/nvidia0` is not an absolute path"),
+    ] {
+        assert!(found.starts_with(expect), "{found}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_rendered_spec_keeps_the_loaders_rules(
+        uid in "[0-9a-zA-Z]([0-9a-zA-Z-]{0,40}[0-9a-zA-Z])?", devices in prop::collection::vec("[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", 1..6),
+        version in "[0-9]{1,3}(\\.[0-9]{1,3}){0,3}", libraries in prop::collection::btree_set("lib[a-z]{1,9}\\.so\\.[0-9]", 1..9),
+        root in "(/[a-zA-Z0-9._-]{1,9}){0,3}", minor: u32, major in 1_u32..4096,
+    ) {
+        let nodes = || vec![node("/dev/nvidia9", &root, major, minor)];
+        let devices: Vec<ClaimDevice> =
+            devices.iter().map(|name| ClaimDevice { device: name.parse().unwrap(), nodes: nodes() }).collect();
+        rules::check(&render::claim(&naming(), &uid.parse().unwrap(), &devices).unwrap().bytes);
+        let libraries = libraries.iter().map(|name| file(name, &format!("{root}/usr/lib/{name}"))).collect();
+        let files = DriverFiles { version, libraries, programs: Vec::new() };
+        let spec = render::base(&naming(), &files, &nodes(), Architecture::X86);
+        rules::check(&spec.unwrap().bytes);
+    }
+
+    #[test]
+    fn any_version_is_rendered_or_refused(version: String) {
+        let files = DriverFiles { version: version.clone(), ..driver_files() };
+        match render::base(&naming(), &files, &control_nodes(""), Architecture::X86) {
+            Ok(spec) => { rules::check(&spec.bytes); }
+            Err(error) => prop_assert!(matches!(error, RenderError::Version(refused) if refused == version)),
+        }
+    }
+}

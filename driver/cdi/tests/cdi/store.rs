@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The spec directory: repaired when it is not what it should be, and left alone where it is not ours.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dra_cdi::{Ensured, Kind, Naming, RenderedSpec, SpecStore, SpecStoreError};
+use dra_checkpoint::files::faults::{Fault, FaultyFiles};
+use rustix::io::Errno;
+
+use crate::render::uid;
+
+struct Place {
+    dir: tempfile::TempDir,
+    files: Arc<FaultyFiles>,
+    store: SpecStore,
+}
+
+fn place() -> Place {
+    let dir = tempfile::tempdir().unwrap();
+    let files = Arc::new(FaultyFiles::default());
+    let naming = Naming::new("gpu.nvidia.com");
+    let store = SpecStore::new(Arc::<FaultyFiles>::clone(&files), dir.path().join("cdi"), naming);
+    Place { dir, files, store }
+}
+
+fn spec(text: &str) -> RenderedSpec {
+    let bytes = format!("{{\"kind\":\"k8s.gpu.nvidia.com/claim\",\"x\":\"{text}\"}}").into_bytes();
+    RenderedSpec { kind: Kind::Claim(uid()), bytes }
+}
+
+fn names(place: &Place) -> Vec<String> {
+    let entries = std::fs::read_dir(place.dir.path().join("cdi")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_spec_is_written_once_and_repaired_when_someone_changes_it() {
+    let place = place();
+    let path = place.store.path(&Kind::Claim(uid()));
+    for (spoil, expect) in [
+        (None, Ensured::Created),
+        (None, Ensured::AsItWas),
+        (Some("garbage"), Ensured::Replaced),
+        (Some(""), Ensured::Replaced),
+        (Some("{\"kind\":\"k8s.gpu.nvidia.com/claim\"}"), Ensured::Replaced),
+    ] {
+        if let Some(bytes) = spoil {
+            std::fs::write(&path, bytes).unwrap();
+        }
+        assert_eq!(place.store.ensure(&spec("a"), &uid()).unwrap(), expect);
+        assert_eq!(std::fs::read(&path).unwrap(), spec("a").bytes);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o644);
+    }
+    assert_eq!(names(&place), ["k8s.gpu.nvidia.com-claim_9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11.json"]);
+    place.store.remove(&Kind::Claim(uid())).unwrap();
+    place.store.remove(&Kind::Claim(uid())).unwrap();
+    assert!(names(&place).is_empty());
+}
+
+#[test]
+fn a_link_under_our_name_is_replaced_and_its_target_left_alone() {
+    let place = place();
+    let target = place.dir.path().join("target");
+    std::fs::write(&target, "untouched").unwrap();
+    place.store.make_dir().unwrap();
+    std::os::unix::fs::symlink(&target, place.store.path(&Kind::Claim(uid()))).unwrap();
+    assert_eq!(place.store.ensure(&spec("a"), &uid()).unwrap(), Ensured::Replaced);
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), "untouched");
+}
+
+#[test]
+fn a_readable_spec_of_another_kind_is_never_touched() {
+    let place = place();
+    let path = place.store.path(&Kind::Claim(uid()));
+    place.store.make_dir().unwrap();
+    std::fs::write(&path, "{\"kind\":\"vendor.example/other\"}").unwrap();
+    for outcome in [place.store.ensure(&spec("a"), &uid()).map(drop), place.store.remove(&Kind::Claim(uid()))] {
+        assert!(matches!(outcome, Err(SpecStoreError::Foreign { .. })), "{outcome:?}");
+    }
+    assert_eq!(place.store.list().unwrap().foreign, [path]);
+}
+
+#[test]
+fn listing_tells_ours_from_leftovers_and_strangers() {
+    let place = place();
+    place.store.ensure(&spec("a"), &uid()).unwrap();
+    let dir = place.dir.path().join("cdi");
+    let leftover = format!(".k8s.gpu.nvidia.com-base_1.json.{}.tmp", uid());
+    for name in
+        ["nvidia.com-gpu.yaml", "k8s.gpu.nvidia.com-claim_1.yaml", "k8s.gpu.nvidia.com-base_550.1.json", &leftover]
+    {
+        std::fs::write(dir.join(name), "").unwrap();
+    }
+    let listing = place.store.list().unwrap();
+    assert_eq!(listing.specs, [Kind::Base("550.1".to_owned()), Kind::Claim(uid())]);
+    assert_eq!(listing.foreign, [dir.join("k8s.gpu.nvidia.com-claim_1.yaml")]);
+    assert_eq!(listing.unfinished[0].writer, uid());
+    place.store.remove_unfinished(&listing.unfinished[0]).unwrap();
+    assert!(place.store.list().unwrap().unfinished.is_empty());
+    assert!(PathBuf::from(&dir).join("nvidia.com-gpu.yaml").exists());
+}
+
+#[test]
+fn every_effect_can_be_cut_or_fail_and_no_half_spec_is_ever_visible() {
+    for fault in [Fault::Crash, Fault::Once(Errno::NOSPC), Fault::FromNowOn(Errno::ROFS)] {
+        for at in 0..3 {
+            let place = place();
+            place.store.ensure(&spec("old"), &uid()).unwrap();
+            place.files.fail_after(at, fault);
+            let outcome = place.store.ensure(&spec("new"), &uid());
+            place.files.heal();
+            let bytes = std::fs::read(place.store.path(&Kind::Claim(uid()))).unwrap();
+            assert!(bytes == spec("old").bytes || bytes == spec("new").bytes, "{fault:?} at {at}");
+            assert!(outcome.is_err() || bytes == spec("new").bytes, "{fault:?} at {at}");
+            place.store.ensure(&spec("newest"), &uid()).unwrap();
+            assert_eq!(names(&place).len(), 1, "no temporary file is left");
+        }
+    }
+}
