@@ -164,3 +164,98 @@ impl DevRoot {
         self.on_host.join(path.trim_start_matches('/'))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dra_model::{ComputeShare, Engines, MigIdentity, MigMode, Placement, Version};
+
+    use super::*;
+
+    fn gpu(minor: u32) -> Gpu {
+        Gpu {
+            uuid: "GPU-00000000-0000-0000-0000-000000000001".parse().unwrap(),
+            minor,
+            pci: "0000:3b:00.0".parse().unwrap(),
+            pcie_root: None,
+            numa_node: None,
+            product_name: String::new(),
+            brand: String::new(),
+            architecture: String::new(),
+            compute_capability: Version { major: 9, minor: 0, patch: 0 },
+            memory: None,
+            addressing_mode: None,
+            mig: MigMode::Unsupported,
+        }
+    }
+
+    fn mig(gpu: &Gpu, gpu_instance: u32, compute_instance: u32) -> MigDevice {
+        MigDevice {
+            identity: MigIdentity {
+                parent: gpu.uuid.clone(),
+                profile_id: 19,
+                placement: Placement { start: 0, size: 1 },
+                share: ComputeShare { start: 0, slices: 1, of: 1 },
+            },
+            uuid: "MIG-00000000-0000-0000-0000-000000000002".parse().unwrap(),
+            gpu_instance,
+            compute_instance,
+            profile: "1g.10gb".to_owned(),
+            memory: dra_model::Bytes(0),
+            engines: Engines::default(),
+        }
+    }
+
+    fn write(dir: &Path, path: &str, text: &str) {
+        let path = dir.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn the_numbers_of_a_node_are_read_from_it() {
+        let dev = DevRoot { root: Root::open(Path::new("/")).unwrap(), on_host: PathBuf::from("/run/nvidia/driver") };
+        let node = dev.node("/dev/null", "").unwrap();
+        assert_eq!((node.path.as_str(), node.major, node.minor), ("/dev/null", 1, 3));
+        assert_eq!(node.host_path, Path::new("/run/nvidia/driver/dev/null"));
+    }
+
+    #[test]
+    fn a_missing_or_wrong_node_is_an_error_that_says_what_to_run() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "dev/nvidia1", "a plain file");
+        let nodes = |minor| device_nodes(Device::Gpu(&gpu(minor)), dir.path(), Path::new("/"), dir.path());
+        let missing = nodes(0).unwrap_err().to_string();
+        assert_eq!(
+            missing,
+            "no device node /dev/nvidia0 on the node: run `nvidia-modprobe -c 0` or `nvidia-smi` there, which makes it"
+        );
+        assert!(matches!(nodes(1), Err(NodeError::NotADevice { .. })));
+        let missing = control_nodes(dir.path(), Path::new("/")).unwrap_err().to_string();
+        assert!(missing.starts_with("no device node /dev/nvidiactl on the node"), "{missing}");
+    }
+
+    #[test]
+    fn capability_nodes_need_not_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("dev")).unwrap();
+        let dev = DevRoot::open(dir.path(), Path::new("/run/nvidia/driver")).unwrap();
+        let gpu = gpu(2);
+        let mig = mig(&gpu, 7, 0);
+        let unknown = capability_nodes(&dev, &gpu, &mig, dir.path()).unwrap_err().to_string();
+        assert!(unknown.contains("devices"), "{unknown}");
+        write(dir.path(), "devices", "Character devices:\n242 nvidia-caps\n");
+        write(dir.path(), "driver/nvidia/capabilities/gpu2/mig/gi7/access", "DeviceFileMinor: 336\n");
+        write(dir.path(), "driver/nvidia/capabilities/gpu2/mig/gi7/ci0/access", "DeviceFileMinor: 337\n");
+        let nodes = capability_nodes(&dev, &gpu, &mig, dir.path()).unwrap();
+        assert_eq!(nodes.clone().map(|node| (node.major, node.minor)), [(242, 336), (242, 337)]);
+        assert_eq!(nodes[0].path, "/dev/nvidia-caps/nvidia-cap336");
+        assert_eq!(nodes[0].host_path, Path::new("/run/nvidia/driver/dev/nvidia-caps/nvidia-cap336"));
+    }
+
+    #[test]
+    fn a_driver_root_without_devices_leaves_them_to_the_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let dev = DevRoot::open(dir.path(), Path::new("/home/kubernetes/bin/nvidia")).unwrap();
+        assert_eq!(dev.node("/dev/null", "").unwrap().host_path, Path::new("/dev/null"));
+    }
+}
