@@ -100,7 +100,7 @@ impl Call {
     pub(crate) fn device(&self, handle: Handle) -> Result<Device, Code> {
         let device = match handle.named()? {
             Named::Gpu(gpu) => Device::Gpu(gpu),
-            Named::MigDevice(target) => Device::Mig(self.whole(target)?),
+            Named::MigDevice(target) | Named::MigDeviceOf(target) => Device::Mig(self.whole(target)?),
             Named::Instance(_) | Named::Compute(_) | Named::EventSet(_) => return Err(Code::INVALID_ARGUMENT),
         };
         self.touch(device.gpu())?;

@@ -17,6 +17,8 @@ pub(crate) struct Handle(usize);
 pub(crate) enum Named {
     Gpu(usize),
     MigDevice(ComputeRef),
+    /// The same device as `nvmlComputeInstanceGetInfo` gives it: its index is that of the physical GPU.
+    MigDeviceOf(ComputeRef),
     Instance(InstanceRef),
     Compute(ComputeRef),
     EventSet(u32),
@@ -27,6 +29,7 @@ const KIND_MIG: u8 = 0x12;
 const KIND_INSTANCE: u8 = 0x13;
 const KIND_COMPUTE: u8 = 0x14;
 const KIND_EVENTS: u8 = 0x15;
+const KIND_MIG_OF: u8 = 0x16;
 
 impl Handle {
     pub(crate) fn gpu(index: usize) -> Self {
@@ -35,6 +38,10 @@ impl Handle {
 
     pub(crate) fn mig_device(target: ComputeRef) -> Self {
         Self::pack(KIND_MIG, target.instance.gpu, target.instance.id, target.id, target.incarnation)
+    }
+
+    pub(crate) fn mig_device_of(target: ComputeRef) -> Self {
+        Self::pack(KIND_MIG_OF, target.instance.gpu, target.instance.id, target.id, target.incarnation)
     }
 
     pub(crate) fn instance(target: InstanceRef) -> Self {
@@ -59,6 +66,7 @@ impl Handle {
         match kind {
             KIND_GPU => Ok(Named::Gpu(usize::from(gpu))),
             KIND_MIG => Ok(Named::MigDevice(device)),
+            KIND_MIG_OF => Ok(Named::MigDeviceOf(device)),
             KIND_INSTANCE => Ok(Named::Instance(place)),
             KIND_COMPUTE => Ok(Named::Compute(device)),
             KIND_EVENTS => Ok(Named::EventSet(u32::from_le_bytes(low))),

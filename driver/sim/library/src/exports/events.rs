@@ -86,7 +86,9 @@ fn supported(state: &State, gpu: usize) -> u64 {
 fn set_id(set: Handle) -> Result<u32, Code> {
     match set.named()? {
         Named::EventSet(id) => Ok(id),
-        Named::Gpu(_) | Named::MigDevice(_) | Named::Instance(_) | Named::Compute(_) => Err(Code::INVALID_ARGUMENT),
+        Named::Gpu(_) | Named::MigDevice(_) | Named::MigDeviceOf(_) | Named::Instance(_) | Named::Compute(_) => {
+            Err(Code::INVALID_ARGUMENT)
+        }
     }
 }
 

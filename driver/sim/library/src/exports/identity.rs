@@ -10,7 +10,7 @@ use nvml_wrapper_sys::bindings as nvml;
 
 use crate::call::{Call, Device, exports};
 use crate::ffi::{Out, TextOut, Versioned, narrow, put, text_field};
-use crate::handle::Handle;
+use crate::handle::{Handle, Named};
 
 /// `NVML_BRAND_NVIDIA`; data-centre boards report it since R470.
 const BRAND_NVIDIA: u32 = 14;
@@ -152,10 +152,14 @@ pub(crate) fn model(call: &Call, device: Handle) -> Result<&'static Model, Code>
     call.state.gpu(index)?.model()
 }
 
+/// Index of a GPU, or of a MIG device within its GPU. nvidia-smi takes the index of the device in a compute instance's
+/// information for that of the GPU (`mig -lci`), so there it is.
 fn index_of(call: &Call, device: Handle) -> Result<c_uint, Code> {
-    let position = match call.device(device)? {
-        Device::Gpu(gpu) => call.visible_gpus().iter().position(|&visible| visible == gpu),
-        Device::Mig(target) => {
+    let of_gpu = |gpu: usize| call.visible_gpus().iter().position(|&visible| visible == gpu);
+    let position = match (call.device(device)?, device.named()?) {
+        (Device::Gpu(gpu), _) => of_gpu(gpu),
+        (Device::Mig(target), Named::MigDeviceOf(_)) => of_gpu(target.instance.gpu),
+        (Device::Mig(target), _) => {
             call.visible_mig_devices(target.instance.gpu)?.iter().position(|&visible| visible == target)
         }
     };

@@ -89,7 +89,7 @@ exports! {
         let found = call.state.compute_instance(target)?;
         let Placement { start, size } = found.placement;
         put(info, nvml::nvmlComputeInstanceInfo_t {
-            device: Handle::mig_device(target).as_pointer(),
+            device: Handle::mig_device_of(target).as_pointer(),
             gpuInstance: Handle::instance(target.instance).as_pointer(),
             id: target.id,
             profileId: found.profile_id,
@@ -100,7 +100,7 @@ exports! {
     nvmlComputeInstanceGetInfo: (compute: Handle, info: Out<'_, InfoV1>) |call| {
         let target = call.compute(compute)?;
         put(info, InfoV1 {
-            device: Handle::mig_device(target).as_pointer(),
+            device: Handle::mig_device_of(target).as_pointer(),
             instance: Handle::instance(target.instance).as_pointer(),
             id: target.id,
             profile_id: call.state.compute_instance(target)?.profile_id,
