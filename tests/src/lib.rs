@@ -1,2 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The product from outside
+//! The product from outside: a node in a temporary directory, and what stands around it.
+//!
+//! ```text
+//! simulated GPUs (dra-sim) <- plugin <-> kubelet (fake, real gRPC)
+//!                               |  \
+//!                      controller   +-> api_server (fake, real HTTP)
+//! ```
+//!
+//! The plugin and the controller are the real ones, in this process or as processes. Nothing here sleeps: tests wait
+//! for conditions ([`wait`]). Reading order: [`api_server`], [`kubelet`], [`wait`]; [`source`] is for the checks of the
+//! source tree.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "a test harness stops at the first surprise, and says which"
+)]
+
+pub mod api_server;
+
+pub mod kubelet;
+
+pub mod wait;
+
+pub use api_server::ApiServer;
+pub use kubelet::Kubelet;

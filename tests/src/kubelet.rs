@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A kubelet as far as DRA plugins see one: it finds registration sockets, registers plugins and calls them.
+//!
+//! It keeps the deadlines, the choice of services and the choice among instances of the real one (`plugin_watcher.go`,
+//! `dra_plugin_manager.go`, Kubernetes 1.37), but tries again without a growing pause. It keeps no claims: a test plays
+//! the pods.
+
+mod call;
+mod register;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+use tonic::transport::Channel;
+
+pub use call::{CallError, Devices, claim_of};
+pub use dra_proto::dra_v1::{Claim, Device};
+
+use crate::wait::within;
+
+/// The version of the DRA API a plugin is called with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// `v1.DRAPlugin`, since Kubernetes 1.34.
+    V1,
+    /// `v1beta1.DRAPlugin`, the only one of Kubernetes 1.32 and 1.33.
+    V1beta1,
+}
+
+impl Service {
+    fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1.DRAPlugin",
+            Self::V1beta1 => "v1beta1.DRAPlugin",
+        }
+    }
+}
+
+/// A registered plugin instance.
+#[derive(Debug, Clone)]
+pub struct Plugin {
+    /// Its registration socket.
+    pub socket_path: PathBuf,
+    /// Driver name.
+    pub name: String,
+    /// Its DRA socket.
+    pub endpoint: PathBuf,
+    /// The services it listed, in its order.
+    pub supported_versions: Vec<String>,
+    /// The one it is called with.
+    pub service: Service,
+    channel: Channel,
+}
+
+/// A kubelet for one node.
+#[derive(Debug)]
+pub struct Kubelet {
+    shared: Arc<Shared>,
+    watcher: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    root_dir: PathBuf,
+    known: Mutex<Known>,
+    plugins: watch::Sender<Vec<Plugin>>,
+    /// Why a registration failed the last time, by socket.
+    failures: watch::Sender<BTreeMap<PathBuf, String>>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    services: Vec<Service>,
+    refuses: Option<String>,
+}
+
+impl Kubelet {
+    /// A kubelet of Kubernetes 1.34 or later.
+    pub fn start(root_dir: &Path) -> Self {
+        Self::with_services(root_dir, &[Service::V1, Service::V1beta1])
+    }
+
+    /// A kubelet that knows these services only.
+    pub fn with_services(root_dir: &Path, services: &[Service]) -> Self {
+        let shared = Arc::new(Shared {
+            root_dir: root_dir.to_owned(),
+            known: Mutex::new(Known { services: services.to_vec(), refuses: None }),
+            plugins: watch::Sender::new(Vec::new()),
+            failures: watch::Sender::new(BTreeMap::new()),
+        });
+        let watcher = tokio::spawn(watch_registry(Arc::clone(&shared)));
+        Self { shared, watcher }
+    }
+
+    /// The registered plugins, the newest last.
+    pub fn plugins(&self) -> Vec<Plugin> {
+        self.shared.plugins.borrow().clone()
+    }
+
+    /// Waits until the registered plugins are as wanted.
+    pub async fn until_plugins<T>(&self, what: &str, wanted: impl Fn(&[Plugin]) -> Option<T>) -> T {
+        let mut plugins = self.shared.plugins.subscribe();
+        let reached = async {
+            loop {
+                if let Some(reached) = wanted(&plugins.borrow_and_update()) {
+                    return reached;
+                }
+                plugins.changed().await.expect("the kubelet outlives its users");
+            }
+        };
+        within(what, reached).await
+    }
+
+    /// Waits for a plugin and returns the newest.
+    pub async fn until_registered(&self) -> Plugin {
+        self.until_plugins("a plugin registers", |plugins| plugins.last().cloned()).await
+    }
+
+    /// Waits until a registration has failed and returns why.
+    pub async fn until_failure(&self) -> String {
+        let mut failures = self.shared.failures.subscribe();
+        let failed = failures.wait_for(|failures| !failures.is_empty());
+        let failures = within("a registration fails", failed).await.expect("the kubelet outlives its users");
+        failures.values().next().cloned().unwrap_or_default()
+    }
+
+    /// Forgets every plugin and finds them anew, as after a restart.
+    pub fn restart(&self) {
+        self.shared.plugins.send_modify(Vec::clear);
+    }
+
+    /// Tells plugins from now on that they are refused, or accepts them again.
+    pub fn refuse(&self, reason: Option<&str>) {
+        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner).refuses = reason.map(str::to_owned);
+        self.restart();
+    }
+
+    /// The plugin the kubelet calls: the newest whose endpoint takes connections, else the newest.
+    fn choose(&self) -> Option<Plugin> {
+        let plugins = self.plugins();
+        let usable = |plugin: &&Plugin| std::os::unix::net::UnixStream::connect(&plugin.endpoint).is_ok();
+        plugins.iter().rev().find(usable).or_else(|| plugins.last()).cloned()
+    }
+}
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+/// Compares the directory with what is registered, for ever.
+async fn watch_registry(shared: Arc<Shared>) {
+    let mut ticks = interval(Duration::from_millis(10));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let present = register::sockets(&shared.root_dir.join("plugins_registry"));
+        shared.plugins.send_if_modified(|plugins| {
+            let before = plugins.len();
+            plugins.retain(|plugin| present.contains(&plugin.socket_path));
+            plugins.len() != before
+        });
+        shared.failures.send_if_modified(|failures| {
+            failures.retain(|path, _| present.contains(path));
+            false
+        });
+        for socket_path in present {
+            if shared.plugins.borrow().iter().any(|plugin| plugin.socket_path == socket_path) {
+                continue;
+            }
+            let known = shared.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            match register::register(&shared.root_dir, &socket_path, &known).await {
+                Ok(plugin) => shared.plugins.send_modify(|plugins| plugins.push(plugin)),
+                Err(failure) => shared.failures.send_modify(|failures| {
+                    failures.insert(socket_path, failure);
+                }),
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The registration of one plugin: ask who it is, judge, tell it the outcome.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dra_proto::registration_v1::registration_client::RegistrationClient;
+use dra_proto::registration_v1::{InfoRequest, PluginInfo, RegistrationStatus};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
+
+use super::{Known, Plugin, Service};
+
+/// `operation_generator.go`: the deadline of `GetInfo`.
+const INFO_DEADLINE: Duration = Duration::from_secs(1);
+/// `operation_generator.go`: the deadline of `NotifyRegistrationStatus`.
+const NOTIFY_DEADLINE: Duration = Duration::from_secs(5);
+/// `sun_path` without its final zero.
+const LONGEST_ENDPOINT: usize = 107;
+
+/// The sockets in the registry; names that begin with a dot do not count.
+pub(super) fn sockets(registry_dir: &Path) -> BTreeSet<PathBuf> {
+    let Ok(entries) = fs::read_dir(registry_dir) else { return BTreeSet::new() };
+    let socket = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_socket());
+    let hidden = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with('.');
+    entries.flatten().filter(|entry| socket(entry) && !hidden(entry)).map(|entry| entry.path()).collect()
+}
+
+/// Registers the plugin behind a socket.
+pub(super) async fn register(root_dir: &Path, socket_path: &Path, known: &Known) -> Result<Plugin, String> {
+    let channel = connect(socket_path).await?;
+    let mut client = RegistrationClient::new(channel);
+    let info = timeout(INFO_DEADLINE, client.get_info(InfoRequest {}))
+        .await
+        .map_err(|_elapsed| "GetInfo took longer than 1 s".to_owned())?
+        .map_err(|status| format!("GetInfo failed: {status}"))?
+        .into_inner();
+    let judged = match &known.refuses {
+        Some(reason) => Err(reason.clone()),
+        None => judge(root_dir, &info, &known.services),
+    };
+    let plugin = match judged {
+        Ok(service) => accept(socket_path, info, service).await,
+        Err(reason) => Err(reason),
+    };
+    let error = plugin.as_ref().err().cloned().unwrap_or_default();
+    let status = RegistrationStatus { plugin_registered: plugin.is_ok(), error };
+    timeout(NOTIFY_DEADLINE, client.notify_registration_status(status))
+        .await
+        .map_err(|_elapsed| "NotifyRegistrationStatus took longer than 5 s".to_owned())?
+        .map_err(|status| format!("NotifyRegistrationStatus failed: {status}"))?;
+    plugin
+}
+
+/// What the kubelet checks, and which service it will call: the plugin's first that it knows.
+fn judge(root_dir: &Path, info: &PluginInfo, services: &[Service]) -> Result<Service, String> {
+    let endpoint = Path::new(&info.endpoint);
+    if info.r#type != "DRAPlugin" {
+        return Err(format!("no handler for plugin type {}", info.r#type));
+    }
+    if !endpoint.is_absolute() || !endpoint.starts_with(root_dir) || info.endpoint.len() > LONGEST_ENDPOINT {
+        return Err(format!("endpoint {} is not a socket path below the kubelet's root", info.endpoint));
+    }
+    let known = |version: &String| services.iter().copied().find(|service| service.name() == version);
+    info.supported_versions
+        .iter()
+        .find_map(known)
+        .ok_or_else(|| format!("none of {:?} is known", info.supported_versions))
+}
+
+async fn accept(socket_path: &Path, info: PluginInfo, service: Service) -> Result<Plugin, String> {
+    let PluginInfo { r#type: _, name, endpoint, supported_versions } = info;
+    let endpoint = PathBuf::from(endpoint);
+    let channel = connect(&endpoint).await?;
+    Ok(Plugin { socket_path: socket_path.to_owned(), name, endpoint, supported_versions, service, channel })
+}
+
+async fn connect(socket_path: &Path) -> Result<Channel, String> {
+    let path = socket_path.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(hyper_util::rt::TokioIo::new) }
+    });
+    // The kubelet sends this authority for every unix socket.
+    let endpoint = Endpoint::from_static("http://localhost");
+    endpoint
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| format!("no connection to {}: {error}", socket_path.display()))
+}
