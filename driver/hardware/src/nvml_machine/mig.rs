@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whether and how one GPU is cut.
 //!
-//! MIG devices are found in the slots NVML has for them. An administrator may remove one between two questions about it:
-//! a device whose slot does not hold it any more is left out instead of failing its GPU.
+//! MIG devices are found in the slots NVML has for them. An administrator may remove one, or put another one in its place,
+//! between two questions about it; then its slot is read again instead of failing the GPU or mixing two devices.
 
 use std::sync::Arc;
 
@@ -13,6 +13,9 @@ use dra_nvml::{Device, MigAttributes, NvmlError};
 use super::Subject;
 use super::profiles::ProfileTable;
 use crate::machine::GpuError;
+
+/// How often a slot is read before its error is believed.
+const ATTEMPTS: u32 = 4;
 
 /// Reads the MIG mode, the layout and the devices of a GPU.
 pub(super) fn read<'a>(
@@ -55,6 +58,9 @@ fn devices(
     Ok(devices)
 }
 
+/// Reads a slot until nothing changed meanwhile.
+///
+/// A device that is never there when it is asked about is left out, any other lasting error is the GPU's.
 fn in_slot(
     gpu: &Device<'_>,
     slot: u32,
@@ -62,30 +68,29 @@ fn in_slot(
     uuid: &GpuUuid,
     table: &ProfileTable,
 ) -> Result<Option<MigDevice>, GpuError> {
-    let Some(mig) = gpu.mig_device(slot).map_err(|error| subject.failed(error))? else { return Ok(None) };
-    let mig_uuid = mig.uuid();
-    match mig_uuid.clone().and_then(|_| Answers::read(gpu, &mig)) {
-        Ok(answers) => {
-            let text = mig_uuid.map_err(|error| subject.failed(error))?;
-            let mig_uuid = text.parse().map_err(|_bad| subject.nonsense("nvmlDeviceGetUUID", text))?;
-            Ok(Some(answers.device(uuid, mig_uuid, table)))
+    let mut answer = Answers::in_slot(gpu, slot);
+    for _ in 1..ATTEMPTS {
+        match answer {
+            Err(error) if !error.is_driver_gone() => answer = Answers::in_slot(gpu, slot),
+            Ok(_) | Err(_) => break,
         }
-        Err(error) if !error.is_driver_gone() && is_gone(gpu, slot, &mig_uuid) => Ok(None),
-        Err(error) => Err(subject.failed(error)),
     }
-}
-
-/// Whether a slot no longer holds the device it held.
-fn is_gone(gpu: &Device<'_>, slot: u32, uuid: &Result<String, NvmlError>) -> bool {
-    match gpu.mig_device(slot) {
-        Ok(None) => true,
-        Ok(Some(mig)) => uuid.as_ref().is_ok_and(|uuid| mig.uuid().is_ok_and(|now| now != *uuid)),
-        Err(_) => false,
+    if let Err(error) = &answer
+        && [code::NOT_FOUND, code::INVALID_ARGUMENT].contains(&error.code)
+    {
+        tracing::warn!(gpu = %uuid, slot, call = error.call, code = error.code, "MIG device left out, it keeps changing");
+        return Ok(None);
+    }
+    let Some(answers) = answer.map_err(|error| subject.failed(error))? else { return Ok(None) };
+    match answers.uuid.parse() {
+        Ok(mig_uuid) => Ok(Some(answers.device(uuid, mig_uuid, table))),
+        Err(_) => Err(subject.nonsense("nvmlDeviceGetUUID", answers.uuid)),
     }
 }
 
 /// What NVML says of one MIG device.
 struct Answers {
+    uuid: String,
     gpu_instance: u32,
     compute_instance: u32,
     profile_id: u32,
@@ -95,7 +100,16 @@ struct Answers {
 }
 
 impl Answers {
+    fn in_slot(gpu: &Device<'_>, slot: u32) -> Result<Option<Self>, NvmlError> {
+        let Some(mig) = gpu.mig_device(slot)? else { return Ok(None) };
+        let answers = Self::read(gpu, &mig)?;
+        let now = gpu.mig_device(slot)?.map(|mig| mig.uuid()).transpose()?;
+        let changed = NvmlError { call: "nvmlDeviceGetMigDeviceHandleByIndex", code: code::NOT_FOUND };
+        if now.as_ref() == Some(&answers.uuid) { Ok(Some(answers)) } else { Err(changed) }
+    }
+
     fn read(gpu: &Device<'_>, mig: &Device<'_>) -> Result<Self, NvmlError> {
+        let uuid = mig.uuid()?;
         let (gpu_instance, compute_instance) = (mig.gpu_instance_id()?, mig.compute_instance_id()?);
         let instance = gpu.gpu_instance(gpu_instance)?;
         let compute = gpu.compute_instance(gpu_instance, compute_instance)?;
@@ -103,7 +117,8 @@ impl Answers {
         let placement = Placement { start: instance.placement.start, size: instance.placement.size };
         let of = attributes.gpu_instance_slices;
         let share = ComputeShare { start: compute.placement.start, slices: compute.placement.size, of };
-        Ok(Self { gpu_instance, compute_instance, profile_id: instance.profile_id, placement, share, attributes })
+        let profile_id = instance.profile_id;
+        Ok(Self { uuid, gpu_instance, compute_instance, profile_id, placement, share, attributes })
     }
 
     fn device(self, parent: &GpuUuid, uuid: MigUuid, table: &ProfileTable) -> MigDevice {

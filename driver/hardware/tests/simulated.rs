@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The whole path on a simulated node: tree, libnvidia-ml.so.1, NVML, inventory, nodes, files.
+//!
+//! `gpu-sim` runs as a process of its own, as an administrator's shell would; this process sees only files and NVML.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on should stop")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+
+use dra_hardware::{
+    DriverFilesError, GpuError, GpuSelector, Host, Machine, MachineError, NodeError, NvmlMachine, Roots,
+};
+use dra_model::{ComputeShare, Device, DriverState, Gpu, GpuEntry, MigMode, Placement};
+
+/// A simulated node and the host as our processes see it.
+struct Node {
+    dir: tempfile::TempDir,
+    host: Host,
+    machine: Arc<NvmlMachine>,
+}
+
+/// Builds the simulator once; its library is no dependency cargo could build for a test.
+fn gpu_sim() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let target_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package=dra-sim", "--package=dra-sim-library", "--target-dir"]);
+        assert!(build.arg(target_dir).status().unwrap().success(), "the simulator does not build");
+        target_dir.join("debug/gpu-sim")
+    })
+}
+
+fn node(gpus: &str) -> Node {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_owned();
+    let machine = Arc::new(NvmlMachine::new(&root));
+    let host = Host::new(
+        Arc::<NvmlMachine>::clone(&machine),
+        Roots {
+            driver: root.clone(),
+            driver_on_host: PathBuf::from("/run/nvidia/driver"),
+            proc: root.join("proc"),
+            sys: root.join("sys"),
+        },
+    );
+    let node = Node { dir, host, machine };
+    node.sim(&["init", "--seed=worker", "--driver-version=580.95.05", "--gpus", gpus]);
+    node
+}
+
+impl Node {
+    /// Runs `gpu-sim <command> <dir> <arguments>`.
+    fn sim(&self, arguments: &[&str]) {
+        let (command, rest) = arguments.split_first().unwrap();
+        let output = Command::new(gpu_sim()).arg(command).arg(self.dir.path()).args(rest).output().unwrap();
+        assert!(output.status.success(), "gpu-sim {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn gpu(&self, index: usize) -> Gpu {
+        match &self.host.latest().gpus[index] {
+            GpuEntry::Good(gpu) => gpu.clone(),
+            GpuEntry::Broken { reason, .. } => panic!("GPU {index} is broken: {reason}"),
+        }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+}
+
+#[test]
+fn a_node_is_discovered_as_it_is() {
+    let node = node("h100:2,t4:1");
+    assert!(node.host.refresh_if_changed());
+    assert!(!node.host.refresh_if_changed());
+    insta::assert_json_snapshot!(*node.host.latest());
+    let gpu = node.gpu(0);
+    assert_eq!(node.host.gpu(&gpu.uuid).unwrap(), gpu);
+    assert_eq!(node.host.boot_id().unwrap().len(), 36);
+    let unknown = "GPU-00000000-0000-0000-0000-000000000000".parse().unwrap();
+    assert!(matches!(node.host.gpu(&unknown), Err(GpuError::NotFound { .. })));
+    assert!(matches!(node.machine.gpu(GpuSelector::Index(3)), Err(GpuError::NotFound { .. })));
+}
+
+#[test]
+fn mig_devices_appear_and_vanish_with_their_nodes() {
+    let node = node("h100:2,t4:1");
+    node.host.refresh();
+    node.sim(&["mig", "--gpu=1", "mode", "on"]);
+    assert!(node.host.refresh_if_changed());
+    assert!(matches!(node.gpu(1).mig, MigMode::On { ref devices, .. } if devices.is_empty()));
+    assert!(matches!(node.gpu(0).mig, MigMode::Off(_)));
+    node.sim(&["mig", "--gpu=1", "cgi", "9:4,19:0,20:3", "-C"]);
+    assert!(node.host.refresh_if_changed());
+    insta::assert_json_snapshot!(node.gpu(1).mig);
+    let gpu = node.gpu(1);
+    let nodes = node.host.device_nodes(Device::Mig(&gpu, &gpu.mig_devices()[0])).unwrap();
+    let paths: Vec<&str> = nodes.iter().map(|node| node.path.as_str()).collect();
+    assert_eq!(paths[0], "/dev/nvidia1");
+    assert!(paths[1..].iter().all(|path| path.starts_with("/dev/nvidia-caps/nvidia-cap")), "{paths:?}");
+    for found in &nodes {
+        let seen = node.path(found.path.trim_start_matches('/'));
+        let expect = rustix::fs::makedev(found.major, found.minor);
+        assert_eq!(rustix::fs::stat(&seen).unwrap().st_rdev, expect, "{}", found.path);
+    }
+    node.sim(&["mig", "--gpu=1", "dci"]);
+    node.sim(&["mig", "--gpu=1", "dgi"]);
+    assert!(node.host.refresh_if_changed());
+    assert!(node.gpu(1).mig_devices().is_empty());
+    let gone = node.host.device_nodes(Device::Mig(&gpu, &gpu.mig_devices()[0])).unwrap_err();
+    assert!(matches!(gone, NodeError::Capability { .. }), "{gone}");
+}
+
+#[test]
+fn mig_devices_may_vanish_between_two_questions_about_them() {
+    let node = node("h100:1");
+    node.sim(&["mig", "mode", "on"]);
+    node.host.refresh();
+    let uuid = node.gpu(0).uuid;
+    let store = dra_sim::store::Store::new(node.dir.path());
+    std::thread::scope(|threads| {
+        let churn = threads.spawn(|| {
+            for _ in 0..40 {
+                store.update(make_and_unmake).unwrap();
+                let instance = store.update(make).unwrap();
+                store.update(|state| unmake(state, instance)).unwrap();
+            }
+        });
+        let mut seen = 0;
+        while !churn.is_finished() {
+            seen += node.host.gpu(&uuid).unwrap().mig_devices().len();
+        }
+        churn.join().unwrap();
+        assert!(seen > 0, "the reader never met a device");
+    });
+    assert!(node.host.gpu(&uuid).unwrap().mig_devices().is_empty());
+}
+
+fn make(state: &mut dra_sim::State) -> dra_sim::engine::InstanceRef {
+    let instance = state.create_gpu_instance(0, 9, None).unwrap();
+    state.create_compute_instance(instance, 2, None).unwrap();
+    instance
+}
+
+fn unmake(state: &mut dra_sim::State, instance: dra_sim::engine::InstanceRef) {
+    let device = state.mig_devices(0).unwrap()[0];
+    state.destroy_compute_instance(device).unwrap();
+    state.destroy_gpu_instance(instance).unwrap();
+}
+
+/// Two changes in one, so that the slot is never seen empty.
+fn make_and_unmake(state: &mut dra_sim::State) {
+    let instance = make(state);
+    unmake(state, instance);
+}
+
+#[test]
+fn compute_instances_may_share_a_gpu_instance() {
+    let node = node("a100-80:1");
+    node.sim(&["mig", "mode", "on"]);
+    node.sim(&["reset", "--gpu=0"]);
+    node.sim(&["mig", "cgi", "9:0"]);
+    dra_sim::store::Store::new(node.dir.path())
+        .update(|state| {
+            let instance = *state.gpus[0].instances.keys().next().unwrap();
+            let target = state.gpu_instance_by_id(0, instance).unwrap();
+            state.create_compute_instance(target, 1, None).unwrap();
+            state.create_compute_instance(target, 0, None).unwrap();
+        })
+        .unwrap();
+    node.host.refresh();
+    let gpu = node.gpu(0);
+    let found: Vec<_> = gpu
+        .mig_devices()
+        .iter()
+        .map(|mig| (mig.profile.as_str(), mig.identity.share, mig.identity.placement, mig.engines.multiprocessors))
+        .collect();
+    let at = Placement { start: 0, size: 4 };
+    let share = |start, slices| ComputeShare { start, slices, of: 3 };
+    assert_eq!(found, [("2c.3g.40gb", share(0, 2), at, 28), ("1c.3g.40gb", share(2, 1), at, 14)]);
+    let [one, two] = gpu.mig_devices() else { panic!("two devices") };
+    assert!(!one.identity.overlaps(&two.identity));
+    assert_eq!(one.memory, two.memory);
+}
+
+#[test]
+fn one_broken_gpu_spoils_only_itself() {
+    let node = node("h100:3");
+    node.host.refresh();
+    let before = node.host.latest();
+    node.sim(&["lose", "--gpu=1"]);
+    assert!(node.host.refresh_if_changed());
+    let GpuEntry::Broken { index: 1, reason, .. } = node.host.latest().gpus[1].clone() else { panic!("it is lost") };
+    assert!(reason.contains("GPU is lost (NVML code 15)"), "{reason}");
+    assert_eq!(node.host.latest().gpus[0], before.gpus[0]);
+    assert_eq!(node.host.latest().gpus[2], before.gpus[2]);
+    assert!(!node.host.refresh_if_changed());
+    node.sim(&["reset", "--gpu=1"]);
+    assert!(node.host.refresh_if_changed());
+    assert_eq!(node.host.latest(), before);
+}
+
+#[test]
+fn a_gpu_that_fails_half_of_its_questions_still_says_who_it_is() {
+    let node = node("h100:2");
+    node.host.refresh();
+    let before = node.host.latest();
+    let GpuEntry::Good(expect) = before.gpus[1].clone() else { panic!("it is good") };
+    for call in ["nvmlDeviceGetName", "nvmlDeviceGetMinorNumber", "nvmlDeviceGetMemoryInfo*"] {
+        node.sim(&["fail", call, "--code=999", "--gpu=1"]);
+    }
+    node.host.refresh();
+    let GpuEntry::Broken { uuid, pci, reason, .. } = node.host.latest().gpus[1].clone() else { panic!("it is broken") };
+    assert_eq!((uuid, pci), (Some(expect.uuid.clone()), Some(expect.pci)));
+    assert!(reason.contains(&format!("failed on {} at {}: unknown error", expect.uuid, expect.pci)), "{reason}");
+    assert_eq!(node.host.latest().gpus[0], before.gpus[0]);
+    node.sim(&["heal"]);
+    assert!(node.host.refresh_if_changed());
+    assert_eq!(node.host.latest(), before);
+}
+
+#[test]
+fn what_a_gpu_does_not_know_is_no_fault() {
+    let node = node("t4:1");
+    for call in ["nvmlDeviceGetMemoryInfo*", "nvmlDeviceGetAddressingMode", "nvmlDeviceGetBrand"] {
+        node.sim(&["fail", call, "--code=3"]);
+    }
+    node.host.refresh();
+    let gpu = node.gpu(0);
+    assert_eq!((gpu.memory, gpu.addressing_mode, gpu.brand.as_str()), (None, None, "Unknown"));
+}
+
+#[test]
+fn a_driver_may_go_and_come_back_as_another_version() {
+    let node = node("t4:1");
+    let before = node.host.refresh();
+    node.sim(&["remove-driver"]);
+    assert!(node.host.refresh_if_changed());
+    let DriverState::Missing { reason } = &node.host.latest().driver else { panic!("it is gone") };
+    assert!(reason.contains("driver not loaded (NVML code 9)"), "{reason}");
+    assert!(!node.host.refresh_if_changed());
+    node.sim(&["restore-driver"]);
+    assert!(node.host.refresh_if_changed());
+    assert_eq!(node.host.latest(), before);
+    node.sim(&["remove-driver"]);
+    node.sim(&["restore-driver", "--driver-version=590.44.01"]);
+    assert!(node.host.refresh_if_changed());
+    let upgraded = DriverState::Loaded { version: "590.44.1".parse().unwrap(), cuda: "13.1".parse().unwrap() };
+    assert_eq!(node.host.latest().driver, upgraded);
+    assert_eq!(node.host.latest().gpus, before.gpus);
+}
+
+#[test]
+fn a_library_that_is_taken_away_is_a_driver_that_is_missing() {
+    let node = node("t4:1");
+    let before = node.host.refresh();
+    let (there, elsewhere) = (node.path("usr"), node.path("usr.gone"));
+    std::fs::rename(&there, &elsewhere).unwrap();
+    assert!(node.host.refresh_if_changed());
+    let DriverState::Missing { reason } = &node.host.latest().driver else { panic!("it is gone") };
+    assert!(reason.starts_with("no usable libnvidia-ml.so.1 below"), "{reason}");
+    assert!(matches!(node.host.driver_files(), Err(DriverFilesError::NoLibrary { .. })));
+    std::fs::rename(&elsewhere, &there).unwrap();
+    assert!(node.host.refresh_if_changed());
+    assert_eq!(node.host.latest(), before);
+}
+
+#[test]
+fn a_library_whose_driver_was_exchanged_is_loaded_again() {
+    let node = node("t4:1");
+    let before = node.machine.driver().unwrap();
+    node.sim(&["fail", "nvmlSystemGetDriverVersion", "--code=18", "--times=1"]);
+    let mismatch = MachineError::NotAnswering { call: "nvmlSystemGetDriverVersion", code: dra_hardware::NvmlCode(18) };
+    assert_eq!(node.machine.driver(), Err(mismatch));
+    assert_eq!(node.machine.driver(), Ok(before));
+}
+
+#[test]
+fn containers_get_the_driver_of_the_tree() {
+    let node = node("t4:2");
+    node.host.refresh();
+    let numbers = |nodes: Vec<dra_model::DeviceNode>| -> Vec<(String, u32, u32)> {
+        nodes.into_iter().map(|node| (node.path, node.major, node.minor)).collect()
+    };
+    let expect = [
+        ("/dev/nvidiactl", 240, 255),
+        ("/dev/nvidia-uvm", 241, 0),
+        ("/dev/nvidia-uvm-tools", 241, 1),
+        ("/dev/nvidia-modeset", 240, 254),
+    ];
+    assert_eq!(numbers(node.host.control_nodes().unwrap()), expect.map(|(path, x, y)| (path.to_owned(), x, y)));
+    let gpu = node.gpu(1);
+    let nodes = node.host.device_nodes(Device::Gpu(&gpu)).unwrap();
+    assert_eq!(nodes[0].host_path, Path::new("/run/nvidia/driver/dev/nvidia1"));
+    assert_eq!(numbers(nodes), [("/dev/nvidia1".to_owned(), 240, 1)]);
+    std::fs::remove_file(node.path("dev/nvidia1")).unwrap();
+    assert!(matches!(node.host.device_nodes(Device::Gpu(&gpu)), Err(NodeError::Missing { .. })));
+    std::fs::rename(node.path("dev/nvidia0"), node.path("dev/nvidia1")).unwrap();
+    assert!(matches!(node.host.device_nodes(Device::Gpu(&gpu)), Err(NodeError::WrongMinor { found: 0, .. })));
+
+    assert!(matches!(node.host.driver_files(), Err(DriverFilesError::NoProgram { name: "nvidia-smi", .. })));
+    std::fs::write(node.path("usr/bin/nvidia-smi"), "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(node.path("usr/bin/nvidia-smi"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let files = node.host.driver_files().unwrap();
+    assert_eq!(files.version, "580.95.05");
+    let names: Vec<&str> = files.libraries.iter().map(|file| file.name.as_str()).collect();
+    for name in ["libcuda.so.1", "libcudadebugger.so.1", "libnvidia-ml.so.1", "libnvidia-nvvm.so.4"] {
+        assert!(names.contains(&name), "{name} in {names:?}");
+    }
+    let host_path = files.libraries[0].host_path.to_str().unwrap();
+    assert_eq!(host_path, "/run/nvidia/driver/usr/lib/x86_64-linux-gnu/libcuda.so.580.95.05");
+    assert_eq!(node.host.driver_files().unwrap(), files);
+}
