@@ -27,7 +27,7 @@ base_packages=(libc6 libgcc-s1)
 # A shell, coreutils, and busybox for a small web server and client.
 demo_packages=(
     bash coreutils grep sed libacl1 libattr1 libgmp10 libpcre2-8-0 libselinux1
-    libtinfo6 busybox-static
+    libtinfo6 busybox
 )
 nvidia_ml_py=nvidia-ml-py==12.535.161
 
@@ -76,26 +76,44 @@ prepare_private_apt() {
 
 # unpack NAME PACKAGE...: the packages' files in <cache>/NAME, done again when the list changes.
 unpack() {
-    local name=$1 dir="$cache/$1" list
+    local name=$1 dir="$cache/$1" list deb
     shift
     list="$*"
-    [ "$(cat "$dir.packages" 2>/dev/null)" = "$list" ] && [ -d "$dir" ] && return
+    [ "$(cat "$dir.packages" 2>/dev/null)" = "$list" ] && return
     echo "unpacking ${list} into $dir" >&2
     prepare_private_apt
-    rm -rf "$dir" "$dir.debs"
+    rm -rf "$dir" "$dir.debs" "$dir.packages"
     mkdir -p "$dir" "$dir.debs"
+    case $name in rootfs/*) begin_root "$dir" ;; esac
     (cd "$dir.debs" && private_apt download "$@")
-    local deb
     for deb in "$dir.debs"/*.deb; do
-        dpkg -x "$deb" "$dir"
+        # Unlike `dpkg -x`, through links to folders.
+        dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C "$dir"
     done
     rm -rf "$dir.debs"
+    case $name in rootfs/*) finish_root "$dir" ;; esac
     echo "$list" >"$dir.packages"
 }
 
-# Manuals, translations and character tables are most of the bytes and of no use in a test image.
-slim() {
-    rm -rf "$cache/$1"/usr/share/{doc,man,info,locale,lintian,menu,bash-completion} "$cache/$1"/usr/lib/*/gconv
+# Debian's merged /usr, as its own images have it.
+begin_root() {
+    local top
+    for top in bin sbin lib lib64; do
+        mkdir -p "$1/usr/$top"
+        ln -s "usr/$top" "$1/$top"
+    done
+}
+
+# A few files make the rest a root folder: users, /tmp, /bin/sh. Manuals,
+# translations and character tables are most of the bytes and of no use there.
+finish_root() {
+    mkdir -p "$1"/{etc,tmp,root,var/tmp}
+    chmod 1777 "$1/tmp" "$1/var/tmp"
+    printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$1/etc/passwd"
+    printf 'root:x:0:\nnogroup:x:65534:\n' >"$1/etc/group"
+    printf 'passwd: files\ngroup: files\nhosts: files dns\n' >"$1/etc/nsswitch.conf"
+    [ ! -e "$1/usr/bin/bash" ] || ln -sf bash "$1/usr/bin/sh"
+    rm -rf "$1"/usr/share/{bash-completion,bug,doc,info,lintian,locale,man,menu} "$1"/usr/lib/*/gconv
 }
 
 unpack_python() {
@@ -118,7 +136,6 @@ mkdir -p "$cache"
 install_host_packages
 unpack nvidia "${nvidia_packages[@]}"
 unpack rootfs/base "${base_packages[@]}"
-slim rootfs/base
 unpack rootfs/demo "${base_packages[@]}" "${demo_packages[@]}"
-slim rootfs/demo
+unpack rootfs/pause busybox-static
 unpack_python

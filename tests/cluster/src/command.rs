@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Runs programs and turns a bad end into an error that carries their words.
+
+use crate::error::{ClusterError, Result};
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Output, Stdio},
+    thread,
+};
+
+/// Runs a program to its end and returns its standard output.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    output_with_own_input(command.stdin(Stdio::null()))
+}
+
+/// Runs a program to its end, with the standard input that the command names.
+pub(crate) fn output_with_own_input(command: &mut Command) -> Result<String> {
+    let output = command.output().map_err(|source| start_error(command, source))?;
+    text_of(command, &output)
+}
+
+/// Runs a program to its end with this text on its standard input.
+pub(crate) fn output_with_input(command: &mut Command, input: &str) -> Result<String> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| start_error(command, source))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that does not read to the end says why on its standard error.
+        stdin.write_all(input.as_bytes()).ok();
+    }
+    let output = child.wait_with_output().map_err(|source| start_error(command, source))?;
+    text_of(command, &output)
+}
+
+/// Starts a program in a session of its own that writes into a log file, and
+/// collects its end in the background.
+pub(crate) fn start(command: &Command, log_path: &Path) -> Result<()> {
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log_path)
+        .map_err(crate::files::error("open", log_path))?;
+    let error_log = log.try_clone().map_err(crate::files::error("open", log_path))?;
+    let mut session = Command::new("setsid");
+    session.arg(command.get_program()).args(command.get_args());
+    let mut child = session
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(error_log)
+        .spawn()
+        .map_err(|source| start_error(&session, source))?;
+    thread::spawn(move || child.wait());
+    Ok(())
+}
+
+/// The command line as a person would type it.
+pub(crate) fn line_of(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy()];
+    words.extend(command.get_args().map(|word| word.to_string_lossy()));
+    words.join(" ")
+}
+
+pub(crate) fn start_error(command: &Command, source: std::io::Error) -> ClusterError {
+    ClusterError::Start { program: command.get_program().to_string_lossy().into_owned(), source }
+}
+
+pub(crate) fn text_of(command: &Command, output: &Output) -> Result<String> {
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    if output.status.success() {
+        return Ok(stdout.into_owned());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let message = if stderr.trim().is_empty() { stdout.trim() } else { stderr.trim() };
+    Err(ClusterError::Failed { command: line_of(command), status: output.status, message: message.to_owned() })
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A real Kubernetes cluster on one machine.
+//!
+//! ```text
+//! options -> Cluster::start -> watchdog -> process namespace -+-> control plane: etcd, API server, scheduler, controllers
+//!                                                             +-> node-1: containerd, kubelet, kube-proxy, its GPUs
+//!                                                             +-> node-2: ...
+//! ```
+//!
+//! Every program of a cluster lives in one process namespace, held by a small
+//! watchdog that waits for the end of a pipe to its owner. However the owner
+//! ends, the kernel ends every process of the namespace, and with them go their
+//! mounts and links; the watchdog then removes the control groups and the
+//! cluster's folder. Nothing here knows of GPUs beyond binding the tree that
+//! `gpu-sim` makes, nor of the driver.
+
+mod cache;
+mod certificates;
+mod cluster;
+mod command;
+mod control_plane;
+mod error;
+mod files;
+mod images;
+mod kubeconfig;
+mod namespaces;
+mod network;
+mod node;
+mod node_files;
+mod programs;
+mod run_dir;
+mod sweep;
+mod wait;
+mod watchdog;
+
+pub use cluster::{Cluster, ClusterOptions, NodeOptions};
+pub use error::{ClusterError, Result};
+pub use images::{Image, build_image, demo_image};
+pub use node::{Node, Service};
+pub use programs::{Programs, build_programs};
+pub use sweep::sweep;
+pub use wait::until;

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Runs commands inside the namespaces of the control plane or of a node.
+
+use crate::{
+    error::{ClusterError, Result},
+    files, wait,
+};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+/// Namespaces that live as long as their first process.
+#[derive(Debug, Clone)]
+pub(crate) struct Namespaces {
+    pid: u32,
+    own_mounts: bool,
+}
+
+impl Namespaces {
+    /// Waits for the first process of the control plane, which writes this file.
+    pub(crate) fn of_control_plane(pid_path: &Path, logs_dir: &Path) -> Result<Self> {
+        Ok(Self { pid: wait_for_pid(pid_path, logs_dir)?, own_mounts: false })
+    }
+
+    /// Waits for the first process of a node, which writes this file.
+    pub(crate) fn of_node(pid_path: &Path, logs_dir: &Path) -> Result<Self> {
+        Ok(Self { pid: wait_for_pid(pid_path, logs_dir)?, own_mounts: true })
+    }
+
+    /// The first process, as the host counts.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// A command that starts this program inside.
+    pub(crate) fn command(&self, program: impl Into<PathBuf>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.pid.to_string()]);
+        command.args(["--pid", "--net", "--uts", "--ipc"]);
+        if self.own_mounts {
+            command.args(["--mount", "--wd=/"]);
+        }
+        command.arg("--").args(["env", "-i", PATH, "HOME=/root"]);
+        command.arg(program.into());
+        command
+    }
+}
+
+const PATH: &str = "PATH=/run/cluster/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn wait_for_pid(pid_path: &Path, logs_dir: &Path) -> Result<u32> {
+    wait::until(&format!("the first process of {}", pid_path.display()), Duration::from_secs(30), logs_dir, || {
+        let text = files::read(pid_path)?;
+        text.trim().parse().map(Some).map_err(|source| {
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidData, source);
+            ClusterError::File { operation: "read", path: pid_path.to_owned(), source }
+        })
+    })
+}

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+# node-init.sh NODE_DIR PROGRAMS_DIR NODE_NAME: first process of a node.
+#
+# Gives the node folders of its own where Kubernetes, containerd, CNI and CDI
+# keep theirs, says under which process id the host knows it, then only collects
+# children whose parents are gone. Sources are named relative to the node's
+# folder, which stays reachable whatever is mounted over its path.
+set -eu
+read -r pid _ </proc/self/stat
+cd "$1"
+hostname "$3"
+mount --bind "$2" "$1/bin"
+mount -t proc proc /proc
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mount -c --bind ./etc /etc
+mount -c --bind ./var-lib /var/lib
+mount -c --bind ./var-log /var/log
+# Volumes that the kubelet mounts must be seen by containerd and by pods with mount propagation.
+mount --bind /var/lib/kubelet /var/lib/kubelet
+mount --make-rshared /var/lib/kubelet
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/lock /run/cluster/bin /run/nvidia/driver
+mount -c --bind ./bin /run/cluster/bin
+[ ! -d gpu ] || mount -c --bind ./gpu /run/nvidia/driver
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+echo "$pid" >init.pid.new
+mv init.pid.new init.pid
+cd /
+while :; do
+    sleep infinity &
+    wait $! || :
+done

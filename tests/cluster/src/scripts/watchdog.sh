@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# watchdog.sh RUN_DIR OWNED
+#
+# Holds one cluster and takes it down when it is no longer wanted: at SIGTERM,
+# or, where OWNED is yes, when the pipe on standard input closes, which it does
+# however the owner ends. Every program of the cluster lives in the process
+# namespace made here, so that the kernel ends them all with its first process.
+set -u
+run_dir=$1 owned=$2
+exec 3<&0 </dev/null 9>"$run_dir/lock"
+flock -w 5 9 || exit 3
+echo $$ >"$run_dir/watchdog.pid"
+waiter=
+trap '[ -z "$waiter" ] || kill "$waiter" 2>/dev/null' TERM
+trap '' INT HUP
+
+setpriv --pdeathsig KILL unshare --pid --net --ipc --uts --fork --kill-child \
+    sh "$run_dir/init.sh" "$run_dir" 3<&- 9>&- &
+held=$!
+
+if [ "$owned" = yes ]; then
+    cat <&3 >/dev/null 9>&- &
+else
+    sleep infinity 3<&- 9>&- &
+fi
+waiter=$!
+wait "$waiter"
+kill "$waiter" 2>/dev/null
+
+[ ! -s "$run_dir/init.pid" ] || kill -KILL "$(cat "$run_dir/init.pid")" 2>/dev/null
+kill -KILL "$held" 2>/dev/null
+wait
+sh "$run_dir/clean.sh" "$run_dir"

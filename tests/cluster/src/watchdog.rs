@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The small process that holds a cluster and takes it down.
+
+use crate::{
+    command,
+    error::{ClusterError, Result},
+    files,
+    run_dir::RunDir,
+    wait,
+};
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+const WATCHDOG: &str = include_str!("scripts/watchdog.sh");
+const INIT: &str = include_str!("scripts/init.sh");
+const CLEAN: &str = include_str!("scripts/clean.sh");
+
+/// A cluster's watchdog, as the process that started it sees it.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    run_dir: RunDir,
+    /// Present where this process owns the cluster: its end closes the pipe.
+    child: Option<Child>,
+}
+
+impl Watchdog {
+    /// Starts one whose cluster ends with this process, however that ends.
+    pub(crate) fn start_owned(run_dir: &RunDir) -> Result<Self> {
+        Ok(Self { child: Some(spawn(run_dir, "yes", Stdio::piped())?), run_dir: run_dir.clone() })
+    }
+
+    /// Starts one whose cluster outlives this process.
+    pub(crate) fn start_detached(run_dir: &RunDir) -> Result<Self> {
+        drop(spawn(run_dir, "no", Stdio::null())?);
+        Ok(Self::of_running(run_dir))
+    }
+
+    /// The watchdog of a cluster that another process started.
+    pub(crate) fn of_running(run_dir: &RunDir) -> Self {
+        Self { run_dir: run_dir.clone(), child: None }
+    }
+
+    /// Takes the cluster down and waits until nothing is left.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        let path = self.run_dir.path();
+        if let Some(mut child) = self.child.take() {
+            drop(child.stdin.take());
+            child.wait().map_err(files::error("wait for the watchdog of", path))?;
+        } else if self.run_dir.is_held() {
+            let pid = files::read(&path.join("watchdog.pid"))?;
+            command::output(Command::new("kill").args(["-TERM", pid.trim()]))?;
+        }
+        wait::until("the cluster's end", Duration::from_mins(1), path, || Ok((!path.exists()).then_some(())))
+    }
+
+    /// Whether this process must not end before the cluster does.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.child.is_some()
+    }
+}
+
+/// Removes what a cluster left whose watchdog is gone.
+pub(crate) fn clean(run_dir: &RunDir) -> Result<()> {
+    let mut sh = Command::new("sh");
+    sh.args(["-c", CLEAN, "clean"]).arg(run_dir.path());
+    command::output(&mut sh).map(drop)
+}
+
+fn spawn(run_dir: &RunDir, owned: &str, stdin: Stdio) -> Result<Child> {
+    let path = run_dir.path();
+    files::write(&path.join("init.sh"), INIT)?;
+    files::write(&path.join("clean.sh"), CLEAN)?;
+    files::make_dir(&run_dir.logs_dir())?;
+    let log_path = run_dir.logs_dir().join("watchdog.log");
+    let log = fs::File::create(&log_path).map_err(files::error("create", &log_path))?;
+    let error_log = log.try_clone().map_err(files::error("create", &log_path))?;
+    Command::new("setsid")
+        .args(["sh", "-c", WATCHDOG, "gpu-cluster-watchdog"])
+        .arg(path)
+        .arg(owned)
+        .stdin(stdin)
+        .stdout(log)
+        .stderr(error_log)
+        .spawn()
+        .map_err(|source| ClusterError::Start { program: "setsid".to_owned(), source })
+}
