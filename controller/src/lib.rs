@@ -1,2 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Keeps the ResourceSlices of a node equal to its inventory
+//! Keeps the ResourceSlices of a node equal to its inventory.
+//!
+//! ```text
+//! plugin ──unix socket──> view::stream ──┐
+//! inventory file ───────> view::file ────┴─> NodeView ─┐
+//!                                                      ├─> publisher: debounce, list, pack, diff, apply
+//! API server ──watch of own slices──> watch ──news─────┘          └─> events on the Node
+//! ```
+//!
+//! Slices are written only while the plugin is connected and registered with the kubelet; otherwise nothing is written
+//! and nothing deleted (the kubelet wipes the slices of a driver that stays away). Nothing here opens a device, reads a
+//! claim or touches the host: the process runs without privileges and needs no path but the plugin's socket.
+//!
+//! Reading order: [`args`], [`app`], [`view`], [`publisher`].
+
+pub mod args;
+
+pub mod app;
+
+pub mod view;
+
+pub mod publisher;
+
+pub mod apply;
+
+pub mod counters;
+
+pub mod news;
+
+pub mod node_events;
+
+pub mod withdraw;
+
+pub mod cluster;
+
+pub mod pace;
+
+pub mod metrics;

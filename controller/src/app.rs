@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Wiring: from a [`Config`] to running tasks.
+
+use std::time::Duration;
+
+use dra_model::NodeName;
+use dra_resource::{DriverName, Features, Pool, Write, diff, pack};
+use dra_runtime::http;
+use dra_runtime::tasks::{Tasks, TasksError};
+use k8s_openapi::api::resource::v1::ResourceSlice;
+use kube::Client;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::args::{Config, Source, Whose};
+use crate::cluster::Cluster;
+use crate::metrics::Metrics;
+use crate::news;
+use crate::publisher::{PublishError, Publisher, Round, Timing};
+use crate::view::{NodeView, file, stream};
+use crate::withdraw::{Patience, WithdrawError, withdraw};
+
+/// News of slices that may wait to be read; the watch waits when there are more.
+const NEWS_WAITING: usize = 64;
+
+/// Why the process ends.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// No runtime.
+    #[error("failed to start the runtime")]
+    Runtime(#[source] std::io::Error),
+    /// No way to the API server.
+    #[error("failed to find credentials for the API server: run in a pod or set KUBECONFIG")]
+    Credentials(#[source] Box<kube::config::InferConfigError>),
+    /// Credentials that cannot be used.
+    #[error("failed to use the credentials for the API server")]
+    Client(#[source] Box<kube::Error>),
+    /// A task ended the process.
+    #[error("stopped")]
+    Tasks(#[source] TasksError),
+    /// Nothing came to publish.
+    #[error("no inventory came within {} s: {reason}", ONCE_PATIENCE.as_secs())]
+    NoInventory {
+        /// What was waited for.
+        reason: String,
+    },
+    /// The one publishing failed.
+    #[error("failed to publish once")]
+    Publish(#[source] Box<PublishError>),
+    /// The view went away during the one publishing.
+    #[error("not published: {0}")]
+    Withheld(String),
+    /// Slices are left.
+    #[error("failed to withdraw")]
+    Withdraw(#[source] WithdrawError),
+    /// The slices cannot be printed.
+    #[error("failed to print the slices")]
+    Print(#[source] serde_saphyr::ser::Error),
+    /// Standard output is gone.
+    #[error("failed to write to standard output")]
+    Output(#[source] std::io::Error),
+}
+
+/// How long `--once` waits for an inventory.
+const ONCE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Does what the configuration says. One thread is enough, and the least memory.
+pub fn run(config: Config) -> Result<(), AppError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
+    runtime.block_on(async {
+        match config {
+            Config::Run { whose, source, http_address } => serve(whose, source, http_address).await,
+            Config::Once { whose, source } => once(whose, source).await,
+            Config::Print { whose, source } => print(whose, source).await,
+            Config::Withdraw { driver, node } => remove(&driver, node.as_ref()).await,
+        }
+    })
+}
+
+async fn serve(whose: Whose, source: Source, http_address: std::net::SocketAddr) -> Result<(), AppError> {
+    let cluster = Cluster::new(client().await?, &whose.driver, Some(&whose.node));
+    let stop = CancellationToken::new();
+    let mut tasks = Tasks::new(stop.clone());
+    let (metrics, registry) = Metrics::registered();
+    let (ready, readiness) = watch::channel(Err("nothing was published yet".to_owned()));
+    let (news_sender, news) = mpsc::channel(NEWS_WAITING);
+    info!(node = %whose.node, driver = %whose.driver, "starting");
+
+    let view = start_view(&mut tasks, source, stop.clone());
+    let watching = news::follow(cluster.clone(), news_sender, stop.clone());
+    tasks.start("watch", async {
+        watching.await;
+        Ok(())
+    });
+    let publisher = Publisher::new(cluster, whose, view, Timing::default(), metrics, ready);
+    let publishing = publisher.run(news, stop.clone());
+    tasks.start("publisher", async {
+        publishing.await;
+        Ok(())
+    });
+    tasks.start("http", async move { Ok(http::serve(http_address, registry, readiness, stop).await?) });
+    tasks.run().await.map_err(AppError::Tasks)
+}
+
+fn start_view(tasks: &mut Tasks, source: Source, stop: CancellationToken) -> watch::Receiver<NodeView> {
+    let (sender, view) = NodeView::channel();
+    tasks.start("view", async move {
+        match source {
+            Source::Socket(socket) => stream::follow(socket, sender, stop).await,
+            Source::File(path) => file::follow(path, sender, stop).await,
+        }
+        Ok(())
+    });
+    view
+}
+
+/// The view as soon as it can be published.
+async fn first_view(source: Source) -> Result<watch::Receiver<NodeView>, AppError> {
+    let (sender, mut view) = NodeView::channel();
+    let stop = CancellationToken::new();
+    let following = async {
+        match source {
+            Source::Socket(socket) => stream::follow(socket, sender, stop).await,
+            Source::File(path) => file::follow(path, sender, stop).await,
+        }
+    };
+    let found = tokio::select! {
+        () = following => false,
+        found = view.wait_for(|view| view.publishable().is_ok()) => found.is_ok(),
+        () = tokio::time::sleep(ONCE_PATIENCE) => false,
+    };
+    if found {
+        return Ok(view);
+    }
+    let reason = view.borrow().publishable().err().unwrap_or_default();
+    Err(AppError::NoInventory { reason })
+}
+
+async fn once(whose: Whose, source: Source) -> Result<(), AppError> {
+    let cluster = Cluster::new(client().await?, &whose.driver, Some(&whose.node));
+    let view = first_view(source).await?;
+    let (metrics, _registry) = Metrics::registered();
+    let (ready, _readiness) = watch::channel(Err(String::new()));
+    let mut publisher = Publisher::new(cluster, whose, view, Timing::default(), metrics, ready);
+    match publisher.round().await.map_err(|error| AppError::Publish(Box::new(error)))? {
+        Round::Equal { writes } => info!(writes, "the slices are equal to the inventory"),
+        Round::Withheld(reason) => return Err(AppError::Withheld(reason)),
+    }
+    Ok(())
+}
+
+/// Prints the slices of a first publishing. Their owner is left out, because the API server is not asked for it.
+async fn print(whose: Whose, source: Source) -> Result<(), AppError> {
+    let view = first_view(source).await?;
+    let inventory = view.borrow().publishable().map_err(AppError::Withheld)?;
+    let pool = Pool { driver: whose.driver, node: whose.node, node_uid: String::new() };
+    let mut text = String::new();
+    for write in diff(&pool, &pack(&inventory, Features { partitionable: true }), &[]) {
+        match write {
+            Write::Create(slice) => text.push_str(&yaml(*slice)?),
+            Write::Update(_) | Write::Delete { .. } => {}
+        }
+    }
+    std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()).map_err(AppError::Output)
+}
+
+fn yaml(mut slice: ResourceSlice) -> Result<String, AppError> {
+    slice.metadata.owner_references = None;
+    Ok(format!("---\n{}", serde_saphyr::to_string(&slice).map_err(AppError::Print)?))
+}
+
+async fn remove(driver: &DriverName, node: Option<&NodeName>) -> Result<(), AppError> {
+    let cluster = Cluster::new(client().await?, driver, node);
+    let count = withdraw(&cluster, Patience::default()).await.map_err(AppError::Withdraw)?;
+    info!(count, "withdrew the slices");
+    Ok(())
+}
+
+/// A client from KUBECONFIG or the pod's service account, with a short patience for connecting.
+async fn client() -> Result<Client, AppError> {
+    let mut config = kube::Config::infer().await.map_err(|error| AppError::Credentials(Box::new(error)))?;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    Client::try_from(config).map_err(|error| AppError::Client(Box::new(error)))
+}

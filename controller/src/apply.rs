@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Performs writes in order and compares every answer with what was sent, because an API server silently drops the
+//! fields of features it has not enabled.
+
+use dra_resource::Write;
+use k8s_openapi::api::resource::v1::{ResourceSlice, ResourceSliceSpec};
+use tracing::{info, warn};
+
+use crate::cluster::{Cluster, RequestError};
+use crate::metrics::Metrics;
+use crate::news::Known;
+
+/// How far the writes got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// All were done.
+    All,
+    /// Somebody else wrote this slice; look again.
+    Conflict {
+        /// Its name.
+        slice: String,
+    },
+    /// Counters were dropped: what was published may be handed out twice and must be replaced at once.
+    CountersDropped,
+    /// Nothing may be written any more.
+    Withheld,
+}
+
+/// A write that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {operation} ResourceSlice {slice}")]
+pub struct ApplyError {
+    /// `create`, `update` or `delete`.
+    pub operation: &'static str,
+    /// Which slice.
+    pub slice: String,
+    /// Why.
+    #[source]
+    pub source: RequestError,
+}
+
+/// Performs the writes while `may_write` says so.
+pub async fn apply(
+    cluster: &Cluster,
+    writes: &[Write],
+    known: &mut Known,
+    metrics: &Metrics,
+    may_write: impl Fn() -> bool,
+) -> Result<Applied, ApplyError> {
+    for write in writes {
+        if !may_write() {
+            return Ok(Applied::Withheld);
+        }
+        let (operation, slice) = (operation(write), write.slice_name());
+        let answer = cluster.write(write).await;
+        metrics.wrote(operation, result(&answer));
+        match answer {
+            Ok(stored) => {
+                info!(operation, slice, "wrote a slice");
+                if note(write, stored.as_ref(), known) {
+                    return Ok(Applied::CountersDropped);
+                }
+            }
+            // An update of a slice that is gone is a conflict as well: it has to be created instead.
+            Err(error) if error.is_conflict() || error.is_not_found() => {
+                return Ok(Applied::Conflict { slice: slice.to_owned() });
+            }
+            Err(source) => return Err(ApplyError { operation, slice: slice.to_owned(), source }),
+        }
+    }
+    Ok(Applied::All)
+}
+
+/// Remembers what was stored; true when counters are missing from it.
+fn note(write: &Write, stored: Option<&ResourceSlice>, known: &mut Known) -> bool {
+    let Some(stored) = stored else {
+        known.forget(write.slice_name());
+        return false;
+    };
+    known.remember(&stored.metadata);
+    match write {
+        Write::Delete { .. } => false,
+        Write::Update(sent) | Write::Create(sent) => {
+            let counters_dropped = counters(&sent.spec) != counters(&stored.spec);
+            if !counters_dropped && without_times(&sent.spec) != without_times(&stored.spec) {
+                warn!(slice = write.slice_name(), "the API server changed or dropped fields of a slice");
+            }
+            counters_dropped
+        }
+    }
+}
+
+/// How much of a slice is about counters.
+fn counters(spec: &ResourceSliceSpec) -> (usize, usize) {
+    let consuming = spec.devices.iter().flatten().filter(|device| device.consumes_counters.is_some());
+    (spec.shared_counters.iter().flatten().count(), consuming.count())
+}
+
+/// The API server adds the times of taints.
+fn without_times(spec: &ResourceSliceSpec) -> ResourceSliceSpec {
+    let mut spec = spec.clone();
+    for taint in spec.devices.iter_mut().flatten().flat_map(|device| device.taints.iter_mut().flatten()) {
+        taint.time_added = None;
+    }
+    spec
+}
+
+fn operation(write: &Write) -> &'static str {
+    match write {
+        Write::Delete { .. } => "delete",
+        Write::Update(_) => "update",
+        Write::Create(_) => "create",
+    }
+}
+
+fn result(answer: &Result<Option<ResourceSlice>, RequestError>) -> &'static str {
+    match answer {
+        Ok(_) => "ok",
+        Err(error) if error.is_conflict() => "conflict",
+        Err(_) => "error",
+    }
+}

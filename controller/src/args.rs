@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Flags and their environment variables, read once and turned into a [`Config`] that cannot be wrong.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Parser;
+use dra_model::{IdError, NodeName};
+use dra_resource::{DriverName, DriverNameError};
+use dra_runtime::logging::LogFormat;
+
+/// Publishes the GPUs of a node as ResourceSlices and keeps them equal to what the node has.
+#[derive(Debug, Parser)]
+#[command(name = "gpu-controller", version)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the flags of a command line")]
+pub struct Args {
+    /// Node whose GPUs are published.
+    #[arg(long, env = "NODE_NAME", required_unless_present = "all_nodes")]
+    pub node_name: Option<String>,
+    /// Name of the DRA driver.
+    #[arg(long, env = "DRIVER_NAME", default_value = "gpu.nvidia.com")]
+    pub driver_name: String,
+    /// Socket on which the kubelet plugin tells what the node has.
+    #[arg(long, env = "NODE_SOCKET", default_value = "/run/gpu-dra/node.sock")]
+    pub node_socket: PathBuf,
+    /// Read the inventory from this JSON file instead, and again whenever it changes.
+    #[arg(long, env = "INVENTORY_FILE")]
+    pub inventory_file: Option<PathBuf>,
+    /// Publish once and exit.
+    #[arg(long)]
+    pub once: bool,
+    /// Print the slices as YAML instead of publishing them; the API server is not asked.
+    #[arg(long, requires = "once")]
+    pub dry_run: bool,
+    /// Delete the slices of this driver and node, and exit. For when the driver is uninstalled.
+    #[arg(long, conflicts_with = "once")]
+    pub withdraw: bool,
+    /// Delete the slices of this driver on all nodes.
+    #[arg(long, requires = "withdraw")]
+    pub all_nodes: bool,
+    /// Address of /healthz, /readyz and /metrics.
+    #[arg(long, env = "HTTP_ADDRESS", default_value = "0.0.0.0:8081")]
+    pub http_address: SocketAddr,
+    /// Form of the log.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Config {
+    /// Publish for ever, and serve the endpoints.
+    Run {
+        /// Of which driver and node.
+        whose: Whose,
+        /// Where the inventory comes from.
+        source: Source,
+        /// Where the endpoints are.
+        http_address: SocketAddr,
+    },
+    /// Publish once.
+    Once {
+        /// Of which driver and node.
+        whose: Whose,
+        /// Where the inventory comes from.
+        source: Source,
+    },
+    /// Print once.
+    Print {
+        /// Of which driver and node.
+        whose: Whose,
+        /// Where the inventory comes from.
+        source: Source,
+    },
+    /// Delete what was published.
+    Withdraw {
+        /// Of which driver.
+        driver: DriverName,
+        /// Of which node; all when absent.
+        node: Option<NodeName>,
+    },
+}
+
+/// A driver on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whose {
+    /// The driver.
+    pub driver: DriverName,
+    /// The node.
+    pub node: NodeName,
+}
+
+/// Where the inventory comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The kubelet plugin behind this socket.
+    Socket(PathBuf),
+    /// This file.
+    File(PathBuf),
+}
+
+/// Why the arguments were refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArgsError {
+    /// Not a node.
+    #[error("--node-name is invalid")]
+    Node(#[source] IdError),
+    /// Not a driver.
+    #[error("--driver-name is invalid")]
+    Driver(#[source] DriverNameError),
+    /// No node where one is needed.
+    #[error("--node-name is missing: only --withdraw --all-nodes works without")]
+    NoNode,
+}
+
+impl Args {
+    /// Checks and converts.
+    pub fn into_config(self) -> Result<Config, ArgsError> {
+        let Self {
+            node_name,
+            driver_name,
+            node_socket,
+            inventory_file,
+            once,
+            dry_run,
+            withdraw,
+            all_nodes,
+            http_address,
+            log_format: _,
+        } = self;
+        let driver: DriverName = driver_name.parse().map_err(ArgsError::Driver)?;
+        let node: Option<NodeName> = node_name.map(|name| name.parse()).transpose().map_err(ArgsError::Node)?;
+        if withdraw && all_nodes {
+            return Ok(Config::Withdraw { driver, node: None });
+        }
+        let node = node.ok_or(ArgsError::NoNode)?;
+        if withdraw {
+            return Ok(Config::Withdraw { driver, node: Some(node) });
+        }
+        let whose = Whose { driver, node };
+        let source = inventory_file.map_or(Source::Socket(node_socket), Source::File);
+        Ok(match (once, dry_run) {
+            (true, true) => Config::Print { whose, source },
+            (true, false) => Config::Once { whose, source },
+            (false, _) => Config::Run { whose, source, http_address },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<Config, String> {
+        let args = ["gpu-controller"].iter().chain(args);
+        Args::try_parse_from(args).map_err(|e| e.to_string())?.into_config().map_err(|e| e.to_string())
+    }
+
+    fn whose() -> Whose {
+        Whose { driver: "gpu.nvidia.com".parse().unwrap(), node: "n".parse().unwrap() }
+    }
+
+    #[test]
+    fn arguments_become_one_thing_to_do() {
+        let file = || Source::File("f".into());
+        let driver = || whose().driver;
+        for (given, expect) in [
+            (
+                vec!["--node-name=n"],
+                Config::Run {
+                    whose: whose(),
+                    source: Source::Socket("/run/gpu-dra/node.sock".into()),
+                    http_address: "0.0.0.0:8081".parse().unwrap(),
+                },
+            ),
+            (vec!["--node-name=n", "--inventory-file=f", "--once"], Config::Once { whose: whose(), source: file() }),
+            (
+                vec!["--node-name=n", "--inventory-file=f", "--once", "--dry-run"],
+                Config::Print { whose: whose(), source: file() },
+            ),
+            (vec!["--withdraw", "--node-name=n"], Config::Withdraw { driver: driver(), node: Some(whose().node) }),
+            (vec!["--withdraw", "--all-nodes"], Config::Withdraw { driver: driver(), node: None }),
+            (vec!["--withdraw", "--all-nodes", "--node-name=n"], Config::Withdraw { driver: driver(), node: None }),
+        ] {
+            assert_eq!(config(&given), Ok(expect), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn impossible_arguments_are_refused() {
+        for given in [
+            vec!["--node-name=N_1"],
+            vec!["--node-name=n", "--driver-name=GPU"],
+            vec!["--node-name=n", "--dry-run"],
+            vec!["--node-name=n", "--all-nodes"],
+            vec!["--node-name=n", "--withdraw", "--once"],
+            vec!["--withdraw"],
+        ] {
+            assert!(config(&given).is_err(), "{given:?}");
+        }
+    }
+}

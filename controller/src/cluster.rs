@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The API server, as far as this process needs it. Every request has a deadline and an error that reads well.
+
+use std::time::Duration;
+
+use dra_model::NodeName;
+use dra_resource::{DriverName, Write};
+use futures::Stream;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::resource::v1::ResourceSlice;
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+
+/// How long one request may take; watches have none.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Namespace of events about objects without one.
+const EVENT_NAMESPACE: &str = "default";
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The API server answered no.
+    #[error("the API server refused: {message} ({reason})")]
+    Refused {
+        /// HTTP status.
+        code: u16,
+        /// Reason for machines, such as `Conflict`.
+        reason: String,
+        /// Reason for people.
+        message: String,
+    },
+    /// It did not answer.
+    #[error("the API server did not answer within {} s", DEADLINE.as_secs())]
+    TimedOut,
+    /// It could not be asked.
+    #[error("the API server cannot be reached")]
+    Unreachable(#[source] Box<kube::Error>),
+}
+
+impl RequestError {
+    /// Whether the object is not there.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// Whether somebody else was faster: a changed object, or one that exists already.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// Whether asking again cannot help.
+    pub fn is_final(&self) -> bool {
+        self.code().is_some_and(|code| (400..500).contains(&code) && code != 429 && code != 409)
+    }
+
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            Self::TimedOut | Self::Unreachable(_) => None,
+        }
+    }
+}
+
+/// The slices of one driver, on one node or on all.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    slices: Api<ResourceSlice>,
+    selector: String,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("selector", &self.selector).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Slices of a driver; of all nodes when `node` is absent.
+    pub fn new(client: Client, driver: &DriverName, node: Option<&NodeName>) -> Self {
+        let selector = match node {
+            Some(node) => format!("spec.driver={driver},spec.nodeName={node}"),
+            None => format!("spec.driver={driver}"),
+        };
+        Self { slices: Api::all(client.clone()), client, selector }
+    }
+
+    /// The slices as they are now, not as some cache remembers them.
+    pub async fn slices(&self) -> Result<Vec<ResourceSlice>, RequestError> {
+        let query = ListParams::default().fields(&self.selector);
+        Ok(within(self.slices.list(&query)).await?.items)
+    }
+
+    /// Performs a write and returns the slice as the API server keeps it, or nothing after a delete.
+    pub async fn write(&self, write: &Write) -> Result<Option<ResourceSlice>, RequestError> {
+        match write {
+            Write::Delete { name, precondition } => {
+                let expected = Preconditions {
+                    uid: precondition.uid.clone(),
+                    resource_version: precondition.resource_version.clone(),
+                };
+                self.delete(name, &DeleteParams::default().preconditions(expected)).await.map(|()| None)
+            }
+            Write::Update(slice) => {
+                let query = PostParams::default();
+                within(self.slices.replace(write.slice_name(), &query, slice)).await.map(Some)
+            }
+            Write::Create(slice) => within(self.slices.create(&PostParams::default(), slice)).await.map(Some),
+        }
+    }
+
+    /// Deletes a slice by name; it is fine if it is gone.
+    pub async fn delete(&self, name: &str, how: &DeleteParams) -> Result<(), RequestError> {
+        match within(self.slices.delete(name, how)).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the API server would keep of a new slice; nothing is stored.
+    pub async fn dry_run(&self, slice: &ResourceSlice) -> Result<ResourceSlice, RequestError> {
+        let query = PostParams { dry_run: true, ..PostParams::default() };
+        within(self.slices.create(&query, slice)).await
+    }
+
+    /// Major and minor version of the API server, and its full version for people.
+    pub async fn version(&self) -> Result<ServerVersion, RequestError> {
+        let info = within(self.client.apiserver_version()).await?;
+        Ok(ServerVersion {
+            major: leading_number(&info.major),
+            minor: leading_number(&info.minor),
+            full: info.git_version,
+        })
+    }
+
+    /// The UID of a Node.
+    pub async fn node_uid(&self, node: &NodeName) -> Result<String, RequestError> {
+        let nodes: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
+        Ok(within(nodes.get_metadata(node.as_str())).await?.metadata.uid.unwrap_or_default())
+    }
+
+    /// Posts an event about an object without a namespace.
+    pub async fn post_event(&self, event: &Event) -> Result<(), RequestError> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), EVENT_NAMESPACE);
+        within(events.create(&PostParams::default(), event)).await.map(drop)
+    }
+
+    /// The comings and goings of the slices; names and versions only, which is all that is needed to look again.
+    pub fn watch(
+        &self,
+    ) -> impl Stream<Item = watcher::Result<watcher::Event<PartialObjectMeta<ResourceSlice>>>> + use<> {
+        let slices: Api<PartialObjectMeta<ResourceSlice>> = Api::all(self.client.clone());
+        watcher(slices, watcher::Config::default().fields(&self.selector))
+    }
+}
+
+/// The version of the API server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerVersion {
+    /// Major version.
+    pub major: u32,
+    /// Minor version.
+    pub minor: u32,
+    /// Such as `v1.37.0`.
+    pub full: String,
+}
+
+/// Some distributions append a plus sign to the minor version.
+fn leading_number(text: &str) -> u32 {
+    text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
+    match tokio::time::timeout(DEADLINE, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) => {
+            Err(RequestError::Refused { code: status.code, reason: status.reason, message: status.message })
+        }
+        Ok(Err(error)) => Err(RequestError::Unreachable(Box::new(error))),
+        Err(_elapsed) => Err(RequestError::TimedOut),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minor_versions_may_have_a_suffix() {
+        assert_eq!([leading_number("37"), leading_number("36+"), leading_number("")], [37, 36, 0]);
+    }
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `gpu-controller`: publishes the GPUs of a node.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use dra_controller::{app, args::Args};
+use dra_runtime::{chain, logging};
+use tracing::error;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    logging::start(args.log_format);
+    let config = match args.into_config() {
+        Ok(config) => config,
+        Err(refused) => {
+            error!(error = %chain(&refused), "bad arguments");
+            return ExitCode::from(2);
+        }
+    };
+    match app::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            error!(error = %chain(&failed), "stopped");
+            ExitCode::FAILURE
+        }
+    }
+}

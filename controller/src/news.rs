@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//! News of our slices from the API server, and which of it is only the echo of our own writes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dra_runtime::chain;
+use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::watcher::Event;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::cluster::Cluster;
+use crate::pace::Backoff;
+
+/// Something that happened to a slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// It is there, in this version.
+    Seen {
+        /// Its name.
+        name: String,
+        /// Its resource version.
+        version: String,
+    },
+    /// It was deleted.
+    Gone {
+        /// Its name.
+        name: String,
+    },
+    /// The watch began anew; anything may have happened meanwhile.
+    Restarted,
+}
+
+/// The slices as this process last saw or wrote them: name to resource version.
+#[derive(Debug, Default)]
+pub struct Known(BTreeMap<String, String>);
+
+impl Known {
+    /// Forgets everything and remembers these.
+    pub fn replace<'a>(&mut self, slices: impl Iterator<Item = &'a ObjectMeta>) {
+        self.0.clear();
+        for slice in slices {
+            self.remember(slice);
+        }
+    }
+
+    /// Remembers a slice.
+    pub fn remember(&mut self, slice: &ObjectMeta) {
+        if let (Some(name), Some(version)) = (&slice.name, &slice.resource_version) {
+            self.0.insert(name.clone(), version.clone());
+        }
+    }
+
+    /// Forgets a slice that this process deleted.
+    pub fn forget(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
+    /// Whether news tells of a change by somebody else.
+    pub fn is_foreign(&self, news: &News) -> bool {
+        match news {
+            News::Seen { name, version } => self.0.get(name) != Some(version),
+            News::Gone { name } => self.0.contains_key(name),
+            News::Restarted => true,
+        }
+    }
+}
+
+/// Passes on news until `stop`. A watch that fails is opened again.
+pub async fn follow(cluster: Cluster, news: mpsc::Sender<News>, stop: CancellationToken) {
+    let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+    let mut events = std::pin::pin!(cluster.watch());
+    let mut failing = false;
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return,
+            event = events.next() => event,
+        };
+        match event {
+            None => return,
+            Some(Ok(event)) => {
+                failing = false;
+                backoff.reset();
+                if let Some(item) = news_of(event)
+                    && news.send(item).await.is_err()
+                {
+                    return;
+                }
+            }
+            Some(Err(error)) => {
+                if !failing {
+                    warn!(error = %chain(&error), "unable to watch the slices of this node (will retry)");
+                }
+                failing = true;
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(backoff.next_delay()) => {}
+                }
+            }
+        }
+    }
+}
+
+fn news_of<K>(event: Event<kube::core::PartialObjectMeta<K>>) -> Option<News> {
+    match event {
+        Event::Apply(slice) => Some(News::Seen {
+            name: slice.metadata.name.unwrap_or_default(),
+            version: slice.metadata.resource_version.unwrap_or_default(),
+        }),
+        Event::Delete(slice) => Some(News::Gone { name: slice.metadata.name.unwrap_or_default() }),
+        Event::Init | Event::InitApply(_) => None,
+        Event::InitDone => Some(News::Restarted),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_echo_of_own_writes_is_no_news() {
+        let slice = |name: &str, version: &str| ObjectMeta {
+            name: Some(name.to_owned()),
+            resource_version: Some(version.to_owned()),
+            ..ObjectMeta::default()
+        };
+        let seen = |name: &str, version: &str| News::Seen { name: name.to_owned(), version: version.to_owned() };
+        let gone = |name: &str| News::Gone { name: name.to_owned() };
+        let mut known = Known::default();
+        known.replace([slice("a", "1"), slice("b", "2")].iter());
+        known.remember(&slice("a", "3"));
+        known.forget("b");
+        for (given, expect) in [
+            (seen("a", "3"), false),
+            (seen("a", "4"), true),
+            (seen("c", "1"), true),
+            (gone("a"), true),
+            (gone("b"), false),
+            (News::Restarted, true),
+        ] {
+            assert_eq!(known.is_foreign(&given), expect, "{given:?}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Events on the Node: what keeps a GPU from being published, told once per change.
+
+use std::collections::BTreeMap;
+
+use dra_model::{DriverState, GpuEntry, Inventory, NodeName};
+use dra_resource::DriverName;
+use dra_runtime::chain;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use tracing::{info, warn};
+
+use crate::cluster::Cluster;
+use crate::counters::Counters;
+
+/// The longest note an event may have (`events.k8s.io/v1`).
+const NOTE_MAX: usize = 1024;
+
+/// What is wrong with a node, by subject.
+type Troubles = BTreeMap<String, Trouble>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Trouble {
+    reason: &'static str,
+    recovered: &'static str,
+    note: String,
+}
+
+/// Who tells about which node, and what was told already.
+#[derive(Debug)]
+pub struct NodeEvents {
+    driver: DriverName,
+    node: NodeName,
+    told: Troubles,
+}
+
+impl NodeEvents {
+    /// Nothing was told yet.
+    pub fn new(driver: DriverName, node: NodeName) -> Self {
+        Self { driver, node, told: Troubles::new() }
+    }
+
+    /// Tells what changed since the last time. What could not be told is told the next time; false asks for one soon.
+    pub async fn tell(
+        &mut self,
+        cluster: &Cluster,
+        node_uid: &str,
+        inventory: &Inventory,
+        counters: &Counters,
+    ) -> bool {
+        let now = troubles(inventory, counters);
+        let mut all_told = true;
+        for (subject, trouble) in &now {
+            if self.told.get(subject) != Some(trouble) {
+                let event = self.event(node_uid, "Warning", trouble.reason, &trouble.note);
+                all_told &= self.post(cluster, event, subject, Some(trouble)).await;
+            }
+        }
+        let over: Vec<(String, Trouble)> = self
+            .told
+            .iter()
+            .filter(|(subject, _)| !now.contains_key(*subject))
+            .map(|(s, t)| (s.clone(), t.clone()))
+            .collect();
+        for (subject, trouble) in over {
+            let event = self.event(node_uid, "Normal", trouble.recovered, &format!("{subject} is fine again"));
+            all_told &= self.post(cluster, event, &subject, None).await;
+        }
+        all_told
+    }
+
+    /// Posts one event and remembers the subject's new state, unless it is worth another try.
+    async fn post(&mut self, cluster: &Cluster, event: Event, subject: &str, trouble: Option<&Trouble>) -> bool {
+        let reason = event.reason.clone().unwrap_or_default();
+        match cluster.post_event(&event).await {
+            Ok(()) => info!(reason, subject, "told the node"),
+            Err(error) if error.is_final() => {
+                warn!(reason, subject, error = %chain(&error), "an event on the node was refused");
+            }
+            Err(error) => {
+                warn!(reason, subject, error = %chain(&error), "unable to post an event on the node (will retry)");
+                return false;
+            }
+        }
+        match trouble {
+            Some(trouble) => drop(self.told.insert(subject.to_owned(), trouble.clone())),
+            None => drop(self.told.remove(subject)),
+        }
+        true
+    }
+
+    fn event(&self, node_uid: &str, kind: &str, reason: &str, note: &str) -> Event {
+        Event {
+            metadata: ObjectMeta { generate_name: Some(format!("{}.", self.node)), ..ObjectMeta::default() },
+            event_time: Some(MicroTime(Timestamp::now())),
+            regarding: Some(ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Node".to_owned()),
+                name: Some(self.node.to_string()),
+                uid: Some(node_uid.to_owned()),
+                ..ObjectReference::default()
+            }),
+            type_: Some(kind.to_owned()),
+            reason: Some(reason.to_owned()),
+            action: Some("Publish".to_owned()),
+            note: note.get(..note.floor_char_boundary(NOTE_MAX)).map(str::to_owned),
+            reporting_controller: Some(self.driver.to_string()),
+            reporting_instance: Some(format!("gpu-controller-{}", self.node).chars().take(128).collect()),
+            ..Event::default()
+        }
+    }
+}
+
+fn troubles(inventory: &Inventory, counters: &Counters) -> Troubles {
+    let mut troubles: Troubles = inventory.gpus.iter().filter_map(broken).collect();
+    match &inventory.driver {
+        DriverState::Loaded { .. } => {}
+        DriverState::Missing { reason } => {
+            let note = format!("no GPU of this node is published: {reason}; install or load the NVIDIA driver");
+            let trouble = Trouble { reason: "DriverMissing", recovered: "DriverFound", note };
+            troubles.insert("the NVIDIA driver".to_owned(), trouble);
+        }
+    }
+    match counters {
+        Counters::Kept => {}
+        Counters::Unavailable { reason } => {
+            let note = format!("only the devices that exist now are published, without counters: {reason}");
+            let trouble = Trouble { reason: "CountersUnavailable", recovered: "CountersAvailable", note };
+            troubles.insert("the API server".to_owned(), trouble);
+        }
+    }
+    troubles
+}
+
+fn broken(entry: &GpuEntry) -> Option<(String, Trouble)> {
+    match entry {
+        GpuEntry::Good(_) => None,
+        GpuEntry::Broken { index, uuid, pci, reason } => {
+            let uuid = uuid.as_ref().map(ToString::to_string);
+            let pci = pci.as_ref().map(ToString::to_string);
+            let subject = uuid.clone().or_else(|| pci.clone()).unwrap_or_else(|| format!("index {index}"));
+            let known: Vec<String> = [uuid, pci].into_iter().flatten().collect();
+            let named = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
+            let note = format!("GPU {index}{named} cannot be read and is not published: {reason}; reset or replace it");
+            Some((format!("GPU {subject}"), Trouble { reason: "GpuUnreadable", recovered: "GpuReadable", note }))
+        }
+    }
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How fast things may be repeated: growing delays after failures, a budget for writes, and a little chance, so that
+//! a thousand nodes do not do the same thing at the same moment.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Delays that double up to a maximum, each with up to a quarter of chance added.
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    /// Delays from `first` to `longest`.
+    pub fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest, next: first }
+    }
+
+    /// The next delay.
+    pub fn next_delay(&mut self) -> Duration {
+        let delay = self.next;
+        self.next = delay.saturating_mul(2).min(self.longest);
+        delay + between(Duration::ZERO, delay / 4)
+    }
+
+    /// Begins anew after a success.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+    }
+}
+
+/// Allows a burst and then one thing per interval, so that two writers who disagree do not flood the API server.
+#[derive(Debug)]
+pub struct Budget {
+    interval: Duration,
+    burst: u32,
+    spent_until: Instant,
+}
+
+impl Budget {
+    /// Allows `burst` things at once and one more per `interval`.
+    pub fn new(burst: u32, interval: Duration) -> Self {
+        Self { interval, burst, spent_until: Instant::now() }
+    }
+
+    /// Takes one and tells how long to wait before using it.
+    pub fn take(&mut self, now: Instant) -> Duration {
+        self.spent_until = self.spent_until.max(now) + self.interval;
+        let credit = self.interval.saturating_mul(self.burst);
+        self.spent_until.saturating_duration_since(now).saturating_sub(credit)
+    }
+}
+
+/// A random duration in a range.
+pub fn between(shortest: Duration, longest: Duration) -> Duration {
+    // The keys of a new RandomState are the standard library's only source of chance, and enough for this.
+    let chance = RandomState::new().build_hasher().finish() % 1024;
+    let step = longest.saturating_sub(shortest) / 1024;
+    shortest + step.saturating_mul(u32::try_from(chance).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_the_longest_and_begin_anew() {
+        let second = Duration::from_secs(1);
+        let mut backoff = Backoff::new(second, second * 5);
+        for expect in [1, 2, 4, 5, 5] {
+            let delay = backoff.next_delay();
+            assert!(delay >= second * expect && delay <= second * expect * 5 / 4, "{delay:?}");
+        }
+        backoff.reset();
+        assert!(backoff.next_delay() < second * 2);
+    }
+
+    #[test]
+    fn a_budget_allows_a_burst_and_then_a_rate() {
+        let mut budget = Budget::new(2, Duration::from_secs(1));
+        let now = Instant::now();
+        assert_eq!(budget.take(now), Duration::ZERO);
+        assert!(budget.take(now) <= Duration::from_millis(1));
+        assert!(budget.take(now) > Duration::from_millis(900));
+        assert_eq!(budget.take(now + Duration::from_secs(10)), Duration::ZERO);
+    }
+}

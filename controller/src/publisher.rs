@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The loop that keeps the slices equal to the view.
+//!
+//! It wakes up for a new view, for a change of a slice by somebody else, for a retry and every few minutes anyway;
+//! waits a moment for more of the same; lists the slices as they are, packs, diffs and applies. Nothing is remembered
+//! between rounds that could be wrong: a restart finds its slices and writes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dra_model::{GpuEntry, Inventory};
+use dra_resource::{Features, Pool, SliceContent, diff, pack};
+use dra_runtime::chain;
+use k8s_openapi::api::resource::v1::ResourceSlice;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::apply::{Applied, ApplyError, apply};
+use crate::args::Whose;
+use crate::cluster::{Cluster, RequestError};
+use crate::counters::{self, Counters};
+use crate::metrics::{DeviceCounts, Metrics};
+use crate::news::{Known, News};
+use crate::node_events::NodeEvents;
+use crate::pace::{Backoff, Budget, between};
+use crate::view::NodeView;
+
+/// How often a round is begun anew because somebody else wrote at the same time.
+const ATTEMPTS: usize = 5;
+
+/// The times of the loop.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// How long to wait for more changes before acting on one.
+    pub debounce: Duration,
+    /// The first and the longest delay after a failure.
+    pub retry: (Duration, Duration),
+    /// The shortest and the longest time between two looks without a cause.
+    pub check: (Duration, Duration),
+    /// Rounds with writes that may follow each other at once, and the time each further one takes.
+    pub budget: (u32, Duration),
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            debounce: Duration::from_millis(100),
+            retry: (Duration::from_millis(200), Duration::from_secs(10)),
+            check: (Duration::from_mins(5), Duration::from_mins(10)),
+            budget: (10, Duration::from_secs(2)),
+        }
+    }
+}
+
+/// Why a round failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The slices could not be read.
+    #[error("failed to list the slices of this node")]
+    List(#[source] RequestError),
+    /// The owner of the slices could not be read.
+    #[error("failed to read Node {node}")]
+    Node {
+        /// The node.
+        node: dra_model::NodeName,
+        /// Why.
+        #[source]
+        source: RequestError,
+    },
+    /// It is unknown whether counters are kept.
+    #[error("failed to ask the API server whether it keeps counters")]
+    Counters(#[source] RequestError),
+    /// A write failed.
+    #[error("failed to publish")]
+    Apply(#[source] ApplyError),
+    /// Others write the same slices all the time.
+    #[error(
+        "slice {slice} is written by somebody else again and again: only one controller per node and driver may run"
+    )]
+    Contended {
+        /// The slice.
+        slice: String,
+    },
+}
+
+/// What a round came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Round {
+    /// The slices are what they should be.
+    Equal {
+        /// How many writes that took.
+        writes: usize,
+    },
+    /// Nothing may be written, and this is why.
+    Withheld(String),
+}
+
+/// Publishes the devices of one node.
+#[derive(Debug)]
+pub struct Publisher {
+    cluster: Cluster,
+    pool: Pool,
+    view: watch::Receiver<NodeView>,
+    timing: Timing,
+    metrics: Metrics,
+    readiness: watch::Sender<Result<(), String>>,
+    events: NodeEvents,
+    known: Known,
+    counters: Option<Counters>,
+    budget: Budget,
+    backoff: Backoff,
+    retry_at: Option<Instant>,
+}
+
+impl Publisher {
+    /// A publisher that has seen nothing yet.
+    pub fn new(
+        cluster: Cluster,
+        whose: Whose,
+        view: watch::Receiver<NodeView>,
+        timing: Timing,
+        metrics: Metrics,
+        readiness: watch::Sender<Result<(), String>>,
+    ) -> Self {
+        let Whose { driver, node } = whose;
+        Self {
+            cluster,
+            view,
+            timing,
+            metrics,
+            readiness,
+            events: NodeEvents::new(driver.clone(), node.clone()),
+            pool: Pool { driver, node, node_uid: String::new() },
+            known: Known::default(),
+            counters: None,
+            budget: Budget::new(timing.budget.0, timing.budget.1),
+            backoff: Backoff::new(timing.retry.0, timing.retry.1),
+            retry_at: None,
+        }
+    }
+
+    /// Publishes until `stop`. Slices stay when the process ends: an upgraded one takes over.
+    pub async fn run(mut self, mut news: mpsc::Receiver<News>, stop: CancellationToken) {
+        let mut check_at = self.next_check();
+        self.view.mark_changed();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.view.changed() => if changed.is_err() { return },
+                () = foreign(&mut news, &self.known) => debug!("somebody else changed the slices"),
+                () = until(self.retry_at) => {}
+                () = sleep_until(check_at) => self.forget_refusal(),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(self.timing.debounce) => {}
+            }
+            while news.try_recv().is_ok() {}
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.step() => {}
+            }
+            check_at = self.next_check();
+        }
+    }
+
+    /// One round, with its outcome told to readiness and its failure to the retry clock.
+    async fn step(&mut self) {
+        self.view.borrow_and_update();
+        self.retry_at = None;
+        let round = self.round().await;
+        let told = self.tell_events().await;
+        match &round {
+            Ok(_) if told => self.backoff.reset(),
+            Ok(_) | Err(_) => self.retry_at = Some(Instant::now() + self.backoff.next_delay()),
+        }
+        let ready = match round {
+            Ok(Round::Equal { .. }) => Ok(()),
+            Ok(Round::Withheld(reason)) => Err(reason),
+            Err(error) => {
+                warn!(error = %chain(&error), "unable to publish (will retry)");
+                Err(chain(&error).to_string())
+            }
+        };
+        self.readiness.send_if_modified(|current| {
+            let changed = *current != ready;
+            *current = ready;
+            changed
+        });
+    }
+
+    /// Makes the slices equal to the view, if that may be done now.
+    pub async fn round(&mut self) -> Result<Round, PublishError> {
+        let begin = Instant::now();
+        let mut writes = 0;
+        let mut contended = String::new();
+        for _ in 0..ATTEMPTS {
+            let inventory = match self.view.borrow().publishable() {
+                Ok(inventory) => inventory,
+                Err(reason) => return Ok(Round::Withheld(reason)),
+            };
+            match self.attempt(&inventory, &mut writes).await? {
+                Applied::All => {
+                    if writes > 0 {
+                        self.metrics.published_in(begin.elapsed().as_secs_f64());
+                        info!(writes, "published");
+                    }
+                    return Ok(Round::Equal { writes });
+                }
+                Applied::Conflict { slice } => contended = slice,
+                Applied::Withheld => {}
+                Applied::CountersDropped => {
+                    let version = self.cluster.version().await.map_err(PublishError::Counters)?;
+                    self.counters = Some(counters::dropped(&version));
+                }
+            }
+        }
+        Err(PublishError::Contended { slice: contended })
+    }
+
+    async fn attempt(&mut self, inventory: &Arc<Inventory>, writes: &mut usize) -> Result<Applied, PublishError> {
+        let observed = self.cluster.slices().await.map_err(PublishError::List)?;
+        self.known.replace(observed.iter().map(|slice| &slice.metadata));
+        if self.pool.node_uid.is_empty() {
+            self.read_node().await?;
+        }
+        let desired = self.desired(inventory, &observed).await?;
+        self.metrics.set_devices(count(&desired, inventory));
+        let mut planned = diff(&self.pool, &desired, &observed);
+        if planned.is_empty() {
+            self.metrics.set_generation(generation(&observed));
+            return Ok(Applied::All);
+        }
+        // Slices that vanish may mean that the Node was created anew; an owner that is gone would take them with it.
+        if self.read_node().await? {
+            planned = diff(&self.pool, &desired, &observed);
+        }
+        sleep(self.budget.take(Instant::now())).await;
+        let view = &self.view;
+        let may_write = || view.borrow().publishable().is_ok();
+        let applied = apply(&self.cluster, &planned, &mut self.known, &self.metrics, may_write);
+        let applied = applied.await.map_err(PublishError::Apply)?;
+        *writes += planned.len();
+        Ok(applied)
+    }
+
+    /// What should be published, which depends on what the API server keeps.
+    async fn desired(
+        &mut self,
+        inventory: &Inventory,
+        observed: &[ResourceSlice],
+    ) -> Result<Vec<SliceContent>, PublishError> {
+        let with_counters = pack(inventory, Features { partitionable: true });
+        let verdict = match &self.counters {
+            Some(verdict) => verdict.clone(),
+            None => counters::ask(&self.cluster, &self.pool, &with_counters, observed)
+                .await
+                .map_err(PublishError::Counters)?,
+        };
+        let desired = match &verdict {
+            Counters::Kept => with_counters,
+            Counters::Unavailable { .. } => pack(inventory, Features { partitionable: false }),
+        };
+        self.counters = Some(verdict);
+        Ok(desired)
+    }
+
+    /// Reads the UID of the Node; true when it changed.
+    async fn read_node(&mut self) -> Result<bool, PublishError> {
+        let uid = self
+            .cluster
+            .node_uid(&self.pool.node)
+            .await
+            .map_err(|source| PublishError::Node { node: self.pool.node.clone(), source })?;
+        let changed = uid != self.pool.node_uid;
+        self.pool.node_uid = uid;
+        Ok(changed)
+    }
+
+    /// Tells the Node what is wrong with its GPUs; false when that should be tried again soon.
+    async fn tell_events(&mut self) -> bool {
+        let inventory = self.view.borrow().inventory();
+        match (inventory, &self.counters) {
+            (Some(inventory), Some(counters)) if !self.pool.node_uid.is_empty() => {
+                self.events.tell(&self.cluster, &self.pool.node_uid, &inventory, counters).await
+            }
+            _ => true,
+        }
+    }
+
+    /// An API server that refused counters may have been upgraded meanwhile.
+    fn forget_refusal(&mut self) {
+        self.counters.take_if(|counters| *counters != Counters::Kept);
+    }
+
+    fn next_check(&self) -> Instant {
+        Instant::now() + between(self.timing.check.0, self.timing.check.1)
+    }
+}
+
+/// Ends with the first news that is not an echo of an own write.
+async fn foreign(news: &mut mpsc::Receiver<News>, known: &Known) {
+    while let Some(item) = news.recv().await {
+        if known.is_foreign(&item) {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn generation(slices: &[ResourceSlice]) -> i64 {
+    slices.iter().map(|slice| slice.spec.pool.generation).max().unwrap_or(0)
+}
+
+fn count(desired: &[SliceContent], inventory: &Inventory) -> DeviceCounts {
+    let devices = desired.iter().map(SliceContent::devices).map(<[_]>::len).sum::<usize>();
+    let mig = inventory.good_gpus().map(|gpu| gpu.mig_devices().len()).sum::<usize>();
+    let broken = inventory.gpus.iter().filter(|gpu| matches!(gpu, GpuEntry::Broken { .. })).count();
+    DeviceCounts { gpus: devices.saturating_sub(mig), mig, broken }
+}

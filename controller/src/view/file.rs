@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The view from an inventory file, for nodes without a plugin. A file that cannot be read or understood leaves the
+//! last good inventory in place.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use dra_model::Inventory;
+use dra_runtime::chain;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{NodeView, tell};
+
+/// How often the file is looked at.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Why a file gives no inventory.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("failed to read inventory file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not an inventory.
+    #[error("inventory file {} is not an inventory", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Reads an inventory file.
+pub async fn read(path: &Path) -> Result<Inventory, FileError> {
+    let bytes = tokio::fs::read(path).await.map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    serde_json::from_slice(&bytes).map_err(|source| FileError::Parse { path: path.to_owned(), source })
+}
+
+/// Follows the file until `stop`.
+pub async fn follow(path: PathBuf, view: watch::Sender<NodeView>, stop: CancellationToken) {
+    let mut seen = None;
+    loop {
+        let latest = stamp(&path).await;
+        if seen.as_ref() != Some(&latest) {
+            match read(&path).await {
+                Ok(inventory) => {
+                    info!(path = %path.display(), gpus = inventory.gpus.len(), "read the inventory file");
+                    let inventory = Some(Arc::new(inventory));
+                    tell(&view, NodeView::Known { registered: true, registrations: 1, inventory });
+                }
+                Err(error) => warn!(error = %chain(&error), "keeping the last inventory"),
+            }
+            seen = Some(latest);
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+}
+
+/// What changes when the file does; nothing when there is no file.
+async fn stamp(path: &Path) -> Option<(Option<SystemTime>, u64)> {
+    let metadata = tokio::fs::metadata(path).await.ok()?;
+    Some((metadata.modified().ok(), metadata.len()))
+}

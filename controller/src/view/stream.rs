@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The view from the kubelet plugin's stream on a unix socket. A stream that breaks is opened again, quickly: until
+//! then the view is silent and nothing is written.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dra_model::Inventory;
+use dra_proto::node_v1::node_client::NodeClient;
+use dra_proto::node_v1::{NodeState, WatchNodeRequest};
+use dra_runtime::chain;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+use tracing::{info, warn};
+
+use super::{NodeView, tell};
+use crate::pace::Backoff;
+
+/// A plugin that hangs is noticed after this time at the latest.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Why the stream is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// Nobody listens.
+    #[error("no kubelet plugin answers on {}", socket.display())]
+    Connect {
+        /// The socket.
+        socket: PathBuf,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The plugin refused or the stream broke.
+    #[error("the kubelet plugin's stream broke")]
+    Broken(#[source] Box<tonic::Status>),
+    /// The plugin ended it.
+    #[error("the kubelet plugin ended its stream")]
+    Ended,
+    /// The plugin speaks another version.
+    #[error("the kubelet plugin sent an inventory that is not understood: run both containers from one image")]
+    Inventory(#[source] serde_json::Error),
+}
+
+/// Follows the plugin behind a socket until `stop`.
+pub async fn follow(socket: PathBuf, view: watch::Sender<NodeView>, stop: CancellationToken) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+    loop {
+        let error = tokio::select! {
+            () = stop.cancelled() => return,
+            error = listen(&socket, &view, &mut backoff) => error,
+        };
+        let reason = chain(&error).to_string();
+        if *view.borrow() != (NodeView::Silent { reason: reason.clone() }) {
+            warn!(%reason, "leaving the slices alone");
+        }
+        tell(&view, NodeView::Silent { reason });
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(backoff.next_delay()) => {}
+        }
+    }
+}
+
+/// Passes on what the plugin says until the stream ends, which it always does with a reason.
+async fn listen(socket: &Path, view: &watch::Sender<NodeView>, backoff: &mut Backoff) -> StreamError {
+    let broken = |status| StreamError::Broken(Box::new(status));
+    let mut client = match connect(socket).await {
+        Ok(client) => client,
+        Err(source) => return StreamError::Connect { socket: socket.to_owned(), source },
+    };
+    let mut stream = match client.watch_node(WatchNodeRequest {}).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return broken(status),
+    };
+    info!(socket = %socket.display(), "connected to the kubelet plugin");
+    loop {
+        match stream.message().await {
+            Ok(Some(state)) => match view_of(state) {
+                Ok(known) => {
+                    backoff.reset();
+                    tell(view, known);
+                }
+                Err(error) => return StreamError::Inventory(error),
+            },
+            Ok(None) => return StreamError::Ended,
+            Err(status) => return broken(status),
+        }
+    }
+}
+
+async fn connect(socket: &Path) -> Result<NodeClient<tonic::transport::Channel>, tonic::transport::Error> {
+    let channel = Endpoint::from_shared(format!("unix://{}", socket.display()))?
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .connect_timeout(KEEP_ALIVE)
+        .connect()
+        .await?;
+    Ok(NodeClient::new(channel))
+}
+
+fn view_of(state: NodeState) -> Result<NodeView, serde_json::Error> {
+    let NodeState { registered, registrations, inventory } = state;
+    let inventory: Option<Inventory> =
+        if inventory.is_empty() { None } else { Some(serde_json::from_str(&inventory)?) };
+    Ok(NodeView::Known { registered, registrations, inventory: inventory.map(Arc::new) })
+}

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The publisher against an API server on loopback: what it writes, when, and how often.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dra_controller::args::Whose;
+use dra_controller::cluster::Cluster;
+use dra_controller::metrics::Metrics;
+use dra_controller::news;
+use dra_controller::publisher::{PublishError, Publisher, Round, Timing};
+use dra_controller::view::NodeView;
+use dra_controller::withdraw::{Patience, WithdrawError, withdraw};
+use dra_model::{GpuEntry, Inventory, MigMode};
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+#[path = "support/api_server.rs"]
+mod api_server;
+
+use api_server::ApiServer;
+
+const COUNTERS: &str = "00000-gpu.nvidia.com-n";
+const DEVICES: &str = "00001-gpu.nvidia.com-n";
+
+fn whose() -> Whose {
+    Whose { driver: "gpu.nvidia.com".parse().unwrap(), node: "n".parse().unwrap() }
+}
+
+fn node() -> Inventory {
+    serde_json::from_str(include_str!("../../driver/resource/testdata/h100-8.json")).unwrap()
+}
+
+fn without_mig(mut inventory: Inventory) -> Inventory {
+    for entry in &mut inventory.gpus {
+        if let GpuEntry::Good(gpu) = entry
+            && let MigMode::On { devices, .. } = &mut gpu.mig
+        {
+            devices.clear();
+        }
+    }
+    inventory
+}
+
+fn known(inventory: Inventory) -> NodeView {
+    NodeView::Known { registered: true, registrations: 1, inventory: Some(Arc::new(inventory)) }
+}
+
+fn silent() -> NodeView {
+    NodeView::Silent { reason: "the stream broke".to_owned() }
+}
+
+/// A publisher that does only the rounds it is told to.
+struct Stepped {
+    publisher: Publisher,
+    view: watch::Sender<NodeView>,
+}
+
+impl Stepped {
+    fn new(server: &ApiServer, view: NodeView) -> Self {
+        let (view, receiver) = watch::channel(view);
+        let (publisher, _) = publisher(server, receiver);
+        Self { publisher, view }
+    }
+
+    async fn round(&mut self) -> Result<Round, PublishError> {
+        self.publisher.round().await
+    }
+}
+
+fn publisher(server: &ApiServer, view: watch::Receiver<NodeView>) -> (Publisher, watch::Receiver<Result<(), String>>) {
+    let (ready, readiness) = watch::channel(Err("nothing yet".to_owned()));
+    let timing = Timing {
+        debounce: Duration::from_millis(20),
+        retry: (Duration::from_millis(20), Duration::from_millis(200)),
+        ..Timing::default()
+    };
+    let (metrics, _) = Metrics::registered();
+    (Publisher::new(cluster(server), whose(), view, timing, metrics, ready), readiness)
+}
+
+fn cluster(server: &ApiServer) -> Cluster {
+    Cluster::new(server.client(), &whose().driver, Some(&whose().node))
+}
+
+/// A controller as it runs, until it is dropped.
+struct Running {
+    view: watch::Sender<NodeView>,
+    readiness: watch::Receiver<Result<(), String>>,
+    _stop: DropGuard,
+}
+
+impl Running {
+    fn start(server: &ApiServer, view: NodeView) -> Self {
+        let stop = CancellationToken::new();
+        let (view, receiver) = watch::channel(view);
+        let (publisher, readiness) = publisher(server, receiver);
+        let (sender, receiver) = mpsc::channel(64);
+        tokio::spawn(news::follow(cluster(server), sender, stop.clone()));
+        tokio::spawn(publisher.run(receiver, stop.clone()));
+        Self { view, readiness, _stop: stop.drop_guard() }
+    }
+
+    async fn until_ready(&mut self) {
+        let ready = self.readiness.wait_for(Result::is_ok);
+        tokio::time::timeout(Duration::from_secs(20), ready)
+            .await
+            .expect("it never got ready")
+            .unwrap()
+            .clone()
+            .unwrap();
+    }
+
+    async fn until_not_ready(&mut self) -> String {
+        let not_ready = self.readiness.wait_for(Result::is_err);
+        let reason = tokio::time::timeout(Duration::from_secs(20), not_ready).await.expect("it stayed ready");
+        reason.unwrap().clone().unwrap_err()
+    }
+}
+
+fn writes(server: &ApiServer) -> Vec<String> {
+    server.with(|world| std::mem::take(&mut world.writes))
+}
+
+#[tokio::test]
+async fn a_node_is_published_once_and_a_restart_writes_nothing() {
+    let server = ApiServer::start().await;
+    let mut first = Stepped::new(&server, known(node()));
+    assert_eq!(first.round().await.unwrap(), Round::Equal { writes: 2 });
+    assert_eq!(writes(&server), [format!("create {COUNTERS}"), format!("create {DEVICES}")]);
+    assert_eq!(first.round().await.unwrap(), Round::Equal { writes: 0 });
+    let mut restarted = Stepped::new(&server, known(node()));
+    assert_eq!(restarted.round().await.unwrap(), Round::Equal { writes: 0 });
+    assert_eq!(writes(&server), Vec::<String>::new());
+    let owner = server.with(|world| world.slices[DEVICES]["metadata"]["ownerReferences"][0].clone());
+    assert_eq!((owner["kind"].as_str(), owner["uid"].as_str()), (Some("Node"), Some("node-uid")));
+}
+
+#[tokio::test]
+async fn mig_devices_that_go_and_come_are_one_write_each() {
+    let server = ApiServer::start().await;
+    let mut controller = Running::start(&server, known(node()));
+    controller.until_ready().await;
+    writes(&server);
+    for inventory in [without_mig(node()), node()] {
+        let devices = if inventory == node() { 15 } else { 6 };
+        controller.view.send_replace(known(inventory));
+        let published = |world: &api_server::World| world.slices[DEVICES]["spec"]["devices"].as_array().unwrap().len();
+        server.until("the devices change", |world| published(world) == devices).await;
+        assert_eq!(writes(&server), [format!("update {DEVICES}")]);
+    }
+}
+
+#[tokio::test]
+async fn slices_that_others_delete_or_edit_are_repaired_at_once_by_one_write() {
+    let server = ApiServer::start().await;
+    let mut controller = Running::start(&server, known(node()));
+    controller.until_ready().await;
+    writes(&server);
+    server.with(|world| world.remove(DEVICES));
+    server.until("the slice is back", |world| world.slices.contains_key(DEVICES)).await;
+    assert_eq!(writes(&server), [format!("create {DEVICES}")]);
+    server.with(|world| world.edit(DEVICES, |slice| slice["spec"]["devices"][0]["name"] = json!("gpu-0")));
+    let repaired = |world: &api_server::World| world.slices[DEVICES]["spec"]["devices"][0]["name"] != json!("gpu-0");
+    server.until("the edit is undone", repaired).await;
+    assert_eq!(writes(&server), [format!("update {DEVICES}")]);
+}
+
+#[tokio::test]
+async fn after_a_kubelet_restart_the_slices_are_back_within_three_seconds() {
+    let server = ApiServer::start().await;
+    let mut controller = Running::start(&server, known(node()));
+    controller.until_ready().await;
+    let begin = std::time::Instant::now();
+    server.with(|world| world.names().iter().for_each(|name| world.remove(name)));
+    let again = NodeView::Known { registered: true, registrations: 2, inventory: Some(Arc::new(node())) };
+    controller.view.send_replace(again);
+    server.until("both slices are back", |world| world.slices.len() == 2).await;
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn nothing_is_written_or_deleted_while_the_plugin_is_away_or_not_registered() {
+    let server = ApiServer::start().await;
+    let mut publisher = Stepped::new(&server, known(node()));
+    publisher.round().await.unwrap();
+    writes(&server);
+    let lists = server.with(|world| world.lists);
+    let unregistered =
+        NodeView::Known { registered: false, registrations: 1, inventory: Some(Arc::new(without_mig(node()))) };
+    let unread = NodeView::Known { registered: true, registrations: 1, inventory: None };
+    for (view, expect) in [
+        (silent(), "the stream broke"),
+        (unregistered, "the plugin is not registered with the kubelet"),
+        (unread, "the plugin has not read the hardware yet"),
+    ] {
+        publisher.view.send_replace(view);
+        server.with(|world| world.slices.contains_key(DEVICES).then(|| world.remove(DEVICES)));
+        assert_eq!(publisher.round().await.unwrap(), Round::Withheld(expect.to_owned()));
+        assert_eq!(writes(&server), Vec::<String>::new());
+    }
+    assert_eq!(server.with(|world| world.lists), lists, "the API server was asked");
+    publisher.view.send_replace(known(node()));
+    assert_eq!(publisher.round().await.unwrap(), Round::Equal { writes: 1 });
+}
+
+#[tokio::test]
+async fn a_plugin_that_comes_back_unchanged_costs_no_write() {
+    let server = ApiServer::start().await;
+    let mut controller = Running::start(&server, known(node()));
+    controller.until_ready().await;
+    writes(&server);
+    controller.view.send_replace(silent());
+    assert_eq!(controller.until_not_ready().await, "the stream broke");
+    controller.view.send_replace(known(node()));
+    controller.until_ready().await;
+    assert_eq!(writes(&server), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_api_server_that_was_away_is_caught_up_with() {
+    let mut server = ApiServer::start().await;
+    let mut controller = Running::start(&server, known(node()));
+    controller.until_ready().await;
+    writes(&server);
+    server.go_away().await;
+    controller.view.send_replace(known(without_mig(node())));
+    let reason = controller.until_not_ready().await;
+    assert!(reason.starts_with("failed to list the slices of this node: the API server"), "{reason}");
+    server.come_back().await;
+    controller.until_ready().await;
+    assert_eq!(writes(&server), [format!("update {DEVICES}")]);
+    server.with(|world| world.remove(COUNTERS));
+    server.until("the watch works again", |world| world.slices.contains_key(COUNTERS)).await;
+}
+
+#[tokio::test]
+async fn conflicts_are_resolved_by_looking_again() {
+    let server = ApiServer::start().await;
+    let mut publisher = Stepped::new(&server, known(node()));
+    server.with(|world| world.conflicts = 3);
+    assert!(matches!(publisher.round().await, Ok(Round::Equal { .. })));
+    assert_eq!(server.with(|world| world.names()), [COUNTERS, DEVICES]);
+    server.with(|world| world.conflicts = 100);
+    publisher.view.send_replace(known(without_mig(node())));
+    let error = publisher.round().await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!(
+            "slice {DEVICES} is written by somebody else again and again: only one controller per node and driver may run"
+        )
+    );
+    server.with(|world| world.conflicts = 0);
+    writes(&server);
+    publisher.round().await.unwrap();
+    assert_eq!(writes(&server), [format!("update {DEVICES}")]);
+}
+
+#[tokio::test]
+async fn a_server_without_counters_gets_only_what_stays_safe_and_the_node_says_why() {
+    for (minor, drops, note) in [
+        (35, true, "the API server v1.35.0 has no counters; they need Kubernetes 1.36"),
+        (37, true, "the API server v1.37.0 drops counters; enable its feature gate DRAPartitionableDevices"),
+    ] {
+        let server = ApiServer::start().await;
+        server.with(|world| (world.minor, world.drops_counters) = (minor, drops));
+        let mut controller = Running::start(&server, known(node()));
+        controller.until_ready().await;
+        assert_eq!(writes(&server), [format!("create {COUNTERS}")], "the first slice holds the devices");
+        let devices = server.with(|world| world.slices[COUNTERS]["spec"]["devices"].as_array().unwrap().len());
+        assert_eq!(devices, 15);
+        let event = server.with(|world| world.events[0].clone());
+        assert_eq!(event["reason"], "CountersUnavailable");
+        assert_eq!(event["regarding"]["name"], "n");
+        assert_eq!(event["note"], format!("only the devices that exist now are published, without counters: {note}"));
+        let mut restarted = Stepped::new(&server, known(node()));
+        assert_eq!(restarted.round().await.unwrap(), Round::Equal { writes: 0 });
+    }
+}
+
+#[tokio::test]
+async fn counters_that_are_dropped_later_are_replaced_in_the_same_round() {
+    let server = ApiServer::start().await;
+    let mut publisher = Stepped::new(&server, known(node()));
+    publisher.round().await.unwrap();
+    server.with(|world| world.drops_counters = true);
+    writes(&server);
+    publisher.view.send_replace(known(without_mig(node())));
+    publisher.round().await.unwrap();
+    assert_eq!(server.with(|world| world.names()), [COUNTERS]);
+    assert!(server.with(|world| world.slices[COUNTERS]["spec"]["sharedCounters"].is_null()));
+    assert_eq!(publisher.round().await.unwrap(), Round::Equal { writes: 0 });
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_node_is_told_once_per_change() {
+    let server = ApiServer::start().await;
+    let broken: Inventory =
+        serde_json::from_str(include_str!("../../driver/resource/testdata/b200-and-broken.json")).unwrap();
+    let missing = Inventory::without_driver("libnvidia-ml.so.1 not found".to_owned());
+    let mut controller = Running::start(&server, known(broken.clone()));
+    let told = |count: usize| move |world: &api_server::World| world.events.len() == count;
+    server.until("the broken GPU is told", told(1)).await;
+    controller.view.send_replace(silent());
+    controller.until_not_ready().await;
+    controller.view.send_replace(known(broken));
+    controller.until_ready().await;
+    controller.view.send_replace(known(missing));
+    server.until("the missing driver is told", told(3)).await;
+    let events = server.with(|world| world.events.clone());
+    let reasons: Vec<_> = events.iter().map(|event| event["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["GpuUnreadable", "DriverMissing", "GpuReadable"]);
+    let note = events[0]["note"].as_str().unwrap();
+    assert!(note.starts_with("GPU 1 (GPU-") && note.contains("GPU is lost"), "{note}");
+    assert_eq!(
+        events[1]["note"],
+        "no GPU of this node is published: libnvidia-ml.so.1 not found; install or load the NVIDIA driver"
+    );
+    server.until("the empty slice is published", |world| world.slices[COUNTERS]["spec"]["devices"].is_null()).await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_created_anew_owns_its_slices() {
+    let server = ApiServer::start().await;
+    let mut publisher = Stepped::new(&server, known(node()));
+    publisher.round().await.unwrap();
+    server.with(|world| {
+        world.node_uid = "new-uid".to_owned();
+        world.names().iter().for_each(|name| world.remove(name));
+    });
+    publisher.round().await.unwrap();
+    let owner = server.with(|world| world.slices[DEVICES]["metadata"]["ownerReferences"][0]["uid"].clone());
+    assert_eq!(owner, "new-uid");
+}
+
+#[tokio::test]
+async fn withdrawing_deletes_own_slices_until_they_stay_away() {
+    let server = ApiServer::start().await;
+    Stepped::new(&server, known(node())).round().await.unwrap();
+    let other = json!({"metadata": {"name": "other"}, "spec": {"driver": "gpu.nvidia.com", "nodeName": "m"}});
+    let foreign = json!({"metadata": {"name": "foreign"}, "spec": {"driver": "net.example.com", "nodeName": "n"}});
+    server.with(|world| {
+        for slice in [other, foreign] {
+            world.slices.insert(slice["metadata"]["name"].as_str().unwrap().to_owned(), slice);
+        }
+    });
+    let patience =
+        Patience { quiet: Duration::from_millis(50), poll: Duration::from_millis(10), limit: Duration::from_secs(10) };
+    assert_eq!(withdraw(&cluster(&server), patience).await.unwrap(), 2);
+    assert_eq!(server.with(|world| world.names()), ["foreign", "other"]);
+    let everywhere = Cluster::new(server.client(), &whose().driver, None);
+    assert_eq!(withdraw(&everywhere, patience).await.unwrap(), 1);
+    assert_eq!(server.with(|world| world.names()), ["foreign"]);
+}
+
+#[tokio::test]
+async fn withdrawing_under_a_running_controller_says_what_to_do() {
+    let server = ApiServer::start().await;
+    let mut controller = Running::start(&server, known(node()));
+    controller.until_ready().await;
+    let patience = Patience {
+        quiet: Duration::from_millis(500),
+        poll: Duration::from_millis(10),
+        limit: Duration::from_millis(500),
+    };
+    assert!(matches!(withdraw(&cluster(&server), patience).await, Err(WithdrawError::Reappearing)));
+}

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An API server on loopback that speaks the real protocol for ResourceSlices, Nodes and Events: resource versions,
+//! preconditions, field selectors, streaming watches, dry runs. It counts writes and can be taken away, made to refuse
+//! and made to drop fields.
+#![allow(unreachable_pub, reason = "a module of several tests")]
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// An API server that can be taken away and brought back.
+pub struct ApiServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    serving: Option<tokio::task::JoinHandle<()>>,
+}
+
+struct Shared {
+    world: Mutex<World>,
+    version: watch::Sender<u64>,
+}
+
+/// Everything it stores and how it behaves.
+#[derive(Default)]
+pub struct World {
+    /// Slices by name.
+    pub slices: BTreeMap<String, Value>,
+    /// Events that were posted.
+    pub events: Vec<Value>,
+    /// Writes that were done, such as `create 00000-gpu.nvidia.com-n`.
+    pub writes: Vec<String>,
+    /// Lists that were answered.
+    pub lists: usize,
+    /// Minor version of Kubernetes.
+    pub minor: u32,
+    /// UID of every Node.
+    pub node_uid: String,
+    /// Whether counters are dropped.
+    pub drops_counters: bool,
+    /// How many writes are still answered with a conflict.
+    pub conflicts: usize,
+    history: Vec<(u64, &'static str, Value)>,
+    version: u64,
+}
+
+impl World {
+    fn record(&mut self, kind: &'static str, mut object: Value) -> Value {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        self.history.push((self.version, kind, object.clone()));
+        object
+    }
+
+    fn store(&mut self, kind: &'static str, object: Value) -> Value {
+        let stored = self.record(kind, object);
+        self.slices.insert(name(&stored), stored.clone());
+        stored
+    }
+
+    /// Deletes a slice as somebody else would.
+    pub fn remove(&mut self, name: &str) {
+        let object = self.slices.remove(name).expect("the slice exists");
+        self.record("DELETED", object);
+    }
+
+    /// Edits a slice as somebody else would.
+    pub fn edit(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
+        let mut object = self.slices[name].clone();
+        change(&mut object);
+        self.store("MODIFIED", object);
+    }
+
+    /// The names of all slices.
+    pub fn names(&self) -> Vec<String> {
+        self.slices.keys().cloned().collect()
+    }
+}
+
+fn name(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}
+
+impl ApiServer {
+    /// A Kubernetes 1.37 without slices.
+    pub async fn start() -> Self {
+        let world = World { minor: 37, node_uid: "node-uid".to_owned(), ..World::default() };
+        let shared = Arc::new(Shared { world: Mutex::new(world), version: watch::channel(0).0 });
+        let mut server = Self { address: "127.0.0.1:0".parse().unwrap(), shared, serving: None };
+        server.come_back().await;
+        server
+    }
+
+    /// A client without credentials.
+    pub fn client(&self) -> kube::Client {
+        let mut config = kube::Config::new(format!("http://{}", self.address).parse().unwrap());
+        config.connect_timeout = Some(std::time::Duration::from_secs(1));
+        kube::Client::try_from(config).unwrap()
+    }
+
+    /// Looks at or changes the world; watchers learn what changed.
+    pub fn with<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
+        self.shared.with(act)
+    }
+
+    /// Waits until the world is as described.
+    pub async fn until(&self, description: &str, holds: impl Fn(&World) -> bool) {
+        let mut changes = self.shared.version.subscribe();
+        let wait = async {
+            while !holds(&self.shared.world.lock().unwrap()) {
+                changes.changed().await.unwrap();
+            }
+        };
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(20), wait).await;
+        assert!(waited.is_ok(), "it never came that {description}: {:?}", self.with(|world| world.writes.clone()));
+    }
+
+    /// Cuts all connections and refuses new ones.
+    pub async fn go_away(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.abort();
+            assert!(serving.await.unwrap_err().is_cancelled());
+        }
+    }
+
+    /// Listens again at the same address.
+    pub async fn come_back(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.address = listener.local_addr().unwrap();
+        self.serving = Some(tokio::spawn(accept(listener, routes(Arc::clone(&self.shared)))));
+    }
+}
+
+impl Shared {
+    fn with<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
+        let answer = act(&mut self.world.lock().unwrap());
+        self.version.send_modify(|version| *version += 1);
+        answer
+    }
+}
+
+/// Connections end with the task, so that going away is noticed by clients with open watches.
+async fn accept(listener: TcpListener, routes: Router) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let service = TowerToHyperService::new(routes.clone());
+        connections.spawn(async move {
+            let builder = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+            builder.http1_only().serve_connection(TokioIo::new(stream), service).await.ok();
+        });
+    }
+}
+
+fn routes(shared: Arc<Shared>) -> Router {
+    let slices = "/apis/resource.k8s.io/v1/resourceslices";
+    Router::new()
+        .route("/version", get(version))
+        .route("/api/v1/nodes/{name}", get(node))
+        .route(slices, get(list_or_watch).post(create))
+        .route(&format!("{slices}/{{name}}"), axum::routing::put(update).delete(delete))
+        .route("/apis/events.k8s.io/v1/namespaces/default/events", axum::routing::post(event))
+        .with_state(shared)
+}
+
+async fn version(State(shared): State<Arc<Shared>>) -> Response {
+    let minor = shared.with(|world| world.minor);
+    ok(&json!({
+        "major": "1", "minor": minor.to_string(), "gitVersion": format!("v1.{minor}.0"), "gitCommit": "", "buildDate": "",
+        "gitTreeState": "", "goVersion": "", "compiler": "", "platform": "",
+    }))
+}
+
+async fn node(State(shared): State<Arc<Shared>>, Path(node): Path<String>) -> Response {
+    let uid = shared.with(|world| world.node_uid.clone());
+    ok(
+        &json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": node, "uid": uid}}),
+    )
+}
+
+async fn event(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let mut event: Value = serde_json::from_slice(&body).unwrap();
+    shared.with(|world| {
+        event["metadata"]["name"] = json!(format!("event-{}", world.events.len()));
+        event["metadata"]["namespace"] = json!("default");
+        world.events.push(event.clone());
+    });
+    ok(&event)
+}
+
+async fn list_or_watch(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
+    let query = parameters(query.as_deref().unwrap_or_default());
+    let selector = query.get("fieldSelector").cloned().unwrap_or_default();
+    if query.get("watch").map(String::as_str) == Some("true") {
+        let since = query.get("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
+        return watch_from(shared, selector, since);
+    }
+    let (items, version) = shared.with(|world| {
+        world.lists += 1;
+        let items: Vec<Value> = world.slices.values().filter(|slice| selected(slice, &selector)).cloned().collect();
+        (items, world.version)
+    });
+    ok(&json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSliceList",
+        "metadata": {"resourceVersion": version.to_string()}, "items": items,
+    }))
+}
+
+fn watch_from(shared: Arc<Shared>, selector: String, since: u64) -> Response {
+    let changes = shared.version.subscribe();
+    let lines = futures::stream::unfold((since, changes), move |(mut since, mut changes)| {
+        let (shared, selector) = (Arc::clone(&shared), selector.clone());
+        async move {
+            loop {
+                changes.borrow_and_update();
+                let next = shared.world.lock().unwrap().history.iter().find(|(version, ..)| *version > since).cloned();
+                match next {
+                    Some((version, kind, object)) => {
+                        since = version;
+                        if selected(&object, &selector) {
+                            let line = format!("{}\n", json!({"type": kind, "object": object}));
+                            return Some((Ok::<_, Infallible>(line), (since, changes)));
+                        }
+                    }
+                    None => changes.changed().await.ok()?,
+                }
+            }
+        }
+    });
+    Response::builder().header("content-type", "application/json").body(Body::from_stream(lines)).unwrap()
+}
+
+async fn create(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery, body: Bytes) -> Response {
+    let dry_run = parameters(query.as_deref().unwrap_or_default()).contains_key("dryRun");
+    let mut slice: Value = serde_json::from_slice(&body).unwrap();
+    shared.with(|world| {
+        if !dry_run && refuses(world) || world.slices.contains_key(&name(&slice)) {
+            return failure(StatusCode::CONFLICT, "AlreadyExists");
+        }
+        if !slice["spec"]["devices"].is_null() && !slice["spec"]["sharedCounters"].is_null() {
+            return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
+        }
+        drop_fields(world, &mut slice);
+        if dry_run {
+            return ok(&slice);
+        }
+        slice["metadata"]["uid"] = json!(format!("uid-{}", world.version + 1));
+        world.writes.push(format!("create {}", name(&slice)));
+        ok(&world.store("ADDED", slice))
+    })
+}
+
+async fn update(State(shared): State<Arc<Shared>>, Path(slice_name): Path<String>, body: Bytes) -> Response {
+    let mut slice: Value = serde_json::from_slice(&body).unwrap();
+    shared.with(|world| {
+        let Some(old) = world.slices.get(&slice_name).cloned() else {
+            return failure(StatusCode::NOT_FOUND, "NotFound");
+        };
+        if refuses(world) || old["metadata"]["resourceVersion"] != slice["metadata"]["resourceVersion"] {
+            return failure(StatusCode::CONFLICT, "Conflict");
+        }
+        drop_fields(world, &mut slice);
+        world.writes.push(format!("update {slice_name}"));
+        if slice == old { ok(&old) } else { ok(&world.store("MODIFIED", slice)) }
+    })
+}
+
+async fn delete(State(shared): State<Arc<Shared>>, Path(slice_name): Path<String>, body: Bytes) -> Response {
+    let options: Value = serde_json::from_slice(&body).unwrap_or_default();
+    shared.with(|world| {
+        let Some(old) = world.slices.get(&slice_name).cloned() else {
+            return failure(StatusCode::NOT_FOUND, "NotFound");
+        };
+        for field in ["uid", "resourceVersion"] {
+            let expected = &options["preconditions"][field];
+            if !expected.is_null() && *expected != old["metadata"][field] {
+                return failure(StatusCode::CONFLICT, "Conflict");
+            }
+        }
+        world.writes.push(format!("delete {slice_name}"));
+        world.remove(&slice_name);
+        ok(&old)
+    })
+}
+
+/// Whether this write is one of those that are to fail.
+fn refuses(world: &mut World) -> bool {
+    let refuses = world.conflicts > 0;
+    world.conflicts = world.conflicts.saturating_sub(1);
+    refuses
+}
+
+fn drop_fields(world: &World, slice: &mut Value) {
+    if world.drops_counters {
+        let spec = slice["spec"].as_object_mut().unwrap();
+        spec.remove("sharedCounters");
+        for device in spec.get_mut("devices").and_then(Value::as_array_mut).into_iter().flatten() {
+            device.as_object_mut().unwrap().remove("consumesCounters");
+        }
+    }
+}
+
+/// Whether an object has the fields of a selector such as `spec.driver=a,spec.nodeName=b`.
+fn selected(object: &Value, selector: &str) -> bool {
+    selector.split(',').filter(|term| !term.is_empty()).all(|term| {
+        let (path, value) = term.split_once('=').unwrap();
+        path.split('.').fold(object, |object, field| &object[field]).as_str() == Some(value)
+    })
+}
+
+/// The parameters of a query, with the few escapes that selectors need undone.
+fn parameters(query: &str) -> BTreeMap<String, String> {
+    let plain = |text: &str| text.replace("%3D", "=").replace("%2C", ",").replace("%2F", "/");
+    query.split('&').filter_map(|pair| pair.split_once('=')).map(|(key, value)| (plain(key), plain(value))).collect()
+}
+
+fn ok(object: &Value) -> Response {
+    ([("content-type", "application/json")], object.to_string()).into_response()
+}
+
+fn failure(code: StatusCode, reason: &str) -> Response {
+    let status = json!({
+        "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code.as_u16(), "reason": reason,
+        "message": format!("simulated: {reason}"),
+    });
+    (code, [("content-type", "application/json")], status.to_string()).into_response()
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The two sources of the view: a plugin's stream that comes and goes, and a file that changes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use dra_controller::view::{NodeView, file, stream};
+use dra_model::Inventory;
+use dra_proto::node_v1::node_server::{Node, NodeServer};
+use dra_proto::node_v1::{NodeState, WatchNodeRequest};
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::{UnixListenerStream, WatchStream};
+use tokio_util::sync::CancellationToken;
+
+/// A plugin that says what it is told to say.
+struct Plugin(watch::Receiver<Result<NodeState, tonic::Status>>);
+
+#[tonic::async_trait]
+impl Node for Plugin {
+    type WatchNodeStream = WatchStream<Result<NodeState, tonic::Status>>;
+
+    async fn watch_node(
+        &self,
+        _: tonic::Request<WatchNodeRequest>,
+    ) -> Result<tonic::Response<Self::WatchNodeStream>, tonic::Status> {
+        Ok(tonic::Response::new(WatchStream::new(self.0.clone())))
+    }
+}
+
+fn listen(socket: &Path, says: &watch::Receiver<Result<NodeState, tonic::Status>>) -> tokio::task::JoinHandle<()> {
+    std::fs::remove_file(socket).ok();
+    let listener = UnixListenerStream::new(UnixListener::bind(socket).unwrap());
+    let server = tonic::transport::Server::builder().add_service(NodeServer::new(Plugin(says.clone())));
+    tokio::spawn(async move { server.serve_with_incoming(listener).await.unwrap() })
+}
+
+async fn until(view: &mut watch::Receiver<NodeView>, description: &str, holds: impl Fn(&NodeView) -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(20), view.wait_for(|view| holds(view))).await;
+    assert!(waited.is_ok(), "it never came that {description}");
+    waited.unwrap().unwrap();
+}
+
+fn state(registered: bool, inventory: &str) -> NodeState {
+    NodeState { registered, registrations: 1, inventory: inventory.to_owned() }
+}
+
+fn is_silent(view: &NodeView) -> bool {
+    matches!(view, NodeView::Silent { .. })
+}
+
+#[tokio::test]
+async fn the_stream_is_followed_and_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("node.sock");
+    let (sender, mut view) = NodeView::channel();
+    let stop = CancellationToken::new();
+    let following = tokio::spawn(stream::follow(socket.clone(), sender, stop.clone()));
+    let named = format!("no kubelet plugin answers on {}", socket.display());
+    until(
+        &mut view,
+        "it tells that nobody answers",
+        |view| matches!(view, NodeView::Silent { reason } if reason.starts_with(&named)),
+    )
+    .await;
+
+    let (say, says) = watch::channel(Ok(state(false, "")));
+    let plugin = listen(&socket, &says);
+    let unread = NodeView::Known { registered: false, registrations: 1, inventory: None };
+    until(&mut view, "the plugin is heard", |view| *view == unread).await;
+    let inventory = serde_json::to_string(&Inventory::without_driver("none".to_owned())).unwrap();
+    drop(say.send_replace(Ok(state(true, &inventory))));
+    until(&mut view, "the inventory arrives", |view| view.publishable().is_ok()).await;
+
+    drop(say.send_replace(Err(tonic::Status::unavailable("going away"))));
+    until(&mut view, "the broken stream is told", is_silent).await;
+    plugin.abort();
+    drop(say.send_replace(Ok(state(true, &inventory))));
+    let plugin = listen(&socket, &says);
+    until(&mut view, "the next plugin is heard", |view| view.publishable().is_ok()).await;
+
+    drop(say.send_replace(Ok(state(true, "{\"gpus\": 3}"))));
+    until(
+        &mut view,
+        "nonsense is told",
+        |view| matches!(view, NodeView::Silent { reason } if reason.contains("run both containers from one image")),
+    )
+    .await;
+    stop.cancel();
+    following.await.unwrap();
+    plugin.abort();
+}
+
+#[tokio::test]
+async fn a_file_is_read_again_when_it_changes_and_nonsense_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("inventory.json");
+    let inventory = |reason: &str| Inventory::without_driver(reason.to_owned());
+    let write = |inventory: &Inventory| std::fs::write(&path, serde_json::to_string(inventory).unwrap()).unwrap();
+    let (sender, mut view) = NodeView::channel();
+    let stop = CancellationToken::new();
+    let following = tokio::spawn(file::follow(path.clone(), sender, stop.clone()));
+    let shows = |expect: Inventory| move |view: &NodeView| view.inventory().is_some_and(|found| *found == expect);
+    write(&inventory("first"));
+    until(&mut view, "the file is read", shows(inventory("first"))).await;
+    std::fs::write(&path, "{").unwrap();
+    assert!(file::read(&path).await.is_err());
+    write(&inventory("the second one"));
+    until(&mut view, "the change is read", shows(inventory("the second one"))).await;
+    stop.cancel();
+    following.await.unwrap();
+}
