@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A simulated node as its users meet it: NVIDIA's own nvidia-smi, NVIDIA's Python binding and several processes at once
+//! read and change one tree.
+//!
+//! The programs come from the cache that `tests/cluster/setup.sh` fills; without them these tests fail and say so. They
+//! need root, as an administrator does.
+
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod nvidia_smi;
+#[cfg(test)]
+mod processes;
+#[cfg(test)]
+mod python;
+#[cfg(test)]
+mod tree;
+
+#[cfg(test)]
+mod node;

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+//! NVIDIA's nvidia-smi reads and changes the node.
+
+use crate::node::Node;
+
+fn lines_with<'a>(text: &'a str, part: &str) -> Vec<&'a str> {
+    text.lines().filter(|line| line.contains(part)).map(str::trim).collect()
+}
+
+#[test]
+fn lists_gpus_with_their_identities() {
+    let node = Node::new("h100:1,t4:1");
+    let state = node.state();
+    let expect = format!(
+        "GPU 0: NVIDIA H100 80GB HBM3 (UUID: {})\nGPU 1: Tesla T4 (UUID: {})\n",
+        state.gpus[0].uuid, state.gpus[1].uuid
+    );
+    assert_eq!(node.smi(&["-L"]).ok(), expect);
+}
+
+#[test]
+fn shows_the_default_table() {
+    let node = Node::new("h200:1,b200:1,a100-40:1,l4:1");
+    let text = node.smi(&[]).ok();
+    for part in [
+        "Driver Version: 580.95.05",
+        "CUDA Version: 13.0",
+        "NVIDIA H200",
+        "/ 14377",
+        "NVIDIA B200",
+        "/ 18335",
+        "NVIDIA A100-SXM4-40GB",
+        "40960MiB",
+        "NVIDIA L4",
+        "No running processes found",
+    ] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn answers_queries_as_csv() {
+    let node = Node::new("h100:1,t4:1");
+    let fields = "--query-gpu=index,name,mig.mode.current,compute_mode,memory.total,pci.bus_id,driver_version";
+    let expect = "0, NVIDIA H100 80GB HBM3, Disabled, Default, 81559 MiB, 00000000:1B:00.0, 580.95.05\n\
+                  1, Tesla T4, [N/A], Default, 15360 MiB, 00000000:27:00.0, 580.95.05\n";
+    assert_eq!(node.smi(&[fields, "--format=csv,noheader"]).ok(), expect);
+}
+
+#[test]
+fn lists_profiles_and_placements() {
+    let node = Node::new("h100:1");
+    node.smi(&["-mig", "1"]).ok();
+    let profiles = node.smi(&["mig", "-lgip"]).ok();
+    for (name, rest) in [
+        ("1g.10gb  ", "19     7/7        9.75       No     16     1     0"),
+        ("1g.10gb+me", "20     1/1        9.75       No     16     1     0"),
+        ("1g.20gb", "15     4/4        19.62      No     26     1     0"),
+        ("2g.20gb", "14     3/3        19.62      No     32     2     0"),
+        ("3g.40gb", "9     2/2        39.50      No     60     3     0"),
+        ("4g.40gb", "5     1/1        39.50      No     64     4     0"),
+        ("7g.80gb", "0     1/1        79.25      No     132    7     0"),
+    ] {
+        let rows = lines_with(&profiles, name);
+        assert!(rows.len() == 1 && rows[0].contains(rest), "{name}: {rows:?}");
+    }
+    let placements = "GPU  0 Profile ID 19 Placements: {0,1,2,3,4,5,6}:1\n\
+                      GPU  0 Profile ID 20 Placements: {0,1,2,3,4,5,6}:1\n\
+                      GPU  0 Profile ID 15 Placements: {0,2,4,6}:2\n\
+                      GPU  0 Profile ID 14 Placements: {0,2,4}:2\n\
+                      GPU  0 Profile ID  9 Placements: {0,4}:4\n\
+                      GPU  0 Profile ID  5 Placement : {0}:4\n\
+                      GPU  0 Profile ID  0 Placement : {0}:8\n";
+    assert_eq!(node.smi(&["mig", "-lgipp"]).ok(), placements);
+}
+
+#[test]
+fn creates_shows_and_destroys_instances() {
+    let node = Node::new("h100:2");
+    node.smi(&["-i", "0", "-mig", "1"]).ok();
+    let created = node.smi(&["mig", "-i", "0", "-cgi", "9", "-C"]).ok();
+    let expect = "Successfully created GPU instance ID  2 on GPU  0 using profile MIG 3g.40gb (ID  9)\n\
+                  Successfully created compute instance ID  0 on GPU  0 GPU instance ID  2 using profile MIG 3g.40gb (ID  2)\n";
+    assert_eq!(created, expect);
+    let placed = node.smi(&["mig", "-i", "0", "-cgi", "19:3"]).ok();
+    assert!(placed.contains("GPU instance ID 10 on GPU  0 using profile MIG 1g.10gb (ID 19)"), "{placed}");
+    node.smi(&["mig", "-i", "0", "-cgi", "1g.10gb+me", "-C"]).ok();
+
+    let listed = node.smi(&["mig", "-lgi"]).ok();
+    assert_eq!(lines_with(&listed, "3g.40gb"), ["|   0  MIG 3g.40gb          9        2          4:4     |"]);
+    assert_eq!(lines_with(&listed, "1g.10gb "), ["|   0  MIG 1g.10gb         19       10          3:1     |"]);
+    let compute = node.smi(&["mig", "-lci"]).ok();
+    assert_eq!(
+        lines_with(&compute, "3g.40gb"),
+        ["|   0      2       MIG 3g.40gb          2         0          0:3     |"]
+    );
+    let devices = node.smi(&["-L"]).ok();
+    let uuid = &node.state().gpus[0].instances[&2].compute[&0].uuid;
+    assert_eq!(lines_with(&devices, "3g.40gb"), [format!("MIG 3g.40gb     Device  0: (UUID: {uuid})")]);
+
+    let refused = node.smi(&["mig", "-dgi"]);
+    assert!(refused.code != Some(0) && refused.text.contains("In use by another client"), "{refused:?}");
+    node.smi(&["mig", "-i", "0", "-dci"]).ok();
+    node.smi(&["mig", "-i", "0", "-dgi"]).ok();
+    assert!(node.state().gpus[0].instances.is_empty());
+    node.smi(&["-i", "0", "-mig", "0"]).ok();
+    assert_eq!(node.smi(&["-L"]).ok().lines().count(), 2);
+}
+
+#[test]
+fn says_when_nothing_is_left() {
+    let node = Node::new("h100:1");
+    node.smi(&["-mig", "1"]).ok();
+    node.smi(&["mig", "-cgi", "19,19,19,19,19,19,19", "-C"]).ok();
+    let refused = node.smi(&["mig", "-cgi", "19"]);
+    assert!(refused.code != Some(0) && refused.text.contains("Insufficient Resources"), "{refused:?}");
+    let profiles = node.smi(&["mig", "-lgip"]).ok();
+    assert!(lines_with(&profiles, "1g.10gb  ")[0].contains("0/7"), "{profiles}");
+}
+
+#[test]
+fn mig_mode_of_an_a100_waits_for_a_reset() {
+    let node = Node::new("a100-80:1,t4:1");
+    let pending = node.smi(&["-i", "0", "-mig", "1"]).ok();
+    assert!(pending.contains("pending enable state"), "{pending}");
+    let mode = ["-i", "0", "--query-gpu=mig.mode.current,mig.mode.pending", "--format=csv,noheader"];
+    assert_eq!(node.smi(&mode).ok(), "Disabled, Enabled\n");
+    node.gpu_sim("reset", &["-g", "0"]).ok();
+    assert_eq!(node.smi(&mode).ok(), "Enabled, Enabled\n");
+    // nvidia-smi exits 0 where MIG is not supported; our driver must read the mode back.
+    let unsupported = node.smi(&["-i", "1", "-mig", "1"]).ok();
+    assert!(unsupported.contains("Not Supported"), "{unsupported}");
+}
+
+#[test]
+fn sets_compute_mode_persistence_and_time_slice() {
+    let node = Node::new("h100:2");
+    node.smi(&["-i", "1", "-c", "EXCLUSIVE_PROCESS"]).ok();
+    node.smi(&["-i", "1", "-pm", "1"]).ok();
+    node.smi(&["compute-policy", "-i", "1", "--set-timeslice", "2"]).ok();
+    let fields = ["--query-gpu=compute_mode,persistence_mode", "--format=csv,noheader"];
+    assert_eq!(node.smi(&fields).ok(), "Default, Disabled\nExclusive_Process, Enabled\n");
+    let policies = node.smi(&["compute-policy", "-l"]).ok();
+    let values: Vec<&str> = lines_with(&policies, "Timeslice");
+    assert!(values[0].contains("Default") && values[1].contains("Medium"), "{policies}");
+}
+
+/// Only root may change a GPU; everyone may look.
+#[test]
+fn refuses_changes_by_others() {
+    let node = Node::new("h100:1");
+    node.smi_as_nobody(&["-L"]).ok();
+    let refused = node.smi_as_nobody(&["-mig", "1"]);
+    assert!(refused.code != Some(0) && refused.text.contains("Insufficient Permissions"), "{refused:?}");
+    assert_eq!(node.state().generation, 1);
+}
+
+/// `--gpu-reset` and `topo -m` go through private entry points that the simulator does not answer; `gpu-sim reset` does
+/// the one and sysfs tells the other.
+#[test]
+fn reset_and_topology_are_the_known_gaps() {
+    let node = Node::new("h100:2");
+    for arguments in [&["--gpu-reset", "-i", "0"][..], &["topo", "-m"]] {
+        assert_ne!(node.smi(arguments).code, Some(0), "{arguments:?} is answered: use it and change this test");
+    }
+    node.gpu_sim("reset", &["-g", "0"]).ok();
+}
+
+/// `gpu-sim mig` does what nvidia-smi does, with the same words.
+#[test]
+fn gpu_sim_mig_equals_nvidia_smi() {
+    let (by_smi, by_us) = (Node::new("h100:1"), Node::new("h100:1"));
+    by_smi.smi(&["-mig", "1"]).ok();
+    by_us.gpu_sim("mig", &["mode", "on"]).ok();
+    let theirs = by_smi.smi(&["mig", "-cgi", "9,19:3,1g.10gb", "-C"]).ok();
+    assert_eq!(by_us.gpu_sim("mig", &["cgi", "9,19:3,1g.10gb", "-C"]).ok(), theirs);
+    assert_eq!(by_us.state().gpus, by_smi.state().gpus);
+    assert_eq!(by_us.gpu_sim("mig", &["dgi"]).code, Some(1));
+    by_us.gpu_sim("mig", &["dci"]).ok();
+    by_us.gpu_sim("mig", &["dgi"]).ok();
+    by_us.gpu_sim("mig", &["mode", "off"]).ok();
+    assert!(by_us.gpu_sim("status", &[]).ok().contains("off"));
+}
