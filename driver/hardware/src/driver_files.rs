@@ -168,8 +168,8 @@ fn find_nvml(root: &Root) -> Result<Found, DriverFilesError> {
     found.ok_or_else(|| DriverFilesError::NoLibrary { name: NVML, root: root.path().to_owned() })
 }
 
-/// The usual places of libraries, most specific platform last.
-fn library_dirs() -> Vec<PathBuf> {
+/// The usual places of libraries, relative to a driver root.
+pub fn library_dirs() -> Vec<PathBuf> {
     let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
     let dirs = ["usr/lib64".to_owned(), format!("usr/lib/{triplet}"), "lib64".to_owned(), format!("lib/{triplet}")];
     dirs.iter().flat_map(|dir| [PathBuf::from(dir), Path::new(dir).join("nvidia/current")]).collect()

@@ -19,7 +19,7 @@ use dra_model::{GpuUuid, MigUuid, PciAddress, Version};
 use dra_nvml::error::code;
 use dra_nvml::{Device, LoadError, Nvml, NvmlError, Session};
 
-use crate::driver_files::nvml_path;
+use crate::driver_files::{DriverFilesError, library_dirs, nvml_path};
 use crate::machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};
 use profiles::ProfileCache;
 
@@ -35,7 +35,7 @@ impl NvmlMachine {
     /// Loads nothing yet: a node may get its driver later than this process.
     pub fn new(driver_root: &Path) -> Self {
         let root = driver_root.to_owned();
-        let locate = move || nvml_path(&root).map_err(|error| sentence(&error));
+        let locate = move || nvml_path(&root).map_err(|error| why(&error));
         let session = Session::new(Box::new(locate));
         Self { root: driver_root.to_owned(), session, profiles: ProfileCache::default() }
     }
@@ -148,8 +148,17 @@ fn not_answering(error: NvmlError) -> MachineError {
     MachineError::NotAnswering { call: error.call, code: NvmlCode(error.code) }
 }
 
-/// An error and its causes in one line, for a reason that is kept as text.
-fn sentence(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+/// Why no library was found, in the words that [`MachineError::NoLibrary`] leaves to say.
+fn why(error: &DriverFilesError) -> String {
+    match error {
+        DriverFilesError::Root { source, .. } => source.to_string(),
+        DriverFilesError::NoLibrary { .. } => {
+            let dirs: Vec<String> = library_dirs().iter().map(|dir| dir.display().to_string()).collect();
+            format!("it is in none of {}", dirs.join(", "))
+        }
+        DriverFilesError::NoProgram { .. }
+        | DriverFilesError::NoVersion { .. }
+        | DriverFilesError::Unreadable { .. }
+        | DriverFilesError::BadLibrary { .. } => error.to_string(),
+    }
 }

@@ -234,6 +234,25 @@ fn what_a_gpu_does_not_know_is_no_fault() {
 }
 
 #[test]
+fn a_guest_that_may_not_cut_its_gpu_has_a_whole_one() {
+    let node = node("h100:1");
+    let placements = "nvmlDeviceGetGpuInstancePossiblePlacements_v2";
+    for (faults, expect) in
+        [(vec!["--code=3", "--times=1"], Some(8)), (vec!["--code=3"], None), (vec!["--code=4"], None)]
+    {
+        // Another library, since what a GPU can be cut into is asked once per loaded one.
+        node.sim(&["remove-driver"]);
+        node.host.refresh();
+        node.sim(&["restore-driver"]);
+        node.sim(&[&["fail", placements][..], &faults].concat());
+        node.host.refresh();
+        let layout = node.gpu(0).mig_layout();
+        assert_eq!(layout.map(|layout| layout.memory_slices), expect, "{faults:?}");
+        node.sim(&["heal"]);
+    }
+}
+
+#[test]
 fn a_driver_may_go_and_come_back_as_another_version() {
     let node = node("t4:1");
     let before = node.host.refresh();
@@ -261,7 +280,11 @@ fn a_library_that_is_taken_away_is_a_driver_that_is_missing() {
     std::fs::rename(&there, &elsewhere).unwrap();
     assert!(node.host.refresh_if_changed());
     let DriverState::Missing { reason } = &node.host.latest().driver else { panic!("it is gone") };
-    assert!(reason.starts_with("no usable libnvidia-ml.so.1 below"), "{reason}");
+    let (root, dirs) = (node.dir.path().display(), "usr/lib64, usr/lib64/nvidia/current, usr/lib/");
+    let expect = format!(
+        "no usable libnvidia-ml.so.1 below {root}: install the NVIDIA driver there or correct the driver root (it is in none of {dirs}"
+    );
+    assert!(reason.starts_with(&expect), "{reason}");
     assert!(matches!(node.host.driver_files(), Err(DriverFilesError::NoLibrary { .. })));
     std::fs::rename(&elsewhere, &there).unwrap();
     assert!(node.host.refresh_if_changed());

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use dra_model::{Engines, GpuUuid, MigLayout};
+use dra_nvml::error::code;
 use dra_nvml::{Device, GpuInstanceProfile, Nvml, NvmlError};
 use parking_lot::Mutex;
 
@@ -64,14 +65,25 @@ impl ProfileCache {
 
 fn read(device: &Device<'_>, memory: Option<u64>) -> Result<ProfileTable, NvmlError> {
     let profiles = device.gpu_instance_profiles()?;
-    let mut memory_slices = 0;
-    for profile in &profiles {
-        for placement in device.possible_placements(profile.id)? {
-            memory_slices = memory_slices.max(placement.start.saturating_add(placement.size));
-        }
-    }
+    let memory_slices = memory_slices(device, &profiles)?;
     let names = profiles.iter().map(|profile| (profile.id, profile_name(profile, memory))).collect();
     Ok(ProfileTable { layout: MigLayout { memory_slices, engines: largest(&profiles) }, names })
+}
+
+/// How far the placements of all profiles reach. Some profile may have none (graphics ones, say), but not all of them.
+fn memory_slices(device: &Device<'_>, profiles: &[GpuInstanceProfile]) -> Result<u32, NvmlError> {
+    let mut none = NvmlError { call: "nvmlDeviceGetGpuInstanceProfileInfoV", code: code::NOT_SUPPORTED };
+    let mut reach = 0;
+    for profile in profiles {
+        match device.possible_placements(profile.id) {
+            Ok(placements) => {
+                reach = placements.iter().map(|at| at.start.saturating_add(at.size)).fold(reach, u32::max);
+            }
+            Err(error) if error.code == code::NOT_SUPPORTED => none = error,
+            Err(error) => return Err(error),
+        }
+    }
+    if reach > 0 { Ok(reach) } else { Err(none) }
 }
 
 /// The largest count of each engine over all profiles: what the whole GPU can be divided into.
