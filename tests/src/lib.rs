@@ -22,6 +22,8 @@ pub mod api_server;
 
 pub mod kubelet;
 
+pub mod source;
+
 pub mod wait;
 
 pub use api_server::ApiServer;

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The map of the crates: who may use whom, and who may know Kubernetes, gRPC and tokio.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use dra_tests::source::{files, root_dir};
+use serde_json::Value;
+
+/// A crate of ours and the crates of ours its product code may use.
+const EDGES: [(&str, &[&str]); 16] = [
+    ("dra-model", &[]),
+    ("dra-nvml", &[]),
+    ("dra-proto", &[]),
+    ("dra-runtime", &[]),
+    ("dra-hardware", &["dra-model", "dra-nvml"]),
+    ("dra-resource", &["dra-model"]),
+    ("dra-cdi", &["dra-checkpoint", "dra-model"]),
+    ("dra-checkpoint", &["dra-model"]),
+    ("dra-prepare", &["dra-cdi", "dra-checkpoint", "dra-hardware", "dra-model"]),
+    ("dra-sim", &["dra-hardware", "dra-model"]),
+    ("dra-sim-library", &["dra-sim"]),
+    ("dra-controller", &["dra-model", "dra-proto", "dra-resource", "dra-runtime"]),
+    ("dra-kubelet-plugin", &PLUGIN_USES),
+    ("dra-cluster", &[]),
+    ("dra-demo", &["dra-cluster"]),
+    ("dra-tests", &TESTS_USE),
+];
+
+const PLUGIN_USES: [&str; 8] = [
+    "dra-cdi",
+    "dra-checkpoint",
+    "dra-hardware",
+    "dra-model",
+    "dra-prepare",
+    "dra-proto",
+    "dra-resource",
+    "dra-runtime",
+];
+
+/// The product from outside may use all of it.
+const TESTS_USE: [&str; 13] = [
+    "dra-cdi",
+    "dra-checkpoint",
+    "dra-cluster",
+    "dra-controller",
+    "dra-hardware",
+    "dra-kubelet-plugin",
+    "dra-model",
+    "dra-nvml",
+    "dra-prepare",
+    "dra-proto",
+    "dra-resource",
+    "dra-runtime",
+    "dra-sim",
+];
+
+/// A foreign crate and the only crates of ours that may know it.
+const KNOWN_BY: [(&str, &[&str]); 7] = [
+    ("k8s-openapi", &["dra-resource", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
+    ("kube", &["dra-controller", "dra-kubelet-plugin", "dra-tests", "dra-demo"]),
+    ("tonic", &["dra-proto", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
+    ("tokio", &["dra-runtime", "dra-controller", "dra-kubelet-plugin", "dra-proto", "dra-tests", "dra-demo"]),
+    ("axum", &["dra-runtime", "dra-tests"]),
+    ("nvml-wrapper", &["dra-nvml"]),
+    ("nvml-wrapper-sys", &["dra-nvml", "dra-sim-library"]),
+];
+
+struct Edge {
+    from: String,
+    to: String,
+    /// `None` for what the product itself uses, else `dev` or `build`.
+    kind: Option<String>,
+}
+
+fn metadata() -> Value {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(root_dir())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn edges() -> Vec<Edge> {
+    let edge = |package: &Value, dependency: &Value| Edge {
+        from: text(&package["name"]),
+        to: text(&dependency["name"]),
+        kind: dependency["kind"].as_str().map(str::to_owned),
+    };
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    packages
+        .flat_map(|package| package["dependencies"].as_array().unwrap().iter().map(move |to| edge(package, to)))
+        .collect()
+}
+
+#[test]
+fn crates_use_only_the_crates_below_them() {
+    for Edge { from, to, kind } in edges().into_iter().filter(|edge| edge.to.starts_with("dra-") && edge.kind.is_none())
+    {
+        let Some((_, allowed)) = EDGES.iter().find(|(name, _)| *name == from) else {
+            panic!("{from} has no place on the map in {}", file!());
+        };
+        assert!(allowed.contains(&to.as_str()), "{from} must not use {to} {}", kind.unwrap_or_default());
+    }
+}
+
+#[test]
+fn each_technology_is_known_only_where_it_belongs() {
+    for Edge { from, to, kind } in edges() {
+        let Some((_, allowed)) = KNOWN_BY.iter().find(|(name, _)| *name == to) else { continue };
+        let testing = kind.is_some_and(|kind| kind == "dev");
+        assert!(testing || allowed.contains(&from.as_str()), "{from} must not know {to}");
+    }
+}
+
+#[test]
+fn unsafe_code_is_only_where_c_begins() {
+    for file in files().iter().filter(|file| file.is_rust()) {
+        let code = file.product_code();
+        let words: BTreeSet<&str> = code.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+        let allowed = ["driver/nvml", "driver/sim/library"].iter().any(|dir| file.path.starts_with(dir));
+        assert!(allowed || !words.contains("unsafe"), "{} contains unsafe code", file.path.display());
+    }
+}
+
+#[test]
+fn versions_are_in_the_root_manifest_only() {
+    for file in files().iter().filter(|file| file.path.ends_with("Cargo.toml") && file.path.components().count() > 1) {
+        let mut in_dependencies = false;
+        for line in file.text.lines().map(str::trim) {
+            if line.starts_with('[') {
+                in_dependencies = line.ends_with("dependencies]");
+            }
+            let entry = !line.is_empty() && !line.starts_with(['#', '[']);
+            let inherited = line.contains("workspace = true");
+            assert!(!in_dependencies || !entry || inherited, "{}: `{line}` is not inherited", file.path.display());
+        }
+    }
+}
+
+#[test]
+fn the_root_manifest_lists_nothing_unused() {
+    let manifest = std::fs::read_to_string(root_dir().join("Cargo.toml")).unwrap();
+    let section = manifest.split("[workspace.dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let listed = section.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+    let used: BTreeSet<String> = edges().into_iter().map(|edge| edge.to).collect();
+    let unused: Vec<&str> = listed.filter(|name| !name.starts_with("dra-") && !used.contains(*name)).collect();
+    assert!(unused.is_empty(), "no crate uses {unused:?}");
+}
