@@ -65,7 +65,7 @@ impl NodeEvents {
             .map(|(s, t)| (s.clone(), t.clone()))
             .collect();
         for (subject, trouble) in over {
-            let event = self.event(node_uid, "Normal", trouble.recovered, &format!("{subject} is fine again"));
+            let event = self.event(node_uid, "Normal", trouble.recovered, &format!("over: {}", trouble.note));
             all_told &= self.post(cluster, event, &subject, None).await;
         }
         all_told
@@ -93,7 +93,7 @@ impl NodeEvents {
 
     fn event(&self, node_uid: &str, kind: &str, reason: &str, note: &str) -> Event {
         Event {
-            metadata: ObjectMeta { generate_name: Some(format!("{}.", self.node)), ..ObjectMeta::default() },
+            metadata: ObjectMeta { generate_name: Some("gpu-controller-".to_owned()), ..ObjectMeta::default() },
             event_time: Some(MicroTime(Timestamp::now())),
             regarding: Some(ObjectReference {
                 api_version: Some("v1".to_owned()),
@@ -140,11 +140,11 @@ fn broken(entry: &GpuEntry) -> Option<(String, Trouble)> {
         GpuEntry::Broken { index, uuid, pci, reason } => {
             let uuid = uuid.as_ref().map(ToString::to_string);
             let pci = pci.as_ref().map(ToString::to_string);
-            let subject = uuid.clone().or_else(|| pci.clone()).unwrap_or_else(|| format!("index {index}"));
+            let subject = uuid.clone().or_else(|| pci.clone()).unwrap_or_else(|| format!("GPU {index}"));
             let known: Vec<String> = [uuid, pci].into_iter().flatten().collect();
             let named = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
             let note = format!("GPU {index}{named} cannot be read and is not published: {reason}; reset or replace it");
-            Some((format!("GPU {subject}"), Trouble { reason: "GpuUnreadable", recovered: "GpuReadable", note }))
+            Some((subject, Trouble { reason: "GpuUnreadable", recovered: "GpuReadable", note }))
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dra_model::{GpuEntry, Inventory};
-use dra_resource::{Features, Pool, SliceContent, diff, pack};
+use dra_resource::{Features, Pool, SliceContent, Write, diff, pack};
 use dra_runtime::chain;
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use tokio::sync::{mpsc, watch};
@@ -230,7 +230,7 @@ impl Publisher {
         self.metrics.set_devices(count(&desired, inventory));
         let mut planned = diff(&self.pool, &desired, &observed);
         if planned.is_empty() {
-            self.metrics.set_generation(generation(&observed));
+            self.metrics.set_generation(generation(observed.iter()));
             return Ok(Applied::All);
         }
         // Slices that vanish may mean that the Node was created anew; an owner that is gone would take them with it.
@@ -243,6 +243,7 @@ impl Publisher {
         let applied = apply(&self.cluster, &planned, &mut self.known, &self.metrics, may_write);
         let applied = applied.await.map_err(PublishError::Apply)?;
         *writes += planned.len();
+        self.metrics.set_generation(generation(planned.iter().filter_map(Write::slice)));
         Ok(applied)
     }
 
@@ -317,8 +318,8 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-fn generation(slices: &[ResourceSlice]) -> i64 {
-    slices.iter().map(|slice| slice.spec.pool.generation).max().unwrap_or(0)
+fn generation<'a>(slices: impl Iterator<Item = &'a ResourceSlice>) -> i64 {
+    slices.map(|slice| slice.spec.pool.generation).max().unwrap_or(0)
 }
 
 fn count(desired: &[SliceContent], inventory: &Inventory) -> DeviceCounts {

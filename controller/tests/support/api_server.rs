@@ -2,7 +2,7 @@
 //! An API server on loopback that speaks the real protocol for ResourceSlices, Nodes and Events: resource versions,
 //! preconditions, field selectors, streaming watches, dry runs. It counts writes and can be taken away, made to refuse
 //! and made to drop fields.
-#![allow(unreachable_pub, reason = "a module of several tests")]
+#![allow(unreachable_pub, dead_code, reason = "a module of several tests, of which none uses all")]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -104,6 +104,11 @@ impl ApiServer {
         server
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A client without credentials.
     pub fn client(&self) -> kube::Client {
         let mut config = kube::Config::new(format!("http://{}", self.address).parse().unwrap());
@@ -192,6 +197,10 @@ async fn node(State(shared): State<Arc<Shared>>, Path(node): Path<String>) -> Re
 
 async fn event(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     let mut event: Value = serde_json::from_slice(&body).unwrap();
+    let base = event["metadata"]["generateName"].as_str().unwrap_or_default().trim_end_matches('-');
+    if !base.ends_with(|last: char| last.is_ascii_alphanumeric()) {
+        return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
+    }
     shared.with(|world| {
         event["metadata"]["name"] = json!(format!("event-{}", world.events.len()));
         event["metadata"]["namespace"] = json!("default");

@@ -55,6 +55,14 @@ pub struct Precondition {
 }
 
 impl Write {
+    /// The slice as it should be; nothing when it should not.
+    pub fn slice(&self) -> Option<&ResourceSlice> {
+        match self {
+            Self::Delete { .. } => None,
+            Self::Update(slice) | Self::Create(slice) => Some(slice),
+        }
+    }
+
     /// The name of the slice that is written.
     pub fn slice_name(&self) -> &str {
         match self {

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The program as it is shipped: its output, its endpoints, its end.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+#[path = "support/api_server.rs"]
+mod api_server;
+
+use api_server::ApiServer;
+
+fn program() -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_gpu-controller"));
+    program.env_clear().stderr(Stdio::piped()).stdout(Stdio::piped());
+    program
+}
+
+fn resource_file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../driver/resource").join(path)
+}
+
+fn kubeconfig(folder: &Path, server: &ApiServer) -> PathBuf {
+    let path = folder.join("kubeconfig");
+    let text = format!(
+        "{{apiVersion: v1, kind: Config, current-context: x, clusters: [{{name: c, cluster: {{server: 'http://{}'}}}}], \
+         users: [{{name: u, user: {{}}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}]}}",
+        server.address()
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The answer to one HTTP request; nothing while nobody listens.
+fn http_get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+async fn until(description: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it never came that {description}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Sends SIGTERM and waits for the end; tells whether it was clean.
+async fn terminate(mut child: Child) -> bool {
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let mut ended = None;
+    until("the process ends", || {
+        ended = child.try_wait().unwrap();
+        ended.is_some()
+    })
+    .await;
+    ended.unwrap().success()
+}
+
+#[test]
+fn a_dry_run_prints_the_slices_without_an_api_server() {
+    let inventory = resource_file("testdata/a100-mig.json");
+    let output =
+        program().args(["--node-name=node-1", "--once", "--dry-run", "--inventory-file"]).arg(inventory).output();
+    let golden = std::fs::read_to_string(resource_file("tests/golden/a100-mig.yaml")).unwrap();
+    let owner = "  ownerReferences:\n  - apiVersion: v1\n    controller: true\n    kind: Node\n    name: node-1\n    uid: 11111111-2222-3333-4444-555555555555\n";
+    assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), golden.replace(owner, ""));
+}
+
+#[test]
+fn without_an_api_server_to_find_it_says_what_to_do() {
+    let inventory = resource_file("testdata/t4.json");
+    let output = program().args(["--node-name=n", "--once", "--inventory-file"]).arg(inventory).output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(log.contains("failed to find credentials for the API server: run in a pod or set KUBECONFIG"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_publishes_answers_and_ends_cleanly() {
+    let server = ApiServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let start = || {
+        let mut program = program();
+        program.env("KUBECONFIG", kubeconfig(folder.path(), &server)).env("NODE_NAME", "n");
+        program.arg("--inventory-file").arg(resource_file("testdata/h100-8.json"));
+        program.arg(format!("--http-address={address}"));
+        program.spawn().unwrap()
+    };
+    let ready = || http_get(address, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"));
+    let first = start();
+    until("it is ready", ready).await;
+    let metrics = http_get(address, "/metrics").unwrap();
+    for line in [
+        "gpu_dra_slice_writes_total{op=\"create\",result=\"ok\"} 2",
+        "gpu_dra_publish_duration_seconds_count 1",
+        "gpu_dra_devices{type=\"mig\",state=\"published\"} 9",
+        "gpu_dra_published_generation 1",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+    assert!(http_get(address, "/healthz").unwrap().starts_with("HTTP/1.1 200"));
+    assert!(terminate(first).await);
+    assert_eq!(server.with(|world| std::mem::take(&mut world.writes).len()), 2);
+
+    let second = start();
+    until("it is ready again", ready).await;
+    assert!(terminate(second).await);
+    assert_eq!(server.with(|world| world.writes.clone()), Vec::<String>::new());
+
+    let mut withdraw = program();
+    withdraw.env("KUBECONFIG", kubeconfig(folder.path(), &server)).args(["--withdraw", "--all-nodes"]);
+    let mut withdraw = withdraw.spawn().unwrap();
+    server.until("all slices are deleted", |world| world.slices.is_empty()).await;
+    until("it is done", || withdraw.try_wait().unwrap().is_some_and(|status| status.success())).await;
+}
