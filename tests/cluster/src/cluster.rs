@@ -18,6 +18,7 @@ use crate::{
 };
 use std::{
     collections::BTreeSet,
+    env, iter,
     path::PathBuf,
     process::Command,
     thread,
@@ -40,8 +41,6 @@ pub struct ClusterOptions {
     pub nodes: Vec<NodeOptions>,
     /// The `gpu-sim` program; needed where a node has GPUs.
     pub gpu_sim: Option<PathBuf>,
-    /// Whether the cluster stays when this process ends.
-    pub detached: bool,
 }
 
 impl ClusterOptions {
@@ -51,8 +50,8 @@ impl ClusterOptions {
     }
 }
 
-/// A running cluster. Unless it was started detached or opened, dropping it
-/// takes it down, as the end of this process does.
+/// A running cluster. Dropping one that this process started takes it down, as
+/// does the end of this process, unless it was left running.
 #[derive(Debug)]
 pub struct Cluster {
     run_dir: RunDir,
@@ -97,6 +96,11 @@ impl Cluster {
         })
     }
 
+    /// Lets the cluster outlive this process, until someone opens and stops it.
+    pub fn leave_running(mut self) -> Result<()> {
+        self.watchdog.release()
+    }
+
     /// Takes the cluster down and waits until nothing of it is left.
     pub fn stop(mut self) -> Result<()> {
         self.watchdog.stop()
@@ -133,6 +137,17 @@ impl Cluster {
     /// The programs the cluster runs, `kubectl` and `helm` among them.
     pub fn programs(&self) -> &Programs {
         &self.programs
+    }
+
+    /// Gives a command what a shell needs to use the cluster: `KUBECONFIG` and a `PATH` with `kubectl` and `helm`.
+    pub fn equip<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let dirs = iter::once(self.programs.dir().to_owned()).chain(env::split_paths(&path));
+        // No folder of PATH holds a colon: they were split at colons, and the cache is below the home folder.
+        if let Ok(path) = env::join_paths(dirs) {
+            command.env("PATH", path);
+        }
+        command.env("KUBECONFIG", self.kubeconfig_path())
     }
 
     /// A `kubectl` command that speaks to this cluster as its administrator.
@@ -199,8 +214,7 @@ impl Cluster {
             gpu_sim: options.gpu_sim.clone(),
         };
         run_dir.write_record(&record)?;
-        let watchdog =
-            if options.detached { Watchdog::start_detached(&run_dir)? } else { Watchdog::start_owned(&run_dir)? };
+        let watchdog = Watchdog::start(&run_dir)?;
         let cluster = Self { nodes: nodes_of(&record, &run_dir), programs, watchdog, run_dir };
         cluster.namespaces()?;
         Ok((record, cluster))
@@ -244,7 +258,7 @@ impl Cluster {
     }
 
     fn namespaces(&self) -> Result<Namespaces> {
-        Namespaces::of_control_plane(&self.run_dir.init_pid_path(), &self.logs_dir())
+        Namespaces::of(&self.run_dir.init_pid_path(), &self.logs_dir())
     }
 }
 

@@ -122,6 +122,9 @@ fn controller_manager_flags(run_dir: &RunDir) -> Vec<String> {
         format!("--service-account-private-key-file={}", pki("service-account.key")),
         format!("--root-ca-file={}", pki("ca.crt")),
         "--use-service-account-credentials=true".to_owned(),
+        // Each controller asks for a token at start; at the default rate that takes five seconds.
+        "--kube-api-qps=500".to_owned(),
+        "--kube-api-burst=500".to_owned(),
         format!("--cluster-cidr={POD_RANGE}"),
         format!("--service-cluster-ip-range={SERVICE_RANGE}"),
         "--leader-elect=false".to_owned(),

@@ -3,7 +3,12 @@
 
 use clap::{Parser, Subcommand};
 use dra_cluster::{Cluster, ClusterOptions, NodeOptions, Result};
-use std::{error::Error, io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    io::Write,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 /// A real Kubernetes cluster on this machine, with simulated GPUs.
 #[derive(Debug, Parser)]
@@ -18,6 +23,8 @@ enum Verb {
     Build,
     /// Start a cluster that stays until `down`.
     Up(Up),
+    /// Start a cluster, run a command that can use it, and take it down.
+    Run(Run),
     /// Take a cluster down and remove all of it.
     Down(Named),
     /// Print what a shell needs: eval "$(gpu-cluster env)".
@@ -45,6 +52,15 @@ struct Up {
     /// The gpu-sim program, needed where a node has GPUs.
     #[arg(long, value_name = "PATH")]
     gpu_sim: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    #[command(flatten)]
+    up: Up,
+    /// The command and its arguments; it finds kubectl, helm and the kubeconfig in its environment.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,7 +96,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
             dra_cluster::build_programs()?;
             dra_cluster::demo_image()?;
         }
-        Verb::Up(up) => drop(Cluster::start(&options_of(up))?),
+        Verb::Up(up) => Cluster::start(&options_of(up))?.leave_running()?,
+        Verb::Run(run) => return run_with_cluster(run),
         Verb::Down(named) => Cluster::open(&named.name)?.stop()?,
         Verb::Env(named) => print_env(&Cluster::open(&named.name)?),
         Verb::Exec(exec) => return run_on_node(&exec),
@@ -96,7 +113,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
 fn options_of(up: Up) -> ClusterOptions {
     let Up { cluster, nodes, gpu_sim } = up;
     let node = |gpus: String| NodeOptions { gpus: (gpus != "none").then_some(gpus) };
-    ClusterOptions { name: Some(cluster.name), nodes: nodes.into_iter().map(node).collect(), gpu_sim, detached: true }
+    ClusterOptions { name: Some(cluster.name), nodes: nodes.into_iter().map(node).collect(), gpu_sim }
 }
 
 fn print_env(cluster: &Cluster) {
@@ -109,11 +126,25 @@ fn print_env(cluster: &Cluster) {
     std::io::stdout().write_all(text.as_bytes()).ok();
 }
 
+fn run_with_cluster(run: Run) -> Result<ExitCode> {
+    let cluster = Cluster::start(&options_of(run.up))?;
+    // The command ends with this process, however that ends.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]).args(&run.command);
+    let code = code_of(cluster.equip(&mut command));
+    cluster.stop()?;
+    Ok(code)
+}
+
 fn run_on_node(exec: &Exec) -> Result<ExitCode> {
     let cluster = Cluster::open(&exec.cluster.name)?;
     let mut command = cluster.node(&exec.node)?.command("env")?;
-    let status = command.args(&exec.command).status();
-    let code = status.map_or(None, |status| status.code());
+    Ok(code_of(command.args(&exec.command)))
+}
+
+/// Runs a command with our own input and output; its exit status is ours.
+fn code_of(command: &mut Command) -> ExitCode {
+    let code = command.status().map_or(None, |status| status.code());
     let code = code.and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
 }

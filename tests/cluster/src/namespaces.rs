@@ -11,22 +11,16 @@ use std::{
     time::Duration,
 };
 
-/// Namespaces that live as long as their first process.
+/// The namespaces of the control plane or of a node. They live as long as their first process.
 #[derive(Debug, Clone)]
 pub(crate) struct Namespaces {
     pid: u32,
-    own_mounts: bool,
 }
 
 impl Namespaces {
-    /// Waits for the first process of the control plane, which writes this file.
-    pub(crate) fn of_control_plane(pid_path: &Path, logs_dir: &Path) -> Result<Self> {
-        Ok(Self { pid: wait_for_pid(pid_path, logs_dir)?, own_mounts: false })
-    }
-
-    /// Waits for the first process of a node, which writes this file.
-    pub(crate) fn of_node(pid_path: &Path, logs_dir: &Path) -> Result<Self> {
-        Ok(Self { pid: wait_for_pid(pid_path, logs_dir)?, own_mounts: true })
+    /// Waits for the first process, which writes this file when all is in place.
+    pub(crate) fn of(pid_path: &Path, logs_dir: &Path) -> Result<Self> {
+        Ok(Self { pid: wait_for_pid(pid_path, logs_dir)? })
     }
 
     /// The first process, as the host counts.
@@ -38,10 +32,7 @@ impl Namespaces {
     pub(crate) fn command(&self, program: impl Into<PathBuf>) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.pid.to_string()]);
-        command.args(["--pid", "--net", "--uts", "--ipc"]);
-        if self.own_mounts {
-            command.args(["--mount", "--wd=/"]);
-        }
+        command.args(["--pid", "--net", "--mount", "--uts", "--ipc", "--wd=/"]);
         command.arg("--").args(["env", "-i", PATH, "HOME=/root"]);
         command.arg(program.into());
         command

@@ -228,11 +228,11 @@ impl Node {
     }
 
     fn namespaces(&self) -> Result<Namespaces> {
-        Namespaces::of_node(&self.pid_path(), &self.run_dir.logs_dir())
+        Namespaces::of(&self.pid_path(), &self.run_dir.logs_dir())
     }
 
     fn control_plane(&self) -> Result<Namespaces> {
-        Namespaces::of_control_plane(&self.run_dir.init_pid_path(), &self.run_dir.logs_dir())
+        Namespaces::of(&self.run_dir.init_pid_path(), &self.run_dir.logs_dir())
     }
 
     fn pid_path(&self) -> PathBuf {

@@ -157,6 +157,10 @@ fn base_runtime_spec(programs: &Programs) -> Result<Value> {
     let text = command::output(Command::new(programs.path("ctr")).args(["oci", "spec"]))?;
     let mut spec: Value = serde_json::from_str(&text)
         .map_err(|source| ClusterError::Json { what: "the answer of `ctr oci spec`".to_owned(), source })?;
+    // Limits of `ctr`, which CRI does not set and a user namespace may not.
+    if let Some(process) = spec.get_mut("process").and_then(Value::as_object_mut) {
+        process.remove("rlimits");
+    }
     if let Some(mounts) = spec.get_mut("mounts").and_then(Value::as_array_mut) {
         mounts.push(json!({
             "destination": SIMULATOR_STATE_DIR,

@@ -1,24 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The small process that holds a cluster and takes it down.
 
-use crate::{
-    command,
-    error::{ClusterError, Result},
-    files,
-    run_dir::RunDir,
-    wait,
-};
+use crate::{command, error::Result, files, run_dir::RunDir, wait};
 use std::{
-    fs,
+    env, fs,
+    io::Write,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 const WATCHDOG: &str = include_str!("scripts/watchdog.sh");
 const INIT: &str = include_str!("scripts/init.sh");
+/// A folder that is to get the logs of clusters that end.
+const KEEP_LOGS: &str = "GPU_CLUSTER_KEEP_LOGS";
 const CLEAN: &str = include_str!("scripts/clean.sh");
 
-/// A cluster's watchdog, as the process that started it sees it.
+/// A cluster's watchdog, as the process that uses the cluster sees it.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     run_dir: RunDir,
@@ -28,19 +25,22 @@ pub(crate) struct Watchdog {
 
 impl Watchdog {
     /// Starts one whose cluster ends with this process, however that ends.
-    pub(crate) fn start_owned(run_dir: &RunDir) -> Result<Self> {
-        Ok(Self { child: Some(spawn(run_dir, "yes", Stdio::piped())?), run_dir: run_dir.clone() })
-    }
-
-    /// Starts one whose cluster outlives this process.
-    pub(crate) fn start_detached(run_dir: &RunDir) -> Result<Self> {
-        drop(spawn(run_dir, "no", Stdio::null())?);
-        Ok(Self::of_running(run_dir))
+    pub(crate) fn start(run_dir: &RunDir) -> Result<Self> {
+        Ok(Self { child: Some(spawn(run_dir)?), run_dir: run_dir.clone() })
     }
 
     /// The watchdog of a cluster that another process started.
     pub(crate) fn of_running(run_dir: &RunDir) -> Self {
         Self { run_dir: run_dir.clone(), child: None }
+    }
+
+    /// Lets the cluster outlive this process.
+    pub(crate) fn release(&mut self) -> Result<()> {
+        let Some(mut pipe) = self.child.take().and_then(|child| child.stdin) else {
+            return Ok(());
+        };
+        let tell = pipe.write_all(b"stay\n");
+        tell.map_err(files::error("tell the watchdog of", self.run_dir.path()))
     }
 
     /// Takes the cluster down and waits until nothing is left.
@@ -69,21 +69,19 @@ pub(crate) fn clean(run_dir: &RunDir) -> Result<()> {
     command::output(&mut sh).map(drop)
 }
 
-fn spawn(run_dir: &RunDir, owned: &str, stdin: Stdio) -> Result<Child> {
+fn spawn(run_dir: &RunDir) -> Result<Child> {
     let path = run_dir.path();
     files::write(&path.join("init.sh"), INIT)?;
     files::write(&path.join("clean.sh"), CLEAN)?;
+    if let Some(dir) = env::var_os(KEEP_LOGS) {
+        files::write(&path.join("keep-logs"), dir.as_encoded_bytes())?;
+    }
     files::make_dir(&run_dir.logs_dir())?;
     let log_path = run_dir.logs_dir().join("watchdog.log");
     let log = fs::File::create(&log_path).map_err(files::error("create", &log_path))?;
     let error_log = log.try_clone().map_err(files::error("create", &log_path))?;
-    Command::new("setsid")
-        .args(["sh", "-c", WATCHDOG, "gpu-cluster-watchdog"])
-        .arg(path)
-        .arg(owned)
-        .stdin(stdin)
-        .stdout(log)
-        .stderr(error_log)
-        .spawn()
-        .map_err(|source| ClusterError::Start { program: "setsid".to_owned(), source })
+    let mut setsid = Command::new("setsid");
+    setsid.args(["sh", "-c", WATCHDOG, "gpu-cluster-watchdog"]);
+    setsid.arg(path).stdin(Stdio::piped()).stdout(log).stderr(error_log);
+    setsid.spawn().map_err(|source| command::start_error(&setsid, source))
 }

@@ -6,6 +6,7 @@
 set -eu
 read -r pid _ </proc/self/stat
 hostname control-plane
+mount -t proc proc /proc
 echo "$pid" >"$1/init.pid.new"
 mv "$1/init.pid.new" "$1/init.pid"
 while :; do

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-# watchdog.sh RUN_DIR OWNED
+# watchdog.sh RUN_DIR
 #
 # Holds one cluster and takes it down when it is no longer wanted: at SIGTERM,
-# or, where OWNED is yes, when the pipe on standard input closes, which it does
-# however the owner ends. Every program of the cluster lives in the process
-# namespace made here, so that the kernel ends them all with its first process.
+# or when the pipe on standard input closes, which it does however the owner
+# ends. The word "stay" on the pipe means that the cluster is to outlive the
+# owner. Every program of the cluster lives in the process namespace made here,
+# so that the kernel ends them all with its first process.
 set -u
-run_dir=$1 owned=$2
+run_dir=$1
 exec 3<&0 </dev/null 9>"$run_dir/lock"
 flock -w 5 9 || exit 3
 echo $$ >"$run_dir/watchdog.pid"
@@ -14,15 +15,11 @@ waiter=
 trap '[ -z "$waiter" ] || kill "$waiter" 2>/dev/null' TERM
 trap '' INT HUP
 
-setpriv --pdeathsig KILL unshare --pid --net --ipc --uts --fork --kill-child \
+setpriv --pdeathsig KILL unshare --pid --net --mount --ipc --uts --fork --kill-child \
     sh "$run_dir/init.sh" "$run_dir" 3<&- 9>&- &
 held=$!
 
-if [ "$owned" = yes ]; then
-    cat <&3 >/dev/null 9>&- &
-else
-    sleep infinity 3<&- 9>&- &
-fi
+{ read -r word; [ "$word" = stay ] && exec sleep infinity 3<&-; } <&3 9>&- &
 waiter=$!
 wait "$waiter"
 kill "$waiter" 2>/dev/null
