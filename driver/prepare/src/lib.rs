@@ -1,2 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From a claim to a usable device and back
+//! From a claim to a usable device and back.
+//!
+//! ```text
+//! prepare    lock claim -> record? -- Ready, this boot --------------------+
+//!                             |                                           v
+//!                             +-> fetch the claim --> resolve names -> lock GPUs -> read them anew
+//!                                                                         |
+//!            refusal <- plan (pure) <- conflicts with other records <-----+
+//!                         |
+//!            nodes and driver files checked, specs rendered               nothing was changed up to here
+//!                         |
+//!            Preparing, durable -> step, step, ... -> Ready -> answer     a failing step undoes those before it
+//!
+//! unprepare  lock claim -> record? -> lock GPUs -> undo in reverse order, past failures -> no record | Undoing, durable
+//! ```
+//!
+//! A repeated prepare takes the same way, with the record in place of the API server, and repairs what differs. Only
+//! [`run`] and [`undo`] change the machine, and only after the record says so. Neither unprepare nor its retry asks the
+//! API server or the driver for anything.
+//!
+//! Reading order: [`refusal`], [`resolve`], [`configuration`], [`conflicts`], [`plan`], [`locks`], [`step`], [`run`],
+//! [`undo`], [`error`], [`engine`], [`reconcile`].
+
+pub mod refusal;
+
+pub mod resolve;
+
+pub mod configuration;
+
+pub mod conflicts;
+
+pub mod plan;
+
+pub mod answer;
+
+pub mod locks;
+
+pub mod step;
+
+pub mod run;
+
+pub mod undo;
+
+pub mod error;
+
+pub mod engine;
+
+pub mod reconcile;
+
+pub use answer::{PreparedDevice, PreparedHardware};
+pub use engine::{Engine, Settings};
+pub use error::{FetchError, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
+pub use reconcile::{ClaimLife, Reconciliation};
+pub use refusal::Refusal;

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Prepares and unprepares claims. Every call blocks; calls for different claims on different GPUs run side by side.
+//!
+//! In come a claim's name and a way to fetch it; out go its devices, or one sentence why not. What is in memory could be
+//! lost at any time: the truth is in the records, the spec directory and the hardware.
+
+pub(crate) mod attempt;
+mod turns;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dra_cdi::{Architecture, Kind, Naming, SpecStore};
+use dra_checkpoint::files::Files;
+use dra_checkpoint::store::Found;
+use dra_checkpoint::{ClaimRecord, RecordStore, StoreError};
+use dra_hardware::Host;
+use dra_model::{Claim, ClaimRef, ClaimUid, GpuUuid, NodeName};
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use crate::answer::{self, PreparedDevice};
+use crate::error::{FetchError, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
+use crate::locks::{Lock, LockError, Locks};
+use crate::undo;
+pub(crate) use attempt::{Base, claim_of, is_kept};
+use turns::Turns;
+
+/// What a node is told about itself.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This node, which is also the name of its pool.
+    pub node: NodeName,
+    /// `gpu.nvidia.com`.
+    pub driver_name: String,
+    /// Holds `claims/`, `quarantine/` and `locks/`; survives reboots.
+    pub state_dir: PathBuf,
+    /// Where container runtimes look for CDI specs.
+    pub cdi_dir: PathBuf,
+    /// How long a call waits for others to be done with its claim and GPUs; well below the 45 s the kubelet waits.
+    pub lock_patience: Duration,
+    /// Of the containers.
+    pub architecture: Architecture,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) host: Arc<Host>,
+    pub(crate) settings: Settings,
+    pub(crate) records: RecordStore,
+    pub(crate) specs: SpecStore,
+    pub(crate) locks: Locks,
+    /// Claims that the last reconciliation found gone although they were ready.
+    pub(crate) missed: Mutex<Vec<ClaimUid>>,
+    turns: Turns,
+}
+
+impl Engine {
+    /// Makes the folders it needs and asks nothing yet.
+    pub fn open(host: Arc<Host>, files: Arc<dyn Files>, settings: Settings) -> Result<Self, OpenError> {
+        let records = RecordStore::open(Arc::clone(&files), &settings.state_dir)
+            .map_err(|source| OpenError::Records { source })?;
+        let locks_dir = settings.state_dir.join("locks");
+        files.make_dir(&locks_dir).map_err(|source| OpenError::Locks { source })?;
+        let specs = SpecStore::new(files, settings.cdi_dir.clone(), Naming::new(&settings.driver_name));
+        if let Err(error) = specs.make_dir() {
+            // Preparing tries again and tells whoever waits; unprepare and registration work without.
+            warn!(error = crate::error::chain(&error), "the CDI directory is not there yet");
+        }
+        let locks = Locks::new(locks_dir);
+        Ok(Self { host, settings, records, specs, locks, missed: Mutex::default(), turns: Turns::default() })
+    }
+
+    /// Lets the devices of a claim be usable and says how. A repeat gives the same answer and repairs what is missing.
+    ///
+    /// `fetch` gets the claim from the API server; it is called once, and not at all if the claim is ready already.
+    pub fn prepare(
+        &self,
+        claim: &ClaimRef,
+        fetch: &dyn Fn() -> Result<Claim, FetchError>,
+    ) -> Result<Vec<PreparedDevice>, PrepareError> {
+        let turn = self.turns.wait_for(&claim.uid);
+        let deadline = self.deadline();
+        let prepared = self
+            .lock_claim(claim, deadline)
+            .map_err(|source| Box::new(PrepareCause::Lock { what: OWN_LOCK.to_owned(), source }))
+            .and_then(|_lock| {
+                if turn.is_overtaken() {
+                    return Err(Box::new(PrepareCause::Overtaken));
+                }
+                self.prepare_locked(claim, fetch, deadline)
+            });
+        let record = prepared.map_err(|cause| PrepareError { claim: claim.clone(), cause })?;
+        Ok(answer::of_record(&record))
+    }
+
+    /// Takes back what was promised to a claim; for one that nothing was promised to, that is done already.
+    pub fn unprepare(&self, claim: &ClaimRef) -> Result<(), UnprepareError> {
+        let deadline = self.deadline();
+        let unprepared = match self.lock_claim(claim, deadline) {
+            Ok(_lock) => {
+                self.turns.overtake(&claim.uid);
+                self.unprepare_locked(claim, deadline)
+            }
+            Err(source) => Err(Box::new(UnprepareCause::Lock { what: OWN_LOCK.to_owned(), source })),
+        };
+        unprepared.map_err(|cause| UnprepareError { claim: claim.clone(), cause })
+    }
+
+    pub(crate) fn unprepare_locked(&self, claim: &ClaimRef, deadline: Instant) -> Result<(), Box<UnprepareCause>> {
+        let Some(record) = self.load(&claim.uid).map_err(|source| UnprepareCause::Record { source })? else {
+            // A record that was set aside, or lost with its disk, may have left a spec.
+            let removed = self.specs.remove(&Kind::Claim(claim.uid.clone()));
+            return Ok(removed.map_err(|source| UnprepareCause::Spec { source })?);
+        };
+        let gpus = record.devices.iter().map(|device| (device.hardware.gpu().clone(), device.device.to_string()));
+        let _locks = self
+            .lock_gpus(claim, gpus.collect(), deadline)
+            .map_err(|(what, source)| UnprepareCause::Lock { what, source })?;
+        undo::undo(&record, &self.records, &self.specs).map_err(|failures| UnprepareCause::Undo { failures })?;
+        info!(claim = %claim, claim_uid = %claim.uid, "claim unprepared");
+        Ok(())
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.settings.lock_patience
+    }
+
+    pub(crate) fn lock_claim(&self, claim: &ClaimRef, deadline: Instant) -> Result<Lock<'_>, LockError> {
+        self.locks.take(&format!("claim-{}", claim.uid), "another call for it", deadline)
+    }
+
+    /// In the order of UUIDs, which is that of device names. The error names the device that is waited for.
+    fn lock_gpus(
+        &self,
+        claim: &ClaimRef,
+        gpus: BTreeMap<GpuUuid, String>,
+        deadline: Instant,
+    ) -> Result<Vec<Lock<'_>>, (String, LockError)> {
+        let holder = format!("claim {claim}");
+        let lock = |(uuid, device): (GpuUuid, String)| {
+            self.locks.take(&format!("gpu-{}", uuid.hex()), &holder, deadline).map_err(|source| (device, source))
+        };
+        gpus.into_iter().map(lock).collect()
+    }
+
+    /// The record of a claim; one that had to be set aside is as good as none.
+    pub(crate) fn load(&self, uid: &ClaimUid) -> Result<Option<ClaimRecord>, StoreError> {
+        match self.records.load(uid)? {
+            Found::Nothing => Ok(None),
+            Found::Record(record) => Ok(Some(*record)),
+            Found::Bad(bad) => {
+                warn!(path = %bad.path.display(), reason = bad.reason, devices = ?bad.devices, "a claim record was set aside");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// How the lock of the claim itself is called behind `claim ns/name: `.
+const OWN_LOCK: &str = "it";

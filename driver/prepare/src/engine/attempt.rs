@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One attempt to prepare a claim whose lock is held: look, decide, check, and only then act.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use dra_cdi::{ClaimDevice, RenderedSpec, render};
+use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedHardware};
+use dra_model::{AllocatedDevice, Claim, ClaimRef, DriverFiles, Gpu, GpuUuid};
+use tracing::{info, warn};
+
+use super::Engine;
+use crate::error::{FetchError, PrepareCause};
+use crate::plan::{self, Situation};
+use crate::resolve::{Target, Unresolved, find, resolve};
+use crate::run::{self, RunError};
+use crate::step::Work;
+use crate::undo;
+
+/// Which base spec the claim's containers are told to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Base<'a> {
+    /// That of the driver that is loaded, since the kubelet hears the answer.
+    OfLoadedDriver,
+    /// That which the kubelet was told before and remembers.
+    AsTold(&'a str),
+}
+
+/// Boxed, because it is much larger than any answer.
+type Attempted<T> = Result<T, Box<PrepareCause>>;
+
+impl Engine {
+    pub(super) fn prepare_locked(
+        &self,
+        reference: &ClaimRef,
+        fetch: &dyn Fn() -> Result<Claim, FetchError>,
+        deadline: Instant,
+    ) -> Attempted<ClaimRecord> {
+        let boot_id = self.host.boot_id().map_err(|source| PrepareCause::Boot { source })?;
+        let existing = self.load(&reference.uid).map_err(|source| PrepareCause::Record { source })?;
+        let claim = match &existing {
+            Some(record) if is_kept(record, &boot_id) => claim_of(record),
+            Some(_) | None => fetched(reference, fetch).map_err(|source| PrepareCause::Fetch { source })?,
+        };
+        self.settle(&claim, existing.as_ref(), &boot_id, Base::OfLoadedDriver, deadline).map(|(record, _)| record)
+    }
+
+    /// Lets a claim be prepared, whatever there is of it; says whether anything had to be done.
+    pub(crate) fn settle(
+        &self,
+        claim: &Claim,
+        existing: Option<&ClaimRecord>,
+        boot_id: &str,
+        base: Base<'_>,
+        deadline: Instant,
+    ) -> Attempted<(ClaimRecord, bool)> {
+        plan::admit(claim, &self.settings.node).map_err(PrepareCause::Refused)?;
+        let targets = self.targets(claim, existing)?;
+        let _locks = self
+            .lock_gpus(&claim.reference, gpus_to_lock(claim, &targets, existing), deadline)
+            .map_err(|(what, source)| PrepareCause::Lock { what, source })?;
+        let gpus = self.read_gpus(claim, &targets)?;
+        let mut work = self.work(claim, &targets, &gpus, boot_id, base)?;
+        let acted = match existing {
+            Some(kept) if is_kept(kept, boot_id) => {
+                run::repair(&mut work, kept, &self.records, &self.specs).map_err(failed)?
+            }
+            leftover => {
+                self.undo_leftover(leftover)?;
+                self.run(&mut work)?;
+                true
+            }
+        };
+        if acted {
+            info!(claim = %claim.reference, claim_uid = %claim.reference.uid, "claim prepared");
+        }
+        Ok((work.record, acted))
+    }
+
+    /// Identities behind the names: as recorded, or as the inventory has them, which is read anew if it does not help.
+    fn targets(&self, claim: &Claim, existing: Option<&ClaimRecord>) -> Attempted<Vec<Target>> {
+        let mut inventory = self.host.latest();
+        let mut refreshed = false;
+        let mut targets = Vec::new();
+        for device in &claim.devices {
+            let recorded = existing.and_then(|record| record.devices.iter().find(|it| it.device == device.device));
+            let mut found = match recorded {
+                Some(recorded) => Ok(target_of(&recorded.hardware)),
+                None => resolve(&inventory, &device.device),
+            };
+            if found.is_err() && !refreshed {
+                inventory = self.host.refresh();
+                refreshed = true;
+                found = resolve(&inventory, &device.device);
+            }
+            targets.push(found.map_err(|why| self.refused(device, why))?);
+        }
+        Ok(targets)
+    }
+
+    fn read_gpus(&self, claim: &Claim, targets: &[Target]) -> Attempted<BTreeMap<GpuUuid, Gpu>> {
+        let mut gpus = BTreeMap::new();
+        for (device, target) in claim.devices.iter().zip(targets) {
+            if !gpus.contains_key(target.gpu()) {
+                let gpu = self.host.gpu(target.gpu());
+                let gpu = gpu.map_err(|source| PrepareCause::Gpu { device: device.device.clone(), source })?;
+                gpus.insert(target.gpu().clone(), gpu);
+            }
+        }
+        Ok(gpus)
+    }
+
+    /// Decides, and checks every node and file before anything is changed.
+    fn work(
+        &self,
+        claim: &Claim,
+        targets: &[Target],
+        gpus: &BTreeMap<GpuUuid, Gpu>,
+        boot_id: &str,
+        base: Base<'_>,
+    ) -> Attempted<Work> {
+        let listing = self.records.list().map_err(|source| PrepareCause::Record { source })?;
+        let files = self.host.driver_files().map_err(|source| PrepareCause::DriverFiles { source })?;
+        let driver_version = match base {
+            Base::OfLoadedDriver => files.version.as_str(),
+            Base::AsTold(version) => version,
+        };
+        let record = plan::plan(&Situation {
+            claim,
+            targets,
+            gpus,
+            records: &listing.records,
+            node: &self.settings.node,
+            boot_id,
+            driver_version,
+            naming: self.specs.naming(),
+        })
+        .map_err(PrepareCause::Refused)?;
+        let claim_spec = self.claim_spec(claim, targets, gpus)?;
+        let base = (driver_version == files.version).then(|| self.base_spec(&files)).transpose()?;
+        Ok(Work { record, base, claim_spec })
+    }
+
+    fn claim_spec(&self, claim: &Claim, targets: &[Target], gpus: &BTreeMap<GpuUuid, Gpu>) -> Attempted<RenderedSpec> {
+        let mut devices = Vec::new();
+        for (device, target) in claim.devices.iter().zip(targets) {
+            let found = gpus.get(target.gpu()).ok_or(Unresolved::Unknown).and_then(|gpu| find(target, gpu));
+            let found = found.map_err(|why| self.refused(device, why))?;
+            let device = device.device.clone();
+            let nodes = self.host.device_nodes(found);
+            let nodes = nodes.map_err(|source| PrepareCause::Nodes { device: device.clone(), source })?;
+            devices.push(ClaimDevice { device, nodes });
+        }
+        let rendered = render::claim(self.specs.naming(), &claim.reference.uid, &devices);
+        Ok(rendered.map_err(|source| PrepareCause::Render { source })?)
+    }
+
+    fn base_spec(&self, files: &DriverFiles) -> Attempted<RenderedSpec> {
+        let nodes = self.host.control_nodes().map_err(|source| PrepareCause::ControlNodes { source })?;
+        let rendered = render::base(self.specs.naming(), files, &nodes, self.settings.architecture);
+        Ok(rendered.map_err(|source| PrepareCause::Render { source })?)
+    }
+
+    /// An attempt that was cut, an undoing that failed, or a claim of an earlier boot: gone before a new start.
+    fn undo_leftover(&self, leftover: Option<&ClaimRecord>) -> Attempted<()> {
+        let Some(record) = leftover else { return Ok(()) };
+        let undone = undo::undo(record, &self.records, &self.specs);
+        Ok(undone.map_err(|failures| PrepareCause::Leftover { failures })?)
+    }
+
+    fn run(&self, work: &mut Work) -> Attempted<()> {
+        let Err(error) = run::run(work, &self.records, &self.specs) else { return Ok(()) };
+        // The error that the user should hear is the first one; what stays is on record and undone later.
+        if let Err(failures) = undo::undo(&work.record, &self.records, &self.specs) {
+            warn!(claim = %work.record.claim, error = %failures, "a failed attempt could not be undone yet");
+        }
+        Err(Box::new(failed(error)))
+    }
+
+    fn refused(&self, device: &AllocatedDevice, why: Unresolved) -> PrepareCause {
+        PrepareCause::Refused(plan::refuse(device, &self.settings.node, why))
+    }
+}
+
+/// Whether the claim was reported as usable in this boot.
+pub(crate) fn is_kept(record: &ClaimRecord, boot_id: &str) -> bool {
+    record.is_ready() && record.boot_id == boot_id
+}
+
+/// The claim as it was allocated, without the configurations, which were checked then.
+pub(crate) fn claim_of(record: &ClaimRecord) -> Claim {
+    let allocated = |device: &RecordedDevice| AllocatedDevice {
+        request: device.request.clone(),
+        pool: device.pool.clone(),
+        device: device.device.clone(),
+        admin_access: device.admin_access,
+        share_id: device.share_id.clone(),
+    };
+    Claim {
+        reference: record.claim.clone(),
+        devices: record.devices.iter().map(allocated).collect(),
+        configs: Vec::new(),
+    }
+}
+
+fn fetched(reference: &ClaimRef, fetch: &dyn Fn() -> Result<Claim, FetchError>) -> Result<Claim, FetchError> {
+    let claim = fetch()?;
+    if claim.reference.uid == reference.uid {
+        Ok(claim)
+    } else {
+        Err(FetchError::Replaced { found: claim.reference.uid.to_string() })
+    }
+}
+
+/// The GPUs of the claim and those of what was begun for it before, each with the device that users know it by.
+fn gpus_to_lock(claim: &Claim, targets: &[Target], existing: Option<&ClaimRecord>) -> BTreeMap<GpuUuid, String> {
+    let before = existing.into_iter().flat_map(|record| &record.devices);
+    let before = before.map(|device| (device.hardware.gpu().clone(), device.device.to_string()));
+    let now = claim.devices.iter().zip(targets);
+    before.chain(now.map(|(device, target)| (target.gpu().clone(), device.device.to_string()))).collect()
+}
+
+fn target_of(hardware: &RecordedHardware) -> Target {
+    match hardware {
+        RecordedHardware::Gpu { uuid } => Target::Gpu(uuid.clone()),
+        RecordedHardware::Mig { identity, .. } => Target::Mig(identity.clone()),
+    }
+}
+
+fn failed(error: RunError) -> PrepareCause {
+    match error {
+        RunError::Record(source) => PrepareCause::Record { source },
+        RunError::Step(source) => PrepareCause::Step { source },
+    }
+}

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the kubelet is told when a claim could not be prepared or unprepared.
+//!
+//! Each line begins with the claim and names the device where there is one. The cause is the chain of sources, which the
+//! process prints behind it.
+
+use std::error::Error;
+use std::fmt;
+
+use dra_cdi::{RenderError, SpecStoreError};
+use dra_checkpoint::StoreError;
+use dra_hardware::{BootIdError, DriverFilesError, GpuError, NodeError};
+use dra_model::{ClaimRef, DeviceName, Disposition};
+
+use crate::locks::LockError;
+use crate::refusal::Refusal;
+use crate::step::StepError;
+use crate::undo::Failures;
+
+/// Why the claim could not be had from the API server.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// It was deleted.
+    #[error("it no longer exists: delete the pod, so that it gets a new claim")]
+    Gone,
+    /// Another claim has its name now.
+    #[error("another claim (UID {found}) has its name now: delete the pod, so that it uses that one")]
+    Replaced {
+        /// UID of the other.
+        found: String,
+    },
+    /// It is not what an allocated claim looks like.
+    #[error("it cannot be used as it is: delete the pod, so that it is scheduled anew")]
+    Unusable {
+        /// What is wrong.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The API server did not answer.
+    #[error("the API server does not answer (will retry)")]
+    Unreachable {
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl FetchError {
+    /// Whether retrying helps.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Gone | Self::Replaced { .. } | Self::Unusable { .. } => Disposition::Permanent,
+            Self::Unreachable { .. } => Disposition::Transient,
+        }
+    }
+}
+
+/// The engine cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder of records.
+    #[error("the state of claims cannot be kept")]
+    Records {
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The folder of locks.
+    #[error("the folder of locks cannot be made")]
+    Locks {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A claim that is not prepared.
+#[derive(Debug)]
+pub struct PrepareError {
+    /// Which.
+    pub claim: ClaimRef,
+    /// Why.
+    pub cause: Box<PrepareCause>,
+}
+
+/// Why a claim is not prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareCause {
+    /// Decided against.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// The kubelet took the claim back while this call waited for its turn.
+    #[error("it was unprepared while this call waited for its turn; prepare it again if it is needed")]
+    Overtaken,
+    /// The claim or a GPU is worked on by another call.
+    #[error("{what} is being worked on (will retry)")]
+    Lock {
+        /// The claim itself, or a device.
+        what: String,
+        /// By whom, or why not.
+        #[source]
+        source: LockError,
+    },
+    /// Whether the node was rebooted is not known.
+    #[error("unable to tell this boot from the one before (will retry)")]
+    Boot {
+        /// Why.
+        #[source]
+        source: BootIdError,
+    },
+    /// The folder of records.
+    #[error("its record cannot be kept")]
+    Record {
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The claim itself.
+    #[error("unable to read the claim")]
+    Fetch {
+        /// Why.
+        #[source]
+        source: FetchError,
+    },
+    /// A GPU did not answer.
+    #[error("{device} does not answer; repair it, or delete the pod to have it scheduled anew")]
+    Gpu {
+        /// Which device.
+        device: DeviceName,
+        /// Why.
+        #[source]
+        source: GpuError,
+    },
+    /// The nodes of a device.
+    #[error("{device} cannot be opened by a container")]
+    Nodes {
+        /// Which device.
+        device: DeviceName,
+        /// Why.
+        #[source]
+        source: NodeError,
+    },
+    /// The nodes of all containers.
+    #[error("the driver cannot be opened by a container")]
+    ControlNodes {
+        /// Why.
+        #[source]
+        source: NodeError,
+    },
+    /// Libraries and programs.
+    #[error("the NVIDIA driver is not complete")]
+    DriverFiles {
+        /// Why.
+        #[source]
+        source: DriverFilesError,
+    },
+    /// A spec cannot even be put into words.
+    #[error("its CDI spec cannot be made")]
+    Render {
+        /// Why.
+        #[source]
+        source: RenderError,
+    },
+    /// An effect failed; what was done before it was undone, or is on record.
+    #[error("preparing it failed")]
+    Step {
+        /// Why.
+        #[source]
+        source: StepError,
+    },
+    /// What an earlier attempt left behind is in the way.
+    #[error("what an earlier attempt left cannot be undone (will retry): {failures}")]
+    Leftover {
+        /// Why.
+        failures: Failures,
+    },
+}
+
+impl fmt::Display for PrepareError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "claim {}: {}", self.claim, self.cause)
+    }
+}
+
+impl Error for PrepareError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.source()
+    }
+}
+
+impl PrepareCause {
+    /// Whether retrying helps.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Refused(refusal) => refusal.disposition(),
+            Self::Fetch { source, .. } => source.disposition(),
+            Self::Lock { source: LockError::Held { .. }, .. } | Self::Overtaken => Disposition::Busy,
+            Self::Render { .. } => Disposition::Permanent,
+            Self::Lock { source: LockError::File { .. }, .. }
+            | Self::Boot { .. }
+            | Self::Record { .. }
+            | Self::Gpu { .. }
+            | Self::Nodes { .. }
+            | Self::ControlNodes { .. }
+            | Self::DriverFiles { .. }
+            | Self::Step { .. }
+            | Self::Leftover { .. } => Disposition::Transient,
+        }
+    }
+}
+
+/// A claim that is not unprepared.
+#[derive(Debug)]
+pub struct UnprepareError {
+    /// Which.
+    pub claim: ClaimRef,
+    /// Why.
+    pub cause: Box<UnprepareCause>,
+}
+
+/// Why a claim is not unprepared. The kubelet retries all of them.
+#[derive(Debug, thiserror::Error)]
+pub enum UnprepareCause {
+    /// The claim or a GPU is worked on by another call.
+    #[error("{what} is being worked on (will retry)")]
+    Lock {
+        /// The claim itself, or a device.
+        what: String,
+        /// By whom, or why not.
+        #[source]
+        source: LockError,
+    },
+    /// The folder of records.
+    #[error("its record cannot be read")]
+    Record {
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The spec of a claim without a record.
+    #[error("its devices could not be taken away")]
+    Spec {
+        /// Why.
+        #[source]
+        source: SpecStoreError,
+    },
+    /// Something stays.
+    #[error("not everything could be undone (will retry): {failures}")]
+    Undo {
+        /// What and why.
+        failures: Failures,
+    },
+}
+
+impl fmt::Display for UnprepareError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "claim {}: {}", self.claim, self.cause)
+    }
+}
+
+impl Error for UnprepareError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.source()
+    }
+}
+
+impl UnprepareCause {
+    /// Whether retrying helps.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Lock { source: LockError::Held { .. }, .. } => Disposition::Busy,
+            Self::Lock { source: LockError::File { .. }, .. }
+            | Self::Record { .. }
+            | Self::Spec { .. }
+            | Self::Undo { .. } => Disposition::Transient,
+        }
+    }
+}
+
+/// An error with its sources, for places where several are told at once.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let sources = std::iter::successors(error.source(), |source: &&dyn Error| (*source).source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}

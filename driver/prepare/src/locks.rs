@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Locks that hold between threads and between the two plugin processes of a rolling upgrade.
+//!
+//! One file per lock, taken with flock(2), so that the kernel frees it when its holder dies. The file names its holder
+//! and is removed before it is freed; who opened it meanwhile notices that it is no longer the file of that name and
+//! starts over. Waiting ends at a deadline. Take the claim first, then its GPUs in order, and nothing can deadlock.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+/// How often a lock held by another process is tried; one held by this process is tried when it is freed.
+const OTHER_PROCESS: Duration = Duration::from_millis(20);
+
+const SUFFIX: &str = ".lock";
+
+/// A folder of locks.
+#[derive(Debug)]
+pub struct Locks {
+    dir: PathBuf,
+    /// Counts locks freed by this process.
+    freed: Mutex<u64>,
+    freed_one: Condvar,
+}
+
+/// A lock that is held until it is dropped.
+#[derive(Debug)]
+pub struct Lock<'a> {
+    locks: &'a Locks,
+    path: PathBuf,
+    /// Closing it frees the lock.
+    file: Option<File>,
+}
+
+/// A lock was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Held until the deadline.
+    #[error("held by {holder}")]
+    Held {
+        /// As the holder calls itself.
+        holder: String,
+    },
+    /// The file could not be made or locked.
+    #[error("unable to lock {}: make its folder writable (will retry)", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Locks {
+    /// In a folder that exists.
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir, freed: Mutex::new(0), freed_one: Condvar::new() }
+    }
+
+    /// Takes a lock in the name of `holder`, waiting until `deadline`.
+    pub fn take(&self, name: &str, holder: &str, deadline: Instant) -> Result<Lock<'_>, LockError> {
+        let path = self.dir.join(format!("{name}{SUFFIX}"));
+        loop {
+            let freed_before = *self.freed.lock();
+            match try_lock(&path, holder) {
+                Ok(Some(file)) => return Ok(Lock { locks: self, path, file: Some(file) }),
+                Ok(None) if Instant::now() >= deadline => return Err(LockError::Held { holder: holder_of(&path) }),
+                Ok(None) => self.wait(freed_before, deadline),
+                Err(source) => return Err(LockError::File { path, source }),
+            }
+        }
+    }
+
+    /// Removes the files of locks whose holders died.
+    pub fn sweep(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.dir)? {
+            let name = entry?.file_name();
+            if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) {
+                // One that is held is not left over; one that cannot be locked is found again the next time.
+                self.take(name, "the sweep of old locks", Instant::now()).ok();
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, freed_before: u64, deadline: Instant) {
+        let mut freed = self.freed.lock();
+        if *freed == freed_before {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.freed_one.wait_for(&mut freed, left.min(OTHER_PROCESS));
+        }
+    }
+}
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        // A file that stays is not held by anybody and is removed by the next sweep.
+        std::fs::remove_file(&self.path).ok();
+        drop(self.file.take());
+        *self.locks.freed.lock() += 1;
+        self.locks.freed_one.notify_all();
+    }
+}
+
+/// The locked file, or nothing while someone else has it.
+fn try_lock(path: &Path, holder: &str) -> io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
+    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(nofollow);
+    let file = options.open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) if is_at(&file, path)? => {
+            // The name is for people; on a full disk the lock has to work without it.
+            file.set_len(0).and_then(|()| file.write_all_at(holder.as_bytes(), 0)).ok();
+            Ok(Some(file))
+        }
+        Ok(()) | Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether the file is still the one of that name.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match std::fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn holder_of(path: &Path) -> String {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(300).read_to_string(&mut text));
+    match read {
+        Ok(_) if !text.is_empty() => text,
+        Ok(_) | Err(_) => "someone who has just begun".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    #[test]
+    fn a_held_lock_names_its_holder_and_leaves_no_file_when_freed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (Locks::new(dir.path().to_owned()), Locks::new(dir.path().to_owned()));
+        let held = ours.take("gpu-1", "claim ns/a", soon()).unwrap();
+        let refused = theirs.take("gpu-1", "claim ns/b", Instant::now()).unwrap_err();
+        assert_eq!(refused.to_string(), "held by claim ns/a");
+        theirs.sweep().unwrap();
+        assert!(theirs.take("gpu-1", "claim ns/b", Instant::now()).is_err(), "a sweep leaves held locks alone");
+        drop(held);
+        drop(theirs.take("gpu-1", "claim ns/b", Instant::now()).unwrap());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_one_at_a_time_whether_in_this_process_or_in_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let processes = [Locks::new(dir.path().to_owned()), Locks::new(dir.path().to_owned())];
+        let (inside, turns) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for at in 0..8 {
+                let (locks, inside, turns) = (&processes[at % 2], &inside, &turns);
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        let held = locks.take("gpu-1", "someone", soon()).unwrap();
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                        turns.fetch_add(1, Ordering::SeqCst);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        drop(held);
+                    }
+                });
+            }
+        });
+        assert_eq!(turns.load(Ordering::SeqCst), 160);
+    }
+
+    #[test]
+    fn the_file_of_a_dead_holder_is_no_obstacle_and_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("claim-1.lock"), "claim ns/dead").unwrap();
+        let locks = Locks::new(dir.path().to_owned());
+        drop(locks.take("claim-1", "claim ns/a", Instant::now()).unwrap());
+        std::fs::write(dir.path().join("claim-2.lock"), "claim ns/dead").unwrap();
+        locks.sweep().unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_is_an_error_with_its_path() {
+        let error = Locks::new(PathBuf::from("/nonexistent")).take("x", "me", soon()).unwrap_err();
+        assert_eq!(error.to_string(), "unable to lock /nonexistent/x.lock: make its folder writable (will retry)");
+    }
+}

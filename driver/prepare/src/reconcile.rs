@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Brings records, specs and locks into line, at start and from time to time.
+//!
+//! In comes a way to ask whether a claim still exists; out goes a report. It repairs what a ready claim misses, finishes
+//! what was begun, collects what is ours and belongs to nobody, and tells what is not ours without touching it. One thing
+//! that fails stops nothing else. A claim that is being worked on is left alone.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use dra_cdi::store::SpecListing;
+use dra_cdi::{Kind, SpecStoreError};
+use dra_checkpoint::{ClaimRecord, ClaimState, Quarantined, StoreError};
+use dra_hardware::{BootIdError, DriverFilesError};
+use dra_model::{ClaimRef, ClaimUid};
+
+use crate::engine::{Base, Engine, claim_of, is_kept};
+use crate::error::{PrepareCause, PrepareError, UnprepareCause, UnprepareError};
+
+/// What the API server says of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimLife {
+    /// It exists, with this UID, and is allocated to this node.
+    Alive,
+    /// It does not.
+    Gone,
+    /// The API server did not say.
+    Unknown,
+}
+
+/// What was found and done.
+#[derive(Debug, Default)]
+pub struct Reconciliation {
+    /// Ready claims that missed something and have it again.
+    pub repaired: Vec<ClaimRef>,
+    /// Claims that were undone.
+    pub undone: Vec<ClaimRef>,
+    /// Specs of ours that nobody used.
+    pub removed: Vec<PathBuf>,
+    /// Records that cannot be understood, those of earlier times included.
+    pub quarantined: Vec<Quarantined>,
+    /// Files in our places that are not ours; they were left alone.
+    pub foreign: Vec<PathBuf>,
+    /// What failed.
+    pub problems: Vec<Problem>,
+}
+
+/// Something that failed and is tried again the next time.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// The spec directory.
+    #[error("the CDI specs cannot be reconciled")]
+    Specs {
+        /// Why.
+        #[source]
+        source: SpecStoreError,
+    },
+    /// The folder of records.
+    #[error("the claim records cannot be reconciled")]
+    Records {
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The folder of locks.
+    #[error("old locks cannot be swept")]
+    Locks {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Whether the node was rebooted is not known.
+    #[error("this boot cannot be told from the one before, so no claim is repaired")]
+    Boot {
+        /// Why.
+        #[source]
+        source: BootIdError,
+    },
+    /// Which base spec is in use by new claims.
+    #[error("the driver is not complete, so no base spec is collected")]
+    DriverFiles {
+        /// Why.
+        #[source]
+        source: DriverFilesError,
+    },
+    /// A ready claim that stays incomplete.
+    #[error("a prepared claim cannot be repaired")]
+    Repair {
+        /// Why.
+        #[source]
+        source: PrepareError,
+    },
+    /// A claim that nobody needs and that stays.
+    #[error("a claim that is gone cannot be undone")]
+    Undo {
+        /// Why.
+        #[source]
+        source: UnprepareError,
+    },
+}
+
+impl Engine {
+    /// See the module. A ready claim of this boot is undone when two calls in a row find it gone, which leaves the
+    /// kubelet the time to end its containers and unprepare it.
+    pub fn reconcile(&self, life: &dyn Fn(&ClaimRef) -> ClaimLife) -> Reconciliation {
+        let mut report = Reconciliation::default();
+        if let Err(source) = self.locks.sweep() {
+            report.problems.push(Problem::Locks { source });
+        }
+        // Specs before records: what has a record by then is in use.
+        let specs = self.specs.list().map_err(|source| report.problems.push(Problem::Specs { source }));
+        match self.records.list() {
+            Ok(listing) => {
+                self.reconcile_claims(&listing.records, life, &mut report);
+                listing.unfinished.iter().for_each(|uid| self.remove_unfinished_record(uid, &mut report));
+                report.foreign.extend(listing.foreign);
+                if let Ok(specs) = specs {
+                    self.collect_specs(specs, &mut report);
+                }
+            }
+            Err(source) => report.problems.push(Problem::Records { source }),
+        }
+        match self.records.quarantined() {
+            Ok(quarantined) => report.quarantined = quarantined,
+            Err(source) => report.problems.push(Problem::Records { source }),
+        }
+        report
+    }
+
+    fn reconcile_claims(
+        &self,
+        records: &[ClaimRecord],
+        life: &dyn Fn(&ClaimRef) -> ClaimLife,
+        report: &mut Reconciliation,
+    ) {
+        let boot_id = match self.host.boot_id() {
+            Ok(boot_id) => Some(boot_id),
+            Err(source) => {
+                report.problems.push(Problem::Boot { source });
+                None
+            }
+        };
+        let missed_before = std::mem::take(&mut *self.missed.lock());
+        for record in records {
+            let claim = &record.claim;
+            let kept = boot_id.as_deref().is_none_or(|boot_id| is_kept(record, boot_id));
+            match (life(claim), &record.state) {
+                (ClaimLife::Gone, _) if kept && !missed_before.contains(&claim.uid) => {
+                    self.missed.lock().push(claim.uid.clone());
+                }
+                (ClaimLife::Gone, _) | (_, ClaimState::Undoing { .. }) => self.undo_gone(claim, report),
+                (ClaimLife::Alive | ClaimLife::Unknown, ClaimState::Ready { .. }) => {
+                    if let Some(boot_id) = boot_id.as_deref().filter(|_| kept) {
+                        self.repair(claim, boot_id, report);
+                    }
+                }
+                // The kubelet tries again, or takes the claim back.
+                (ClaimLife::Alive | ClaimLife::Unknown, ClaimState::Preparing { .. }) => {}
+            }
+        }
+    }
+
+    fn undo_gone(&self, claim: &ClaimRef, report: &mut Reconciliation) {
+        let now = Instant::now();
+        let Ok(_lock) = self.lock_claim(claim, now) else { return };
+        match self.unprepare_locked(claim, now) {
+            Ok(()) => report.undone.push(claim.clone()),
+            Err(cause) if matches!(*cause, UnprepareCause::Lock { .. }) => {}
+            Err(cause) => {
+                let source = UnprepareError { claim: claim.clone(), cause };
+                report.problems.push(Problem::Undo { source });
+            }
+        }
+    }
+
+    fn repair(&self, claim: &ClaimRef, boot_id: &str, report: &mut Reconciliation) {
+        let now = Instant::now();
+        let Ok(_lock) = self.lock_claim(claim, now) else { return };
+        // It may have changed since it was listed.
+        let record = match self.load(&claim.uid) {
+            Ok(Some(record)) if is_kept(&record, boot_id) => record,
+            Ok(_) => return,
+            Err(source) => return report.problems.push(Problem::Records { source }),
+        };
+        match self.settle(&claim_of(&record), Some(&record), boot_id, Base::AsTold(&record.base), now) {
+            Ok((_, true)) => report.repaired.push(claim.clone()),
+            Ok((_, false)) => {}
+            Err(cause) if matches!(*cause, PrepareCause::Lock { .. }) => {}
+            Err(cause) => {
+                let source = PrepareError { claim: claim.clone(), cause };
+                report.problems.push(Problem::Repair { source });
+            }
+        }
+    }
+
+    /// Removes specs that no record needs. The base spec of the loaded driver stays for the next claim.
+    fn collect_specs(&self, listing: SpecListing, report: &mut Reconciliation) {
+        report.foreign.extend(listing.foreign);
+        for unfinished in listing.unfinished {
+            self.if_idle(&unfinished.writer, || {
+                if let Err(source) = self.specs.remove_unfinished(&unfinished) {
+                    report.problems.push(Problem::Specs { source });
+                }
+            });
+        }
+        let records = match self.records.list() {
+            Ok(listing) => listing.records,
+            Err(source) => return report.problems.push(Problem::Records { source }),
+        };
+        let loaded = self.host.driver_files().map(|files| files.version);
+        for kind in listing.specs {
+            let unused = match &kind {
+                Kind::Claim(uid) => records.iter().all(|record| record.claim.uid != *uid),
+                Kind::Base(version) => {
+                    let used = records.iter().any(|record| record.base == *version);
+                    !used && loaded.as_ref().is_ok_and(|loaded| loaded != version)
+                }
+            };
+            if unused {
+                self.remove_spec(&kind, report);
+            }
+        }
+        if let Err(source) = loaded {
+            report.problems.push(Problem::DriverFiles { source });
+        }
+    }
+
+    fn remove_spec(&self, kind: &Kind, report: &mut Reconciliation) {
+        let mut remove = || match self.specs.remove(kind) {
+            Ok(()) => report.removed.push(self.specs.path(kind)),
+            Err(source) => report.problems.push(Problem::Specs { source }),
+        };
+        match kind {
+            Kind::Base(_) => remove(),
+            Kind::Claim(uid) => self.if_idle(uid, || {
+                if matches!(self.load(uid), Ok(None)) {
+                    remove();
+                }
+            }),
+        }
+    }
+
+    fn remove_unfinished_record(&self, uid: &ClaimUid, report: &mut Reconciliation) {
+        self.if_idle(uid, || {
+            if let Err(source) = self.records.remove_unfinished(uid) {
+                report.problems.push(Problem::Records { source });
+            }
+        });
+    }
+
+    /// Does something while nobody works on a claim, or not at all.
+    fn if_idle(&self, uid: &ClaimUid, work: impl FnOnce()) {
+        let claim = ClaimRef { namespace: String::new(), name: String::new(), uid: uid.clone() };
+        if let Ok(_lock) = self.lock_claim(&claim, Instant::now()) {
+            work();
+        }
+    }
+}
