@@ -1,4 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Shows the driver on a real cluster.
+//! `gpu-demo`: shows the driver on a real cluster. See `gpu-demo --help`.
 
-fn main() {}
+mod args;
+mod narration;
+mod show;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match args::Args::parse().command {
+        args::Verb::Run => show::run(),
+        args::Verb::Up(up) => show::up(&up),
+    }
+}

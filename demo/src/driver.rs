@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The driver on the cluster, as users get it there: an image, a chart, a DaemonSet.
+
+use crate::{
+    error::{DemoError, Doing, Result},
+    published::{self, Pool},
+    repository::Repository,
+};
+use dra_cluster::{Cluster, Image};
+use std::{collections::BTreeMap, fs, time::Duration};
+
+/// Namespace of the release.
+pub const NAMESPACE: &str = "gpu-dra";
+/// Name of the release and, by the chart's rule, of its DaemonSet and account.
+pub const RELEASE: &str = "gpu-dra-driver";
+/// Name of the DRA driver.
+pub const DRIVER: &str = "gpu.nvidia.com";
+
+const IMAGE: &str = "localhost/gpu-dra-driver:0.1.0";
+/// The tree of a simulated node lies where a driver container puts a real one.
+const SETTINGS: [&str; 5] = [
+    "driver.root=/run/nvidia/driver",
+    "driver.procRoot=/run/nvidia/driver/proc",
+    "driver.sysRoot=/run/nvidia/driver/sys",
+    "driver.devDir=",
+    "tests.claim.enabled=true",
+];
+const LIMIT: Duration = Duration::from_mins(2);
+
+/// Makes the image from the released programs and puts it on every node.
+pub fn build_image(cluster: &Cluster, repository: &Repository) -> Result<Image> {
+    let context_dir = cluster.dir().join("image");
+    fs::create_dir_all(&context_dir).map_err(file_error("make the folder", &context_dir))?;
+    for name in ["gpu-kubelet-plugin", "gpu-controller"] {
+        let program_path = repository.program_path(name)?;
+        fs::copy(&program_path, context_dir.join(name)).map_err(file_error("copy", &program_path))?;
+    }
+    let image = dra_cluster::build_image(IMAGE, &repository.containerfile_path(), &context_dir, &cluster.dir())
+        .doing("build the driver's image")?;
+    cluster.load_image(&image).doing("put the driver's image on the nodes")?;
+    Ok(image)
+}
+
+/// Installs the chart and waits until every node has published its devices.
+pub fn install(cluster: &Cluster, repository: &Repository) -> Result<BTreeMap<String, Pool>> {
+    helm(cluster, repository, "install", &["--create-namespace"])?;
+    wait_for_pods(cluster)?;
+    wait_for_pools(cluster)
+}
+
+/// Upgrades the release with further settings, such as `kubeletPlugin.podAnnotations.generation=2`, and returns at once.
+pub fn upgrade(cluster: &Cluster, repository: &Repository, settings: &[&str]) -> Result<()> {
+    let further: Vec<_> = settings.iter().flat_map(|setting| ["--set-string", setting]).collect();
+    helm(cluster, repository, "upgrade", &further)
+}
+
+/// Removes the release and waits until its hooks ran.
+pub fn uninstall(cluster: &Cluster) -> Result<()> {
+    let args = ["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "120s"];
+    cluster.helm(&args).map(drop).doing("uninstall the chart")
+}
+
+/// Waits until the newest pods of the DaemonSet are ready and the older ones gone.
+pub fn wait_for_pods(cluster: &Cluster) -> Result<()> {
+    let daemon_set = format!("daemonset/{RELEASE}");
+    let args = ["rollout", "status", &daemon_set, "--namespace", NAMESPACE, "--timeout=120s"];
+    cluster.kubectl(&args).map(drop).doing("wait for the driver's pods")
+}
+
+/// Waits until all slices of every node are there.
+pub fn wait_for_pools(cluster: &Cluster) -> Result<BTreeMap<String, Pool>> {
+    let complete = || {
+        let pools = published::pools(cluster)?;
+        let all = cluster.nodes().iter().all(|node| pools.get(node.name()).is_some_and(Pool::is_complete));
+        Ok(all.then_some(pools))
+    };
+    cluster.wait_until("the slices of all nodes", LIMIT, complete).doing("wait for the devices")
+}
+
+fn helm(cluster: &Cluster, repository: &Repository, verb: &str, further: &[&str]) -> Result<()> {
+    let chart_dir = repository.chart_dir().display().to_string();
+    let mut args = vec![verb, RELEASE, &chart_dir, "--namespace", NAMESPACE];
+    args.extend(SETTINGS.iter().flat_map(|setting| ["--set", setting]));
+    args.extend(further);
+    cluster.helm(&args).map(drop).doing(format!("{verb} the chart"))
+}
+
+fn file_error(operation: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> DemoError {
+    let path = path.to_owned();
+    move |source| DemoError::File { operation, path, source }
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What users read: slices, claims, and the reason why a pod waits.
+
+use crate::{
+    error::{Doing, Result},
+    stage::{PodSaw, Stage},
+};
+use std::{fmt, time::Duration};
+
+const LIMIT: Duration = Duration::from_secs(30);
+/// How many lines of a device the demo prints.
+const EXCERPT: usize = 34;
+
+/// A claim in use, as `kubectl describe` shows it.
+#[derive(Debug, Clone)]
+pub struct DescribedClaim {
+    /// What its pod saw.
+    pub pod: PodSaw,
+    /// The text, with the driver's part of the status and the events.
+    pub text: String,
+}
+
+impl fmt::Display for DescribedClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from = self.text.find("\nStatus:").map_or(0, |at| at + 1);
+        f.write_str(self.text.get(from..).unwrap_or(&self.text).trim_end())
+    }
+}
+
+/// Why a pod waits.
+#[derive(Debug, Clone)]
+pub struct Unsatisfied {
+    /// What its event says.
+    pub message: String,
+    /// The whole `kubectl describe pod`.
+    pub text: String,
+}
+
+impl fmt::Display for Unsatisfied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from = self.text.find("\nEvents:").map_or(0, |at| at + 1);
+        f.write_str(self.text.get(from..).unwrap_or(&self.text).trim_end())
+    }
+}
+
+/// All slices as `kubectl describe` shows them.
+pub fn described_slices(stage: &Stage<'_>) -> Result<String> {
+    stage.cluster.kubectl(&["describe", "resourceslices"]).doing("describe the slices")
+}
+
+/// A MIG claim in use, once the driver has written down what it became.
+pub fn described_claim(stage: &Stage<'_>) -> Result<DescribedClaim> {
+    stage.with("mig-by-profile.yaml", || {
+        let pod = stage.saw("mig-by-profile")?;
+        let claim = stage.claim_of("mig-by-profile")?;
+        let complete = || {
+            let text = stage.cluster.kubectl(&["describe", "resourceclaim", &claim])?;
+            let has = |part: &str| text.contains(part);
+            Ok((has("MIG-") && !has("Events:  <none>") && !has("<none>\n")).then_some(text))
+        };
+        let text = stage.cluster.wait_until("the claim's status and events", LIMIT, complete);
+        Ok(DescribedClaim { pod, text: text.doing(format!("describe the claim {claim}"))? })
+    })
+}
+
+/// A pod that waits for a model that does not exist.
+pub fn cannot_be_satisfied(stage: &Stage<'_>) -> Result<Unsatisfied> {
+    stage.with("cannot-be-satisfied.yaml", || {
+        let event = || {
+            let selector = "involvedObject.name=cannot-be-satisfied,reason=FailedScheduling";
+            let args = ["get", "events", "--field-selector", selector, "-o", "jsonpath={.items[0].message}"];
+            let message = stage.cluster.kubectl(&args)?;
+            Ok((!message.is_empty()).then_some(message))
+        };
+        let message = stage.cluster.wait_until("the scheduler's word", LIMIT, event).doing("wait for the event")?;
+        Ok(Unsatisfied { message, text: stage.describe("pod", "cannot-be-satisfied")? })
+    })
+}
+
+/// The first device of a description.
+pub(super) fn first_device(text: &str) -> String {
+    let lines: Vec<_> = text.lines().skip_while(|line| line.trim() != "Devices:").take(EXCERPT).collect();
+    format!("{}\n  ...", lines.join("\n"))
+}

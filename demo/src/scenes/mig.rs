@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Parts of GPUs.
+
+use crate::{
+    error::{DemoError, Doing, Result},
+    published::{self, Pool},
+    stage::{PodSaw, Stage},
+};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+/// Which GPUs of `node-1` are cut, and into what.
+pub const CUT: [(&str, &str); 2] = [("6", "1g.10gb,1g.10gb,2g.20gb,3g.40gb"), ("7", "3g.40gb,3g.40gb")];
+
+const NODE: &str = "node-1";
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What an administrator typed and when the slices said so.
+#[derive(Debug, Clone)]
+pub struct MigCut {
+    /// Each command with its answer.
+    pub transcript: Vec<(String, String)>,
+    /// From the end of the last command to slices with all MIG devices.
+    pub visible_after: Duration,
+    /// The node's devices before.
+    pub before: Pool,
+    /// The node's devices after.
+    pub after: Pool,
+}
+
+impl fmt::Display for MigCut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (command, answer) in &self.transcript {
+            writeln!(f, "$ {command}")?;
+            answer
+                .lines()
+                .filter(|line| !line.trim().is_empty())
+                .try_for_each(|line| writeln!(f, "  {}", line.trim()))?;
+        }
+        writeln!(f, "{:.1} s later node-1 offers", self.visible_after.as_secs_f32())?;
+        write!(f, "  {}", self.after.to_string().replace('\n', "\n  "))
+    }
+}
+
+/// Turns MIG on and creates instances with the node's own `nvidia-smi`, then waits for the slices.
+pub fn cut_into_mig(stage: &Stage<'_>) -> Result<MigCut> {
+    let before = pool(stage)?;
+    let mut transcript = Vec::new();
+    for (gpu, profiles) in CUT {
+        for args in [vec!["-i", gpu, "-mig", "1"], vec!["mig", "-i", gpu, "-cgi", profiles, "-C"]] {
+            let command = format!("nvidia-smi {}", args.join(" "));
+            let node = stage.cluster.node(NODE).doing("find the node")?;
+            let answer = node.nvidia_smi(&args).doing(format!("run {command} on {NODE}"))?;
+            transcript.push((command, answer));
+        }
+    }
+    let cut = Instant::now();
+    let wanted = CUT.iter().map(|(_, profiles)| profiles.split(',').count()).sum::<usize>();
+    let changed = || {
+        let pool = published::pools(stage.cluster)?.remove(NODE).unwrap_or_default();
+        Ok((pool.is_complete() && pool.of_kind("mig").count() == wanted).then_some(pool))
+    };
+    let after = stage.cluster.wait_until("slices with the MIG devices", LIMIT, changed).doing("wait for the slices")?;
+    Ok(MigCut { transcript, visible_after: cut.elapsed(), before, after })
+}
+
+/// A MIG device of a profile.
+pub fn mig_by_profile(stage: &Stage<'_>) -> Result<PodSaw> {
+    stage.with("mig-by-profile.yaml", || stage.saw("mig-by-profile"))
+}
+
+fn pool(stage: &Stage<'_>) -> Result<Pool> {
+    let mut pools = published::pools(stage.cluster).doing("read the slices")?;
+    pools.remove(NODE).ok_or_else(|| DemoError::Incomplete { what: "the pool", object: NODE.to_owned() })
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The demo from a bare machine to a clean one, and the same cluster left running.
+
+use crate::{
+    args::Up,
+    narration::{gap, say, seconds, step},
+};
+use dra_cluster::{Cluster, ClusterOptions, NodeOptions};
+use dra_demo::{
+    Doing, Repository, Result, Stage, driver,
+    published::Pool,
+    scenes::{SCENES, Scene},
+};
+use std::{collections::BTreeMap, error::Error, iter, process, process::ExitCode, thread, time::Instant};
+use tokio::{signal, sync::oneshot};
+
+const NODES: &str = "h100:8 a100-40:2,t4:2";
+/// As a shell reports a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// Everything, then nothing is left.
+pub(crate) fn run() -> ExitCode {
+    let name = format!("d{}", process::id());
+    let options_name = name.clone();
+    until_interrupted(&name, move || {
+        let begun = Instant::now();
+        let cluster = started(&options_name, NODES)?;
+        let repository = Repository::find()?;
+        introduce(&deploy(&cluster, &repository)?);
+        let stage = Stage { cluster: &cluster, repository: &repository };
+        let told = (1..).zip(SCENES).try_for_each(|(number, scene)| tell(&stage, number, scene));
+        gap();
+        let ended = step("Removing the cluster", || cluster.stop()).doing("remove the cluster");
+        told?;
+        ended?;
+        say(
+            0,
+            format!("All of it took {}. `make up` leaves such a cluster running for you.", seconds(begun.elapsed())),
+        );
+        Ok(())
+    })
+}
+
+/// A cluster with the driver that stays.
+pub(crate) fn up(up: &Up) -> ExitCode {
+    let (name, nodes) = (up.name.clone(), up.nodes.clone());
+    until_interrupted(&up.name, move || {
+        let cluster = started(&name, &nodes)?;
+        let repository = Repository::find()?;
+        introduce(&deploy(&cluster, &repository)?);
+        cluster.leave_running().doing("leave the cluster running")?;
+        gap();
+        say(0, "The cluster runs. In a shell:");
+        say(4, format!("eval \"$(target/release/gpu-cluster env --name {name})\"\nkubectl get resourceslices"));
+        say(4, "kubectl apply -f demo/workloads/one-gpu.yaml && kubectl logs -f one-gpu");
+        say(0, format!("It ends with `target/release/gpu-cluster down --name {name}`."));
+        Ok(())
+    })
+}
+
+fn started(name: &str, nodes: &str) -> Result<Cluster> {
+    let gpu_sim = Repository::find()?.program_path("gpu-sim")?;
+    let node = |gpus: &str| NodeOptions { gpus: (gpus != "none").then(|| gpus.to_owned()) };
+    let nodes: Vec<_> = nodes.split_whitespace().map(node).collect();
+    let what = format!("Starting a Kubernetes 1.37 with {} nodes on this machine", nodes.len());
+    let options = ClusterOptions { name: Some(name.to_owned()), nodes, gpu_sim: Some(gpu_sim) };
+    step(&what, || Cluster::start(&options)).doing("start the cluster")
+}
+
+fn deploy(cluster: &Cluster, repository: &Repository) -> Result<BTreeMap<String, Pool>> {
+    step("Building the driver's image from deploy/Containerfile", || driver::build_image(cluster, repository))?;
+    step("helm install gpu-dra-driver deploy/chart", || driver::install(cluster, repository))
+}
+
+fn introduce(pools: &BTreeMap<String, Pool>) {
+    gap();
+    say(0, "The driver runs on every node and publishes what it found:");
+    for (node, pool) in pools {
+        let pool = pool.to_string().replace('\n', &format!("\n{:w$}  ", "", w = node.len()));
+        say(4, format!("{node}  {pool}"));
+    }
+}
+
+fn tell(stage: &Stage<'_>, number: usize, scene: Scene) -> Result<()> {
+    let Scene { title, story, command, play } = scene;
+    gap();
+    say(0, format!("{number}. {title}"));
+    say(3, story);
+    say(3, format!("$ {command}"));
+    let begun = Instant::now();
+    let told = play(stage)?;
+    say(5, told);
+    say(3, seconds(begun.elapsed()));
+    Ok(())
+}
+
+/// Works until done or until Ctrl-C, after which nothing of the cluster is left.
+fn until_interrupted(name: &str, work: impl FnOnce() -> Result<()> + Send + 'static) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let (done, answer) = oneshot::channel();
+    thread::spawn(move || done.send(work()).ok());
+    runtime.block_on(async {
+        tokio::select! {
+            answer = answer => match answer {
+                Ok(Ok(())) => ExitCode::SUCCESS,
+                Ok(Err(error)) => fail(&error),
+                // The thread panicked: its message is printed, and its cluster was dropped with it.
+                Err(_) => ExitCode::FAILURE,
+            },
+            // Without a signal handler Ctrl-C ends this process, and the cluster with it.
+            Ok(()) = signal::ctrl_c() => interrupted(name),
+        }
+    })
+}
+
+/// The worker may hang in anything; the cluster is taken down from outside.
+fn interrupted(name: &str) -> ExitCode {
+    say(0, "\nInterrupted: removing the cluster ...");
+    // Not running means: not yet, or no more. What was begun ends with this process.
+    Cluster::open(name).and_then(Cluster::stop).ok();
+    ExitCode::from(INTERRUPTED)
+}
+
+fn fail(error: &dyn Error) -> ExitCode {
+    let causes = iter::successors(Some(error), |&error| error.source());
+    let causes: Vec<_> = causes.map(ToString::to_string).collect();
+    eprintln!("gpu-demo: {}", causes.join(": "));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where scenes are played: a cluster with the driver, and the files to apply.
+
+use crate::{
+    error::{DemoError, Doing, Result},
+    repository::Repository,
+    seen::Seen,
+};
+use dra_cluster::{Cluster, ClusterError};
+use serde_json::Value;
+use std::{fmt, time::Duration};
+
+/// How long Kubernetes may take for what it does in seconds.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// A cluster that the driver is installed on.
+#[derive(Debug, Clone, Copy)]
+pub struct Stage<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// Where the workloads are.
+    pub repository: &'a Repository,
+}
+
+/// What a container of a pod was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodSaw {
+    /// The pod's name.
+    pub pod: String,
+    /// The container's name.
+    pub container: String,
+    /// Where it runs.
+    pub node: String,
+    /// What `nvidia-smi -L` listed in it.
+    pub seen: Seen,
+}
+
+impl fmt::Display for PodSaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pod, container, node, seen } = self;
+        let seen = seen.to_string().replace('\n', "\n  ");
+        match container.as_str() {
+            "main" => write!(f, "{pod} on {node} sees\n  {seen}"),
+            _ => write!(f, "{pod}, container {container}, on {node} sees\n  {seen}"),
+        }
+    }
+}
+
+impl Stage<'_> {
+    /// Applies a workload, plays, and deletes it whatever came of it.
+    pub fn with<T>(&self, file_name: &str, play: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.apply(file_name)?;
+        let played = play();
+        let deleted = self.delete(file_name);
+        let played = played?;
+        deleted.map(|()| played)
+    }
+
+    /// Applies a workload.
+    pub fn apply(&self, file_name: &str) -> Result<()> {
+        let path = self.repository.workload_path(file_name).display().to_string();
+        self.cluster.kubectl(&["apply", "-f", &path]).map(drop).doing(format!("apply {file_name}"))
+    }
+
+    /// Deletes a workload and waits until it is gone.
+    pub fn delete(&self, file_name: &str) -> Result<()> {
+        let path = self.repository.workload_path(file_name).display().to_string();
+        let args = ["delete", "-f", &path, "--ignore-not-found", "--timeout=90s"];
+        self.cluster.kubectl(&args).map(drop).doing(format!("delete {file_name}"))
+    }
+
+    /// What the container `main` of a pod in `default` was given, once it runs.
+    pub fn saw(&self, pod: &str) -> Result<PodSaw> {
+        self.saw_in("default", pod, "main")
+    }
+
+    /// What a container of a pod was given, once the pod runs.
+    pub fn saw_in(&self, namespace: &str, pod: &str, container: &str) -> Result<PodSaw> {
+        self.wait_for_pod(namespace, pod)?;
+        let node = self.cluster.kubectl(&["-n", namespace, "get", "pod", pod, "-o", "jsonpath={.spec.nodeName}"]);
+        let node = node.doing(format!("find the node of {pod}"))?;
+        let list = || {
+            let log = self.cluster.kubectl(&["-n", namespace, "logs", pod, "-c", container])?;
+            let seen = Seen::parse(&log);
+            Ok((!seen.gpus.is_empty()).then_some(seen))
+        };
+        let what = format!("a list of GPUs in the log of {pod}");
+        let seen = self.cluster.wait_until(&what, LIMIT, list).doing(format!("read the log of {pod}"))?;
+        Ok(PodSaw { pod: pod.to_owned(), container: container.to_owned(), node, seen })
+    }
+
+    /// What all pods with this `app` label were given.
+    pub fn all_saw(&self, app: &str) -> Result<Vec<PodSaw>> {
+        let pods =
+            list(self.cluster, &["pods", "-l", &format!("app={app}")]).doing(format!("list the pods of {app}"))?;
+        pods.iter().map(|pod| self.saw(text(pod, "/metadata/name"))).collect()
+    }
+
+    /// The name of the pod with this `app` label.
+    pub fn only_pod_of(&self, app: &str) -> Result<String> {
+        let pods =
+            list(self.cluster, &["pods", "-l", &format!("app={app}")]).doing(format!("list the pods of {app}"))?;
+        let name = pods.first().map(|pod| text(pod, "/metadata/name").to_owned());
+        name.ok_or_else(|| DemoError::Incomplete { what: "the pod", object: app.to_owned() })
+    }
+
+    /// Waits until a deployment has all its pods.
+    pub fn wait_for_deployment(&self, name: &str) -> Result<()> {
+        let args = ["rollout", "status", &format!("deployment/{name}"), "--timeout=90s"];
+        let done = self.cluster.kubectl(&args).map(drop);
+        done.map_err(|source| self.not_started("default", name, source))
+    }
+
+    /// The name of the claim that was made for a pod.
+    pub fn claim_of(&self, pod: &str) -> Result<String> {
+        let pod = self.cluster.kubectl(&["get", "pod", pod, "-o", "json"]).and_then(|json| parse(&json));
+        let pod = pod.doing("read the pod of a claim")?;
+        let names = [
+            "/status/resourceClaimStatuses/0/resourceClaimName",
+            "/status/extendedResourceClaimStatus/resourceClaimName",
+        ];
+        let name = names.iter().map(|name| text(&pod, name)).find(|name| !name.is_empty());
+        name.map(str::to_owned).ok_or_else(|| DemoError::Incomplete {
+            what: "the name of its claim",
+            object: text(&pod, "/metadata/name").to_owned(),
+        })
+    }
+
+    /// What `kubectl describe` shows to a user.
+    pub fn describe(&self, kind: &str, name: &str) -> Result<String> {
+        self.cluster.kubectl(&["describe", kind, name]).doing(format!("describe {kind} {name}"))
+    }
+
+    fn wait_for_pod(&self, namespace: &str, pod: &str) -> Result<()> {
+        let name = format!("pod/{pod}");
+        let args = ["-n", namespace, "wait", "--for=condition=Ready", &name, "--timeout=60s"];
+        self.cluster.kubectl(&args).map(drop).map_err(|source| self.not_started(namespace, pod, source))
+    }
+
+    fn not_started(&self, namespace: &str, pod: &str, source: ClusterError) -> DemoError {
+        let args = ["-n", namespace, "get", "events", "-o", "custom-columns=:involvedObject.name,:reason,:message"];
+        let events = self.cluster.kubectl(&args).unwrap_or_else(|error| error.to_string());
+        let events: Vec<_> = events.lines().filter(|line| line.starts_with(pod)).collect();
+        DemoError::NotStarted { pod: format!("{namespace}/{pod}"), events: events.join("\n"), source: Box::new(source) }
+    }
+}
+
+/// The items of `kubectl get`; `what` is what follows that word.
+pub(crate) fn list(cluster: &Cluster, what: &[&str]) -> dra_cluster::Result<Vec<Value>> {
+    let mut list = parse(&cluster.kubectl(&[&["get", "-o", "json"], what].concat())?)?;
+    Ok(list.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default())
+}
+
+/// The text at a JSON pointer, empty where there is none.
+pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The texts of a list at a JSON pointer.
+pub fn texts<'a>(value: &'a Value, pointer: &str) -> Vec<&'a str> {
+    value.pointer(pointer).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// The number at a JSON pointer, 0 where there is none.
+pub(crate) fn number(value: &Value, pointer: &str) -> u64 {
+    value.pointer(pointer).and_then(Value::as_u64).unwrap_or_default()
+}
+
+fn parse(json: &str) -> dra_cluster::Result<Value> {
+    serde_json::from_str(json).map_err(|source| ClusterError::Json { what: "the answer of kubectl".to_owned(), source })
+}
