@@ -5,7 +5,7 @@
 pub const DEVICES: usize = 128;
 
 /// Devices in a slice when any of them has taints or consumes counters
-/// (`ResourceSliceMaxDevicesWithTaintsOrConsumesCounters`).
+/// (`ResourceSliceMaxDevicesWithAdvancedFeatures`).
 pub const DEVICES_WITH_COUNTERS: usize = 64;
 
 /// Counter sets in a slice (`ResourceSliceMaxCounterSets`); since 1.35 such a slice holds no devices.

@@ -79,7 +79,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn inventory()(gpus in prop::collection::vec(gpu(), 0..24), broken in any::<bool>()) -> Inventory {
+    fn inventory()(gpus in prop::collection::vec(gpu(), 0..20), broken in any::<bool>()) -> Inventory {
         let version = Version { major: 580, minor: 95, patch: 5 };
         let mut gpus: Vec<GpuEntry> = gpus.into_iter().map(GpuEntry::Good).collect();
         if broken {
@@ -202,7 +202,7 @@ fn meddle(server: &mut BTreeMap<String, ResourceSlice>, what: &Meddling) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn packing_stays_within_the_limits_of_the_api(inventory in inventory(), features in features()) {
