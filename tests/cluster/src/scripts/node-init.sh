@@ -22,6 +22,8 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/cluster/bin /run/nvidia/driver
 mount -c --bind ./bin /run/cluster/bin
 [ ! -d gpu ] || mount -c --bind ./gpu /run/nvidia/driver
+# As where systemd boots a node: pods may follow what is mounted below it later.
+mount --make-rshared /run
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 echo "$pid" >init.pid.new
 mv init.pid.new init.pid
