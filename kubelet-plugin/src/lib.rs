@@ -1,2 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The gRPC services a kubelet calls on a node with GPUs
+//! The gRPC services a kubelet calls on a node with GPUs.
+//!
+//! ```text
+//! kubelet ── registration ──────────────┐
+//! kubelet ── dra_service ── claims ─────┼── dra_prepare::Engine ── hardware, CDI specs, records
+//!                             ├─ fetch  │ (one GET per prepare)
+//!                             └─ report │ (status.devices, Events)
+//! controller ── node_service ── observe ┘ (inventory, registered)
+//! ```
+//!
+//! It never lists or writes ResourceSlices. Everything that blocks (NVML, files, locks) runs on blocking threads.
+//!
+//! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`report`],
+//! [`observe`], [`node_service`], [`reconcile`], [`metrics`].
+
+pub mod args;
+
+pub mod app;
+
+pub mod sockets;
+
+pub mod registration;
+
+pub mod dra_service;
+
+pub mod claims;
+
+pub mod fetch;
+
+pub mod report;
+
+pub mod observe;
+
+pub mod node_service;
+
+pub mod reconcile;
+
+pub mod metrics;

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Wires the process together, in start order, and takes it apart in stop order.
+//!
+//! Start: state and locks, hardware, DRA socket, registration socket. Stop: first the registration socket goes, so that the
+//! kubelet sends nothing new, then calls that are in flight end, then the DRA socket goes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dra_cdi::Architecture;
+use dra_checkpoint::files::HostFiles;
+use dra_hardware::{Host, Machine};
+use dra_prepare::{Engine, Settings};
+use dra_proto::dra_v1::dra_plugin_server::DraPluginServer as DraV1;
+use dra_proto::dra_v1beta1::dra_plugin_server::DraPluginServer as DraV1Beta1;
+use dra_proto::node_v1::node_server::NodeServer;
+use dra_proto::registration_v1::registration_server::RegistrationServer;
+use dra_resource::{DriverName, DriverNameError};
+use dra_runtime::tasks::{TaskError, TasksError};
+use dra_runtime::{Tasks, http};
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tracing::{info, warn};
+
+use crate::args::Config;
+use crate::claims::Claims;
+use crate::dra_service::DraService;
+use crate::fetch::ClaimSource;
+use crate::metrics::Metrics;
+use crate::node_service::{NodeService, NodeState};
+use crate::observe::Observer;
+use crate::reconcile::Reconciler;
+use crate::registration::{ActiveInstance, Registration, RegistrationService};
+use crate::report::{Reporter, reporter};
+use crate::sockets::{SocketError, bind, claim_instance, remove_if_there};
+
+/// How long a call waits for its claim and GPUs: well below the 45 s a kubelet waits, so that it hears who holds them.
+const LOCK_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often the registration socket is looked after.
+const SOCKET_CHECK: Duration = Duration::from_secs(1);
+
+/// Why the process did not start or did not end cleanly.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The driver name is no DNS subdomain.
+    #[error("--driver-name is not usable")]
+    DriverName(#[source] DriverNameError),
+    /// No place for sockets or state.
+    #[error("the plugin cannot use the kubelet's directories")]
+    Sockets(#[source] SocketError),
+    /// The records or the CDI directory cannot be opened.
+    #[error("the plugin cannot use its state")]
+    State(#[source] dra_prepare::OpenError),
+    /// A task failed.
+    #[error("the plugin did not stop cleanly")]
+    Tasks(#[source] TasksError),
+}
+
+/// The values the tasks share.
+struct Parts {
+    config: Config,
+    host: Arc<Host>,
+    engine: Arc<Engine>,
+    source: ClaimSource,
+    claims: Claims,
+    metrics: Metrics,
+    active: ActiveInstance,
+    registration: watch::Sender<Registration>,
+    state: watch::Sender<NodeState>,
+    ready: watch::Sender<Result<(), String>>,
+    stop: CancellationToken,
+}
+
+/// Runs the plugin until a signal comes or `stop` is cancelled.
+pub async fn run(
+    config: Config,
+    machine: Arc<dyn Machine>,
+    client: Client,
+    stop: CancellationToken,
+) -> Result<(), AppError> {
+    let _instance = claim_instance(&config.paths).map_err(AppError::Sockets)?;
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let (parts, reporter) = parts(config, machine, client, metrics, stop.clone())?;
+    let mut tasks = Tasks::new(stop.clone());
+    start_services(&mut tasks, &parts)?;
+    start_background(&mut tasks, &parts, registry, reporter);
+    info!(node = %parts.config.node_name, driver = parts.config.driver_name, "plugin started");
+    let ended = tasks.run().await.map_err(AppError::Tasks);
+    parts.active.give_back();
+    for path in [&parts.config.paths.registration_path, &parts.config.paths.dra_path, &parts.config.node_socket] {
+        remove_if_there(path);
+    }
+    ended
+}
+
+fn parts(
+    config: Config,
+    machine: Arc<dyn Machine>,
+    client: Client,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Result<(Parts, Reporter), AppError> {
+    let driver: DriverName = config.driver_name.parse().map_err(AppError::DriverName)?;
+    let host = Arc::new(Host::new(machine, config.roots.clone()));
+    let engine = Engine::open(Arc::clone(&host), Arc::new(HostFiles), settings(&config)).map_err(AppError::State)?;
+    let engine = Arc::new(engine);
+    let (reports, reporter) = reporter(client.clone(), driver.clone(), config.node_name.clone(), metrics.clone());
+    let source = ClaimSource::new(client, driver);
+    let claims = Claims::new(Arc::clone(&engine), source.clone(), reports, metrics.clone());
+    let active = ActiveInstance::new(&config.paths, &config.pod_uid);
+    let (registration, _) = watch::channel(Registration::default());
+    let (state, _) = watch::channel(NodeState::default());
+    let (ready, _) = watch::channel(Err("not registered with the kubelet yet".to_owned()));
+    let parts = Parts { config, host, engine, source, claims, metrics, active, registration, state, ready, stop };
+    Ok((parts, reporter))
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        node: config.node_name.clone(),
+        driver_name: config.driver_name.clone(),
+        state_dir: config.paths.plugin_dir.clone(),
+        cdi_dir: config.cdi_root.clone(),
+        lock_patience: LOCK_PATIENCE,
+        architecture: Architecture::own(),
+    }
+}
+
+fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, reporter: Reporter) {
+    let stop = || parts.stop.clone();
+    let (address, readiness) = (parts.config.http_address, parts.ready.subscribe());
+    let serve = http::serve(address, registry, readiness, stop());
+    tasks.start("http", async move { Ok(serve.await?) });
+    tasks.start("report", reporter.run(stop()));
+    let observer = Observer {
+        host: Arc::clone(&parts.host),
+        dra_path: parts.config.paths.dra_path.clone(),
+        registration: parts.registration.subscribe(),
+        active: parts.active.clone(),
+        state: parts.state.clone(),
+        metrics: parts.metrics.clone(),
+    };
+    tasks.start("observe", observer.run(stop()));
+    let reconciler =
+        Reconciler { engine: Arc::clone(&parts.engine), source: parts.source.clone(), metrics: parts.metrics.clone() };
+    tasks.start("reconcile", reconciler.run(stop()));
+    tasks.start("readiness", show_readiness(parts.state.subscribe(), parts.ready.clone(), stop()));
+}
+
+fn start_services(tasks: &mut Tasks, parts: &Parts) -> Result<(), AppError> {
+    let drained = CancellationToken::new();
+    let dra_listener = bind(&parts.config.paths.dra_path).map_err(AppError::Sockets)?;
+    let service = DraService::new(parts.claims.clone());
+    tasks.start("dra", serve_dra(dra_listener, service, drained.clone()));
+    let node_listener = bind_node_socket(&parts.config.node_socket).map_err(AppError::Sockets)?;
+    let node = NodeServer::new(NodeService::new(parts.state.subscribe()));
+    tasks.start("node", serve_node(node_listener, node, parts.stop.clone()));
+    let config = parts.config.clone();
+    let registration = parts.registration.clone();
+    let make = {
+        let (config, active) = (parts.config.clone(), parts.active.clone());
+        move || RegistrationService::new(&config.driver_name, &config.paths, active.clone(), registration.clone())
+    };
+    let stop = parts.stop.clone();
+    tasks.start("registration", async move {
+        let ended = keep_registered(&config.paths.registration_path, make, stop).await;
+        drained.cancel();
+        ended
+    });
+    Ok(())
+}
+
+/// Serves both versions until the registration socket is gone; calls in flight end first.
+async fn serve_dra(listener: UnixListener, service: DraService, drained: CancellationToken) -> Result<(), TaskError> {
+    Server::builder()
+        .add_service(DraV1::new(service.clone()))
+        .add_service(DraV1Beta1::new(service))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), drained.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+async fn serve_node(
+    listener: UnixListener,
+    service: NodeServer<NodeService>,
+    stop: CancellationToken,
+) -> Result<(), TaskError> {
+    // The stream to the controller never ends by itself, so it is cut instead of drained.
+    let serve = Server::builder().add_service(service).serve_with_incoming(UnixListenerStream::new(listener));
+    tokio::select! {
+        served = serve => Ok(served?),
+        () = stop.cancelled() => Ok(()),
+    }
+}
+
+/// The controller runs as another user of the pod, in the group that the volume gives its files.
+fn bind_node_socket(path: &Path) -> Result<UnixListener, SocketError> {
+    let directory = |source| SocketError::Directory { path: path.to_owned(), source };
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(directory)?;
+    }
+    let listener = bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(directory)?;
+    Ok(listener)
+}
+
+/// Serves the registration socket, waits for its directory, and makes it again when someone removes it.
+async fn keep_registered(
+    path: &Path,
+    make: impl Fn() -> RegistrationService,
+    stop: CancellationToken,
+) -> Result<(), TaskError> {
+    loop {
+        if !path.parent().is_some_and(Path::is_dir) {
+            warn!(path = %path.display(), "waiting for the kubelet's registry directory");
+        }
+        if !wait_until(&stop, || path.parent().is_some_and(Path::is_dir)).await {
+            return Ok(());
+        }
+        let incoming = UnixListenerStream::new(bind(path)?);
+        let gone = wait_until(&stop, || !path.exists());
+        let serve = Server::builder().add_service(RegistrationServer::new(make())).serve_with_incoming_shutdown(
+            incoming,
+            async {
+                gone.await;
+                remove_if_there(path);
+            },
+        );
+        serve.await?;
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        warn!(path = %path.display(), "the registration socket was removed, making it again");
+    }
+}
+
+/// Looks once a second; `false` when `stop` came first.
+async fn wait_until(stop: &CancellationToken, holds: impl Fn() -> bool) -> bool {
+    let mut checks = interval(SOCKET_CHECK);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            _ = checks.tick() => if holds() { return true },
+        }
+    }
+}
+
+async fn show_readiness(
+    mut state: watch::Receiver<NodeState>,
+    ready: watch::Sender<Result<(), String>>,
+    stop: CancellationToken,
+) -> Result<(), TaskError> {
+    loop {
+        let count = state.borrow_and_update().registration.count;
+        if count > 0 {
+            ready.send_modify(|ready| *ready = Ok(()));
+        }
+        tokio::select! {
+            changed = state.changed() => changed?,
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}

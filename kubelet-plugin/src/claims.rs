@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The work on one claim: the engine on a blocking thread, measured, logged and reported.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use dra_model::{ClaimRef, Disposition};
+use dra_prepare::{Engine, PrepareError, PreparedDevice};
+use dra_proto::dra_v1 as v1;
+use dra_runtime::chain;
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+
+use crate::fetch::{Abandoned, ClaimSource};
+use crate::metrics::{Metrics, Operation, Outcome};
+use crate::report::{Report, ReportSender};
+
+/// Everything a claim meets in this process; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Claims {
+    engine: Arc<Engine>,
+    source: ClaimSource,
+    reports: ReportSender,
+    metrics: Metrics,
+}
+
+impl Claims {
+    /// Claims of this node.
+    pub fn new(engine: Arc<Engine>, source: ClaimSource, reports: ReportSender, metrics: Metrics) -> Self {
+        Self { engine, source, reports, metrics }
+    }
+
+    /// Prepares one claim; the error is the sentence users read in the pod's event.
+    pub async fn prepare(&self, claim: ClaimRef, abandoned: Abandoned) -> Result<Vec<v1::Device>, String> {
+        let timer = self.begin(Operation::Prepare);
+        let (engine, source, asked) = (Arc::clone(&self.engine), self.source.clone(), claim.clone());
+        let work = move || engine.prepare(&asked, &|| source.read(&asked, &abandoned));
+        let prepared = spawn_blocking(work).await.map_err(panicked)?;
+        match prepared {
+            Ok(devices) => {
+                let took = timer.end(Outcome::Success);
+                let names: Vec<&str> = devices.iter().map(|device| device.device.as_str()).collect();
+                info!(%claim, claim_uid = %claim.uid, devices = names.join(","), took_ms = took.as_millis(), "claim prepared");
+                let answer = devices.iter().map(answer).collect();
+                self.reports.send(Report::Prepared { claim, devices });
+                Ok(answer)
+            }
+            Err(error) => Err(self.prepare_failed(claim, &error, timer)),
+        }
+    }
+
+    fn prepare_failed(&self, claim: ClaimRef, error: &PrepareError, timer: Timer) -> String {
+        let disposition = error.cause.disposition();
+        let took = timer.end(outcome(disposition));
+        let text = chain(error).to_string();
+        warn!(%claim, claim_uid = %claim.uid, error = text, took_ms = took.as_millis(), "claim not prepared");
+        self.reports.send(Report::Failed { claim, text: text.clone(), disposition });
+        text
+    }
+
+    /// Unprepares one claim; needs neither the API server nor a driver.
+    pub async fn unprepare(&self, claim: ClaimRef) -> Result<(), String> {
+        let timer = self.begin(Operation::Unprepare);
+        let (engine, asked) = (Arc::clone(&self.engine), claim.clone());
+        match spawn_blocking(move || engine.unprepare(&asked)).await.map_err(panicked)? {
+            Ok(()) => {
+                let took = timer.end(Outcome::Success);
+                info!(%claim, claim_uid = %claim.uid, took_ms = took.as_millis(), "claim unprepared");
+                Ok(())
+            }
+            Err(error) => {
+                let took = timer.end(outcome(error.cause.disposition()));
+                let text = chain(&error).to_string();
+                warn!(%claim, claim_uid = %claim.uid, error = text, took_ms = took.as_millis(), "claim not unprepared");
+                Err(text)
+            }
+        }
+    }
+
+    fn begin(&self, operation: Operation) -> Timer {
+        self.metrics.begin(operation);
+        Timer { metrics: self.metrics.clone(), operation, started: Instant::now(), outcome: Outcome::Transient }
+    }
+}
+
+/// Counts an operation when it ends, also when it panics.
+struct Timer {
+    metrics: Metrics,
+    operation: Operation,
+    started: Instant,
+    outcome: Outcome,
+}
+
+impl Timer {
+    fn end(mut self, outcome: Outcome) -> std::time::Duration {
+        self.outcome = outcome;
+        self.started.elapsed()
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.metrics.end(self.operation, self.outcome, self.started.elapsed());
+    }
+}
+
+fn outcome(disposition: Disposition) -> Outcome {
+    match disposition {
+        Disposition::Permanent => Outcome::Permanent,
+        Disposition::Busy => Outcome::Busy,
+        Disposition::Transient => Outcome::Transient,
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape map_err wants")]
+fn panicked(error: tokio::task::JoinError) -> String {
+    format!("the driver failed on this claim, please report it with the log of this moment: {error}")
+}
+
+fn answer(device: &PreparedDevice) -> v1::Device {
+    v1::Device {
+        request_names: vec![device.request.clone()],
+        pool_name: device.pool.clone(),
+        device_name: device.device.to_string(),
+        cdi_device_ids: device.cdi_ids.clone(),
+        share_id: device.share_id.clone(),
+    }
+}

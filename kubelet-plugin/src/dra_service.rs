@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The kubelet's DRA services: `v1`, and `v1beta1` which differs only in having no share ids.
+//!
+//! Every claim of a call is worked on in a task of its own, so one slow claim delays no other, and a call the kubelet
+//! gives up on cuts nothing that has begun. A claim whose work has not begun when its caller leaves is not begun.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use dra_model::ClaimRef;
+use dra_proto::dra_v1 as v1;
+use dra_proto::dra_v1beta1 as v1beta1;
+use tokio::task::JoinHandle;
+use tonic::{Request, Response, Status};
+
+use crate::claims::Claims;
+use crate::fetch::Abandoned;
+
+/// Serves both versions.
+#[derive(Debug, Clone)]
+pub struct DraService {
+    claims: Claims,
+}
+
+impl DraService {
+    /// A service for the claims of this node.
+    pub fn new(claims: Claims) -> Self {
+        Self { claims }
+    }
+
+    async fn prepare(&self, asked: Vec<v1::Claim>) -> v1::NodePrepareResourcesResponse {
+        let call = CallGuard::default();
+        let claims = each(asked, |claim| {
+            let (claims, abandoned) = (self.claims.clone(), call.0.clone());
+            async move { claims.prepare(claim, abandoned).await }
+        })
+        .await;
+        let claims = claims.into_iter().map(|(uid, result)| (uid, prepare_response(result))).collect();
+        v1::NodePrepareResourcesResponse { claims }
+    }
+
+    async fn unprepare(&self, asked: Vec<v1::Claim>) -> v1::NodeUnprepareResourcesResponse {
+        let claims = each(asked, |claim| {
+            let claims = self.claims.clone();
+            async move { claims.unprepare(claim).await }
+        })
+        .await;
+        let response =
+            |result: Result<(), String>| v1::NodeUnprepareResourceResponse { error: result.err().unwrap_or_default() };
+        let claims = claims.into_iter().map(|(uid, result)| (uid, response(result))).collect();
+        v1::NodeUnprepareResourcesResponse { claims }
+    }
+}
+
+/// Tells the work of a call that its caller has left.
+#[derive(Debug, Default)]
+struct CallGuard(Abandoned);
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+/// Works on all claims at once and answers for every one of them, by UID.
+async fn each<T, F>(asked: Vec<v1::Claim>, work: impl Fn(ClaimRef) -> F) -> BTreeMap<String, Result<T, String>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, String>> + Send + 'static,
+{
+    let start = |claim: v1::Claim| (claim.uid.clone(), reference(claim).map(|claim| tokio::spawn(work(claim))));
+    let started: Vec<_> = asked.into_iter().map(start).collect();
+    let mut answers = BTreeMap::new();
+    for (uid, task) in started {
+        let answer = match task {
+            Err(refused) => Err(refused),
+            Ok(task) => finished(task).await,
+        };
+        answers.insert(uid, answer);
+    }
+    answers
+}
+
+async fn finished<T>(task: JoinHandle<Result<T, String>>) -> Result<T, String> {
+    match task.await {
+        Ok(answer) => answer,
+        Err(panic) => Err(format!("the driver failed on this claim, please report it: {panic}")),
+    }
+}
+
+fn reference(claim: v1::Claim) -> Result<ClaimRef, String> {
+    let uid = claim.uid.parse().map_err(|error| format!("claim {}/{}: {error}", claim.namespace, claim.name))?;
+    Ok(ClaimRef { namespace: claim.namespace, name: claim.name, uid })
+}
+
+fn prepare_response(result: Result<Vec<v1::Device>, String>) -> v1::NodePrepareResourceResponse {
+    match result {
+        Ok(devices) => v1::NodePrepareResourceResponse { devices, error: String::new() },
+        Err(error) => v1::NodePrepareResourceResponse { devices: Vec::new(), error },
+    }
+}
+
+#[tonic::async_trait]
+impl v1::dra_plugin_server::DraPlugin for DraService {
+    async fn node_prepare_resources(
+        &self,
+        request: Request<v1::NodePrepareResourcesRequest>,
+    ) -> Result<Response<v1::NodePrepareResourcesResponse>, Status> {
+        Ok(Response::new(self.prepare(request.into_inner().claims).await))
+    }
+
+    async fn node_unprepare_resources(
+        &self,
+        request: Request<v1::NodeUnprepareResourcesRequest>,
+    ) -> Result<Response<v1::NodeUnprepareResourcesResponse>, Status> {
+        Ok(Response::new(self.unprepare(request.into_inner().claims).await))
+    }
+}
+
+#[tonic::async_trait]
+impl v1beta1::dra_plugin_server::DraPlugin for DraService {
+    async fn node_prepare_resources(
+        &self,
+        request: Request<v1beta1::NodePrepareResourcesRequest>,
+    ) -> Result<Response<v1beta1::NodePrepareResourcesResponse>, Status> {
+        let asked = request.into_inner().claims.into_iter().map(from_v1beta1).collect();
+        let claims = self.prepare(asked).await.claims.into_iter();
+        let claims = claims.map(|(uid, response)| (uid, to_v1beta1(response))).collect();
+        Ok(Response::new(v1beta1::NodePrepareResourcesResponse { claims }))
+    }
+
+    async fn node_unprepare_resources(
+        &self,
+        request: Request<v1beta1::NodeUnprepareResourcesRequest>,
+    ) -> Result<Response<v1beta1::NodeUnprepareResourcesResponse>, Status> {
+        let asked = request.into_inner().claims.into_iter().map(from_v1beta1).collect();
+        let claims = self.unprepare(asked).await.claims.into_iter();
+        let response = |error| v1beta1::NodeUnprepareResourceResponse { error };
+        let claims = claims.map(|(uid, answer)| (uid, response(answer.error))).collect();
+        Ok(Response::new(v1beta1::NodeUnprepareResourcesResponse { claims }))
+    }
+}
+
+fn from_v1beta1(claim: v1beta1::Claim) -> v1::Claim {
+    let v1beta1::Claim { namespace, uid, name } = claim;
+    v1::Claim { namespace, uid, name }
+}
+
+fn to_v1beta1(response: v1::NodePrepareResourceResponse) -> v1beta1::NodePrepareResourceResponse {
+    let v1::NodePrepareResourceResponse { devices, error } = response;
+    let device = |device: v1::Device| {
+        let v1::Device { request_names, pool_name, device_name, cdi_device_ids, share_id: _ } = device;
+        v1beta1::Device { request_names, pool_name, device_name, cdi_device_ids }
+    };
+    v1beta1::NodePrepareResourceResponse { devices: devices.into_iter().map(device).collect(), error }
+}

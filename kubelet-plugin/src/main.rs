@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The kubelet plugin's process: arguments, logging, then [`dra_kubelet_plugin::app::run`].
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+use dra_hardware::NvmlMachine;
+use dra_kubelet_plugin::app;
+use dra_kubelet_plugin::args::{Args, Config};
+use dra_runtime::chain;
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    dra_runtime::logging::start(args.log_format);
+    match run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!(error = %chain(failure.as_ref()), "the plugin ended");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let config = Config::try_from(args)?;
+    let machine = Arc::new(NvmlMachine::new(&config.roots.driver));
+    let client = Client::try_default().await?;
+    Ok(app::run(config, machine, client, CancellationToken::new()).await?)
+}

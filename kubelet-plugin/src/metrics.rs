@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+//! All metrics of this process. Labels are bounded: never a claim, pod or UUID.
+
+use std::time::Duration;
+
+use dra_model::{GpuEntry, Inventory, MigMode};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// How an operation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// As wished.
+    Success,
+    /// A retry gives the same answer.
+    Permanent,
+    /// Something else holds what is needed.
+    Busy,
+    /// The environment failed.
+    Transient,
+}
+
+/// Which call of the kubelet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Operation {
+    /// `NodePrepareResources`, per claim.
+    Prepare,
+    /// `NodeUnprepareResources`, per claim.
+    Unprepare,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    operation: Operation,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    operation: Operation,
+    result: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeviceLabels {
+    r#type: DeviceType,
+    state: DeviceState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum DeviceType {
+    Gpu,
+    Mig,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum DeviceState {
+    Good,
+    Broken,
+}
+
+/// The metrics, cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    claims: Family<ResultLabels, Counter>,
+    duration: Family<OperationLabels, Histogram>,
+    in_flight: Family<OperationLabels, Gauge>,
+    devices: Family<DeviceLabels, Gauge>,
+    quarantined: Gauge,
+    registrations: Counter,
+    reports_dropped: Counter,
+}
+
+impl Metrics {
+    /// Declares every metric in the registry.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            claims: Family::default(),
+            duration: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 16))),
+            in_flight: Family::default(),
+            devices: Family::default(),
+            quarantined: Gauge::default(),
+            registrations: Counter::default(),
+            reports_dropped: Counter::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("gpu_dra");
+        registry.register(
+            "claims",
+            "Claims the kubelet asked to prepare or unprepare, by result",
+            metrics.claims.clone(),
+        );
+        registry.register_with_unit(
+            "claim_duration",
+            "Time from the call to the answer, per claim",
+            Unit::Seconds,
+            metrics.duration.clone(),
+        );
+        registry.register("claims_in_flight", "Claims being worked on now", metrics.in_flight.clone());
+        registry.register("devices", "GPUs and MIG devices found on this node, by state", metrics.devices.clone());
+        registry.register("quarantined_records", "Claim records that could not be read", metrics.quarantined.clone());
+        registry.register("registrations", "Times the kubelet accepted this plugin", metrics.registrations.clone());
+        registry.register(
+            "reports_dropped",
+            "Events and device statuses not written because the API server is slow or away",
+            metrics.reports_dropped.clone(),
+        );
+        metrics
+    }
+
+    /// Counts a call that has begun.
+    pub fn begin(&self, operation: Operation) {
+        self.in_flight.get_or_create(&OperationLabels { operation }).inc();
+    }
+
+    /// Counts a call that has ended.
+    pub fn end(&self, operation: Operation, result: Outcome, took: Duration) {
+        self.in_flight.get_or_create(&OperationLabels { operation }).dec();
+        self.claims.get_or_create(&ResultLabels { operation, result }).inc();
+        self.duration.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
+    }
+
+    /// Shows what discovery found.
+    pub fn inventory(&self, inventory: &Inventory) {
+        let broken = inventory.gpus.iter().filter(|entry| matches!(entry, GpuEntry::Broken { .. })).count();
+        let whole = inventory.good_gpus().filter(|gpu| !matches!(gpu.mig, MigMode::On { .. })).count();
+        let mig = inventory.good_gpus().map(|gpu| gpu.mig_devices().len()).sum();
+        for (r#type, state, count) in [
+            (DeviceType::Gpu, DeviceState::Good, whole),
+            (DeviceType::Gpu, DeviceState::Broken, broken),
+            (DeviceType::Mig, DeviceState::Good, mig),
+        ] {
+            self.devices.get_or_create(&DeviceLabels { r#type, state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Shows how many records are set aside.
+    pub fn quarantined(&self, records: usize) {
+        self.quarantined.set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// Counts an acceptance by the kubelet.
+    pub fn registered(&self) {
+        self.registrations.inc();
+    }
+
+    /// Counts a report that was given up.
+    pub fn report_dropped(&self) {
+        self.reports_dropped.inc();
+    }
+}

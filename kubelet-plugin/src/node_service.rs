@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Streams what this node is to the controller beside this process.
+//!
+//! Comes in: the inventory and the registration as watch channels. Goes out: the current state at once, then each change.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use dra_model::Inventory;
+use dra_proto::node_v1 as pb;
+use futures::Stream;
+use futures::StreamExt as _;
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Response, Status};
+use tracing::error;
+
+use crate::registration::Registration;
+
+/// What the controller needs to know of this node.
+#[derive(Debug, Clone, Default)]
+pub struct NodeState {
+    /// What the kubelet said last, and whether no newer instance took over.
+    pub registration: Registration,
+    /// Absent until the hardware was read for the first time.
+    pub inventory: Option<Arc<Inventory>>,
+}
+
+/// Serves `WatchNode`.
+#[derive(Debug)]
+pub struct NodeService {
+    state: watch::Receiver<NodeState>,
+}
+
+impl NodeService {
+    /// A service that streams the channel.
+    pub fn new(state: watch::Receiver<NodeState>) -> Self {
+        Self { state }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::node_server::Node for NodeService {
+    type WatchNodeStream = Pin<Box<dyn Stream<Item = Result<pb::NodeState, Status>> + Send>>;
+
+    async fn watch_node(
+        &self,
+        _request: Request<pb::WatchNodeRequest>,
+    ) -> Result<Response<Self::WatchNodeStream>, Status> {
+        let states = WatchStream::new(self.state.clone()).map(|state| encode(&state));
+        Ok(Response::new(Box::pin(states)))
+    }
+}
+
+fn encode(state: &NodeState) -> Result<pb::NodeState, Status> {
+    let inventory = match &state.inventory {
+        None => String::new(),
+        Some(inventory) => serde_json::to_string(inventory.as_ref()).map_err(|error| {
+            error!(%error, "failed to encode the inventory");
+            Status::internal(error.to_string())
+        })?,
+    };
+    let Registration { accepted, count } = state.registration;
+    Ok(pb::NodeState { registered: accepted, registrations: count, inventory })
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Makes this instance known to the kubelet and knows whether it is.
+//!
+//! The kubelet finds the registration socket in its registry directory, asks `GetInfo` (one second, answered from memory)
+//! and tells the outcome. After a restart it does so again, having removed all ResourceSlices of the node, which is why
+//! registrations are counted. When a newer instance has registered, this one is superseded: the kubelet calls the newer
+//! one, and so must whoever publishes (see [`ActiveInstance`]).
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use dra_proto::registration_v1 as pb;
+use dra_proto::{PLUGIN_TYPE, SUPPORTED_SERVICES};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+use tracing::{error, info};
+
+use crate::sockets::SocketPaths;
+
+/// What the kubelet said last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Registration {
+    /// Whether the kubelet accepted this instance.
+    pub accepted: bool,
+    /// How often it did.
+    pub count: u64,
+}
+
+/// Answers the kubelet on the registration socket.
+#[derive(Debug)]
+pub struct RegistrationService {
+    info: pb::PluginInfo,
+    state: watch::Sender<Registration>,
+    active: ActiveInstance,
+}
+
+impl RegistrationService {
+    /// A service that says where the DRA socket is and records what the kubelet answers.
+    pub fn new(
+        driver_name: &str,
+        paths: &SocketPaths,
+        active: ActiveInstance,
+        state: watch::Sender<Registration>,
+    ) -> Self {
+        let info = pb::PluginInfo {
+            r#type: PLUGIN_TYPE.to_owned(),
+            name: driver_name.to_owned(),
+            endpoint: paths.dra_path.display().to_string(),
+            supported_versions: SUPPORTED_SERVICES.map(str::to_owned).to_vec(),
+        };
+        Self { info, state, active }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::registration_server::Registration for RegistrationService {
+    async fn get_info(&self, _request: Request<pb::InfoRequest>) -> Result<Response<pb::PluginInfo>, Status> {
+        Ok(Response::new(self.info.clone()))
+    }
+
+    async fn notify_registration_status(
+        &self,
+        request: Request<pb::RegistrationStatus>,
+    ) -> Result<Response<pb::RegistrationStatusResponse>, Status> {
+        let status = request.into_inner();
+        if status.plugin_registered {
+            info!(endpoint = self.info.endpoint, "registered with the kubelet");
+            self.active.take_over();
+        } else {
+            error!(error = status.error, "the kubelet refused this plugin and will try again");
+        }
+        self.state.send_modify(|state| {
+            state.accepted = status.plugin_registered;
+            state.count += u64::from(status.plugin_registered);
+        });
+        Ok(Response::new(pb::RegistrationStatusResponse {}))
+    }
+}
+
+/// A file in the plugin directory that names the instance which registered last.
+///
+/// The kubelet calls the most recently registered instance. The controllers beside two instances would both publish, and
+/// argue when their versions differ, so the older one stops when it finds another name here.
+#[derive(Debug, Clone)]
+pub struct ActiveInstance {
+    path: PathBuf,
+    pod_uid: String,
+}
+
+impl ActiveInstance {
+    /// The file for the instance of a pod.
+    pub fn new(paths: &SocketPaths, pod_uid: &str) -> Self {
+        Self { path: paths.plugin_dir.join("active-instance"), pod_uid: pod_uid.to_owned() }
+    }
+
+    /// Whether a newer instance has registered.
+    pub fn is_superseded(&self) -> bool {
+        fs::read_to_string(&self.path).is_ok_and(|uid| uid != self.pod_uid)
+    }
+
+    /// Gives the name back on a clean stop, so that an older instance (after a rolled back upgrade) goes on.
+    pub fn give_back(&self) {
+        if fs::read_to_string(&self.path).is_ok_and(|uid| uid == self.pod_uid) {
+            crate::sockets::remove_if_there(&self.path);
+        }
+    }
+
+    fn take_over(&self) {
+        if let Err(error) = self.write() {
+            error!(path = %self.path.display(), %error, "unable to mark this instance as the active one");
+        }
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let temporary = self.path.with_extension(&self.pod_uid);
+        fs::write(&temporary, &self.pod_uid)?;
+        fs::rename(&temporary, &self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dra_proto::registration_v1::registration_server::Registration as _;
+    use std::path::Path;
+
+    use super::*;
+
+    fn instance(root: &Path, uid: &str) -> (RegistrationService, ActiveInstance, watch::Receiver<Registration>) {
+        let paths = SocketPaths::new(root, "gpu.nvidia.com", uid).unwrap();
+        fs::create_dir_all(&paths.plugin_dir).unwrap();
+        let active = ActiveInstance::new(&paths, uid);
+        let (sender, receiver) = watch::channel(Registration::default());
+        (RegistrationService::new("gpu.nvidia.com", &paths, active.clone(), sender), active, receiver)
+    }
+
+    async fn notify(service: &RegistrationService, plugin_registered: bool) {
+        let status = pb::RegistrationStatus { plugin_registered, error: String::new() };
+        service.notify_registration_status(Request::new(status)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_newer_instance_supersedes_the_older_until_it_leaves() {
+        let root = tempfile::tempdir().unwrap();
+        let (old_service, old, old_state) = instance(root.path(), "old");
+        let (new_service, new, _new_state) = instance(root.path(), "new");
+        notify(&old_service, true).await;
+        assert!(!old.is_superseded());
+        notify(&new_service, true).await;
+        assert!(old.is_superseded() && !new.is_superseded());
+        new.give_back();
+        assert!(!old.is_superseded());
+        notify(&old_service, false).await;
+        assert_eq!(*old_state.borrow(), Registration { accepted: false, count: 1 });
+    }
+
+    #[tokio::test]
+    async fn info_lists_the_newest_service_first() {
+        let root = tempfile::tempdir().unwrap();
+        let (service, ..) = instance(root.path(), "uid");
+        let info = service.get_info(Request::new(pb::InfoRequest {})).await.unwrap().into_inner();
+        assert_eq!(info.supported_versions, ["v1.DRAPlugin", "v1beta1.DRAPlugin"]);
+        assert_eq!((info.r#type.as_str(), info.name.as_str()), ("DRAPlugin", "gpu.nvidia.com"));
+        assert!(info.endpoint.ends_with("plugins/gpu.nvidia.com/dra-uid.sock"), "{}", info.endpoint);
+    }
+}

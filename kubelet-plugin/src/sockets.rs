@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where the sockets of one plugin instance are, and whose they are.
+//!
+//! During a rolling upgrade two instances live on one node, so every name carries the pod's UID. An instance holds a
+//! lock on a file of its name as long as it lives: whoever can take that lock knows that the instance is dead and may
+//! remove the sockets it left behind. Nothing else tells a live socket from a stale one without a race.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use tokio::net::UnixListener;
+use tracing::{info, warn};
+
+/// Linux has 108 bytes for a socket path, the last of which is zero (`unix(7)`).
+const LONGEST_PATH: usize = 107;
+
+/// How much of a pod UID is kept when the whole does not fit.
+const SHORT_UID: usize = 13;
+
+/// Why an instance has no sockets.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// The kubelet's directory is too deep for a socket path.
+    #[error("socket path {path} is longer than {LONGEST_PATH} bytes: use a shorter --kubelet-root-dir")]
+    TooLong {
+        /// The shortest path there could be.
+        path: PathBuf,
+    },
+    /// The plugin directory cannot be used.
+    #[error("failed to prepare {path}: check that the kubelet root directory is mounted and writable")]
+    Directory {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A second process with the same pod UID.
+    #[error("another plugin process with pod UID {uid} holds {path}: it must end first")]
+    SameUid {
+        /// The UID.
+        uid: String,
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The socket cannot be made.
+    #[error("failed to listen on {path}")]
+    Bind {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The directories and socket paths of one plugin instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketPaths {
+    /// `<kubelet root>/plugins/<driver>`: state and the DRA socket; survives the instance.
+    pub plugin_dir: PathBuf,
+    /// `<kubelet root>/plugins_registry`: watched by the kubelet.
+    pub registry_dir: PathBuf,
+    /// Serves the DRA services.
+    pub dra_path: PathBuf,
+    /// Serves the registration service.
+    pub registration_path: PathBuf,
+    driver_name: String,
+    pod_uid: String,
+}
+
+impl SocketPaths {
+    /// The paths of an instance; the pod's UID is shortened where the whole does not fit.
+    pub fn new(kubelet_root_dir: &Path, driver_name: &str, pod_uid: &str) -> Result<Self, SocketError> {
+        let plugin_dir = kubelet_root_dir.join("plugins").join(driver_name);
+        let registry_dir = kubelet_root_dir.join("plugins_registry");
+        let short: String = pod_uid.chars().take(SHORT_UID).collect();
+        let dra_path = first_that_fits([pod_uid, &short].map(|uid| plugin_dir.join(format!("dra-{uid}.sock"))))?;
+        let registration_path =
+            first_that_fits([pod_uid, &short].map(|uid| registry_dir.join(registration_name(driver_name, uid))))?;
+        let (driver_name, pod_uid) = (driver_name.to_owned(), pod_uid.to_owned());
+        Ok(Self { plugin_dir, registry_dir, dra_path, registration_path, driver_name, pod_uid })
+    }
+
+    fn instances_dir(&self) -> PathBuf {
+        self.plugin_dir.join("instances")
+    }
+}
+
+fn registration_name(driver_name: &str, uid: &str) -> String {
+    format!("{driver_name}-{uid}-reg.sock")
+}
+
+fn first_that_fits(candidates: [PathBuf; 2]) -> Result<PathBuf, SocketError> {
+    let [long, short] = candidates;
+    [long, short.clone()]
+        .into_iter()
+        .find(|path| path.as_os_str().len() <= LONGEST_PATH)
+        .ok_or(SocketError::TooLong { path: short })
+}
+
+/// The proof that an instance lives, held until the process ends.
+#[derive(Debug)]
+pub struct InstanceLock {
+    _file: File,
+}
+
+/// Claims this instance's name and removes the sockets that dead instances left behind.
+pub fn claim_instance(paths: &SocketPaths) -> Result<InstanceLock, SocketError> {
+    let instances_dir = paths.instances_dir();
+    let directory = |source| SocketError::Directory { path: instances_dir.clone(), source };
+    fs::create_dir_all(&instances_dir).map_err(directory)?;
+    let lock_path = instances_dir.join(&paths.pod_uid);
+    let file = File::create(&lock_path).map_err(directory)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Err(SocketError::SameUid { uid: paths.pod_uid.clone(), path: lock_path });
+    }
+    remove_dead_instances(paths);
+    Ok(InstanceLock { _file: file })
+}
+
+/// Continues past anything that cannot be removed: a stale socket costs log lines in the kubelet, no more.
+fn remove_dead_instances(paths: &SocketPaths) {
+    let Ok(entries) = fs::read_dir(paths.instances_dir()) else { return };
+    for entry in entries.flatten() {
+        let uid = entry.file_name().to_string_lossy().into_owned();
+        let dead = uid != paths.pod_uid
+            && File::open(entry.path())
+                .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
+        if dead {
+            remove_sockets_of(paths, &uid);
+            remove_if_there(&entry.path());
+        }
+    }
+}
+
+fn remove_sockets_of(paths: &SocketPaths, uid: &str) {
+    let short: String = uid.chars().take(SHORT_UID).collect();
+    for uid in [uid, &short] {
+        remove_if_there(&paths.registry_dir.join(registration_name(&paths.driver_name, uid)));
+        remove_if_there(&paths.plugin_dir.join(format!("dra-{uid}.sock")));
+    }
+}
+
+/// Removes a file that should be gone; says so when it was there or cannot be removed.
+pub fn remove_if_there(path: &Path) {
+    match fs::remove_file(path) {
+        Ok(()) => info!(path = %path.display(), "removed"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => warn!(path = %path.display(), %error, "unable to remove"),
+    }
+}
+
+/// Listens on a socket of this instance, replacing what an earlier run of the same pod left there.
+pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
+    remove_if_there(path);
+    UnixListener::bind(path).map_err(|source| SocketError::Bind { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: &str = "3f1b2c4d-0000-4000-8000-123456789abc";
+    const OTHER: &str = "aaaaaaaa-0000-4000-8000-123456789abc";
+
+    #[test]
+    fn paths_fit_or_the_setting_to_change_is_named() {
+        let paths = SocketPaths::new(Path::new("/var/lib/kubelet"), "gpu.nvidia.com", UID).unwrap();
+        assert_eq!(
+            paths.registration_path,
+            Path::new("/var/lib/kubelet/plugins_registry/gpu.nvidia.com-3f1b2c4d-0000-4000-8000-123456789abc-reg.sock")
+        );
+        let deep = format!("/var/lib/{}", "k".repeat(40));
+        let paths = SocketPaths::new(Path::new(&deep), "gpu.nvidia.com", UID).unwrap();
+        assert!(paths.registration_path.ends_with("gpu.nvidia.com-3f1b2c4d-0000-reg.sock"));
+        let deeper = format!("/var/lib/{}", "k".repeat(90));
+        let refused = SocketPaths::new(Path::new(&deeper), "gpu.nvidia.com", UID).unwrap_err();
+        assert!(refused.to_string().ends_with("use a shorter --kubelet-root-dir"), "{refused}");
+    }
+
+    #[test]
+    fn sockets_of_dead_instances_go_and_those_of_live_ones_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = |uid| SocketPaths::new(root.path(), "d", uid).unwrap();
+        let (dead, live, mine) = (paths("dead"), paths(OTHER), paths(UID));
+        fs::create_dir_all(&mine.registry_dir).unwrap();
+        let _alive = claim_instance(&live).unwrap();
+        drop(claim_instance(&dead).unwrap());
+        for path in [&dead.dra_path, &dead.registration_path, &live.dra_path, &live.registration_path] {
+            fs::write(path, "").unwrap();
+        }
+        let _me = claim_instance(&mine).unwrap();
+        assert!(!dead.dra_path.exists() && !dead.registration_path.exists());
+        assert!(live.dra_path.exists() && live.registration_path.exists());
+        assert!(matches!(claim_instance(&live), Err(SocketError::SameUid { .. })));
+    }
+}
