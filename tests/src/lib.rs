@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The plugin and the controller are the real ones, in this process or as processes. Nothing here sleeps: tests wait
-//! for conditions ([`wait`]). Reading order: [`api_server`], [`kubelet`], [`wait`]; [`source`] is for the checks of the
-//! source tree.
+//! for conditions. Reading order: [`wait`], [`api_server`], [`kubelet`], [`machine`], [`claim`], [`containers`],
+//! [`plugin`], [`node`]; [`programs`] builds what is run, [`source`] is for the checks of the source tree.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -18,13 +18,28 @@
     reason = "a test harness stops at the first surprise, and says which"
 )]
 
+pub mod wait;
+
 pub mod api_server;
 
 pub mod kubelet;
 
+pub mod programs;
+
+pub mod machine;
+
+pub mod claim;
+
+pub mod containers;
+
+pub mod plugin;
+
+pub mod node;
+
 pub mod source;
 
-pub mod wait;
-
 pub use api_server::ApiServer;
+pub use claim::NewClaim;
 pub use kubelet::Kubelet;
+pub use node::Node;
+pub use plugin::Mode;

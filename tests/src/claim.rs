@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Allocated claims, as the scheduler leaves them in the API server.
+
+use serde_json::{Value, json};
+
+use crate::api_server::{ApiServer, Resource};
+use crate::kubelet::{Claim, claim_of};
+use crate::node::{DRIVER, NODE};
+
+/// The namespace of every claim here.
+pub const NAMESPACE: &str = "default";
+
+/// A claim that is being put together.
+#[derive(Debug, Clone)]
+pub struct NewClaim {
+    name: String,
+    results: Vec<Value>,
+    configs: Vec<Value>,
+}
+
+impl NewClaim {
+    /// A claim to which nothing is allocated yet.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), results: Vec::new(), configs: Vec::new() }
+    }
+
+    /// A claim with one device, for the request `gpu`.
+    pub fn of(name: &str, device: &str) -> Self {
+        Self::new(name).device("gpu", device)
+    }
+
+    /// One more device of this node.
+    pub fn device(self, request: &str, device: &str) -> Self {
+        self.result(json!({"request": request, "driver": DRIVER, "pool": NODE, "device": device}))
+    }
+
+    /// One more device, for monitoring.
+    pub fn admin_device(self, request: &str, device: &str) -> Self {
+        self.result(json!({"request": request, "driver": DRIVER, "pool": NODE, "device": device, "adminAccess": true}))
+    }
+
+    /// One more allocation result as it is.
+    pub fn result(mut self, result: Value) -> Self {
+        self.results.push(result);
+        self
+    }
+
+    /// One more configuration for this driver, from the claim, for all requests.
+    pub fn config(mut self, parameters: &Value) -> Self {
+        let opaque = json!({"driver": DRIVER, "parameters": parameters});
+        self.configs.push(json!({"source": "FromClaim", "requests": [], "opaque": opaque}));
+        self
+    }
+
+    /// Puts it into the API server.
+    pub fn create(self, api: &ApiServer) -> Claim {
+        let Self { name, results, configs } = self;
+        let metadata = json!({"name": name, "namespace": NAMESPACE});
+        let allocation = json!({"devices": {"results": results, "config": configs}});
+        let claim = json!({"metadata": metadata, "spec": {"devices": {}}, "status": {"allocation": allocation}});
+        claim_of(&api.put(Resource::ResourceClaims, NAMESPACE, claim))
+    }
+}
