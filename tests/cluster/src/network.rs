@@ -9,7 +9,9 @@
 //! ```
 //!
 //! All in 10.199.<x>.0/24, with x of its own for each cluster. Pods of node n
-//! have 10.244.<n>.0/24, which only the nodes and the control plane know.
+//! have 10.244.<n>.0/24, which only the nodes and the control plane know. Link
+//! addresses are fixed, as a machine keeps its own: a node that comes back after
+//! a reboot, or a bridge that gets another port, is found by who knew it before.
 
 use crate::{
     command,
@@ -69,7 +71,7 @@ pub(crate) fn connect_control_plane(name: &str, subnet: Subnet, control_plane_pi
         control_plane_pid,
         &format!(
             "ip link set lo up
-             ip link add br0 type bridge
+             ip link add br0 address 02:67:70:75:00:01 type bridge
              ip addr add {address}/24 dev br0
              ip link set br0 up
              echo 1 >/proc/sys/net/ipv4/ip_forward"
@@ -93,12 +95,13 @@ pub(crate) fn connect_node(
 ) -> Result<()> {
     let (name, number, pid) = node;
     let (address, pods) = (subnet.node(number), pod_subnet(number));
+    let mac = 10 + number;
     in_network_of(
         control_plane_pid,
         // After a node's reboot its old link may still be on the way out.
         &format!(
             "ip link del {name} 2>/dev/null || :
-             ip link add {name} type veth peer name eth0 netns {pid}
+             ip link add {name} type veth peer name eth0 address 02:67:70:75:00:{mac:02x} netns {pid}
              ip link set {name} master br0 up
              ip route replace {pods} via {address}"
         ),
