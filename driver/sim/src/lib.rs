@@ -15,6 +15,7 @@ pub mod catalog;
 pub mod code;
 pub mod engine;
 pub mod identity;
+pub mod machine;
 pub mod simulator;
 pub mod state;
 pub mod store;

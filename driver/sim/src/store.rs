@@ -54,6 +54,8 @@ pub struct Store {
 #[derive(Debug)]
 struct Cached {
     stamp: Stamp,
+    /// Held open so that the file's inode number cannot be given to a later one that looks the same.
+    _file: File,
     state: Arc<State>,
 }
 
@@ -146,7 +148,7 @@ impl Store {
             serde_json::from_slice(&bytes).map_err(|source| StoreError::Parse { path: path.clone(), source })?;
         let state = Arc::new(state);
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        *cached = Some(Cached { stamp, state: Arc::clone(&state) });
+        *cached = Some(Cached { stamp, _file: file, state: Arc::clone(&state) });
         Ok(state)
     }
 

@@ -51,6 +51,23 @@ pub fn draw(tree_dir: &Path, state: &State) -> Result<devices::NodeKind, TreeErr
     Ok(kind)
 }
 
+/// Removes what an earlier machine left in the tree; a directory that is no tree is left alone.
+pub fn clear(tree_dir: &Path) -> Result<(), TreeError> {
+    if !is_drawn(tree_dir) {
+        return Ok(());
+    }
+    for part in ["proc/driver/nvidia", "proc/driver/nvidia-caps", "sys/bus/pci", "dev/nvidia-caps"] {
+        remove(&tree_dir.join(part))?;
+    }
+    for (dir, prefix) in [("sys/devices", "pci"), ("dev", "nvidia")] {
+        let own = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+        for path in list(&tree_dir.join(dir))?.iter().filter(|path| own(path)) {
+            remove(path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Draws the kernel's part anew after the driver or the machine went away or came back.
 pub fn redraw_driver(tree_dir: &Path, state: &State) -> Result<(), TreeError> {
     match state.driver {
@@ -62,15 +79,15 @@ pub fn redraw_driver(tree_dir: &Path, state: &State) -> Result<(), TreeError> {
 /// The directory whose files have to follow a change seen through `root_dir`: that directory if the tree is there, else the
 /// one where `gpu-sim init` made it if that is the same machine. A container that sees neither draws nothing.
 pub(crate) fn drawn_dir(root_dir: &Path, state: &State) -> Option<PathBuf> {
-    if has_kernel_files(root_dir) {
+    if is_drawn(root_dir) {
         return Some(root_dir.to_path_buf());
     }
     let made_at = state.tree_dir.clone()?;
-    (has_kernel_files(&made_at) && is_same_machine(&made_at, root_dir)).then_some(made_at)
+    (is_drawn(&made_at) && is_same_machine(&made_at, root_dir)).then_some(made_at)
 }
 
 /// Whether `proc` below the directory was drawn by this module and is no real procfs.
-fn has_kernel_files(dir: &Path) -> bool {
+pub fn is_drawn(dir: &Path) -> bool {
     std::fs::read_to_string(dir.join("proc/driver/nvidia/version")).is_ok_and(|text| text.contains(kernel::MARK))
 }
 
@@ -113,4 +130,11 @@ pub(crate) fn remove(path: &Path) -> Result<(), TreeError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// The paths in a directory.
+pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>, TreeError> {
+    let failed = |source| TreeError::List { path: dir.to_path_buf(), source };
+    let entries = std::fs::read_dir(dir).map_err(failed)?;
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
 }

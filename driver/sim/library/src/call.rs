@@ -135,16 +135,14 @@ impl Call {
     }
 
     pub(crate) fn is_visible(&self, gpu: usize) -> bool {
-        let node = |minor: u32| self.session.dev_dir().join(format!("nvidia{minor}"));
-        self.state.gpus.get(gpu).is_some_and(|gpu| node(gpu.minor).exists())
+        self.state.gpus.get(gpu).is_some_and(|gpu| self.session.has_node(&format!("nvidia{}", gpu.minor)))
     }
 
     /// The MIG devices of a GPU that this process may use: all where the right to configure MIG is, else those whose two
     /// capabilities are there.
     pub(crate) fn visible_mig_devices(&self, gpu: usize) -> Result<Vec<ComputeRef>, Code> {
         let minor = self.state.live_gpu(gpu)?.minor;
-        let caps_dir = self.session.dev_dir().join("nvidia-caps");
-        let has = |capability: u32| caps_dir.join(format!("nvidia-cap{capability}")).exists();
+        let has = |capability: u32| self.session.has_node(&format!("nvidia-caps/nvidia-cap{capability}"));
         let mut devices = self.state.mig_devices(gpu)?;
         if !has(MINOR_MIG_CONFIG) {
             devices.retain(|target| {

@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use dra_sim::Code;
 use dra_sim::store::Store;
+use dra_sim::{Code, tree};
 
 pub(crate) struct Session {
     pub(crate) store: Store,
+    /// In a container a device is what its nodes are; on the host NVIDIA's library makes missing nodes itself.
+    sees_only_nodes: bool,
     inits: AtomicU32,
     event_sets: Mutex<EventSets>,
 }
@@ -39,10 +41,14 @@ impl Session {
     /// The session of this process.
     pub(crate) fn current() -> &'static Self {
         static SESSION: OnceLock<Session> = OnceLock::new();
-        SESSION.get_or_init(|| Self {
-            store: Store::new(root_dir()),
-            inits: AtomicU32::new(0),
-            event_sets: Mutex::new(EventSets::default()),
+        SESSION.get_or_init(|| {
+            let root_dir = root_dir();
+            Self {
+                sees_only_nodes: !tree::is_drawn(&root_dir),
+                store: Store::new(root_dir),
+                inits: AtomicU32::new(0),
+                event_sets: Mutex::new(EventSets::default()),
+            }
         })
     }
 
@@ -68,8 +74,13 @@ impl Session {
         self.event_sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a device node is there for this process.
+    pub(crate) fn has_node(&self, name: &str) -> bool {
+        !self.sees_only_nodes || self.dev_dir().join(name).exists()
+    }
+
     /// The directory that has `dev`: the driver root, or the root of the file system if the driver root has none.
-    pub(crate) fn dev_dir(&self) -> PathBuf {
+    fn dev_dir(&self) -> PathBuf {
         let own = self.store.root_dir().join("dev");
         if own.is_dir() { own } else { PathBuf::from("/dev") }
     }

@@ -47,6 +47,7 @@ pub(super) fn run(args: &Init) -> Result<String, CliError> {
         return Err(CliError::Library { path: library_path });
     }
     let failed = |source| CliError::Tree { source };
+    tree::clear(dir).map_err(failed)?;
     let installed = driver_files::install(dir, &library_path, driver_version, nvidia_smi.as_deref()).map_err(failed)?;
     let seed = seed.clone().unwrap_or_else(|| name_of(dir));
     let mut state = State::new(&Setup { seed, gpus, driver_version: driver_version.clone() });

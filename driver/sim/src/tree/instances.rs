@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::state::{Driver, State};
 
 use super::devices::{self, MAJOR_CAPS};
-use super::{TreeError, make_dir, remove, write_file};
+use super::{TreeError, list, make_dir, remove, write_file};
 
 /// Minor of `mig/config`.
 pub const MINOR_MIG_CONFIG: u32 = 1;
@@ -91,10 +91,4 @@ fn drop_nodes(caps_dir: &Path, wanted: &BTreeMap<PathBuf, u32>) -> Result<(), Tr
         }
     }
     Ok(())
-}
-
-fn list(dir: &Path) -> Result<Vec<PathBuf>, TreeError> {
-    let failed = |source| TreeError::List { path: dir.to_path_buf(), source };
-    let entries = std::fs::read_dir(dir).map_err(failed)?;
-    entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
 }

@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod machine;
+#[cfg(test)]
 mod nvidia_smi;
 #[cfg(test)]
 mod processes;

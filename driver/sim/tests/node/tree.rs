@@ -124,3 +124,59 @@ fn a_container_sees_only_what_it_was_given() {
     let text = list().1;
     assert!(text.matches("MIG 1g.10gb").count() == 1 && text.contains(&instance.compute[&0].uuid), "{text}");
 }
+
+/// A container may have the state read-only: it reads, and changes are refused.
+#[test]
+fn a_read_only_machine_can_be_read() {
+    let node = Node::new("h100:1");
+    let dir = node.dir().display();
+    let script = format!(
+        "mount --bind {dir} {dir} && mount -o remount,ro,bind {dir} && {dir}/usr/bin/nvidia-smi -L && {dir}/usr/bin/nvidia-smi -mig 1"
+    );
+    let mut shell = node.program("unshare");
+    let output = shell.args(["--mount", "--propagation", "private", "sh", "-c", &script]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("GPU 0: NVIDIA H100") && text.contains("Insufficient Permissions"), "{text}");
+    assert!(!output.status.success());
+    assert_eq!(node.state().generation, 1);
+}
+
+/// Nobody but root can make device nodes; whoever tries gets plain files and is told so.
+#[test]
+fn without_root_a_tree_has_plain_files() {
+    let node = Node::new("t4:1");
+    let inside = tempfile::tempdir().unwrap();
+    rustix::fs::chown(inside.path(), Some(rustix::fs::Uid::from_raw(65534)), None).unwrap();
+    let mut program = node.program("setpriv");
+    program.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(node.path("gpu-sim"));
+    program.arg("init").arg(inside.path().join("node")).args(["--gpus", "t4:1", "--library"]);
+    std::fs::copy(env!("CARGO_BIN_EXE_gpu-sim"), node.path("gpu-sim")).unwrap();
+    let output = program.arg(node.path("usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1")).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("plain files instead of device nodes"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(std::fs::metadata(inside.path().join("node/dev/nvidia0")).unwrap().is_file());
+}
+
+/// NVIDIA's library makes missing nodes on the host, so the host sees a GPU without its node.
+#[test]
+fn the_host_sees_a_gpu_whose_node_is_missing() {
+    let node = Node::new("h100:2");
+    std::fs::remove_file(node.path("dev/nvidia0")).unwrap();
+    std::fs::remove_file(node.path("dev/nvidiactl")).unwrap();
+    assert_eq!(node.smi(&["-L"]).ok().lines().count(), 2);
+}
+
+#[test]
+fn a_new_machine_leaves_nothing_of_the_old_one() {
+    let node = Node::new("h100:3");
+    node.gpu_sim("mig", &["mode", "on"]).ok();
+    node.gpu_sim("mig", &["cgi", "19", "-C"]).ok();
+    let library = node.path("usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1").canonicalize().unwrap();
+    let copy = node.path("library");
+    std::fs::copy(library, &copy).unwrap();
+    node.gpu_sim("init", &["--gpus", "t4:1", "--library", copy.to_str().unwrap()]).ok();
+    assert!(!node.path("dev/nvidia1").exists() && node.path("dev/nvidia0").exists());
+    assert_eq!(std::fs::read_dir(node.path("dev/nvidia-caps")).unwrap().count(), 2);
+    assert_eq!(std::fs::read_dir(node.path("sys/bus/pci/devices")).unwrap().count(), 1);
+    assert_eq!(node.smi(&["-L"]).ok().lines().count(), 1);
+}

@@ -33,7 +33,7 @@ fn initialise(name: &'static str) -> Return {
     contain(|| {
         let session = Session::current();
         Call::begin(name, session)?;
-        if !session.dev_dir().join("nvidiactl").exists() {
+        if !session.has_node("nvidiactl") {
             return Err(Code::DRIVER_NOT_LOADED);
         }
         session.initialise();

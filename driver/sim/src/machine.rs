@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The in-process face as the port that the driver uses: [`dra_hardware::Machine`] for [`Simulator`].
+//!
+//! In: questions in domain words. Out: what `NvmlMachine` would answer on the same machine; a test compares the two. Each
+//! question goes through the NVML calls it stands for, so that fault rules and call counts work by their names.
+
+use dra_hardware::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};
+use dra_model as model;
+use dra_model::{Bytes, ComputeShare, GpuUuid, MigDevice, MigIdentity, MigLayout, MigMode, PciAddress, Version};
+
+use crate::catalog::{Addressing, Architecture, GpuProfile, MigModel, Model};
+use crate::engine::ComputeRef;
+use crate::state::{Gpu, State};
+use crate::{Code, Simulator};
+
+impl Machine for Simulator {
+    fn driver(&self) -> Result<DriverVersions, MachineError> {
+        let call = "nvmlSystemGetDriverVersion";
+        let versions = |state: &mut State| {
+            let driver = state.driver_version.parse().map_err(|_bad| Code::UNKNOWN)?;
+            let cuda = u32::try_from(state.cuda_version()).map_err(|_bad| Code::UNKNOWN)?;
+            Ok(DriverVersions { driver, cuda: Version { major: cuda / 1000, minor: cuda % 1000 / 10, patch: 0 } })
+        };
+        self.initialised()?;
+        self.call(call, None, versions).map_err(|code| not_answering(call, code))
+    }
+
+    fn gpu_count(&self) -> Result<u32, MachineError> {
+        let call = "nvmlDeviceGetCount_v2";
+        self.initialised()?;
+        let count = self.call(call, None, |state| Ok(state.gpus.len())).map_err(|code| not_answering(call, code))?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    fn gpu(&self, which: GpuSelector<'_>) -> Result<GpuFacts, GpuError> {
+        self.initialised().map_err(|source| GpuError::Machine { which: which.to_string(), source })?;
+        let mut question = Question { sim: self, which, index: 0, uuid: None, pci: None };
+        question.index = question.find()?;
+        question.facts()
+    }
+
+    fn shape(&self) -> Result<Vec<GpuShape>, MachineError> {
+        (0..self.gpu_count()?)
+            .map(|index| {
+                let which = GpuSelector::Index(index);
+                let mut question = Question { sim: self, which, index: 0, uuid: None, pci: None };
+                let mut shape = GpuShape { uuid: None, mig_on: false, mig_devices: Vec::new() };
+                match question.shape(&mut shape) {
+                    Err(GpuError::Machine { source, .. }) => Err(source),
+                    Ok(()) | Err(GpuError::NotFound { .. } | GpuError::Failed { .. } | GpuError::Nonsense { .. }) => {
+                        Ok(shape)
+                    }
+                }
+            })
+            .collect()
+    }
+}
+
+impl Simulator {
+    fn initialised(&self) -> Result<(), MachineError> {
+        let call = "nvmlInitWithFlags";
+        self.call(call, None, |_state| Ok(())).map_err(|code| not_answering(call, code))
+    }
+}
+
+/// Questions about one GPU, and what is known of it so far.
+struct Question<'a> {
+    sim: &'a Simulator,
+    which: GpuSelector<'a>,
+    index: usize,
+    uuid: Option<GpuUuid>,
+    pci: Option<PciAddress>,
+}
+
+impl Question<'_> {
+    fn find(&self) -> Result<usize, GpuError> {
+        let not_found = || GpuError::NotFound { which: self.which.to_string() };
+        let (call, position) = match self.which {
+            GpuSelector::Index(index) => ("nvmlDeviceGetHandleByIndex_v2", usize::try_from(index).ok()),
+            GpuSelector::Uuid(uuid) => {
+                ("nvmlDeviceGetHandleByUUID", self.sim.peek(|state| state.gpu_by_uuid(uuid.as_str())))
+            }
+        };
+        let exists = |index: &usize| self.sim.peek(|state| state.gpus.get(*index).is_some());
+        let index = position.filter(exists).ok_or_else(not_found)?;
+        let found = self.sim.call(call, Some(index), |state| state.live_gpu(index).map(|_| index));
+        found.map_err(|code| self.failed(call, code))
+    }
+
+    fn facts(&mut self) -> Result<GpuFacts, GpuError> {
+        let uuid_text = self.ask("nvmlDeviceGetUUID", |gpu, _| Ok(gpu.uuid.clone()));
+        let pci_text = self.ask("nvmlDeviceGetPciInfo_v3", |gpu, _| Ok(gpu.pci.nvml_address()));
+        self.uuid = uuid_text.as_ref().ok().and_then(|text| text.parse().ok());
+        self.pci = pci_text.as_ref().ok().and_then(|text| text.parse().ok());
+        let uuid = self.parsed("nvmlDeviceGetUUID", uuid_text, self.uuid.clone())?;
+        let pci = self.parsed("nvmlDeviceGetPciInfo_v3", pci_text, self.pci)?;
+        let memory = self.ask("nvmlDeviceGetMemoryInfo_v2", |_, model| Ok(model.memory.total_mib));
+        let memory = self.known("nvmlDeviceGetMemoryInfo_v2", memory)?.map(Bytes::from_mib);
+        let mig = self.mig(&uuid)?;
+        let capability = self.told("nvmlDeviceGetCudaComputeCapability", |_, model| Ok(model.compute_capability))?;
+        let number = |value: i32| u32::try_from(value).unwrap_or(0);
+        let compute_capability = Version { major: number(capability.0), minor: number(capability.1), patch: 0 };
+        let minor = self.told("nvmlDeviceGetMinorNumber", |gpu, _| Ok(gpu.minor))?;
+        let product_name = self.told("nvmlDeviceGetName", |_, model| Ok(model.name.clone()))?;
+        let brand = self.ask("nvmlDeviceGetBrand", |_, _| Ok("Nvidia"));
+        let brand = self.known("nvmlDeviceGetBrand", brand)?.unwrap_or("Unknown").to_owned();
+        let architecture = self.ask("nvmlDeviceGetArchitecture", |_, model| Ok(architecture_word(model.architecture)));
+        let architecture = self.known("nvmlDeviceGetArchitecture", architecture)?.unwrap_or("Unknown").to_owned();
+        let mode = self.ask("nvmlDeviceGetAddressingMode", |_, model| Ok(addressing_word(model.addressing)));
+        let addressing_mode = self.known("nvmlDeviceGetAddressingMode", mode)?.map(str::to_owned);
+        Ok(GpuFacts {
+            uuid,
+            minor,
+            pci,
+            product_name,
+            brand,
+            architecture,
+            compute_capability,
+            memory,
+            addressing_mode,
+            mig,
+        })
+    }
+
+    fn mig(&self, uuid: &GpuUuid) -> Result<MigMode, GpuError> {
+        let mode = self.ask("nvmlDeviceGetMigMode", |gpu, _| gpu.mig.ok_or(Code::NOT_SUPPORTED));
+        let Some(mode) = self.known("nvmlDeviceGetMigMode", mode)? else { return Ok(MigMode::Unsupported) };
+        let layout =
+            self.told("nvmlDeviceGetGpuInstanceProfileInfoV", |_, model| model.mig.as_ref().ok_or(Code::NOT_SUPPORTED));
+        let layout = layout_of(layout?);
+        if !mode.current {
+            return Ok(MigMode::Off(layout));
+        }
+        let call = "nvmlDeviceGetMigDeviceHandleByIndex";
+        let index = self.index;
+        let read = |state: &mut State| {
+            let devices = state.mig_devices(index)?;
+            devices.into_iter().map(|target| mig_device(state, uuid, target)).collect::<Result<Vec<_>, Code>>()
+        };
+        let mut devices = self.sim.call(call, Some(index), read).map_err(|code| self.failed(call, code))?;
+        devices.sort_by_key(|device| (device.identity.placement, device.identity.share));
+        Ok(MigMode::On { layout, devices })
+    }
+
+    fn shape(&mut self, shape: &mut GpuShape) -> Result<(), GpuError> {
+        self.index = self.find()?;
+        shape.uuid = self.told("nvmlDeviceGetUUID", |gpu, _| Ok(gpu.uuid.clone()))?.parse().ok();
+        shape.mig_on = self.told("nvmlDeviceGetMigMode", |gpu, _| Ok(gpu.mig.ok_or(Code::NOT_SUPPORTED)?.current))?;
+        let (call, index) = ("nvmlDeviceGetMigDeviceHandleByIndex", self.index);
+        let read = |state: &mut State| {
+            let devices = state.mig_devices(index)?.into_iter();
+            devices.map(|target| Ok(state.compute_instance(target)?.uuid.clone())).collect::<Result<Vec<_>, Code>>()
+        };
+        let uuids = self.sim.call(call, Some(index), read).map_err(|code| self.failed(call, code))?;
+        shape.mig_devices = uuids.iter().filter_map(|uuid| uuid.parse().ok()).collect();
+        Ok(())
+    }
+
+    /// One NVML call about this GPU.
+    fn ask<T>(
+        &self,
+        call: &'static str,
+        answer: impl FnOnce(&Gpu, &'static Model) -> Result<T, Code>,
+    ) -> Result<T, Code> {
+        self.sim.call(call, Some(self.index), |state| {
+            let gpu = state.live_gpu(self.index)?;
+            answer(gpu, gpu.model()?)
+        })
+    }
+
+    fn told<T>(
+        &self,
+        call: &'static str,
+        answer: impl FnOnce(&Gpu, &'static Model) -> Result<T, Code>,
+    ) -> Result<T, GpuError> {
+        self.ask(call, answer).map_err(|code| self.failed(call, code))
+    }
+
+    /// An answer, or none where the GPU has none to give.
+    fn known<T>(&self, call: &'static str, answer: Result<T, Code>) -> Result<Option<T>, GpuError> {
+        match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(Code::NOT_SUPPORTED) => Ok(None),
+            Err(code) => Err(self.failed(call, code)),
+        }
+    }
+
+    fn parsed<T>(&self, call: &'static str, answer: Result<String, Code>, parsed: Option<T>) -> Result<T, GpuError> {
+        let answer = answer.map_err(|code| self.failed(call, code))?;
+        let (which, uuid, pci) = (self.name(), self.uuid.clone(), self.pci);
+        parsed.ok_or(GpuError::Nonsense { call, which, answer, uuid, pci })
+    }
+
+    fn failed(&self, call: &'static str, code: Code) -> GpuError {
+        if [Code::UNINITIALIZED, Code::DRIVER_NOT_LOADED, Code::VERSION_MISMATCH].contains(&code) {
+            return GpuError::Machine { which: self.name(), source: not_answering(call, code) };
+        }
+        GpuError::Failed { call, which: self.name(), code: NvmlCode(code.0), uuid: self.uuid.clone(), pci: self.pci }
+    }
+
+    fn name(&self) -> String {
+        match (&self.uuid, self.pci) {
+            (Some(uuid), Some(pci)) => format!("{uuid} at {pci}"),
+            (Some(uuid), None) => uuid.to_string(),
+            (None, Some(pci)) => format!("{} at {pci}", self.which),
+            (None, None) => self.which.to_string(),
+        }
+    }
+}
+
+fn not_answering(call: &'static str, code: Code) -> MachineError {
+    MachineError::NotAnswering { call, code: NvmlCode(code.0) }
+}
+
+fn mig_device(state: &State, parent: &GpuUuid, target: ComputeRef) -> Result<MigDevice, Code> {
+    let instance = state.gpu_instance(target.instance)?;
+    let compute = state.compute_instance(target)?;
+    let profile = state.profile_of(target.instance)?;
+    let own = state.compute_profile_of(target)?;
+    let at = instance.placement;
+    Ok(MigDevice {
+        identity: MigIdentity {
+            parent: parent.clone(),
+            profile_id: profile.id,
+            placement: model::Placement { start: at.start, size: at.size },
+            share: ComputeShare { start: compute.placement.start, slices: compute.placement.size, of: profile.slices },
+        },
+        uuid: compute.uuid.parse().map_err(|_bad| Code::UNKNOWN)?,
+        gpu_instance: target.instance.id,
+        compute_instance: target.id,
+        profile: profile.compute_name(own),
+        memory: Bytes::from_mib(profile.memory_mib),
+        engines: engines(own.multiprocessors, profile),
+    })
+}
+
+fn engines(multiprocessors: u32, profile: &GpuProfile) -> model::Engines {
+    model::Engines {
+        multiprocessors,
+        copy_engines: profile.engines.copy,
+        decoders: profile.engines.decoder,
+        encoders: profile.engines.encoder,
+        jpeg_engines: profile.engines.jpeg,
+        ofa_engines: profile.engines.ofa,
+    }
+}
+
+fn layout_of(mig: &MigModel) -> MigLayout {
+    let engines = mig.engines();
+    MigLayout {
+        memory_slices: mig.memory_slices,
+        engines: model::Engines {
+            multiprocessors: mig.profiles.iter().map(|profile| profile.multiprocessors).max().unwrap_or(0),
+            copy_engines: engines.copy,
+            decoders: engines.decoder,
+            encoders: engines.encoder,
+            jpeg_engines: engines.jpeg,
+            ofa_engines: engines.ofa,
+        },
+    }
+}
+
+const fn architecture_word(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::Turing => "Turing",
+        Architecture::Ampere => "Ampere",
+        Architecture::Ada => "Ada Lovelace",
+        Architecture::Hopper => "Hopper",
+        Architecture::Blackwell => "Blackwell",
+    }
+}
+
+const fn addressing_word(addressing: Addressing) -> &'static str {
+    match addressing {
+        Addressing::None => "None",
+        Addressing::Hmm => "HMM",
+        Addressing::Ats => "ATS",
+    }
+}
