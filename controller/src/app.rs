@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::args::{Config, Source, Whose};
+use crate::check::{CheckError, DriverPods, check};
 use crate::cluster::Cluster;
 use crate::metrics::Metrics;
 use crate::news;
@@ -54,6 +55,9 @@ pub enum AppError {
     /// Slices are left.
     #[error("failed to withdraw")]
     Withdraw(#[source] WithdrawError),
+    /// Not everything is published.
+    #[error("not everything is published")]
+    Check(#[source] CheckError),
     /// The slices cannot be printed.
     #[error("failed to print the slices")]
     Print(#[source] serde_saphyr::ser::Error),
@@ -74,6 +78,7 @@ pub fn run(config: Config) -> Result<(), AppError> {
             Config::Once { whose, source } => once(whose, source).await,
             Config::Print { whose, source } => print(whose, source).await,
             Config::Withdraw { driver, node } => remove(&driver, node.as_ref()).await,
+            Config::Check { driver, pods } => look(&driver, &pods).await,
         }
     })
 }
@@ -175,6 +180,12 @@ async fn remove(driver: &DriverName, node: Option<&NodeName>) -> Result<(), AppE
     let count = withdraw(&cluster, Patience::default()).await.map_err(AppError::Withdraw)?;
     info!(count, "withdrew the slices");
     Ok(())
+}
+
+async fn look(driver: &DriverName, pods: &DriverPods) -> Result<(), AppError> {
+    let client = client().await?;
+    let cluster = Cluster::new(client.clone(), driver, None);
+    check(client, &cluster, pods).await.map_err(AppError::Check)
 }
 
 /// A client from KUBECONFIG or the pod's service account, with a short patience for connecting.

@@ -3,11 +3,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use dra_model::{IdError, NodeName};
 use dra_resource::{DriverName, DriverNameError};
 use dra_runtime::logging::LogFormat;
+
+use crate::check::DriverPods;
 
 /// Publishes the GPUs of a node as ResourceSlices and keeps them equal to what the node has.
 #[derive(Debug, Parser)]
@@ -15,7 +18,7 @@ use dra_runtime::logging::LogFormat;
 #[expect(clippy::struct_excessive_bools, reason = "these are the flags of a command line")]
 pub struct Args {
     /// Node whose GPUs are published.
-    #[arg(long, env = "NODE_NAME", required_unless_present = "all_nodes")]
+    #[arg(long, env = "NODE_NAME", required_unless_present_any = ["all_nodes", "check_published"])]
     pub node_name: Option<String>,
     /// Name of the DRA driver.
     #[arg(long, env = "DRIVER_NAME", default_value = "gpu.nvidia.com")]
@@ -38,6 +41,18 @@ pub struct Args {
     /// Delete the slices of this driver on all nodes.
     #[arg(long, requires = "withdraw")]
     pub all_nodes: bool,
+    /// Wait until every node with a ready driver pod has a complete pool of slices, and exit. For `helm test`.
+    #[arg(long, requires_all = ["namespace", "selector"], conflicts_with_all = ["once", "withdraw"])]
+    pub check_published: bool,
+    /// Namespace of the driver's pods.
+    #[arg(long)]
+    pub namespace: Option<String>,
+    /// Label selector of the driver's pods.
+    #[arg(long)]
+    pub selector: Option<String>,
+    /// How long --check-published waits.
+    #[arg(long, default_value_t = 60)]
+    pub timeout_seconds: u64,
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, env = "HTTP_ADDRESS", default_value = "0.0.0.0:8081")]
     pub http_address: SocketAddr,
@@ -78,6 +93,13 @@ pub enum Config {
         driver: DriverName,
         /// Of which node; all when absent.
         node: Option<NodeName>,
+    },
+    /// Look whether everything is published.
+    Check {
+        /// By which driver.
+        driver: DriverName,
+        /// Next to which pods.
+        pods: DriverPods,
     },
 }
 
@@ -125,10 +147,18 @@ impl Args {
             dry_run,
             withdraw,
             all_nodes,
+            check_published,
+            namespace,
+            selector,
+            timeout_seconds,
             http_address,
             log_format: _,
         } = self;
         let driver: DriverName = driver_name.parse().map_err(ArgsError::Driver)?;
+        if let (true, Some(namespace), Some(selector)) = (check_published, namespace, selector) {
+            let patience = Duration::from_secs(timeout_seconds);
+            return Ok(Config::Check { driver, pods: DriverPods { namespace, selector, patience } });
+        }
         let node: Option<NodeName> = node_name.map(|name| name.parse()).transpose().map_err(ArgsError::Node)?;
         if withdraw && all_nodes {
             return Ok(Config::Withdraw { driver, node: None });
@@ -179,6 +209,17 @@ mod tests {
                 Config::Print { whose: whose(), source: file() },
             ),
             (vec!["--withdraw", "--node-name=n"], Config::Withdraw { driver: driver(), node: Some(whose().node) }),
+            (
+                vec!["--check-published", "--namespace=ns", "--selector=a=b", "--timeout-seconds=5"],
+                Config::Check {
+                    driver: driver(),
+                    pods: DriverPods {
+                        namespace: "ns".to_owned(),
+                        selector: "a=b".to_owned(),
+                        patience: Duration::from_secs(5),
+                    },
+                },
+            ),
             (vec!["--withdraw", "--all-nodes"], Config::Withdraw { driver: driver(), node: None }),
             (vec!["--withdraw", "--all-nodes", "--node-name=n"], Config::Withdraw { driver: driver(), node: None }),
         ] {

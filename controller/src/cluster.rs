@@ -175,7 +175,7 @@ fn leading_number(text: &str) -> u32 {
     text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
+pub(crate) async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
     match tokio::time::timeout(DEADLINE, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) => {

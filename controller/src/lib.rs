@@ -32,6 +32,8 @@ pub mod node_events;
 
 pub mod withdraw;
 
+pub mod check;
+
 pub mod cluster;
 
 pub mod pace;

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Answers for `helm test`: whether every node with a ready driver pod has a complete pool of slices.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use dra_runtime::chain;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::resource::v1::ResourceSlice;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use tracing::{info, warn};
+
+use crate::cluster::{Cluster, RequestError, within};
+
+/// How often to look.
+const POLL: Duration = Duration::from_millis(500);
+
+/// The driver's pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DriverPods {
+    /// Their namespace.
+    pub namespace: String,
+    /// Their label selector.
+    pub selector: String,
+    /// How long to wait for them and for their slices.
+    pub patience: Duration,
+}
+
+/// Why the check failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The driver runs nowhere.
+    #[error("no ready pod of the driver in namespace {namespace} with labels {selector}: look at the DaemonSet there")]
+    NoPods {
+        /// Where it was looked.
+        namespace: String,
+        /// For what it was looked.
+        selector: String,
+    },
+    /// Some nodes are not published.
+    #[error("no complete pool of slices for {}: look at the log of the controller container there", nodes.join(", "))]
+    Incomplete {
+        /// Which nodes.
+        nodes: Vec<String>,
+    },
+    /// The API server could not be asked until the time was over.
+    #[error("failed to look at pods and slices")]
+    Request(#[source] RequestError),
+}
+
+/// Looks until every node is published or the patience ends.
+pub async fn check(client: Client, cluster: &Cluster, pods: &DriverPods) -> Result<(), CheckError> {
+    let end = tokio::time::Instant::now() + pods.patience;
+    loop {
+        let found = look(client.clone(), cluster, pods).await;
+        let over = tokio::time::Instant::now() >= end;
+        match found {
+            Ok(()) => return Ok(()),
+            Err(error) if over => return Err(error),
+            Err(error) => warn!(error = %chain(&error), "not yet (will retry)"),
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn look(client: Client, cluster: &Cluster, wanted: &DriverPods) -> Result<(), CheckError> {
+    let query = ListParams::default().labels(&wanted.selector);
+    let pods: Api<Pod> = Api::namespaced(client, &wanted.namespace);
+    let pods = within(pods.list(&query)).await.map_err(CheckError::Request)?.items;
+    let nodes: BTreeSet<&str> = pods.iter().filter(|pod| is_ready(pod)).filter_map(node_of).collect();
+    if nodes.is_empty() {
+        let DriverPods { namespace, selector, .. } = wanted.clone();
+        return Err(CheckError::NoPods { namespace, selector });
+    }
+    let slices = cluster.slices().await.map_err(CheckError::Request)?;
+    let pools = complete_pools(&slices);
+    let missing: Vec<String> =
+        nodes.iter().filter(|node| !pools.contains_key(*node)).map(ToString::to_string).collect();
+    if !missing.is_empty() {
+        return Err(CheckError::Incomplete { nodes: missing });
+    }
+    for node in nodes {
+        info!(node, devices = pools.get(node).copied().unwrap_or_default(), "published");
+    }
+    Ok(())
+}
+
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Pools whose newest generation is there in full (KEP-4381: consumers ignore the others), with their devices.
+fn complete_pools(slices: &[ResourceSlice]) -> BTreeMap<&str, usize> {
+    let mut pools: BTreeMap<&str, Vec<&ResourceSlice>> = BTreeMap::new();
+    for slice in slices {
+        pools.entry(&slice.spec.pool.name).or_default().push(slice);
+    }
+    pools.into_iter().filter_map(|(pool, slices)| Some((pool, devices_of_complete(&slices)?))).collect()
+}
+
+fn devices_of_complete(slices: &[&ResourceSlice]) -> Option<usize> {
+    let newest = slices.iter().map(|slice| slice.spec.pool.generation).max()?;
+    let current: Vec<_> = slices.iter().filter(|slice| slice.spec.pool.generation == newest).collect();
+    let count = i64::try_from(current.len()).ok()?;
+    let complete = current.iter().all(|slice| slice.spec.pool.resource_slice_count == count);
+    complete.then(|| current.iter().map(|slice| slice.spec.devices.as_ref().map_or(0, Vec::len)).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn slice(pool: &str, generation: i64, count: i64, devices: usize) -> ResourceSlice {
+        let devices: Vec<_> = (0..devices).map(|index| json!({"name": format!("gpu-{index}")})).collect();
+        serde_json::from_value(json!({"metadata": {}, "spec": {
+            "driver": "gpu.nvidia.com", "nodeName": pool, "devices": devices,
+            "pool": {"name": pool, "generation": generation, "resourceSliceCount": count},
+        }}))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_pool_counts_when_its_newest_generation_is_complete() {
+        let slices = [
+            slice("complete", 2, 2, 0),
+            slice("complete", 2, 2, 8),
+            slice("complete", 1, 1, 3),
+            slice("half", 2, 2, 8),
+            slice("half", 1, 1, 8),
+            slice("empty", 1, 1, 0),
+        ];
+        assert_eq!(complete_pools(&slices), BTreeMap::from([("complete", 8), ("empty", 0)]));
+    }
+}
