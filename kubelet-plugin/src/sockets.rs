@@ -89,8 +89,11 @@ impl SocketPaths {
     }
 }
 
+/// The `@` lets the kubelet in. Its registration client (1.37, `operationexecutor.dial`) gives the socket's path as the HTTP/2
+/// authority, with `/` as `%2F`; an authority may have `%` only before an `@`, and the server here refuses any other
+/// with a protocol error. The kubelet takes any name that does not begin with a dot.
 fn registration_name(driver_name: &str, uid: &str) -> String {
-    format!("{driver_name}-{uid}-reg.sock")
+    format!("{driver_name}@{uid}-reg.sock")
 }
 
 fn first_that_fits(candidates: [PathBuf; 2]) -> Result<PathBuf, SocketError> {
@@ -171,11 +174,11 @@ mod tests {
         let paths = SocketPaths::new(Path::new("/var/lib/kubelet"), "gpu.nvidia.com", UID).unwrap();
         assert_eq!(
             paths.registration_path,
-            Path::new("/var/lib/kubelet/plugins_registry/gpu.nvidia.com-3f1b2c4d-0000-4000-8000-123456789abc-reg.sock")
+            Path::new("/var/lib/kubelet/plugins_registry/gpu.nvidia.com@3f1b2c4d-0000-4000-8000-123456789abc-reg.sock")
         );
         let deep = format!("/var/lib/{}", "k".repeat(40));
         let paths = SocketPaths::new(Path::new(&deep), "gpu.nvidia.com", UID).unwrap();
-        assert!(paths.registration_path.ends_with("gpu.nvidia.com-3f1b2c4d-0000-reg.sock"));
+        assert!(paths.registration_path.ends_with("gpu.nvidia.com@3f1b2c4d-0000-reg.sock"));
         let deeper = format!("/var/lib/{}", "k".repeat(90));
         let refused = SocketPaths::new(Path::new(&deeper), "gpu.nvidia.com", UID).unwrap_err();
         assert!(refused.to_string().ends_with("use a shorter --kubelet-root-dir"), "{refused}");

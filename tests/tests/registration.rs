@@ -76,7 +76,7 @@ async fn sockets_of_a_killed_instance_are_removed_by_the_next() {
     killed.kill().await;
     let stale = [
         node.state_dir().join("dra-killed.sock"),
-        node.kubelet_dir().join("plugins_registry/gpu.nvidia.com-killed-reg.sock"),
+        node.kubelet_dir().join("plugins_registry/gpu.nvidia.com@killed-reg.sock"),
     ];
     assert!(stale.iter().all(|path| path.exists()), "a killed process leaves its sockets");
     let _next = node.start_instance(Mode::Process, "next");
