@@ -2,9 +2,10 @@
 //! The state of a machine in a file that many processes share.
 //!
 //! In: a driver root. Out: snapshots for readers, atomic changes for writers. A change takes the lock exclusively, writes a
-//! new file beside the old one, renames it, and redraws what a kernel would show ([`crate::tree::instances`]) before it
-//! lets go. A reader parses only when the file is another one than last time, under the shared lock, and works on a
-//! read-only mount. It never fsyncs: the machine is made of memory.
+//! new file beside the old one and renames it. What a kernel would show ([`crate::tree::instances`]) is drawn before for
+//! new instances and erased after for gone ones, so that a writer that is killed leaves at most a file too many, which
+//! the next change erases. A reader parses only when the file is another one than last time, under the shared lock, and
+//! works on a read-only mount. It never fsyncs: the machine is made of memory.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -100,18 +101,23 @@ impl Store {
     /// Runs `change` on the newest state and keeps what it did, also when it returns an error (a counted fault, say).
     pub fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, StoreError> {
         let lock = self.lock(FlockOperation::LockExclusive)?;
-        let before = self.load()?;
+        let before = self.fresh_copy().map_or_else(|| self.load(), Ok)?;
         let mut state = State::clone(&before);
         let answer = change(&mut state);
         if state != *before {
             state.generation += 1;
-            self.write(&state)?;
-            if let Some(tree_dir) = tree::drawn_dir(&self.root_dir, &state) {
-                tree::instances::redraw(&tree_dir, &state).map_err(|source| StoreError::Redraw { source })?;
-            }
+            self.replace(&state)?;
         }
         drop(lock);
         Ok(answer)
+    }
+
+    fn replace(&self, state: &State) -> Result<(), StoreError> {
+        let Some(tree_dir) = tree::drawn_dir(&self.root_dir, state) else { return self.write(state) };
+        let failed = |source| StoreError::Redraw { source };
+        tree::instances::draw_new(&tree_dir, state).map_err(failed)?;
+        self.write(state)?;
+        tree::instances::erase_gone(&tree_dir, state).map_err(failed)
     }
 
     fn state_dir(&self) -> PathBuf {
@@ -154,7 +160,8 @@ impl Store {
 
     fn write(&self, state: &State) -> Result<(), StoreError> {
         let path = self.state_path();
-        let new_path = self.state_dir().join(format!("state.json.{}", std::process::id()));
+        // Only the holder of the lock writes it, and the next one overwrites what a killed one left.
+        let new_path = self.state_dir().join("state.json.new");
         let bytes =
             serde_json::to_vec_pretty(state).map_err(|source| StoreError::Parse { path: path.clone(), source })?;
         std::fs::write(&new_path, bytes).map_err(|source| StoreError::Write { path: new_path.clone(), source })?;

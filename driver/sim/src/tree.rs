@@ -47,7 +47,8 @@ pub enum TreeError {
 pub fn draw(tree_dir: &Path, state: &State) -> Result<devices::NodeKind, TreeError> {
     kernel::draw(tree_dir, state)?;
     let kind = devices::draw(tree_dir, state)?;
-    instances::redraw(tree_dir, state)?;
+    instances::draw_new(tree_dir, state)?;
+    instances::erase_gone(tree_dir, state)?;
     Ok(kind)
 }
 

@@ -27,27 +27,40 @@ pub const fn capability_minor(gpu_minor: u32, gpu_instance: u32, compute_instanc
     }
 }
 
-/// Makes files and nodes of new instances and removes those of gone ones.
-pub fn redraw(tree_dir: &Path, state: &State) -> Result<(), TreeError> {
+/// Makes files and nodes of instances that are new.
+pub fn draw_new(tree_dir: &Path, state: &State) -> Result<(), TreeError> {
     if state.driver == Driver::Unloaded {
         return Ok(());
     }
-    let wanted = wanted(state);
-    let capabilities_dir = tree_dir.join("proc/driver/nvidia/capabilities");
-    for gpu in state.gpus.iter().filter(|gpu| gpu.mig.is_some()) {
-        let mig_dir = capabilities_dir.join(format!("gpu{}/mig", gpu.minor));
-        make_dir(&mig_dir)?;
-        drop_missing(&capabilities_dir, &mig_dir, &wanted)?;
-    }
-    let caps_dir = tree_dir.join("dev/nvidia-caps");
+    let (capabilities_dir, caps_dir) = dirs(tree_dir);
     make_dir(&caps_dir)?;
-    for (access, &minor) in &wanted {
+    for gpu in state.gpus.iter().filter(|gpu| gpu.mig.is_some()) {
+        make_dir(&capabilities_dir.join(format!("gpu{}/mig", gpu.minor)))?;
+    }
+    for (access, minor) in wanted(state) {
         let mode = if minor == MINOR_MIG_CONFIG { 0o400 } else { 0o444 };
         let text = format!("DeviceFileMinor: {minor}\nDeviceFileMode: {mode}\nDeviceFileModify: 1\n");
         write_file(&capabilities_dir.join(access), text.as_bytes())?;
         devices::make(&caps_dir.join(format!("nvidia-cap{minor}")), MAJOR_CAPS, minor, mode)?;
     }
+    Ok(())
+}
+
+/// Removes files and nodes of instances that are gone.
+pub fn erase_gone(tree_dir: &Path, state: &State) -> Result<(), TreeError> {
+    if state.driver == Driver::Unloaded {
+        return Ok(());
+    }
+    let (capabilities_dir, caps_dir) = dirs(tree_dir);
+    let wanted = wanted(state);
+    for gpu in state.gpus.iter().filter(|gpu| gpu.mig.is_some()) {
+        drop_missing(&capabilities_dir, &capabilities_dir.join(format!("gpu{}/mig", gpu.minor)), &wanted)?;
+    }
     drop_nodes(&caps_dir, &wanted)
+}
+
+fn dirs(tree_dir: &Path) -> (PathBuf, PathBuf) {
+    (tree_dir.join("proc/driver/nvidia/capabilities"), tree_dir.join("dev/nvidia-caps"))
 }
 
 /// Every `access` file below `capabilities`, with its minor.
