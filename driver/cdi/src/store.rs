@@ -144,11 +144,16 @@ impl SpecStore {
             Content::Bytes(_) | Content::Unusable => Ensured::Replaced,
         };
         self.refuse_foreign(&path, &spec.kind, &there)?;
-        if matches!(outcome, Ensured::Created) {
-            self.make_dir()?;
-        }
-        files::replace(&*self.files, &path, &spec.bytes, writer.as_str(), SPEC_FILE)
-            .map_err(|source| SpecStoreError::Write { path, source })?;
+        let write = || files::replace(&*self.files, &path, &spec.bytes, writer.as_str(), SPEC_FILE);
+        let written = match write() {
+            // A reboot empties `/var/run`, and others may remove the directory too.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_dir()?;
+                write()
+            }
+            other => other,
+        };
+        written.map_err(|source| SpecStoreError::Write { path: path.clone(), source })?;
         Ok(outcome)
     }
 

@@ -86,7 +86,7 @@ impl Engine {
         let deadline = self.deadline();
         let prepared = self
             .lock_claim(claim, deadline)
-            .map_err(|source| Box::new(PrepareCause::Lock { what: OWN_LOCK.to_owned(), source }))
+            .map_err(|error| Box::new(PrepareCause::lock(OWN_LOCK.to_owned(), error)))
             .and_then(|_lock| {
                 if turn.is_overtaken() {
                     return Err(Box::new(PrepareCause::Overtaken));
@@ -105,7 +105,7 @@ impl Engine {
                 self.turns.overtake(&claim.uid);
                 self.unprepare_locked(claim, deadline)
             }
-            Err(source) => Err(Box::new(UnprepareCause::Lock { what: OWN_LOCK.to_owned(), source })),
+            Err(error) => Err(Box::new(UnprepareCause::lock(OWN_LOCK.to_owned(), error))),
         };
         unprepared.map_err(|cause| UnprepareError { claim: claim.clone(), cause })
     }
@@ -119,7 +119,7 @@ impl Engine {
         let gpus = record.devices.iter().map(|device| (device.hardware.gpu().clone(), device.device.to_string()));
         let _locks = self
             .lock_gpus(claim, gpus.collect(), deadline)
-            .map_err(|(what, source)| UnprepareCause::Lock { what, source })?;
+            .map_err(|(what, error)| UnprepareCause::lock(what, error))?;
         undo::undo(&record, &self.records, &self.specs).map_err(|failures| UnprepareCause::Undo { failures })?;
         info!(claim = %claim, claim_uid = %claim.uid, "claim unprepared");
         Ok(())
@@ -130,7 +130,7 @@ impl Engine {
     }
 
     pub(crate) fn lock_claim(&self, claim: &ClaimRef, deadline: Instant) -> Result<Lock<'_>, LockError> {
-        self.locks.take(&format!("claim-{}", claim.uid), "another call for it", deadline)
+        self.locks.take(&format!("claim-{}", claim.uid), "by another call", deadline)
     }
 
     /// In the order of UUIDs, which is that of device names. The error names the device that is waited for.
@@ -140,7 +140,7 @@ impl Engine {
         gpus: BTreeMap<GpuUuid, String>,
         deadline: Instant,
     ) -> Result<Vec<Lock<'_>>, (String, LockError)> {
-        let holder = format!("claim {claim}");
+        let holder = format!("for claim {claim}");
         let lock = |(uuid, device): (GpuUuid, String)| {
             self.locks.take(&format!("gpu-{}", uuid.hex()), &holder, deadline).map_err(|source| (device, source))
         };

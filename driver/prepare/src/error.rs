@@ -93,11 +93,19 @@ pub enum PrepareCause {
     #[error("it was unprepared while this call waited for its turn; prepare it again if it is needed")]
     Overtaken,
     /// The claim or a GPU is worked on by another call.
-    #[error("{what} is being worked on (will retry)")]
+    #[error("{what} is being worked on {holder} (will retry)")]
+    Busy {
+        /// The claim itself, or a device.
+        what: String,
+        /// By whom or for whom.
+        holder: String,
+    },
+    /// The folder of locks.
+    #[error("{what} cannot be locked")]
     Lock {
         /// The claim itself, or a device.
         what: String,
-        /// By whom, or why not.
+        /// Why.
         #[source]
         source: LockError,
     },
@@ -128,6 +136,15 @@ pub enum PrepareCause {
         /// Which device.
         device: DeviceName,
         /// Why.
+        #[source]
+        source: GpuError,
+    },
+    /// The driver went away since the last look.
+    #[error("{device} cannot be used without the NVIDIA driver, which went away (will retry)")]
+    DriverAway {
+        /// Which device.
+        device: DeviceName,
+        /// What it says.
         #[source]
         source: GpuError,
     },
@@ -189,17 +206,26 @@ impl Error for PrepareError {
 }
 
 impl PrepareCause {
+    /// A lock that was not taken.
+    pub(crate) fn lock(what: String, error: LockError) -> Self {
+        match error {
+            LockError::Held { holder } => Self::Busy { what, holder },
+            source @ LockError::File { .. } => Self::Lock { what, source },
+        }
+    }
+
     /// Whether retrying helps.
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Refused(refusal) => refusal.disposition(),
             Self::Fetch { source, .. } => source.disposition(),
-            Self::Lock { source: LockError::Held { .. }, .. } | Self::Overtaken => Disposition::Busy,
+            Self::Busy { .. } | Self::Overtaken => Disposition::Busy,
             Self::Render { .. } => Disposition::Permanent,
-            Self::Lock { source: LockError::File { .. }, .. }
+            Self::Lock { .. }
             | Self::Boot { .. }
             | Self::Record { .. }
             | Self::Gpu { .. }
+            | Self::DriverAway { .. }
             | Self::Nodes { .. }
             | Self::ControlNodes { .. }
             | Self::DriverFiles { .. }
@@ -222,11 +248,19 @@ pub struct UnprepareError {
 #[derive(Debug, thiserror::Error)]
 pub enum UnprepareCause {
     /// The claim or a GPU is worked on by another call.
-    #[error("{what} is being worked on (will retry)")]
+    #[error("{what} is being worked on {holder} (will retry)")]
+    Busy {
+        /// The claim itself, or a device.
+        what: String,
+        /// By whom or for whom.
+        holder: String,
+    },
+    /// The folder of locks.
+    #[error("{what} cannot be locked")]
     Lock {
         /// The claim itself, or a device.
         what: String,
-        /// By whom, or why not.
+        /// Why.
         #[source]
         source: LockError,
     },
@@ -265,14 +299,19 @@ impl Error for UnprepareError {
 }
 
 impl UnprepareCause {
+    /// A lock that was not taken.
+    pub(crate) fn lock(what: String, error: LockError) -> Self {
+        match error {
+            LockError::Held { holder } => Self::Busy { what, holder },
+            source @ LockError::File { .. } => Self::Lock { what, source },
+        }
+    }
+
     /// Whether retrying helps.
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Lock { source: LockError::Held { .. }, .. } => Disposition::Busy,
-            Self::Lock { source: LockError::File { .. }, .. }
-            | Self::Record { .. }
-            | Self::Spec { .. }
-            | Self::Undo { .. } => Disposition::Transient,
+            Self::Busy { .. } => Disposition::Busy,
+            Self::Lock { .. } | Self::Record { .. } | Self::Spec { .. } | Self::Undo { .. } => Disposition::Transient,
         }
     }
 }

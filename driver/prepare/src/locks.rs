@@ -42,9 +42,9 @@ pub struct Lock<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Held until the deadline.
-    #[error("held by {holder}")]
+    #[error("held {holder}")]
     Held {
-        /// As the holder calls itself.
+        /// As the holder calls itself: `by …` or `for …`.
         holder: String,
     },
     /// The file could not be made or locked.
@@ -84,7 +84,7 @@ impl Locks {
             let name = entry?.file_name();
             if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) {
                 // One that is held is not left over; one that cannot be locked is found again the next time.
-                self.take(name, "the sweep of old locks", Instant::now()).ok();
+                self.take(name, "by the sweep of old locks", Instant::now()).ok();
             }
         }
         Ok(())
@@ -141,7 +141,7 @@ fn holder_of(path: &Path) -> String {
     let read = File::open(path).and_then(|file| file.take(300).read_to_string(&mut text));
     match read {
         Ok(_) if !text.is_empty() => text,
-        Ok(_) | Err(_) => "someone who has just begun".to_owned(),
+        Ok(_) | Err(_) => "by someone who has just begun".to_owned(),
     }
 }
 
@@ -159,9 +159,9 @@ mod tests {
     fn a_held_lock_names_its_holder_and_leaves_no_file_when_freed() {
         let dir = tempfile::tempdir().unwrap();
         let (ours, theirs) = (Locks::new(dir.path().to_owned()), Locks::new(dir.path().to_owned()));
-        let held = ours.take("gpu-1", "claim ns/a", soon()).unwrap();
+        let held = ours.take("gpu-1", "for claim ns/a", soon()).unwrap();
         let refused = theirs.take("gpu-1", "claim ns/b", Instant::now()).unwrap_err();
-        assert_eq!(refused.to_string(), "held by claim ns/a");
+        assert_eq!(refused.to_string(), "held for claim ns/a");
         theirs.sweep().unwrap();
         assert!(theirs.take("gpu-1", "claim ns/b", Instant::now()).is_err(), "a sweep leaves held locks alone");
         drop(held);

@@ -165,7 +165,7 @@ impl Engine {
         let Ok(_lock) = self.lock_claim(claim, now) else { return };
         match self.unprepare_locked(claim, now) {
             Ok(()) => report.undone.push(claim.clone()),
-            Err(cause) if matches!(*cause, UnprepareCause::Lock { .. }) => {}
+            Err(cause) if matches!(*cause, UnprepareCause::Busy { .. }) => {}
             Err(cause) => {
                 let source = UnprepareError { claim: claim.clone(), cause };
                 report.problems.push(Problem::Undo { source });
@@ -185,7 +185,7 @@ impl Engine {
         match self.settle(&claim_of(&record), Some(&record), boot_id, Base::AsTold(&record.base), now) {
             Ok((_, true)) => report.repaired.push(claim.clone()),
             Ok((_, false)) => {}
-            Err(cause) if matches!(*cause, PrepareCause::Lock { .. }) => {}
+            Err(cause) if matches!(*cause, PrepareCause::Busy { .. }) => {}
             Err(cause) => {
                 let source = PrepareError { claim: claim.clone(), cause };
                 report.problems.push(Problem::Repair { source });

@@ -45,6 +45,13 @@ impl fmt::Display for Failures {
 
 /// Undoes everything a record stands for and forgets the claim. The caller holds the locks.
 pub fn undo(record: &ClaimRecord, records: &RecordStore, specs: &SpecStore) -> Result<(), Failures> {
+    undo_effects(record, records, specs)?;
+    let removed = records.remove(&record.claim.uid);
+    removed.map_err(|source| Failures(vec![UndoError::Record { source }]))
+}
+
+/// Undoes everything a record stands for, while the claim keeps its devices for a new start.
+pub fn undo_effects(record: &ClaimRecord, records: &RecordStore, specs: &SpecStore) -> Result<(), Failures> {
     let (mut left, mut failures) = (Vec::new(), Vec::new());
     for step in record.effects() {
         if let Err(source) = step::undo(&step, &record.claim.uid, specs) {
@@ -52,18 +59,11 @@ pub fn undo(record: &ClaimRecord, records: &RecordStore, specs: &SpecStore) -> R
             failures.push(UndoError::Step { source });
         }
     }
-    let recorded = match failures.first() {
-        None => records.remove(&record.claim.uid),
-        Some(error) => {
-            let state = ClaimState::Undoing { left, last_error: chain(error) };
-            note(&ClaimRecord { state, ..record.clone() }, record, records)
-        }
-    };
-    failures.extend(recorded.err().map(|source| UndoError::Record { source }));
-    if failures.is_empty() { Ok(()) } else { Err(Failures(failures)) }
-}
-
-/// A retry that fails as before changes nothing on disk.
-fn note(now: &ClaimRecord, before: &ClaimRecord, records: &RecordStore) -> Result<(), StoreError> {
-    if now == before { Ok(()) } else { records.put(now) }
+    let Some(first) = failures.first() else { return Ok(()) };
+    let state = ClaimState::Undoing { left, last_error: chain(first) };
+    let now = ClaimRecord { state, ..record.clone() };
+    // A retry that fails as before changes nothing on disk.
+    let noted = if now == *record { Ok(()) } else { records.put(&now) };
+    failures.extend(noted.err().map(|source| UndoError::Record { source }));
+    Err(Failures(failures))
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use dra_cdi::{ClaimDevice, RenderedSpec, render};
 use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedHardware};
+use dra_hardware::GpuError;
 use dra_model::{AllocatedDevice, Claim, ClaimRef, DriverFiles, Gpu, GpuUuid};
 use tracing::{info, warn};
 
@@ -58,7 +59,7 @@ impl Engine {
         let targets = self.targets(claim, existing)?;
         let _locks = self
             .lock_gpus(&claim.reference, gpus_to_lock(claim, &targets, existing), deadline)
-            .map_err(|(what, source)| PrepareCause::Lock { what, source })?;
+            .map_err(|(what, error)| PrepareCause::lock(what, error))?;
         let gpus = self.read_gpus(claim, &targets)?;
         let mut work = self.work(claim, &targets, &gpus, boot_id, base)?;
         let acted = match existing {
@@ -67,7 +68,7 @@ impl Engine {
             }
             leftover => {
                 self.undo_leftover(leftover)?;
-                self.run(&mut work)?;
+                self.run(&mut work, leftover)?;
                 true
             }
         };
@@ -103,7 +104,7 @@ impl Engine {
         for (device, target) in claim.devices.iter().zip(targets) {
             if !gpus.contains_key(target.gpu()) {
                 let gpu = self.host.gpu(target.gpu());
-                let gpu = gpu.map_err(|source| PrepareCause::Gpu { device: device.device.clone(), source })?;
+                let gpu = gpu.map_err(|error| self.silent(device, error))?;
                 gpus.insert(target.gpu().clone(), gpu);
             }
         }
@@ -164,17 +165,34 @@ impl Engine {
     /// An attempt that was cut, an undoing that failed, or a claim of an earlier boot: gone before a new start.
     fn undo_leftover(&self, leftover: Option<&ClaimRecord>) -> Attempted<()> {
         let Some(record) = leftover else { return Ok(()) };
-        let undone = undo::undo(record, &self.records, &self.specs);
+        let undone = undo::undo_effects(record, &self.records, &self.specs);
         Ok(undone.map_err(|failures| PrepareCause::Leftover { failures })?)
     }
 
-    fn run(&self, work: &mut Work) -> Attempted<()> {
+    /// Keeps a new promise. When that fails a claim that had nothing before has nothing again; one that had a promise,
+    /// of an earlier boot perhaps, keeps its devices until the kubelet takes them back.
+    fn run(&self, work: &mut Work, leftover: Option<&ClaimRecord>) -> Attempted<()> {
         let Err(error) = run::run(work, &self.records, &self.specs) else { return Ok(()) };
-        // The error that the user should hear is the first one; what stays is on record and undone later.
-        if let Err(failures) = undo::undo(&work.record, &self.records, &self.specs) {
+        let undone = match leftover {
+            None => undo::undo(&work.record, &self.records, &self.specs),
+            Some(_) => undo::undo_effects(&work.record, &self.records, &self.specs),
+        };
+        if let Err(failures) = undone {
+            // The error that the user should hear is the first one; what stays is on record and undone later.
             warn!(claim = %work.record.claim, error = %failures, "a failed attempt could not be undone yet");
         }
         Err(Box::new(failed(error)))
+    }
+
+    fn silent(&self, device: &AllocatedDevice, error: GpuError) -> PrepareCause {
+        let name = device.device.clone();
+        match error {
+            GpuError::NotFound { .. } => self.refused(device, Unresolved::Unknown),
+            source @ GpuError::Machine { .. } => PrepareCause::DriverAway { device: name, source },
+            source @ (GpuError::Failed { .. } | GpuError::Nonsense { .. }) => {
+                PrepareCause::Gpu { device: name, source }
+            }
+        }
     }
 
     fn refused(&self, device: &AllocatedDevice, why: Unresolved) -> PrepareCause {

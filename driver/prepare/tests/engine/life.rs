@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The life of a claim when nothing fails, and the repairs that a repeat makes.
+
+use std::sync::atomic::Ordering;
+
+use dra_prepare::PreparedHardware;
+
+use crate::node::{Node, VERSION, allocate, hardware_uuid, install_driver};
+use crate::twin::gpu_uuid;
+
+#[test]
+fn a_whole_gpu_is_prepared_with_one_fetch_and_a_repeat_asks_nobody() {
+    let node = Node::new(2);
+    let claim = allocate("a", &[("gpu", "gpu-00000001")]);
+    let answer = node.prepare(&claim).unwrap();
+    assert_eq!(answer.len(), 1);
+    assert_eq!((answer[0].request.as_str(), hardware_uuid(&answer[0])), ("gpu", gpu_uuid(1)));
+    assert_eq!(
+        answer[0].cdi_ids,
+        [format!("k8s.gpu.nvidia.com/base={VERSION}"), "k8s.gpu.nvidia.com/claim=uid-a-gpu-00000001".to_owned()]
+    );
+    assert_eq!(node.spec_nodes(&claim), [["/dev/nvidia1"]]);
+    let effects = node.files.effects();
+    assert_eq!(node.prepare(&claim).unwrap(), answer);
+    assert_eq!(node.files.effects(), effects, "a repeat finds everything in place");
+    assert_eq!(node.fetches.load(Ordering::SeqCst), 1);
+    assert!(node.names("locks").is_empty());
+}
+
+/// One durable record (write, rename, fsync of the folder), one spec (write, rename), one mark.
+#[test]
+fn a_plain_claim_costs_six_effects_and_three_to_undo() {
+    let node = Node::new(2);
+    let first = allocate("first", &[("gpu", "gpu-00000000")]);
+    node.prepare(&first).unwrap();
+    let claim = allocate("a", &[("gpu", "gpu-00000001")]);
+    let before = node.files.effects();
+    node.prepare(&claim).unwrap();
+    let prepared = node.files.effects();
+    node.engine.unprepare(&claim.reference).unwrap();
+    assert_eq!((prepared - before, node.files.effects() - prepared), (6, 3));
+}
+
+#[test]
+fn unprepare_leaves_nothing_and_needs_neither_driver_nor_api_server() {
+    let mut node = Node::new(1);
+    let claim = allocate("a", &[("gpu", "gpu-00000000")]);
+    node.prepare(&claim).unwrap();
+    node.machine.set_driver_loaded(false);
+    std::fs::remove_dir_all(node.dir.path().join("proc")).unwrap();
+    std::fs::remove_dir_all(node.dir.path().join("usr")).unwrap();
+    node.restart();
+    for _ in 0..2 {
+        node.engine.unprepare(&claim.reference).unwrap();
+        assert_eq!(node.names("claims"), [""; 0]);
+        assert_eq!(node.names("cdi"), ["k8s.gpu.nvidia.com-base_550.54.15.json"]);
+    }
+}
+
+#[test]
+fn a_mig_claim_gets_its_gpu_and_its_own_two_capabilities() {
+    let node = Node::new(1);
+    node.machine.cut(0, &[0, 4], 1);
+    node.redraw();
+    let claim = allocate("a", &[("mig", "gpu-00000000-mig-19-4")]);
+    let answer = node.prepare(&claim).unwrap();
+    let PreparedHardware::Mig { parent, gpu_instance, profile, .. } = &answer[0].hardware else { panic!() };
+    assert_eq!((parent, *gpu_instance, profile.as_str()), (&gpu_uuid(0), 9, "1g.10gb"));
+    let caps = ["/dev/nvidia0", "/dev/nvidia-caps/nvidia-cap81", "/dev/nvidia-caps/nvidia-cap82"];
+    assert_eq!(node.spec_nodes(&claim), [caps]);
+}
+
+#[test]
+fn several_requests_counts_and_alternatives_are_answered_by_their_base_request() {
+    let node = Node::new(4);
+    node.machine.cut(3, &[2], 1);
+    node.redraw();
+    let devices = [
+        ("pair", "gpu-00000002"),
+        ("pair", "gpu-00000000"),
+        ("either/big", "gpu-00000001"),
+        ("small/mig", "gpu-00000003-mig-19-2"),
+    ];
+    let claim = allocate("a", &devices);
+    let answer = node.prepare(&claim).unwrap();
+    let told: Vec<(&str, &str)> =
+        answer.iter().map(|device| (device.request.as_str(), device.device.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            ("pair", "gpu-00000002"),
+            ("pair", "gpu-00000000"),
+            ("either", "gpu-00000001"),
+            ("small", "gpu-00000003-mig-19-2")
+        ]
+    );
+}
+
+#[test]
+fn admin_access_takes_nothing_and_may_name_a_device_twice() {
+    let node = Node::new(1);
+    let user = allocate("user", &[("gpu", "gpu-00000000")]);
+    let mut admin = allocate("admin", &[("one", "gpu-00000000"), ("two", "gpu-00000000")]);
+    for device in &mut admin.devices {
+        device.admin_access = true;
+    }
+    let answer = node.prepare(&admin).unwrap();
+    assert!(answer.iter().all(|device| device.admin_access));
+    assert_eq!(answer[0].cdi_ids, answer[1].cdi_ids);
+    assert_eq!(node.spec_nodes(&admin).len(), 1);
+    node.prepare(&user).unwrap();
+    node.engine.unprepare(&admin.reference).unwrap();
+    assert_eq!(node.spec_nodes(&user), [["/dev/nvidia0"]]);
+}
+
+#[test]
+fn a_repeat_restores_specs_that_someone_removed_or_changed() {
+    let mut node = Node::new(1);
+    let claim = allocate("a", &[("gpu", "gpu-00000000")]);
+    let answer = node.prepare(&claim).unwrap();
+    let good: Vec<(String, Vec<u8>)> = specs(&node);
+    for spoil in [None, Some("{"), Some("")] {
+        for (name, _) in &good {
+            let path = node.cdi_dir().join(name);
+            spoil.map_or_else(|| std::fs::remove_file(&path), |bytes| std::fs::write(&path, bytes)).unwrap();
+        }
+        node.restart();
+        assert_eq!(node.prepare(&claim).unwrap(), answer);
+        assert_eq!(specs(&node), good);
+    }
+    assert_eq!(node.fetches.load(Ordering::SeqCst), 1);
+}
+
+fn specs(node: &Node) -> Vec<(String, Vec<u8>)> {
+    let read = |name: String| (name.clone(), std::fs::read(node.cdi_dir().join(name)).unwrap());
+    node.names("cdi").into_iter().map(read).collect()
+}
+
+#[test]
+fn a_mig_device_that_was_made_again_is_answered_as_it_is_now() {
+    let mut node = Node::new(1);
+    node.machine.cut(0, &[0], 1);
+    node.redraw();
+    let claim = allocate("a", &[("mig", "gpu-00000000-mig-19-0")]);
+    let before = node.prepare(&claim).unwrap();
+    node.machine.cut(0, &[0], 2);
+    node.redraw();
+    let after = node.prepare(&claim).unwrap();
+    assert_ne!(before[0].hardware, after[0].hardware);
+    assert_eq!(before[0].cdi_ids, after[0].cdi_ids);
+    assert_eq!(node.spec_nodes(&claim)[0][1], "/dev/nvidia-caps/nvidia-cap81");
+    node.restart();
+    assert_eq!(node.prepare(&claim).unwrap(), after);
+    assert_eq!(node.fetches.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn after_a_reboot_everything_is_built_anew() {
+    let mut node = Node::new(2);
+    node.machine.cut(1, &[0, 3], 0);
+    node.redraw();
+    let claim = allocate("a", &[("gpu", "gpu-00000000"), ("mig", "gpu-00000001-mig-19-3")]);
+    let before = node.prepare(&claim).unwrap();
+    node.reboot();
+    assert!(node.names("cdi").is_empty());
+    let after = node.prepare(&claim).unwrap();
+    assert_eq!(after[0], before[0]);
+    assert_ne!(after[1].hardware, before[1].hardware);
+    assert_eq!(node.names("cdi").len(), 2);
+    assert_eq!(node.fetches.load(Ordering::SeqCst), 2, "what another boot promised is asked again");
+}
+
+#[test]
+fn a_driver_upgrade_makes_a_new_base_and_a_repeat_tells_it() {
+    let node = Node::new(1);
+    let claim = allocate("a", &[("gpu", "gpu-00000000")]);
+    node.prepare(&claim).unwrap();
+    install_driver(node.dir.path(), "560.35.3");
+    assert_eq!(node.prepare(&claim).unwrap()[0].cdi_ids[0], "k8s.gpu.nvidia.com/base=560.35.3");
+    let bases: Vec<String> = node.names("cdi").into_iter().filter(|name| name.contains("base")).collect();
+    assert_eq!(bases.len(), 2, "containers of the claim may still be started with the old one");
+}
+
+#[test]
+fn a_device_that_appeared_after_the_last_look_is_found() {
+    let node = Node::new(1);
+    let whole = allocate("whole", &[("gpu", "gpu-00000000")]);
+    node.prepare(&whole).unwrap();
+    node.engine.unprepare(&whole.reference).unwrap();
+    node.machine.cut(0, &[5], 1);
+    node.redraw();
+    let claim = allocate("a", &[("mig", "gpu-00000000-mig-19-5")]);
+    node.prepare(&claim).unwrap();
+}

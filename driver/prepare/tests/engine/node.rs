@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One node: the twin, the files around it, and the engine.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use dra_cdi::{Architecture, Kind, Naming};
+use dra_checkpoint::files::faults::FaultyFiles;
+use dra_hardware::{Host, Machine, Roots};
+use dra_model::{AllocatedDevice, Claim, ClaimRef, GpuUuid, MigDevice};
+use dra_prepare::{Engine, PrepareError, PreparedDevice, Settings};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use serde_json::Value;
+
+use crate::twin::Twin;
+
+pub(crate) const NODE: &str = "node-a";
+pub(crate) const VERSION: &str = "550.54.15";
+
+const GPU_MAJOR: u32 = 240;
+const UVM_MAJOR: u32 = 241;
+const CAPS_MAJOR: u32 = 242;
+
+pub(crate) struct Node {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) machine: Arc<Twin>,
+    pub(crate) files: Arc<FaultyFiles>,
+    pub(crate) engine: Engine,
+    pub(crate) fetches: AtomicU32,
+    pub(crate) patience: Duration,
+    boot: u32,
+}
+
+impl Node {
+    pub(crate) fn new(gpus: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = Arc::new(Twin::new(gpus));
+        let files = Arc::new(FaultyFiles::default());
+        install_driver(dir.path(), VERSION);
+        draw(dir.path(), &machine);
+        write_boot_id(dir.path(), 0);
+        let patience = Duration::from_secs(20);
+        let engine = open(dir.path(), &machine, &files, patience);
+        Self { dir, machine, files, engine, fetches: AtomicU32::new(0), patience, boot: 0 }
+    }
+
+    /// A new process finds what the last one left, and a disk that works.
+    pub(crate) fn restart(&mut self) {
+        self.files.heal();
+        self.engine = open(self.dir.path(), &self.machine, &self.files, self.patience);
+    }
+
+    /// Nothing in memory, tmpfs or the GPUs survives, and MIG devices that come back have other ids.
+    pub(crate) fn reboot(&mut self) {
+        self.boot += 1;
+        write_boot_id(self.dir.path(), self.boot);
+        std::fs::remove_dir_all(self.cdi_dir()).ok();
+        for (at, facts) in self.machine.facts().iter().enumerate() {
+            let starts: Vec<u32> = mig_devices(facts).iter().map(|mig| mig.identity.placement.start).collect();
+            if !starts.is_empty() {
+                self.machine.cut(at, &starts, self.boot);
+            }
+        }
+        self.redraw();
+        self.restart();
+    }
+
+    /// Lets the files follow the twin.
+    pub(crate) fn redraw(&self) {
+        draw(self.dir.path(), &self.machine);
+    }
+
+    pub(crate) fn prepare(&self, claim: &Claim) -> Result<Vec<PreparedDevice>, PrepareError> {
+        self.engine.prepare(&claim.reference, &|| {
+            self.fetches.fetch_add(1, Ordering::SeqCst);
+            Ok(claim.clone())
+        })
+    }
+
+    pub(crate) fn cdi_dir(&self) -> PathBuf {
+        self.dir.path().join("cdi")
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub(crate) fn claim_spec_path(&self, claim: &Claim) -> PathBuf {
+        self.cdi_dir().join(Naming::new("gpu.nvidia.com").file_name(&Kind::Claim(claim.reference.uid.clone())))
+    }
+
+    /// The paths of the device nodes in a claim's spec, device by device.
+    pub(crate) fn spec_nodes(&self, claim: &Claim) -> Vec<Vec<String>> {
+        let spec: Value = serde_json::from_slice(&std::fs::read(self.claim_spec_path(claim)).unwrap()).unwrap();
+        let nodes = |device: &Value| {
+            let nodes = device["containerEdits"]["deviceNodes"].as_array().unwrap();
+            nodes.iter().map(|node| node["path"].as_str().unwrap().to_owned()).collect()
+        };
+        spec["devices"].as_array().unwrap().iter().map(nodes).collect()
+    }
+
+    /// Names in one of the engine's folders.
+    pub(crate) fn names(&self, folder: &str) -> Vec<String> {
+        let path = if folder == "cdi" { self.cdi_dir() } else { self.state_dir().join(folder) };
+        let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
+        let mut names: Vec<String> = entries.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+pub(crate) fn reference(name: &str) -> ClaimRef {
+    ClaimRef { namespace: "ns".to_owned(), name: name.to_owned(), uid: format!("uid-{name}").parse().unwrap() }
+}
+
+/// A claim with devices of this node: pairs of request and device.
+pub(crate) fn allocate(name: &str, devices: &[(&str, &str)]) -> Claim {
+    let allocated = |(request, device): &(&str, &str)| AllocatedDevice {
+        request: (*request).to_owned(),
+        pool: NODE.to_owned(),
+        device: device.parse().unwrap(),
+        admin_access: false,
+        share_id: None,
+    };
+    let devices = devices.iter().map(allocated).collect();
+    Claim { reference: reference(name), devices, configs: Vec::new() }
+}
+
+fn open(dir: &Path, machine: &Arc<Twin>, files: &Arc<FaultyFiles>, lock_patience: Duration) -> Engine {
+    let roots =
+        Roots { driver: dir.to_owned(), driver_on_host: dir.to_owned(), proc: dir.join("proc"), sys: dir.join("sys") };
+    let machine: Arc<dyn Machine> = Arc::<Twin>::clone(machine);
+    let host = Host::new(machine, roots);
+    let settings = Settings {
+        node: NODE.parse().unwrap(),
+        driver_name: "gpu.nvidia.com".to_owned(),
+        state_dir: dir.join("state"),
+        cdi_dir: dir.join("cdi"),
+        lock_patience,
+        architecture: Architecture::own(),
+    };
+    Engine::open(Arc::new(host), Arc::<FaultyFiles>::clone(files), settings).unwrap()
+}
+
+/// Replaces the driver's files by those of a version.
+pub(crate) fn install_driver(dir: &Path, version: &str) {
+    let libraries = dir.join("usr/lib64");
+    std::fs::remove_dir_all(&libraries).ok();
+    std::fs::create_dir_all(&libraries).unwrap();
+    std::fs::create_dir_all(dir.join("usr/bin")).unwrap();
+    for (name, soname) in [("libcuda", "libcuda.so.1"), ("libnvidia-ml", "libnvidia-ml.so.1")] {
+        let file = format!("{name}.so.{version}");
+        std::fs::write(libraries.join(&file), dra_sim::tree::elf::shared_object(soname, &[])).unwrap();
+        std::os::unix::fs::symlink(&file, libraries.join(soname)).unwrap();
+    }
+    let program = dir.join("usr/bin/nvidia-smi");
+    std::fs::write(&program, "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn write_boot_id(dir: &Path, boot: u32) {
+    let random = dir.join("proc/sys/kernel/random");
+    std::fs::create_dir_all(&random).unwrap();
+    std::fs::write(random.join("boot_id"), format!("{boot:08x}-0000-4000-8000-000000000000\n")).unwrap();
+}
+
+fn draw(dir: &Path, machine: &Twin) {
+    let (dev, proc) = (dir.join("dev"), dir.join("proc"));
+    std::fs::create_dir_all(&dev).unwrap();
+    std::fs::create_dir_all(proc.join("driver/nvidia")).unwrap();
+    let majors = format!("Character devices:\n{GPU_MAJOR} nvidia\n{UVM_MAJOR} nvidia-uvm\n{CAPS_MAJOR} nvidia-caps\n");
+    std::fs::write(proc.join("devices"), majors).unwrap();
+    for (name, major, minor) in [("nvidiactl", GPU_MAJOR, 255), ("nvidia-uvm", UVM_MAJOR, 0)] {
+        make_node(&dev.join(name), major, minor);
+    }
+    let capabilities = proc.join("driver/nvidia/capabilities");
+    std::fs::remove_dir_all(&capabilities).ok();
+    for facts in machine.facts() {
+        make_node(&dev.join(format!("nvidia{}", facts.minor)), GPU_MAJOR, facts.minor);
+        for mig in mig_devices(&facts) {
+            let dir = capabilities.join(format!("gpu{}/mig/gi{}", facts.minor, mig.gpu_instance));
+            let minor = facts.minor * 100 + mig.gpu_instance * 9;
+            write_access(&dir, minor);
+            write_access(&dir.join(format!("ci{}", mig.compute_instance)), minor + 1);
+        }
+    }
+}
+
+fn mig_devices(facts: &dra_hardware::GpuFacts) -> Vec<MigDevice> {
+    match &facts.mig {
+        dra_model::MigMode::On { devices, .. } => devices.clone(),
+        dra_model::MigMode::Off(_) | dra_model::MigMode::Unsupported => Vec::new(),
+    }
+}
+
+fn write_access(dir: &Path, minor: u32) {
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(dir.join("access"), format!("DeviceFileMinor: {minor}\nDeviceFileMode: 292\n")).unwrap();
+}
+
+fn make_node(path: &Path, major: u32, minor: u32) {
+    if !path.exists() {
+        let device = makedev(major, minor);
+        mknodat(CWD, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), device).unwrap();
+    }
+}
+
+pub(crate) fn hardware_uuid(device: &PreparedDevice) -> GpuUuid {
+    match &device.hardware {
+        dra_prepare::PreparedHardware::Gpu { uuid } => uuid.clone(),
+        dra_prepare::PreparedHardware::Mig { parent, .. } => parent.clone(),
+    }
+}

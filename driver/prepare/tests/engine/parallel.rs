@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Calls side by side: never two on one GPU, never one that waits for another GPU.
+
+use std::time::Duration;
+
+use dra_model::Disposition;
+use dra_prepare::PrepareCause;
+
+use crate::node::{Node, allocate};
+
+#[test]
+fn a_slow_gpu_delays_nobody_else_and_the_one_who_waits_hears_for_whom() {
+    let mut node = Node::new(2);
+    let slow = allocate("slow", &[("gpu", "gpu-00000000")]);
+    let waits = allocate("waits", &[("gpu", "gpu-00000000")]);
+    let other = allocate("other", &[("gpu", "gpu-00000001")]);
+    node.patience = Duration::from_millis(50);
+    node.restart();
+    // A first look at all GPUs, while they still answer.
+    node.prepare(&other).unwrap();
+    node.engine.unprepare(&other.reference).unwrap();
+    node.machine.set_slow(0, true);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| node.prepare(&slow));
+        node.machine.wait_until_asked();
+        node.prepare(&other).unwrap();
+        let error = node.prepare(&waits).unwrap_err();
+        assert_eq!(error.to_string(), "claim ns/waits: gpu-00000000 is being worked on for claim ns/slow (will retry)");
+        assert_eq!(error.cause.disposition(), Disposition::Busy);
+        let again = node.prepare(&slow).unwrap_err();
+        assert_eq!(again.to_string(), "claim ns/slow: it is being worked on by another call (will retry)");
+        node.machine.set_slow(0, false);
+        first.join().unwrap().unwrap();
+    });
+    assert!(node.prepare(&slow).is_ok());
+}
+
+#[test]
+fn a_prepare_that_waited_does_not_bring_an_unprepared_claim_back() {
+    let node = Node::new(1);
+    let claim = allocate("a", &[("gpu", "gpu-00000000")]);
+    node.prepare(&claim).unwrap();
+    node.engine.unprepare(&claim.reference).unwrap();
+    node.machine.set_slow(0, true);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| node.prepare(&claim));
+        node.machine.wait_until_asked();
+        let second = scope.spawn(|| node.prepare(&claim));
+        let unprepare = scope.spawn(|| node.engine.unprepare(&claim.reference));
+        node.machine.set_slow(0, false);
+        first.join().unwrap().unwrap();
+        let second = second.join().unwrap();
+        unprepare.join().unwrap().unwrap();
+        // Either the second came before the unprepare, or it was overtaken by it, or it began after it.
+        if let Err(error) = &second {
+            assert!(matches!(*error.cause, PrepareCause::Overtaken), "{error}");
+            assert!(node.names("claims").is_empty());
+        }
+    });
+}
+
+#[test]
+fn many_claims_at_once_share_one_base_and_leave_no_lock() {
+    let node = Node::new(8);
+    let claims: Vec<_> =
+        (0..8).map(|at| allocate(&format!("c{at}"), &[("gpu", &format!("gpu-0000000{at}"))])).collect();
+    for _ in 0..3 {
+        std::thread::scope(|scope| {
+            for claim in &claims {
+                scope.spawn(|| node.prepare(claim).unwrap());
+            }
+        });
+        assert_eq!((node.names("claims").len(), node.names("cdi").len(), node.names("locks").len()), (8, 9, 0));
+        std::thread::scope(|scope| {
+            for claim in &claims {
+                scope.spawn(|| node.engine.unprepare(&claim.reference).unwrap());
+            }
+        });
+        assert_eq!((node.names("claims").len(), node.names("cdi").len(), node.names("locks").len()), (0, 1, 0));
+    }
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is put in order at start and from time to time, and what is left alone.
+
+use std::cell::RefCell;
+
+use dra_checkpoint::files::faults::Fault;
+use dra_model::ClaimRef;
+use dra_prepare::ClaimLife;
+use rustix::io::Errno;
+
+use crate::node::{Node, allocate, install_driver};
+
+fn alive(_: &ClaimRef) -> ClaimLife {
+    ClaimLife::Alive
+}
+
+fn gone(_: &ClaimRef) -> ClaimLife {
+    ClaimLife::Gone
+}
+
+fn unknown(_: &ClaimRef) -> ClaimLife {
+    ClaimLife::Unknown
+}
+
+#[test]
+fn a_ready_claim_gets_its_lost_specs_back_whatever_the_api_server_says() {
+    let lives: [fn(&ClaimRef) -> ClaimLife; 2] = [alive, unknown];
+    for life in lives {
+        let mut node = Node::new(1);
+        let claim = allocate("a", &[("gpu", "gpu-00000000")]);
+        node.prepare(&claim).unwrap();
+        std::fs::remove_dir_all(node.cdi_dir()).unwrap();
+        node.restart();
+        let report = node.engine.reconcile(&life);
+        assert_eq!(report.repaired, std::slice::from_ref(&claim.reference));
+        assert!(report.problems.is_empty(), "{:?}", report.problems);
+        assert_eq!(node.names("cdi").len(), 2);
+        assert!(node.engine.reconcile(&life).repaired.is_empty(), "once is enough");
+    }
+}
+
+#[test]
+fn a_claim_that_is_gone_twice_in_a_row_is_undone_and_one_that_may_live_is_not() {
+    let node = Node::new(2);
+    let (dead, living) = (allocate("dead", &[("gpu", "gpu-00000000")]), allocate("living", &[("gpu", "gpu-00000001")]));
+    node.prepare(&dead).unwrap();
+    node.prepare(&living).unwrap();
+    let life = |claim: &ClaimRef| if claim.name == "dead" { ClaimLife::Gone } else { ClaimLife::Unknown };
+    assert!(node.engine.reconcile(&life).undone.is_empty());
+    assert!(node.engine.reconcile(&alive).undone.is_empty(), "it was back, so the count begins again");
+    assert!(node.engine.reconcile(&life).undone.is_empty());
+    assert_eq!(node.engine.reconcile(&life).undone, [dead.reference]);
+    assert_eq!((node.names("claims"), node.names("cdi").len()), (vec!["uid-living.json".to_owned()], 2));
+}
+
+#[test]
+fn what_another_boot_left_of_a_claim_that_is_gone_is_undone_at_once() {
+    let mut node = Node::new(1);
+    let claim = allocate("a", &[("gpu", "gpu-00000000")]);
+    node.prepare(&claim).unwrap();
+    node.reboot();
+    assert!(node.engine.reconcile(&alive).undone.is_empty());
+    assert_eq!(node.engine.reconcile(&gone).undone, [claim.reference]);
+    assert!(node.names("claims").is_empty());
+}
+
+#[test]
+fn an_undoing_that_failed_is_finished() {
+    let mut node = Node::new(1);
+    let claim = allocate("a", &[("gpu", "gpu-00000000")]);
+    node.prepare(&claim).unwrap();
+    node.files.fail_after(0, Fault::Once(Errno::ACCESS));
+    let error = node.engine.unprepare(&claim.reference).unwrap_err().to_string();
+    assert!(error.starts_with("claim ns/a: not everything could be undone (will retry): an effect stays: "), "{error}");
+    assert!(error.ends_with("Permission denied (os error 13)"), "{error}");
+    let other = allocate("b", &[("gpu", "gpu-00000000")]);
+    assert!(node.prepare(&other).unwrap_err().to_string().contains("is held by claim ns/a"));
+    node.restart();
+    assert_eq!(node.engine.reconcile(&alive).undone, [claim.reference]);
+    node.prepare(&other).unwrap();
+}
+
+#[test]
+fn what_is_ours_and_nobodys_goes_and_what_is_not_ours_stays() {
+    let node = Node::new(1);
+    let claim = allocate("a", &[("gpu", "gpu-00000000")]);
+    node.prepare(&claim).unwrap();
+    let (cdi, state) = (node.cdi_dir(), node.state_dir());
+    let ours = [
+        cdi.join("k8s.gpu.nvidia.com-claim_lost.json"),
+        cdi.join("k8s.gpu.nvidia.com-base_1.2.3.json"),
+        cdi.join(".k8s.gpu.nvidia.com-claim_lost.json.lost.tmp"),
+        state.join("claims/.lost.json.lost.tmp"),
+        state.join("locks/claim-lost.lock"),
+        state.join("locks/gpu-0.lock"),
+    ];
+    let foreign = [
+        cdi.join("k8s.gpu.nvidia.com-claim_old.yaml"),
+        cdi.join("k8s.gpu.nvidia.com-claim_x.json"),
+        state.join("claims/README"),
+    ];
+    let unrelated = [cdi.join("nvidia.com-gpu.yaml"), state.join("checkpoint.json")];
+    for path in ours.iter().chain(&unrelated).chain(&foreign) {
+        std::fs::write(path, "{\"kind\":\"other.example/x\"}").unwrap();
+    }
+    for path in &ours[..2] {
+        std::fs::write(path, "half a sp").unwrap();
+    }
+    let report = node.engine.reconcile(&alive);
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    assert!(ours.iter().all(|path| !path.exists()), "{:?}", node.names("cdi"));
+    assert!(foreign.iter().chain(&unrelated).all(|path| path.exists()));
+    let mut told = report.foreign;
+    told.sort();
+    assert_eq!(told, foreign);
+    assert_eq!(report.removed, [ours[1].clone(), ours[0].clone()]);
+    assert_eq!(node.names("cdi").len(), 5);
+}
+
+#[test]
+fn an_old_base_stays_until_no_claim_uses_it_and_repairs_keep_to_it() {
+    let node = Node::new(2);
+    let old = allocate("old", &[("gpu", "gpu-00000000")]);
+    node.prepare(&old).unwrap();
+    install_driver(node.dir.path(), "560.35.3");
+    let new = allocate("new", &[("gpu", "gpu-00000001")]);
+    node.prepare(&new).unwrap();
+    std::fs::remove_file(node.claim_spec_path(&old)).unwrap();
+    let report = node.engine.reconcile(&alive);
+    assert_eq!((report.repaired.len(), report.removed.len()), (1, 0));
+    assert_eq!(node.names("cdi").len(), 4, "two bases and two claims");
+    node.engine.unprepare(&old.reference).unwrap();
+    let report = node.engine.reconcile(&alive);
+    assert_eq!(report.removed, [node.cdi_dir().join("k8s.gpu.nvidia.com-base_550.54.15.json")]);
+}
+
+#[test]
+fn a_bad_record_is_told_for_as_long_as_it_lies_there_and_its_claim_can_be_prepared_again() {
+    let mut node = Node::new(1);
+    let claim = allocate("a", &[("gpu", "gpu-00000000")]);
+    let answer = node.prepare(&claim).unwrap();
+    let path = node.state_dir().join("claims/uid-a.json");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.truncate(bytes.len() - 30);
+    std::fs::write(&path, bytes).unwrap();
+    node.restart();
+    for _ in 0..2 {
+        let report = node.engine.reconcile(&alive);
+        assert_eq!(report.quarantined.len(), 1);
+        assert!(report.quarantined[0].reason.starts_with("damaged: "), "{}", report.quarantined[0].reason);
+        assert_eq!(report.quarantined[0].devices, ["gpu-00000000".parse().unwrap()]);
+    }
+    assert_eq!(node.names("cdi").len(), 1, "its spec belongs to nobody any more");
+    assert_eq!(node.prepare(&claim).unwrap(), answer);
+    node.engine.unprepare(&claim.reference).unwrap();
+    assert!(node.names("claims").is_empty());
+}
+
+#[test]
+fn without_a_driver_claims_that_are_gone_are_undone_and_nothing_is_collected_wrongly() {
+    let node = Node::new(2);
+    let (dead, living) = (allocate("dead", &[("gpu", "gpu-00000000")]), allocate("living", &[("gpu", "gpu-00000001")]));
+    node.prepare(&dead).unwrap();
+    node.prepare(&living).unwrap();
+    node.machine.set_driver_loaded(false);
+    std::fs::remove_dir_all(node.dir.path().join("usr")).unwrap();
+    let asked = RefCell::new(Vec::new());
+    let life = |claim: &ClaimRef| {
+        asked.borrow_mut().push(claim.name.clone());
+        if claim.name == "dead" { ClaimLife::Gone } else { ClaimLife::Alive }
+    };
+    node.engine.reconcile(&life);
+    let report = node.engine.reconcile(&life);
+    assert_eq!(report.undone, [dead.reference]);
+    assert!(!report.problems.is_empty());
+    assert_eq!(node.names("cdi").len(), 2);
+    assert_eq!(asked.into_inner(), ["dead", "living", "dead", "living"]);
+}
+
+#[test]
+fn a_read_only_disk_is_told_and_stops_nothing_else() {
+    let node = Node::new(1);
+    let claim = allocate("a", &[("gpu", "gpu-00000000")]);
+    node.prepare(&claim).unwrap();
+    std::fs::remove_file(node.claim_spec_path(&claim)).unwrap();
+    node.files.fail_after(0, Fault::FromNowOn(Errno::ROFS));
+    let report = node.engine.reconcile(&alive);
+    assert_eq!((report.problems.len(), report.repaired.len()), (1, 0));
+    node.files.heal();
+    assert_eq!(node.engine.reconcile(&alive).repaired, [claim.reference]);
+}

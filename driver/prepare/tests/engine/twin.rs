@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A machine made of memory, with the switches that these tests need.
+
+use std::collections::BTreeSet;
+
+use dra_hardware::Machine;
+use dra_hardware::machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, MachineError, NvmlCode};
+use dra_model::{
+    Bytes, ComputeShare, Engines, GpuUuid, MigDevice, MigIdentity, MigLayout, MigMode, PciAddress, Placement, Version,
+};
+use parking_lot::{Condvar, Mutex};
+
+#[derive(Debug)]
+pub(crate) struct Twin {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    driver_loaded: bool,
+    gpus: Vec<GpuFacts>,
+    broken: BTreeSet<GpuUuid>,
+    /// GPUs that do not answer until they are let go.
+    slow: BTreeSet<GpuUuid>,
+    /// Calls that wait for a slow GPU.
+    waiting: usize,
+}
+
+const LAYOUT: MigLayout = MigLayout { memory_slices: 8, engines: NO_ENGINES };
+const NO_ENGINES: Engines =
+    Engines { multiprocessors: 0, copy_engines: 0, decoders: 0, encoders: 0, jpeg_engines: 0, ofa_engines: 0 };
+
+pub(crate) fn gpu_uuid(index: u32) -> GpuUuid {
+    format!("GPU-{index:08x}-1111-2222-3333-444444444444").parse().unwrap()
+}
+
+impl Twin {
+    pub(crate) fn new(gpus: u32) -> Self {
+        let gpus = (0..gpus).map(gpu).collect();
+        let (broken, slow) = (BTreeSet::new(), BTreeSet::new());
+        let state = State { driver_loaded: true, gpus, broken, slow, waiting: 0 };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Turns MIG mode on, with a `1g.10gb` at each start.
+    pub(crate) fn cut(&self, gpu: usize, starts: &[u32], boot: u32) {
+        let mut state = self.state.lock();
+        let parent = state.gpus[gpu].uuid.clone();
+        let devices = starts.iter().enumerate().map(|(at, start)| mig(&parent, *start, boot, at)).collect();
+        state.gpus[gpu].mig = MigMode::On { layout: LAYOUT, devices };
+    }
+
+    pub(crate) fn join(&self, gpu: usize) {
+        self.state.lock().gpus[gpu].mig = MigMode::Off(LAYOUT);
+    }
+
+    pub(crate) fn set_broken(&self, gpu: u32, broken: bool) {
+        let mut state = self.state.lock();
+        if broken {
+            state.broken.insert(gpu_uuid(gpu))
+        } else {
+            state.broken.remove(&gpu_uuid(gpu))
+        };
+    }
+
+    pub(crate) fn set_driver_loaded(&self, loaded: bool) {
+        self.state.lock().driver_loaded = loaded;
+    }
+
+    pub(crate) fn set_slow(&self, gpu: u32, slow: bool) {
+        let mut state = self.state.lock();
+        if slow {
+            state.slow.insert(gpu_uuid(gpu))
+        } else {
+            state.slow.remove(&gpu_uuid(gpu))
+        };
+        self.changed.notify_all();
+    }
+
+    /// Until a call waits for a slow GPU.
+    pub(crate) fn wait_until_asked(&self) {
+        let mut state = self.state.lock();
+        self.changed.wait_while(&mut state, |state| state.waiting == 0);
+    }
+
+    pub(crate) fn remove(&self, gpu: u32) {
+        self.state.lock().gpus.retain(|facts| facts.uuid != gpu_uuid(gpu));
+    }
+
+    pub(crate) fn facts(&self) -> Vec<GpuFacts> {
+        self.state.lock().gpus.clone()
+    }
+
+    fn not_loaded(call: &'static str) -> MachineError {
+        MachineError::NotAnswering { call, code: NvmlCode(9) }
+    }
+}
+
+impl Machine for Twin {
+    fn driver(&self) -> Result<DriverVersions, MachineError> {
+        let version = Version { major: 550, minor: 54, patch: 15 };
+        let cuda = Version { major: 12, minor: 4, patch: 0 };
+        let loaded = self.state.lock().driver_loaded;
+        loaded.then_some(DriverVersions { driver: version, cuda }).ok_or_else(|| Self::not_loaded("nvmlInit_v2"))
+    }
+
+    fn gpu_count(&self) -> Result<u32, MachineError> {
+        self.driver()?;
+        Ok(self.state.lock().gpus.len().try_into().unwrap())
+    }
+
+    fn gpu(&self, which: GpuSelector<'_>) -> Result<GpuFacts, GpuError> {
+        self.driver().map_err(|source| GpuError::Machine { which: which.to_string(), source })?;
+        let mut state = self.state.lock();
+        let found = match which {
+            GpuSelector::Index(index) => state.gpus.get(usize::try_from(index).unwrap()).cloned(),
+            GpuSelector::Uuid(uuid) => state.gpus.iter().find(|facts| facts.uuid == *uuid).cloned(),
+        };
+        let found = found.ok_or_else(|| GpuError::NotFound { which: which.to_string() })?;
+        state.waiting += 1;
+        self.changed.notify_all();
+        self.changed.wait_while(&mut state, |state| state.slow.contains(&found.uuid));
+        state.waiting -= 1;
+        if state.broken.contains(&found.uuid) {
+            let (which, code) = (which.to_string(), NvmlCode(15));
+            let (uuid, pci) = (Some(found.uuid), Some(found.pci));
+            return Err(GpuError::Failed { call: "nvmlDeviceGetMemoryInfo", which, code, uuid, pci });
+        }
+        Ok(found)
+    }
+
+    fn shape(&self) -> Result<Vec<GpuShape>, MachineError> {
+        self.driver()?;
+        let shape = |facts: &GpuFacts| match &facts.mig {
+            MigMode::On { devices, .. } => (true, devices.iter().map(|mig| mig.uuid.clone()).collect()),
+            MigMode::Off(_) | MigMode::Unsupported => (false, Vec::new()),
+        };
+        Ok(self
+            .facts()
+            .iter()
+            .map(|facts| {
+                let (mig_on, mig_devices) = shape(facts);
+                GpuShape { uuid: Some(facts.uuid.clone()), mig_on, mig_devices }
+            })
+            .collect())
+    }
+}
+
+fn gpu(index: u32) -> GpuFacts {
+    GpuFacts {
+        uuid: gpu_uuid(index),
+        minor: index,
+        pci: PciAddress { domain: 0, bus: u8::try_from(index + 1).unwrap(), device: 0, function: 0 },
+        product_name: "NVIDIA H100 80GB HBM3".to_owned(),
+        brand: "Nvidia".to_owned(),
+        architecture: "Hopper".to_owned(),
+        compute_capability: Version { major: 9, minor: 0, patch: 0 },
+        memory: Some(Bytes::from_mib(81_559)),
+        addressing_mode: None,
+        mig: MigMode::Off(LAYOUT),
+    }
+}
+
+/// Ids and UUIDs differ from boot to boot, as they may on a real machine.
+fn mig(parent: &GpuUuid, start: u32, boot: u32, at: usize) -> MigDevice {
+    MigDevice {
+        identity: MigIdentity {
+            parent: parent.clone(),
+            profile_id: 19,
+            placement: Placement { start, size: 1 },
+            share: ComputeShare { start: 0, slices: 1, of: 1 },
+        },
+        uuid: format!("MIG-{boot:08x}-{start:04x}-{}-0000-000000000000", &parent.as_str()[8..12]).parse().unwrap(),
+        gpu_instance: 7 + boot % 4 + u32::try_from(at).unwrap(),
+        compute_instance: 0,
+        profile: "1g.10gb".to_owned(),
+        memory: Bytes::from_mib(9_984),
+        engines: NO_ENGINES,
+    }
+}
