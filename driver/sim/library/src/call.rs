@@ -88,8 +88,13 @@ pub(crate) fn contain(body: impl FnOnce() -> Result<(), Code>) -> Return {
 impl Call {
     /// Reads the machine, spends the call's delay and applies the rules that concern no particular GPU.
     pub(crate) fn begin(name: &'static str, session: &'static Session) -> Result<Self, Code> {
-        let state = session.store.read().map_err(|error| code_of(&error))?;
-        pause(state.delay_of(name));
+        let read = || session.store.read().map_err(|error| code_of(&error));
+        let mut state = read()?;
+        let delay = state.delay_of(name);
+        if !delay.is_zero() {
+            pause(delay);
+            state = read()?;
+        }
         state.driver_loaded()?;
         let call = Self { name, state, session };
         call.strike(None)?;
@@ -206,7 +211,5 @@ fn is_root() -> bool {
 
 fn pause(delay: Duration) {
     #[expect(clippy::disallowed_methods, reason = "the delay is what was asked for: a driver that answers slowly")]
-    if !delay.is_zero() {
-        std::thread::sleep(delay);
-    }
+    std::thread::sleep(delay);
 }
