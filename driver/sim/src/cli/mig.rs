@@ -19,7 +19,7 @@ use super::CliError;
 pub(super) struct Mig {
     dir: PathBuf,
     /// GPUs by index [default: every GPU with MIG].
-    #[arg(short = 'i', long = "gpu", value_delimiter = ',')]
+    #[arg(short = 'i', long = "gpu", value_delimiter = ',', global = true)]
     gpus: Vec<usize>,
     #[command(subcommand)]
     command: MigCommand,
