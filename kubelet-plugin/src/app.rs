@@ -88,7 +88,7 @@ pub async fn run(
     client: Client,
     stop: CancellationToken,
 ) -> Result<(), AppError> {
-    let _instance = claim_instance(&config.paths).map_err(AppError::Sockets)?;
+    let instance = claim_instance(&config.paths).map_err(AppError::Sockets)?;
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let (parts, reporter) = parts(config, machine, client, metrics, stop.clone())?;
@@ -100,6 +100,9 @@ pub async fn run(
     parts.active.give_back();
     for path in [&parts.config.paths.registration_path, &parts.config.paths.dra_path, &parts.config.node_socket] {
         remove_if_there(path);
+    }
+    if instance.is_last() && parts.engine.retire() {
+        instance.remove_empty_dirs();
     }
     ended
 }

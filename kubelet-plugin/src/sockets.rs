@@ -108,12 +108,34 @@ fn first_that_fits(candidates: [PathBuf; 2]) -> Result<PathBuf, SocketError> {
 #[derive(Debug)]
 pub struct InstanceLock {
     _file: File,
+    /// Locked shared by every instance that lives or starts.
+    plugin_dir: File,
+    paths: SocketPaths,
+}
+
+impl InstanceLock {
+    /// Whether no other instance lives or starts; from then on none starts until this process ends.
+    pub fn is_last(&self) -> bool {
+        flock(&self.plugin_dir, FlockOperation::NonBlockingLockExclusive).is_ok()
+    }
+
+    /// Removes the folders of the plugin that are empty; the last instance does this when no claim is left.
+    pub fn remove_empty_dirs(&self) {
+        remove_if_there(&self.paths.instances_dir().join(&self.paths.pod_uid));
+        for name in ["instances", "locks", "claims", "quarantine"] {
+            // One that is not empty stays: what is in it is not ours to judge.
+            fs::remove_dir(self.paths.plugin_dir.join(name)).ok();
+        }
+    }
 }
 
 /// Claims this instance's name and removes the sockets that dead instances left behind.
 pub fn claim_instance(paths: &SocketPaths) -> Result<InstanceLock, SocketError> {
     let instances_dir = paths.instances_dir();
     let directory = |source| SocketError::Directory { path: instances_dir.clone(), source };
+    fs::create_dir_all(&paths.plugin_dir).map_err(directory)?;
+    let plugin_dir = File::open(&paths.plugin_dir).map_err(directory)?;
+    flock(&plugin_dir, FlockOperation::LockShared).map_err(|errno| directory(errno.into()))?;
     fs::create_dir_all(&instances_dir).map_err(directory)?;
     let lock_path = instances_dir.join(&paths.pod_uid);
     let file = File::create(&lock_path).map_err(directory)?;
@@ -121,7 +143,7 @@ pub fn claim_instance(paths: &SocketPaths) -> Result<InstanceLock, SocketError> 
         return Err(SocketError::SameUid { uid: paths.pod_uid.clone(), path: lock_path });
     }
     remove_dead_instances(paths);
-    Ok(InstanceLock { _file: file })
+    Ok(InstanceLock { _file: file, plugin_dir, paths: paths.clone() })
 }
 
 /// Continues past anything that cannot be removed: a stale socket costs log lines in the kubelet, no more.

@@ -20,7 +20,7 @@
 //! API server or the driver for anything.
 //!
 //! Reading order: [`refusal`], [`resolve`], [`configuration`], [`conflicts`], [`plan`], [`locks`], [`step`], [`run`],
-//! [`undo`], [`error`], [`engine`], [`reconcile`].
+//! [`undo`], [`error`], [`engine`], [`reconcile`], [`retire`].
 
 pub mod refusal;
 
@@ -47,6 +47,8 @@ pub mod error;
 pub mod engine;
 
 pub mod reconcile;
+
+pub mod retire;
 
 pub use answer::{PreparedDevice, PreparedHardware};
 pub use engine::{Engine, Settings};
