@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An administrator cuts a GPU: how long until the slices show the new device.
+
+use std::time::Instant;
+
+use dra_tests::wait::within;
+use k8s_openapi::api::resource::v1::ResourceSlice;
+use kube::Api;
+use kube::api::ListParams;
+
+use crate::figures::{Figure, Samples, Unit};
+use crate::stage::{Stage, ticks};
+
+/// As many as fit on one H100.
+const DEVICES: usize = 7;
+
+/// From the moment the hardware has the device to the moment the API server shows it.
+#[derive(Debug)]
+pub(crate) struct Mig(Samples);
+
+pub(crate) async fn measure(stage: &Stage<'_>) -> Mig {
+    let gpu = stage.devices.len() - 1;
+    let mut shown = Samples::default();
+    for _ in 0..DEVICES {
+        let device = stage.gpus.cut(gpu, "1g.10gb");
+        let made = Instant::now();
+        within(&format!("{device} is in a slice"), until_published(stage, &device)).await;
+        shown.push(made.elapsed());
+    }
+    Mig(shown)
+}
+
+async fn until_published(stage: &Stage<'_>, device: &str) {
+    let slices: Api<ResourceSlice> = Api::all(stage.admin.clone());
+    let mut ticks = ticks();
+    loop {
+        ticks.tick().await;
+        let found = slices.list(&ListParams::default()).await.expect("the API server answers");
+        let mut devices = found.items.iter().flat_map(|slice| slice.spec.devices.iter().flatten());
+        if devices.any(|it| it.name == device) {
+            return;
+        }
+    }
+}
+
+impl Mig {
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        let Self(shown) = self;
+        vec![
+            Figure::promised(
+                "a MIG device made on the node shows in the slices, longest of 7",
+                shown.longest().as_secs_f64(),
+                Unit::Seconds,
+                2.0,
+            ),
+            Figure::told(
+                "a MIG device made on the node shows in the slices, p50",
+                shown.p50().as_secs_f64(),
+                Unit::Seconds,
+            ),
+        ]
+    }
+}

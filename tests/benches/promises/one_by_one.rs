@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One claim after the other, each beside one request to the API server and one durable write of our own.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use dra_proto::dra_v1::Claim;
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use kube::Api;
+
+use crate::claims::{NAMESPACE, prepare, unprepare};
+use crate::figures::{Figure, Samples, Unit, milliseconds};
+use crate::stage::Stage;
+
+/// Claims that are not counted.
+const WARM_UP: usize = 50;
+
+/// About the size of a record.
+const RECORD: [u8; 2048] = [b'.'; 2048];
+
+/// What each claim took.
+#[derive(Debug, Default)]
+pub(crate) struct Alone {
+    request: Samples,
+    write: Samples,
+    pub prepare: Samples,
+    unprepare: Samples,
+}
+
+pub(crate) async fn measure(stage: &mut Stage<'_>, claims: &[Claim]) -> Alone {
+    let mut alone = Alone::default();
+    let api: Api<ResourceClaim> = Api::namespaced(stage.as_driver.clone(), NAMESPACE);
+    for claim in claims {
+        let began = Instant::now();
+        api.get(&claim.name).await.expect("the claim is there");
+        alone.request.push(began.elapsed());
+
+        alone.write.push(durable_write(&stage.records_dir(), &claim.uid));
+
+        let began = Instant::now();
+        prepare(stage.kubelet.clone(), claim.clone()).await;
+        alone.prepare.push(began.elapsed());
+        stage.until_reported(claim).await;
+
+        let began = Instant::now();
+        unprepare(stage.kubelet.clone(), claim.clone()).await;
+        alone.unprepare.push(began.elapsed());
+    }
+    let Alone { request, write, prepare, unprepare } = alone;
+    Alone {
+        request: request.warm(WARM_UP),
+        write: write.warm(WARM_UP),
+        prepare: prepare.warm(WARM_UP),
+        unprepare: unprepare.warm(WARM_UP),
+    }
+}
+
+/// A new file in the file system of the records, made durable with its folder.
+fn durable_write(records_dir: &Path, name: &str) -> Duration {
+    let dir = records_dir.with_file_name("of-the-benchmark");
+    fs::create_dir_all(&dir).expect("the state folder is writable");
+    let path = dir.join(name);
+    let began = Instant::now();
+    let written = File::create(&path).and_then(|mut file| file.write_all(&RECORD).and_then(|()| file.sync_all()));
+    written.and_then(|()| File::open(&dir)?.sync_all()).expect("the state folder is writable");
+    let took = began.elapsed();
+    fs::remove_dir_all(&dir).expect("an own folder");
+    took
+}
+
+impl Alone {
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        let Self { request, write, prepare, unprepare } = self;
+        let unavoidable = request.p50() + write.p50();
+        let ratio = prepare.p50().as_secs_f64() / unavoidable.as_secs_f64();
+        let told = |name: &str, took: Duration| Figure::told(name, milliseconds(took), Unit::Milliseconds);
+        vec![
+            Figure::promised("prepare of one GPU, p50, to (one API GET + one fsync)", ratio, Unit::Ratio, 2.0),
+            told("prepare of one GPU, p50", prepare.p50()),
+            told("prepare of one GPU, p99", prepare.p99()),
+            told("unprepare of one GPU, p50", unprepare.p50()),
+            told("unprepare of one GPU, p99", unprepare.p99()),
+            told("one API GET of a claim, p50", request.p50()),
+            told("one API GET of a claim, p99", request.p99()),
+            told("one durable write of 2 KiB, p50", write.p50()),
+            told("one durable write of 2 KiB, p99", write.p99()),
+        ]
+    }
+}

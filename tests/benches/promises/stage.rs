@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A node with eight GPUs on a real control plane: the release programs run as the chart runs them, without a kubelet.
+//!
+//! The driver's account, its rights and the admission policy are the chart's, and its token is bound to a pod on the
+//! node. A flow schema of the API server counts that account's writes.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use dra_cluster::Cluster;
+use dra_proto::dra_v1::dra_plugin_client::DraPluginClient;
+use dra_tests::machine::Gpus;
+use dra_tests::node::{DRIVER, NODE};
+use dra_tests::plugin::Plugin;
+use dra_tests::programs::built;
+use dra_tests::source::root_dir;
+use dra_tests::wait::{until, within};
+use dra_tests::{Kubelet, Mode};
+use k8s_openapi::api::resource::v1::ResourceSlice;
+use kube::api::ListParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tonic::transport::{Channel, Endpoint};
+
+/// The kubelet's side of the DRA socket.
+pub(crate) type KubeletClient = DraPluginClient<Channel>;
+
+/// Name and namespace of the release, and the name of its account.
+const RELEASE: &str = "gpu-dra-driver";
+/// Counts the writes of the driver's account.
+const FLOW: &str = "driver-writes";
+
+/// Everything that is measured, running.
+pub(crate) struct Stage<'a> {
+    cluster: &'a Cluster,
+    plugin: Plugin,
+    controller: Child,
+    /// The simulated machine.
+    pub gpus: Gpus,
+    /// The names under which its GPUs are published.
+    pub devices: Vec<String>,
+    /// The administrator.
+    pub admin: Client,
+    /// With the credentials of the driver.
+    pub as_driver: Client,
+    /// Calls the plugin.
+    pub kubelet: KubeletClient,
+    dir: TempDir,
+}
+
+impl<'a> Stage<'a> {
+    /// Starts the programs and waits until they are registered and have published.
+    pub(crate) async fn set(cluster: &'a Cluster) -> Self {
+        // The path of a socket is short, and the temporary directory of some systems is in memory.
+        let dir = tempfile::Builder::new().prefix("b").tempdir_in("/var/tmp").expect("/var/tmp is writable");
+        for name in ["m", "k/plugins_registry", "c"] {
+            fs::create_dir_all(dir.path().join(name)).expect("a folder of our own");
+        }
+        install(cluster, dir.path());
+        let admin = client(&cluster.kubeconfig_path()).await;
+        let as_driver = client(&dir.path().join("kubeconfig")).await;
+        let gpus = Gpus::create(&dir.path().join("m"), "h100:8", NODE);
+        let devices = (0..gpus.state().gpus.len()).map(|gpu| gpus.name(gpu)).collect();
+        let kubelet = Kubelet::start(&dir.path().join("k"));
+        let plugin = Plugin::start(Mode::Process, plugin_flags(dir.path()), as_driver.clone(), dir.path(), "bench");
+        let controller = start_controller(dir.path());
+        let registered = kubelet.until_registered().await;
+        let kubelet = connect(registered.endpoint).await;
+        let stage = Self { cluster, plugin, controller, gpus, devices, admin, as_driver, kubelet, dir };
+        stage.until_published().await;
+        stage
+    }
+
+    /// Where the driver keeps its records.
+    pub(crate) fn records_dir(&self) -> PathBuf {
+        self.dir.path().join("k/plugins").join(DRIVER).join("claims")
+    }
+
+    /// The plugin and the controller.
+    pub(crate) fn process_ids(&self) -> [u32; 2] {
+        let controller = self.controller.id().expect("the controller runs");
+        [self.plugin.process_id().expect("the plugin runs"), controller]
+    }
+
+    /// Writes of the driver that the API server has seen so far.
+    pub(crate) fn writes(&self) -> f64 {
+        let metrics = self.cluster.kubectl(&["get", "--raw", "/metrics"]).expect("the API server has metrics");
+        let flow = format!("flow_schema=\"{FLOW}\"");
+        let counts =
+            |line: &&str| line.starts_with("apiserver_flowcontrol_dispatched_requests_total{") && line.contains(&flow);
+        let count = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
+        metrics.lines().filter(counts).filter_map(count).sum()
+    }
+
+    /// Ends the programs and says whether both ended cleanly.
+    pub(crate) async fn strike(mut self) -> bool {
+        let id = self.controller.id().expect("the controller runs").to_string();
+        let told = Command::new("kill").args(["-TERM", &id]).status().await.expect("every system has kill");
+        let ended = within("the controller ends", self.controller.wait()).await.expect("a child");
+        self.plugin.stop().await && told.success() && ended.success()
+    }
+
+    async fn until_published(&self) {
+        let slices: Api<ResourceSlice> = Api::all(self.admin.clone());
+        let published = async {
+            let mut ticks = ticks();
+            loop {
+                ticks.tick().await;
+                let found = slices.list(&ListParams::default()).await.expect("the API server answers");
+                let devices = found.items.iter().flat_map(|slice| slice.spec.devices.iter().flatten());
+                if devices.count() == self.devices.len() {
+                    return;
+                }
+            }
+        };
+        within("the GPUs are published", published).await;
+    }
+}
+
+/// For conditions that can only be asked again.
+pub(crate) fn ticks() -> Interval {
+    let mut ticks = interval(Duration::from_millis(5));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Lets the cluster have the node, the chart's rights and the pod, and writes the pod's kubeconfig.
+fn install(cluster: &Cluster, dir: &Path) {
+    let chart = root_dir().join("deploy/chart").display().to_string();
+    let mut helm = vec!["template", RELEASE, &chart, "--namespace", RELEASE];
+    let parts = ["rbac", "admission-policy", "deviceclasses"].map(|name| format!("templates/{name}.yaml"));
+    helm.extend(parts.iter().flat_map(|part| ["--show-only", part]));
+    let rendered = cluster.helm(&helm).expect("the chart renders");
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": RELEASE}});
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}});
+    for document in [namespace.to_string(), node.to_string(), rendered, flow_schema().to_string()] {
+        cluster.apply(&document).expect("the API server takes it");
+    }
+    cluster.apply(&pod().to_string()).expect("the API server takes it");
+    let pod_uid = ["-n", RELEASE, "get", "pod", RELEASE, "-o", "jsonpath={.metadata.uid}"];
+    let pod_uid = cluster.kubectl(&pod_uid).expect("the pod is there");
+    let bound = ["--bound-object-kind", "Pod", "--bound-object-name", RELEASE, "--bound-object-uid", &pod_uid];
+    let token = [&["-n", RELEASE, "create", "token", RELEASE], &bound[..]].concat();
+    let token = cluster.kubectl(&token).expect("accounts have tokens");
+    fs::write(dir.join("token"), token.trim()).expect("a folder of our own");
+    let kubeconfig = kubeconfig(&cluster.kubeconfig_path(), &dir.join("token"));
+    fs::write(dir.join("kubeconfig"), kubeconfig.to_string()).expect("a folder of our own");
+}
+
+fn pod() -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": RELEASE, "namespace": RELEASE},
+        "spec": {
+            "nodeName": NODE,
+            "serviceAccountName": RELEASE,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{"name": "plugin", "image": "localhost/never-started"}],
+        },
+    })
+}
+
+/// Requests that match are counted under the schema's name, and treated as they are without it.
+fn flow_schema() -> Value {
+    let account = json!({"kind": "ServiceAccount", "serviceAccount": {"name": RELEASE, "namespace": RELEASE}});
+    let writes = json!({
+        "verbs": ["create", "update", "patch", "delete", "deletecollection"],
+        "apiGroups": ["*"],
+        "resources": ["*"],
+        "clusterScope": true,
+        "namespaces": ["*"],
+    });
+    json!({
+        "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
+        "kind": "FlowSchema",
+        "metadata": {"name": FLOW},
+        "spec": {
+            "matchingPrecedence": 100,
+            "priorityLevelConfiguration": {"name": "workload-low"},
+            "distinguisherMethod": {"type": "ByUser"},
+            "rules": [{"subjects": [account], "resourceRules": [writes]}],
+        },
+    })
+}
+
+/// The administrator's with the token in place of the certificate; both are JSON.
+fn kubeconfig(admin_path: &Path, token_path: &Path) -> Value {
+    let text = fs::read_to_string(admin_path).expect("the cluster has a kubeconfig");
+    let mut kubeconfig: Value = serde_json::from_str(&text).expect("the cluster writes JSON");
+    kubeconfig["users"][0]["user"] = json!({"tokenFile": token_path});
+    kubeconfig
+}
+
+async fn client(kubeconfig_path: &Path) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig_path).expect("a kubeconfig");
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a kubeconfig");
+    Client::try_from(config).expect("usable credentials")
+}
+
+fn plugin_flags(dir: &Path) -> Vec<String> {
+    let dir = dir.display();
+    vec![
+        format!("--node-name={NODE}"),
+        "--pod-uid=bench".to_owned(),
+        format!("--driver-name={DRIVER}"),
+        format!("--kubelet-root-dir={dir}/k"),
+        format!("--cdi-root={dir}/c"),
+        format!("--driver-root={dir}/m"),
+        "--driver-root-host=/".to_owned(),
+        format!("--proc-root={dir}/m/proc"),
+        format!("--sys-root={dir}/m/sys"),
+        format!("--node-socket={dir}/node.sock"),
+    ]
+}
+
+fn start_controller(dir: &Path) -> Child {
+    let log = File::create(dir.join("controller.log")).expect("a folder of our own");
+    Command::new(built("gpu-controller"))
+        .arg(format!("--node-name={NODE}"))
+        .arg(format!("--driver-name={DRIVER}"))
+        .arg(format!("--node-socket={}/node.sock", dir.display()))
+        .arg("--http-address=127.0.0.1:0")
+        .env_clear()
+        .env("KUBECONFIG", dir.join("kubeconfig"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the controller is a program")
+}
+
+/// One connection for all calls, as the kubelet has.
+async fn connect(endpoint: PathBuf) -> KubeletClient {
+    until("the plugin's socket is there", || endpoint.exists().then_some(())).await;
+    let connector = tower::service_fn(move |_| {
+        let path = endpoint.clone();
+        async move { UnixStream::connect(path).await.map(hyper_util::rt::TokioIo::new) }
+    });
+    let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
+    DraPluginClient::new(channel.expect("the plugin listens"))
+}
