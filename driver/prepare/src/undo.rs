@@ -8,7 +8,7 @@
 use std::fmt;
 
 use dra_cdi::SpecStore;
-use dra_checkpoint::{ClaimRecord, ClaimState, RecordStore, StoreError};
+use dra_checkpoint::{ClaimRecord, ClaimState, RecordStore, Step, StoreError};
 
 use crate::error::chain;
 use crate::step::{self, StepError};
@@ -45,13 +45,27 @@ impl fmt::Display for Failures {
 
 /// Undoes everything a record stands for and forgets the claim. The caller holds the locks.
 pub fn undo(record: &ClaimRecord, records: &RecordStore, specs: &SpecStore) -> Result<(), Failures> {
-    undo_effects(record, records, specs)?;
-    let removed = records.remove(&record.claim.uid);
-    removed.map_err(|source| Failures(vec![UndoError::Record { source }]))
+    let (left, mut failures) = undo_each(record, specs);
+    let recorded = match failures.first() {
+        None => records.remove(&record.claim.uid),
+        Some(first) => {
+            let state = ClaimState::Undoing { left, last_error: chain(first) };
+            let now = ClaimRecord { state, ..record.clone() };
+            // A retry that fails as before changes nothing on disk.
+            if now == *record { Ok(()) } else { records.put(&now) }
+        }
+    };
+    failures.extend(recorded.err().map(|source| UndoError::Record { source }));
+    if failures.is_empty() { Ok(()) } else { Err(Failures(failures)) }
 }
 
-/// Undoes everything a record stands for, while the claim keeps its devices for a new start.
-pub fn undo_effects(record: &ClaimRecord, records: &RecordStore, specs: &SpecStore) -> Result<(), Failures> {
+/// Undoes everything a record stands for before a new start. The claim keeps its record and with it its devices.
+pub fn undo_effects(record: &ClaimRecord, specs: &SpecStore) -> Result<(), Failures> {
+    let (_, failures) = undo_each(record, specs);
+    if failures.is_empty() { Ok(()) } else { Err(Failures(failures)) }
+}
+
+fn undo_each(record: &ClaimRecord, specs: &SpecStore) -> (Vec<Step>, Vec<UndoError>) {
     let (mut left, mut failures) = (Vec::new(), Vec::new());
     for step in record.effects() {
         if let Err(source) = step::undo(&step, &record.claim.uid, specs) {
@@ -59,11 +73,5 @@ pub fn undo_effects(record: &ClaimRecord, records: &RecordStore, specs: &SpecSto
             failures.push(UndoError::Step { source });
         }
     }
-    let Some(first) = failures.first() else { return Ok(()) };
-    let state = ClaimState::Undoing { left, last_error: chain(first) };
-    let now = ClaimRecord { state, ..record.clone() };
-    // A retry that fails as before changes nothing on disk.
-    let noted = if now == *record { Ok(()) } else { records.put(&now) };
-    failures.extend(noted.err().map(|source| UndoError::Record { source }));
-    Err(Failures(failures))
+    (left, failures)
 }

@@ -165,7 +165,7 @@ impl Engine {
     /// An attempt that was cut, an undoing that failed, or a claim of an earlier boot: gone before a new start.
     fn undo_leftover(&self, leftover: Option<&ClaimRecord>) -> Attempted<()> {
         let Some(record) = leftover else { return Ok(()) };
-        let undone = undo::undo_effects(record, &self.records, &self.specs);
+        let undone = undo::undo_effects(record, &self.specs);
         Ok(undone.map_err(|failures| PrepareCause::Leftover { failures })?)
     }
 
@@ -175,7 +175,7 @@ impl Engine {
         let Err(error) = run::run(work, &self.records, &self.specs) else { return Ok(()) };
         let undone = match leftover {
             None => undo::undo(&work.record, &self.records, &self.specs),
-            Some(_) => undo::undo_effects(&work.record, &self.records, &self.specs),
+            Some(_) => undo::undo_effects(&work.record, &self.specs),
         };
         if let Err(failures) = undone {
             // The error that the user should hear is the first one; what stays is on record and undone later.

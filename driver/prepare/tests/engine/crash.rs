@@ -205,8 +205,16 @@ impl Model {
     }
 }
 
+/// `PROPTEST_CASES` asks for more.
+fn cases() -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(48),
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(cases())]
 
     #[test]
     fn random_lives_with_random_cuts_leak_nothing_and_give_nothing_twice(acts in prop::collection::vec(act(), 1..16)) {
