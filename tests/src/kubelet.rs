@@ -10,6 +10,7 @@ mod register;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tonic::transport::Channel;
 
-pub use call::{CallError, Devices, claim_of};
+pub use call::{CallError, DEADLINE, Devices, Undone, claim_of};
 pub use dra_proto::dra_v1::{Claim, Device};
 
 use crate::wait::within;
@@ -44,6 +45,8 @@ impl Service {
 /// A registered plugin instance.
 #[derive(Debug, Clone)]
 pub struct Plugin {
+    /// Grows with every registration.
+    pub serial: u64,
     /// Its registration socket.
     pub socket_path: PathBuf,
     /// Driver name.
@@ -54,6 +57,7 @@ pub struct Plugin {
     pub supported_versions: Vec<String>,
     /// The one it is called with.
     pub service: Service,
+    socket: register::Socket,
     channel: Channel,
 }
 
@@ -71,6 +75,7 @@ struct Shared {
     plugins: watch::Sender<Vec<Plugin>>,
     /// Why a registration failed the last time, by socket.
     failures: watch::Sender<BTreeMap<PathBuf, String>>,
+    registrations: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
@@ -92,6 +97,7 @@ impl Kubelet {
             known: Mutex::new(Known { services: services.to_vec(), refuses: None }),
             plugins: watch::Sender::new(Vec::new()),
             failures: watch::Sender::new(BTreeMap::new()),
+            registrations: AtomicU64::new(0),
         });
         let watcher = tokio::spawn(watch_registry(Arc::clone(&shared)));
         Self { shared, watcher }
@@ -114,6 +120,11 @@ impl Kubelet {
             }
         };
         within(what, reached).await
+    }
+
+    /// How many registrations there were so far.
+    pub fn registrations(&self) -> u64 {
+        self.shared.registrations.load(Ordering::Relaxed)
     }
 
     /// Waits for a plugin and returns the newest.
@@ -163,22 +174,25 @@ async fn watch_registry(shared: Arc<Shared>) {
         let present = register::sockets(&shared.root_dir.join("plugins_registry"));
         shared.plugins.send_if_modified(|plugins| {
             let before = plugins.len();
-            plugins.retain(|plugin| present.contains(&plugin.socket_path));
+            plugins.retain(|plugin| present.contains(&plugin.socket));
             plugins.len() != before
         });
         shared.failures.send_if_modified(|failures| {
-            failures.retain(|path, _| present.contains(path));
+            failures.retain(|path, _| present.iter().any(|socket| socket.path == *path));
             false
         });
-        for socket_path in present {
-            if shared.plugins.borrow().iter().any(|plugin| plugin.socket_path == socket_path) {
+        for socket in present {
+            if shared.plugins.borrow().iter().any(|plugin| plugin.socket == socket) {
                 continue;
             }
             let known = shared.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            match register::register(&shared.root_dir, &socket_path, &known).await {
-                Ok(plugin) => shared.plugins.send_modify(|plugins| plugins.push(plugin)),
+            match register::register(&shared.root_dir, &socket, &known).await {
+                Ok(plugin) => {
+                    let serial = shared.registrations.fetch_add(1, Ordering::Relaxed) + 1;
+                    shared.plugins.send_modify(|plugins| plugins.push(Plugin { serial, ..plugin }));
+                }
                 Err(failure) => shared.failures.send_modify(|failures| {
-                    failures.insert(socket_path, failure);
+                    failures.insert(socket.path, failure);
                 }),
             }
         }

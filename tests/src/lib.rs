@@ -32,6 +32,8 @@ pub mod claim;
 
 pub mod containers;
 
+pub mod disk;
+
 pub mod plugin;
 
 pub mod node;

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::api_server::{ApiServer, Resource};
 use crate::containers::{Container, claim_specs, container};
-use crate::kubelet::{Device, Kubelet, Service};
+use crate::kubelet::{self, Device, Kubelet, Service};
 use crate::machine::Gpus;
 use crate::plugin::{Mode, Plugin};
 
@@ -62,8 +62,10 @@ impl Node {
 
     /// Starts the plugin and waits until it is registered.
     pub async fn start(&self, mode: Mode) -> Plugin {
+        let before = self.kubelet.registrations();
         let plugin = self.start_instance(mode, "1");
-        self.kubelet.until_registered().await;
+        let registered = |plugins: &[kubelet::Plugin]| plugins.last().filter(|last| last.serial > before).map(drop);
+        self.kubelet.until_plugins("the plugin that was started registers", registered).await;
         plugin
     }
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How the kubelet and the plugin find each other, and again.
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::fs;
 use std::os::unix::net::UnixListener;

@@ -11,13 +11,16 @@ use dra_proto::dra_v1beta1::dra_plugin_client::DraPluginClient as V1beta1Client;
 use serde_json::Value;
 use tonic::{Code, Request, Status};
 
-use super::{Kubelet, Service};
+use super::{Kubelet, Plugin, Service};
 
 /// `defaultClientCallTimeout`.
-const DEADLINE: Duration = Duration::from_secs(45);
+pub const DEADLINE: Duration = Duration::from_secs(45);
 
 /// The devices of a claim, or the sentence that reaches the pod's event.
 pub type Devices = Result<Vec<Device>, String>;
+
+/// Whether a claim was unprepared, or the sentence that says why not.
+pub type Undone = Result<(), String>;
 
 /// Why a call had no answer.
 #[derive(Debug)]
@@ -47,8 +50,61 @@ impl Kubelet {
         claims: &[Claim],
     ) -> Result<BTreeMap<String, Devices>, CallError> {
         let plugin = self.choose().ok_or(CallError::NotRegistered)?;
-        let channel = plugin.channel.clone();
-        let answers: BTreeMap<String, Devices> = match plugin.service {
+        plugin.prepare_within(deadline, claims).await
+    }
+
+    /// Unprepares claims no pod needs any more.
+    pub async fn unprepare_all(&self, claims: &[Claim]) -> Result<BTreeMap<String, Undone>, CallError> {
+        let plugin = self.choose().ok_or(CallError::NotRegistered)?;
+        plugin.unprepare_within(DEADLINE, claims).await
+    }
+
+    /// Prepares one claim; a call without an answer is a failure of the test.
+    pub async fn prepare(&self, claim: &Claim) -> Devices {
+        let mut answers = self.prepare_all(std::slice::from_ref(claim)).await.expect("the plugin answers");
+        answers.remove(&claim.uid).expect("the answer is for the claim")
+    }
+
+    /// Unprepares one claim; a call without an answer is a failure of the test.
+    pub async fn unprepare(&self, claim: &Claim) -> Result<(), String> {
+        let mut answers = self.unprepare_all(std::slice::from_ref(claim)).await.expect("the plugin answers");
+        answers.remove(&claim.uid).expect("the answer is for the claim")
+    }
+}
+
+impl Plugin {
+    /// Calls this instance, whichever the kubelet would call.
+    pub async fn unprepare_within(
+        &self,
+        deadline: Duration,
+        claims: &[Claim],
+    ) -> Result<BTreeMap<String, Undone>, CallError> {
+        let channel = self.channel.clone();
+        let answers: BTreeMap<String, String> = match self.service {
+            Service::V1 => {
+                let request = NodeUnprepareResourcesRequest { claims: claims.to_vec() };
+                let call = async { V1Client::new(channel).node_unprepare_resources(Request::new(request)).await };
+                in_time(deadline, call).await?.claims.into_iter().map(|(uid, answer)| (uid, answer.error)).collect()
+            }
+            Service::V1beta1 => {
+                let request = beta::NodeUnprepareResourcesRequest { claims: claims.iter().map(to_beta).collect() };
+                let call = async { V1beta1Client::new(channel).node_unprepare_resources(Request::new(request)).await };
+                in_time(deadline, call).await?.claims.into_iter().map(|(uid, answer)| (uid, answer.error)).collect()
+            }
+        };
+        assert_answered(claims, &answers);
+        let done = |error: String| if error.is_empty() { Ok(()) } else { Err(error) };
+        Ok(answers.into_iter().map(|(uid, error)| (uid, done(error))).collect())
+    }
+
+    /// Calls this instance, whichever the kubelet would call.
+    pub async fn prepare_within(
+        &self,
+        deadline: Duration,
+        claims: &[Claim],
+    ) -> Result<BTreeMap<String, Devices>, CallError> {
+        let channel = self.channel.clone();
+        let answers: BTreeMap<String, Devices> = match self.service {
             Service::V1 => {
                 let request = NodePrepareResourcesRequest { claims: claims.to_vec() };
                 let call = async { V1Client::new(channel).node_prepare_resources(Request::new(request)).await };
@@ -67,39 +123,6 @@ impl Kubelet {
         };
         assert_answered(claims, &answers);
         Ok(answers)
-    }
-
-    /// Unprepares claims no pod needs any more.
-    pub async fn unprepare_all(&self, claims: &[Claim]) -> Result<BTreeMap<String, Result<(), String>>, CallError> {
-        let plugin = self.choose().ok_or(CallError::NotRegistered)?;
-        let channel = plugin.channel.clone();
-        let answers: BTreeMap<String, String> = match plugin.service {
-            Service::V1 => {
-                let request = NodeUnprepareResourcesRequest { claims: claims.to_vec() };
-                let call = async { V1Client::new(channel).node_unprepare_resources(Request::new(request)).await };
-                in_time(DEADLINE, call).await?.claims.into_iter().map(|(uid, answer)| (uid, answer.error)).collect()
-            }
-            Service::V1beta1 => {
-                let request = beta::NodeUnprepareResourcesRequest { claims: claims.iter().map(to_beta).collect() };
-                let call = async { V1beta1Client::new(channel).node_unprepare_resources(Request::new(request)).await };
-                in_time(DEADLINE, call).await?.claims.into_iter().map(|(uid, answer)| (uid, answer.error)).collect()
-            }
-        };
-        assert_answered(claims, &answers);
-        let done = |error: String| if error.is_empty() { Ok(()) } else { Err(error) };
-        Ok(answers.into_iter().map(|(uid, error)| (uid, done(error))).collect())
-    }
-
-    /// Prepares one claim; a call without an answer is a failure of the test.
-    pub async fn prepare(&self, claim: &Claim) -> Devices {
-        let mut answers = self.prepare_all(std::slice::from_ref(claim)).await.expect("the plugin answers");
-        answers.remove(&claim.uid).expect("the answer is for the claim")
-    }
-
-    /// Unprepares one claim; a call without an answer is a failure of the test.
-    pub async fn unprepare(&self, claim: &Claim) -> Result<(), String> {
-        let mut answers = self.unprepare_all(std::slice::from_ref(claim)).await.expect("the plugin answers");
-        answers.remove(&claim.uid).expect("the answer is for the claim")
     }
 }
 

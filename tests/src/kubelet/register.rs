@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,17 +22,32 @@ const NOTIFY_DEADLINE: Duration = Duration::from_secs(5);
 /// `sun_path` without its final zero.
 const LONGEST_ENDPOINT: usize = 107;
 
+/// A socket file; another one of the same path is another socket.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Socket {
+    pub(super) path: PathBuf,
+    inode: u64,
+    made: (i64, i64),
+}
+
+impl Socket {
+    fn of(entry: &fs::DirEntry) -> Option<Self> {
+        let found = entry.metadata().ok().filter(|found| found.file_type().is_socket())?;
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        let made = (found.ctime(), found.ctime_nsec());
+        (!hidden).then(|| Self { path: entry.path(), inode: found.ino(), made })
+    }
+}
+
 /// The sockets in the registry; names that begin with a dot do not count.
-pub(super) fn sockets(registry_dir: &Path) -> BTreeSet<PathBuf> {
+pub(super) fn sockets(registry_dir: &Path) -> BTreeSet<Socket> {
     let Ok(entries) = fs::read_dir(registry_dir) else { return BTreeSet::new() };
-    let socket = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_socket());
-    let hidden = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with('.');
-    entries.flatten().filter(|entry| socket(entry) && !hidden(entry)).map(|entry| entry.path()).collect()
+    entries.flatten().filter_map(|entry| Socket::of(&entry)).collect()
 }
 
 /// Registers the plugin behind a socket.
-pub(super) async fn register(root_dir: &Path, socket_path: &Path, known: &Known) -> Result<Plugin, String> {
-    let channel = connect(socket_path).await?;
+pub(super) async fn register(root_dir: &Path, socket: &Socket, known: &Known) -> Result<Plugin, String> {
+    let channel = connect(&socket.path).await?;
     let mut client = RegistrationClient::new(channel);
     let info = timeout(INFO_DEADLINE, client.get_info(InfoRequest {}))
         .await
@@ -44,7 +59,7 @@ pub(super) async fn register(root_dir: &Path, socket_path: &Path, known: &Known)
         None => judge(root_dir, &info, &known.services),
     };
     let plugin = match judged {
-        Ok(service) => accept(socket_path, info, service).await,
+        Ok(service) => accept(socket, info, service).await,
         Err(reason) => Err(reason),
     };
     let error = plugin.as_ref().err().cloned().unwrap_or_default();
@@ -72,11 +87,20 @@ fn judge(root_dir: &Path, info: &PluginInfo, services: &[Service]) -> Result<Ser
         .ok_or_else(|| format!("none of {:?} is known", info.supported_versions))
 }
 
-async fn accept(socket_path: &Path, info: PluginInfo, service: Service) -> Result<Plugin, String> {
+async fn accept(socket: &Socket, info: PluginInfo, service: Service) -> Result<Plugin, String> {
     let PluginInfo { r#type: _, name, endpoint, supported_versions } = info;
     let endpoint = PathBuf::from(endpoint);
     let channel = connect(&endpoint).await?;
-    Ok(Plugin { socket_path: socket_path.to_owned(), name, endpoint, supported_versions, service, channel })
+    Ok(Plugin {
+        serial: 0,
+        socket: socket.clone(),
+        socket_path: socket.path.clone(),
+        name,
+        endpoint,
+        supported_versions,
+        service,
+        channel,
+    })
 }
 
 async fn connect(socket_path: &Path) -> Result<Channel, String> {

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The world around the driver breaks: what is asked meanwhile is answered with the reason, and all goes on by itself
+//! when the cause is gone.
+#![expect(clippy::expect_used, reason = "a test stops at the first surprise")]
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use dra_tests::api_server::{Resource, Verb};
+use dra_tests::disk::Disk;
+use dra_tests::kubelet::{CallError, Claim, Device};
+use dra_tests::wait::{until, within};
+use dra_tests::{Mode, NewClaim, Node};
+
+/// How a disk can fail.
+const HINDRANCES: [(&str, fn(&Disk)); 2] = [("full", Disk::fill), ("read-only", Disk::freeze)];
+
+/// Prepares as the kubelet does: again and again.
+async fn until_prepared(node: &Node, claim: &Claim) -> Vec<Device> {
+    let tries = async {
+        loop {
+            if let Ok(devices) = node.kubelet.prepare(claim).await {
+                return devices;
+            }
+        }
+    };
+    within(&format!("claim {} is prepared", claim.name), tries).await
+}
+
+async fn refused(node: &Node, claim: &Claim, words: &[&str]) {
+    let error = node.kubelet.prepare(claim).await.expect_err(&claim.name);
+    for word in words {
+        assert!(error.contains(word), "`{word}` is not in: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_that_is_installed_later() {
+    let node = Node::new("t4:1");
+    node.gpus.uninstall();
+    let plugin = node.start(Mode::Process).await;
+    plugin.until_logged("no driver, waiting for it").await;
+    let claim = NewClaim::of("early", &node.gpus.name(0)).create(&node.api);
+    refused(&node, &claim, &["driver", "libnvidia-ml.so.1"]).await;
+    node.kubelet.unprepare(&claim).await.unwrap();
+    node.gpus.install();
+    let devices = until_prepared(&node, &claim).await;
+    assert_eq!(node.own_nodes(&devices), [node.gpus.node(0)].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_that_goes_away_and_comes_back() {
+    let node = Node::new("t4:2");
+    let _plugin = node.start(Mode::Process).await;
+    let running = NewClaim::of("running", &node.gpus.name(0)).create(&node.api);
+    node.kubelet.prepare(&running).await.unwrap();
+    node.gpus.unload_driver();
+    let next = NewClaim::of("next", &node.gpus.name(1)).create(&node.api);
+    refused(&node, &next, &["driver"]).await;
+    node.kubelet.unprepare(&running).await.unwrap();
+    assert_eq!(node.leftovers(), [].into());
+    node.gpus.load_driver();
+    until_prepared(&node, &next).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_that_fails_half_of_its_queries_spoils_only_itself() {
+    let node = Node::new("t4:3");
+    for call in ["nvmlDeviceGetMemoryInfo*", "nvmlDeviceGetName", "nvmlDeviceGetCudaComputeCapability"] {
+        node.gpus.fail(call, 999, 1);
+    }
+    let plugin = node.start(Mode::Process).await;
+    plugin.until_logged("GPU cannot be read and is not published").await;
+    let counted = |_, body: &str| {
+        let all = body.contains("gpu_dra_devices{type=\"Gpu\",state=\"Good\"} 2");
+        (all && body.contains("gpu_dra_devices{type=\"Gpu\",state=\"Broken\"} 1")).then_some(())
+    };
+    plugin.until_http("/metrics", counted).await;
+    let good = NewClaim::of("good", &node.gpus.name(2)).create(&node.api);
+    node.kubelet.prepare(&good).await.unwrap();
+    let bad = NewClaim::of("bad", &node.gpus.name(1)).create(&node.api);
+    refused(&node, &bad, &[&node.gpus.name(1), "repair it, or delete the pod"]).await;
+    node.gpus.heal();
+    until_prepared(&node, &bad).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_cannot_be_written() {
+    let node = Node::new("t4:2");
+    let claims_dir = node.state_dir().join("claims");
+    fs::create_dir_all(&claims_dir).unwrap();
+    let disk = Disk::at(&claims_dir);
+    let _plugin = node.start(Mode::Process).await;
+    let held = NewClaim::of("held", &node.gpus.name(0)).create(&node.api);
+    let next = NewClaim::of("next", &node.gpus.name(1)).create(&node.api);
+    let devices = node.kubelet.prepare(&held).await.unwrap();
+    for (name, hinder) in HINDRANCES {
+        hinder(&disk);
+        let error = node.kubelet.prepare(&next).await.expect_err(name);
+        assert!(error.contains("claims/") && error.contains("will retry"), "{name}: {error}");
+        assert_eq!(node.own_nodes(&node.kubelet.prepare(&held).await.unwrap()), node.own_nodes(&devices), "{name}");
+        disk.release();
+        until_prepared(&node, &next).await;
+        node.kubelet.unprepare(&next).await.unwrap();
+    }
+    node.kubelet.unprepare(&held).await.unwrap();
+    assert_eq!(node.leftovers(), [].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cdi_directory_that_is_full_or_read_only() {
+    let node = Node::new("t4:2");
+    let disk = Disk::at(&node.cdi_dir());
+    let _plugin = node.start(Mode::Process).await;
+    let held = NewClaim::of("held", &node.gpus.name(0)).create(&node.api);
+    let next = NewClaim::of("next", &node.gpus.name(1)).create(&node.api);
+    node.kubelet.prepare(&held).await.unwrap();
+    let before = node.leftovers();
+    for (name, hinder) in HINDRANCES {
+        hinder(&disk);
+        let error = node.kubelet.prepare(&next).await.expect_err(name);
+        assert!(
+            error.contains(&node.cdi_dir().display().to_string()) && error.contains("will retry"),
+            "{name}: {error}"
+        );
+        disk.release();
+        until_prepared(&node, &next).await;
+        node.kubelet.unprepare(&next).await.unwrap();
+        assert_eq!(node.leftovers(), before, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cdi_directory_with_garbage_and_files_of_others() {
+    let node = Node::new("t4:1");
+    let claim = NewClaim::of("c", &node.gpus.name(0)).create(&node.api);
+    let own_path = node.cdi_dir().join(format!("k8s.gpu.nvidia.com-claim_{}.json", claim.uid));
+    let orphan_path = node.cdi_dir().join("k8s.gpu.nvidia.com-claim_11111111-2222-4333-8444-555555555555.json");
+    let foreign = [node.cdi_dir().join("other.json"), node.cdi_dir().join("vendor.com-gpu.yaml")];
+    for path in foreign.iter().chain([&own_path]) {
+        fs::write(path, "{garbage").unwrap();
+    }
+    let spec = r#"{"cdiVersion":"0.5.0","kind":"k8s.gpu.nvidia.com/claim","devices":[{"name":"x","containerEdits":{"env":["A=B"]}}]}"#;
+    fs::write(&orphan_path, spec).unwrap();
+    let _plugin = node.start(Mode::Process).await;
+    let gone = |path: &Path| (!path.exists()).then_some(());
+    until("a spec that belongs to no claim is collected", || gone(&orphan_path)).await;
+    let devices = node.kubelet.prepare(&claim).await.unwrap();
+    assert_eq!(node.own_nodes(&devices), [node.gpus.node(0)].into());
+    node.kubelet.unprepare(&claim).await.unwrap();
+    assert_eq!(node.leftovers(), [].into());
+    for path in &foreign {
+        assert_eq!(fs::read_to_string(path).unwrap(), "{garbage", "{}", path.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_is_away() {
+    let mut node = Node::new("t4:2");
+    let plugin = node.start(Mode::Process).await;
+    let running = NewClaim::of("running", &node.gpus.name(0)).create(&node.api);
+    let next = NewClaim::of("next", &node.gpus.name(1)).create(&node.api);
+    let devices = node.kubelet.prepare(&running).await.unwrap();
+    node.api.go_down().await;
+    refused(&node, &next, &["default/next", "API server", "will retry"]).await;
+    assert_eq!(node.kubelet.prepare(&running).await.unwrap(), devices, "what is prepared needs no API server");
+    node.kubelet.unprepare(&running).await.unwrap();
+    assert_eq!(node.leftovers(), [].into());
+    assert_eq!(plugin.http("/healthz").await.unwrap().0, 200);
+    node.api.come_up();
+    until_prepared(&node, &next).await;
+    let shown = |claims: &[serde_json::Value]| {
+        let next = claims.iter().find(|claim| claim["metadata"]["name"] == "next")?;
+        next["status"]["devices"].as_array().map(drop)
+    };
+    node.api.until("the claim shows its device", Resource::ResourceClaims, shown).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_never_answers_is_named_long_before_the_kubelet_gives_up() {
+    let node = Node::new("t4:1");
+    let _plugin = node.start(Mode::InProcess).await;
+    let claim = NewClaim::of("c", &node.gpus.name(0)).create(&node.api);
+    node.api.hang();
+    let answers = node.kubelet.prepare_within(Duration::from_secs(20), std::slice::from_ref(&claim)).await;
+    let error = answers.unwrap().remove(&claim.uid).unwrap().unwrap_err();
+    assert!(error.contains("API server"), "{error}");
+    node.api.answer_again();
+    until_prepared(&node, &claim).await;
+}
+
+/// Cancels a prepare while it waits for the API server.
+async fn cancelled_prepare(node: &Node, claim: &Claim) {
+    let asked = node.api.requests(Verb::Get, Resource::ResourceClaims);
+    node.api.hang();
+    let call = node.kubelet.prepare_within(Duration::from_millis(500), std::slice::from_ref(claim));
+    let (answer, ()) = tokio::join!(call, node.api.until_requested(Verb::Get, Resource::ResourceClaims, asked + 1));
+    match answer {
+        Err(CallError::Failed(status)) => assert_eq!(status.code(), tonic::Code::DeadlineExceeded),
+        other => panic!("the call should have been cancelled: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_the_kubelet_gives_up_on_is_not_cut() {
+    let node = Node::new("t4:1");
+    let _plugin = node.start(Mode::InProcess).await;
+    let claim = NewClaim::of("c", &node.gpus.name(0)).create(&node.api);
+    cancelled_prepare(&node, &claim).await;
+    node.api.answer_again();
+    until("the prepare goes on to its end", || (node.leftovers().len() == 2).then_some(())).await;
+    let devices = node.kubelet.prepare(&claim).await.unwrap();
+    assert_eq!(node.own_nodes(&devices), [node.gpus.node(0)].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepare_never_ends_after_the_unprepare_that_followed_it() {
+    let node = Node::new("t4:1");
+    let plugin = node.start(Mode::InProcess).await;
+    let claim = NewClaim::of("c", &node.gpus.name(0)).create(&node.api);
+    cancelled_prepare(&node, &claim).await;
+    let unprepare = node.kubelet.unprepare(&claim);
+    let answer = async { node.api.answer_again() };
+    let (unprepared, ()) = tokio::join!(unprepare, answer);
+    unprepared.unwrap();
+    let idle = |_, body: &str| body.contains("gpu_dra_claims_in_flight{operation=\"Prepare\"} 0").then_some(());
+    plugin.until_http("/metrics", idle).await;
+    assert_eq!(node.leftovers(), [].into());
+    let other = NewClaim::of("other", &node.gpus.name(0)).create(&node.api);
+    node.kubelet.prepare(&other).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_gpu_delays_no_other() {
+    let node = Node::new("t4:2");
+    let _plugin = node.start(Mode::Process).await;
+    let slow = NewClaim::of("slow", &node.gpus.name(0)).create(&node.api);
+    let fast = NewClaim::of("fast", &node.gpus.name(1)).create(&node.api);
+    // A claim that waits for the API server holds its own lock only.
+    let asked = node.api.requests(Verb::Get, Resource::ResourceClaims);
+    node.kubelet.prepare(&fast).await.unwrap();
+    node.api.hang();
+    let waiting = node.kubelet.prepare(&slow);
+    let others = async {
+        node.api.until_requested(Verb::Get, Resource::ResourceClaims, asked + 2).await;
+        node.kubelet.prepare(&fast).await.unwrap();
+        node.kubelet.unprepare(&fast).await.unwrap();
+        node.api.answer_again();
+    };
+    let (answer, ()) = tokio::join!(waiting, others);
+    answer.unwrap();
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The plugin as a process: probes, metrics, and how it ends.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::fs;
+
+use dra_tests::api_server::{Resource, Verb};
+use dra_tests::wait::until;
+use dra_tests::{Mode, NewClaim, Node};
+
+fn sockets(node: &Node) -> usize {
+    let is_socket = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().ends_with(".sock");
+    let dirs = [node.state_dir(), node.kubelet_dir().join("plugins_registry"), node.dir().to_owned()];
+    dirs.iter().map(|dir| fs::read_dir(dir).unwrap().flatten().filter(is_socket).count()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_healthy_at_once_and_ready_when_the_kubelet_knows_it() {
+    let node = Node::new("t4:1");
+    node.kubelet.refuse(Some("not yet"));
+    let plugin = node.start_instance(Mode::Process, "1");
+    let code = |wanted: u16| move |code: u16, body: &str| (code == wanted).then(|| body.to_owned());
+    plugin.until_http("/healthz", code(200)).await;
+    assert!(plugin.until_http("/readyz", code(503)).await.contains("not registered"));
+    node.kubelet.refuse(None);
+    plugin.until_http("/readyz", code(200)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_metrics_tell_what_it_did() {
+    let node = Node::new("t4:1,h100:1");
+    node.gpus.cut(1, "1g.10gb");
+    let plugin = node.start(Mode::Process).await;
+    let good = NewClaim::of("good", &node.gpus.name(0)).create(&node.api);
+    let bad = NewClaim::of("bad", "gpu-00000000").create(&node.api);
+    node.kubelet.prepare(&good).await.unwrap();
+    node.kubelet.prepare(&bad).await.unwrap_err();
+    node.kubelet.unprepare(&good).await.unwrap();
+    for line in [
+        "gpu_dra_claims_total{operation=\"Prepare\",result=\"Success\"} 1",
+        "gpu_dra_claims_total{operation=\"Prepare\",result=\"Permanent\"} 1",
+        "gpu_dra_claims_total{operation=\"Unprepare\",result=\"Success\"} 1",
+        "gpu_dra_claim_duration_seconds_count{operation=\"Prepare\"} 2",
+        "gpu_dra_devices{type=\"Gpu\",state=\"Good\"} 1",
+        "gpu_dra_devices{type=\"Mig\",state=\"Good\"} 1",
+        "gpu_dra_registrations_total 1",
+    ] {
+        plugin.until_http("/metrics", |_, body| body.contains(line).then_some(())).await;
+    }
+    let (_, body) = plugin.http("/metrics").await.unwrap();
+    for secret in [&good.uid, &bad.uid, "GPU-"] {
+        assert!(!body.contains(secret), "labels are bounded: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_sigterm_it_leaves_the_kubelet_first_ends_what_it_began_and_removes_its_sockets() {
+    let node = Node::new("t4:1");
+    let mut plugin = node.start(Mode::Process).await;
+    let registered = node.kubelet.until_registered().await;
+    let claim = NewClaim::of("last", &node.gpus.name(0)).create(&node.api);
+    let asked = node.api.requests(Verb::Get, Resource::ResourceClaims);
+    node.api.hang();
+    let call = node.kubelet.prepare(&claim);
+    let ending = async {
+        node.api.until_requested(Verb::Get, Resource::ResourceClaims, asked + 1).await;
+        let answer = async {
+            until("the registration socket goes first", || (!registered.socket_path.exists()).then_some(())).await;
+            assert!(registered.endpoint.exists(), "a call is in flight");
+            node.api.answer_again();
+        };
+        let (clean, ()) = tokio::join!(plugin.stop(), answer);
+        clean
+    };
+    let (answer, clean) = tokio::join!(call, ending);
+    answer.unwrap();
+    assert!(clean, "{}", plugin.log());
+    assert_eq!(sockets(&node), 0);
+    assert_eq!(node.leftovers().len(), 2, "what is prepared stays prepared");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_with_the_same_identity_says_so_and_ends() {
+    let node = Node::new("t4:1");
+    let _first = node.start(Mode::Process).await;
+    let mut second = node.start_instance(Mode::Process, "1");
+    assert!(!second.ended().await.success());
+    assert!(second.log().contains("another plugin process with pod UID 1"), "{}", second.log());
+    let claim = NewClaim::of("c", &node.gpus.name(0)).create(&node.api);
+    node.kubelet.prepare(&claim).await.unwrap();
+}
