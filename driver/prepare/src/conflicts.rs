@@ -61,3 +61,107 @@ fn overlap(one: &RecordedDevice, other: &RecordedDevice) -> bool {
         (one, other) => one.gpu() == other.gpu(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dra_checkpoint::{ClaimState, Unknown};
+    use dra_model::{ComputeShare, GpuUuid, MigIdentity, Placement};
+
+    use super::*;
+
+    fn uuid(gpu: u32) -> GpuUuid {
+        format!("GPU-{gpu:08x}-0000-0000-0000-000000000000").parse().unwrap()
+    }
+
+    fn device(name: &str, hardware: RecordedHardware) -> RecordedDevice {
+        RecordedDevice {
+            request: format!("for-{name}"),
+            pool: "node-a".to_owned(),
+            device: name.parse().unwrap(),
+            admin_access: false,
+            share_id: None,
+            hardware,
+            cdi_ids: Vec::new(),
+            unknown: Unknown::new(),
+        }
+    }
+
+    fn gpu(gpu: u32) -> RecordedDevice {
+        device(&format!("gpu-{gpu}"), RecordedHardware::Gpu { uuid: uuid(gpu) })
+    }
+
+    fn mig(gpu: u32, start: u32, size: u32) -> RecordedDevice {
+        let placement = Placement { start, size };
+        let share = ComputeShare { start: 0, slices: 1, of: 1 };
+        let hardware = RecordedHardware::Mig {
+            identity: MigIdentity { parent: uuid(gpu), profile_id: 15 + size, placement, share },
+            uuid: "MIG-00000000-0000-0000-0000-000000000000".parse().unwrap(),
+            gpu_instance: 1,
+            compute_instance: 0,
+            profile: "any".to_owned(),
+        };
+        device(&format!("gpu-{gpu}-mig-{start}"), hardware)
+    }
+
+    fn admin(device: RecordedDevice) -> RecordedDevice {
+        RecordedDevice { admin_access: true, ..device }
+    }
+
+    fn share(device: RecordedDevice, id: &str) -> RecordedDevice {
+        RecordedDevice { share_id: Some(id.to_owned()), ..device }
+    }
+
+    fn claim(name: &str) -> ClaimRef {
+        ClaimRef { namespace: "ns".to_owned(), name: name.to_owned(), uid: name.parse().unwrap() }
+    }
+
+    fn record(name: &str, devices: Vec<RecordedDevice>) -> ClaimRecord {
+        ClaimRecord {
+            claim: claim(name),
+            boot_id: String::new(),
+            base: String::new(),
+            devices,
+            state: ClaimState::Undoing { left: Vec::new(), last_error: String::new() },
+            unknown: Unknown::new(),
+        }
+    }
+
+    #[test]
+    fn hardware_is_given_to_one_claim_at_a_time() {
+        for (held, wanted, free) in [
+            (gpu(1), gpu(1), false),
+            (gpu(1), gpu(2), true),
+            (gpu(1), mig(1, 0, 1), false),
+            (mig(1, 0, 1), gpu(1), false),
+            (mig(1, 0, 1), mig(1, 1, 1), true),
+            (mig(1, 0, 4), mig(1, 3, 1), false),
+            (mig(1, 0, 4), mig(2, 3, 1), true),
+            (admin(gpu(1)), gpu(1), true),
+            (gpu(1), admin(mig(1, 0, 1)), true),
+            (share(gpu(1), "s1"), share(gpu(1), "s2"), false),
+        ] {
+            let others = [record("a", vec![wanted.clone()]), record("b", vec![gpu(7), held.clone()])];
+            let outcome = check(&claim("a"), std::slice::from_ref(&wanted), &others);
+            assert_eq!(outcome.is_ok(), free, "{} while {} is held", wanted.device, held.device);
+            if let Err(refusal) = outcome {
+                let Refusal::Held { holder, held: as_device, .. } = refusal else { panic!("{refusal}") };
+                assert_eq!((holder, as_device), (claim("b"), held.device));
+            }
+        }
+    }
+
+    #[test]
+    fn one_claim_gets_no_hardware_twice_but_may_have_two_shares_of_it() {
+        for (one, other, fine) in [
+            (gpu(1), gpu(2), true),
+            (gpu(1), gpu(1), false),
+            (gpu(1), mig(1, 0, 1), false),
+            (admin(gpu(1)), gpu(1), true),
+            (share(gpu(1), "s1"), share(gpu(1), "s2"), true),
+            (share(gpu(1), "s1"), share(gpu(1), "s1"), false),
+        ] {
+            let outcome = check(&claim("a"), &[one.clone(), other.clone()], &[]);
+            assert_eq!(outcome.is_ok(), fine, "{} and {}", one.device, other.device);
+        }
+    }
+}

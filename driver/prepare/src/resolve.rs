@@ -103,3 +103,104 @@ pub fn find<'a>(target: &Target, gpu: &'a Gpu) -> Result<Device<'a>, Unresolved>
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dra_model::{Bytes, ComputeShare, Engines, MigLayout, PciAddress, Placement, Version};
+
+    use super::*;
+
+    const LAYOUT: MigLayout = MigLayout { memory_slices: 8, engines: ENGINES };
+    const ENGINES: Engines =
+        Engines { multiprocessors: 0, copy_engines: 0, decoders: 0, encoders: 0, jpeg_engines: 0, ofa_engines: 0 };
+
+    fn uuid(gpu: u32) -> GpuUuid {
+        format!("GPU-{gpu:08x}-0000-0000-0000-000000000000").parse().unwrap()
+    }
+
+    fn gpu(gpu: u32, mig: MigMode) -> Gpu {
+        Gpu {
+            uuid: uuid(gpu),
+            minor: gpu,
+            pci: PciAddress { domain: 0, bus: 1, device: 0, function: 0 },
+            pcie_root: None,
+            numa_node: None,
+            product_name: String::new(),
+            brand: String::new(),
+            architecture: String::new(),
+            compute_capability: Version { major: 9, minor: 0, patch: 0 },
+            memory: None,
+            addressing_mode: None,
+            mig,
+        }
+    }
+
+    fn identity(parent: GpuUuid) -> MigIdentity {
+        let share = ComputeShare { start: 0, slices: 1, of: 1 };
+        MigIdentity { parent, profile_id: 19, placement: Placement { start: 4, size: 1 }, share }
+    }
+
+    fn cut(parent: u32) -> MigMode {
+        let device = MigDevice {
+            identity: identity(uuid(parent)),
+            uuid: "MIG-00000000-0000-0000-0000-000000000000".parse().unwrap(),
+            gpu_instance: 9,
+            compute_instance: 0,
+            profile: "1g.10gb".to_owned(),
+            memory: Bytes(0),
+            engines: ENGINES,
+        };
+        MigMode::On { layout: LAYOUT, devices: vec![device] }
+    }
+
+    fn inventory() -> Inventory {
+        let version = Version { major: 550, minor: 54, patch: 15 };
+        let broken = GpuEntry::Broken { index: 2, uuid: Some(uuid(2)), pci: None, reason: "lost".to_owned() };
+        let silent = GpuEntry::Broken { index: 3, uuid: None, pci: None, reason: "silent".to_owned() };
+        let whole = GpuEntry::Good(gpu(0, MigMode::Off(LAYOUT)));
+        Inventory {
+            driver: DriverState::Loaded { version, cuda: version },
+            gpus: vec![whole, GpuEntry::Good(gpu(1, cut(1))), broken, silent],
+        }
+    }
+
+    #[test]
+    fn a_name_leads_to_its_hardware_or_to_what_became_of_it() {
+        for (name, expect) in [
+            ("gpu-00000000", Ok(Target::Gpu(uuid(0)))),
+            ("gpu-00000001-mig-19-4", Ok(Target::Mig(identity(uuid(1))))),
+            ("gpu-00000001", Err(Unresolved::MigModeOn)),
+            ("gpu-00000001-mig-19-5", Err(Unresolved::MigGone)),
+            ("gpu-00000000-mig-19-4", Err(Unresolved::MigGone)),
+            ("gpu-00000002", Err(Unresolved::Broken { reason: "lost".to_owned() })),
+            ("gpu-00000002-mig-19-4", Err(Unresolved::Broken { reason: "lost".to_owned() })),
+            ("gpu-00000000-ts", Err(Unresolved::Unknown)),
+            ("gpu-00000009", Err(Unresolved::Unknown)),
+            ("gpu-0", Err(Unresolved::Unknown)),
+        ] {
+            assert_eq!(resolve(&inventory(), &name.parse().unwrap()), expect, "{name}");
+        }
+        let nothing = Inventory::without_driver("not loaded".to_owned());
+        let why = Unresolved::NoDriver { reason: "not loaded".to_owned() };
+        assert_eq!(resolve(&nothing, &"gpu-00000000".parse().unwrap()), Err(why));
+    }
+
+    #[test]
+    fn a_gpu_that_was_just_read_decides() {
+        for (target, mig, expect) in [
+            (Target::Gpu(uuid(1)), MigMode::Off(LAYOUT), None),
+            (Target::Gpu(uuid(1)), MigMode::Unsupported, None),
+            (Target::Gpu(uuid(1)), cut(1), Some(Unresolved::MigModeOn)),
+            (Target::Mig(identity(uuid(1))), cut(1), None),
+            (Target::Mig(identity(uuid(1))), MigMode::Off(LAYOUT), Some(Unresolved::MigGone)),
+            (
+                Target::Mig(identity(uuid(1))),
+                MigMode::On { layout: LAYOUT, devices: Vec::new() },
+                Some(Unresolved::MigGone),
+            ),
+        ] {
+            let gpu = gpu(1, mig);
+            assert_eq!(find(&target, &gpu).err(), expect, "{target:?}");
+        }
+    }
+}
