@@ -226,7 +226,7 @@ impl Cluster {
         let namespaces = self.namespaces()?;
         network::connect_control_plane(&record.name, record.subnet, namespaces.pid())?;
         let boot_node = |node: &Node, options: &NodeOptions| {
-            self.write_node(&record.name, node, options, authority)?;
+            self.write_node(node, options, authority)?;
             node.boot()?;
             images.iter().try_for_each(|image| node.import_image(image))?;
             node.start(Service::Kubelet)?;
@@ -242,7 +242,7 @@ impl Cluster {
         })
     }
 
-    fn write_node(&self, cluster: &str, node: &Node, options: &NodeOptions, authority: &Authority) -> Result<()> {
+    fn write_node(&self, node: &Node, options: &NodeOptions, authority: &Authority) -> Result<()> {
         if let Some(gpus) = &options.gpus {
             let driver = crate::cache::dir().join("nvidia").display().to_string();
             let mut args = vec!["--gpus", gpus, "--seed", &node.name];
@@ -252,18 +252,13 @@ impl Cluster {
             files::make_dir(&node.dir())?;
             node.gpu_sim("init", &args)?;
         }
-        let facts = NodeFacts {
-            cluster,
-            name: &node.name,
-            number: node.number,
-            subnet: node.subnet,
-            has_gpus: options.gpus.is_some(),
-        };
+        let facts =
+            NodeFacts { name: &node.name, number: node.number, subnet: node.subnet, has_gpus: options.gpus.is_some() };
         node_files::write(&node.dir(), facts, authority, &self.programs)
     }
 
     fn namespaces(&self) -> Result<Namespaces> {
-        Namespaces::of(&self.run_dir.init_pid_path(), &self.logs_dir())
+        Namespaces::of_control_plane(&self.run_dir.init_pid_path(), &self.logs_dir())
     }
 }
 

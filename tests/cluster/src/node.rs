@@ -6,7 +6,7 @@ use crate::{
     error::{ClusterError, Result},
     files,
     images::Image,
-    namespaces::Namespaces,
+    namespaces::{self, Namespaces},
     network::{self, POD_RANGE, Subnet},
     run_dir::RunDir,
     wait,
@@ -146,6 +146,10 @@ impl Node {
         let process_dir = Path::new("/proc").join(&pid);
         let gone = || Ok((!process_dir.exists()).then_some(()));
         wait::until("the end of the node's processes", LIMIT, &self.run_dir.logs_dir(), gone)?;
+        let leave = format!("find /sys/fs/cgroup -depth -type d -path '*/{}*' -exec rmdir {{}} +", self.group());
+        wait::until("the end of the node's control groups", LIMIT, &self.run_dir.logs_dir(), || {
+            command::output(Command::new("sh").args(["-c", &leave])).map(Some)
+        })?;
         if self.gpu_dir().exists() {
             self.gpu_sim("reboot", &[])?;
         }
@@ -160,8 +164,10 @@ impl Node {
         let mut init = Command::new("nsenter");
         init.args(["--target", &control_plane.pid().to_string(), "--pid", "--"]);
         init.args(["unshare", "--pid", "--net", "--mount", "--uts", "--ipc", "--fork", "--kill-child"]);
-        init.args(["sh", "-c", INIT, "node-init"]);
-        init.arg(self.dir()).arg(&self.programs_dir).arg(&self.name);
+        let join = namespaces::joining(&self.group());
+        init.arg(join.get_program()).args(join.get_args());
+        init.args(["unshare", "--cgroup", "sh", "-c", INIT, "node-init"]);
+        init.arg(self.dir()).arg(&self.programs_dir).args([&self.name, &self.group()]);
         command::start(&init, &self.run_dir.logs_dir().join(format!("{}.log", self.name)))?;
         let own_pid = self.namespaces()?.pid();
         let node = (self.name.as_str(), self.number, own_pid);
@@ -228,11 +234,17 @@ impl Node {
     }
 
     fn namespaces(&self) -> Result<Namespaces> {
-        Namespaces::of(&self.pid_path(), &self.run_dir.logs_dir())
+        Namespaces::of_node(&self.pid_path(), &self.run_dir.logs_dir(), self.group())
     }
 
     fn control_plane(&self) -> Result<Namespaces> {
-        Namespaces::of(&self.run_dir.init_pid_path(), &self.run_dir.logs_dir())
+        Namespaces::of_control_plane(&self.run_dir.init_pid_path(), &self.run_dir.logs_dir())
+    }
+
+    /// The node's control group in every hierarchy; `clean.sh` knows where it begins.
+    fn group(&self) -> String {
+        let name = self.run_dir.path().file_name().unwrap_or_default();
+        format!("gpu-dra-{}/{}", name.to_string_lossy(), self.name)
     }
 
     fn pid_path(&self) -> PathBuf {

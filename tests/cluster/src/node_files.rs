@@ -35,7 +35,6 @@ const TAKEN_OVER: [&str; 10] = [
 /// A node as its files know it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NodeFacts<'a> {
-    pub cluster: &'a str,
     pub name: &'a str,
     pub number: usize,
     pub subnet: Subnet,
@@ -86,11 +85,11 @@ fn write_kubernetes(dir: &Path, node: NodeFacts<'_>, authority: &Authority) -> R
         );
         files::write(&dir.join(format!("{name}.kubeconfig")), config.to_string())?;
     }
-    files::write(&dir.join("kubelet.json"), kubelet_configuration(node).to_string())
+    files::write(&dir.join("kubelet.json"), kubelet_configuration().to_string())
 }
 
 /// Most of this lets a kubelet live beside others on one machine.
-fn kubelet_configuration(node: NodeFacts<'_>) -> Value {
+fn kubelet_configuration() -> Value {
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -108,8 +107,6 @@ fn kubelet_configuration(node: NodeFacts<'_>) -> Value {
         "failCgroupV1": false,
         "cgroupDriver": "cgroupfs",
         "cgroupsPerQOS": false,
-        // Where clean.sh finds what containers leave there.
-        "cgroupRoot": format!("/gpu-dra-{}/{}", node.cluster, node.name),
         "enforceNodeAllocatable": [],
         "failSwapOn": false,
         // The disk belongs to the whole machine: nothing is evicted for it.

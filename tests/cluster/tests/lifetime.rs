@@ -9,10 +9,14 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Mutex,
     time::Duration,
 };
 
 const LIMIT: Duration = Duration::from_mins(2);
+
+/// Small machines run one of these tests at a time.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// All that a running cluster has on the host.
 #[derive(Debug)]
@@ -80,27 +84,38 @@ fn control_groups(part: &str) -> Vec<String> {
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
 
-/// A process of its own that owns a cluster; answers when the cluster is ready.
-fn start_owner(name: &str) -> Child {
+/// A process of its own that owns a cluster; it ends with the test, whatever that says.
+struct Owner(Child);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.kill().ok(); // gone already where the test got this far
+        self.0.wait().ok();
+    }
+}
+
+/// Starts an owner; answers when its cluster is ready.
+fn start_owner(name: &str) -> Owner {
     let mut owner = Command::new(env!("CARGO_BIN_EXE_gpu-cluster"));
-    owner.args(["run", "--name", name, "--node", "none", "--", "sh", "-c", "echo ready; sleep inf"]);
+    owner.args(["run", "--name", name, "--node", "none", "--", "sh", "-c", "echo ready; exec sleep inf"]);
     let mut owner = owner.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(owner.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
-    owner
+    Owner(owner)
 }
 
 /// Starts an owner, gives its cluster a pod, and ends the owner with this signal.
 fn check_end_of_owner(name: &str, signal: &str) {
+    let _turn = TURN.lock();
     let mut owner = start_owner(name);
     let cluster = Cluster::open(name).unwrap();
     start_pod(&cluster);
     let traces = Traces::of(&cluster);
     assert!(traces.left().len() > 10, "the traces of a live cluster are seen");
     assert!(!control_groups(&format!("gpu-dra-{name}")).is_empty(), "its containers have control groups");
-    Command::new("kill").args([signal, &owner.id().to_string()]).status().unwrap();
-    owner.wait().unwrap();
+    Command::new("kill").args([signal, &owner.0.id().to_string()]).status().unwrap();
+    owner.0.wait().unwrap();
     traces.wait_until_nothing_is_left();
 }
 
@@ -112,6 +127,7 @@ fn start_pod(cluster: &Cluster) {
 
 #[test]
 fn two_clusters_run_side_by_side_and_leave_nothing_when_stopped() {
+    let _turn = TURN.lock();
     let (first, second) = (ClusterOptions::plain(1), ClusterOptions::plain(1));
     let first = Cluster::start(&first).unwrap();
     let second = Cluster::start(&second).unwrap();
@@ -119,10 +135,10 @@ fn two_clusters_run_side_by_side_and_leave_nothing_when_stopped() {
     assert_eq!(second.kubectl(&["get", "pods"]).unwrap(), "", "the second cluster knows nothing of the first");
     let traces = [Traces::of(&first), Traces::of(&second)];
     first.stop().unwrap();
-    assert_eq!(traces[0].left(), Vec::<String>::new());
+    traces[0].wait_until_nothing_is_left();
     start_pod(&second);
     second.stop().unwrap();
-    assert_eq!(traces[1].left(), Vec::<String>::new());
+    traces[1].wait_until_nothing_is_left();
 }
 
 #[test]
@@ -137,6 +153,7 @@ fn nothing_is_left_after_ctrl_c() {
 
 #[test]
 fn leftovers_of_a_killed_watchdog_are_swept() {
+    let _turn = TURN.lock();
     let cluster = Cluster::start(&ClusterOptions::plain(1)).unwrap();
     start_pod(&cluster);
     let traces = Traces::of(&cluster);

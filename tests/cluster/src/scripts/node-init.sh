@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-# node-init.sh NODE_DIR PROGRAMS_DIR NODE_NAME: first process of a node.
+# node-init.sh NODE_DIR PROGRAMS_DIR NODE_NAME GROUP: first process of a node.
 #
 # Gives the node folders of its own where Kubernetes, containerd, CNI and CDI
-# keep theirs, says under which process id the host knows it, then only collects
+# keep theirs, shows it its control group as the root of all, says under which process id the host knows it, then only collects
 # children whose parents are gone. Sources are named relative to the node's
 # folder, which stays reachable whatever is mounted over its path.
 set -eu
@@ -11,6 +11,15 @@ cd "$1"
 hostname "$3"
 mount --bind "$2" "$1/bin"
 mount -t proc proc /proc
+for root in $(findmnt -rn -t cgroup,cgroup2 -o TARGET); do
+    mount --bind "$root/$4" "$root"
+    [ -f "$root/cgroup.controllers" ] || continue
+    mkdir "$root/machine"
+    echo 0 >"$root/machine/cgroup.procs"
+    for controller in $(cat "$root/cgroup.controllers"); do
+        echo "+$controller" >"$root/cgroup.subtree_control" || echo "no limits by $controller in $root"
+    done
+done
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -c --bind ./etc /etc
 mount -c --bind ./var-lib /var/lib

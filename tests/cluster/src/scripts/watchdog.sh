@@ -19,12 +19,16 @@ setpriv --pdeathsig KILL unshare --pid --net --mount --ipc --uts --fork --kill-c
     sh "$run_dir/init.sh" "$run_dir" 3<&- 9>&- &
 held=$!
 
-{ read -r word; [ "$word" = stay ] && exec sleep infinity 3<&-; } <&3 9>&- &
+setpriv --pdeathsig KILL sh -c 'read -r word; [ "$word" = stay ] && exec sleep infinity' <&3 3<&- 9>&- &
 waiter=$!
 wait "$waiter"
 kill "$waiter" 2>/dev/null
 
-[ ! -s "$run_dir/init.pid" ] || kill -KILL "$(cat "$run_dir/init.pid")" 2>/dev/null
-kill -KILL "$held" 2>/dev/null
+# The first process is gone only after all others of its namespace; the one that holds it collects it.
+if [ -s "$run_dir/init.pid" ]; then
+    kill -KILL "$(cat "$run_dir/init.pid")"
+else
+    kill -KILL "$held"
+fi
 wait
 sh "$run_dir/clean.sh" "$run_dir"
