@@ -37,7 +37,11 @@ impl Repository {
     }
 
     /// A program of the repository: the one built with this one, or else the released one.
+    /// `GPU_DRA_PROGRAM_DIR` names programs built elsewhere.
     pub fn program_path(&self, name: &str) -> Result<PathBuf> {
+        if let Some(dir) = env::var_os("GPU_DRA_PROGRAM_DIR") {
+            return Ok(PathBuf::from(dir).join(name));
+        }
         let beside = env::current_exe().ok().map(|program| program.with_file_name(name));
         let released = self.root.join("target/release").join(name);
         match beside.filter(|path| path.is_file()) {

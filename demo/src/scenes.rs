@@ -28,7 +28,7 @@ pub struct Scene {
     pub play: fn(&Stage<'_>) -> Result<String>,
 }
 
-/// Scenes in the order of the demo. From the second on two of the ten H100 and A100 are cut into MIG devices.
+/// Scenes in the order of the demo. From the second on two of the eight H100 are cut into MIG devices.
 pub const SCENES: [Scene; 11] = [
     Scene {
         title: "One GPU for one pod",
@@ -41,7 +41,7 @@ pub const SCENES: [Scene; 11] = [
     Scene {
         title: "An administrator cuts two GPUs into MIG devices",
         story: "Nobody tells the driver: it notices, and the slices offer parts in place of the two whole GPUs.",
-        command: "nvidia-smi mig -cgi ... -C     (on node-1)",
+        command: "nsenter ...     # a shell on node-1",
         play: |stage| Ok(cut_into_mig(stage)?.to_string()),
     },
     Scene {

@@ -8,8 +8,6 @@ use crate::{
 use std::{fmt, time::Duration};
 
 const LIMIT: Duration = Duration::from_secs(30);
-/// How many lines of a device the demo prints.
-const EXCERPT: usize = 34;
 
 /// A claim in use, as `kubectl describe` shows it.
 #[derive(Debug, Clone)]
@@ -55,8 +53,7 @@ pub fn described_claim(stage: &Stage<'_>) -> Result<DescribedClaim> {
         let claim = stage.claim_of("mig-by-profile")?;
         let complete = || {
             let text = stage.cluster.kubectl(&["describe", "resourceclaim", &claim])?;
-            let has = |part: &str| text.contains(part);
-            Ok((has("MIG-") && !has("Events:  <none>") && !has("<none>\n")).then_some(text))
+            Ok((text.contains("MIG-") && text.contains("DevicesPrepared")).then_some(text))
         };
         let text = stage.cluster.wait_until("the claim's status and events", LIMIT, complete);
         Ok(DescribedClaim { pod, text: text.doing(format!("describe the claim {claim}"))? })
@@ -77,8 +74,9 @@ pub fn cannot_be_satisfied(stage: &Stage<'_>) -> Result<Unsatisfied> {
     })
 }
 
-/// The first device of a description.
+/// The attributes and capacities of the first device of a description.
 pub(super) fn first_device(text: &str) -> String {
-    let lines: Vec<_> = text.lines().skip_while(|line| line.trim() != "Devices:").take(EXCERPT).collect();
-    format!("{}\n  ...", lines.join("\n"))
+    let from_device = text.lines().skip_while(|line| line.trim() != "Devices:");
+    let lines: Vec<_> = from_device.take_while(|line| line.trim() != "Consumes Counters:").collect();
+    format!("{}\n      ...", lines.join("\n"))
 }

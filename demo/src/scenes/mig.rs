@@ -12,7 +12,7 @@ use std::{
 };
 
 /// Which GPUs of `node-1` are cut, and into what.
-pub const CUT: [(&str, &str); 2] = [("6", "1g.10gb,1g.10gb,2g.20gb,3g.40gb"), ("7", "3g.40gb,3g.40gb")];
+pub const CUT: [(&str, &str); 2] = [("6", "3g.40gb,2g.20gb,1g.10gb,1g.10gb"), ("7", "3g.40gb,3g.40gb")];
 
 const NODE: &str = "node-1";
 const LIMIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The one cluster of this process, and what cases ask it.
+
+use dra_cluster::{Cluster, ClusterOptions, Node, NodeOptions};
+use dra_demo::{
+    Repository, Stage, driver,
+    published::{self, Pool},
+    scenes, text,
+};
+use serde_json::Value;
+use std::{collections::BTreeMap, error::Error, fs, iter, process::Command, time::Duration};
+
+/// How long anything may take that takes seconds.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+/// Labels of the driver's pods.
+pub(crate) const DRIVER_PODS: &str = "app.kubernetes.io/component=kubelet-plugin";
+
+/// A cluster with the driver: `node-1` has eight H100, `node-2` two A100 and two T4.
+pub(crate) struct Arena {
+    pub(crate) cluster: Cluster,
+    pub(crate) repository: Repository,
+}
+
+impl Arena {
+    pub(crate) fn set_up() -> Self {
+        let repository = told(Repository::find());
+        let gpu_sim = Some(told(repository.program_path("gpu-sim")));
+        let nodes = ["h100:8", "a100-40:2,t4:2"].map(|gpus| NodeOptions { gpus: Some(gpus.to_owned()) });
+        let cluster = told(Cluster::start(&ClusterOptions { name: None, nodes: nodes.into(), gpu_sim }));
+        told(driver::build_image(&cluster, &repository));
+        told(driver::install(&cluster, &repository));
+        Self { cluster, repository }
+    }
+
+    /// Takes the cluster down; of a failed run its logs stay in `target/e2e`.
+    pub(crate) fn tear_down(self, passed: bool) {
+        if !passed {
+            self.keep_logs();
+        }
+        told(self.cluster.stop());
+    }
+
+    pub(crate) fn stage(&self) -> Stage<'_> {
+        Stage { cluster: &self.cluster, repository: &self.repository }
+    }
+
+    pub(crate) fn node(&self, name: &str) -> &Node {
+        told(self.cluster.node(name))
+    }
+
+    pub(crate) fn kubectl(&self, args: &[&str]) -> String {
+        told(self.cluster.kubectl(args))
+    }
+
+    pub(crate) fn apply(&self, documents: &str) {
+        told(self.cluster.apply(documents));
+    }
+
+    /// The items of `kubectl get`.
+    pub(crate) fn list(&self, what: &[&str]) -> Vec<Value> {
+        let list: Value = serde_json::from_str(&self.kubectl(&[&["get", "-o", "json"], what].concat())).unwrap();
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn pools(&self) -> BTreeMap<String, Pool> {
+        told(published::pools(&self.cluster))
+    }
+
+    /// Asks until there is an answer.
+    pub(crate) fn until<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+        told(self.cluster.wait_until(what, PATIENCE, || Ok(probe())))
+    }
+
+    /// The pod of the driver on a node that is not on its way out.
+    pub(crate) fn driver_pod(&self, node: &str) -> Value {
+        let field = format!("spec.nodeName={node}");
+        let pods = self.list(&["pods", "-n", driver::NAMESPACE, "-l", DRIVER_PODS, "--field-selector", &field]);
+        pods.into_iter().find(|pod| pod.pointer("/metadata/deletionTimestamp").is_none()).expect("a driver pod")
+    }
+
+    /// The log of a container of the driver on a node.
+    pub(crate) fn driver_log(&self, node: &str, container: &str) -> String {
+        let pod = self.driver_pod(node);
+        self.kubectl(&["logs", "-n", driver::NAMESPACE, text(&pod, "/metadata/name"), "-c", container])
+    }
+
+    /// Waits until the pods with this label are as many and all ready, and returns them.
+    pub(crate) fn ready_pods(&self, label: &str, count: usize) -> Vec<Value> {
+        self.until(&format!("{count} ready pods {label}"), || {
+            let pods = self.list(&["pods", "-l", label]);
+            let ready = pods.iter().filter(|pod| is_ready(pod)).count();
+            (ready == count && pods.len() == count).then_some(pods)
+        })
+    }
+
+    /// The names of a node's files in a folder, sorted.
+    pub(crate) fn files(&self, node: &str, dir: &str) -> Vec<String> {
+        let found = told(self.node(node).shell(&format!("[ ! -d {dir} ] || find {dir} -mindepth 1 ! -type d")));
+        let mut names: Vec<_> = found.lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    /// Takes the API server away from the pods of a node, the driver's among them. The node itself still talks.
+    pub(crate) fn cut_off(&self, node: &str) {
+        let rules = "add table ip away; add chain ip away out { type filter hook forward priority -150; policy drop; }";
+        told(self.node(node).shell(&format!("nft '{rules}'")));
+    }
+
+    /// Gives it back.
+    pub(crate) fn reconnect(&self, node: &str) {
+        told(self.node(node).shell("nft delete table ip away"));
+    }
+
+    /// Cuts two GPUs of `node-1` into MIG devices, unless they are.
+    pub(crate) fn ensure_mig(&self) {
+        if self.pools()["node-1"].of_kind("mig").count() == 0 {
+            told(scenes::cut_into_mig(&self.stage()));
+        }
+    }
+
+    /// Removes what a failed case left, so that the next one says something of its own.
+    pub(crate) fn clean_up(&self) {
+        for kinds in ["deployments,pods", "resourceclaims,resourceclaimtemplates"] {
+            self.cluster.kubectl(&["delete", kinds, "--all", "--timeout=60s"]).ok();
+        }
+        for node in self.cluster.nodes() {
+            node.gpu_sim("heal", &[]).ok();
+            node.shell("nft delete table ip away 2>/dev/null || :").ok();
+        }
+    }
+
+    fn keep_logs(&self) {
+        let target_dir = self.repository.workload_path("../../target/e2e");
+        fs::remove_dir_all(&target_dir).ok();
+        fs::create_dir_all(&target_dir).unwrap();
+        Command::new("cp").arg("-r").arg(self.cluster.logs_dir()).arg(&target_dir).status().unwrap();
+        let log = ["logs", "-n", driver::NAMESPACE, "-l", DRIVER_PODS, "--all-containers", "--prefix", "--tail=-1"];
+        for (name, args) in [
+            ("driver.log", &log[..]),
+            ("events.txt", &["get", "events", "-A", "--sort-by=.lastTimestamp"]),
+            ("pods.txt", &["describe", "pods", "-A"]),
+            ("slices.yaml", &["get", "resourceslices", "-o", "yaml"]),
+            ("claims.yaml", &["get", "resourceclaims", "-A", "-o", "yaml"]),
+        ] {
+            fs::write(target_dir.join(name), self.cluster.kubectl(args).unwrap_or_default()).unwrap();
+        }
+        println!("\nthe logs are in target/e2e");
+    }
+}
+
+/// The value, or a panic with the whole chain of causes.
+pub(crate) fn told<T, E: Error + 'static>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| {
+        let first: &dyn Error = &error;
+        let causes = iter::successors(Some(first), |&error| error.source());
+        let causes: Vec<_> = causes.map(ToString::to_string).collect();
+        panic!("{}", causes.join(": "))
+    })
+}
+
+/// A folder of the driver's state on a node.
+pub(crate) fn state_dir(name: &str) -> String {
+    format!("/var/lib/kubelet/plugins/{}/{name}", driver::DRIVER)
+}
+
+/// Whether Kubernetes calls a pod ready.
+pub(crate) fn is_ready(pod: &Value) -> bool {
+    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+    let ready = |condition: &Value| text(condition, "/type") == "Ready" && text(condition, "/status") == "True";
+    conditions.into_iter().flatten().any(ready)
+}

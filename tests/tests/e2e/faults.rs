@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What goes wrong while pods start: a killed plugin, an API server out of reach, a bad configuration.
+
+use crate::{
+    arena::{Arena, state_dir, told},
+    pods,
+};
+use dra_demo::driver;
+use serde_json::json;
+use std::collections::BTreeSet;
+
+crate::cases![
+    a_plugin_killed_again_and_again_under_load_loses_and_doubles_nothing,
+    a_pod_starts_as_soon_as_the_api_server_is_back,
+    a_bad_configuration_is_explained_in_the_pods_event,
+    mig_turned_on_behind_the_schedulers_back_is_refused,
+];
+
+const PLUGIN: &str = "pgrep -f '^/usr/bin/[g]pu-kubelet-plugin'";
+
+fn a_plugin_killed_again_and_again_under_load_loses_and_doubles_nothing(arena: &Arena) {
+    arena.ensure_mig();
+    let stage = arena.stage();
+    let nodes = arena.cluster.nodes();
+    // Slow hardware keeps prepares under way long enough to be cut.
+    let slow = ["nvmlDeviceGetHandleByUUID*", "150"];
+    for node in nodes {
+        told(node.gpu_sim("delay", &slow));
+    }
+    let ten = told(stage.with("ten-gpus.yaml", || {
+        for _ in 0..3 {
+            for node in nodes {
+                let under_way = || (!arena.files(node.name(), &state_dir("locks")).is_empty()).then_some(());
+                arena.until("a prepare under way", under_way);
+                told(node.shell(&format!("kill -KILL $({PLUGIN})")));
+                arena.until("the plugin again", || node.shell(PLUGIN).ok());
+            }
+        }
+        for node in nodes {
+            told(node.gpu_sim("heal", &[]));
+        }
+        stage.wait_for_deployment("ten-gpus")?;
+        stage.all_saw("ten-gpus")
+    }));
+    let uuids: BTreeSet<_> = ten.iter().flat_map(|pod| pod.seen.uuids()).collect();
+    assert_eq!((ten.len(), uuids.len()), (10, 10), "{ten:?}");
+    told(driver::wait_for_pods(&arena.cluster));
+    for node in nodes {
+        let gone = || arena.files(node.name(), &state_dir("claims")).is_empty().then_some(());
+        arena.until("the end of the records of claims that are gone", gone);
+        let specs = arena.files(node.name(), "/var/run/cdi");
+        assert_eq!(specs.len(), 1, "only the driver's own spec is left: {specs:?}");
+    }
+}
+
+fn a_pod_starts_as_soon_as_the_api_server_is_back(arena: &Arena) {
+    arena.cut_off("node-2");
+    pods::start(arena, "away", "node-2", &pods::gpu(""));
+    let message = pods::failure_of(arena, "away");
+    assert!(message.contains("default/away") && message.contains("API server"), "{message}");
+    arena.reconnect("node-2");
+    told(arena.stage().saw("away"));
+    pods::remove(arena, "away");
+}
+
+fn a_bad_configuration_is_explained_in_the_pods_event(arena: &Arena) {
+    for (field, value) in [("sharign", json!({})), ("sharing", json!({"strategy": "TimeSlicing"}))] {
+        let parameters = json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", field: value});
+        let mut devices = pods::gpu("");
+        devices["config"] = json!([{"opaque": {"driver": driver::DRIVER, "parameters": parameters}}]);
+        pods::start(arena, "configured", "node-2", &devices);
+        let message = pods::failure_of(arena, "configured");
+        assert!(message.contains(field), "{field} is not named in: {message}");
+        pods::remove(arena, "configured");
+    }
+}
+
+fn mig_turned_on_behind_the_schedulers_back_is_refused(arena: &Arena) {
+    let (node, gpu) = (arena.node("node-1"), "5");
+    let uuid = told(node.nvidia_smi(&["--query-gpu=uuid", "--format=csv,noheader", "-i", gpu])).trim().to_owned();
+    assert!(arena.pools()["node-1"].device(&uuid).is_some(), "GPU {gpu} is offered whole");
+    // With the driver's pod cut off the slices go on to offer it whole.
+    arena.cut_off("node-1");
+    told(node.nvidia_smi(&["-i", gpu, "-mig", "1"]));
+    pods::start(arena, "late", "node-1", &pods::gpu(&format!("device.attributes['gpu.nvidia.com'].uuid == '{uuid}'")));
+    arena.until("the scheduler's choice", || {
+        let node = arena.kubectl(&["get", "pod", "late", "-o", "jsonpath={.spec.nodeName}"]);
+        (!node.is_empty()).then_some(())
+    });
+    arena.reconnect("node-1");
+    let message =
+        arena.until("the refusal", || pods::failures_of(arena, "late").into_iter().find(|m| m.contains("MIG")));
+    assert!(message.contains("gpu-"), "{message}");
+    told(node.nvidia_smi(&["-i", gpu, "-mig", "0"]));
+    assert_eq!(told(arena.stage().saw("late")).seen.uuids(), [uuid.as_str()]);
+    pods::remove(arena, "late");
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The driver on a real cluster, installed as users install it.
+//!
+//! One cluster serves all cases, which run in order, one at a time: first the
+//! scenes of the demo, then faults, last the uninstall. A case leaves the cluster
+//! as it found it. `cargo test -p dra-tests --test e2e -- WORD` runs the cases
+//! whose names contain the word.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test stops at the first surprise, and its runner prints"
+)]
+
+mod arena;
+mod faults;
+mod pods;
+mod publishing;
+mod restarts;
+mod runner;
+mod scenes;
+mod uninstall;
+
+use runner::{Case, case};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    runner::run(&cases())
+}
+
+fn cases() -> Vec<Case> {
+    [scenes::cases(), publishing::cases(), faults::cases(), restarts::cases(), uninstall::cases()].concat()
+}
+
+/// Names cases after their functions.
+#[macro_export]
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) fn cases() -> Vec<$crate::Case> {
+            vec![$($crate::case(stringify!($name), $name)),*]
+        }
+    };
+}

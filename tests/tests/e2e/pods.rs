@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pods that the files of the demo do not have: on a node, with a claim that a case wants.
+
+use crate::arena::Arena;
+use dra_demo::text;
+use serde_json::{Value, json};
+
+/// A request for a GPU for which this is true; empty means any.
+pub(crate) fn gpu(expression: &str) -> Value {
+    let selectors = if expression.is_empty() { json!([]) } else { json!([{"cel": {"expression": expression}}]) };
+    json!({"requests": [{"name": "gpu", "exactly": {"deviceClassName": "gpu.nvidia.com", "selectors": selectors}}]})
+}
+
+/// Applies a pod on a node and a claim of the same name with these devices.
+pub(crate) fn start(arena: &Arena, name: &str, node: &str, devices: &Value) {
+    let claim = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": name},
+        "spec": {"devices": devices},
+    });
+    let mut spec = pod_spec(&json!({"name": "gpu", "resourceClaimName": name}));
+    spec["restartPolicy"] = json!("Never");
+    spec["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+    arena.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [claim, pod]}).to_string());
+}
+
+/// Removes what `start` made, and the events about it.
+pub(crate) fn remove(arena: &Arena, name: &str) {
+    arena.kubectl(&["delete", "pod", name, "--timeout=60s"]);
+    arena.kubectl(&["delete", "resourceclaim", name, "--timeout=60s"]);
+    arena.kubectl(&["delete", "events", "--field-selector", &format!("involvedObject.name={name}")]);
+}
+
+/// Plays while a deployment of this many pods runs, each with a claim of its own for these devices.
+pub(crate) fn with_deployment(
+    arena: &Arena,
+    name: &str,
+    replicas: usize,
+    devices: &Value,
+    play: impl FnOnce(&[Value]),
+) {
+    let template = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate", "metadata": {"name": name},
+        "spec": {"spec": {"devices": devices}},
+    });
+    let labels = json!({ "app": name });
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels}, "spec": pod_spec(&json!({"name": "gpu", "resourceClaimTemplateName": name})),
+        }},
+    });
+    arena.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [template, deployment]}).to_string());
+    let label = format!("app={name}");
+    play(&arena.ready_pods(&label, replicas));
+    let both = [format!("deployment/{name}"), format!("resourceclaimtemplate/{name}")];
+    arena.kubectl(&["delete", &both[0], &both[1], "--timeout=60s"]);
+    arena.until(&format!("the end of {name}"), || arena.list(&["pods", "-l", &label]).is_empty().then_some(()));
+}
+
+/// The newest text of a failed prepare in the events of a pod.
+pub(crate) fn failure_of(arena: &Arena, pod: &str) -> String {
+    arena.until(&format!("an event that says why {pod} does not start"), || failures_of(arena, pod).pop())
+}
+
+/// The texts of failed prepares in the events of a pod, oldest first.
+pub(crate) fn failures_of(arena: &Arena, pod: &str) -> Vec<String> {
+    let selector = format!("involvedObject.name={pod},reason=FailedPrepareDynamicResources");
+    let mut events = arena.list(&["events", "--field-selector", &selector]);
+    events.sort_by_key(|event| text(event, "/lastTimestamp").to_owned());
+    events.iter().map(|event| text(event, "/message").to_owned()).collect()
+}
+
+fn pod_spec(claim: &Value) -> Value {
+    json!({
+        "terminationGracePeriodSeconds": 1,
+        "resourceClaims": [claim],
+        "containers": [{
+            "name": "main", "image": "localhost/gpu-demo:latest", "imagePullPolicy": "IfNotPresent",
+            "command": ["sh", "-c", "nvidia-smi -L && sleep infinity"],
+            "resources": {"claims": [{"name": "gpu"}]},
+        }],
+    })
+}

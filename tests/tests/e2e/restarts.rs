@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Kubelet, node and driver start again; pods go on or come back.
+
+use crate::{
+    arena::{Arena, state_dir, told},
+    pods,
+};
+use dra_demo::{driver, published, text};
+use serde_json::Value;
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
+
+crate::cases![
+    slices_are_back_soon_after_a_kubelet_restart_and_pods_go_on,
+    pods_start_all_the_while_during_a_rolling_upgrade,
+    pods_and_their_devices_come_back_after_a_reboot,
+];
+
+/// The A100s, which are all on `node-2`.
+const AMPERE: &str = "device.attributes['gpu.nvidia.com'].architecture == 'Ampere'";
+/// How soon a restarted kubelet has its slices again.
+const SLICES_BACK: Duration = Duration::from_secs(3);
+
+fn started(pods: &[Value]) -> BTreeSet<&str> {
+    pods.iter().map(|pod| text(pod, "/status/containerStatuses/0/containerID")).collect()
+}
+
+fn uuids(arena: &Arena, app: &str) -> BTreeSet<String> {
+    let saw = told(arena.stage().all_saw(app));
+    saw.iter().flat_map(|pod| pod.seen.uuids()).map(str::to_owned).collect()
+}
+
+fn slice_uids(arena: &Arena, node: &str) -> BTreeSet<String> {
+    let slices = told(published::slices(&arena.cluster));
+    let of_node = slices.iter().filter(|slice| text(slice, "/spec/nodeName") == node);
+    of_node.map(|slice| text(slice, "/metadata/uid").to_owned()).collect()
+}
+
+fn slices_are_back_soon_after_a_kubelet_restart_and_pods_go_on(arena: &Arena) {
+    pods::with_deployment(arena, "pair", 2, &pods::gpu(AMPERE), |before| {
+        let (devices, slices) = (arena.pools()["node-2"].devices.clone(), slice_uids(arena, "node-2"));
+        let registrations = || arena.driver_log("node-2", "plugin").matches("registered with the kubelet").count();
+        let registered = registrations();
+        told(arena.node("node-2").restart_kubelet());
+        arena.until("the registration", || (registrations() > registered).then_some(()));
+        let begun = Instant::now();
+        arena.until("the slices", || {
+            let pool = arena.pools().remove("node-2").unwrap_or_default();
+            (pool.is_complete() && pool.devices == devices).then_some(())
+        });
+        assert!(begun.elapsed() < SLICES_BACK, "the slices took {:?}", begun.elapsed());
+        assert!(slices.is_disjoint(&slice_uids(arena, "node-2")), "the kubelet removes all slices when it starts");
+        told(arena.cluster.wait_for_nodes());
+        assert_eq!(started(before), started(&arena.ready_pods("app=pair", 2)), "a running container was touched");
+        pods::start(arena, "after", "node-2", &pods::gpu(""));
+        told(arena.stage().saw("after"));
+        pods::remove(arena, "after");
+    });
+}
+
+fn pods_start_all_the_while_during_a_rolling_upgrade(arena: &Arena) {
+    let driver_uids = || ["node-1", "node-2"].map(|node| text(&arena.driver_pod(node), "/metadata/uid").to_owned());
+    let old = driver_uids();
+    pods::with_deployment(arena, "pair", 2, &pods::gpu(AMPERE), |before| {
+        told(driver::upgrade(&arena.cluster, &arena.repository, &["kubeletPlugin.podAnnotations.generation=2"]));
+        let failures = thread::scope(|scope| {
+            let rollout = scope.spawn(|| driver::wait_for_pods(&arena.cluster));
+            let mut failures = Vec::new();
+            for number in 0.. {
+                if rollout.is_finished() && number > 3 {
+                    break;
+                }
+                let name = format!("during-{number}");
+                let node = if number % 2 == 0 { "node-1" } else { "node-2" };
+                pods::start(arena, &name, node, &pods::gpu(""));
+                told(arena.stage().saw(&name));
+                failures.extend(pods::failures_of(arena, &name));
+                pods::remove(arena, &name);
+            }
+            told(rollout.join().unwrap());
+            failures
+        });
+        assert!(failures.is_empty(), "{failures:?}");
+        assert_eq!(started(before), started(&arena.ready_pods("app=pair", 2)), "a running container was touched");
+    });
+    let new = driver_uids();
+    assert!(old.iter().all(|uid| !new.contains(uid)), "the driver's pods are new");
+    assert!(arena.pools().values().all(published::Pool::is_complete));
+}
+
+fn pods_and_their_devices_come_back_after_a_reboot(arena: &Arena) {
+    pods::with_deployment(arena, "pair", 2, &pods::gpu(AMPERE), |before| {
+        let (was, devices) = (uuids(arena, "pair"), arena.pools()["node-2"].devices.clone());
+        told(arena.node("node-2").reboot());
+        arena.until("new containers of the same pods", || {
+            let pods = arena.list(&["pods", "-l", "app=pair"]);
+            let new = started(&pods).is_disjoint(&started(before));
+            (pods.len() == 2 && new && pods.iter().all(crate::arena::is_ready)).then_some(())
+        });
+        assert_eq!(uuids(arena, "pair"), was);
+        let specs = arena.files("node-2", "/var/run/cdi");
+        assert_eq!(specs.len(), 3, "one spec of the driver and one for each claim: {specs:?}");
+        let pools = told(driver::wait_for_pools(&arena.cluster));
+        assert_eq!(pools["node-2"].devices, devices);
+        told(driver::wait_for_pods(&arena.cluster));
+        pods::start(arena, "after", "node-2", &pods::gpu(""));
+        told(arena.stage().saw("after"));
+        pods::remove(arena, "after");
+    });
+    let gone = || arena.files("node-2", &state_dir("claims")).is_empty().then_some(());
+    arena.until("the end of all records", gone);
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every scene of the demo as an assertion.
+
+use crate::arena::{Arena, told};
+use dra_demo::{published::Device, scenes};
+use std::{collections::BTreeSet, time::Duration};
+
+crate::cases![
+    every_node_publishes_its_gpus,
+    a_pod_gets_one_gpu_by_a_template,
+    mig_devices_an_administrator_makes_are_published_within_two_seconds,
+    a_mig_device_is_claimed_by_its_profile,
+    ten_pods_get_ten_different_gpus_on_both_nodes,
+    a_gpu_is_claimed_by_model_and_memory,
+    two_pods_share_one_claim,
+    an_old_deployment_gets_its_gpu_without_a_claim,
+    several_requests_reach_their_containers,
+    an_administrator_sees_the_gpus_that_others_hold,
+    slices_describe_what_can_be_asked,
+    a_claim_tells_which_hardware_it_became,
+    a_claim_that_cannot_be_satisfied_says_so,
+    helm_test_passes,
+    a_clean_run_logs_neither_errors_nor_warnings,
+];
+
+/// The published device of this UUID.
+fn published(arena: &Arena, node: &str, uuid: &str) -> Device {
+    let pools = arena.pools();
+    pools[node].device(uuid).unwrap_or_else(|| panic!("{uuid} is not in the slices of {node}: {pools:?}")).clone()
+}
+
+fn every_node_publishes_its_gpus(arena: &Arena) {
+    let pools = arena.pools();
+    assert_eq!(pools.keys().collect::<Vec<_>>(), ["node-1", "node-2"]);
+    assert_eq!(pools["node-1"].to_string(), "8 x NVIDIA H100 80GB HBM3, 81559Mi");
+    let devices = |model: &str| pools["node-2"].devices.iter().filter(|gpu| gpu.product_name == model).count();
+    assert_eq!((devices("NVIDIA A100-SXM4-40GB"), devices("Tesla T4")), (2, 2), "{:?}", pools["node-2"]);
+    let uuids: BTreeSet<_> = pools.values().flat_map(|pool| &pool.devices).map(|gpu| &gpu.uuid).collect();
+    assert_eq!(uuids.len(), 12);
+}
+
+fn a_pod_gets_one_gpu_by_a_template(arena: &Arena) {
+    let saw = told(scenes::one_gpu(&arena.stage()));
+    let uuids = saw.seen.uuids();
+    assert_eq!(uuids.len(), 1, "{saw}");
+    assert_eq!(published(arena, &saw.node, uuids[0]).product_name, saw.seen.gpus[0].name);
+}
+
+fn mig_devices_an_administrator_makes_are_published_within_two_seconds(arena: &Arena) {
+    let cut = told(scenes::cut_into_mig(&arena.stage()));
+    assert!(cut.visible_after < Duration::from_secs(2), "{:?}", cut.visible_after);
+    assert_eq!((cut.before.of_kind("gpu").count(), cut.before.of_kind("mig").count()), (8, 0));
+    assert_eq!(cut.after.of_kind("gpu").count(), 6, "a GPU that is cut is no longer offered whole");
+    let mut profiles: Vec<_> = cut.after.of_kind("mig").filter_map(|mig| mig.profile.as_deref()).collect();
+    profiles.sort_unstable();
+    assert_eq!(profiles, ["1g.10gb", "1g.10gb", "2g.20gb", "3g.40gb", "3g.40gb", "3g.40gb"]);
+}
+
+fn a_mig_device_is_claimed_by_its_profile(arena: &Arena) {
+    arena.ensure_mig();
+    let saw = told(scenes::mig_by_profile(&arena.stage()));
+    let migs: Vec<_> = saw.seen.migs().collect();
+    assert_eq!((saw.seen.gpus.len(), migs.len()), (1, 1), "{saw}");
+    assert_eq!(migs[0].profile, "1g.10gb");
+    assert_eq!(published(arena, &saw.node, &migs[0].uuid).profile.as_deref(), Some("1g.10gb"));
+}
+
+fn ten_pods_get_ten_different_gpus_on_both_nodes(arena: &Arena) {
+    arena.ensure_mig();
+    let ten = told(scenes::ten_gpus(&arena.stage()));
+    assert_eq!(ten.pods.len(), 10);
+    assert!(ten.pods.iter().all(|pod| pod.seen.uuids().len() == 1), "{:?}", ten.pods);
+    let pools = arena.pools();
+    let offered = pools.values().flat_map(|pool| pool.of_kind("gpu")).map(|gpu| gpu.uuid.as_str());
+    assert_eq!(ten.uuids(), offered.collect(), "all whole GPUs, each once");
+    assert_eq!(ten.pods.iter().map(|pod| pod.node.as_str()).collect::<BTreeSet<_>>().len(), 2);
+    for pod in &ten.pods {
+        published(arena, &pod.node, pod.seen.uuids()[0]);
+    }
+}
+
+fn a_gpu_is_claimed_by_model_and_memory(arena: &Arena) {
+    let saw = told(scenes::by_model_and_memory(&arena.stage()));
+    assert_eq!(saw.node, "node-2");
+    let names: Vec<_> = saw.seen.gpus.iter().map(|gpu| gpu.name.as_str()).collect();
+    assert_eq!(names, ["NVIDIA A100-SXM4-40GB"]);
+}
+
+fn two_pods_share_one_claim(arena: &Arena) {
+    let [a, b] = told(scenes::shared_claim(&arena.stage())).pods;
+    assert_eq!((&a.node, &a.seen), (&b.node, &b.seen));
+    assert_eq!(a.seen.uuids().len(), 1);
+}
+
+fn an_old_deployment_gets_its_gpu_without_a_claim(arena: &Arena) {
+    let old = told(scenes::old_deployment(&arena.stage()));
+    assert_eq!(old.pod.seen.uuids().len(), 1);
+    assert!(old.claim.contains("extended-resources"), "{}", old.claim);
+}
+
+fn several_requests_reach_their_containers(arena: &Arena) {
+    arena.ensure_mig();
+    let saw = told(scenes::several_requests(&arena.stage()));
+    let (pair, slice, best) = (&saw.train.seen, &saw.serve.seen, &saw.extra.seen);
+    assert_eq!((pair.uuids().len(), slice.uuids().len(), best.uuids().len()), (2, 1, 1), "{saw}");
+    assert_eq!(pair.gpus[0].name, pair.gpus[1].name, "the constraint wants one model");
+    assert_eq!(slice.migs().map(|mig| mig.profile.as_str()).collect::<Vec<_>>(), ["1g.10gb"]);
+    let all: BTreeSet<_> = [pair, slice, best].into_iter().flat_map(|seen| seen.uuids()).collect();
+    assert_eq!(all.len(), 4, "no device twice");
+}
+
+fn an_administrator_sees_the_gpus_that_others_hold(arena: &Arena) {
+    arena.ensure_mig();
+    let stage = arena.stage();
+    let saw = told(stage.with("ten-gpus.yaml", || {
+        stage.wait_for_deployment("ten-gpus")?;
+        scenes::admin_access(&stage)
+    }));
+    let offered: BTreeSet<_> = arena.pools()[&saw.node].of_kind("gpu").map(|gpu| gpu.uuid.clone()).collect();
+    assert_eq!(saw.seen.uuids().into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), offered);
+}
+
+fn slices_describe_what_can_be_asked(arena: &Arena) {
+    arena.ensure_mig();
+    let text = told(scenes::described_slices(&arena.stage()));
+    for part in
+        ["Product Name:", "NVIDIA H100 80GB HBM3", "1g.10gb", "Tesla T4", "Driver Version:", "pcieRoot", "numaNode"]
+    {
+        assert!(text.to_lowercase().contains(&part.to_lowercase()), "{part} is missing in\n{text}");
+    }
+}
+
+fn a_claim_tells_which_hardware_it_became(arena: &Arena) {
+    arena.ensure_mig();
+    let described = told(scenes::described_claim(&arena.stage()));
+    let uuid = described.pod.seen.uuids()[0];
+    for part in [uuid, described.pod.seen.gpus[0].uuid.as_str(), "1g.10gb", "Ready", "DevicesPrepared", "mig"] {
+        assert!(described.text.contains(part), "{part} is missing in\n{}", described.text);
+    }
+}
+
+fn a_claim_that_cannot_be_satisfied_says_so(arena: &Arena) {
+    let unsatisfied = told(scenes::cannot_be_satisfied(&arena.stage()));
+    assert!(unsatisfied.message.contains("cannot allocate all claims"), "{}", unsatisfied.message);
+    assert!(unsatisfied.text.contains(&unsatisfied.message), "{}", unsatisfied.text);
+}
+
+fn helm_test_passes(arena: &Arena) {
+    let args = ["test", dra_demo::driver::RELEASE, "--namespace", dra_demo::driver::NAMESPACE, "--timeout", "90s"];
+    told(arena.cluster.helm(&args));
+}
+
+fn a_clean_run_logs_neither_errors_nor_warnings(arena: &Arena) {
+    for node in ["node-1", "node-2"] {
+        for container in ["plugin", "controller"] {
+            let log = arena.driver_log(node, container);
+            let bad: Vec<_> = log.lines().filter(|line| line.contains(" ERROR ") || line.contains(" WARN ")).collect();
+            assert!(bad.is_empty(), "{container} on {node}:\n{}", bad.join("\n"));
+        }
+    }
+}
