@@ -27,7 +27,7 @@ demo: build
 	@target/release/gpu-demo run
 
 test: build
-	cargo test --locked --workspace --all-targets
+	cargo test --locked --workspace
 
 up: build
 	@target/release/gpu-demo up --nodes '$(NODES)'
