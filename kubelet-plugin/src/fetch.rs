@@ -21,8 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Why the API server gave no answer to work with.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
-    #[error("the call that asked for the claim was given up by the kubelet before work on it began")]
-    Abandoned,
     #[error("no answer within {} s", PATIENCE.as_secs())]
     Slow,
     #[error("the request failed")]
@@ -69,7 +67,7 @@ impl ClaimSource {
     /// When nobody waits for the answer any more nothing may be begun: the claim may be unprepared already.
     pub fn read(&self, claim: &ClaimRef, abandoned: &Abandoned) -> Result<Claim, FetchError> {
         if abandoned.is_set() {
-            return Err(unreachable(NoAnswer::Abandoned));
+            return Err(FetchError::Abandoned);
         }
         let object = self.runtime.block_on(self.object(claim)).map_err(unreachable)?.ok_or(FetchError::Gone)?;
         claim_of(&object, claim, &self.driver).map_err(|error| match error {

@@ -19,7 +19,7 @@ use dra_checkpoint::{ClaimRecord, RecordStore, StoreError};
 use dra_hardware::Host;
 use dra_model::{Claim, ClaimRef, ClaimUid, GpuUuid, NodeName};
 use parking_lot::Mutex;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use crate::answer::{self, PreparedDevice};
 use crate::error::{FetchError, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
@@ -121,7 +121,7 @@ impl Engine {
             .lock_gpus(claim, gpus.collect(), deadline)
             .map_err(|(what, error)| UnprepareCause::lock(what, error))?;
         undo::undo(&record, &self.records, &self.specs).map_err(|failures| UnprepareCause::Undo { failures })?;
-        info!(claim = %claim, claim_uid = %claim.uid, "claim unprepared");
+        debug!(claim = %claim, claim_uid = %claim.uid, "claim unprepared");
         Ok(())
     }
 

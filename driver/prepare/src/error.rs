@@ -36,6 +36,9 @@ pub enum FetchError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Nobody waits for the answer any more, so nothing is begun: the claim may be unprepared already.
+    #[error("the kubelet gave up on this call before it began (will retry)")]
+    Abandoned,
     /// The API server did not answer.
     #[error("the API server does not answer (will retry)")]
     Unreachable {
@@ -50,7 +53,7 @@ impl FetchError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Gone | Self::Replaced { .. } | Self::Unusable { .. } => Disposition::Permanent,
-            Self::Unreachable { .. } => Disposition::Transient,
+            Self::Abandoned | Self::Unreachable { .. } => Disposition::Transient,
         }
     }
 }

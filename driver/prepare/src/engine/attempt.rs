@@ -8,7 +8,7 @@ use dra_cdi::{ClaimDevice, RenderedSpec, render};
 use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedHardware};
 use dra_hardware::GpuError;
 use dra_model::{AllocatedDevice, Claim, ClaimRef, DriverFiles, Gpu, GpuUuid};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::Engine;
 use crate::error::{FetchError, PrepareCause};
@@ -73,7 +73,7 @@ impl Engine {
             }
         };
         if acted {
-            info!(claim = %claim.reference, claim_uid = %claim.reference.uid, "claim prepared");
+            debug!(claim = %claim.reference, claim_uid = %claim.reference.uid, "claim prepared");
         }
         Ok((work.record, acted))
     }
