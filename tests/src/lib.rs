@@ -9,7 +9,7 @@
 //!
 //! The plugin and the controller are the real ones, in this process or as processes. Nothing here sleeps: tests wait
 //! for conditions. Reading order: [`wait`], [`api_server`], [`kubelet`], [`machine`], [`claim`], [`containers`],
-//! [`plugin`], [`node`]; [`programs`] builds what is run, [`source`] is for the checks of the source tree.
+//! [`program`], [`node`]; [`programs`] builds what is run, [`source`] is for the checks of the source tree.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -34,7 +34,7 @@ pub mod containers;
 
 pub mod disk;
 
-pub mod plugin;
+pub mod program;
 
 pub mod node;
 
@@ -44,4 +44,4 @@ pub use api_server::ApiServer;
 pub use claim::NewClaim;
 pub use kubelet::Kubelet;
 pub use node::Node;
-pub use plugin::Mode;
+pub use program::Mode;

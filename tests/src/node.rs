@@ -19,7 +19,7 @@ use crate::api_server::{ApiServer, Resource};
 use crate::containers::{Container, claim_specs, container};
 use crate::kubelet::{self, Device, Kubelet, Service};
 use crate::machine::Gpus;
-use crate::plugin::{Mode, Plugin};
+use crate::program::{Mode, Program};
 
 /// Name of the driver under test.
 pub const DRIVER: &str = "gpu.nvidia.com";
@@ -61,7 +61,7 @@ impl Node {
     }
 
     /// Starts the plugin and waits until it is registered.
-    pub async fn start(&self, mode: Mode) -> Plugin {
+    pub async fn start(&self, mode: Mode) -> Program {
         let before = self.kubelet.registrations();
         let plugin = self.start_instance(mode, "1");
         let registered = |plugins: &[kubelet::Plugin]| plugins.last().filter(|last| last.serial > before).map(drop);
@@ -70,8 +70,19 @@ impl Node {
     }
 
     /// Starts the plugin of one pod and does not wait.
-    pub fn start_instance(&self, mode: Mode, pod_uid: &str) -> Plugin {
-        Plugin::start(mode, self.flags(pod_uid), self.api.client(), self.dir.path(), pod_uid)
+    pub fn start_instance(&self, mode: Mode, pod_uid: &str) -> Program {
+        Program::plugin(mode, self.flags(pod_uid), self.api.client(), self.dir.path(), pod_uid)
+    }
+
+    /// Starts the controller beside the plugin of a pod.
+    pub fn start_controller(&self, pod_uid: &str) -> Program {
+        let socket_path = self.node_socket_path(pod_uid);
+        let flags = [
+            format!("--node-name={NODE}"),
+            format!("--driver-name={DRIVER}"),
+            format!("--node-socket={}", socket_path.display()),
+        ];
+        Program::controller(flags.into(), self.dir.path())
     }
 
     fn flags(&self, pod_uid: &str) -> Vec<String> {
@@ -91,8 +102,7 @@ impl Node {
         ]
     }
 
-    /// The socket on which a plugin tells the controller what the node is.
-    pub fn node_socket_path(&self, pod_uid: &str) -> PathBuf {
+    fn node_socket_path(&self, pod_uid: &str) -> PathBuf {
         self.dir.path().join(format!("node-{pod_uid}.sock"))
     }
 

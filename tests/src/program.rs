@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The kubelet plugin under test: in this process, or as the real program that can be killed.
+//! A program under test: the kubelet plugin in this process or as the real program that can be killed, or the controller.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -31,7 +31,7 @@ pub enum Mode {
 
 /// One running instance.
 #[derive(Debug)]
-pub struct Plugin {
+pub struct Program {
     http_address: String,
     log_path: PathBuf,
     running: Running,
@@ -44,16 +44,27 @@ enum Running {
     Over,
 }
 
-impl Plugin {
-    /// Starts an instance with these flags; the address of its probes is added.
-    pub fn start(mode: Mode, mut flags: Vec<String>, client: kube::Client, dir: &Path, uid: &str) -> Self {
+impl Program {
+    /// Starts a plugin with these flags; the address of its probes is added.
+    pub fn plugin(mode: Mode, flags: Vec<String>, client: kube::Client, dir: &Path, pod_uid: &str) -> Self {
+        let log_path = dir.join(format!("plugin-{pod_uid}.log"));
+        Self::start(log_path, flags, |flags, log_path| match mode {
+            Mode::InProcess => in_process(flags, client),
+            Mode::Process => process("gpu-kubelet-plugin", flags, dir, log_path),
+        })
+    }
+
+    /// Starts a controller with these flags; the address of its probes is added.
+    pub fn controller(flags: Vec<String>, dir: &Path) -> Self {
+        Self::start(dir.join("controller.log"), flags, |flags, log_path| {
+            process("gpu-controller", flags, dir, log_path)
+        })
+    }
+
+    fn start(log_path: PathBuf, mut flags: Vec<String>, run: impl FnOnce(&[String], &Path) -> Running) -> Self {
         let http_address = format!("127.0.0.1:{}", free_port());
         flags.push(format!("--http-address={http_address}"));
-        let log_path = dir.join(format!("plugin-{uid}.log"));
-        let running = match mode {
-            Mode::InProcess => in_process(&flags, client),
-            Mode::Process => process(&flags, &dir.join("kubeconfig"), &log_path),
-        };
+        let running = run(&flags, &log_path);
         Self { http_address, log_path, running }
     }
 
@@ -62,12 +73,12 @@ impl Plugin {
         match std::mem::replace(&mut self.running, Running::Over) {
             Running::Tasks { stop, ended } => {
                 stop.cancel();
-                within("the plugin stops", ended).await.expect("the plugin does not panic").is_ok()
+                within("the program stops", ended).await.expect("the plugin does not panic").is_ok()
             }
             Running::Process(mut child) => {
                 let id = child.id().expect("a child that was not waited for");
                 send_signal(id, "TERM").await;
-                within("the plugin stops", child.wait()).await.is_ok_and(|status| status.success())
+                within("the program stops", child.wait()).await.is_ok_and(|status| status.success())
             }
             Running::Over => true,
         }
@@ -79,13 +90,13 @@ impl Plugin {
             panic!("only a process can be killed");
         };
         child.start_kill().expect("a running child");
-        within("the killed plugin ends", child.wait()).await.expect("a child")
+        within("the killed program ends", child.wait()).await.expect("a child")
     }
 
     /// Whether the process has ended by itself, and how.
     pub async fn ended(&mut self) -> ExitStatus {
         let Running::Process(child) = &mut self.running else { panic!("only a process has a status") };
-        within("the plugin ends", child.wait()).await.expect("a child")
+        within("the program ends", child.wait()).await.expect("a child")
     }
 
     /// The id of the process.
@@ -103,7 +114,7 @@ impl Plugin {
 
     /// Waits until its log contains a text.
     pub async fn until_logged(&self, text: &str) {
-        until(&format!("the plugin logs `{text}`"), || self.log().contains(text).then_some(())).await;
+        until(&format!("the program logs `{text}`"), || self.log().contains(text).then_some(())).await;
     }
 
     /// Asks one of its endpoints; `None` when nobody listens yet.
@@ -131,7 +142,7 @@ impl Plugin {
     }
 }
 
-impl Drop for Plugin {
+impl Drop for Program {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- {}\n{}", self.log_path.display(), self.log());
@@ -153,19 +164,19 @@ fn in_process(flags: &[String], client: kube::Client) -> Running {
     Running::Tasks { stop, ended }
 }
 
-fn process(flags: &[String], kubeconfig_path: &Path, log_path: &Path) -> Running {
+fn process(name: &str, flags: &[String], dir: &Path, log_path: &Path) -> Running {
     let log = File::options().create(true).append(true).open(log_path).expect("the node's directory is writable");
-    let child = Command::new(built("gpu-kubelet-plugin"))
+    let child = Command::new(built(name))
         .args(flags)
         .env_clear()
-        .env("KUBECONFIG", kubeconfig_path)
+        .env("KUBECONFIG", dir.join("kubeconfig"))
         .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
         .kill_on_drop(true)
         .spawn()
-        .expect("the plugin is a program");
+        .expect("what cargo built is a program");
     Running::Process(child)
 }
 

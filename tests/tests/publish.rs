@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the plugin finds is what the controller publishes, through every restart. The controller's own tests have the
+//! rest.
+#![expect(clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dra_tests::api_server::{Key, Resource};
+use dra_tests::program::Program;
+use dra_tests::{Mode, Node};
+use serde_json::Value;
+
+fn devices(slices: &[Value]) -> BTreeMap<String, Value> {
+    let devices = slices.iter().filter_map(|slice| slice["spec"]["devices"].as_array()).flatten();
+    devices.map(|device| (device["name"].as_str().unwrap_or_default().to_owned(), device.clone())).collect()
+}
+
+async fn until_published(node: &Node, wanted: &[String]) -> BTreeMap<String, Value> {
+    let wanted: BTreeSet<&String> = wanted.iter().collect();
+    let published = |slices: &[Value]| {
+        let devices = devices(slices);
+        let complete = slices.iter().all(|slice| slice["spec"]["pool"]["resourceSliceCount"] == slices.len());
+        (complete && devices.keys().collect::<BTreeSet<_>>() == wanted).then_some(devices)
+    };
+    node.api.until(&format!("exactly {wanted:?} are published"), Resource::ResourceSlices, published).await
+}
+
+async fn until_ready(controller: &Program) {
+    controller.until_http("/readyz", |code, _| (code == 200).then_some(())).await;
+}
+
+/// Names and contents, without what the API server adds.
+fn specs(node: &Node) -> BTreeMap<String, Value> {
+    let slices = node.api.list(Resource::ResourceSlices).into_iter();
+    slices.map(|slice| (slice["metadata"]["name"].to_string(), slice["spec"].clone())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gpus_and_mig_devices_are_published_as_they_are_and_as_they_change() {
+    let node = Node::new("h100:2,t4:1");
+    let cut = node.gpus.cut(1, "1g.10gb");
+    let _plugin = node.start(Mode::Process).await;
+    let _controller = node.start_controller("1");
+    let published = until_published(&node, &[node.gpus.name(0), node.gpus.name(2), cut.clone()]).await;
+    let state = node.gpus.state();
+    let attribute = |device: &str, name: &str| published[device]["attributes"][name].clone();
+    assert_eq!(attribute(&node.gpus.name(0), "uuid")["string"], state.gpus[0].uuid);
+    assert_eq!(attribute(&cut, "parentUUID")["string"], state.gpus[1].uuid);
+    assert_eq!(attribute(&cut, "profile")["string"], "1g.10gb");
+    assert_eq!(attribute(&node.gpus.name(2), "resource.kubernetes.io/pciBusID")["string"], state.gpus[2].pci.address());
+    assert_eq!(published[&cut]["consumesCounters"].as_array().map(Vec::len), Some(1), "MIG devices share their GPU");
+
+    let second = node.gpus.cut(1, "2g.20gb");
+    let first = node.gpus.cut(0, "7g.80gb");
+    until_published(&node, &[first, node.gpus.name(2), cut, second]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarts_of_plugin_and_controller_write_nothing_and_one_of_the_kubelet_brings_everything_back() {
+    let node = Node::new("h100:1,t4:1");
+    let devices = [node.gpus.name(0), node.gpus.name(1)];
+    let mut plugin = node.start(Mode::Process).await;
+    let mut controller = node.start_controller("1");
+    until_published(&node, &devices).await;
+    until_ready(&controller).await;
+    let (before, writes) = (specs(&node), node.api.writes(Resource::ResourceSlices));
+
+    plugin.kill().await;
+    controller.until_http("/readyz", |code, _| (code == 503).then_some(())).await;
+    plugin = node.start(Mode::Process).await;
+    until_ready(&controller).await;
+    controller.kill().await;
+    controller = node.start_controller("1");
+    until_ready(&controller).await;
+    assert_eq!(node.api.writes(Resource::ResourceSlices), writes, "nothing changed, so nothing is written");
+    assert_eq!(specs(&node), before);
+
+    // A kubelet that starts removes the slices of its node and registers every plugin anew.
+    for slice in node.api.list(Resource::ResourceSlices) {
+        let name = slice["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        node.api.remove(&Key { resource: Resource::ResourceSlices, namespace: String::new(), name });
+    }
+    node.kubelet.restart();
+    until_published(&node, &devices).await;
+    let mut again = specs(&node);
+    for (spec, old) in again.values_mut().zip(before.values()) {
+        spec["pool"]["generation"] = old["pool"]["generation"].clone();
+    }
+    assert_eq!(again, before);
+    assert!(controller.stop().await && plugin.stop().await, "{}{}", controller.log(), plugin.log());
+}
