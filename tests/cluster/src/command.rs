@@ -5,6 +5,7 @@ use crate::error::{ClusterError, Result};
 use std::{
     fs,
     io::Write,
+    iter,
     path::Path,
     process::{Command, Output, Stdio},
     thread,
@@ -58,10 +59,11 @@ pub(crate) fn start(command: &Command, log_path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The command line as a person would type it.
+/// The command line as a person would type it, without the text of scripts.
 pub(crate) fn line_of(command: &Command) -> String {
-    let mut words = vec![command.get_program().to_string_lossy()];
-    words.extend(command.get_args().map(|word| word.to_string_lossy()));
+    let words = iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    let words: Vec<_> = words.iter().map(|word| if word.contains('\n') { "<script>" } else { word }).collect();
     words.join(" ")
 }
 

@@ -2,12 +2,17 @@
 //! What pods and administrators can do on a running cluster.
 //!
 //! One cluster of two nodes, the first with GPUs, serves all tests; it ends with
-//! this process. Tests use namespaces of their own and do not disturb each other;
-//! one reboots `node-2`, so the others ask what runs there until it answers.
+//! this process. Tests use namespaces of their own and run side by side, but for
+//! those that stop a kubelet or a node.
 #![allow(clippy::unwrap_used, reason = "a test may fail at any step")]
 
 use dra_cluster::{Cluster, ClusterOptions, Node, NodeOptions, Service};
-use std::{fs, path::Path, sync::LazyLock, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::{LazyLock, RwLock},
+    time::Duration,
+};
 
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
     let options = ClusterOptions {
@@ -17,6 +22,9 @@ static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
     };
     Cluster::start(&options).unwrap()
 });
+
+/// Held for reading by tests that need all nodes, for writing by those that stop one.
+static NODES: RwLock<()> = RwLock::new(());
 
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -57,6 +65,7 @@ fn node(index: usize) -> &'static Node {
 
 #[test]
 fn both_nodes_are_ready_with_the_pinned_versions() {
+    let _nodes = NODES.read();
     let path = "jsonpath={range .items[*]}{.metadata.name} {.status.nodeInfo.kubeletVersion} \
                 {.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}{end}";
     let answer = CLUSTER.kubectl(&["get", "nodes", "-o", path]).unwrap();
@@ -66,6 +75,7 @@ fn both_nodes_are_ready_with_the_pinned_versions() {
 
 #[test]
 fn everything_the_driver_builds_on_is_enabled() {
+    let _nodes = NODES.read();
     let metrics = CLUSTER.kubectl(&["get", "--raw", "/metrics"]).unwrap();
     for feature in [
         "DRAAdminAccess",
@@ -86,6 +96,7 @@ fn everything_the_driver_builds_on_is_enabled() {
 
 #[test]
 fn a_pod_runs_and_answers_exec_and_logs() {
+    let _nodes = NODES.read();
     run_pod("exec", "speaker", node(0), "", "echo here I am; sleep inf");
     assert_eq!(CLUSTER.kubectl(&["-n", "exec", "logs", "speaker"]).unwrap(), "here I am\n");
     assert_eq!(exec("exec", "speaker", "cat /etc/hostname"), "speaker\n");
@@ -93,6 +104,7 @@ fn a_pod_runs_and_answers_exec_and_logs() {
 
 #[test]
 fn a_pod_with_users_of_its_own_runs() {
+    let _nodes = NODES.read();
     run_pod("users", "mapped", node(0), "\"hostUsers\": false,", "sleep inf");
     let map = exec("users", "mapped", "cat /proc/self/uid_map");
     let host_uid = map.split_whitespace().nth(1).unwrap();
@@ -101,6 +113,7 @@ fn a_pod_with_users_of_its_own_runs() {
 
 #[test]
 fn services_are_reachable_from_pods_of_every_node() {
+    let _nodes = NODES.read();
     let serve = "mkdir /www; echo served >/www/index.html; exec busybox httpd -f -p 8080 -h /www";
     run_pod("service", "web", node(0), "", serve);
     run_pod("service", "near", node(0), "", "sleep inf");
@@ -118,6 +131,7 @@ fn services_are_reachable_from_pods_of_every_node() {
 
 #[test]
 fn containers_of_a_node_with_gpus_see_the_simulated_driver_read_only() {
+    let _nodes = NODES.read();
     run_pod("gpus", "looker", node(0), "", "sleep inf");
     let state = exec("gpus", "looker", "cat /var/lib/gpu-sim/state.json");
     assert_eq!(state, fs::read_to_string(node(0).gpu_dir().join("var/lib/gpu-sim/state.json")).unwrap());
@@ -128,6 +142,7 @@ fn containers_of_a_node_with_gpus_see_the_simulated_driver_read_only() {
 
 #[test]
 fn a_kubelet_restart_leaves_containers_alone() {
+    let _nodes = NODES.write();
     run_pod("kubelet", "stayer", node(0), "", "sleep inf");
     node(0).restart_kubelet().unwrap();
     CLUSTER
@@ -141,6 +156,7 @@ fn a_kubelet_restart_leaves_containers_alone() {
 
 #[test]
 fn a_reboot_ends_all_containers_and_starts_them_again() {
+    let _nodes = NODES.write();
     run_pod("reboot", "phoenix", node(1), "", "sleep inf");
     node(1).shell("touch /run/gone /var/lib/kubelet/stays").unwrap();
     node(1).reboot().unwrap();
@@ -151,6 +167,7 @@ fn a_reboot_ends_all_containers_and_starts_them_again() {
 
 #[test]
 fn an_image_is_built_loaded_and_run() {
+    let _nodes = NODES.read();
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("image");
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("words"), "built here\n").unwrap();
@@ -166,5 +183,6 @@ fn an_image_is_built_loaded_and_run() {
 
 #[test]
 fn helm_speaks_to_the_cluster() {
+    let _nodes = NODES.read();
     assert!(CLUSTER.helm(&["list", "--all-namespaces"]).unwrap().starts_with("NAME"));
 }
