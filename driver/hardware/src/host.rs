@@ -14,6 +14,7 @@ use crate::discover::{complete, discover};
 use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
 use crate::nodes::{self, NodeError};
+use crate::patience::{PATIENCE, Patient};
 use crate::procfs::{self, BootIdError};
 
 /// Where this process sees the machine.
@@ -32,7 +33,7 @@ pub struct Roots {
 /// This machine.
 #[derive(Debug)]
 pub struct Host {
-    machine: Arc<dyn Machine>,
+    machine: Patient,
     roots: Roots,
     latest: RwLock<Arc<Inventory>>,
     /// What [`Host::latest`] was read under; also serialises discoveries.
@@ -47,6 +48,7 @@ impl Host {
     /// Asks nothing yet.
     pub fn new(machine: Arc<dyn Machine>, roots: Roots) -> Self {
         let latest = RwLock::new(Arc::new(Inventory::without_driver("not read yet".to_owned())));
+        let machine = Patient::new(machine, PATIENCE);
         Self { machine, roots, latest, outline: Mutex::new(None), driver_files: DriverFilesCache::default() }
     }
 
@@ -108,7 +110,7 @@ impl Host {
     }
 
     fn read_all(&self) -> bool {
-        let inventory = discover(self.machine.as_ref(), &self.roots.sys);
+        let inventory = discover(&self.machine, &self.roots.sys);
         let mut latest = self.latest.write();
         let changed = **latest != inventory;
         if changed {

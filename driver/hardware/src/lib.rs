@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! machine (the port) <- nvml_machine <- dra-nvml            procfs  sysfs  driver_root
-//!        \                                                     |      |        |
-//!         +-> discover (+ sysfs) -> Inventory                nodes <--+-> driver_files
+//!        |                                                     |      |        |
+//!     patience -> discover (+ sysfs) -> Inventory            nodes <--+-> driver_files
 //!                       \________________ host ________________/
 //! ```
 //!
@@ -26,6 +26,8 @@ pub mod elf;
 pub mod driver_files;
 
 pub mod nodes;
+
+mod patience;
 
 pub mod discover;
 

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A machine whose GPUs may hang without keeping anybody waiting for ever.
+//!
+//! A call into NVML can stay in the kernel for good when a GPU has fallen off its bus, and nothing can end it. So every
+//! question that goes to a GPU is asked on a thread of its own. One that is not answered in time is given up as a timeout,
+//! and until that thread comes back the same question is answered so at once, so that one GPU costs one thread. Questions
+//! to the driver itself are not limited: without persistence mode loading it may rightly take long.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use dra_model::GpuUuid;
+use parking_lot::Mutex;
+
+use crate::machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};
+
+/// Far longer than a GPU that works needs, and below the 45 s a kubelet waits for a prepare.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What errors call the question that was given up.
+const GIVEN_UP: &str = "waiting for NVML";
+
+/// `NVML_ERROR_TIMEOUT`.
+const TIMEOUT: NvmlCode = NvmlCode(10);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Patient {
+    machine: Arc<dyn Machine>,
+    patience: Duration,
+    /// Given up, and not answered yet.
+    hanging: Arc<Mutex<BTreeSet<Question>>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Question {
+    Shape,
+    Index(u32),
+    Uuid(GpuUuid),
+}
+
+impl Patient {
+    pub(crate) fn new(machine: Arc<dyn Machine>, patience: Duration) -> Self {
+        Self { machine, patience, hanging: Arc::default() }
+    }
+
+    /// The answer, or nothing if it is not there in time.
+    fn ask<T: Send + 'static>(
+        &self,
+        question: &Question,
+        ask: impl FnOnce(&dyn Machine) -> T + Send + 'static,
+    ) -> Option<T> {
+        if self.hanging.lock().contains(question) {
+            return None;
+        }
+        let (sender, receiver) = sync_channel(1);
+        let (machine, hanging, asked) = (Arc::clone(&self.machine), Arc::clone(&self.hanging), question.clone());
+        let work = move || {
+            let answer = ask(machine.as_ref());
+            // Under the lock, so that who gives up either finds the answer or is found by it.
+            let mut hanging = hanging.lock();
+            sender.send(answer).ok();
+            hanging.remove(&asked);
+        };
+        thread::Builder::new().name("nvml".to_owned()).spawn(work).ok()?;
+        match receiver.recv_timeout(self.patience) {
+            Ok(answer) => Some(answer),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => {
+                let mut hanging = self.hanging.lock();
+                let late = receiver.try_recv().ok();
+                if late.is_none() {
+                    tracing::warn!(?question, seconds = self.patience.as_secs(), "NVML does not answer");
+                    hanging.insert(question.clone());
+                }
+                late
+            }
+        }
+    }
+}
+
+impl Machine for Patient {
+    fn driver(&self) -> Result<DriverVersions, MachineError> {
+        self.machine.driver()
+    }
+
+    fn gpu_count(&self) -> Result<u32, MachineError> {
+        self.machine.gpu_count()
+    }
+
+    fn gpu(&self, which: GpuSelector<'_>) -> Result<GpuFacts, GpuError> {
+        let (answer, uuid) = match which {
+            GpuSelector::Index(index) => {
+                (self.ask(&Question::Index(index), move |machine| machine.gpu(GpuSelector::Index(index))), None)
+            }
+            GpuSelector::Uuid(uuid) => {
+                let asked = uuid.clone();
+                let ask = move |machine: &dyn Machine| machine.gpu(GpuSelector::Uuid(&asked));
+                (self.ask(&Question::Uuid(uuid.clone()), ask), Some(uuid.clone()))
+            }
+        };
+        let given_up = GpuError::Failed { call: GIVEN_UP, which: which.to_string(), code: TIMEOUT, uuid, pci: None };
+        answer.unwrap_or(Err(given_up))
+    }
+
+    fn shape(&self) -> Result<Vec<GpuShape>, MachineError> {
+        let answer = self.ask(&Question::Shape, |machine| machine.shape());
+        answer.unwrap_or(Err(MachineError::NotAnswering { call: GIVEN_UP, code: TIMEOUT }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use dra_model::{GpuEntry, MigMode, PciAddress, Version};
+    use parking_lot::RwLock;
+
+    use super::*;
+    use crate::discover::discover;
+
+    /// Three GPUs, the second of which answers only while `works` can be read.
+    #[derive(Debug, Default)]
+    struct OneHangs {
+        works: RwLock<()>,
+    }
+
+    impl OneHangs {
+        fn facts(&self, number: u32) -> GpuFacts {
+            if number == 1 {
+                drop(self.works.read());
+            }
+            GpuFacts {
+                uuid: uuid(number),
+                minor: number,
+                pci: PciAddress { domain: number, bus: 0, device: 0, function: 0 },
+                product_name: "Tesla T4".to_owned(),
+                brand: "Nvidia".to_owned(),
+                architecture: "Turing".to_owned(),
+                compute_capability: Version { major: 7, minor: 5, patch: 0 },
+                memory: None,
+                addressing_mode: None,
+                mig: MigMode::Unsupported,
+            }
+        }
+    }
+
+    impl Machine for OneHangs {
+        fn driver(&self) -> Result<DriverVersions, MachineError> {
+            let version = Version { major: 1, minor: 0, patch: 0 };
+            Ok(DriverVersions { driver: version, cuda: version })
+        }
+
+        fn gpu_count(&self) -> Result<u32, MachineError> {
+            Ok(3)
+        }
+
+        fn gpu(&self, which: GpuSelector<'_>) -> Result<GpuFacts, GpuError> {
+            let index = match which {
+                GpuSelector::Index(index) => index,
+                GpuSelector::Uuid(wanted) => (0..3).find(|number| uuid(*number) == *wanted).unwrap(),
+            };
+            Ok(self.facts(index))
+        }
+
+        fn shape(&self) -> Result<Vec<GpuShape>, MachineError> {
+            let shape = |number| GpuShape { uuid: Some(self.facts(number).uuid), mig_on: false, mig_devices: vec![] };
+            Ok((0..3).map(shape).collect())
+        }
+    }
+
+    fn uuid(number: u32) -> GpuUuid {
+        format!("GPU-00000000-0000-0000-0000-{number:012}").parse().unwrap()
+    }
+
+    fn with_patience(patience: Duration) -> (Arc<OneHangs>, Patient) {
+        let machine = Arc::new(OneHangs::default());
+        let port: Arc<dyn Machine> = Arc::<OneHangs>::clone(&machine);
+        (machine, Patient::new(port, patience))
+    }
+
+    #[test]
+    fn a_gpu_that_hangs_is_broken_alone_and_is_back_when_it_answers() {
+        let (machine, patient) = with_patience(Duration::from_millis(50));
+        let hang = machine.works.write();
+        let inventory = discover(&patient, Path::new("/nonexistent"));
+        assert_eq!(inventory.good_gpus().map(|gpu| gpu.minor).collect::<Vec<_>>(), [0, 2]);
+        let GpuEntry::Broken { reason, .. } = &inventory.gpus[1] else { panic!("it hangs") };
+        assert_eq!(reason, "waiting for NVML failed on GPU 1: timeout (NVML code 10)");
+        assert!(patient.shape().is_err());
+        assert!(patient.gpu(GpuSelector::Uuid(&uuid(1))).is_err());
+        assert!(patient.gpu(GpuSelector::Uuid(&uuid(2))).is_ok());
+
+        drop(hang);
+        while !patient.hanging.lock().is_empty() {
+            thread::yield_now();
+        }
+        assert_eq!(discover(&patient, Path::new("/nonexistent")).good_gpus().count(), 3);
+        assert_eq!(patient.shape().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_question_that_hangs_is_asked_once() {
+        let (machine, patient) = with_patience(Duration::ZERO);
+        let hang = machine.works.write();
+        for _ in 0..100 {
+            assert!(patient.gpu(GpuSelector::Index(1)).is_err());
+        }
+        // The test, the machine of the patient, and one thread.
+        assert!(Arc::strong_count(&machine) <= 3, "{}", Arc::strong_count(&machine));
+        drop(hang);
+    }
+}
