@@ -45,7 +45,9 @@ pub enum ClusterError {
         source: rcgen::Error,
     },
     /// Something that was waited for did not come.
-    #[error("{what} did not happen within {limit:?}; the logs are in {logs}: {last}")]
+    #[error(
+        "{what} did not happen within {limit:?}; the logs are in {logs} (with GPU_CLUSTER_KEEP_LOGS=<folder> they stay when the cluster goes): {last}"
+    )]
     Timeout {
         /// The condition.
         what: String,

@@ -53,7 +53,10 @@ pub fn build_image(name: &str, containerfile_path: &Path, context_dir: &Path, ta
     bud.arg("-f").arg(containerfile_path).arg(context_dir);
     command::output(&mut bud)?;
     let file_name = name.replace(['/', ':'], "_");
-    push(name, &target_dir.join(format!("{file_name}.tar")))
+    let image = push(name, &target_dir.join(format!("{file_name}.tar")))?;
+    // What the name stood for before is of no use to anyone.
+    command::output(buildah().args(["rmi", "--prune"]))?;
+    Ok(image)
 }
 
 /// An image of one layer with the files of `<cache>/rootfs/<root>`, kept by what it is made of.

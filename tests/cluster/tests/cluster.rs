@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What pods and administrators can do on a running cluster.
 //!
-//! One cluster of two nodes, the first with GPUs, serves all tests; it ends with
+//! One cluster of two nodes serves all tests; it ends with
 //! this process. Tests use namespaces of their own and run side by side, but for
 //! those that stop a kubelet or a node.
 #![allow(clippy::unwrap_used, reason = "a test may fail at any step")]
@@ -16,7 +16,7 @@ use std::{
 
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
     let options = ClusterOptions {
-        nodes: vec![NodeOptions { gpus: Some("h100:2".to_owned()) }, NodeOptions::default()],
+        nodes: ["h100:2", "t4:1"].map(|gpus| NodeOptions { gpus: Some(gpus.to_owned()) }).into(),
         gpu_sim: Some(dra_cluster::build_simulator().unwrap()),
         ..ClusterOptions::default()
     };
@@ -159,7 +159,10 @@ fn a_reboot_ends_all_containers_and_starts_them_again() {
     let _nodes = NODES.write();
     run_pod("reboot", "phoenix", node(1), "", "sleep inf");
     node(1).shell("touch /run/gone /var/lib/kubelet/stays").unwrap();
+    let boot_id = || fs::read_to_string(node(1).gpu_dir().join("proc/sys/kernel/random/boot_id")).unwrap();
+    let boot_id_before = boot_id();
     node(1).reboot().unwrap();
+    assert_ne!(boot_id(), boot_id_before);
     node(1).shell("test ! -e /run/gone -a -e /var/lib/kubelet/stays").unwrap();
     CLUSTER.wait_until("the restart", LIMIT, || Ok((restarts("reboot", "phoenix") == "1").then_some(()))).unwrap();
     assert_eq!(exec("reboot", "phoenix", "echo again"), "again\n");
