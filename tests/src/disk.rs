@@ -18,6 +18,15 @@ pub struct Disk {
     mounted: bool,
 }
 
+/// How a disk can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hindrance {
+    /// No byte is free.
+    Full,
+    /// Nothing can be written, made or removed.
+    ReadOnly,
+}
+
 /// Enough for a few records and specs.
 const SIZE: &std::ffi::CStr = c"size=1m";
 
@@ -31,8 +40,15 @@ impl Disk {
         Self { dir: dir.to_owned(), mounted }
     }
 
-    /// Leaves no byte free.
-    pub fn fill(&self) {
+    /// Lets the disk fail.
+    pub fn hinder(&self, how: Hindrance) {
+        match how {
+            Hindrance::Full => self.fill(),
+            Hindrance::ReadOnly => self.freeze(),
+        }
+    }
+
+    fn fill(&self) {
         if !self.mounted {
             return self.freeze();
         }
@@ -40,8 +56,7 @@ impl Disk {
         while file.write_all(&[0; 4096]).is_ok() {}
     }
 
-    /// Lets nothing be written.
-    pub fn freeze(&self) {
+    fn freeze(&self) {
         if self.mounted {
             mount_remount(&self.dir, MountFlags::RDONLY, "").expect("root may mount");
         } else {
@@ -49,7 +64,7 @@ impl Disk {
         }
     }
 
-    /// Takes back [`Self::fill`] and [`Self::freeze`].
+    /// Takes back [`Self::hinder`].
     pub fn release(&self) {
         if self.mounted {
             mount_remount(&self.dir, MountFlags::empty(), "").expect("root may mount");

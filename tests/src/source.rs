@@ -75,13 +75,20 @@ impl SourceFile {
     }
 }
 
-/// A function and how long it is.
+/// A function.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Function {
     /// Its name.
     pub name: String,
     /// From `fn` to the closing brace.
-    pub lines: usize,
+    pub code: String,
+}
+
+impl Function {
+    /// How long it is.
+    pub fn lines(&self) -> usize {
+        self.code.lines().count()
+    }
 }
 
 /// The functions with a body in code from [`SourceFile::product_code`].
@@ -96,8 +103,8 @@ pub fn functions(code: &str) -> Vec<Function> {
         }
         let Some(open) = body_start(&code[at..]) else { continue };
         let length = block_length(&code[at + open..]);
-        let lines = code[at..at + open + length].lines().count();
-        found.push(Function { name, lines });
+        let code = code[at..at + open + length].to_owned();
+        found.push(Function { name, code });
     }
     found
 }
@@ -230,7 +237,7 @@ mod tests {
     #[test]
     fn functions_are_measured_from_fn_to_brace() {
         let code = "trait T {\n    fn declared(&self);\n}\nfn one() {}\nfn three(\n) {\n}\n";
-        let found: Vec<(String, usize)> = functions(code).into_iter().map(|f| (f.name, f.lines)).collect();
+        let found: Vec<(String, usize)> = functions(code).into_iter().map(|f| (f.name.clone(), f.lines())).collect();
         assert_eq!(found, [("one".to_owned(), 1), ("three".to_owned(), 3)]);
     }
 }

@@ -8,13 +8,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use dra_tests::api_server::{Resource, Verb};
-use dra_tests::disk::Disk;
+use dra_tests::disk::{Disk, Hindrance};
 use dra_tests::kubelet::{CallError, Claim, Device};
 use dra_tests::wait::{until, within};
 use dra_tests::{Mode, NewClaim, Node};
 
 /// How a disk can fail.
-const HINDRANCES: [(&str, fn(&Disk)); 2] = [("full", Disk::fill), ("read-only", Disk::freeze)];
+const HINDRANCES: [Hindrance; 2] = [Hindrance::Full, Hindrance::ReadOnly];
 
 /// Prepares as the kubelet does: again and again.
 async fn until_prepared(node: &Node, claim: &Claim) -> Vec<Device> {
@@ -95,9 +95,10 @@ async fn records_that_cannot_be_written() {
     let held = NewClaim::of("held", &node.gpus.name(0)).create(&node.api);
     let next = NewClaim::of("next", &node.gpus.name(1)).create(&node.api);
     let devices = node.kubelet.prepare(&held).await.unwrap();
-    for (name, hinder) in HINDRANCES {
-        hinder(&disk);
-        let error = node.kubelet.prepare(&next).await.expect_err(name);
+    for hindrance in HINDRANCES {
+        let name = format!("{hindrance:?}");
+        disk.hinder(hindrance);
+        let error = node.kubelet.prepare(&next).await.expect_err(&name);
         assert!(error.contains("claims/") && error.contains("will retry"), "{name}: {error}");
         assert_eq!(node.own_nodes(&node.kubelet.prepare(&held).await.unwrap()), node.own_nodes(&devices), "{name}");
         disk.release();
@@ -117,9 +118,10 @@ async fn a_cdi_directory_that_is_full_or_read_only() {
     let next = NewClaim::of("next", &node.gpus.name(1)).create(&node.api);
     node.kubelet.prepare(&held).await.unwrap();
     let before = node.leftovers();
-    for (name, hinder) in HINDRANCES {
-        hinder(&disk);
-        let error = node.kubelet.prepare(&next).await.expect_err(name);
+    for hindrance in HINDRANCES {
+        let name = format!("{hindrance:?}");
+        disk.hinder(hindrance);
+        let error = node.kubelet.prepare(&next).await.expect_err(&name);
         assert!(
             error.contains(&node.cdi_dir().display().to_string()) && error.contains("will retry"),
             "{name}: {error}"
@@ -196,10 +198,8 @@ async fn cancelled_prepare(node: &Node, claim: &Claim) {
     node.api.hang();
     let call = node.kubelet.prepare_within(Duration::from_millis(500), std::slice::from_ref(claim));
     let (answer, ()) = tokio::join!(call, node.api.until_requested(Verb::Get, Resource::ResourceClaims, asked + 1));
-    match answer {
-        Err(CallError::Failed(status)) => assert_eq!(status.code(), tonic::Code::DeadlineExceeded),
-        other => panic!("the call should have been cancelled: {other:?}"),
-    }
+    let cancelled = matches!(&answer, Err(CallError::Failed(status)) if status.code() == tonic::Code::DeadlineExceeded);
+    assert!(cancelled, "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
