@@ -10,7 +10,7 @@ mod whole;
 
 pub use explained::{DescribedClaim, Unsatisfied, cannot_be_satisfied, described_claim, described_slices};
 pub use mig::{CUT, MigCut, cut_into_mig, mig_by_profile};
-pub use several::{SeveralRequests, SharedClaim, admin_access, several_requests, shared_claim};
+pub use several::{SeveralRequests, SharedClaim, several_requests, shared_claim};
 pub use whole::{OldDeployment, TenGpus, by_model_and_memory, old_deployment, one_gpu, ten_gpus};
 
 use crate::{error::Result, stage::Stage};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Several pods, several requests, and one who may look at everything.
+//! Several pods on one claim, several requests in one claim.
 
 use crate::{
     error::Result,
@@ -52,9 +52,4 @@ pub fn several_requests(stage: &Stage<'_>) -> Result<SeveralRequests> {
         let saw = |container| stage.saw_in("default", "several-requests", container);
         Ok(SeveralRequests { train: saw("train")?, serve: saw("serve")?, extra: saw("extra")? })
     })
-}
-
-/// A pod that sees all whole GPUs of its node.
-pub fn admin_access(stage: &Stage<'_>) -> Result<PodSaw> {
-    stage.with("admin-access.yaml", || stage.saw_in("gpu-admin", "admin-access", "main"))
 }

@@ -32,11 +32,7 @@ impl Arena {
         Self { cluster, repository }
     }
 
-    /// Takes the cluster down; of a failed run its logs stay in `target/e2e`.
-    pub(crate) fn tear_down(self, passed: bool) {
-        if !passed {
-            self.keep_logs();
-        }
+    pub(crate) fn tear_down(self) {
         told(self.cluster.stop());
     }
 
@@ -78,10 +74,10 @@ impl Arena {
         pods.into_iter().find(|pod| pod.pointer("/metadata/deletionTimestamp").is_none()).expect("a driver pod")
     }
 
-    /// The log of a container of the driver on a node.
+    /// The log of a container of the driver on a node with those of its former runs, read without the kubelet.
     pub(crate) fn driver_log(&self, node: &str, container: &str) -> String {
-        let pod = self.driver_pod(node);
-        self.kubectl(&["logs", "-n", driver::NAMESPACE, text(&pod, "/metadata/name"), "-c", container])
+        let uid = text(&self.driver_pod(node), "/metadata/uid").to_owned();
+        told(self.node(node).shell(&format!("cat /var/log/pods/*_{uid}/{container}/*.log")))
     }
 
     /// Waits until the pods with this label are as many and all ready, and returns them.
@@ -130,8 +126,9 @@ impl Arena {
         }
     }
 
-    fn keep_logs(&self) {
-        let target_dir = self.repository.workload_path("../../target/e2e");
+    /// Keeps what explains a failed case in a folder of its name.
+    pub(crate) fn keep_logs(&self, case: &str) {
+        let target_dir = self.repository.workload_path("../../target/e2e").join(case);
         fs::remove_dir_all(&target_dir).ok();
         fs::create_dir_all(&target_dir).unwrap();
         Command::new("cp").arg("-r").arg(self.cluster.logs_dir()).arg(&target_dir).status().unwrap();
@@ -145,7 +142,7 @@ impl Arena {
         ] {
             fs::write(target_dir.join(name), self.cluster.kubectl(args).unwrap_or_default()).unwrap();
         }
-        println!("\nthe logs are in target/e2e");
+        println!("the logs are in target/e2e/{case}");
     }
 }
 

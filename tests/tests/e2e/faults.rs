@@ -5,9 +5,10 @@ use crate::{
     arena::{Arena, state_dir, told},
     pods,
 };
+use dra_cluster::Node;
 use dra_demo::driver;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, thread};
 
 crate::cases![
     a_plugin_killed_again_and_again_under_load_loses_and_doubles_nothing,
@@ -16,29 +17,19 @@ crate::cases![
     mig_turned_on_behind_the_schedulers_back_is_refused,
 ];
 
-const PLUGIN: &str = "pgrep -f '^/usr/bin/[g]pu-kubelet-plugin'";
+/// How often each node's plugin is killed.
+const KILLS: usize = 3;
 
 fn a_plugin_killed_again_and_again_under_load_loses_and_doubles_nothing(arena: &Arena) {
     arena.ensure_mig();
     let stage = arena.stage();
     let nodes = arena.cluster.nodes();
     // Slow hardware keeps prepares under way long enough to be cut.
-    let slow = ["nvmlDeviceGetHandleByUUID*", "150"];
     for node in nodes {
-        told(node.gpu_sim("delay", &slow));
+        told(node.gpu_sim("delay", &["nvmlDeviceGetHandleByUUID*", "1500"]));
     }
     let ten = told(stage.with("ten-gpus.yaml", || {
-        for _ in 0..3 {
-            for node in nodes {
-                let under_way = || (!arena.files(node.name(), &state_dir("locks")).is_empty()).then_some(());
-                arena.until("a prepare under way", under_way);
-                told(node.shell(&format!("kill -KILL $({PLUGIN})")));
-                arena.until("the plugin again", || node.shell(PLUGIN).ok());
-            }
-        }
-        for node in nodes {
-            told(node.gpu_sim("heal", &[]));
-        }
+        thread::scope(|scope| nodes.iter().for_each(|node| drop(scope.spawn(|| kill_while_preparing(arena, node)))));
         stage.wait_for_deployment("ten-gpus")?;
         stage.all_saw("ten-gpus")
     }));
@@ -51,6 +42,18 @@ fn a_plugin_killed_again_and_again_under_load_loses_and_doubles_nothing(arena: &
         let specs = arena.files(node.name(), "/var/run/cdi");
         assert_eq!(specs.len(), 1, "only the driver's own spec is left: {specs:?}");
     }
+}
+
+fn kill_while_preparing(arena: &Arena, node: &Node) {
+    let registrations = || arena.driver_log(node.name(), "plugin").matches("registered with the kubelet").count();
+    for _ in 0..KILLS {
+        let registered = registrations();
+        let under_way = || (!arena.files(node.name(), &state_dir("locks")).is_empty()).then_some(());
+        arena.until("a prepare under way", under_way);
+        told(node.shell("kill -KILL $(pgrep -f '^/usr/bin/[g]pu-kubelet-plugin')"));
+        arena.until("the plugin again", || (registrations() > registered).then_some(()));
+    }
+    told(node.gpu_sim("heal", &[]));
 }
 
 fn a_pod_starts_as_soon_as_the_api_server_is_back(arena: &Arena) {

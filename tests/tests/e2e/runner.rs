@@ -5,7 +5,7 @@ use crate::arena::Arena;
 use std::{
     env,
     io::{Write, stdout},
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, set_hook},
     process::ExitCode,
     time::Instant,
 };
@@ -69,9 +69,11 @@ pub(crate) fn run(cases: &[Case]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let begun = Instant::now();
+    // Where a case stopped says enough; the stack of this runner says nothing.
+    set_hook(Box::new(|panic| eprintln!("\n{panic}")));
     let arena = Arena::set_up();
     let failed: Vec<_> = chosen.iter().filter(|case| !passes(case, &arena)).map(|case| case.name).collect();
-    arena.tear_down(failed.is_empty());
+    arena.tear_down();
     conclude(&failed, chosen.len() - failed.len(), cases.len() - chosen.len(), begun);
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -83,6 +85,7 @@ fn passes(case: &Case, arena: &Arena) -> bool {
     let passed = catch_unwind(AssertUnwindSafe(|| (case.run)(arena))).is_ok();
     println!("{} ({:.1} s)", if passed { "ok" } else { "FAILED" }, begun.elapsed().as_secs_f32());
     if !passed {
+        arena.keep_logs(case.name);
         arena.clean_up();
     }
     passed
