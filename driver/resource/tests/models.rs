@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The slices of a node with each GPU model of the simulator's catalog, compared with committed files.
+//!
+//! Two boards of the model: one whole and, where the model can be cut, one with an instance of every profile that still
+//! fits, highest profile id first. `UPDATE_GOLDEN=1 cargo test -p dra-resource --test models` writes the files anew.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dra_hardware::discover::discover;
+use dra_resource::{Features, Pool, Write, diff, pack};
+use dra_sim::catalog::{self, Model};
+use dra_sim::{Code, Setup, Simulator, State};
+
+fn golden_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models")
+}
+
+/// Fills a GPU with instances of as many profiles as fit beside each other.
+fn cut(state: &mut State, gpu: usize) -> Result<(), Code> {
+    state.set_mig_mode(gpu, true)?;
+    state.reset_gpu(gpu)?;
+    let mut profiles: Vec<_> = (0..32).filter_map(|kind| state.gpu_profile(gpu, kind).ok()).collect();
+    profiles.sort_by_key(|profile| std::cmp::Reverse(profile.id));
+    for profile in profiles {
+        let Ok(instance) = state.create_gpu_instance(gpu, profile.id, None) else { continue };
+        let whole = profile.compute.iter().find(|compute| compute.slices == profile.slices).ok_or(Code::NOT_FOUND)?;
+        state.create_compute_instance(instance, whole.id, None)?;
+    }
+    Ok(())
+}
+
+fn slices(model: &'static Model) -> String {
+    let setup = Setup { seed: "golden".to_owned(), gpus: vec![model; 2], driver_version: "580.95.05".to_owned() };
+    let machine = Simulator::new(&setup);
+    if model.mig.is_some() {
+        machine.poke(|state| cut(state, 1)).unwrap();
+    }
+    let inventory = discover(&machine, Path::new("/nonexistent"));
+    assert_eq!(inventory.good_gpus().count(), 2, "{inventory:?}");
+    let pool = Pool {
+        driver: "gpu.nvidia.com".parse().unwrap(),
+        node: "node-1".parse().unwrap(),
+        node_uid: "11111111-2222-3333-4444-555555555555".to_owned(),
+    };
+    let created = diff(&pool, &pack(&inventory, Features { partitionable: true }), &[]);
+    let documents = created.iter().filter_map(Write::slice).map(|slice| serde_saphyr::to_string(slice).unwrap());
+    documents.collect::<Vec<_>>().join("---\n")
+}
+
+#[test]
+fn every_model_is_published_as_before() {
+    let differing: Vec<&str> = catalog::models()
+        .iter()
+        .filter(|model| {
+            let (given, path) = (slices(model), golden_dir().join(format!("{}.yaml", model.id)));
+            if std::env::var_os("UPDATE_GOLDEN").is_some() {
+                fs::create_dir_all(golden_dir()).unwrap();
+                fs::write(&path, &given).unwrap();
+            }
+            fs::read_to_string(&path).unwrap_or_default() != given
+        })
+        .map(|model| model.id.as_str())
+        .collect();
+    assert!(differing.is_empty(), "{differing:?} differ; look at the difference after UPDATE_GOLDEN=1");
+    let files = fs::read_dir(golden_dir()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let models: BTreeSet<String> = catalog::models().iter().map(|model| format!("{}.yaml", model.id)).collect();
+    assert_eq!(files.collect::<BTreeSet<_>>(), models, "one file for each model");
+}
