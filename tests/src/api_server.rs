@@ -26,8 +26,8 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use objects::Preconditions;
 pub use objects::{Key, Resource};
+use objects::{Preconditions, Refusal};
 pub use request::Verb;
 
 use crate::wait::within;
@@ -55,6 +55,7 @@ struct Shared {
     hangs: watch::Sender<bool>,
     requests: watch::Sender<BTreeMap<(Verb, Resource), u64>>,
     latency: Mutex<Duration>,
+    refusal: Mutex<Option<Refusal>>,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +73,7 @@ impl ApiServer {
             hangs: watch::Sender::new(false),
             requests: watch::Sender::new(BTreeMap::new()),
             latency: Mutex::default(),
+            refusal: Mutex::default(),
         });
         let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0)));
         let address = socket.local_addr().expect("a bound socket has an address");
@@ -200,6 +202,12 @@ impl ApiServer {
         self.shared.hangs.send_replace(false);
     }
 
+    /// Answers every request with an error, such as 403 or 500, or answers them again.
+    pub fn refuse(&self, how: Option<(u16, &'static str)>) {
+        let refusal = how.map(|(code, reason)| Refusal::new(code, reason, format!("refused on demand: {reason}")));
+        *self.shared.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+    }
+
     /// Makes every request take at least that long.
     pub fn be_slow(&self, latency: Duration) {
         *self.shared.latency.lock().unwrap_or_else(PoisonError::into_inner) = latency;
@@ -243,13 +251,15 @@ impl Shared {
         self.requests.send_modify(|counts| *counts.entry((verb, resource)).or_insert(0) += 1);
     }
 
-    async fn conduct(&self) {
+    /// Waits as long as it should, and says whether the request is refused.
+    async fn conduct(&self) -> Result<(), Refusal> {
         let latency = *self.latency.lock().unwrap_or_else(PoisonError::into_inner);
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }
         // The sender lives as long as `self`, so this fails never.
         self.hangs.subscribe().wait_for(|hangs| !hangs).await.map(drop).unwrap_or_default();
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
     }
 }
 

@@ -251,3 +251,44 @@ async fn a_slow_gpu_delays_no_other() {
     let (answer, ()) = tokio::join!(waiting, others);
     answer.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_refuses() {
+    let node = Node::new("t4:1");
+    let _plugin = node.start(Mode::InProcess).await;
+    let claim = NewClaim::of("c", &node.gpus.name(0)).create(&node.api);
+    for (code, reason) in [(500, "InternalError"), (403, "Forbidden")] {
+        node.api.refuse(Some((code, reason)));
+        refused(&node, &claim, &["default/c", "API server", reason]).await;
+    }
+    node.api.refuse(None);
+    until_prepared(&node, &claim).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_incomplete_driver_is_never_handed_to_a_container() {
+    let node = Node::new("h100:2");
+    let cut = node.gpus.cut(1, "1g.10gb");
+    let _plugin = node.start(Mode::InProcess).await;
+    let devices = [("whole", node.gpus.name(0)), ("part", cut)];
+    let claims = devices.map(|(name, device)| NewClaim::of(name, &device).create(&node.api));
+    let nodes = node.gpus.state().gpus.iter().map(|gpu| format!("dev/nvidia{}", gpu.minor)).collect::<Vec<_>>();
+    for (path, claim) in [
+        (nodes[0].as_str(), &claims[0]),
+        (nodes[1].as_str(), &claims[1]),
+        ("dev/nvidiactl", &claims[0]),
+        ("dev/nvidia-uvm", &claims[0]),
+        ("usr/lib/x86_64-linux-gnu/libcuda.so.580.95.05", &claims[0]),
+    ] {
+        let (path, away) = (node.gpus.dir().join(path), node.dir().join("away"));
+        fs::rename(&path, &away).unwrap();
+        let file_name = path.file_name().unwrap().to_string_lossy();
+        // Without its version, which is what names the file for people.
+        let name = file_name.split(".580").next().unwrap();
+        refused(&node, claim, &[name]).await;
+        assert_eq!(node.leftovers(), [].into());
+        fs::rename(&away, &path).unwrap();
+        until_prepared(&node, claim).await;
+        node.kubelet.unprepare(claim).await.unwrap();
+    }
+}

@@ -134,3 +134,15 @@ async fn claims_of_one_call_are_answered_each_for_itself() {
     assert!(undone.values().all(Result::is_ok), "{undone:?}");
     assert_eq!(node.leftovers(), [].into());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_start_at_once_with_one_claim_wait_for_each_other() {
+    let node = Node::new("t4:1");
+    let _plugin = node.start(Mode::InProcess).await;
+    let claim = NewClaim::of("shared", &node.gpus.name(0)).create(&node.api);
+    let calls = (0..8).map(|_| node.kubelet.prepare(&claim));
+    let answers = futures::future::join_all(calls).await;
+    assert_eq!(answers[0].as_ref().unwrap().len(), 1);
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!(node.leftovers().len(), 2);
+}

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use dra_tests::api_server::{Key, Resource};
+use dra_tests::claim::NAMESPACE;
 use dra_tests::kubelet::{Claim, DEADLINE, Device};
 use dra_tests::wait::until;
 use dra_tests::{Mode, NewClaim, Node};
@@ -211,4 +213,52 @@ async fn two_instances_of_an_upgrade_share_what_they_know() {
     }
     assert_eq!(node.leftovers(), [].into());
     assert!(new.stop().await, "{}", new.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_that_ended_while_the_node_was_down_are_collected() {
+    let node = Node::new("t4:2");
+    let mut plugin = node.start(Mode::Process).await;
+    let [ended, kept] = ["ended", "kept"].map(|name| (name, usize::from(name == "kept")));
+    let [ended, kept] = [ended, kept].map(|(name, gpu)| NewClaim::of(name, &node.gpus.name(gpu)).create(&node.api));
+    for claim in [&ended, &kept] {
+        node.kubelet.prepare(claim).await.unwrap();
+    }
+    plugin.kill().await;
+    node.gpus.reboot();
+    node.api.remove(&Key {
+        resource: Resource::ResourceClaims,
+        namespace: NAMESPACE.to_owned(),
+        name: ended.name.clone(),
+    });
+    let _plugin = node.start(Mode::Process).await;
+    let collected = || (!node.leftovers().iter().any(|name| name.contains(&ended.uid))).then_some(());
+    until("the claim that ended is undone", collected).await;
+    assert!(node.leftovers().iter().any(|name| name.contains(&kept.uid)));
+    let next = NewClaim::of("next", &node.gpus.name(0)).create(&node.api);
+    node.kubelet.prepare(&next).await.unwrap();
+    node.kubelet.prepare(&kept).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_of_a_running_pod_is_made_anew_from_its_claim() {
+    let node = Node::new("t4:1");
+    let mut plugin = node.start(Mode::Process).await;
+    let claim = NewClaim::of("running", &node.gpus.name(0)).create(&node.api);
+    let devices = node.kubelet.prepare(&claim).await.unwrap();
+    plugin.kill().await;
+    let record_path = node.state_dir().join("claims").join(format!("{}.json", claim.uid));
+    let mut record = fs::read(&record_path).unwrap();
+    // One flipped bit.
+    let middle = record.len() / 2;
+    record[middle] ^= 1;
+    fs::write(&record_path, record).unwrap();
+    let plugin = node.start(Mode::Process).await;
+    plugin.until_logged("claim record that cannot be read").await;
+    assert_eq!(node.kubelet.prepare(&claim).await.unwrap(), devices);
+    let thief = NewClaim::of("thief", &node.gpus.name(0)).create(&node.api);
+    let refused = node.kubelet.prepare(&thief).await.unwrap_err();
+    assert!(refused.contains("held by claim default/running"), "{refused}");
+    node.kubelet.unprepare(&claim).await.unwrap();
+    assert_eq!(node.leftovers(), [].into());
 }

@@ -32,7 +32,9 @@ pub(super) async fn answer(State(shared): State<Arc<Shared>>, request: HttpReque
         return refusal(&Refusal::new(404, "NotFound", format!("the fake server has no {} {}", head.method, head.uri)));
     };
     shared.count(parsed.verb, parsed.resource);
-    shared.conduct().await;
+    if let Err(refused) = shared.conduct().await {
+        return refusal(&refused);
+    }
     let body = to_bytes(body, LARGEST_BODY).await.unwrap_or_default();
     if parsed.verb == Verb::Watch {
         return watch(shared, parsed);
