@@ -11,7 +11,7 @@ use dra_tests::{Mode, NewClaim, Node};
 fn sockets(node: &Node) -> usize {
     let is_socket = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().ends_with(".sock");
     let dirs = [node.state_dir(), node.kubelet_dir().join("plugins_registry"), node.dir().to_owned()];
-    dirs.iter().map(|dir| fs::read_dir(dir).unwrap().flatten().filter(is_socket).count()).sum()
+    dirs.iter().map(|dir| fs::read_dir(dir).into_iter().flatten().flatten().filter(is_socket).count()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,4 +88,21 @@ async fn a_second_process_with_the_same_identity_says_so_and_ends() {
     assert!(second.log().contains("another plugin process with pod UID 1"), "{}", second.log());
     let claim = NewClaim::of("c", &node.gpus.name(0)).create(&node.api);
     node.kubelet.prepare(&claim).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_instance_leaves_nothing_unless_a_claim_needs_it() {
+    let node = Node::new("t4:1");
+    let claim = NewClaim::of("c", &node.gpus.name(0)).create(&node.api);
+    let mut plugin = node.start(Mode::Process).await;
+    let devices = node.kubelet.prepare(&claim).await.unwrap();
+    assert!(plugin.stop().await, "{}", plugin.log());
+    assert_eq!(node.own_nodes(&devices), [node.gpus.node(0)].into(), "a pod that starts late finds its specs");
+    plugin = node.start(Mode::Process).await;
+    node.kubelet.unprepare(&claim).await.unwrap();
+    assert!(plugin.stop().await, "{}", plugin.log());
+    for dir in [node.state_dir(), node.cdi_dir(), node.kubelet_dir().join("plugins_registry")] {
+        let left: Vec<_> = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }

@@ -109,6 +109,7 @@ async fn a_restart_of_the_same_pod_replaces_its_own_sockets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_instances_live_side_by_side_and_the_socket_of_another_driver_is_left_alone() {
     let node = Node::new("t4:1");
+    // No server takes the authority the kubelet makes of this name, and the kubelet goes on to the next.
     let foreign_path = node.kubelet_dir().join("plugins_registry/other.example.com-reg.sock");
     let _foreign = UnixListener::bind(&foreign_path).unwrap();
     let mut old = node.start_instance(Mode::Process, "old");

@@ -47,7 +47,7 @@ pub(super) fn sockets(registry_dir: &Path) -> BTreeSet<Socket> {
 
 /// Registers the plugin behind a socket.
 pub(super) async fn register(root_dir: &Path, socket: &Socket, known: &Known) -> Result<Plugin, String> {
-    let channel = connect(&socket.path).await?;
+    let channel = connect(&socket.path, &authority_of(&socket.path)).await?;
     let mut client = RegistrationClient::new(channel);
     let info = timeout(INFO_DEADLINE, client.get_info(InfoRequest {}))
         .await
@@ -90,7 +90,7 @@ fn judge(root_dir: &Path, info: &PluginInfo, services: &[Service]) -> Result<Ser
 async fn accept(socket: &Socket, info: PluginInfo, service: Service) -> Result<Plugin, String> {
     let PluginInfo { r#type: _, name, endpoint, supported_versions } = info;
     let endpoint = PathBuf::from(endpoint);
-    let channel = connect(&endpoint).await?;
+    let channel = connect(&endpoint, "localhost").await?;
     Ok(Plugin {
         serial: 0,
         socket: socket.clone(),
@@ -103,14 +103,22 @@ async fn accept(socket: &Socket, info: PluginInfo, service: Service) -> Result<P
     })
 }
 
-async fn connect(socket_path: &Path) -> Result<Channel, String> {
+/// What the real one sends as HTTP/2 authority on a registration socket (`operationexecutor.dial`); for the endpoint, whose
+/// target has the scheme `unix`, gRPC sends `localhost`.
+fn authority_of(socket_path: &Path) -> String {
+    socket_path.display().to_string().replace('/', "%2F")
+}
+
+async fn connect(socket_path: &Path, authority: &str) -> Result<Channel, String> {
     let path = socket_path.to_owned();
     let connector = tower::service_fn(move |_| {
         let path = path.clone();
         async move { UnixStream::connect(path).await.map(hyper_util::rt::TokioIo::new) }
     });
-    // The kubelet sends this authority for every unix socket.
-    let endpoint = Endpoint::from_static("http://localhost");
+    let origin = format!("http://{authority}");
+    let origin =
+        origin.parse().map_err(|error| format!("authority {authority} is one that servers refuse: {error}"))?;
+    let endpoint = Endpoint::from_static("http://localhost").origin(origin);
     endpoint
         .connect_with_connector(connector)
         .await
