@@ -4,9 +4,10 @@
 //! In come a machine and a sysfs root. A GPU that does not answer becomes a broken entry with a reason and spoils no
 //! other; a driver that does not answer becomes an inventory without a driver. It cannot fail and changes nothing.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use dra_model::{DriverState, Gpu, GpuEntry, Inventory};
+use dra_model::{DriverState, Gpu, GpuEntry, GpuUuid, Inventory, PciAddress};
 
 use crate::machine::{GpuError, GpuFacts, GpuSelector, Machine, MachineError};
 use crate::sysfs;
@@ -37,6 +38,37 @@ fn broken(index: u32, error: &GpuError) -> GpuEntry {
         GpuError::NotFound { .. } | GpuError::Machine { .. } => (None, None),
     };
     GpuEntry::Broken { index, uuid, pci, reason: error.to_string() }
+}
+
+/// Names the GPUs that are too broken to say who they are, from an earlier reading of the same machine.
+///
+/// NVML counts in PCI order, so with as many GPUs as before a position still means the same one, unless what was there
+/// shows elsewhere now.
+pub fn recognise(mut now: Inventory, earlier: &Inventory) -> Inventory {
+    if now.gpus.len() != earlier.gpus.len() {
+        return now;
+    }
+    let elsewhere: BTreeSet<GpuUuid> = now.gpus.iter().filter_map(|entry| identity(entry).0).collect();
+    for (entry, known) in now.gpus.iter_mut().zip(&earlier.gpus) {
+        let (known_uuid, known_pci) = identity(known);
+        match entry {
+            GpuEntry::Broken { uuid: uuid @ None, pci, .. }
+                if known_uuid.as_ref().is_some_and(|known| !elsewhere.contains(known)) =>
+            {
+                *uuid = known_uuid;
+                *pci = pci.or(known_pci);
+            }
+            GpuEntry::Good(_) | GpuEntry::Broken { .. } => {}
+        }
+    }
+    now
+}
+
+fn identity(entry: &GpuEntry) -> (Option<GpuUuid>, Option<PciAddress>) {
+    match entry {
+        GpuEntry::Good(gpu) => (Some(gpu.uuid.clone()), Some(gpu.pci)),
+        GpuEntry::Broken { uuid, pci, .. } => (uuid.clone(), *pci),
+    }
 }
 
 /// What NVML knows of a GPU and what sysfs knows of its slot.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use dra_model::{Device, DeviceNode, DriverFiles, Gpu, GpuEntry, GpuUuid, Inventory};
 use parking_lot::{Mutex, RwLock};
 
-use crate::discover::{complete, discover};
+use crate::discover::{complete, discover, recognise};
 use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
 use crate::nodes::{self, NodeError};
@@ -110,7 +110,7 @@ impl Host {
     }
 
     fn read_all(&self) -> bool {
-        let inventory = discover(&self.machine, &self.roots.sys);
+        let inventory = recognise(discover(&self.machine, &self.roots.sys), &self.latest());
         let mut latest = self.latest.write();
         let changed = **latest != inventory;
         if changed {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! When the host reads what: an in-memory machine counts the questions.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on should stop")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on should stop")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -155,4 +155,33 @@ fn a_driver_that_goes_and_comes_back_is_noticed_each_time() {
     assert!(host.refresh_if_changed());
     assert_eq!(host.latest(), before);
     assert!(matches!(host.gpu(&facts(9).uuid), Err(GpuError::NotFound { .. })));
+}
+
+#[test]
+fn a_gpu_that_cannot_say_who_it_is_any_more_is_the_one_that_was_there() {
+    let lost = || GpuError::Failed {
+        call: "nvmlDeviceGetHandleByIndex_v2",
+        which: "GPU 1".to_owned(),
+        code: NvmlCode(15),
+        uuid: None,
+        pci: None,
+    };
+    let named = |host: &Host| match &host.latest().gpus[1] {
+        GpuEntry::Broken { uuid, pci, .. } => (uuid.clone(), *pci),
+        GpuEntry::Good(_) => panic!("it is lost"),
+    };
+    let (twin, host) = host(vec![Ok(facts(1)), Ok(facts(2))]);
+    host.refresh();
+    for _ in 0..2 {
+        twin.change(|state| state.gpus[1] = Err(lost()));
+        host.refresh();
+        assert_eq!(named(&host), (Some(facts(2).uuid), Some(facts(2).pci)));
+    }
+    // Another one in its place, or fewer of them: no guess.
+    twin.change(|state| state.gpus = vec![Ok(facts(2)), Err(lost())]);
+    host.refresh();
+    assert_eq!(named(&host), (None, None));
+    twin.change(|state| state.gpus = vec![Ok(facts(1)), Err(lost()), Ok(facts(3))]);
+    host.refresh();
+    assert_eq!(named(&host), (None, None));
 }
