@@ -4,17 +4,15 @@
 //! The driver's account, its rights and the admission policy are the chart's, and its token is bound to a pod on the
 //! node. A flow schema of the API server counts that account's writes.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use dra_cluster::Cluster;
 use dra_proto::dra_v1::dra_plugin_client::DraPluginClient;
 use dra_tests::machine::Gpus;
 use dra_tests::node::{DRIVER, NODE};
-use dra_tests::plugin::Plugin;
-use dra_tests::programs::built;
+use dra_tests::program::Program;
 use dra_tests::source::root_dir;
 use dra_tests::wait::{until, within};
 use dra_tests::{Kubelet, Mode};
@@ -25,7 +23,6 @@ use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tonic::transport::{Channel, Endpoint};
 
@@ -40,8 +37,8 @@ const FLOW: &str = "driver-writes";
 /// Everything that is measured, running.
 pub(crate) struct Stage<'a> {
     cluster: &'a Cluster,
-    plugin: Plugin,
-    controller: Child,
+    plugin: Program,
+    controller: Program,
     /// The simulated machine.
     pub gpus: Gpus,
     /// The names under which its GPUs are published.
@@ -69,8 +66,8 @@ impl<'a> Stage<'a> {
         let gpus = Gpus::create(&dir.path().join("m"), "h100:8", NODE);
         let devices = (0..gpus.state().gpus.len()).map(|gpu| gpus.name(gpu)).collect();
         let kubelet = Kubelet::start(&dir.path().join("k"));
-        let plugin = Plugin::start(Mode::Process, plugin_flags(dir.path()), as_driver.clone(), dir.path(), "bench");
-        let controller = start_controller(dir.path());
+        let plugin = Program::plugin(Mode::Process, plugin_flags(dir.path()), as_driver.clone(), dir.path(), "bench");
+        let controller = Program::controller(controller_flags(dir.path()), dir.path());
         let registered = kubelet.until_registered().await;
         let kubelet = connect(registered.endpoint).await;
         let stage = Self { cluster, plugin, controller, gpus, devices, admin, as_driver, kubelet, dir };
@@ -85,8 +82,7 @@ impl<'a> Stage<'a> {
 
     /// The plugin and the controller.
     pub(crate) fn process_ids(&self) -> [u32; 2] {
-        let controller = self.controller.id().expect("the controller runs");
-        [self.plugin.process_id().expect("the plugin runs"), controller]
+        [&self.plugin, &self.controller].map(|program| program.process_id().expect("the program runs"))
     }
 
     /// Writes of the driver that the API server has seen so far.
@@ -101,10 +97,8 @@ impl<'a> Stage<'a> {
 
     /// Ends the programs and says whether both ended cleanly.
     pub(crate) async fn strike(mut self) -> bool {
-        let id = self.controller.id().expect("the controller runs").to_string();
-        let told = Command::new("kill").args(["-TERM", &id]).status().await.expect("every system has kill");
-        let ended = within("the controller ends", self.controller.wait()).await.expect("a child");
-        self.plugin.stop().await && told.success() && ended.success()
+        let controller = self.controller.stop().await;
+        self.plugin.stop().await && controller
     }
 
     async fn until_published(&self) {
@@ -221,21 +215,12 @@ fn plugin_flags(dir: &Path) -> Vec<String> {
     ]
 }
 
-fn start_controller(dir: &Path) -> Child {
-    let log = File::create(dir.join("controller.log")).expect("a folder of our own");
-    Command::new(built("gpu-controller"))
-        .arg(format!("--node-name={NODE}"))
-        .arg(format!("--driver-name={DRIVER}"))
-        .arg(format!("--node-socket={}/node.sock", dir.display()))
-        .arg("--http-address=127.0.0.1:0")
-        .env_clear()
-        .env("KUBECONFIG", dir.join("kubeconfig"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the controller is a program")
+fn controller_flags(dir: &Path) -> Vec<String> {
+    vec![
+        format!("--node-name={NODE}"),
+        format!("--driver-name={DRIVER}"),
+        format!("--node-socket={}/node.sock", dir.display()),
+    ]
 }
 
 /// One connection for all calls, as the kubelet has.
