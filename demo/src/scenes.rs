@@ -22,8 +22,8 @@ pub struct Scene {
     pub title: &'static str,
     /// What happens, for someone who sees it for the first time.
     pub story: &'static str,
-    /// What is typed.
-    pub command: &'static str,
+    /// What is typed, unless the answer tells.
+    pub command: Option<&'static str>,
     /// Plays it and tells what was seen.
     pub play: fn(&Stage<'_>) -> Result<String>,
 }
@@ -35,68 +35,70 @@ pub const SCENES: [Scene; 11] = [
         story: "A ResourceClaimTemplate says \"any whole GPU\". Kubernetes makes a claim for the pod, picks a free GPU\n\
                 and its node, and the driver hands over that one GPU. The image holds no NVIDIA file: nvidia-smi and\n\
                 the libraries come with the device.",
-        command: "kubectl apply -f demo/workloads/one-gpu.yaml",
+        command: Some("kubectl apply -f demo/workloads/one-gpu.yaml"),
         play: |stage| Ok(one_gpu(stage)?.to_string()),
     },
     Scene {
         title: "An administrator cuts two GPUs into MIG devices",
         story: "Nobody tells the driver: it notices, and the slices offer parts in place of the two whole GPUs.",
-        command: "nsenter ...     # a shell on node-1",
+        command: None,
         play: |stage| Ok(cut_into_mig(stage)?.to_string()),
     },
     Scene {
         title: "A part of a GPU, by MIG profile",
         story: "The claim selects by CEL: device.attributes[\"gpu.nvidia.com\"].profile == \"1g.10gb\".",
-        command: "kubectl apply -f demo/workloads/mig-by-profile.yaml",
+        command: Some("kubectl apply -f demo/workloads/mig-by-profile.yaml"),
         play: |stage| Ok(mig_by_profile(stage)?.to_string()),
     },
     Scene {
         title: "Ten pods, ten GPUs, two nodes",
         story: "A Deployment of ten pods takes every whole GPU that is left. No GPU is given twice.",
-        command: "kubectl apply -f demo/workloads/ten-gpus.yaml",
+        command: Some("kubectl apply -f demo/workloads/ten-gpus.yaml"),
         play: |stage| Ok(ten_gpus(stage)?.to_string()),
     },
     Scene {
         title: "A GPU by model and memory",
         story: "An A100 with 39 GiB or more. No node labels: the scheduler looks at the devices and finds the node.",
-        command: "kubectl apply -f demo/workloads/by-model-and-memory.yaml",
+        command: Some("kubectl apply -f demo/workloads/by-model-and-memory.yaml"),
         play: |stage| Ok(by_model_and_memory(stage)?.to_string()),
     },
     Scene {
         title: "Two pods share one claim",
         story: "Both name the same ResourceClaim, so both run where its GPU is and see the same UUID.",
-        command: "kubectl apply -f demo/workloads/shared-claim.yaml",
+        command: Some("kubectl apply -f demo/workloads/shared-claim.yaml"),
         play: |stage| Ok(shared_claim(stage)?.to_string()),
     },
     Scene {
         title: "An old Deployment, unchanged",
         story: "It asks for nvidia.com/gpu: 1 as it did with the device plugin. The class gpu.nvidia.com stands for that\n\
                 name, so Kubernetes makes the claim by itself.",
-        command: "kubectl apply -f demo/workloads/extended-resource.yaml",
+        command: Some("kubectl apply -f demo/workloads/extended-resource.yaml"),
         play: |stage| Ok(old_deployment(stage)?.to_string()),
     },
     Scene {
         title: "Several requests in one claim",
         story: "Two GPUs of one model, a MIG device, and the best of two choices; each container gets its own request.",
-        command: "kubectl apply -f demo/workloads/several-requests.yaml",
+        command: Some("kubectl apply -f demo/workloads/several-requests.yaml"),
         play: |stage| Ok(several_requests(stage)?.to_string()),
     },
     Scene {
         title: "What is there: the slices",
         story: "Everything a claim can select by, as the driver publishes it. Here is one device of many.",
-        command: "kubectl describe resourceslices",
+        command: Some("kubectl describe resourceslices"),
         play: |stage| described_slices(stage).map(|text| explained::first_device(&text)),
     },
     Scene {
         title: "What happened to a claim",
         story: "The claim itself says which hardware it became, and its events say when.",
-        command: "kubectl describe resourceclaim",
+        command: Some("kubectl describe resourceclaim"),
         play: |stage| Ok(described_claim(stage)?.to_string()),
     },
     Scene {
         title: "A claim that cannot be satisfied",
         story: "It asks for a model that no node has. The pod waits, and says why.",
-        command: "kubectl apply -f demo/workloads/cannot-be-satisfied.yaml; kubectl describe pod cannot-be-satisfied",
+        command: Some(
+            "kubectl apply -f demo/workloads/cannot-be-satisfied.yaml; kubectl describe pod cannot-be-satisfied",
+        ),
         play: |stage| Ok(cannot_be_satisfied(stage)?.to_string()),
     },
 ];

@@ -86,7 +86,9 @@ fn tell(stage: &Stage<'_>, number: usize, scene: Scene) -> Result<()> {
     gap();
     say(0, format!("{number}. {title}"));
     say(3, story);
-    say(3, format!("$ {command}"));
+    if let Some(command) = command {
+        say(3, format!("$ {command}"));
+    }
     let begun = Instant::now();
     let told = play(stage)?;
     say(5, told);

@@ -32,13 +32,7 @@ pub struct MigCut {
 
 impl fmt::Display for MigCut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (command, answer) in &self.transcript {
-            writeln!(f, "$ {command}")?;
-            answer
-                .lines()
-                .filter(|line| !line.trim().is_empty())
-                .try_for_each(|line| writeln!(f, "  {}", line.trim()))?;
-        }
+        self.transcript.iter().try_for_each(|(command, _)| writeln!(f, "$ {command}"))?;
         writeln!(f, "{:.1} s later node-1 offers", self.visible_after.as_secs_f32())?;
         write!(f, "  {}", self.after.to_string().replace('\n', "\n  "))
     }
