@@ -119,7 +119,7 @@ fn parts(
     let engine = Engine::open(Arc::clone(&host), Arc::new(HostFiles), settings(&config)).map_err(AppError::State)?;
     let engine = Arc::new(engine);
     let (reports, reporter) = reporter(client.clone(), driver.clone(), config.node_name.clone(), metrics.clone());
-    let source = ClaimSource::new(client, driver);
+    let source = ClaimSource::new(client, driver, stop.clone());
     let claims = Claims::new(Arc::clone(&engine), source.clone(), reports, metrics.clone());
     let active = ActiveInstance::new(&config.paths, &config.pod_uid);
     let (registration, _) = watch::channel(Registration::default());

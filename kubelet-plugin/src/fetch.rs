@@ -14,6 +14,7 @@ use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::{Api, Client};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// Much shorter than the 45 s a kubelet waits for a prepare, so that the answer says what is wrong.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +49,7 @@ pub struct ClaimSource {
     client: Client,
     driver: DriverName,
     runtime: Handle,
+    stop: CancellationToken,
 }
 
 impl std::fmt::Debug for ClaimSource {
@@ -58,8 +60,8 @@ impl std::fmt::Debug for ClaimSource {
 
 impl ClaimSource {
     /// A source whose requests run on the current runtime.
-    pub fn new(client: Client, driver: DriverName) -> Self {
-        Self { client, driver, runtime: Handle::current() }
+    pub fn new(client: Client, driver: DriverName, stop: CancellationToken) -> Self {
+        Self { client, driver, runtime: Handle::current(), stop }
     }
 
     /// Reads a claim. Called on a blocking thread, after the claim's lock was taken.
@@ -79,8 +81,11 @@ impl ClaimSource {
         })
     }
 
-    /// Whether a claim of this UID still exists.
+    /// Whether a claim of this UID still exists and is allocated. Not known any more once the process stops.
     pub fn life(&self, claim: &ClaimRef) -> ClaimLife {
+        if self.stop.is_cancelled() {
+            return ClaimLife::Unknown;
+        }
         match self.runtime.block_on(self.object(claim)) {
             Ok(Some(object)) if object.metadata.uid.as_deref() == Some(claim.uid.as_str()) => ClaimLife::Alive,
             Ok(_) => ClaimLife::Gone,

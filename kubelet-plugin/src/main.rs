@@ -13,11 +13,20 @@ use kube::Client;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let args = Args::parse();
     dra_runtime::logging::start(args.log_format);
-    match run(args).await {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(failure) => {
+            error!(error = %failure, "failed to start the runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(run(args));
+    // A question to the driver that hangs must not keep a stopped process alive.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!(error = %chain(failure.as_ref()), "the plugin ended");

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dra_model::{GpuEntry, Inventory, MigMode};
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 /// How an operation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// As wished.
     Success,
@@ -25,7 +25,7 @@ pub enum Outcome {
 }
 
 /// Which call of the kubelet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// `NodePrepareResources`, per claim.
     Prepare,
@@ -35,31 +35,43 @@ pub enum Operation {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OperationLabels {
-    operation: Operation,
+    operation: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
-    operation: Operation,
-    result: Outcome,
+    operation: &'static str,
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeviceLabels {
-    r#type: DeviceType,
-    state: DeviceState,
+    r#type: &'static str,
+    state: &'static str,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum DeviceType {
-    Gpu,
-    Mig,
+impl Operation {
+    fn labels(self) -> OperationLabels {
+        OperationLabels { operation: self.label() }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Unprepare => "unprepare",
+        }
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum DeviceState {
-    Good,
-    Broken,
+impl Outcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Permanent => "permanent",
+            Self::Busy => "busy",
+            Self::Transient => "transient",
+        }
+    }
 }
 
 /// The metrics, cheap to clone.
@@ -112,14 +124,14 @@ impl Metrics {
 
     /// Counts a call that has begun.
     pub fn begin(&self, operation: Operation) {
-        self.in_flight.get_or_create(&OperationLabels { operation }).inc();
+        self.in_flight.get_or_create(&operation.labels()).inc();
     }
 
     /// Counts a call that has ended.
     pub fn end(&self, operation: Operation, result: Outcome, took: Duration) {
-        self.in_flight.get_or_create(&OperationLabels { operation }).dec();
-        self.claims.get_or_create(&ResultLabels { operation, result }).inc();
-        self.duration.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
+        self.in_flight.get_or_create(&operation.labels()).dec();
+        self.claims.get_or_create(&ResultLabels { operation: operation.label(), result: result.label() }).inc();
+        self.duration.get_or_create(&operation.labels()).observe(took.as_secs_f64());
     }
 
     /// Shows what discovery found.
@@ -127,11 +139,7 @@ impl Metrics {
         let broken = inventory.gpus.iter().filter(|entry| matches!(entry, GpuEntry::Broken { .. })).count();
         let whole = inventory.good_gpus().filter(|gpu| !matches!(gpu.mig, MigMode::On { .. })).count();
         let mig = inventory.good_gpus().map(|gpu| gpu.mig_devices().len()).sum();
-        for (r#type, state, count) in [
-            (DeviceType::Gpu, DeviceState::Good, whole),
-            (DeviceType::Gpu, DeviceState::Broken, broken),
-            (DeviceType::Mig, DeviceState::Good, mig),
-        ] {
+        for (r#type, state, count) in [("gpu", "good", whole), ("gpu", "broken", broken), ("mig", "good", mig)] {
             self.devices.get_or_create(&DeviceLabels { r#type, state }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }

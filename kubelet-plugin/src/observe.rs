@@ -54,7 +54,10 @@ impl Observer {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 _ = ticks.tick() => {
-                    self.look(periods % FULL_READ == 0).await?;
+                    tokio::select! {
+                        looked = self.look(periods % FULL_READ == 0) => looked?,
+                        () = stop.cancelled() => return Ok(()),
+                    }
                     periods += 1;
                 }
                 changed = self.registration.changed() => changed?,

@@ -86,17 +86,19 @@ impl pb::registration_server::Registration for RegistrationService {
 pub struct ActiveInstance {
     path: PathBuf,
     pod_uid: String,
+    paths: SocketPaths,
 }
 
 impl ActiveInstance {
     /// The file for the instance of a pod.
     pub fn new(paths: &SocketPaths, pod_uid: &str) -> Self {
-        Self { path: paths.plugin_dir.join("active-instance"), pod_uid: pod_uid.to_owned() }
+        let path = paths.plugin_dir.join("active-instance");
+        Self { path, pod_uid: pod_uid.to_owned(), paths: paths.clone() }
     }
 
-    /// Whether a newer instance has registered.
+    /// Whether a newer instance has registered and still answers; one that died for good supersedes nobody.
     pub fn is_superseded(&self) -> bool {
-        fs::read_to_string(&self.path).is_ok_and(|uid| uid != self.pod_uid)
+        fs::read_to_string(&self.path).is_ok_and(|uid| uid != self.pod_uid && self.paths.answers(&uid))
     }
 
     /// Gives the name back on a clean stop, so that an older instance (after a rolled back upgrade) goes on.
@@ -140,14 +142,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_newer_instance_supersedes_the_older_until_it_leaves() {
+    async fn the_newer_instance_supersedes_the_older_until_it_leaves_or_dies() {
         let root = tempfile::tempdir().unwrap();
         let (old_service, old, old_state) = instance(root.path(), "old");
         let (new_service, new, _new_state) = instance(root.path(), "new");
         notify(&old_service, true).await;
         assert!(!old.is_superseded());
         notify(&new_service, true).await;
+        assert!(!old.is_superseded(), "the newer one does not answer");
+        let answers = std::os::unix::net::UnixListener::bind(&new.paths.dra_path).unwrap();
         assert!(old.is_superseded() && !new.is_superseded());
+        drop(answers);
+        assert!(!old.is_superseded(), "the newer one died");
+        let _answers = {
+            fs::remove_file(&new.paths.dra_path).unwrap();
+            std::os::unix::net::UnixListener::bind(&new.paths.dra_path).unwrap()
+        };
         new.give_back();
         assert!(!old.is_superseded());
         notify(&old_service, false).await;

@@ -1,34 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tells users what became of a claim: `status.devices` and Events, written after the kubelet has its answer.
 //!
-//! Reports are a courtesy. They wait in a short queue, never delay a prepare, and are given up (and counted) when the API
-//! server is away: the kubelet's own event carries the error text in any case.
+//! Reports wait in a short queue and never delay a prepare. An Event is given up (and counted) when the API server is away,
+//! since the kubelet's own event carries the error text in any case; a status is owed until the API server takes it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dra_model::{AllocatedDevice, ClaimRef, Disposition, NodeName};
 use dra_prepare::{PreparedDevice, PreparedHardware};
+use dra_resource::status::apply_patch;
 use dra_resource::{DeviceStatus, DriverName, LiveIdentity, Readiness, Strategy};
 use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::api::resource::v1::{AllocatedDeviceStatus, ResourceClaim};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter as EventReporter};
 use kube::{Api, Client};
-use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
 
-/// How many reports may wait.
-const QUEUE: usize = 256;
+/// How many reports may wait, and how many claims are remembered.
+const MOST: usize = 256;
+
+/// How often a status that is owed is tried.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -78,7 +81,16 @@ pub struct Reporter {
     driver: DriverName,
     node: NodeName,
     metrics: Metrics,
-    said: BTreeMap<ClaimRef, String>,
+    /// What was said of a claim last; the same is not said twice.
+    said: BTreeMap<ClaimRef, Said>,
+    /// Claims whose `status.devices` the API server has not taken yet.
+    owed: BTreeMap<ClaimRef, Vec<PreparedDevice>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Prepared(Vec<PreparedDevice>),
+    Failed(String),
 }
 
 impl std::fmt::Debug for Reporter {
@@ -89,49 +101,62 @@ impl std::fmt::Debug for Reporter {
 
 /// A reporter and the place to hand reports in.
 pub fn reporter(client: Client, driver: DriverName, node: NodeName, metrics: Metrics) -> (ReportSender, Reporter) {
-    let (sender, queue) = mpsc::channel(QUEUE);
+    let (sender, queue) = mpsc::channel(MOST);
     let events = EventReporter { controller: driver.to_string(), instance: Some(node.to_string()) };
     let recorder = Recorder::new(client.clone(), events);
     let sender = ReportSender { queue: sender, metrics: metrics.clone() };
-    (sender, Reporter { queue, client, recorder, driver, node, metrics, said: BTreeMap::new() })
+    let (said, owed) = (BTreeMap::new(), BTreeMap::new());
+    (sender, Reporter { queue, client, recorder, driver, node, metrics, said, owed })
 }
 
 impl Reporter {
-    /// Runs until `stop` is cancelled; what still waits then is written if the API server answers.
+    /// Runs until `stop` is cancelled; what still waits then is written if the API server answers soon.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), TaskError> {
+        let mut retries = interval(RETRY);
+        retries.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let report = tokio::select! {
-                report = self.queue.recv() => report,
-                () = stop.cancelled() => self.queue.try_recv().ok(),
-            };
-            let Some(report) = report else { return Ok(()) };
-            if timeout(PATIENCE, self.write(report)).await.is_err() {
-                self.metrics.report_dropped();
-                warn!("unable to write a report: the API server does not answer");
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = retries.tick() => self.retry().await,
+                report = self.queue.recv() => match report {
+                    Some(report) => self.write(report).await,
+                    None => break,
+                },
             }
         }
+        let last = async {
+            while let Ok(report) = self.queue.try_recv() {
+                self.write(report).await;
+            }
+        };
+        if timeout(PATIENCE, last).await.is_err() {
+            warn!("stopping with reports unwritten: the API server does not answer");
+        }
+        Ok(())
     }
 
     async fn write(&mut self, report: Report) {
         match report {
-            Report::Prepared { claim, devices } => self.prepared(&claim, &devices).await,
-            Report::Failed { claim, text, disposition } => self.failed(&claim, text, disposition).await,
+            Report::Prepared { claim, devices } => self.prepared(claim, devices).await,
+            Report::Failed { claim, text, disposition } => self.failed(claim, text, disposition).await,
         }
     }
 
-    async fn prepared(&mut self, claim: &ClaimRef, devices: &[PreparedDevice]) {
+    async fn prepared(&mut self, claim: ClaimRef, devices: Vec<PreparedDevice>) {
+        if self.said.get(&claim).is_some_and(|said| matches!(said, Said::Prepared(before) if *before == devices)) {
+            return;
+        }
+        self.status(&claim, &devices).await;
         let names: Vec<&str> = devices.iter().map(|device| device.device.as_str()).collect();
         let note = format!("prepared {} on node {}", names.join(", "), self.node);
-        if self.said.remove(claim).is_some() {
-            debug!(%claim, "prepared after a failure");
-        }
-        self.event(claim, EventType::Normal, "DevicesPrepared", note).await;
-        self.status(claim, devices).await;
+        self.event(&claim, EventType::Normal, "DevicesPrepared", note).await;
+        self.remember(claim, Said::Prepared(devices));
     }
 
     /// The same failure is said once; the kubelet repeats its own event anyway.
-    async fn failed(&mut self, claim: &ClaimRef, text: String, disposition: Disposition) {
-        if self.said.get(claim) == Some(&text) {
+    async fn failed(&mut self, claim: ClaimRef, text: String, disposition: Disposition) {
+        let said = Said::Failed(text.clone());
+        if self.said.get(&claim) == Some(&said) {
             return;
         }
         let reason = match disposition {
@@ -139,53 +164,89 @@ impl Reporter {
             Disposition::Busy => "DeviceBusy",
             Disposition::Transient => "PrepareFailed",
         };
-        if self.said.len() >= QUEUE {
+        self.event(&claim, EventType::Warning, reason, text).await;
+        self.remember(claim, said);
+    }
+
+    fn remember(&mut self, claim: ClaimRef, said: Said) {
+        if self.said.len() >= MOST {
             self.said.pop_first();
         }
-        self.event(claim, EventType::Warning, reason, text.clone()).await;
-        self.said.insert(claim.clone(), text);
+        self.said.insert(claim, said);
     }
 
     async fn event(&self, claim: &ClaimRef, type_: EventType, reason: &str, note: String) {
         let note = note.get(..note.floor_char_boundary(1024)).map(str::to_owned);
         let event = Event { type_, reason: reason.to_owned(), note, action: "Prepare".to_owned(), secondary: None };
-        if let Err(error) = self.recorder.publish(&event, &reference(claim)).await {
-            self.metrics.report_dropped();
-            warn!(%claim, reason, error = %chain(&error), "unable to write an event");
+        match timeout(PATIENCE, self.recorder.publish(&event, &reference(claim))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.metrics.report_dropped();
+                warn!(%claim, reason, error = %chain(&error), "unable to write an event");
+            }
+            Err(_elapsed) => {
+                self.metrics.report_dropped();
+                warn!(%claim, reason, "unable to write an event: the API server does not answer");
+            }
         }
     }
 
-    async fn status(&self, claim: &ClaimRef, devices: &[PreparedDevice]) {
-        let entries: Vec<AllocatedDeviceStatus> = devices.iter().map(|device| self.entry(device)).collect();
-        let patch = json!({
-            "apiVersion": "resource.k8s.io/v1",
-            "kind": "ResourceClaim",
-            "metadata": {"name": claim.name, "namespace": claim.namespace, "uid": claim.uid.as_str()},
-            "status": {"devices": entries},
-        });
+    /// Writes `status.devices`, and owes it when the API server does not take it for reasons that pass.
+    async fn status(&mut self, claim: &ClaimRef, devices: &[PreparedDevice]) {
+        let allocated: Vec<AllocatedDevice> = devices.iter().map(allocated).collect();
+        let statuses: Vec<DeviceStatus<'_>> =
+            devices.iter().zip(&allocated).map(|(device, allocated)| status(device, allocated)).collect();
+        let patch = apply_patch(claim, &self.driver, &statuses);
         let claims: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &claim.namespace);
         let params = PatchParams::apply(self.driver.as_str()).force();
-        if let Err(error) = claims.patch_status(&claim.name, &params, &Patch::Apply(&patch)).await {
-            self.metrics.report_dropped();
-            warn!(%claim, error = %chain(&error), "unable to write status.devices");
+        match timeout(PATIENCE, claims.patch_status(&claim.name, &params, &Patch::Apply(&patch))).await {
+            Ok(Ok(_)) => _ = self.owed.remove(claim),
+            Ok(Err(kube::Error::Api(refusal))) if refusal.code < 500 && refusal.code != 429 => {
+                self.owed.remove(claim);
+                debug!(%claim, error = %refusal, "the API server refuses status.devices, the claim has moved on");
+            }
+            Ok(Err(error)) => self.owe(claim, devices, &chain(&error).to_string()),
+            Err(_elapsed) => self.owe(claim, devices, "the API server does not answer"),
         }
     }
 
-    fn entry(&self, device: &PreparedDevice) -> AllocatedDeviceStatus {
-        let status = DeviceStatus {
-            allocated: &AllocatedDevice {
-                request: device.request.clone(),
-                pool: device.pool.clone(),
-                device: device.device.clone(),
-                admin_access: device.admin_access,
-                share_id: device.share_id.clone(),
-            },
-            identity: Some(identity(&device.hardware)),
-            strategy: Strategy::Plain,
-            readiness: Readiness::Prepared,
-            since: Time(Timestamp::now()),
-        };
-        status.entry(&self.driver)
+    fn owe(&mut self, claim: &ClaimRef, devices: &[PreparedDevice], why: &str) {
+        warn!(%claim, error = why, "unable to write status.devices (will retry)");
+        if self.owed.len() >= MOST {
+            self.owed.pop_first();
+            self.metrics.report_dropped();
+        }
+        self.owed.insert(claim.clone(), devices.to_vec());
+    }
+
+    /// One of those that are owed: while the API server is away there is no use in asking for all.
+    async fn retry(&mut self) {
+        while let Some((claim, devices)) = self.owed.pop_first() {
+            self.status(&claim, &devices).await;
+            if self.owed.contains_key(&claim) {
+                return;
+            }
+        }
+    }
+}
+
+fn allocated(device: &PreparedDevice) -> AllocatedDevice {
+    AllocatedDevice {
+        request: device.request.clone(),
+        pool: device.pool.clone(),
+        device: device.device.clone(),
+        admin_access: device.admin_access,
+        share_id: device.share_id.clone(),
+    }
+}
+
+fn status<'a>(device: &PreparedDevice, allocated: &'a AllocatedDevice) -> DeviceStatus<'a> {
+    DeviceStatus {
+        allocated,
+        identity: Some(identity(&device.hardware)),
+        strategy: Strategy::Plain,
+        readiness: Readiness::Prepared,
+        since: Time(Timestamp::now()),
     }
 }
 

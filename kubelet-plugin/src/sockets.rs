@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -84,6 +85,13 @@ impl SocketPaths {
         Ok(Self { plugin_dir, registry_dir, dra_path, registration_path, driver_name, pod_uid })
     }
 
+    /// Whether the instance of another pod still answers.
+    pub fn answers(&self, pod_uid: &str) -> bool {
+        let short: String = pod_uid.chars().take(SHORT_UID).collect();
+        let paths = [pod_uid, &short].map(|uid| self.plugin_dir.join(format!("dra-{uid}.sock")));
+        paths.iter().any(|path| UnixStream::connect(path).is_ok())
+    }
+
     fn instances_dir(&self) -> PathBuf {
         self.plugin_dir.join("instances")
     }
@@ -121,6 +129,8 @@ impl InstanceLock {
 
     /// Removes the folders of the plugin that are empty; the last instance does this when no claim is left.
     pub fn remove_empty_dirs(&self) {
+        // Of an instance that ended while this one lived, as in every upgrade, the lock is still there.
+        remove_dead_instances(&self.paths);
         remove_if_there(&self.paths.instances_dir().join(&self.paths.pod_uid));
         for name in ["instances", "locks", "claims", "quarantine"] {
             // One that is not empty stays: what is in it is not ours to judge.
@@ -221,5 +231,18 @@ mod tests {
         assert!(!dead.dra_path.exists() && !dead.registration_path.exists());
         assert!(live.dra_path.exists() && live.registration_path.exists());
         assert!(matches!(claim_instance(&live), Err(SocketError::SameUid { .. })));
+    }
+
+    #[test]
+    fn the_last_instance_leaves_no_folder_of_earlier_ones() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = |uid| SocketPaths::new(root.path(), "d", uid).unwrap();
+        let before = claim_instance(&paths(OTHER)).unwrap();
+        let after = claim_instance(&paths(UID)).unwrap();
+        assert!(!after.is_last());
+        drop(before);
+        assert!(after.is_last());
+        after.remove_empty_dirs();
+        assert_eq!(fs::read_dir(paths(UID).plugin_dir).unwrap().count(), 0);
     }
 }

@@ -73,8 +73,8 @@ async fn a_gpu_that_fails_half_of_its_queries_spoils_only_itself() {
     let plugin = node.start(Mode::Process).await;
     plugin.until_logged("GPU cannot be read and is not published").await;
     let counted = |_, body: &str| {
-        let all = body.contains("gpu_dra_devices{type=\"Gpu\",state=\"Good\"} 2");
-        (all && body.contains("gpu_dra_devices{type=\"Gpu\",state=\"Broken\"} 1")).then_some(())
+        let all = body.contains("gpu_dra_devices{type=\"gpu\",state=\"good\"} 2");
+        (all && body.contains("gpu_dra_devices{type=\"gpu\",state=\"broken\"} 1")).then_some(())
     };
     plugin.until_http("/metrics", counted).await;
     let good = NewClaim::of("good", &node.gpus.name(2)).create(&node.api);
@@ -224,7 +224,7 @@ async fn a_prepare_never_ends_after_the_unprepare_that_followed_it() {
     let answer = async { node.api.answer_again() };
     let (unprepared, ()) = tokio::join!(unprepare, answer);
     unprepared.unwrap();
-    let idle = |_, body: &str| body.contains("gpu_dra_claims_in_flight{operation=\"Prepare\"} 0").then_some(());
+    let idle = |_, body: &str| body.contains("gpu_dra_claims_in_flight{operation=\"prepare\"} 0").then_some(());
     plugin.until_http("/metrics", idle).await;
     assert_eq!(node.leftovers(), [].into());
     let other = NewClaim::of("other", &node.gpus.name(0)).create(&node.api);

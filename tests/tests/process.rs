@@ -36,12 +36,12 @@ async fn its_metrics_tell_what_it_did() {
     node.kubelet.prepare(&bad).await.unwrap_err();
     node.kubelet.unprepare(&good).await.unwrap();
     for line in [
-        "gpu_dra_claims_total{operation=\"Prepare\",result=\"Success\"} 1",
-        "gpu_dra_claims_total{operation=\"Prepare\",result=\"Permanent\"} 1",
-        "gpu_dra_claims_total{operation=\"Unprepare\",result=\"Success\"} 1",
-        "gpu_dra_claim_duration_seconds_count{operation=\"Prepare\"} 2",
-        "gpu_dra_devices{type=\"Gpu\",state=\"Good\"} 1",
-        "gpu_dra_devices{type=\"Mig\",state=\"Good\"} 1",
+        "gpu_dra_claims_total{operation=\"prepare\",result=\"success\"} 1",
+        "gpu_dra_claims_total{operation=\"prepare\",result=\"permanent\"} 1",
+        "gpu_dra_claims_total{operation=\"unprepare\",result=\"success\"} 1",
+        "gpu_dra_claim_duration_seconds_count{operation=\"prepare\"} 2",
+        "gpu_dra_devices{type=\"gpu\",state=\"good\"} 1",
+        "gpu_dra_devices{type=\"mig\",state=\"good\"} 1",
         "gpu_dra_registrations_total 1",
     ] {
         plugin.until_http("/metrics", |_, body| body.contains(line).then_some(())).await;

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Logs to standard error, as text for people or JSON for machines. `RUST_LOG` chooses levels, `info` by default.
+//! Logs to standard error, as text for people or JSON for machines. `RUST_LOG` chooses levels, `info` by default: a level,
+//! or a list such as `info,dra_prepare=debug`.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -14,10 +17,20 @@ pub enum LogFormat {
 
 /// Starts logging; called once by each `main`.
 pub fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset_or_invalid| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let (filter, mistake) = match wanted.parse::<Targets>() {
+        Ok(filter) if !wanted.is_empty() => (filter, None),
+        Ok(_) => (Targets::new().with_default(LevelFilter::INFO), None),
+        Err(error) => (Targets::new().with_default(LevelFilter::INFO), Some(error)),
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     match format {
-        LogFormat::Text => builder.with_ansi(false).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text => tracing_subscriber::registry().with(lines.with_ansi(false).with_filter(filter)).init(),
+        LogFormat::Json => {
+            tracing_subscriber::registry().with(lines.json().flatten_event(true).with_filter(filter)).init();
+        }
+    }
+    if let Some(error) = mistake {
+        tracing::warn!(RUST_LOG = wanted, %error, "the log filter is not understood, using info");
     }
 }
