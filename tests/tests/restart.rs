@@ -241,6 +241,33 @@ async fn claims_that_ended_while_the_node_was_down_are_collected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_of_a_running_pod_gives_its_gpu_to_nobody() {
+    let node = Node::new("t4:1");
+    let mut plugin = node.start(Mode::Process).await;
+    let [holder, thief] = ["holder", "thief"].map(|name| NewClaim::of(name, &node.gpus.name(0)).create(&node.api));
+    node.kubelet.prepare(&holder).await.unwrap();
+    let before = node.leftovers();
+    plugin.kill().await;
+    let record_path = node.state_dir().join("claims").join(format!("{}.json", holder.uid));
+    let mut record = fs::read(&record_path).unwrap();
+    let middle = record.len() / 2;
+    record[middle] ^= 1;
+    fs::write(&record_path, record).unwrap();
+    let plugin = node.start(Mode::Process).await;
+    plugin.until_logged("claim record that cannot be read").await;
+    let refused = node.kubelet.prepare(&thief).await.unwrap_err();
+    assert!(refused.contains("held by claim default/holder, whose record cannot be read"), "{refused}");
+    let specs = |names: std::collections::BTreeSet<String>| {
+        names.into_iter().filter(|name| name.contains("-claim_")).collect::<Vec<_>>()
+    };
+    assert_eq!(specs(node.leftovers()), specs(before), "its pod may be running");
+    node.kubelet.unprepare(&holder).await.unwrap();
+    node.kubelet.prepare(&thief).await.unwrap();
+    node.kubelet.unprepare(&thief).await.unwrap();
+    assert_eq!(node.leftovers(), [].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_record_of_a_running_pod_is_made_anew_from_its_claim() {
     let node = Node::new("t4:1");
     let mut plugin = node.start(Mode::Process).await;

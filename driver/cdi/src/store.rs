@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dra_checkpoint::files::{self, Files, NewFile, TEMP_SUFFIX};
-use dra_model::ClaimUid;
+use dra_model::{ClaimUid, DeviceName};
 
 use crate::names::{Kind, Naming};
 use crate::render::RenderedSpec;
@@ -162,6 +162,15 @@ impl SpecStore {
         let path = self.path(kind);
         self.refuse_foreign(&path, kind, &self.read(&path)?)?;
         self.files.remove(&path).map_err(|source| SpecStoreError::Remove { path, source })
+    }
+
+    /// The devices that the spec of a claim names, as far as it can be read.
+    pub fn devices_of(&self, uid: &ClaimUid) -> Result<Vec<DeviceName>, SpecStoreError> {
+        let Content::Bytes(bytes) = self.read(&self.path(&Kind::Claim(uid.clone())))? else { return Ok(Vec::new()) };
+        let text = String::from_utf8_lossy(&bytes);
+        let before = format!("\"{uid}-");
+        let names = text.split(&before).skip(1).filter_map(|rest| rest.split_once('"'));
+        Ok(names.filter_map(|(name, _)| name.parse().ok()).collect())
     }
 
     /// Removes a leftover. The caller holds the lock of its writer.

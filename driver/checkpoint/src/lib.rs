@@ -14,9 +14,10 @@
 //! derived: when a power cut eats the mark, the record says `Preparing` again and the claim is prepared anew, which a
 //! new boot asks for anyway.
 //!
-//! A record that cannot be understood is moved to `quarantine/` with its reason, and never stops anything else.
+//! A record that cannot be understood is moved to `quarantine/` with its reason. Its claim counts as holding what the
+//! bytes still name, until it is prepared again, unprepared or known to be gone.
 //!
-//! Reading order: [`files`], [`record`], [`frame`], [`versions`], [`quarantine`], [`store`].
+//! Reading order: [`files`], [`record`], [`frame`], [`versions`], [`remains`], [`quarantine`], [`store`].
 
 pub mod files;
 
@@ -26,10 +27,13 @@ pub mod frame;
 
 pub mod versions;
 
+pub mod remains;
+
 pub mod quarantine;
 
 pub mod store;
 
 pub use quarantine::Quarantined;
 pub use record::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, Step, Unknown};
+pub use remains::Remains;
 pub use store::{Listing, RecordStore, StoreError};

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Records that cannot be understood: set aside with their reason, and told to people for as long as they are there.
+//! Records that cannot be understood: set aside with their reason, and told to people for as long as they count.
 //!
-//! `quarantine/<file name>` holds the bytes as they were found and `quarantine/<file name>.reason` says why.
+//! `quarantine/<file name>` holds the bytes as they were found and `quarantine/<file name>.reason` says why. When it is
+//! known again what its claim holds, `.settled` is added to the name and the file is there for people only.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dra_model::DeviceName;
+use dra_model::ClaimUid;
 
 use crate::files::{Files, NewFile};
 use crate::frame;
+use crate::remains::{self, Remains};
+use crate::store;
 
 /// A record that is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,58 +21,70 @@ pub struct Quarantined {
     pub path: PathBuf,
     /// Why it is not used.
     pub reason: String,
-    /// The devices it names, as far as that can be read.
-    pub devices: Vec<DeviceName>,
+    /// The claim that the file is named after.
+    pub uid: Option<ClaimUid>,
+    /// What can still be read in it.
+    pub remains: Remains,
+}
+
+impl Quarantined {
+    /// Whether it is, by its name or its content, the record of this claim.
+    pub fn is_about(&self, uid: &ClaimUid) -> bool {
+        self.uid.as_ref() == Some(uid) || self.remains.claim.as_ref().is_some_and(|claim| claim.uid == *uid)
+    }
 }
 
 /// The ending of the file that holds the reason.
 const REASON_SUFFIX: &str = ".reason";
 
+/// The ending of a file that no longer counts.
+const SETTLED_SUFFIX: &str = ".settled";
+
 const REASON_FILE: NewFile = NewFile { mode: 0o600, durable: false };
 
 /// Moves a bad record out of the way. An older one of the same name is replaced.
 pub fn set_aside(files: &dyn Files, path: &Path, dir: &Path, reason: &str) -> io::Result<Quarantined> {
-    let devices = devices_in(files, path);
     let name = path.file_name().unwrap_or_default();
     let target = dir.join(name);
     files.make_dir(dir)?;
     files.rename(path, &target)?;
-    let reason_path = reason_path(&target);
     // Without the reason the record is still set aside, which is what matters on a full disk.
-    files.write(&reason_path, format!("{reason}\n").as_bytes(), REASON_FILE).ok();
-    Ok(Quarantined { path: target, reason: reason.to_owned(), devices })
+    files.write(&with_suffix(&target, REASON_SUFFIX), format!("{reason}\n").as_bytes(), REASON_FILE).ok();
+    Ok(look(files, target, reason.to_owned()))
 }
 
-/// Everything that was ever set aside and not cleared away by a person.
+/// Everything that was set aside, is not settled and was not cleared away by a person.
 pub fn list(files: &dyn Files, dir: &Path) -> io::Result<Vec<Quarantined>> {
     let names = files.list(dir)?;
-    Ok(names
-        .iter()
-        .filter(|name| !name.ends_with(REASON_SUFFIX))
+    let counting = names.iter().filter(|name| !name.ends_with(REASON_SUFFIX) && !name.ends_with(SETTLED_SUFFIX));
+    Ok(counting
         .map(|name| {
             let path = dir.join(name);
-            let reason = files.read(&reason_path(&path), 4096).ok().flatten().unwrap_or_default();
+            let reason = files.read(&with_suffix(&path, REASON_SUFFIX), 4096).ok().flatten().unwrap_or_default();
             let reason = String::from_utf8_lossy(&reason).trim().to_owned();
-            Quarantined { devices: devices_in(files, &path), reason, path }
+            look(files, path, reason)
         })
         .collect())
 }
 
-fn reason_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(REASON_SUFFIX);
-    PathBuf::from(name)
+/// Lets one that was set aside count no longer; a missing one is success.
+pub fn settle(files: &dyn Files, path: &Path, dir: &Path) -> io::Result<()> {
+    match files.rename(path, &with_suffix(path, SETTLED_SUFFIX)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => files.sync_dir(dir),
+    }
 }
 
-/// Device names in bytes of which little may be left: every text after a `"device":`.
-fn devices_in(files: &dyn Files, path: &Path) -> Vec<DeviceName> {
-    let bytes = files.read(path, frame::MAX_BYTES).ok().flatten().unwrap_or_default();
-    let text = String::from_utf8_lossy(frame::remains(&bytes)).into_owned();
-    let found: BTreeSet<DeviceName> = text
-        .split("\"device\":\"")
-        .skip(1)
-        .filter_map(|rest| rest.split_once('"'))
-        .filter_map(|(name, _)| name.parse().ok())
-        .collect();
-    found.into_iter().collect()
+/// What a bad record still tells, wherever it is.
+pub fn look(files: &dyn Files, path: PathBuf, reason: String) -> Quarantined {
+    let uid = path.file_name().and_then(|name| store::uid_of_record(name.to_str()?));
+    // What cannot be read tells nothing.
+    let bytes = files.read(&path, frame::MAX_BYTES).ok().flatten().unwrap_or_default();
+    Quarantined { remains: remains::of(&bytes, uid.as_ref()), path, reason, uid }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }

@@ -49,8 +49,8 @@ pub enum Found {
     Nothing,
     /// This one.
     Record(Box<ClaimRecord>),
-    /// One that cannot be understood and was set aside; as good as nothing, but worth telling.
-    Bad(Quarantined),
+    /// One that cannot be understood and was set aside just now.
+    Bad(Box<Quarantined>),
 }
 
 /// The folder does not do what it should.
@@ -110,6 +110,15 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// Renaming a bad record, so that it no longer counts.
+    #[error("unable to settle {}: make its folder writable (will retry)", path.display())]
+    Settle {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Moving a bad record away.
     #[error("unable to set {} aside, which is {reason}: make its folder writable (will retry)", path.display())]
     SetAside {
@@ -147,7 +156,7 @@ impl RecordStore {
             Err(source) => return Err(StoreError::Read { path, source }),
         };
         match quarantine::set_aside(&*self.files, &path, &self.quarantine_dir, &reason) {
-            Ok(quarantined) => Ok(Found::Bad(quarantined)),
+            Ok(quarantined) => Ok(Found::Bad(Box::new(quarantined))),
             Err(source) => Err(StoreError::SetAside { path, reason, source }),
         }
     }
@@ -171,19 +180,30 @@ impl RecordStore {
         match self.load(uid) {
             Ok(Found::Nothing) => {}
             Ok(Found::Record(record)) => listing.records.push(*record),
-            Ok(Found::Bad(quarantined)) => listing.quarantined.push(quarantined),
+            Ok(Found::Bad(quarantined)) => listing.quarantined.push(*quarantined),
             Err(StoreError::SetAside { path, reason, .. }) => {
-                listing.quarantined.push(Quarantined { path, reason, devices: Vec::new() });
+                listing.quarantined.push(quarantine::look(&*self.files, path, reason));
             }
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// Everything that was ever set aside.
+    /// Everything that was set aside and is not settled.
     pub fn quarantined(&self) -> Result<Vec<Quarantined>, StoreError> {
         quarantine::list(&*self.files, &self.quarantine_dir)
             .map_err(|source| StoreError::List { path: self.quarantine_dir.clone(), source })
+    }
+
+    /// Lets what was set aside of a claim count no longer: what the claim holds is known again. The bytes stay for
+    /// people. The caller holds the claim's lock and, if the claim has devices, those of their GPUs.
+    pub fn settle(&self, uid: &ClaimUid) -> Result<(), StoreError> {
+        let quarantined = self.quarantined()?;
+        for Quarantined { path, .. } in quarantined.into_iter().filter(|one| one.is_about(uid)) {
+            quarantine::settle(&*self.files, &path, &self.quarantine_dir)
+                .map_err(|source| StoreError::Settle { path, source })?;
+        }
+        Ok(())
     }
 
     /// Writes a record; it survives a power cut when this returns.
@@ -219,7 +239,7 @@ impl RecordStore {
     }
 }
 
-fn uid_of_record(name: &str) -> Option<ClaimUid> {
+pub(crate) fn uid_of_record(name: &str) -> Option<ClaimUid> {
     name.strip_suffix(SUFFIX)?.parse().ok()
 }
 

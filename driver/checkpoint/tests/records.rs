@@ -145,7 +145,7 @@ fn garbage_is_set_aside_with_its_reason_and_its_devices_are_still_told() {
     }
     let cut = &store.quarantined().unwrap()[5];
     assert_eq!(
-        cut.devices.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        cut.remains.devices.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["gpu-11111111", "gpu-11111111-mig-9-4"]
     );
     assert!(store.list().unwrap().quarantined.is_empty(), "each is set aside once");

@@ -78,7 +78,7 @@ pub fn parse(parameters: &Value) -> Result<DeviceConfig, ConfigError> {
         _ => None,
     })?;
     match fields.keys().find(|key| !matches!(key.as_str(), "apiVersion" | "kind" | "sharing")) {
-        Some(unknown) => Err(ConfigError::UnknownField { path: unknown.chars().take(80).collect(), kind }),
+        Some(unknown) => Err(ConfigError::UnknownField { path: printable(unknown), kind }),
         None if fields.get("sharing").is_some_and(|sharing| !sharing.is_null()) => Err(ConfigError::SharingUnsupported),
         None => Ok(kind),
     }
@@ -95,7 +95,15 @@ fn expect_string<T>(
 }
 
 fn shorten(value: &Value) -> String {
-    value.to_string().chars().take(80).collect()
+    printable(&value.to_string())
+}
+
+/// The beginning of a text that a user chose, as one line of plain characters: it ends up in logs and events.
+fn printable(text: &str) -> String {
+    let escape = |letter: char| {
+        if matches!(letter, ' '..='~') { letter.to_string() } else { letter.escape_default().to_string() }
+    };
+    text.chars().take(80).map(escape).collect()
 }
 
 #[cfg(test)]
@@ -126,6 +134,14 @@ mod tests {
             (
                 json!({"apiVersion": API_VERSION, "kind": "GpuConfig", "sharring": {}}),
                 Err("sharring is an unknown field of GpuConfig: remove it or correct its name"),
+            ),
+            (
+                json!({"apiVersion": API_VERSION, "kind": "GpuConfig", "a\nb\u{1b}[31m\u{202e}": {}}),
+                Err("a\\nb\\u{1b}[31m\\u{202e} is an unknown field of GpuConfig: remove it or correct its name"),
+            ),
+            (
+                json!({"apiVersion": API_VERSION, "kind": "Gpu\n\u{7f}\u{2028}Config"}),
+                Err("kind is \"Gpu\\n\\u{7f}\\u{2028}Config\": expected `GpuConfig` or `MigDeviceConfig`"),
             ),
             (
                 json!({"apiVersion": API_VERSION, "kind": "GpuConfig", "sharing": {"strategy": "MPS"}}),

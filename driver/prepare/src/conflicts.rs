@@ -5,13 +5,19 @@
 //! access takes nothing and is in nobody's way. A record counts in every state and of every boot, since only its removal
 //! says that the claim let go; the scheduler does not protect against a pod that was deleted by force.
 
-use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedHardware};
+use dra_checkpoint::{ClaimRecord, RecordedDevice};
 use dra_model::ClaimRef;
 
+use crate::doubts::{Doubt, target_of};
 use crate::refusal::Refusal;
 
-/// Refuses what another claim holds, or what one claim got twice.
-pub fn check(claim: &ClaimRef, devices: &[RecordedDevice], others: &[ClaimRecord]) -> Result<(), Refusal> {
+/// Refuses what another claim holds, what one may hold whose record cannot be read, or what one claim got twice.
+pub fn check(
+    claim: &ClaimRef,
+    devices: &[RecordedDevice],
+    others: &[ClaimRecord],
+    doubts: &[Doubt],
+) -> Result<(), Refusal> {
     for (at, device) in owning(devices).enumerate() {
         let earlier =
             owning(devices).take(at).find(|earlier| overlap(earlier, device) && !different_shares(earlier, device));
@@ -27,6 +33,13 @@ pub fn check(claim: &ClaimRef, devices: &[RecordedDevice], others: &[ClaimRecord
                 device: device.device.clone(),
                 holder: holder.clone(),
                 held: held.device.clone(),
+            });
+        }
+        if let Some(doubt) = doubts.iter().find(|doubt| !doubt.is_about(&claim.uid) && doubt.holds(device)) {
+            return Err(Refusal::HeldInDoubt {
+                device: device.device.clone(),
+                holder: doubt.holder(),
+                path: doubt.record.path.clone(),
             });
         }
     }
@@ -54,18 +67,13 @@ fn different_shares(one: &RecordedDevice, other: &RecordedDevice) -> bool {
 }
 
 fn overlap(one: &RecordedDevice, other: &RecordedDevice) -> bool {
-    match (&one.hardware, &other.hardware) {
-        (RecordedHardware::Mig { identity: one, .. }, RecordedHardware::Mig { identity: other, .. }) => {
-            one.overlaps(other)
-        }
-        (one, other) => one.gpu() == other.gpu(),
-    }
+    target_of(&one.hardware).overlaps(&target_of(&other.hardware))
 }
 
 #[cfg(test)]
 mod tests {
-    use dra_checkpoint::{ClaimState, Unknown};
-    use dra_model::{ComputeShare, GpuUuid, MigIdentity, Placement};
+    use dra_checkpoint::{ClaimState, Quarantined, RecordedHardware, Remains, Unknown};
+    use dra_model::{ComputeShare, GpuUuid, Inventory, MigIdentity, Placement};
 
     use super::*;
 
@@ -141,12 +149,48 @@ mod tests {
             (share(gpu(1), "s1"), share(gpu(1), "s2"), false),
         ] {
             let others = [record("a", vec![wanted.clone()]), record("b", vec![gpu(7), held.clone()])];
-            let outcome = check(&claim("a"), std::slice::from_ref(&wanted), &others);
+            let outcome = check(&claim("a"), std::slice::from_ref(&wanted), &others, &[]);
             assert_eq!(outcome.is_ok(), free, "{} while {} is held", wanted.device, held.device);
             if let Err(refusal) = outcome {
                 let Refusal::Held { holder, held: as_device, .. } = refusal else { panic!("{refusal}") };
                 assert_eq!((holder, as_device), (claim("b"), held.device));
             }
+        }
+    }
+
+    fn doubt(claim: &str, remains: Remains, in_spec: &[&str]) -> Doubt {
+        let path = format!("/quarantine/{claim}.json").into();
+        let record = Quarantined { path, reason: String::new(), uid: Some(claim.parse().unwrap()), remains };
+        let in_spec = in_spec.iter().map(|name| name.parse().unwrap()).collect();
+        Doubt::new(record, in_spec, &Inventory::without_driver(String::new()))
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_holds_all_that_it_may_be_about() {
+        let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>();
+        let named = |devices: &[&str]| Remains { devices: names(devices), ..Remains::default() };
+        let known = |hardware: RecordedDevice| Remains { hardware: vec![hardware.hardware], ..Remains::default() };
+        let admin = Remains { admin: names(&["gpu-1"]), ..named(&["gpu-1", "gpu-2"]) };
+        let complete = Remains { is_complete: true, ..known(mig(1, 0, 1)) };
+        for (remains, in_spec, wanted, free) in [
+            (named(&["gpu-1"]), [].as_slice(), gpu(1), false),
+            (named(&["gpu-1"]), &[], gpu(2), true),
+            (named(&["gpu-1"]), &[], mig(1, 0, 1), false),
+            (named(&["gpu-1-mig-0"]), &[], gpu(1), false),
+            (named(&["gpu-1-mig-0"]), &[], mig(1, 4, 1), false),
+            (named(&[]), &["gpu-1"], gpu(1), false),
+            (named(&["gpu-2"]), &["gpu-1"], gpu(1), false),
+            (admin.clone(), &["gpu-1", "gpu-2"], gpu(1), true),
+            (admin, &["gpu-1", "gpu-2"], gpu(2), false),
+            (known(gpu(1)), &[], mig(1, 0, 1), false),
+            (complete.clone(), &["gpu-1-mig-0"], mig(1, 1, 1), true),
+            (complete, &[], gpu(1), false),
+            (Remains::default(), &[], gpu(1), true),
+        ] {
+            let doubts = [doubt("b", remains, in_spec)];
+            let check = |name: &str| check(&claim(name), std::slice::from_ref(&wanted), &[], &doubts);
+            assert_eq!(check("a").is_ok(), free, "{} while {doubts:?}", wanted.device);
+            assert_eq!(check("b"), Ok(()), "nobody is in the way of himself");
         }
     }
 
@@ -160,7 +204,7 @@ mod tests {
             (share(gpu(1), "s1"), share(gpu(1), "s2"), true),
             (share(gpu(1), "s1"), share(gpu(1), "s1"), false),
         ] {
-            let outcome = check(&claim("a"), &[one.clone(), other.clone()], &[]);
+            let outcome = check(&claim("a"), &[one.clone(), other.clone()], &[], &[]);
             assert_eq!(outcome.is_ok(), fine, "{} and {}", one.device, other.device);
         }
     }

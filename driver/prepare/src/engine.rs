@@ -8,6 +8,7 @@ pub(crate) mod attempt;
 mod turns;
 
 use std::collections::BTreeMap;
+use std::ops::Not;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -114,13 +115,15 @@ impl Engine {
         let Some(record) = self.load(&claim.uid).map_err(|source| UnprepareCause::Record { source })? else {
             // A record that was set aside, or lost with its disk, may have left a spec.
             let removed = self.specs.remove(&Kind::Claim(claim.uid.clone()));
-            return Ok(removed.map_err(|source| UnprepareCause::Spec { source })?);
+            removed.map_err(|source| UnprepareCause::Spec { source })?;
+            return Ok(self.records.settle(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?);
         };
         let gpus = record.devices.iter().map(|device| (device.hardware.gpu().clone(), device.device.to_string()));
         let _locks = self
             .lock_gpus(claim, gpus.collect(), deadline)
             .map_err(|(what, error)| UnprepareCause::lock(what, error))?;
         undo::undo(&record, &self.records, &self.specs).map_err(|failures| UnprepareCause::Undo { failures })?;
+        self.records.settle(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?;
         debug!(claim = %claim, claim_uid = %claim.uid, "claim unprepared");
         Ok(())
     }
@@ -147,13 +150,18 @@ impl Engine {
         gpus.into_iter().map(lock).collect()
     }
 
-    /// The record of a claim; one that had to be set aside is as good as none.
+    /// Whether a record of this claim was set aside and is not settled; where that cannot be told, it is.
+    pub(crate) fn is_in_doubt(&self, uid: &ClaimUid) -> bool {
+        self.records.quarantined().is_ok_and(|all| all.iter().all(|one| !one.is_about(uid))).not()
+    }
+
+    /// The record of a claim, unless it had to be set aside.
     pub(crate) fn load(&self, uid: &ClaimUid) -> Result<Option<ClaimRecord>, StoreError> {
         match self.records.load(uid)? {
             Found::Nothing => Ok(None),
             Found::Record(record) => Ok(Some(*record)),
             Found::Bad(bad) => {
-                warn!(path = %bad.path.display(), reason = bad.reason, devices = ?bad.devices, "a claim record was set aside");
+                warn!(path = %bad.path.display(), reason = bad.reason, devices = ?bad.remains.devices, "a claim record was set aside");
                 Ok(None)
             }
         }

@@ -39,8 +39,8 @@ pub enum FetchError {
     /// Nobody waits for the answer any more, so nothing is begun: the claim may be unprepared already.
     #[error("the kubelet gave up on this call before it began (will retry)")]
     Abandoned,
-    /// The API server did not answer.
-    #[error("the API server does not answer (will retry)")]
+    /// No answer of the API server, or a refusal.
+    #[error("unable to get it from the API server (will retry)")]
     Unreachable {
         /// Why.
         #[source]
@@ -151,6 +151,13 @@ pub enum PrepareCause {
         #[source]
         source: GpuError,
     },
+    /// The specs of claims whose records cannot be read.
+    #[error("unable to tell what other claims hold")]
+    Doubt {
+        /// Why.
+        #[source]
+        source: SpecStoreError,
+    },
     /// The nodes of a device.
     #[error("{device} cannot be opened by a container")]
     Nodes {
@@ -229,6 +236,7 @@ impl PrepareCause {
             | Self::Record { .. }
             | Self::Gpu { .. }
             | Self::DriverAway { .. }
+            | Self::Doubt { .. }
             | Self::Nodes { .. }
             | Self::ControlNodes { .. }
             | Self::DriverFiles { .. }
@@ -281,6 +289,13 @@ pub enum UnprepareCause {
         #[source]
         source: SpecStoreError,
     },
+    /// A record of it that was set aside.
+    #[error("its record that was set aside still counts")]
+    Settle {
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
     /// Something stays.
     #[error("not everything could be undone (will retry): {failures}")]
     Undo {
@@ -314,7 +329,9 @@ impl UnprepareCause {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Busy { .. } => Disposition::Busy,
-            Self::Lock { .. } | Self::Record { .. } | Self::Spec { .. } | Self::Undo { .. } => Disposition::Transient,
+            Self::Lock { .. } | Self::Record { .. } | Self::Spec { .. } | Self::Settle { .. } | Self::Undo { .. } => {
+                Disposition::Transient
+            }
         }
     }
 }

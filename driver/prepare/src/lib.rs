@@ -15,11 +15,11 @@
 //! unprepare  lock claim -> record? -> lock GPUs -> undo in reverse order, past failures -> no record | Undoing, durable
 //! ```
 //!
-//! A repeated prepare takes the same way, with the record in place of the API server, and repairs what differs. Only
+//! A record that cannot be read is a conflict too: see [`doubts`]. A repeated prepare takes the same way, with the record in place of the API server, and repairs what differs. Only
 //! [`run`] and [`undo`] change the machine, and only after the record says so. Neither unprepare nor its retry asks the
 //! API server or the driver for anything.
 //!
-//! Reading order: [`refusal`], [`resolve`], [`configuration`], [`conflicts`], [`plan`], [`locks`], [`step`], [`run`],
+//! Reading order: [`refusal`], [`resolve`], [`configuration`], [`doubts`], [`conflicts`], [`plan`], [`locks`], [`step`], [`run`],
 //! [`undo`], [`error`], [`engine`], [`reconcile`], [`retire`].
 
 pub mod refusal;
@@ -27,6 +27,8 @@ pub mod refusal;
 pub mod resolve;
 
 pub mod configuration;
+
+pub mod doubts;
 
 pub mod conflicts;
 

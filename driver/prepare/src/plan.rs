@@ -7,6 +7,7 @@ use dra_cdi::Naming;
 use dra_checkpoint::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, Step};
 use dra_model::{AllocatedDevice, Claim, Device, Gpu, GpuUuid, NodeName};
 
+use crate::doubts::Doubt;
 use crate::refusal::Refusal;
 use crate::resolve::{Target, Unresolved, find};
 use crate::{configuration, conflicts};
@@ -22,6 +23,8 @@ pub struct Situation<'a> {
     pub gpus: &'a BTreeMap<GpuUuid, Gpu>,
     /// The records of all claims.
     pub records: &'a [ClaimRecord],
+    /// The claims whose records were set aside.
+    pub doubts: &'a [Doubt],
     /// This node.
     pub node: &'a NodeName,
     /// This boot.
@@ -47,11 +50,11 @@ pub fn admit(claim: &Claim, node: &NodeName) -> Result<(), Refusal> {
 
 /// The promise to make, with the steps that keep it.
 pub fn plan(situation: &Situation<'_>) -> Result<ClaimRecord, Refusal> {
-    let Situation { claim, targets, records, .. } = situation;
+    let Situation { claim, targets, records, doubts, .. } = situation;
     configuration::check(claim, targets)?;
     let pairs = claim.devices.iter().zip(*targets);
     let devices: Vec<_> = pairs.map(|(device, target)| promise(situation, device, target)).collect::<Result<_, _>>()?;
-    conflicts::check(&claim.reference, &devices, records)?;
+    conflicts::check(&claim.reference, &devices, records, doubts)?;
     let kept = records.iter().find(|record| record.claim.uid == claim.reference.uid);
     Ok(ClaimRecord {
         claim: claim.reference.clone(),
@@ -73,11 +76,6 @@ pub fn refuse(device: &AllocatedDevice, node: &NodeName, why: Unresolved) -> Ref
         Unresolved::MigGone => Refusal::MigGone { device },
         Unresolved::Unknown => Refusal::Unknown { device, node: node.to_string() },
     }
-}
-
-/// Whether a promise that was kept still says the same, state aside.
-pub fn same_promise(one: &ClaimRecord, other: &ClaimRecord) -> bool {
-    (&one.boot_id, &one.base, &one.devices) == (&other.boot_id, &other.base, &other.devices)
 }
 
 fn promise(situation: &Situation<'_>, device: &AllocatedDevice, target: &Target) -> Result<RecordedDevice, Refusal> {

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use dra_cdi::store::SpecListing;
 use dra_cdi::{Kind, SpecStoreError};
-use dra_checkpoint::{ClaimRecord, ClaimState, Quarantined, StoreError};
+use dra_checkpoint::{ClaimRecord, ClaimState, Listing, Quarantined, StoreError};
 use dra_hardware::{BootIdError, DriverFilesError};
 use dra_model::{ClaimRef, ClaimUid};
 
@@ -37,7 +37,7 @@ pub struct Reconciliation {
     pub undone: Vec<ClaimRef>,
     /// Specs of ours that nobody used.
     pub removed: Vec<PathBuf>,
-    /// Records that cannot be understood, those of earlier times included.
+    /// Records that cannot be understood and are not settled, those of earlier times included.
     pub quarantined: Vec<Quarantined>,
     /// Files in our places that are not ours; they were left alone.
     pub foreign: Vec<PathBuf>,
@@ -111,7 +111,9 @@ impl Engine {
         let specs = self.specs.list().map_err(|source| report.problems.push(Problem::Specs { source }));
         match self.records.list() {
             Ok(listing) => {
-                self.reconcile_claims(&listing.records, life, &mut report);
+                let missed_before = std::mem::take(&mut *self.missed.lock());
+                self.reconcile_claims(&listing.records, &missed_before, life, &mut report);
+                self.reconcile_doubts(&listing.records, &missed_before, life, &mut report);
                 listing.unfinished.iter().for_each(|uid| self.remove_unfinished_record(uid, &mut report));
                 report.foreign.extend(listing.foreign);
                 if let Ok(specs) = specs {
@@ -130,6 +132,7 @@ impl Engine {
     fn reconcile_claims(
         &self,
         records: &[ClaimRecord],
+        missed_before: &[ClaimUid],
         life: &dyn Fn(&ClaimRef) -> ClaimLife,
         report: &mut Reconciliation,
     ) {
@@ -140,7 +143,6 @@ impl Engine {
                 None
             }
         };
-        let missed_before = std::mem::take(&mut *self.missed.lock());
         for record in records {
             let claim = &record.claim;
             let kept = boot_id.as_deref().is_none_or(|boot_id| is_kept(record, boot_id));
@@ -156,6 +158,28 @@ impl Engine {
                 }
                 // The kubelet tries again, or takes the claim back.
                 (ClaimLife::Alive | ClaimLife::Unknown, ClaimState::Preparing { .. }) => {}
+            }
+        }
+    }
+
+    /// Claims of which nothing is left but a record that was set aside are undone when they are surely gone.
+    fn reconcile_doubts(
+        &self,
+        records: &[ClaimRecord],
+        missed_before: &[ClaimUid],
+        life: &dyn Fn(&ClaimRef) -> ClaimLife,
+        report: &mut Reconciliation,
+    ) {
+        // A folder that cannot be read is told below.
+        for Quarantined { remains, .. } in self.records.quarantined().unwrap_or_default() {
+            let Some(claim) = remains.claim.filter(|_| remains.is_claim_certain) else { continue };
+            if records.iter().any(|record| record.claim.uid == claim.uid) || life(&claim) != ClaimLife::Gone {
+                continue;
+            }
+            if missed_before.contains(&claim.uid) {
+                self.undo_gone(&claim, report);
+            } else {
+                self.missed.lock().push(claim.uid);
             }
         }
     }
@@ -193,7 +217,7 @@ impl Engine {
         }
     }
 
-    /// Removes specs that no record needs. The base spec of the loaded driver stays for the next claim.
+    /// Removes specs that no record needs, not even one that was set aside. The base spec of the loaded driver stays for the next claim.
     fn collect_specs(&self, listing: SpecListing, report: &mut Reconciliation) {
         report.foreign.extend(listing.foreign);
         for unfinished in listing.unfinished {
@@ -203,16 +227,20 @@ impl Engine {
                 }
             });
         }
-        let records = match self.records.list() {
-            Ok(listing) => listing.records,
+        let found = self.records.list().and_then(|listing| Ok((listing, self.records.quarantined()?)));
+        let (records, doubts) = match found {
+            Ok((Listing { records, quarantined, .. }, before)) => (records, [before, quarantined].concat()),
             Err(source) => return report.problems.push(Problem::Records { source }),
         };
         let loaded = self.host.driver_files().map(|files| files.version);
         for kind in listing.specs {
             let unused = match &kind {
-                Kind::Claim(uid) => records.iter().all(|record| record.claim.uid != *uid),
+                Kind::Claim(uid) => {
+                    records.iter().all(|record| record.claim.uid != *uid) && doubts.iter().all(|one| !one.is_about(uid))
+                }
                 Kind::Base(version) => {
-                    let used = records.iter().any(|record| record.base == *version);
+                    // Which one a record in doubt uses is not known.
+                    let used = !doubts.is_empty() || records.iter().any(|record| record.base == *version);
                     !used && loaded.as_ref().is_ok_and(|loaded| loaded != version)
                 }
             };
@@ -233,7 +261,7 @@ impl Engine {
         match kind {
             Kind::Base(_) => remove(),
             Kind::Claim(uid) => self.if_idle(uid, || {
-                if matches!(self.load(uid), Ok(None)) {
+                if matches!(self.load(uid), Ok(None)) && !self.is_in_doubt(uid) {
                     remove();
                 }
             }),

@@ -3,6 +3,8 @@
 //!
 //! Users read these sentences, behind `claim namespace/name: `, in the events of their pods.
 
+use std::path::PathBuf;
+
 use dra_model::config::{ConfigError, DeviceConfig};
 use dra_model::{ClaimRef, ConfigSource, DeviceName, Disposition};
 
@@ -77,6 +79,19 @@ pub enum Refusal {
         /// As which device.
         held: DeviceName,
     },
+    /// Someone else has it, as far as can be told.
+    #[error(
+        "{device} is held by {holder}, whose record cannot be read: end the pods of that claim or, if it no longer exists, remove {} from the node (will retry)",
+        path.display()
+    )]
+    HeldInDoubt {
+        /// Which device.
+        device: DeviceName,
+        /// Who has it, as people know the claim.
+        holder: String,
+        /// The record that was set aside.
+        path: PathBuf,
+    },
     /// The same hardware twice in one claim.
     #[error(
         "requests {first} and {second} got the same hardware ({device}): delete the pod, so that it is scheduled anew"
@@ -133,7 +148,7 @@ impl Refusal {
             | Self::Twice { .. }
             | Self::Config { .. }
             | Self::ConfigKind { .. } => Disposition::Permanent,
-            Self::Held { .. } => Disposition::Busy,
+            Self::Held { .. } | Self::HeldInDoubt { .. } => Disposition::Busy,
             Self::NoDriver { .. } | Self::Broken { .. } => Disposition::Transient,
         }
     }

@@ -23,6 +23,14 @@ impl Target {
             Self::Mig(identity) => &identity.parent,
         }
     }
+
+    /// Whether two claims cannot have one each: a whole GPU overlaps every MIG device on it.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Mig(one), Self::Mig(other)) => one.overlaps(other),
+            (one, other) => one.gpu() == other.gpu(),
+        }
+    }
 }
 
 /// Why a name stands for nothing usable.

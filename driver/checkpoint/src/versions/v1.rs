@@ -89,6 +89,19 @@ struct Mig {
     profile: String,
 }
 
+/// The device that begins with these bytes, and how many of them it has; for records that are damaged elsewhere.
+pub fn device_at(bytes: &[u8]) -> Option<(RecordedDevice, usize)> {
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Device>();
+    let device = values.next()?.ok()?;
+    Some((device.into(), values.byte_offset()))
+}
+
+/// The claim that begins with these bytes; for records that are damaged elsewhere.
+pub fn claim_at(bytes: &[u8]) -> Option<ClaimRef> {
+    let Claim { namespace, name, uid } = serde_json::Deserializer::from_slice(bytes).into_iter().next()?.ok()?;
+    Some(ClaimRef { namespace, name, uid })
+}
+
 impl From<&ClaimRecord> for Record {
     fn from(record: &ClaimRecord) -> Self {
         let ClaimRecord { claim, boot_id, base, devices, state, unknown } = record;

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use dra_cdi::{ClaimDevice, RenderedSpec, render};
-use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedHardware};
+use dra_checkpoint::{ClaimRecord, Quarantined, RecordedDevice};
 use dra_hardware::GpuError;
 use dra_model::{AllocatedDevice, Claim, ClaimRef, DriverFiles, Gpu, GpuUuid};
 use tracing::{debug, warn};
 
 use super::Engine;
-use crate::error::{FetchError, PrepareCause};
+use crate::doubts::{Doubt, target_of};
+use crate::error::{FetchError, PrepareCause, chain};
 use crate::plan::{self, Situation};
 use crate::resolve::{Target, Unresolved, find, resolve};
 use crate::run::{self, RunError};
@@ -72,6 +73,10 @@ impl Engine {
                 true
             }
         };
+        // Before the GPUs are let go: from here on the record says what the claim holds.
+        if let Err(error) = self.records.settle(&claim.reference.uid) {
+            warn!(claim = %claim.reference, error = chain(&error), "a record that was set aside still counts");
+        }
         if acted {
             debug!(claim = %claim.reference, claim_uid = %claim.reference.uid, "claim prepared");
         }
@@ -120,7 +125,7 @@ impl Engine {
         boot_id: &str,
         base: Base<'_>,
     ) -> Attempted<Work> {
-        let listing = self.records.list().map_err(|source| PrepareCause::Record { source })?;
+        let (records, doubts) = self.others()?;
         let files = self.host.driver_files().map_err(|source| PrepareCause::DriverFiles { source })?;
         let driver_version = match base {
             Base::OfLoadedDriver => files.version.as_str(),
@@ -130,7 +135,8 @@ impl Engine {
             claim,
             targets,
             gpus,
-            records: &listing.records,
+            records: &records,
+            doubts: &doubts,
             node: &self.settings.node,
             boot_id,
             driver_version,
@@ -140,6 +146,23 @@ impl Engine {
         let claim_spec = self.claim_spec(claim, targets, gpus)?;
         let base = (driver_version == files.version).then(|| self.base_spec(&files)).transpose()?;
         Ok(Work { record, base, claim_spec })
+    }
+
+    /// What other claims hold. What was set aside is looked at first: until it is settled it counts, and after that there
+    /// is a record.
+    fn others(&self) -> Attempted<(Vec<ClaimRecord>, Vec<Doubt>)> {
+        let before = self.records.quarantined().map_err(|source| PrepareCause::Record { source })?;
+        let listing = self.records.list().map_err(|source| PrepareCause::Record { source })?;
+        let inventory = self.host.latest();
+        let doubt = |record: Quarantined| {
+            let in_spec = match &record.uid {
+                Some(uid) if !record.remains.is_complete => self.specs.devices_of(uid),
+                Some(_) | None => Ok(Vec::new()),
+            };
+            Ok(Doubt::new(record, in_spec.map_err(|source| PrepareCause::Doubt { source })?, &inventory))
+        };
+        let doubts = before.into_iter().chain(listing.quarantined).map(doubt).collect::<Attempted<_>>()?;
+        Ok((listing.records, doubts))
     }
 
     fn claim_spec(&self, claim: &Claim, targets: &[Target], gpus: &BTreeMap<GpuUuid, Gpu>) -> Attempted<RenderedSpec> {
@@ -173,6 +196,10 @@ impl Engine {
     /// of an earlier boot perhaps, keeps its devices until the kubelet takes them back.
     fn run(&self, work: &mut Work, leftover: Option<&ClaimRecord>) -> Attempted<()> {
         let Err(error) = run::run(work, &self.records, &self.specs) else { return Ok(()) };
+        if self.is_in_doubt(&work.record.claim.uid) {
+            // Containers of an earlier promise may be running, and all that tells of it may be what is there now.
+            return Err(Box::new(failed(error)));
+        }
         let undone = match leftover {
             None => undo::undo(&work.record, &self.records, &self.specs),
             Some(_) => undo::undo_effects(&work.record, &self.specs),
@@ -236,13 +263,6 @@ fn gpus_to_lock(claim: &Claim, targets: &[Target], existing: Option<&ClaimRecord
     let before = before.map(|device| (device.hardware.gpu().clone(), device.device.to_string()));
     let now = claim.devices.iter().zip(targets);
     before.chain(now.map(|(device, target)| (target.gpu().clone(), device.device.to_string()))).collect()
-}
-
-fn target_of(hardware: &RecordedHardware) -> Target {
-    match hardware {
-        RecordedHardware::Gpu { uuid } => Target::Gpu(uuid.clone()),
-        RecordedHardware::Mig { identity, .. } => Target::Mig(identity.clone()),
-    }
 }
 
 fn failed(error: RunError) -> PrepareCause {

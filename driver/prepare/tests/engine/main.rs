@@ -11,6 +11,7 @@
 )]
 
 mod crash;
+mod doubts;
 mod life;
 mod messages;
 mod node;

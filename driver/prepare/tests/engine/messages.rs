@@ -93,6 +93,13 @@ fn allocations(sentences: &mut Sentences) {
     let claim = gpu_claim();
     sentences.refused("a device of another claim", &node, &claim);
     assert_eq!((node.names("claims").len(), node.names("cdi").len()), (1, 2), "a refusal leaves nothing");
+    let record = node.state_dir().join("claims/uid-b.json");
+    let bytes = std::fs::read(&record).unwrap();
+    std::fs::write(&record, &bytes[..bytes.len() - 60]).unwrap();
+    sentences.refused("a device of a claim with a damaged record", &node, &claim);
+    std::fs::remove_dir_all(node.state_dir().join("quarantine")).unwrap();
+    std::fs::write(&record, "").unwrap();
+    sentences.refused("a device of a claim of which only the spec is left", &node, &claim);
 }
 
 fn hardware(sentences: &mut Sentences) {

@@ -135,7 +135,7 @@ fn an_old_base_stays_until_no_claim_uses_it_and_repairs_keep_to_it() {
 }
 
 #[test]
-fn a_bad_record_is_told_for_as_long_as_it_lies_there_and_its_claim_can_be_prepared_again() {
+fn a_bad_record_is_told_and_its_spec_is_kept_until_its_claim_is_prepared_again() {
     let mut node = Node::new(1);
     let claim = allocate("a", &[("gpu", "gpu-00000000")]);
     let answer = node.prepare(&claim).unwrap();
@@ -148,10 +148,12 @@ fn a_bad_record_is_told_for_as_long_as_it_lies_there_and_its_claim_can_be_prepar
         let report = node.engine.reconcile(&alive);
         assert_eq!(report.quarantined.len(), 1);
         assert!(report.quarantined[0].reason.starts_with("damaged: "), "{}", report.quarantined[0].reason);
-        assert_eq!(report.quarantined[0].devices, ["gpu-00000000".parse().unwrap()]);
+        assert_eq!(report.quarantined[0].remains.devices, ["gpu-00000000".parse().unwrap()]);
     }
-    assert_eq!(node.names("cdi").len(), 1, "its spec belongs to nobody any more");
+    assert_eq!(node.names("cdi").len(), 2, "its pod may be running");
     assert_eq!(node.prepare(&claim).unwrap(), answer);
+    assert!(node.engine.reconcile(&alive).quarantined.is_empty());
+    assert_eq!(node.names("quarantine"), ["uid-a.json.reason", "uid-a.json.settled"], "it stays for people");
     node.engine.unprepare(&claim.reference).unwrap();
     assert!(node.names("claims").is_empty());
 }

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a claim holds whose record was set aside. Pure.
+//!
+//! In come the remains of the record, the device names in the claim's spec and the inventory; out goes what counts as
+//! held until the claim is prepared again, unprepared or gone. Containers of it may be running.
+
+use std::collections::BTreeSet;
+
+use dra_checkpoint::{Quarantined, RecordedDevice, RecordedHardware};
+use dra_model::{ClaimUid, DeviceName, Inventory};
+
+use crate::resolve::{Target, resolve};
+
+/// One such claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    /// The record that was set aside.
+    pub record: Quarantined,
+    hardware: Vec<Target>,
+    /// Names of which the hardware is not known.
+    names: Vec<DeviceName>,
+}
+
+impl Doubt {
+    /// What is held. `in_spec` is what the claim's spec names; admin access does not tell itself apart there.
+    pub fn new(record: Quarantined, in_spec: Vec<DeviceName>, inventory: &Inventory) -> Self {
+        let mut hardware: Vec<Target> = record.remains.hardware.iter().map(target_of).collect();
+        let mut names = Vec::new();
+        if !record.remains.is_complete {
+            let named: BTreeSet<_> = record.remains.devices.iter().cloned().chain(in_spec).collect();
+            for name in named.into_iter().filter(|name| !record.remains.admin.contains(name)) {
+                match resolve(inventory, &name) {
+                    Ok(target) => hardware.push(target),
+                    Err(_) => names.push(name),
+                }
+            }
+        }
+        Self { record, hardware, names }
+    }
+
+    /// Whether another claim cannot have this device.
+    pub fn holds(&self, device: &RecordedDevice) -> bool {
+        let wanted = target_of(&device.hardware);
+        self.hardware.iter().any(|held| held.overlaps(&wanted))
+            || self.names.iter().any(|held| gpu_part(held) == gpu_part(&device.device))
+    }
+
+    /// How people know the claim.
+    pub fn holder(&self) -> String {
+        match (&self.record.remains.claim, &self.record.uid) {
+            (Some(claim), _) => format!("claim {claim}"),
+            (None, Some(uid)) => format!("the claim with UID {uid}"),
+            (None, None) => "a claim".to_owned(),
+        }
+    }
+
+    /// Whether it is this claim itself.
+    pub fn is_about(&self, uid: &ClaimUid) -> bool {
+        self.record.is_about(uid)
+    }
+}
+
+pub(crate) fn target_of(hardware: &RecordedHardware) -> Target {
+    match hardware {
+        RecordedHardware::Gpu { uuid } => Target::Gpu(uuid.clone()),
+        RecordedHardware::Mig { identity, .. } => Target::Mig(identity.clone()),
+    }
+}
+
+/// The GPU in the name of a device. A MIG device of which only the name is left may be anywhere on it.
+fn gpu_part(name: &DeviceName) -> &str {
+    name.as_str().split_once("-mig-").map_or(name.as_str(), |(gpu, _)| gpu)
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Claims whose records are damaged while their pods run: nobody else gets their devices.
+
+use std::path::PathBuf;
+
+use dra_checkpoint::files::faults::Fault;
+use dra_model::{Claim, ClaimRef};
+use dra_prepare::{ClaimLife, PrepareCause, Refusal};
+use rustix::io::Errno;
+
+use crate::node::{Node, allocate};
+
+fn record_path(node: &Node, claim: &Claim) -> PathBuf {
+    node.state_dir().join(format!("claims/{}.json", claim.reference.uid))
+}
+
+/// A node on which `holder` has its only GPU, and `thief`.
+fn held() -> (Node, Claim, Claim) {
+    let node = Node::new(1);
+    let [holder, thief] = ["holder", "thief"].map(|name| allocate(name, &[("gpu", "gpu-00000000")]));
+    node.prepare(&holder).unwrap();
+    (node, holder, thief)
+}
+
+fn damage(node: &Node, claim: &Claim, spoil: impl FnOnce(&mut Vec<u8>)) {
+    let path = record_path(node, claim);
+    let mut bytes = std::fs::read(&path).unwrap();
+    spoil(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn assert_refused(node: &Node, claim: &Claim, situation: &str) {
+    let outcome = node.prepare(claim);
+    let Err(error) = outcome else { panic!("given away: {situation}") };
+    let held = matches!(&*error.cause, PrepareCause::Refused(Refusal::HeldInDoubt { .. } | Refusal::Held { .. }));
+    assert!(held, "{situation}: {error}");
+}
+
+/// By name, as the API server is asked.
+fn alive(claim: &ClaimRef) -> ClaimLife {
+    if claim.to_string() == "ns/holder" { ClaimLife::Alive } else { ClaimLife::Gone }
+}
+
+#[test]
+fn any_flipped_bit_of_a_record_gives_nothing_away() {
+    let (mut node, holder, thief) = held();
+    let good = std::fs::read(record_path(&node, &holder)).unwrap();
+    for at in 0..good.len() {
+        damage(&node, &holder, |bytes| bytes[at] ^= 1 << (at % 8));
+        node.restart();
+        for _ in 0..2 {
+            node.engine.reconcile(&alive);
+        }
+        assert_refused(&node, &thief, &format!("byte {at}"));
+        assert!(node.claim_spec_path(&holder).exists(), "byte {at}");
+        std::fs::remove_dir_all(node.state_dir().join("quarantine")).unwrap();
+        std::fs::write(record_path(&node, &holder), &good).unwrap();
+        node.restart();
+    }
+}
+
+#[test]
+fn a_cut_record_gives_nothing_away_and_neither_does_one_of_which_only_the_spec_is_left() {
+    let (mut node, holder, thief) = held();
+    let good = std::fs::read(record_path(&node, &holder)).unwrap();
+    for keep in 0..good.len() {
+        damage_again(&node, &holder, &good[..keep]);
+        node.restart();
+        node.engine.reconcile(&alive);
+        assert_refused(&node, &thief, &format!("{keep} bytes"));
+    }
+    damage_again(&node, &holder, b"\0garbage");
+    for _ in 0..3 {
+        node.engine.reconcile(&|_| ClaimLife::Gone);
+    }
+    assert_refused(&node, &thief, "garbage");
+    node.engine.unprepare(&holder.reference).unwrap();
+    node.prepare(&thief).unwrap();
+}
+
+fn damage_again(node: &Node, claim: &Claim, bytes: &[u8]) {
+    std::fs::write(record_path(node, claim), bytes).unwrap();
+}
+
+#[test]
+fn a_claim_in_doubt_lets_go_when_it_is_unprepared_or_surely_gone() {
+    let ends: [fn(&Node, &Claim); 2] = [
+        |node, holder| node.engine.unprepare(&holder.reference).unwrap(),
+        |node, holder| {
+            let gone = |_: &ClaimRef| ClaimLife::Gone;
+            assert!(node.engine.reconcile(&gone).undone.is_empty());
+            assert_eq!(node.engine.reconcile(&gone).undone, std::slice::from_ref(&holder.reference));
+        },
+    ];
+    for end in ends {
+        let (mut node, holder, thief) = held();
+        damage(&node, &holder, |bytes| bytes[200] ^= 1);
+        node.restart();
+        assert_refused(&node, &thief, "before");
+        assert!(!node.engine.retire());
+        end(&node, &holder);
+        assert!(!node.claim_spec_path(&holder).exists());
+        assert!(node.engine.reconcile(&alive).quarantined.is_empty());
+        node.prepare(&thief).unwrap();
+        node.engine.unprepare(&thief.reference).unwrap();
+        node.engine.unprepare(&holder.reference).unwrap();
+        assert!(node.engine.retire(), "what is there for people keeps nothing");
+    }
+}
+
+#[test]
+fn a_person_may_remove_the_file_that_the_refusal_names() {
+    let (node, holder, thief) = held();
+    damage_again(&node, &holder, b"");
+    let refused = node.prepare(&thief).unwrap_err().to_string();
+    let path = node.state_dir().join("quarantine/uid-holder.json");
+    assert!(refused.contains("the claim with UID uid-holder") && refused.contains(path.to_str().unwrap()), "{refused}");
+    std::fs::remove_file(path).unwrap();
+    node.prepare(&thief).unwrap();
+}
+
+#[test]
+fn preparing_a_claim_in_doubt_again_can_be_cut_at_every_effect() {
+    for fault in [Fault::Crash, Fault::Once(Errno::NOSPC), Fault::FromNowOn(Errno::ROFS)] {
+        for at in 0..9 {
+            for garbage in [false, true] {
+                let (mut node, holder, thief) = held();
+                damage(&node, &holder, |bytes| if garbage { bytes.clear() } else { bytes[200] ^= 1 });
+                node.files.fail_after(at, fault);
+                let outcome = node.prepare(&holder);
+                node.restart();
+                node.engine.reconcile(&alive);
+                assert_refused(&node, &thief, &format!("{fault:?} at {at}, garbage {garbage}"));
+                let answer = node.prepare(&holder).unwrap();
+                assert!(outcome.is_err() || outcome.is_ok_and(|before| before == answer));
+                assert!(node.engine.reconcile(&alive).quarantined.is_empty());
+                assert_refused(&node, &thief, "prepared again");
+                node.files.fail_after(at, fault);
+                let outcome = node.engine.unprepare(&holder.reference);
+                node.restart();
+                if outcome.is_err() {
+                    node.engine.unprepare(&holder.reference).unwrap();
+                }
+                node.prepare(&thief).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn neighbours_on_a_cut_gpu_are_not_in_each_others_way() {
+    let mut node = Node::new(1);
+    node.machine.cut(0, &[0, 4], 1);
+    node.redraw();
+    let holder = allocate("holder", &[("mig", "gpu-00000000-mig-19-0")]);
+    let [same, other] = [("same", "gpu-00000000-mig-19-0"), ("other", "gpu-00000000-mig-19-4")]
+        .map(|(name, mig)| allocate(name, &[("mig", mig)]));
+    node.prepare(&holder).unwrap();
+    damage_again(&node, &holder, b"garbage");
+    node.restart();
+    assert_refused(&node, &same, "the same device");
+    node.prepare(&other).unwrap();
+}
