@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use dra_hardware::NvmlMachine;
@@ -16,7 +17,9 @@ use tracing::error;
 fn main() -> ExitCode {
     let args = Args::parse();
     dra_runtime::logging::start(args.log_format);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    // Threads that wait for blocking work cost memory; a short life is long enough to serve a burst of claims.
+    let runtime = match builder.enable_all().thread_keep_alive(Duration::from_millis(500)).build() {
         Ok(runtime) => runtime,
         Err(failure) => {
             error!(error = %failure, "failed to start the runtime");

@@ -94,7 +94,7 @@ impl Files for HostFiles {
         if metadata.len() > limit {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("is larger than {limit} bytes")));
         }
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default().saturating_add(1));
         file.take(limit).read_to_end(&mut bytes)?;
         Ok(Some(bytes))
     }

@@ -117,8 +117,10 @@ fn try_lock(path: &Path, holder: &str) -> io::Result<Option<File>> {
     let file = options.open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) if is_at(&file, path)? => {
-            // The name is for people; on a full disk the lock has to work without it.
-            file.set_len(0).and_then(|()| file.write_all_at(holder.as_bytes(), 0)).ok();
+            // The name is for people; on a full disk the lock has to work without it. The file is cut after the write:
+            // ext4 flushes a file that was cut to nothing and written again when it is closed, which costs a disk access.
+            let len = u64::try_from(holder.len()).map_err(io::Error::other)?;
+            file.write_all_at(holder.as_bytes(), 0).and_then(|()| file.set_len(len)).ok();
             Ok(Some(file))
         }
         Ok(()) | Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
