@@ -51,7 +51,7 @@ fn kill_while_preparing(arena: &Arena, node: &Node) {
     for _ in 0..KILLS {
         let under_way = format!("find {} -type f -newer /run/killed || :", state_dir("locks"));
         arena.until("a prepare under way", || (!script(&under_way).is_empty()).then_some(()));
-        script("touch /run/killed; kill -KILL $(pgrep -f '^/usr/bin/[g]pu-kubelet-plugin')");
+        script("kill -KILL $(pgrep -f '^/usr/bin/[g]pu-kubelet-plugin'); touch /run/killed");
     }
     told(node.gpu_sim("heal", &[]));
 }
