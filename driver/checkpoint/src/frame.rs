@@ -111,7 +111,9 @@ fn flip_in_payload(bytes: &[u8]) -> Option<(usize, u8)> {
         if let Some((mask, _)) = changes.iter().find(|(_, change)| *change == expected ^ found) {
             return Some((at, *mask));
         }
-        changes.iter_mut().for_each(|(_, change)| *change = crc64_step(*change));
+        for (_, change) in &mut changes {
+            *change = crc64_step(*change);
+        }
     }
     None
 }

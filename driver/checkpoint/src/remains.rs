@@ -33,9 +33,11 @@ pub struct Remains {
 pub fn of(bytes: &[u8], uid: Option<&ClaimUid>) -> Remains {
     let decoded = versions::decode(bytes);
     let is_claim_certain = match &decoded {
-        Ok(_) | Err(DecodeError::Version(_) | DecodeError::Content(_)) => true,
         // What is left of a file that was cut is as it was written.
-        Err(DecodeError::Frame(FrameError::Length { .. })) => true,
+        Ok(_)
+        | Err(DecodeError::Version(_) | DecodeError::Content(_) | DecodeError::Frame(FrameError::Length { .. })) => {
+            true
+        }
         Err(DecodeError::Frame(FrameError::Header | FrameError::Checksum { .. })) => false,
     };
     match decoded.ok().or_else(|| versions::decode(&frame::mend(bytes)?).ok()) {
@@ -63,7 +65,9 @@ fn parts(payload: &[u8], uid: Option<&ClaimUid>, is_claim_certain: bool) -> Rema
     for part in bounds.zip(ends).filter_map(|(start, end)| payload.get(start..end)) {
         let parsed = v1::device_at(part);
         let length = parsed.as_ref().map_or(0, |(_, length)| *length);
-        parsed.into_iter().for_each(|(device, _)| found.device(device));
+        if let Some((device, _)) = parsed {
+            found.device(device);
+        }
         found.text(&String::from_utf8_lossy(part.get(length..).unwrap_or_default()), uid);
     }
     let mut claims = positions(payload, CLAIM).filter_map(|at| v1::claim_at(payload.get(at + CLAIM.len()..)?));

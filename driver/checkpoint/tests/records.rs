@@ -152,6 +152,50 @@ fn garbage_is_set_aside_with_its_reason_and_its_devices_are_still_told() {
 }
 
 #[test]
+fn what_was_set_aside_counts_until_it_is_settled_and_the_bytes_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    let mut bytes = versions::encode(&record(ClaimState::Ready { done: vec![] })).unwrap();
+    bytes[300] ^= 1;
+    std::fs::write(dir.path().join(format!("claims/{UID}.json")), &bytes).unwrap();
+    let mended = &store.list().unwrap().quarantined[0];
+    assert!(mended.remains.is_complete && mended.remains.is_claim_certain);
+    assert_eq!(mended.remains.claim, Some(record(ClaimState::Ready { done: vec![] }).claim));
+    assert_eq!(mended.remains.admin, ["gpu-11111111-mig-9-4".parse().unwrap()]);
+    assert_eq!(mended.remains.hardware, [gpu_device().hardware]);
+    store.settle(&"another".parse().unwrap()).unwrap();
+    assert_eq!(store.quarantined().unwrap(), std::slice::from_ref(mended));
+    for _ in 0..2 {
+        store.settle(&UID.parse().unwrap()).unwrap();
+        assert!(store.quarantined().unwrap().is_empty());
+    }
+    assert_eq!(std::fs::read(dir.path().join(format!("quarantine/{UID}.json.settled"))).unwrap(), bytes);
+}
+
+#[test]
+fn damage_in_one_place_hides_no_device() {
+    let good = String::from_utf8(versions::encode(&record(ClaimState::Ready { done: vec![] })).unwrap()).unwrap();
+    let name = "\"device\":\"gpu-11111111\"";
+    let uuid = "{\"gpu\":{\"uuid\":\"GPU-11111111";
+    for (spoilt, whole_gpu_is_named, uuid_is_there) in [
+        (good.replace(name, "\"device\":\"gpu-1111????\""), true, true),
+        (good.replace(name, "\"device\":??"), true, true),
+        (good.replace("{\"request\":", "{\"?equest\":"), true, true),
+        (good.replace(uuid, "{\"gpu\":{\"uuid\":\"GPU-????1111"), true, false),
+        (good.split_once(name).unwrap().0.to_owned(), false, false),
+    ] {
+        let found = dra_checkpoint::remains::of(spoilt.as_bytes(), Some(&UID.parse().unwrap()));
+        let device = "gpu-11111111".parse().unwrap();
+        let named = found.devices.contains(&device) && !found.admin.contains(&device);
+        assert_eq!(named, whole_gpu_is_named, "{found:?}");
+        assert_eq!(found.hardware.contains(&gpu_device().hardware), uuid_is_there, "{found:?}");
+        assert!(!found.is_complete && found.claim.is_some_and(|claim| claim.to_string() == "ml/train-0"));
+    }
+    let foreign = good.replace("\"train-0\"", "\"train\\n0\"");
+    assert_eq!(dra_checkpoint::remains::of(foreign.as_bytes(), None).claim, None, "nobody is shown such a name");
+}
+
+#[test]
 fn folders_links_and_strangers_in_the_folder_stop_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);

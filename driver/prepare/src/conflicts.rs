@@ -168,18 +168,18 @@ mod tests {
     #[test]
     fn a_record_that_cannot_be_read_holds_all_that_it_may_be_about() {
         let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>();
-        let named = |devices: &[&str]| Remains { devices: names(devices), ..Remains::default() };
+        let about = |devices: &[&str]| Remains { devices: names(devices), ..Remains::default() };
         let known = |hardware: RecordedDevice| Remains { hardware: vec![hardware.hardware], ..Remains::default() };
-        let admin = Remains { admin: names(&["gpu-1"]), ..named(&["gpu-1", "gpu-2"]) };
+        let admin = Remains { admin: names(&["gpu-1"]), ..about(&["gpu-1", "gpu-2"]) };
         let complete = Remains { is_complete: true, ..known(mig(1, 0, 1)) };
         for (remains, in_spec, wanted, free) in [
-            (named(&["gpu-1"]), [].as_slice(), gpu(1), false),
-            (named(&["gpu-1"]), &[], gpu(2), true),
-            (named(&["gpu-1"]), &[], mig(1, 0, 1), false),
-            (named(&["gpu-1-mig-0"]), &[], gpu(1), false),
-            (named(&["gpu-1-mig-0"]), &[], mig(1, 4, 1), false),
-            (named(&[]), &["gpu-1"], gpu(1), false),
-            (named(&["gpu-2"]), &["gpu-1"], gpu(1), false),
+            (about(&["gpu-1"]), [].as_slice(), gpu(1), false),
+            (about(&["gpu-1"]), &[], gpu(2), true),
+            (about(&["gpu-1"]), &[], mig(1, 0, 1), false),
+            (about(&["gpu-1-mig-0"]), &[], gpu(1), false),
+            (about(&["gpu-1-mig-0"]), &[], mig(1, 4, 1), false),
+            (about(&[]), &["gpu-1"], gpu(1), false),
+            (about(&["gpu-2"]), &["gpu-1"], gpu(1), false),
             (admin.clone(), &["gpu-1", "gpu-2"], gpu(1), true),
             (admin, &["gpu-1", "gpu-2"], gpu(2), false),
             (known(gpu(1)), &[], mig(1, 0, 1), false),
