@@ -2,7 +2,6 @@
 //! The committed code is what the `.proto` files say.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
