@@ -96,7 +96,9 @@ impl Drop for Owner {
 
 /// Starts an owner; answers when its cluster is ready.
 fn start_owner(name: &str) -> Owner {
-    let mut owner = Command::new(env!("CARGO_BIN_EXE_gpu-cluster"));
+    // A shell starts background jobs with SIGINT ignored, and tests may run in one; a person's Ctrl-C is not ignored.
+    let mut owner = Command::new("env");
+    owner.args(["--default-signal=INT", env!("CARGO_BIN_EXE_gpu-cluster")]);
     owner.args(["run", "--name", name, "--node", "none", "--", "sh", "-c", "echo ready; exec sleep inf"]);
     let mut owner = owner.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
