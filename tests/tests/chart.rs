@@ -102,6 +102,24 @@ fn the_controller_has_no_rights_on_the_node() {
 }
 
 #[test]
+fn the_seconds_of_a_normal_start_are_no_events_and_no_start_is_ended_by_a_probe() {
+    let daemon_set = document(&rendered(&[]).unwrap(), "DaemonSet");
+    let probes: Vec<&str> = daemon_set.split("readinessProbe:\n").skip(1).collect();
+    assert_eq!(probes.len(), 2, "plugin and controller");
+    for probe in probes {
+        let number = |field: &str| {
+            let mut lines = probe.lines().take_while(|line| line.starts_with("            "));
+            let value = lines.find_map(|line| line.trim().strip_prefix(field)?.strip_prefix(": "));
+            value.and_then(|value| value.parse::<u32>().ok()).unwrap_or_else(|| panic!("no {field}: {probe}"))
+        };
+        // Registration takes up to five seconds; a start that is stuck is reported every period after the delay.
+        assert_eq!((number("initialDelaySeconds"), number("periodSeconds")), (10, 2));
+    }
+    // A startup probe that fails restarts the container; waiting for a kubelet or an API server is no reason to.
+    assert!(!daemon_set.contains("startupProbe:"));
+}
+
+#[test]
 fn a_driver_of_another_name_is_that_everywhere() {
     let chart = rendered(&["driverName=gpu.example.com"]).unwrap();
     assert!(document(&chart, "DaemonSet").contains("--driver-name=gpu.example.com"));
