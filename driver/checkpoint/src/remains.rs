@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use dra_model::{ClaimRef, ClaimUid, DeviceName, GpuUuid};
 
 use crate::frame::{self, FrameError};
-use crate::record::{ClaimRecord, RecordedDevice, RecordedHardware};
+use crate::record::{RecordedDevice, RecordedHardware};
 use crate::versions::{self, DecodeError, v1};
 
 /// See the module.
@@ -19,8 +19,6 @@ pub struct Remains {
     pub claim: Option<ClaimRef>,
     /// Whether the bytes of `claim` are those that were written, so that other questions may be asked about it.
     pub is_claim_certain: bool,
-    /// Whether this is all of a record that was read after all, such as one with a single flipped bit.
-    pub is_complete: bool,
     /// The devices it names, those of `admin` included.
     pub devices: Vec<DeviceName>,
     /// Those that it names for admin access only, which takes nothing.
@@ -31,8 +29,7 @@ pub struct Remains {
 
 /// Looks for what there is. `uid` is the claim that the file was named after.
 pub fn of(bytes: &[u8], uid: Option<&ClaimUid>) -> Remains {
-    let decoded = versions::decode(bytes);
-    let is_claim_certain = match &decoded {
+    let is_claim_certain = match versions::decode(bytes) {
         // What is left of a file that was cut is as it was written.
         Ok(_)
         | Err(DecodeError::Version(_) | DecodeError::Content(_) | DecodeError::Frame(FrameError::Length { .. })) => {
@@ -40,16 +37,7 @@ pub fn of(bytes: &[u8], uid: Option<&ClaimUid>) -> Remains {
         }
         Err(DecodeError::Frame(FrameError::Header | FrameError::Checksum { .. })) => false,
     };
-    match decoded.ok().or_else(|| versions::decode(&frame::mend(bytes)?).ok()) {
-        Some(record) => whole(record),
-        None => parts(frame::remains(bytes), uid, is_claim_certain),
-    }
-}
-
-fn whole(record: ClaimRecord) -> Remains {
-    let mut found = Found::default();
-    record.devices.into_iter().for_each(|device| found.device(device));
-    Remains { is_complete: true, ..found.remains(Some(record.claim), true) }
+    parts(frame::remains(bytes), uid, is_claim_certain)
 }
 
 /// Every device of a record begins like this.
@@ -108,7 +96,6 @@ impl Found {
         Remains {
             is_claim_certain: is_claim_certain && claim.is_some(),
             claim,
-            is_complete: false,
             devices: admin.union(&owned).cloned().collect(),
             admin: admin.difference(&owned).cloned().collect(),
             hardware,

@@ -171,7 +171,6 @@ mod tests {
         let about = |devices: &[&str]| Remains { devices: names(devices), ..Remains::default() };
         let known = |hardware: RecordedDevice| Remains { hardware: vec![hardware.hardware], ..Remains::default() };
         let admin = Remains { admin: names(&["gpu-1"]), ..about(&["gpu-1", "gpu-2"]) };
-        let complete = Remains { is_complete: true, ..known(mig(1, 0, 1)) };
         for (remains, in_spec, wanted, free) in [
             (about(&["gpu-1"]), [].as_slice(), gpu(1), false),
             (about(&["gpu-1"]), &[], gpu(2), true),
@@ -183,8 +182,8 @@ mod tests {
             (admin.clone(), &["gpu-1", "gpu-2"], gpu(1), true),
             (admin, &["gpu-1", "gpu-2"], gpu(2), false),
             (known(gpu(1)), &[], mig(1, 0, 1), false),
-            (complete.clone(), &["gpu-1-mig-0"], mig(1, 1, 1), true),
-            (complete, &[], gpu(1), false),
+            (known(mig(1, 0, 1)), &[], mig(1, 1, 1), true),
+            (known(mig(1, 0, 1)), &[], gpu(1), false),
             (Remains::default(), &[], gpu(1), true),
         ] {
             let doubts = [doubt("b", remains, in_spec)];

@@ -26,13 +26,11 @@ impl Doubt {
     pub fn new(record: Quarantined, in_spec: Vec<DeviceName>, inventory: &Inventory) -> Self {
         let mut hardware: Vec<Target> = record.remains.hardware.iter().map(target_of).collect();
         let mut names = Vec::new();
-        if !record.remains.is_complete {
-            let told: BTreeSet<_> = record.remains.devices.iter().cloned().chain(in_spec).collect();
-            for name in told.into_iter().filter(|name| !record.remains.admin.contains(name)) {
-                match resolve(inventory, &name) {
-                    Ok(target) => hardware.push(target),
-                    Err(_) => names.push(name),
-                }
+        let told: BTreeSet<_> = record.remains.devices.iter().cloned().chain(in_spec).collect();
+        for name in told.into_iter().filter(|name| !record.remains.admin.contains(name)) {
+            match resolve(inventory, &name) {
+                Ok(target) => hardware.push(target),
+                Err(_) => names.push(name),
             }
         }
         Self { record, hardware, names }

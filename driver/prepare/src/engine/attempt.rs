@@ -156,8 +156,8 @@ impl Engine {
         let inventory = self.host.latest();
         let doubt = |record: Quarantined| {
             let in_spec = match &record.uid {
-                Some(uid) if !record.remains.is_complete => self.specs.devices_of(uid),
-                Some(_) | None => Ok(Vec::new()),
+                Some(uid) => self.specs.devices_of(uid),
+                None => Ok(Vec::new()),
             };
             Ok(Doubt::new(record, in_spec.map_err(|source| PrepareCause::Doubt { source })?, &inventory))
         };

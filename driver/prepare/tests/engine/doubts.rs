@@ -94,7 +94,7 @@ fn a_claim_in_doubt_lets_go_when_it_is_unprepared_or_surely_gone() {
     ];
     for end in ends {
         let (mut node, holder, thief) = held();
-        damage(&node, &holder, |bytes| bytes[200] ^= 1);
+        damage(&node, &holder, |bytes| bytes.truncate(bytes.len() - 100));
         node.restart();
         assert_refused(&node, &thief, "before");
         assert!(!node.engine.retire());
@@ -106,6 +106,20 @@ fn a_claim_in_doubt_lets_go_when_it_is_unprepared_or_surely_gone() {
         node.engine.unprepare(&holder.reference).unwrap();
         assert!(node.engine.retire(), "what is there for people keeps nothing");
     }
+}
+
+/// What the API server would be asked about may be the name that is damaged.
+#[test]
+fn a_record_with_a_flipped_bit_lets_go_when_it_is_unprepared_and_not_before() {
+    let (mut node, holder, thief) = held();
+    damage(&node, &holder, |bytes| bytes[200] ^= 1);
+    node.restart();
+    for _ in 0..3 {
+        node.engine.reconcile(&|_| ClaimLife::Gone);
+    }
+    assert_refused(&node, &thief, "gone by a name that may be wrong");
+    node.engine.unprepare(&holder.reference).unwrap();
+    node.prepare(&thief).unwrap();
 }
 
 #[test]
