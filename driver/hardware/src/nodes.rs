@@ -2,8 +2,14 @@
 //! The character devices a container gets.
 //!
 //! In come a device and the roots; out come nodes whose numbers were read from the node itself, or, for MIG capabilities,
-//! from procfs. A capability node need not exist: a container runtime makes it from its numbers. Any other node that is
-//! missing is an error here and now, not a container without a GPU later (kubernetes-sigs/dra-driver-nvidia-gpu #1380).
+//! from procfs. Any node but a capability's that is missing is an error here and now, not a container without a GPU later
+//! (kubernetes-sigs/dra-driver-nvidia-gpu #1380).
+//!
+//! A capability node need not exist on the node, which often lacks it: it is made on demand, by whoever needs it first. A
+//! CDI device node with type and major number is complete, so that a runtime does not mind when its host path is not there
+//! (`fillMissingInfo` of the CDI library that containerd and CRI-O use), and runc and crun make the node with mknod(2). Only
+//! in a user namespace (`hostUsers: false`) they bind the node of the host instead, where `nvidia-modprobe -f
+//! /proc/driver/nvidia/capabilities/…/access` makes it first.
 
 use std::io;
 use std::path::{Path, PathBuf};
