@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dra_model::{AllocatedDevice, ClaimRef, Disposition, NodeName};
-use dra_prepare::{PreparedDevice, PreparedHardware};
+use dra_prepare::PreparedDevice;
 use dra_resource::status::apply_patch;
-use dra_resource::{DeviceStatus, DriverName, LiveIdentity, Readiness, Strategy};
+use dra_resource::{DeviceStatus, DriverName, Strategy};
 use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -240,23 +240,8 @@ fn allocated(device: &PreparedDevice) -> AllocatedDevice {
     }
 }
 
-fn status<'a>(device: &PreparedDevice, allocated: &'a AllocatedDevice) -> DeviceStatus<'a> {
-    DeviceStatus {
-        allocated,
-        identity: Some(identity(&device.hardware)),
-        strategy: Strategy::Plain,
-        readiness: Readiness::Prepared,
-        since: Time(Timestamp::now()),
-    }
-}
-
-fn identity(hardware: &PreparedHardware) -> LiveIdentity {
-    match hardware.clone() {
-        PreparedHardware::Gpu { uuid } => LiveIdentity::Gpu { uuid },
-        PreparedHardware::Mig { uuid, parent, gpu_instance, compute_instance, profile } => {
-            LiveIdentity::Mig { uuid, parent, gpu_instance, compute_instance, profile }
-        }
-    }
+fn status<'a>(device: &'a PreparedDevice, allocated: &'a AllocatedDevice) -> DeviceStatus<'a> {
+    DeviceStatus { allocated, identity: &device.identity, strategy: Strategy::Plain, since: Time(Timestamp::now()) }
 }
 
 fn reference(claim: &ClaimRef) -> ObjectReference {

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::gpu::{Gpu, MigMode};
-use crate::ids::{DeviceName, GpuUuid};
+use crate::ids::{DeviceName, GpuUuid, MigUuid};
 use crate::inventory::Inventory;
 use crate::mig::{MigDevice, MigIdentity};
 
@@ -26,6 +26,38 @@ impl<'a> Device<'a> {
     pub fn gpu(self) -> &'a Gpu {
         match self {
             Self::Gpu(gpu) | Self::Mig(gpu, _) => gpu,
+        }
+    }
+}
+
+/// What a device is in this incarnation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LiveIdentity {
+    /// A whole GPU.
+    Gpu {
+        /// Its UUID.
+        uuid: GpuUuid,
+    },
+    /// A MIG device.
+    Mig {
+        /// Its UUID.
+        uuid: MigUuid,
+        /// The GPU it is cut from.
+        parent: GpuUuid,
+        /// GPU instance id.
+        gpu_instance: u32,
+        /// Compute instance id.
+        compute_instance: u32,
+        /// Profile as the driver prints it.
+        profile: String,
+    },
+}
+
+impl LiveIdentity {
+    /// The physical GPU behind the device.
+    pub fn gpu(&self) -> &GpuUuid {
+        match self {
+            Self::Gpu { uuid } | Self::Mig { parent: uuid, .. } => uuid,
         }
     }
 }

@@ -33,7 +33,7 @@ pub mod files;
 pub mod disposition;
 
 pub use claim::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource};
-pub use device::{Device, DeviceNames};
+pub use device::{Device, DeviceNames, LiveIdentity};
 pub use disposition::Disposition;
 pub use files::{DeviceNode, DriverFile, DriverFiles};
 pub use gpu::{Engines, Gpu, MigLayout, MigMode};

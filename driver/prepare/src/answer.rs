@@ -2,7 +2,7 @@
 //! What a prepared claim got, for the kubelet and for `status.devices`.
 
 use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedHardware};
-use dra_model::{DeviceName, GpuUuid, MigUuid};
+use dra_model::{DeviceName, LiveIdentity};
 
 /// One allocation result, ready for use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,30 +20,7 @@ pub struct PreparedDevice {
     /// Fully qualified CDI device names, base first.
     pub cdi_ids: Vec<String>,
     /// What it is right now.
-    pub hardware: PreparedHardware,
-}
-
-/// Identity of a device in this incarnation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PreparedHardware {
-    /// A whole GPU.
-    Gpu {
-        /// UUID.
-        uuid: GpuUuid,
-    },
-    /// A MIG device.
-    Mig {
-        /// UUID.
-        uuid: MigUuid,
-        /// UUID of its GPU.
-        parent: GpuUuid,
-        /// GPU instance id.
-        gpu_instance: u32,
-        /// Compute instance id.
-        compute_instance: u32,
-        /// Profile as the driver prints it.
-        profile: String,
-    },
+    pub identity: LiveIdentity,
 }
 
 /// The answer a record stands for.
@@ -59,17 +36,15 @@ fn of_device(device: &RecordedDevice) -> PreparedDevice {
         admin_access: device.admin_access,
         share_id: device.share_id.clone(),
         cdi_ids: device.cdi_ids.clone(),
-        hardware: match &device.hardware {
-            RecordedHardware::Gpu { uuid } => PreparedHardware::Gpu { uuid: uuid.clone() },
-            RecordedHardware::Mig { identity, uuid, gpu_instance, compute_instance, profile } => {
-                PreparedHardware::Mig {
-                    uuid: uuid.clone(),
-                    parent: identity.parent.clone(),
-                    gpu_instance: *gpu_instance,
-                    compute_instance: *compute_instance,
-                    profile: profile.clone(),
-                }
-            }
+        identity: match &device.hardware {
+            RecordedHardware::Gpu { uuid } => LiveIdentity::Gpu { uuid: uuid.clone() },
+            RecordedHardware::Mig { identity, uuid, gpu_instance, compute_instance, profile } => LiveIdentity::Mig {
+                uuid: uuid.clone(),
+                parent: identity.parent.clone(),
+                gpu_instance: *gpu_instance,
+                compute_instance: *compute_instance,
+                profile: profile.clone(),
+            },
         },
     }
 }

@@ -52,7 +52,7 @@ pub mod reconcile;
 
 pub mod retire;
 
-pub use answer::{PreparedDevice, PreparedHardware};
+pub use answer::PreparedDevice;
 pub use engine::{Engine, Settings};
 pub use error::{FetchError, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
 pub use reconcile::{ClaimLife, Reconciliation};

@@ -36,4 +36,4 @@ pub use claim::{ClaimError, claim_of};
 pub use diff::{Pool, Precondition, Write, diff};
 pub use names::{DriverName, DriverNameError};
 pub use pack::{Features, SliceContent, pack};
-pub use status::{DeviceStatus, LiveIdentity, Readiness, Strategy};
+pub use status::{DeviceStatus, Strategy};

@@ -3,51 +3,13 @@
 //!
 //! Only the API object is made here; who writes it, and when, is the kubelet plugin's business.
 
-use dra_model::{AllocatedDevice, ClaimRef, Device, GpuUuid, MigUuid};
+use dra_model::{AllocatedDevice, ClaimRef, LiveIdentity};
 use k8s_openapi::api::resource::v1::AllocatedDeviceStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::{Value, json};
 
 use crate::names::DriverName;
-
-/// What a device is in this incarnation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LiveIdentity {
-    /// A whole GPU.
-    Gpu {
-        /// Its UUID.
-        uuid: GpuUuid,
-    },
-    /// A MIG device.
-    Mig {
-        /// Its UUID.
-        uuid: MigUuid,
-        /// The GPU it is cut from.
-        parent: GpuUuid,
-        /// GPU instance id.
-        gpu_instance: u32,
-        /// Compute instance id.
-        compute_instance: u32,
-        /// Profile name.
-        profile: String,
-    },
-}
-
-impl From<Device<'_>> for LiveIdentity {
-    fn from(device: Device<'_>) -> Self {
-        match device {
-            Device::Gpu(gpu) => Self::Gpu { uuid: gpu.uuid.clone() },
-            Device::Mig(gpu, mig) => Self::Mig {
-                uuid: mig.uuid.clone(),
-                parent: gpu.uuid.clone(),
-                gpu_instance: mig.gpu_instance,
-                compute_instance: mig.compute_instance,
-                profile: mig.profile.clone(),
-            },
-        }
-    }
-}
 
 /// How the pods of a claim use the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,32 +26,18 @@ impl Strategy {
     }
 }
 
-/// Whether containers can use the device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Readiness {
-    /// They can.
-    Prepared,
-    /// They cannot, and this is why.
-    Failed(String),
-}
-
-/// One device of a claim and what became of it.
+/// One device of a claim that containers can use.
 #[derive(Debug, Clone)]
 pub struct DeviceStatus<'a> {
     /// The allocation result it is for.
     pub allocated: &'a AllocatedDevice,
-    /// What it is; absent when it failed before it was known.
-    pub identity: Option<LiveIdentity>,
+    /// What it is.
+    pub identity: &'a LiveIdentity,
     /// How it is used.
     pub strategy: Strategy,
-    /// Whether it can be used.
-    pub readiness: Readiness,
     /// Since when.
     pub since: Time,
 }
-
-/// The longest message a condition may carry (`Condition.message`).
-const MESSAGE_MAX: usize = 32 * 1024;
 
 impl DeviceStatus<'_> {
     /// The entry of `status.devices`; its key is driver, pool, device and share.
@@ -100,21 +48,17 @@ impl DeviceStatus<'_> {
             device: self.allocated.device.to_string(),
             share_id: self.allocated.share_id.clone(),
             conditions: Some(vec![self.condition()]),
-            data: self.identity.as_ref().map(|identity| RawExtension(data(identity, self.strategy))),
+            data: Some(RawExtension(data(self.identity, self.strategy))),
             network_data: None,
         }
     }
 
     fn condition(&self) -> Condition {
-        let (status, reason, message) = match &self.readiness {
-            Readiness::Prepared => ("True", "Prepared", "device is ready for containers"),
-            Readiness::Failed(message) => ("False", "PrepareFailed", message.as_str()),
-        };
         Condition {
             type_: "Ready".to_owned(),
-            status: status.to_owned(),
-            reason: reason.to_owned(),
-            message: message.get(..message.floor_char_boundary(MESSAGE_MAX)).unwrap_or_default().to_owned(),
+            status: "True".to_owned(),
+            reason: "Prepared".to_owned(),
+            message: "device is ready for containers".to_owned(),
             last_transition_time: self.since.clone(),
             observed_generation: None,
         }
@@ -164,17 +108,17 @@ mod tests {
     #[test]
     fn a_prepared_mig_device_shows_what_it_really_is() {
         let allocated = allocated();
+        let identity = LiveIdentity::Mig {
+            uuid: "MIG-00000000-0000-0000-0000-000000000002".parse().unwrap(),
+            parent: "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap(),
+            gpu_instance: 7,
+            compute_instance: 0,
+            profile: "1g.10gb".to_owned(),
+        };
         let status = DeviceStatus {
             allocated: &allocated,
-            identity: Some(LiveIdentity::Mig {
-                uuid: "MIG-00000000-0000-0000-0000-000000000002".parse().unwrap(),
-                parent: "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap(),
-                gpu_instance: 7,
-                compute_instance: 0,
-                profile: "1g.10gb".to_owned(),
-            }),
+            identity: &identity,
             strategy: Strategy::Plain,
-            readiness: Readiness::Prepared,
             since: Time("2026-11-22T03:00:00Z".parse().unwrap()),
         };
         let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u".parse().unwrap() };
@@ -197,22 +141,5 @@ mod tests {
                 }]},
             })
         );
-    }
-
-    #[test]
-    fn a_failure_is_told_even_when_the_device_is_unknown() {
-        let allocated = allocated();
-        let status = DeviceStatus {
-            allocated: &allocated,
-            identity: None,
-            strategy: Strategy::Plain,
-            readiness: Readiness::Failed("é".repeat(MESSAGE_MAX)),
-            since: Time("2026-11-22T03:00:00Z".parse().unwrap()),
-        };
-        let entry = status.entry(&"gpu.nvidia.com".parse().unwrap());
-        assert_eq!(entry.data, None);
-        let condition = &entry.conditions.unwrap()[0];
-        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "PrepareFailed"));
-        assert_eq!(condition.message.len(), MESSAGE_MAX);
     }
 }

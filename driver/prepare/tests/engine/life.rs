@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use dra_prepare::PreparedHardware;
+use dra_model::LiveIdentity;
 
 use crate::node::{Node, VERSION, allocate, hardware_uuid, install_driver};
 use crate::twin::gpu_uuid;
@@ -64,7 +64,7 @@ fn a_mig_claim_gets_its_gpu_and_its_own_two_capabilities() {
     node.redraw();
     let claim = allocate("a", &[("mig", "gpu-00000000-mig-19-4")]);
     let answer = node.prepare(&claim).unwrap();
-    let PreparedHardware::Mig { parent, gpu_instance, profile, .. } = &answer[0].hardware else { panic!() };
+    let LiveIdentity::Mig { parent, gpu_instance, profile, .. } = &answer[0].identity else { panic!() };
     assert_eq!((parent, *gpu_instance, profile.as_str()), (&gpu_uuid(0), 9, "1g.10gb"));
     let caps = ["/dev/nvidia0", "/dev/nvidia-caps/nvidia-cap81", "/dev/nvidia-caps/nvidia-cap82"];
     assert_eq!(node.spec_nodes(&claim), [caps]);
@@ -146,7 +146,7 @@ fn a_mig_device_that_was_made_again_is_answered_as_it_is_now() {
     node.machine.cut(0, &[0], 2);
     node.redraw();
     let after = node.prepare(&claim).unwrap();
-    assert_ne!(before[0].hardware, after[0].hardware);
+    assert_ne!(before[0].identity, after[0].identity);
     assert_eq!(before[0].cdi_ids, after[0].cdi_ids);
     assert_eq!(node.spec_nodes(&claim)[0][1], "/dev/nvidia-caps/nvidia-cap81");
     node.restart();
@@ -165,7 +165,7 @@ fn after_a_reboot_everything_is_built_anew() {
     assert!(node.names("cdi").is_empty());
     let after = node.prepare(&claim).unwrap();
     assert_eq!(after[0], before[0]);
-    assert_ne!(after[1].hardware, before[1].hardware);
+    assert_ne!(after[1].identity, before[1].identity);
     assert_eq!(node.names("cdi").len(), 2);
     assert_eq!(node.fetches.load(Ordering::SeqCst), 2, "what another boot promised is asked again");
 }

@@ -209,8 +209,5 @@ fn make_node(path: &Path, major: u32, minor: u32) {
 }
 
 pub(crate) fn hardware_uuid(device: &PreparedDevice) -> GpuUuid {
-    match &device.hardware {
-        dra_prepare::PreparedHardware::Gpu { uuid } => uuid.clone(),
-        dra_prepare::PreparedHardware::Mig { parent, .. } => parent.clone(),
-    }
+    device.identity.gpu().clone()
 }
