@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Logs to standard error, as text for people or JSON for machines. `RUST_LOG` chooses levels, `info` by default: a level,
 //! or a list such as `info,dra_prepare=debug`.
+//!
+//! Libraries that log failures as well as returning them are silent at these levels, since whoever gets the failure says
+//! what it means; naming such a library in the list, or `debug`, lets it speak.
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Modules that log what they return: every failed request as an error without its URL, every refused watch as the
+/// `Debug` of its answer (kube 5.0, `client/builder.rs` and `watcher.rs`).
+const REPEATERS: [&str; 2] = ["kube_client::client::builder", "kube_runtime::watcher"];
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -23,6 +30,7 @@ pub fn start(format: LogFormat) {
         Ok(_) => (Targets::new().with_default(LevelFilter::INFO), None),
         Err(error) => (Targets::new().with_default(LevelFilter::INFO), Some(error)),
     };
+    let filter = without_repeaters(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Text => tracing_subscriber::registry().with(lines.with_ansi(false).with_filter(filter)).init(),
@@ -32,5 +40,36 @@ pub fn start(format: LogFormat) {
     }
     if let Some(error) = mistake {
         tracing::warn!(RUST_LOG = wanted, %error, "the log filter is not understood, using info");
+    }
+}
+
+/// Silences those who repeat, unless somebody asked for them or for everything.
+fn without_repeaters(filter: Targets) -> Targets {
+    if filter.default_level().is_some_and(|level| level > LevelFilter::INFO) {
+        return filter;
+    }
+    let asked_for = |module: &str| filter.iter().any(|(target, _)| module.starts_with(target));
+    let silent: Vec<&str> = REPEATERS.into_iter().filter(|module| !asked_for(module)).collect();
+    filter.with_targets(silent.into_iter().map(|module| (module, LevelFilter::OFF)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_that_repeat_speak_when_asked() {
+        for (given, client, watcher) in [
+            ("info", false, false),
+            ("warn,dra_prepare=debug", false, false),
+            ("info,kube_client=info", true, false),
+            ("info,kube_runtime::watcher=warn", false, true),
+            ("debug", true, true),
+        ] {
+            let filter = without_repeaters(given.parse().expect("a filter"));
+            let speaks = REPEATERS.map(|module| filter.would_enable(module, &tracing::Level::ERROR));
+            assert_eq!(speaks, [client, watcher], "{given}");
+            assert!(filter.would_enable("dra_controller", &tracing::Level::WARN), "{given}");
+        }
     }
 }
