@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use dra_model::{IdError, NodeName};
 use dra_resource::{DriverName, DriverNameError};
+use dra_runtime::ApiServer;
 use dra_runtime::logging::LogFormat;
 
 use crate::check::DriverPods;
@@ -59,6 +60,9 @@ pub struct Args {
     /// Form of the log.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
+    /// The API server.
+    #[command(flatten)]
+    pub api_server: ApiServer,
 }
 
 /// What to do.

@@ -12,6 +12,7 @@ use kube::{Api, Client};
 use tracing::{info, warn};
 
 use crate::cluster::{Cluster, RequestError, within};
+use crate::outage::Outage;
 
 /// How often to look.
 const POLL: Duration = Duration::from_millis(500);
@@ -52,13 +53,19 @@ pub enum CheckError {
 /// Looks until every node is published or the patience ends.
 pub async fn check(client: Client, cluster: &Cluster, pods: &DriverPods) -> Result<(), CheckError> {
     let end = tokio::time::Instant::now() + pods.patience;
+    let mut outage = Outage::default();
     loop {
         let found = look(client.clone(), cluster, pods).await;
         let over = tokio::time::Instant::now() >= end;
         match found {
             Ok(()) => return Ok(()),
             Err(error) if over => return Err(error),
-            Err(error) => warn!(error = %chain(&error), "not yet (will retry)"),
+            Err(error) => {
+                let error = chain(&error).to_string();
+                if outage.is_news(&error) {
+                    warn!(error, "not yet (will retry)");
+                }
+            }
         }
         tokio::time::sleep(POLL).await;
     }

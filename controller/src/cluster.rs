@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The API server, as far as this process needs it. Every request has a deadline and an error that reads well.
 
+use std::error::Error;
 use std::time::Duration;
 
 use dra_model::NodeName;
 use dra_resource::{DriverName, Write};
-use futures::Stream;
+use futures::{Stream, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
-use kube::core::PartialObjectMeta;
+use kube::core::{PartialObjectMeta, Status};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 
@@ -38,8 +39,14 @@ pub enum RequestError {
     TimedOut,
     /// It could not be asked.
     #[error("the API server cannot be reached")]
-    Unreachable(#[source] Box<kube::Error>),
+    Unreachable(#[source] Cause),
+    /// The answer was cut off or makes no sense.
+    #[error("the API server's answer was cut off or is not understood")]
+    Garbled(#[source] Cause),
 }
+
+/// An error of a library.
+type Cause = Box<dyn Error + Send + Sync>;
 
 impl RequestError {
     /// Whether the object is not there.
@@ -60,7 +67,7 @@ impl RequestError {
     fn code(&self) -> Option<u16> {
         match self {
             Self::Refused { code, .. } => Some(*code),
-            Self::TimedOut | Self::Unreachable(_) => None,
+            Self::TimedOut | Self::Unreachable(_) | Self::Garbled(_) => None,
         }
     }
 }
@@ -151,11 +158,13 @@ impl Cluster {
     }
 
     /// The comings and goings of the slices; names and versions only, which is all that is needed to look again.
+    ///
+    /// It begins with a list and has a failure for an end, after which another watch is to be opened.
     pub fn watch(
         &self,
-    ) -> impl Stream<Item = watcher::Result<watcher::Event<PartialObjectMeta<ResourceSlice>>>> + use<> {
+    ) -> impl Stream<Item = Result<watcher::Event<PartialObjectMeta<ResourceSlice>>, RequestError>> + use<> {
         let slices: Api<PartialObjectMeta<ResourceSlice>> = Api::all(self.client.clone());
-        watcher(slices, watcher::Config::default().fields(&self.selector))
+        watcher(slices, watcher::Config::default().fields(&self.selector)).map_err(watch_failed)
     }
 }
 
@@ -178,12 +187,39 @@ fn leading_number(text: &str) -> u32 {
 pub(crate) async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
     match tokio::time::timeout(DEADLINE, request).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(status))) => {
-            Err(RequestError::Refused { code: status.code, reason: status.reason, message: status.message })
-        }
-        Ok(Err(error)) => Err(RequestError::Unreachable(Box::new(error))),
+        Ok(Err(error)) => Err(request_failed(error)),
         Err(_elapsed) => Err(RequestError::TimedOut),
     }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the errors of a library that may get more")]
+fn request_failed(error: kube::Error) -> RequestError {
+    match error {
+        kube::Error::Api(status) => refused(*status),
+        // Not the layers of the HTTP client around it, which all say that a client failed to connect.
+        kube::Error::Service(cause) => RequestError::Unreachable(innermost(cause.as_ref())),
+        error => RequestError::Garbled(Box::new(error)),
+    }
+}
+
+fn watch_failed(error: watcher::Error) -> RequestError {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => request_failed(error),
+        watcher::Error::WatchError(status) => refused(*status),
+        watcher::Error::NoResourceVersion => RequestError::Garbled(Box::new(error)),
+    }
+}
+
+fn refused(status: Status) -> RequestError {
+    RequestError::Refused { code: status.code, reason: status.reason, message: status.message }
+}
+
+/// The text of the first cause.
+fn innermost(error: &(dyn Error + 'static)) -> Cause {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.last().map(ToString::to_string).unwrap_or_default().into()
 }
 
 #[cfg(test)]

@@ -38,4 +38,6 @@ pub mod cluster;
 
 pub mod pace;
 
+pub mod outage;
+
 pub mod metrics;

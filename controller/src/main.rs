@@ -11,6 +11,7 @@ use tracing::error;
 fn main() -> ExitCode {
     let args = Args::parse();
     logging::start(args.log_format);
+    let api_server = args.api_server.clone();
     let config = match args.into_config() {
         Ok(config) => config,
         Err(refused) => {
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match app::run(config) {
+    match app::run(config, &api_server) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             error!(error = %chain(&failed), "stopped");

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dra_runtime::chain;
-use futures::StreamExt;
+use futures::TryStreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::Event;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, info, warn};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, RequestError};
+use crate::outage::Outage;
 use crate::pace::Backoff;
 
 /// Something that happened to a slice.
@@ -69,39 +70,53 @@ impl Known {
     }
 }
 
-/// Passes on news until `stop`. A watch that fails is opened again.
+/// The longest delay before a watch is opened again; up to a quarter is added. An API server that comes back has the
+/// slices it should have within five seconds.
+const LONGEST_DELAY: Duration = Duration::from_secs(4);
+
+/// Passes on news until `stop`. A watch that fails is opened again, from the beginning: its first news wakes up the
+/// publisher, which may have waited for the API server as well.
 pub async fn follow(cluster: Cluster, news: mpsc::Sender<News>, stop: CancellationToken) {
-    let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
-    let mut events = std::pin::pin!(cluster.watch());
-    let mut failing = false;
+    let mut backoff = Backoff::new(Duration::from_millis(250), LONGEST_DELAY);
+    let mut outage = Outage::default();
     loop {
-        let event = tokio::select! {
-            () = stop.cancelled() => return,
-            event = events.next() => event,
+        let opened = || {
+            backoff.reset();
+            if let Some(away) = outage.over() {
+                info!(away_s = away.as_secs(), "the slices of this node are watched again");
+            }
         };
-        match event {
-            None => return,
-            Some(Ok(event)) => {
-                failing = false;
-                backoff.reset();
-                if let Some(item) = news_of(event)
-                    && news.send(item).await.is_err()
-                {
-                    return;
-                }
-            }
-            Some(Err(error)) => {
-                if !failing {
-                    warn!(error = %chain(&error), "unable to watch the slices of this node (will retry)");
-                }
-                failing = true;
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(backoff.next_delay()) => {}
-                }
-            }
+        let failed = tokio::select! {
+            () = stop.cancelled() => return,
+            failed = watch(&cluster, &news, opened) => failed,
+        };
+        let Err(error) = failed else { return };
+        let error = chain(&error).to_string();
+        if outage.is_news(&error) {
+            warn!(error, "unable to watch the slices of this node: edits by others are undone later (will retry)");
+        } else {
+            debug!(error, "the watch failed");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(backoff.next_delay()) => {}
         }
     }
+}
+
+/// Passes on news until the watch fails, or nobody listens any more.
+async fn watch(cluster: &Cluster, news: &mpsc::Sender<News>, mut opened: impl FnMut()) -> Result<(), RequestError> {
+    let mut events = std::pin::pin!(cluster.watch());
+    while let Some(event) = events.try_next().await? {
+        let Some(item) = news_of(event) else { continue };
+        if item == News::Restarted {
+            opened();
+        }
+        if news.send(item).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
 }
 
 fn news_of<K>(event: Event<kube::core::PartialObjectMeta<K>>) -> Option<News> {

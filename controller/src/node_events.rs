@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::cluster::Cluster;
 use crate::counters::Counters;
+use crate::outage::Outage;
 
 /// The longest note an event may have (`events.k8s.io/v1`).
 const NOTE_MAX: usize = 1024;
@@ -34,12 +35,13 @@ pub struct NodeEvents {
     driver: DriverName,
     node: NodeName,
     told: Troubles,
+    outage: Outage,
 }
 
 impl NodeEvents {
     /// Nothing was told yet.
     pub fn new(driver: DriverName, node: NodeName) -> Self {
-        Self { driver, node, told: Troubles::new() }
+        Self { driver, node, told: Troubles::new(), outage: Outage::default() }
     }
 
     /// Tells what changed since the last time. What could not be told is told the next time; false asks for one soon.
@@ -75,12 +77,18 @@ impl NodeEvents {
     async fn post(&mut self, cluster: &Cluster, event: Event, subject: &str, trouble: Option<&Trouble>) -> bool {
         let reason = event.reason.clone().unwrap_or_default();
         match cluster.post_event(&event).await {
-            Ok(()) => info!(reason, subject, "told the node"),
+            Ok(()) => {
+                self.outage.over();
+                info!(reason, subject, "told the node");
+            }
             Err(error) if error.is_final() => {
                 warn!(reason, subject, error = %chain(&error), "an event on the node was refused");
             }
             Err(error) => {
-                warn!(reason, subject, error = %chain(&error), "unable to post an event on the node (will retry)");
+                let error = chain(&error).to_string();
+                if self.outage.is_news(&error) {
+                    warn!(reason, subject, error, "unable to post an event on the node (will retry)");
+                }
                 return false;
             }
         }

@@ -24,6 +24,7 @@ use crate::counters::{self, Counters};
 use crate::metrics::{DeviceCounts, Metrics};
 use crate::news::{Known, News};
 use crate::node_events::NodeEvents;
+use crate::outage::Outage;
 use crate::pace::{Backoff, Budget, between};
 use crate::view::NodeView;
 
@@ -47,7 +48,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             debounce: Duration::from_millis(100),
-            retry: (Duration::from_millis(200), Duration::from_secs(10)),
+            retry: (Duration::from_millis(200), Duration::from_secs(4)),
             check: (Duration::from_mins(5), Duration::from_mins(10)),
             budget: (10, Duration::from_secs(2)),
         }
@@ -111,6 +112,7 @@ pub struct Publisher {
     counters: Option<Counters>,
     budget: Budget,
     backoff: Backoff,
+    outage: Outage,
     retry_at: Option<Instant>,
 }
 
@@ -137,6 +139,7 @@ impl Publisher {
             counters: None,
             budget: Budget::new(timing.budget.0, timing.budget.1),
             backoff: Backoff::new(timing.retry.0, timing.retry.1),
+            outage: Outage::default(),
             retry_at: None,
         }
     }
@@ -177,18 +180,33 @@ impl Publisher {
             Ok(_) | Err(_) => self.retry_at = Some(Instant::now() + self.backoff.next_delay()),
         }
         let ready = match round {
-            Ok(Round::Equal { .. }) => Ok(()),
-            Ok(Round::Withheld(reason)) => Err(reason),
-            Err(error) => {
-                warn!(error = %chain(&error), "unable to publish (will retry)");
-                Err(chain(&error).to_string())
+            Ok(Round::Equal { .. }) => {
+                self.works();
+                Ok(())
             }
+            Ok(Round::Withheld(reason)) => Err(reason),
+            Err(error) => Err(self.fails(&error)),
         };
         self.readiness.send_if_modified(|current| {
             let changed = *current != ready;
             *current = ready;
             changed
         });
+    }
+
+    fn works(&mut self) {
+        if let Some(away) = self.outage.over() {
+            info!(away_s = away.as_secs(), "publishing works again");
+        }
+    }
+
+    /// Says a failure once, and returns what was said.
+    fn fails(&mut self, error: &PublishError) -> String {
+        let error = chain(error).to_string();
+        if self.outage.is_news(&error) {
+            warn!(error, "unable to publish, leaving the slices as they are (will retry)");
+        }
+        error
     }
 
     /// Makes the slices equal to the view, if that may be done now.

@@ -10,6 +10,7 @@ use kube::api::DeleteParams;
 use tracing::{info, warn};
 
 use crate::cluster::{Cluster, RequestError};
+use crate::outage::Outage;
 
 /// How long to look and how long to go on.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +45,7 @@ pub async fn withdraw(cluster: &Cluster, patience: Patience) -> Result<usize, Wi
     let begin = tokio::time::Instant::now();
     let mut quiet_since = begin;
     let mut deleted = 0;
+    let mut outage = Outage::default();
     loop {
         let round = delete_all(cluster).await;
         let now = tokio::time::Instant::now();
@@ -61,7 +63,10 @@ pub async fn withdraw(cluster: &Cluster, patience: Patience) -> Result<usize, Wi
                 return Err(WithdrawError::Request(error));
             }
             Err(error) => {
-                warn!(error = %chain(&error), "unable to delete slices (will retry)");
+                let error = chain(&error).to_string();
+                if outage.is_news(&error) {
+                    warn!(error, "unable to delete slices (will retry)");
+                }
                 quiet_since = now;
             }
         }

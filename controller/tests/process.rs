@@ -125,3 +125,31 @@ async fn it_publishes_answers_and_ends_cleanly() {
     server.until("all slices are deleted", |world| world.slices.is_empty()).await;
     until("it is done", || withdraw.try_wait().unwrap().is_some_and(|status| status.success())).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_is_away_is_said_in_one_sentence_and_once() {
+    let mut server = ApiServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (log, inventory) = (folder.path().join("log"), folder.path().join("inventory.json"));
+    std::fs::copy(resource_file("testdata/h100-8.json"), &inventory).unwrap();
+    let mut controller = program();
+    controller.env("KUBECONFIG", kubeconfig(folder.path(), &server)).stderr(std::fs::File::create(&log).unwrap());
+    controller.args(["--node-name=n", &format!("--http-address={}", free_address()), "--inventory-file"]);
+    let controller = controller.arg(&inventory).spawn().unwrap();
+    let said = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
+    until("it publishes", || said("published")).await;
+
+    server.go_away().await;
+    std::fs::copy(resource_file("testdata/t4.json"), &inventory).unwrap();
+    until("both are said", || said("unable to watch") && said("unable to publish")).await;
+    server.come_back().await;
+    until("the end of both is said", || said("watched again") && said("publishing works again")).await;
+    assert!(terminate(controller).await);
+    let log = std::fs::read_to_string(&log).unwrap();
+    let troubles: Vec<&str> = log.lines().filter(|line| !line.contains(" INFO ")).collect();
+    assert_eq!(troubles.len(), 2, "{log}");
+    for line in troubles {
+        let cause = "the API server cannot be reached: Connection refused (os error 111)\"";
+        assert!(line.contains(" WARN ") && line.ends_with(cause) && line.contains("(will retry)"), "{line}");
+    }
+}

@@ -46,10 +46,6 @@ fn state(registered: bool, inventory: &str) -> NodeState {
     NodeState { registered, registrations: 1, inventory: inventory.to_owned() }
 }
 
-fn is_silent(view: &NodeView) -> bool {
-    matches!(view, NodeView::Silent { .. })
-}
-
 #[tokio::test]
 async fn the_stream_is_followed_and_opened_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -74,7 +70,8 @@ async fn the_stream_is_followed_and_opened_again() {
     until(&mut view, "the inventory arrives", |view| view.publishable().is_ok()).await;
 
     drop(say.send_replace(Err(tonic::Status::unavailable("going away"))));
-    until(&mut view, "the broken stream is told", is_silent).await;
+    let broken = NodeView::Silent { reason: "the kubelet plugin's stream broke: going away".to_owned() };
+    until(&mut view, "the broken stream is told", |view| *view == broken).await;
     plugin.abort();
     drop(say.send_replace(Ok(state(true, &inventory))));
     let plugin = listen(&socket, &says);

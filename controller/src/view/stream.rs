@@ -2,6 +2,8 @@
 //! The view from the kubelet plugin's stream on a unix socket. A stream that breaks is opened again, quickly: until
 //! then the view is silent and nothing is written.
 
+use std::error::Error;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use tonic::transport::Endpoint;
 use tracing::{info, warn};
 
 use super::{NodeView, tell};
+use crate::outage::Outage;
 use crate::pace::Backoff;
 
 /// A plugin that hangs is noticed after this time at the latest.
@@ -35,7 +38,7 @@ pub enum StreamError {
     },
     /// The plugin refused or the stream broke.
     #[error("the kubelet plugin's stream broke")]
-    Broken(#[source] Box<tonic::Status>),
+    Broken(#[source] Spoken),
     /// The plugin ended it.
     #[error("the kubelet plugin ended its stream")]
     Ended,
@@ -44,17 +47,42 @@ pub enum StreamError {
     Inventory(#[source] serde_json::Error),
 }
 
+/// A status in words; tonic's own are for machines, with the `Debug` of its cause.
+#[derive(Debug)]
+pub struct Spoken(Box<tonic::Status>);
+
+impl fmt::Display for Spoken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.message().is_empty() { self.0.code().fmt(f) } else { f.write_str(self.0.message()) }
+    }
+}
+
+impl Error for Spoken {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
 /// Follows the plugin behind a socket until `stop`.
 pub async fn follow(socket: PathBuf, view: watch::Sender<NodeView>, stop: CancellationToken) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+    let mut outage = Outage::default();
+    info!(socket = %socket.display(), "following the kubelet plugin");
     loop {
+        let heard = |known| {
+            backoff.reset();
+            if let Some(away) = outage.over() {
+                info!(away_s = away.as_secs(), "the kubelet plugin is heard again");
+            }
+            tell(&view, known);
+        };
         let error = tokio::select! {
             () = stop.cancelled() => return,
-            error = listen(&socket, &view, &mut backoff) => error,
+            error = listen(&socket, heard) => error,
         };
         let reason = chain(&error).to_string();
-        if *view.borrow() != (NodeView::Silent { reason: reason.clone() }) {
-            warn!(%reason, "leaving the slices alone");
+        if outage.is_news(&reason) {
+            warn!(reason, "leaving the slices as they are until the kubelet plugin is back (will retry)");
         }
         tell(&view, NodeView::Silent { reason });
         tokio::select! {
@@ -65,8 +93,8 @@ pub async fn follow(socket: PathBuf, view: watch::Sender<NodeView>, stop: Cancel
 }
 
 /// Passes on what the plugin says until the stream ends, which it always does with a reason.
-async fn listen(socket: &Path, view: &watch::Sender<NodeView>, backoff: &mut Backoff) -> StreamError {
-    let broken = |status| StreamError::Broken(Box::new(status));
+async fn listen(socket: &Path, mut heard: impl FnMut(NodeView)) -> StreamError {
+    let broken = |status| StreamError::Broken(Spoken(Box::new(status)));
     let mut client = match connect(socket).await {
         Ok(client) => client,
         Err(source) => return StreamError::Connect { socket: socket.to_owned(), source },
@@ -75,14 +103,10 @@ async fn listen(socket: &Path, view: &watch::Sender<NodeView>, backoff: &mut Bac
         Ok(response) => response.into_inner(),
         Err(status) => return broken(status),
     };
-    info!(socket = %socket.display(), "connected to the kubelet plugin");
     loop {
         match stream.message().await {
             Ok(Some(state)) => match view_of(state) {
-                Ok(known) => {
-                    backoff.reset();
-                    tell(view, known);
-                }
+                Ok(known) => heard(known),
                 Err(error) => return StreamError::Inventory(error),
             },
             Ok(None) => return StreamError::Ended,

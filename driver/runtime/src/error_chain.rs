@@ -57,7 +57,8 @@ mod tests {
 
     impl Error for Layers {
         fn source(&self) -> Option<&(dyn Error + 'static)> {
-            self.1.as_deref().map(|inner| inner as _)
+            let inner = self.1.as_deref()?;
+            Some(inner)
         }
     }
 

@@ -2,7 +2,9 @@
 //! What every process of the driver needs around its work.
 //!
 //! A `main` parses its arguments, calls [`logging::start`], makes a [`tasks::Tasks`], starts its tasks in it, serves
-//! [`http`] and waits. Nothing here knows GPUs, claims or Kubernetes.
+//! [`http`] and waits. Nothing here knows GPUs or claims.
+
+pub mod api_server;
 
 pub mod error_chain;
 
@@ -12,5 +14,6 @@ pub mod tasks;
 
 pub mod http;
 
+pub use api_server::ApiServer;
 pub use error_chain::chain;
 pub use tasks::Tasks;

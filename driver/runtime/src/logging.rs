@@ -9,9 +9,12 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Modules that log what they return: every failed request as an error without its URL, every refused watch as the
-/// `Debug` of its answer (kube 5.0, `client/builder.rs` and `watcher.rs`).
-const REPEATERS: [&str; 2] = ["kube_client::client::builder", "kube_runtime::watcher"];
+/// Modules that log what they return: every failed request as an error without its URL, every broken or refused watch
+/// as the `Debug` of its cause (kube 5.0, `client.rs`, `client/builder.rs` and `watcher.rs`).
+const REPEATERS: [&str; 2] = ["kube_client::client", "kube_runtime::watcher"];
+
+/// The part of them that logs what it returns to nobody, such as a CA bundle that cannot be read again.
+const EXCEPTION: &str = "kube_client::client::tls";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -45,12 +48,15 @@ pub fn start(format: LogFormat) {
 
 /// Silences those who repeat, unless somebody asked for them or for everything.
 fn without_repeaters(filter: Targets) -> Targets {
-    if filter.default_level().is_some_and(|level| level > LevelFilter::INFO) {
+    let level = filter.default_level().unwrap_or(LevelFilter::OFF);
+    if level > LevelFilter::INFO {
         return filter;
     }
-    let asked_for = |module: &str| filter.iter().any(|(target, _)| module.starts_with(target));
+    let asked: Vec<String> = filter.iter().map(|(target, _)| target.to_owned()).collect();
+    let asked_for = |module: &str| asked.iter().any(|target| module.starts_with(target));
     let silent: Vec<&str> = REPEATERS.into_iter().filter(|module| !asked_for(module)).collect();
-    filter.with_targets(silent.into_iter().map(|module| (module, LevelFilter::OFF)))
+    let filter = filter.with_targets(silent.into_iter().map(|module| (module, LevelFilter::OFF)));
+    if asked_for(EXCEPTION) { filter } else { filter.with_target(EXCEPTION, level) }
 }
 
 #[cfg(test)]
@@ -69,7 +75,9 @@ mod tests {
             let filter = without_repeaters(given.parse().expect("a filter"));
             let speaks = REPEATERS.map(|module| filter.would_enable(module, &tracing::Level::ERROR));
             assert_eq!(speaks, [client, watcher], "{given}");
-            assert!(filter.would_enable("dra_controller", &tracing::Level::WARN), "{given}");
+            for module in ["dra_controller", EXCEPTION] {
+                assert!(filter.would_enable(module, &tracing::Level::WARN), "{given} {module}");
+            }
         }
     }
 }
