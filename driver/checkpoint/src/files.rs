@@ -7,7 +7,7 @@
 pub mod faults;
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -79,18 +79,19 @@ pub struct HostFiles;
 
 impl Files for HostFiles {
     fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        // Before it is opened: opening a device may do something, and opening a socket fails with an error of its own.
+        match std::fs::symlink_metadata(path) {
+            Ok(metadata) => regular(&metadata)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        }
         let file = match open(OpenOptions::new().read(true), path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "is a symbolic link"));
-            }
             Err(error) => return Err(error),
         };
         let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "is not a regular file"));
-        }
+        regular(&metadata)?;
         if metadata.len() > limit {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("is larger than {limit} bytes")));
         }
@@ -144,6 +145,15 @@ impl Files for HostFiles {
     }
 }
 
+fn regular(metadata: &Metadata) -> io::Result<()> {
+    let kind = metadata.file_type();
+    match (kind.is_file(), kind.is_symlink()) {
+        (true, _) => Ok(()),
+        (_, true) => Err(io::Error::new(io::ErrorKind::InvalidData, "is a symbolic link")),
+        (_, false) => Err(io::Error::new(io::ErrorKind::InvalidData, "is not a regular file")),
+    }
+}
+
 /// Never through a symlink, and never waiting for the other end of a pipe.
 fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -152,6 +162,8 @@ fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, FileType, Mode};
+
     use super::*;
 
     const PLAIN: NewFile = NewFile { mode: 0o644, durable: false };
@@ -175,7 +187,10 @@ mod tests {
         HostFiles.write(&file, b"0123456789", PLAIN).unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
         HostFiles.make_dir(&folder).unwrap();
-        for (path, limit) in [(&file, 9), (&link, 99), (&folder, 99)] {
+        let [pipe, socket] = ["pipe", "socket"].map(|name| dir.path().join(name));
+        rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for (path, limit) in [(&file, 9), (&link, 99), (&folder, 99), (&pipe, 99), (&socket, 99)] {
             let error = HostFiles.read(path, limit).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{}", path.display());
         }

@@ -161,7 +161,7 @@ impl RecordStore {
         }
     }
 
-    /// Everything in the folder. A bad record that cannot even be moved is left out and told with its old path.
+    /// Everything in the folder. A bad record that cannot even be read or moved is left out and told with its old path.
     pub fn list(&self) -> Result<Listing, StoreError> {
         let dir = &self.claims_dir;
         let names = self.files.list(dir).map_err(|source| StoreError::List { path: dir.clone(), source })?;
@@ -182,6 +182,10 @@ impl RecordStore {
             Ok(Found::Record(record)) => listing.records.push(*record),
             Ok(Found::Bad(quarantined)) => listing.quarantined.push(*quarantined),
             Err(StoreError::SetAside { path, reason, .. }) => {
+                listing.quarantined.push(quarantine::look(&*self.files, path, reason));
+            }
+            Err(StoreError::Read { path, source }) => {
+                let reason = format!("unable to read it: {source}");
                 listing.quarantined.push(quarantine::look(&*self.files, path, reason));
             }
             Err(error) => return Err(error),

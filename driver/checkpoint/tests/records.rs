@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its builders too")]
 
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,8 +11,9 @@ use dra_checkpoint::files::faults::{Fault, FaultyFiles};
 use dra_checkpoint::files::{Files, HostFiles};
 use dra_checkpoint::store::Found;
 use dra_checkpoint::{ClaimRecord, ClaimState, RecordStore, RecordedDevice, RecordedHardware, Step, Unknown, versions};
-use dra_model::{ClaimRef, ComputeShare, MigIdentity, Placement};
+use dra_model::{ClaimRef, ClaimUid, ComputeShare, MigIdentity, Placement};
 use proptest::prelude::*;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
 
 const UID: &str = "0b5f3a1e-7d52-4c53-9a3c-2f1f5f0f9a01";
@@ -197,6 +199,23 @@ fn damage_in_one_place_hides_no_device() {
 }
 
 #[test]
+fn a_record_that_cannot_be_read_stays_where_it_is_and_stops_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = Arc::new(FaultyFiles::default());
+    let store = RecordStore::open(Arc::<FaultyFiles>::clone(&files), dir.path()).unwrap();
+    store.put(&record(ClaimState::Ready { done: vec![] })).unwrap();
+    let lost: ClaimUid = "00000000-0000-0000-0000-000000000001".parse().unwrap();
+    std::fs::write(store.path(&lost), "").unwrap();
+    files.lose(&store.path(&lost));
+    let listing = store.list().unwrap();
+    assert_eq!(listing.records.len(), 1);
+    assert_eq!((&listing.quarantined[0].path, listing.quarantined[0].uid.as_ref()), (&store.path(&lost), Some(&lost)));
+    assert!(listing.quarantined[0].reason.contains("unable to read"), "{}", listing.quarantined[0].reason);
+    let error = store.load(&lost).unwrap_err().to_string();
+    assert!(error.starts_with("unable to read ") && error.contains(lost.as_str()), "{error}");
+}
+
+#[test]
 fn folders_links_and_strangers_in_the_folder_stop_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
@@ -204,11 +223,14 @@ fn folders_links_and_strangers_in_the_folder_stop_nothing() {
     store.put(&record(ClaimState::Ready { done: vec![] })).unwrap();
     std::fs::create_dir(claims.join("00000000-0000-0000-0000-000000000001.json")).unwrap();
     std::os::unix::fs::symlink("/dev/zero", claims.join("00000000-0000-0000-0000-000000000002.json")).unwrap();
+    let pipe = claims.join("00000000-0000-0000-0000-000000000003.json");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let _listener = UnixListener::bind(claims.join("00000000-0000-0000-0000-000000000004.json")).unwrap();
     std::fs::write(claims.join("notes.txt"), "").unwrap();
     std::fs::write(claims.join(format!(".{UID}.json.{UID}.tmp")), "").unwrap();
     let listing = store.list().unwrap();
     assert_eq!(listing.records.len(), 1);
-    assert_eq!(listing.quarantined.len(), 2);
+    assert_eq!(listing.quarantined.len(), 4);
     assert_eq!(listing.foreign, [claims.join("notes.txt")]);
     assert_eq!(listing.unfinished, [UID.parse().unwrap()]);
     store.remove_unfinished(&UID.parse().unwrap()).unwrap();

@@ -2,7 +2,7 @@
 //! Files that fail on purpose: the twin that crash tests use. No process of the product makes one.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -31,6 +31,7 @@ struct State {
     effects: u64,
     fault: Option<(u64, Fault)>,
     crashed: bool,
+    unreadable: Option<PathBuf>,
 }
 
 /// What an effect has to do.
@@ -52,11 +53,15 @@ impl FaultyFiles {
         state.fault = Some((state.effects + after, fault));
     }
 
+    /// Lets one file be unreadable, as on a bad sector.
+    pub fn lose(&self, path: &Path) {
+        self.state.lock().unreadable = Some(path.to_owned());
+    }
+
     /// Lets everything work again, as a new process on a repaired machine would find it.
     pub fn heal(&self) {
         let mut state = self.state.lock();
-        state.fault = None;
-        state.crashed = false;
+        *state = State { effects: state.effects, ..State::default() };
     }
 
     fn effect(&self) -> Verdict {
@@ -100,6 +105,9 @@ fn half(bytes: &[u8]) -> &[u8] {
 impl Files for FaultyFiles {
     fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
         self.alive()?;
+        if self.state.lock().unreadable.as_deref() == Some(path) {
+            return Err(Errno::IO.into());
+        }
         HostFiles.read(path, limit)
     }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Claims whose records are damaged while their pods run: nobody else gets their devices.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dra_checkpoint::files::faults::Fault;
 use dra_model::{Claim, ClaimRef};
-use dra_prepare::{ClaimLife, PrepareCause, Refusal};
+use dra_prepare::{ClaimLife, PrepareCause, Refusal, UnprepareCause};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
 
 use crate::node::{Node, allocate};
@@ -105,6 +106,46 @@ fn a_claim_in_doubt_lets_go_when_it_is_unprepared_or_surely_gone() {
         node.engine.unprepare(&thief.reference).unwrap();
         node.engine.unprepare(&holder.reference).unwrap();
         assert!(node.engine.retire(), "what is there for people keeps nothing");
+    }
+}
+
+/// Nothing is known of it then but what its spec says.
+#[test]
+fn a_record_that_cannot_be_read_is_in_the_way_of_its_own_devices_only() {
+    let mut node = Node::new(2);
+    let holder = allocate("holder", &[("gpu", "gpu-00000000")]);
+    node.prepare(&holder).unwrap();
+    let [thief, other] =
+        [("thief", "gpu-00000000"), ("other", "gpu-00000001")].map(|(name, device)| allocate(name, &[("gpu", device)]));
+    node.files.lose(&record_path(&node, &holder));
+    assert_refused(&node, &thief, "unreadable");
+    node.prepare(&other).unwrap();
+    node.engine.unprepare(&other.reference).unwrap();
+    let error = node.engine.unprepare(&holder.reference).unwrap_err();
+    assert!(matches!(&*error.cause, UnprepareCause::Record { .. }), "{error}");
+    node.engine.reconcile(&alive);
+    assert!(node.claim_spec_path(&holder).exists());
+    node.restart();
+    node.engine.unprepare(&holder.reference).unwrap();
+    node.prepare(&thief).unwrap();
+}
+
+#[test]
+fn what_is_no_file_in_the_place_of_a_record_is_set_aside() {
+    let put: [fn(&Path); 3] = [
+        |path| std::fs::create_dir(path).unwrap(),
+        |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        |path| mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0).unwrap(),
+    ];
+    for put in put {
+        let (node, holder, thief) = held();
+        let path = record_path(&node, &holder);
+        std::fs::remove_file(&path).unwrap();
+        put(&path);
+        assert_refused(&node, &thief, "what its spec names is held");
+        node.prepare(&holder).unwrap();
+        node.engine.unprepare(&holder.reference).unwrap();
+        node.prepare(&thief).unwrap();
     }
 }
 
