@@ -148,7 +148,8 @@ pub fn claim_instance(paths: &SocketPaths) -> Result<InstanceLock, SocketError> 
     flock(&plugin_dir, FlockOperation::LockShared).map_err(|errno| directory(errno.into()))?;
     fs::create_dir_all(&instances_dir).map_err(directory)?;
     let lock_path = instances_dir.join(&paths.pod_uid);
-    let file = File::create(&lock_path).map_err(directory)?;
+    // Held by a file open for reading, which keeps no disk from becoming read-only.
+    let file = File::create(&lock_path).and_then(|_made| File::open(&lock_path)).map_err(directory)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Err(SocketError::SameUid { uid: paths.pod_uid.clone(), path: lock_path });
     }

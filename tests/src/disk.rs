@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A directory whose disk can be full or read-only.
+//! A directory whose disk can be full, out of inodes or read-only.
 //!
 //! Root writes whatever the permissions say, so for root it is a small tmpfs of its own; for others permissions do.
 
@@ -23,12 +23,17 @@ pub struct Disk {
 pub enum Hindrance {
     /// No byte is free.
     Full,
+    /// No file can be made.
+    NoInodes,
     /// Nothing can be written, made or removed.
     ReadOnly,
 }
 
 /// Enough for a few records and specs.
-const SIZE: &std::ffi::CStr = c"size=1m";
+const SIZE: &std::ffi::CStr = c"size=1m,nr_inodes=100";
+
+/// How the names of files begin that only take space.
+const BALLAST: &str = ".ballast";
 
 impl Disk {
     /// Puts a disk of its own at an empty directory.
@@ -40,20 +45,24 @@ impl Disk {
         Self { dir: dir.to_owned(), mounted }
     }
 
+    /// How it can fail: without a disk of its own only permissions help.
+    pub fn hindrances(&self) -> &'static [Hindrance] {
+        if self.mounted { &[Hindrance::Full, Hindrance::NoInodes, Hindrance::ReadOnly] } else { &[Hindrance::ReadOnly] }
+    }
+
     /// Lets the disk fail.
     pub fn hinder(&self, how: Hindrance) {
         match how {
-            Hindrance::Full => self.fill(),
+            Hindrance::Full => {
+                let mut file = File::create(self.ballast_path(0)).expect("the disk is writable");
+                while file.write_all(&[0; 4096]).is_ok() {}
+            }
+            Hindrance::NoInodes => {
+                let made = (0..).take_while(|number| File::create(self.ballast_path(*number)).is_ok()).count();
+                assert!(made > 0, "the disk is writable");
+            }
             Hindrance::ReadOnly => self.freeze(),
         }
-    }
-
-    fn fill(&self) {
-        if !self.mounted {
-            return self.freeze();
-        }
-        let mut file = File::create(self.ballast_path()).expect("the disk is writable");
-        while file.write_all(&[0; 4096]).is_ok() {}
     }
 
     fn freeze(&self) {
@@ -68,19 +77,21 @@ impl Disk {
     pub fn release(&self) {
         if self.mounted {
             mount_remount(&self.dir, MountFlags::empty(), "").expect("root may mount");
-            // There is none after a freeze.
-            fs::remove_file(self.ballast_path()).ok();
+            (0..).take_while(|number| fs::remove_file(self.ballast_path(*number)).is_ok()).count();
         } else {
             self.permit(0o755);
         }
     }
 
     fn permit(&self, mode: u32) {
-        fs::set_permissions(&self.dir, Permissions::from_mode(mode)).expect("an own directory");
+        let below = fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        for dir in below.filter(|path| path.is_dir()).chain([self.dir.clone()]) {
+            fs::set_permissions(dir, Permissions::from_mode(mode)).expect("an own directory");
+        }
     }
 
-    fn ballast_path(&self) -> PathBuf {
-        self.dir.join(".ballast")
+    fn ballast_path(&self, number: u32) -> PathBuf {
+        self.dir.join(format!("{BALLAST}-{number}"))
     }
 }
 

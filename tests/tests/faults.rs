@@ -13,9 +13,6 @@ use dra_tests::kubelet::{CallError, Claim, Device};
 use dra_tests::wait::{until, within};
 use dra_tests::{Mode, NewClaim, Node};
 
-/// How a disk can fail.
-const HINDRANCES: [Hindrance; 2] = [Hindrance::Full, Hindrance::ReadOnly];
-
 /// Prepares as the kubelet does: again and again.
 async fn until_prepared(node: &Node, claim: &Claim) -> Vec<Device> {
     let tries = async {
@@ -95,7 +92,7 @@ async fn records_that_cannot_be_written() {
     let held = NewClaim::of("held", &node.gpus.name(0)).create(&node.api);
     let next = NewClaim::of("next", &node.gpus.name(1)).create(&node.api);
     let devices = node.kubelet.prepare(&held).await.unwrap();
-    for hindrance in HINDRANCES {
+    for &hindrance in disk.hindrances() {
         let name = format!("{hindrance:?}");
         disk.hinder(hindrance);
         let error = node.kubelet.prepare(&next).await.expect_err(&name);
@@ -110,6 +107,41 @@ async fn records_that_cannot_be_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_state_folder_that_takes_nothing_lets_go_and_promises_nothing() {
+    let node = Node::new("t4:3");
+    fs::create_dir_all(node.state_dir()).unwrap();
+    let disk = Disk::at(&node.state_dir());
+    let _plugin = node.start(Mode::Process).await;
+    let [held, ending, next] = [("held", 0), ("ending", 1), ("next", 2)]
+        .map(|(name, gpu)| NewClaim::of(name, &node.gpus.name(gpu)).create(&node.api));
+    let devices = node.kubelet.prepare(&held).await.unwrap();
+    for &hindrance in disk.hindrances() {
+        let name = format!("{hindrance:?}");
+        node.kubelet.prepare(&ending).await.unwrap();
+        disk.hinder(hindrance);
+        refused(&node, &next, &[&node.state_dir().display().to_string(), "free space", "writable (will retry)"]).await;
+        node.kubelet.unprepare(&next).await.expect(&name);
+        assert_eq!(node.kubelet.prepare(&held).await.unwrap(), devices, "{name}: what is prepared needs no disk");
+        let ended = node.kubelet.unprepare(&ending).await;
+        assert!(!node.leftovers().iter().any(|file| file.contains(&format!("claim_{}", ending.uid))), "{name}");
+        if hindrance == Hindrance::ReadOnly {
+            let error = ended.expect_err("the record cannot be removed");
+            assert!(error.contains(&node.state_dir().display().to_string()), "{error}");
+            assert!(error.contains("make its folder writable (will retry)"), "{error}");
+        } else {
+            ended.expect(&name);
+        }
+        disk.release();
+        until_prepared(&node, &next).await;
+        for claim in [&next, &ending] {
+            node.kubelet.unprepare(claim).await.expect(&name);
+        }
+    }
+    node.kubelet.unprepare(&held).await.unwrap();
+    assert_eq!(node.leftovers(), [].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cdi_directory_that_is_full_or_read_only() {
     let node = Node::new("t4:2");
     let disk = Disk::at(&node.cdi_dir());
@@ -118,7 +150,7 @@ async fn a_cdi_directory_that_is_full_or_read_only() {
     let next = NewClaim::of("next", &node.gpus.name(1)).create(&node.api);
     node.kubelet.prepare(&held).await.unwrap();
     let before = node.leftovers();
-    for hindrance in HINDRANCES {
+    for &hindrance in disk.hindrances() {
         let name = format!("{hindrance:?}");
         disk.hinder(hindrance);
         let error = node.kubelet.prepare(&next).await.expect_err(&name);

@@ -23,8 +23,8 @@ use parking_lot::Mutex;
 use tracing::{debug, warn};
 
 use crate::answer::{self, PreparedDevice};
-use crate::error::{FetchError, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
-use crate::locks::{Lock, LockError, Locks};
+use crate::error::{FetchError, NotLocked, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
+use crate::locks::{Lock, Locks, Reach};
 use crate::undo;
 pub(crate) use attempt::{Base, claim_of, is_kept};
 use turns::Turns;
@@ -85,10 +85,8 @@ impl Engine {
     ) -> Result<Vec<PreparedDevice>, PrepareError> {
         let turn = self.turns.wait_for(&claim.uid);
         let deadline = self.deadline();
-        let prepared = self
-            .lock_claim(claim, deadline)
-            .map_err(|error| Box::new(PrepareCause::lock(OWN_LOCK.to_owned(), error)))
-            .and_then(|_lock| {
+        let prepared =
+            self.lock_claim(claim, deadline).map_err(|error| Box::new(PrepareCause::Lock(error))).and_then(|_lock| {
                 if turn.is_overtaken() {
                     return Err(Box::new(PrepareCause::Overtaken));
                 }
@@ -106,7 +104,7 @@ impl Engine {
                 self.turns.overtake(&claim.uid);
                 self.unprepare_locked(claim, deadline)
             }
-            Err(error) => Err(Box::new(UnprepareCause::lock(OWN_LOCK.to_owned(), error))),
+            Err(error) => Err(Box::new(UnprepareCause::Lock(error))),
         };
         unprepared.map_err(|cause| UnprepareError { claim: claim.clone(), cause })
     }
@@ -119,9 +117,8 @@ impl Engine {
             return Ok(self.records.settle(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?);
         };
         let gpus = record.devices.iter().map(|device| (device.hardware.gpu().clone(), device.device.to_string()));
-        let _locks = self
-            .lock_gpus(claim, gpus.collect(), deadline)
-            .map_err(|(what, error)| UnprepareCause::lock(what, error))?;
+        let _locks =
+            self.lock_gpus(claim, gpus.collect(), deadline, Reach::AtLeastHere).map_err(UnprepareCause::Lock)?;
         undo::undo(&record, &self.records, &self.specs).map_err(|failures| UnprepareCause::Undo { failures })?;
         self.records.settle(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?;
         debug!(claim = %claim, claim_uid = %claim.uid, "claim unprepared");
@@ -132,8 +129,9 @@ impl Engine {
         Instant::now() + self.settings.lock_patience
     }
 
-    pub(crate) fn lock_claim(&self, claim: &ClaimRef, deadline: Instant) -> Result<Lock<'_>, LockError> {
-        self.locks.take(&format!("claim-{}", claim.uid), "by another call", deadline)
+    pub(crate) fn lock_claim(&self, claim: &ClaimRef, deadline: Instant) -> Result<Lock<'_>, NotLocked> {
+        let lock = self.locks.take(&format!("claim-{}", claim.uid), "by another call", deadline, Reach::AtLeastHere);
+        lock.map_err(|error| NotLocked::new(OWN_LOCK.to_owned(), error))
     }
 
     /// In the order of UUIDs, which is that of device names. The error names the device that is waited for.
@@ -142,10 +140,12 @@ impl Engine {
         claim: &ClaimRef,
         gpus: BTreeMap<GpuUuid, String>,
         deadline: Instant,
-    ) -> Result<Vec<Lock<'_>>, (String, LockError)> {
+        reach: Reach,
+    ) -> Result<Vec<Lock<'_>>, NotLocked> {
         let holder = format!("for claim {claim}");
         let lock = |(uuid, device): (GpuUuid, String)| {
-            self.locks.take(&format!("gpu-{}", uuid.hex()), &holder, deadline).map_err(|source| (device, source))
+            let lock = self.locks.take(&format!("gpu-{}", uuid.hex()), &holder, deadline, reach);
+            lock.map_err(|error| NotLocked::new(device, error))
         };
         gpus.into_iter().map(lock).collect()
     }

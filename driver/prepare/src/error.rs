@@ -77,6 +77,44 @@ pub enum OpenError {
     },
 }
 
+/// Why the claim itself or one of its devices could not be locked.
+#[derive(Debug, thiserror::Error)]
+pub enum NotLocked {
+    /// Another call works on it.
+    #[error("{what} is being worked on {holder} (will retry)")]
+    Busy {
+        /// The claim itself, or a device.
+        what: String,
+        /// By whom or for whom.
+        holder: String,
+    },
+    /// The folder of locks.
+    #[error("{what} cannot be locked")]
+    Failed {
+        /// The claim itself, or a device.
+        what: String,
+        /// Why.
+        #[source]
+        source: LockError,
+    },
+}
+
+impl NotLocked {
+    pub(crate) fn new(what: String, error: LockError) -> Self {
+        match error {
+            LockError::Held { holder } => Self::Busy { what, holder },
+            source @ LockError::File { .. } => Self::Failed { what, source },
+        }
+    }
+
+    fn disposition(&self) -> Disposition {
+        match self {
+            Self::Busy { .. } => Disposition::Busy,
+            Self::Failed { .. } => Disposition::Transient,
+        }
+    }
+}
+
 /// A claim that is not prepared.
 #[derive(Debug)]
 pub struct PrepareError {
@@ -95,23 +133,9 @@ pub enum PrepareCause {
     /// The kubelet took the claim back while this call waited for its turn.
     #[error("it was unprepared while this call waited for its turn; prepare it again if it is needed")]
     Overtaken,
-    /// The claim or a GPU is worked on by another call.
-    #[error("{what} is being worked on {holder} (will retry)")]
-    Busy {
-        /// The claim itself, or a device.
-        what: String,
-        /// By whom or for whom.
-        holder: String,
-    },
-    /// The folder of locks.
-    #[error("{what} cannot be locked")]
-    Lock {
-        /// The claim itself, or a device.
-        what: String,
-        /// Why.
-        #[source]
-        source: LockError,
-    },
+    /// The claim or a GPU could not be locked.
+    #[error(transparent)]
+    Lock(NotLocked),
     /// Whether the node was rebooted is not known.
     #[error("unable to tell this boot from the one before (will retry)")]
     Boot {
@@ -216,23 +240,15 @@ impl Error for PrepareError {
 }
 
 impl PrepareCause {
-    /// A lock that was not taken.
-    pub(crate) fn lock(what: String, error: LockError) -> Self {
-        match error {
-            LockError::Held { holder } => Self::Busy { what, holder },
-            source @ LockError::File { .. } => Self::Lock { what, source },
-        }
-    }
-
     /// Whether retrying helps.
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Refused(refusal) => refusal.disposition(),
             Self::Fetch { source, .. } => source.disposition(),
-            Self::Busy { .. } | Self::Overtaken => Disposition::Busy,
+            Self::Lock(source) => source.disposition(),
+            Self::Overtaken => Disposition::Busy,
             Self::Render { .. } => Disposition::Permanent,
-            Self::Lock { .. }
-            | Self::Boot { .. }
+            Self::Boot { .. }
             | Self::Record { .. }
             | Self::Gpu { .. }
             | Self::DriverAway { .. }
@@ -258,23 +274,9 @@ pub struct UnprepareError {
 /// Why a claim is not unprepared. The kubelet retries all of them.
 #[derive(Debug, thiserror::Error)]
 pub enum UnprepareCause {
-    /// The claim or a GPU is worked on by another call.
-    #[error("{what} is being worked on {holder} (will retry)")]
-    Busy {
-        /// The claim itself, or a device.
-        what: String,
-        /// By whom or for whom.
-        holder: String,
-    },
-    /// The folder of locks.
-    #[error("{what} cannot be locked")]
-    Lock {
-        /// The claim itself, or a device.
-        what: String,
-        /// Why.
-        #[source]
-        source: LockError,
-    },
+    /// The claim or a GPU could not be locked.
+    #[error(transparent)]
+    Lock(NotLocked),
     /// The folder of records.
     #[error("its record cannot be read")]
     Record {
@@ -317,21 +319,11 @@ impl Error for UnprepareError {
 }
 
 impl UnprepareCause {
-    /// A lock that was not taken.
-    pub(crate) fn lock(what: String, error: LockError) -> Self {
-        match error {
-            LockError::Held { holder } => Self::Busy { what, holder },
-            source @ LockError::File { .. } => Self::Lock { what, source },
-        }
-    }
-
     /// Whether retrying helps.
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Busy { .. } => Disposition::Busy,
-            Self::Lock { .. } | Self::Record { .. } | Self::Spec { .. } | Self::Settle { .. } | Self::Undo { .. } => {
-                Disposition::Transient
-            }
+            Self::Lock(source) => source.disposition(),
+            Self::Record { .. } | Self::Spec { .. } | Self::Settle { .. } | Self::Undo { .. } => Disposition::Transient,
         }
     }
 }

@@ -54,6 +54,6 @@ pub mod retire;
 
 pub use answer::PreparedDevice;
 pub use engine::{Engine, Settings};
-pub use error::{FetchError, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
+pub use error::{FetchError, NotLocked, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
 pub use reconcile::{ClaimLife, Reconciliation};
 pub use refusal::Refusal;

@@ -4,7 +4,10 @@
 //! One file per lock, taken with flock(2), so that the kernel frees it when its holder dies. The file names its holder
 //! and is removed before it is freed; who opened it meanwhile notices that it is no longer the file of that name and
 //! starts over. Waiting ends at a deadline. Take the claim first, then its GPUs in order, and nothing can deadlock.
+//!
+//! What is taken away must be free of a disk that takes no new file: such calls keep each other out in memory.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -12,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 /// How often a lock held by another process is tried; one held by this process is tried when it is freed.
@@ -24,18 +27,28 @@ const SUFFIX: &str = ".lock";
 #[derive(Debug)]
 pub struct Locks {
     dir: PathBuf,
-    /// Counts locks freed by this process.
-    freed: Mutex<u64>,
-    freed_one: Condvar,
+    /// What this process holds or waits for another process to free, each with its holder.
+    here: Mutex<BTreeMap<String, String>>,
+    freed: Condvar,
 }
 
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub struct Lock<'a> {
-    locks: &'a Locks,
     path: PathBuf,
-    /// Closing it frees the lock.
+    /// Closing it frees the lock for other processes. Absent where the disk takes no new file.
     file: Option<File>,
+    /// Dropped last.
+    _place: Place<'a>,
+}
+
+/// Whom a lock keeps out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Everybody: something new is promised under it.
+    Everyone,
+    /// Everybody, or where the disk takes no new file, so that nobody can promise anything new, the calls of this process.
+    AtLeastHere,
 }
 
 /// A lock was not taken.
@@ -48,7 +61,7 @@ pub enum LockError {
         holder: String,
     },
     /// The file could not be made or locked.
-    #[error("unable to lock {}: make its folder writable (will retry)", path.display())]
+    #[error("unable to lock {}: free space and inodes in its folder and make it writable (will retry)", path.display())]
     File {
         /// Which.
         path: PathBuf,
@@ -61,21 +74,26 @@ pub enum LockError {
 impl Locks {
     /// In a folder that exists.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, freed: Mutex::new(0), freed_one: Condvar::new() }
+        Self { dir, here: Mutex::default(), freed: Condvar::new() }
     }
 
     /// Takes a lock in the name of `holder`, waiting until `deadline`.
-    pub fn take(&self, name: &str, holder: &str, deadline: Instant) -> Result<Lock<'_>, LockError> {
+    pub fn take(&self, name: &str, holder: &str, deadline: Instant, reach: Reach) -> Result<Lock<'_>, LockError> {
+        let place = self.place(name, holder, deadline)?;
         let path = self.dir.join(format!("{name}{SUFFIX}"));
-        loop {
-            let freed_before = *self.freed.lock();
+        let file = loop {
             match try_lock(&path, holder) {
-                Ok(Some(file)) => return Ok(Lock { locks: self, path, file: Some(file) }),
+                Ok(Some(file)) => break Some(file),
                 Ok(None) if Instant::now() >= deadline => return Err(LockError::Held { holder: holder_of(&path) }),
-                Ok(None) => self.wait(freed_before, deadline),
+                Ok(None) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    self.freed.wait_for(&mut self.here.lock(), left.min(OTHER_PROCESS));
+                }
+                Err(error) if reach == Reach::AtLeastHere && takes_no_file(&error) => break None,
                 Err(source) => return Err(LockError::File { path, source }),
             }
-        }
+        };
+        Ok(Lock { path, file, _place: place })
     }
 
     /// Removes the files of locks whose holders died.
@@ -84,37 +102,52 @@ impl Locks {
             let name = entry?.file_name();
             if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) {
                 // One that is held is not left over; one that cannot be locked is found again the next time.
-                self.take(name, "by the sweep of old locks", Instant::now()).ok();
+                self.take(name, "by the sweep of old locks", Instant::now(), Reach::Everyone).ok();
             }
         }
         Ok(())
     }
 
-    fn wait(&self, freed_before: u64, deadline: Instant) {
-        let mut freed = self.freed.lock();
-        if *freed == freed_before {
-            let left = deadline.saturating_duration_since(Instant::now());
-            self.freed_one.wait_for(&mut freed, left.min(OTHER_PROCESS));
+    /// The turn of one call of this process.
+    fn place(&self, name: &str, holder: &str, deadline: Instant) -> Result<Place<'_>, LockError> {
+        let mut here = self.here.lock();
+        while let Some(holder) = here.get(name).cloned() {
+            if self.freed.wait_until(&mut here, deadline).timed_out() && here.contains_key(name) {
+                return Err(LockError::Held { holder });
+            }
         }
+        here.insert(name.to_owned(), holder.to_owned());
+        Ok(Place { locks: self, name: name.to_owned() })
+    }
+}
+
+/// A name that no other call of this process has meanwhile.
+#[derive(Debug)]
+struct Place<'a> {
+    locks: &'a Locks,
+    name: String,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.locks.here.lock().remove(&self.name);
+        self.locks.freed.notify_all();
     }
 }
 
 impl Drop for Lock<'_> {
     fn drop(&mut self) {
-        // A file that stays is not held by anybody and is removed by the next sweep.
-        std::fs::remove_file(&self.path).ok();
-        drop(self.file.take());
-        *self.locks.freed.lock() += 1;
-        self.locks.freed_one.notify_all();
+        if let Some(file) = self.file.take() {
+            // A file that stays is not held by anybody and is removed by the next sweep.
+            std::fs::remove_file(&self.path).ok();
+            drop(file);
+        }
     }
 }
 
 /// The locked file, or nothing while someone else has it.
 fn try_lock(path: &Path, holder: &str) -> io::Result<Option<File>> {
-    let mut options = OpenOptions::new();
-    let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
-    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(nofollow);
-    let file = options.open(path)?;
+    let file = open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) if is_at(&file, path)? => {
             // The name is for people; on a full disk the lock has to work without it. The file is cut after the write:
@@ -126,6 +159,34 @@ fn try_lock(path: &Path, holder: &str) -> io::Result<Option<File>> {
         Ok(()) | Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Made if it is not there. One that is there can be locked on a read-only disk as well.
+fn open(path: &Path) -> io::Result<File> {
+    let made = options()?.write(true).create(true).truncate(false).mode(0o600).open(path);
+    match made {
+        Err(error) if takes_no_file(&error) => options()?.open(path).map_err(|_absent| error),
+        made => made,
+    }
+}
+
+/// For reading, not through a symlink and without waiting for the other end of a pipe.
+fn options() -> io::Result<OpenOptions> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(i32::try_from(flags.bits()).map_err(io::Error::other)?);
+    Ok(options)
+}
+
+/// Whether the disk is full, out of inodes or read-only, so that other processes cannot make the file either.
+fn takes_no_file(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::PermissionDenied
+    )
 }
 
 /// Whether the file is still the one of that name.
@@ -140,7 +201,8 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 
 fn holder_of(path: &Path) -> String {
     let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(300).read_to_string(&mut text));
+    let read =
+        options().and_then(|options| options.open(path)).and_then(|file| file.take(300).read_to_string(&mut text));
     match read {
         Ok(_) if !text.is_empty() => text,
         Ok(_) | Err(_) => "by someone who has just begun".to_owned(),
@@ -161,13 +223,16 @@ mod tests {
     fn a_held_lock_names_its_holder_and_leaves_no_file_when_freed() {
         let dir = tempfile::tempdir().unwrap();
         let (ours, theirs) = (Locks::new(dir.path().to_owned()), Locks::new(dir.path().to_owned()));
-        let held = ours.take("gpu-1", "for claim ns/a", soon()).unwrap();
-        let refused = theirs.take("gpu-1", "claim ns/b", Instant::now()).unwrap_err();
+        let held = ours.take("gpu-1", "for claim ns/a", soon(), Reach::Everyone).unwrap();
+        let refused = theirs.take("gpu-1", "claim ns/b", Instant::now(), Reach::Everyone).unwrap_err();
         assert_eq!(refused.to_string(), "held for claim ns/a");
         theirs.sweep().unwrap();
-        assert!(theirs.take("gpu-1", "claim ns/b", Instant::now()).is_err(), "a sweep leaves held locks alone");
+        assert!(
+            theirs.take("gpu-1", "claim ns/b", Instant::now(), Reach::Everyone).is_err(),
+            "a sweep leaves held locks alone"
+        );
         drop(held);
-        drop(theirs.take("gpu-1", "claim ns/b", Instant::now()).unwrap());
+        drop(theirs.take("gpu-1", "claim ns/b", Instant::now(), Reach::Everyone).unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
@@ -181,7 +246,7 @@ mod tests {
                 let (locks, inside, turns) = (&processes[at % 2], &inside, &turns);
                 scope.spawn(move || {
                     for _ in 0..20 {
-                        let held = locks.take("gpu-1", "someone", soon()).unwrap();
+                        let held = locks.take("gpu-1", "someone", soon(), Reach::Everyone).unwrap();
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         turns.fetch_add(1, Ordering::SeqCst);
                         inside.fetch_sub(1, Ordering::SeqCst);
@@ -198,7 +263,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("claim-1.lock"), "claim ns/dead").unwrap();
         let locks = Locks::new(dir.path().to_owned());
-        drop(locks.take("claim-1", "claim ns/a", Instant::now()).unwrap());
+        drop(locks.take("claim-1", "claim ns/a", Instant::now(), Reach::Everyone).unwrap());
         std::fs::write(dir.path().join("claim-2.lock"), "claim ns/dead").unwrap();
         locks.sweep().unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -206,7 +271,10 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_gone_is_an_error_with_its_path() {
-        let error = Locks::new(PathBuf::from("/nonexistent")).take("x", "me", soon()).unwrap_err();
-        assert_eq!(error.to_string(), "unable to lock /nonexistent/x.lock: make its folder writable (will retry)");
+        let error = Locks::new(PathBuf::from("/nonexistent")).take("x", "me", soon(), Reach::Everyone).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unable to lock /nonexistent/x.lock: free space and inodes in its folder and make it writable (will retry)"
+        );
     }
 }

@@ -15,7 +15,7 @@ use dra_hardware::{BootIdError, DriverFilesError};
 use dra_model::{ClaimRef, ClaimUid};
 
 use crate::engine::{Base, Engine, claim_of, is_kept};
-use crate::error::{PrepareCause, PrepareError, UnprepareCause, UnprepareError};
+use crate::error::{NotLocked, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
 
 /// What the API server says of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,7 +189,7 @@ impl Engine {
         let Ok(_lock) = self.lock_claim(claim, now) else { return };
         match self.unprepare_locked(claim, now) {
             Ok(()) => report.undone.push(claim.clone()),
-            Err(cause) if matches!(*cause, UnprepareCause::Busy { .. }) => {}
+            Err(cause) if matches!(*cause, UnprepareCause::Lock(NotLocked::Busy { .. })) => {}
             Err(cause) => {
                 let source = UnprepareError { claim: claim.clone(), cause };
                 report.problems.push(Problem::Undo { source });
@@ -209,7 +209,7 @@ impl Engine {
         match self.settle(&claim_of(&record), Some(&record), boot_id, Base::AsTold(&record.base), now) {
             Ok((_, true)) => report.repaired.push(claim.clone()),
             Ok((_, false)) => {}
-            Err(cause) if matches!(*cause, PrepareCause::Busy { .. }) => {}
+            Err(cause) if matches!(*cause, PrepareCause::Lock(NotLocked::Busy { .. })) => {}
             Err(cause) => {
                 let source = PrepareError { claim: claim.clone(), cause };
                 report.problems.push(Problem::Repair { source });

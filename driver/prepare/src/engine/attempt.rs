@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use super::Engine;
 use crate::doubts::{Doubt, target_of};
 use crate::error::{FetchError, PrepareCause, chain};
+use crate::locks::Reach;
 use crate::plan::{self, Situation};
 use crate::resolve::{Target, Unresolved, find, resolve};
 use crate::run::{self, RunError};
@@ -58,9 +59,13 @@ impl Engine {
     ) -> Attempted<(ClaimRecord, bool)> {
         plan::admit(claim, &self.settings.node).map_err(PrepareCause::Refused)?;
         let targets = self.targets(claim, existing)?;
+        let reach = match existing {
+            Some(kept) if is_kept(kept, boot_id) => Reach::AtLeastHere,
+            Some(_) | None => Reach::Everyone,
+        };
         let _locks = self
-            .lock_gpus(&claim.reference, gpus_to_lock(claim, &targets, existing), deadline)
-            .map_err(|(what, error)| PrepareCause::lock(what, error))?;
+            .lock_gpus(&claim.reference, gpus_to_lock(claim, &targets, existing), deadline, reach)
+            .map_err(PrepareCause::Lock)?;
         let gpus = self.read_gpus(claim, &targets)?;
         let mut work = self.work(claim, &targets, &gpus, boot_id, base)?;
         let acted = match existing {
