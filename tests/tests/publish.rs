@@ -4,11 +4,18 @@
 #![expect(clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
-use dra_tests::api_server::{Key, Resource};
+use dra_tests::api_server::{Key, Resource, Verb};
 use dra_tests::program::Program;
-use dra_tests::{Mode, Node};
+use dra_tests::{Mode, NewClaim, Node};
 use serde_json::Value;
+use tokio::time::interval;
+
+/// Longer than every delay of plugin and controller, so that each has grown to its longest.
+const LONG_OUTAGE: Duration = Duration::from_mins(1);
+/// The longest delay between two tries is five seconds; the rest is for the work and a busy machine.
+const CAUGHT_UP: Duration = Duration::from_secs(8);
 
 fn devices(slices: &[Value]) -> BTreeMap<String, Value> {
     let devices = slices.iter().filter_map(|slice| slice["spec"]["devices"].as_array()).flatten();
@@ -88,4 +95,47 @@ async fn restarts_of_plugin_and_controller_write_nothing_and_one_of_the_kubelet_
     }
     assert_eq!(again, before);
     assert!(controller.stop().await && plugin.stop().await, "{}{}", controller.log(), plugin.log());
+}
+
+/// The one test that takes a minute; it is the only way to see the longest delays of real programs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minute_without_an_api_server_is_caught_up_with_in_seconds_and_leaks_nothing() {
+    let mut node = Node::new("h100:3");
+    let [held, wanted, changed] = [0, 1, 2].map(|gpu| node.gpus.name(gpu));
+    let mut plugin = node.start(Mode::Process).await;
+    let mut controller = node.start_controller("1");
+    until_published(&node, &[held.clone(), wanted.clone(), changed]).await;
+    let [first, second] = [("first", &held), ("second", &wanted)].map(|(name, gpu)| NewClaim::of(name, gpu));
+    let (first, second) = (first.create(&node.api), second.create(&node.api));
+    let devices = node.kubelet.prepare(&first).await.unwrap();
+    let before = node.leftovers();
+
+    node.api.go_down().await;
+    let cut = node.gpus.cut(2, "1g.10gb");
+    let away = Instant::now();
+    let mut pod_syncs = interval(Duration::from_secs(2));
+    while away.elapsed() < LONG_OUTAGE {
+        pod_syncs.tick().await;
+        let error = node.kubelet.prepare(&second).await.unwrap_err();
+        assert!(error.contains("Connection refused") && error.contains("will retry"), "{error}");
+        assert_eq!(node.kubelet.prepare(&first).await.unwrap(), devices, "a claim that is ready needs no API server");
+        assert_eq!(node.leftovers(), before, "a prepare that failed leaves nothing");
+    }
+
+    node.api.come_up();
+    let back = Instant::now();
+    node.kubelet.prepare(&second).await.unwrap();
+    until_published(&node, &[held, wanted, cut]).await;
+    assert!(back.elapsed() < CAUGHT_UP, "{:?}", back.elapsed());
+    controller.until_logged("watched again").await;
+    assert!(back.elapsed() < CAUGHT_UP, "{:?}", back.elapsed());
+    until_ready(&controller).await;
+    assert_eq!(node.api.requests(Verb::Update, Resource::ResourceSlices), 1, "one slice changed, once");
+    for claim in [&first, &second] {
+        node.kubelet.unprepare(claim).await.unwrap();
+    }
+    assert_eq!(node.leftovers(), [].into());
+    assert!(controller.stop().await && plugin.stop().await);
+    let warnings = controller.log().lines().filter(|line| !line.contains(" INFO ")).count();
+    assert_eq!(warnings, 2, "one for the watch and one for the slices: {}", controller.log());
 }
