@@ -15,24 +15,39 @@ pub mod profile_name;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
+    /// Name in this catalog, such as `h100-80`.
     pub id: String,
     /// Short names for the command line, such as `h100`.
     pub aliases: Vec<String>,
     /// Product name, `nvmlDeviceGetName`.
     pub name: String,
+    /// Where the figures come from.
     pub source: String,
+    /// `nvmlDeviceGetArchitecture`.
     pub architecture: Architecture,
+    /// Major and minor, `nvmlDeviceGetCudaComputeCapability`.
     pub compute_capability: (i32, i32),
+    /// `nvmlDeviceGetPciInfo_v3` and the link.
     pub pci: PciModel,
+    /// `nvmlDeviceGetMemoryInfo_v2` and the bus.
     pub memory: Memory,
+    /// Streaming multiprocessors of the whole GPU; no profile has more.
     pub multiprocessors: u32,
+    /// CUDA cores, `nvmlDeviceGetNumGpuCores`.
     pub cores: u32,
+    /// Limit and draw.
     pub power: Power,
+    /// `nvmlDeviceGetMaxClockInfo`.
     pub clocks: Clocks,
+    /// How the GPU sees host memory.
     pub addressing: Addressing,
+    /// `nvmlDeviceGetVbiosVersion`, such as `96.00.89.00.01`.
     pub vbios: String,
+    /// `nvmlDeviceGetBoardPartNumber`, such as `692-2G520-0200-000`.
     pub board_part_number: String,
+    /// Whether the memory has ECC, `nvmlDeviceGetEccMode`.
     pub ecc: bool,
+    /// SXM module or PCIe card.
     pub form: Form,
     /// Absent on boards without MIG.
     pub mig: Option<MigModel>,
@@ -41,10 +56,15 @@ pub struct Model {
 /// `nvmlDeviceArchitecture_t`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Architecture {
+    /// T4.
     Turing,
+    /// A100.
     Ampere,
+    /// L4.
     Ada,
+    /// H100, H200.
     Hopper,
+    /// B200.
     Blackwell,
 }
 
@@ -67,10 +87,13 @@ impl Architecture {
 pub struct PciModel {
     /// Device and vendor as NVML packs them, for example `0x233010DE`.
     pub device_id: HexId,
+    /// Subsystem and its vendor, packed the same way.
     pub subsystem_id: HexId,
     /// Class, sub-class and interface: `0x030200` is a 3D controller.
     pub class_id: HexId,
+    /// Highest PCIe generation of the link, such as 5.
     pub link_generation: u32,
+    /// Lanes, such as 16.
     pub link_width: u32,
 }
 
@@ -92,9 +115,13 @@ impl TryFrom<String> for HexId {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
+    /// Total, as NVML reports it: a little less than the board carries.
     pub total_mib: u64,
+    /// The part of it that the driver keeps.
     pub reserved_mib: u64,
+    /// Size of the BAR1 aperture, `nvmlDeviceGetBAR1MemoryInfo`.
     pub bar1_mib: u64,
+    /// `nvmlDeviceGetMemoryBusWidth`.
     pub bus_width_bits: u32,
 }
 
@@ -102,7 +129,9 @@ pub struct Memory {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Power {
+    /// Enforced limit, `nvmlDeviceGetEnforcedPowerLimit`.
     pub limit_watts: u32,
+    /// Draw without work, `nvmlDeviceGetPowerUsage`.
     pub idle_watts: u32,
 }
 
@@ -110,7 +139,9 @@ pub struct Power {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Clocks {
+    /// Of the multiprocessors.
     pub sm_mhz: u32,
+    /// Of the memory.
     pub memory_mhz: u32,
 }
 
@@ -118,8 +149,11 @@ pub struct Clocks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Addressing {
+    /// Host memory only through copies and mappings.
     None,
+    /// Host memory through the kernel's heterogeneous memory management.
     Hmm,
+    /// Host memory through address translation services of the CPU.
     Ats,
 }
 
@@ -127,7 +161,9 @@ pub enum Addressing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
+    /// A module on a baseboard; it has a module id.
     Sxm,
+    /// A card in a slot.
     Pcie,
 }
 
@@ -135,14 +171,19 @@ pub enum Form {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MigModel {
+    /// Where profiles and placements come from.
     pub source: String,
+    /// Memory slices of the whole GPU; placements of GPU instances count in them.
     pub memory_slices: u32,
+    /// Compute slices of the whole GPU.
     pub compute_slices: u32,
     /// Upper bound of `nvmlDeviceGetMaxMigDeviceCount`.
     pub max_devices: u32,
+    /// What switching the mode takes.
     pub toggle: Toggle,
     /// Whether the mode is kept in the board (Ampere) or in the driver (Hopper and later).
     pub survives_reboot: bool,
+    /// Every GPU instance profile, as `nvidia-smi mig -lgip` lists them.
     pub profiles: Vec<GpuProfile>,
 }
 
@@ -166,12 +207,19 @@ pub struct GpuProfile {
     pub id: u32,
     /// Name without the leading `MIG `.
     pub name: String,
+    /// Compute slices of an instance.
     pub slices: u32,
+    /// Memory of an instance, `memorySizeMB` of `nvmlGpuInstanceProfileInfo_t`, in MiB.
     pub memory_mib: u64,
+    /// Of an instance.
     pub multiprocessors: u32,
+    /// Engines of an instance.
     pub engines: Engines,
+    /// How many fit on an empty GPU, `instanceCount`.
     pub max_instances: u32,
+    /// Where an instance may lie, `nvmlDeviceGetGpuInstancePossiblePlacements_v2`.
     pub placements: Placements,
+    /// What an instance can be divided into.
     pub compute: Vec<ComputeProfile>,
 }
 
@@ -179,10 +227,15 @@ pub struct GpuProfile {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engines {
+    /// Copy engines (CE).
     pub copy: u32,
+    /// Video decoders (NVDEC).
     pub decoder: u32,
+    /// Video encoders (NVENC).
     pub encoder: u32,
+    /// JPEG decoders (NVJPG).
     pub jpeg: u32,
+    /// Optical flow accelerators (OFA).
     pub ofa: u32,
 }
 
@@ -225,7 +278,9 @@ impl Engines {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Placements {
+    /// First memory slices, ascending.
     pub starts: Vec<u32>,
+    /// Memory slices an instance covers.
     pub size: u32,
 }
 
@@ -239,7 +294,9 @@ impl Placements {
 /// A range of memory slices (GPU instance) or compute slices (compute instance).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Placement {
+    /// The first slice, from 0.
     pub start: u32,
+    /// How many slices.
     pub size: u32,
 }
 
@@ -254,9 +311,13 @@ impl Placement {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ComputeProfile {
+    /// Number of the profile within its GPU instance profile.
     pub id: u32,
+    /// Compute slices of an instance.
     pub slices: u32,
+    /// Of an instance.
     pub multiprocessors: u32,
+    /// First compute slices within the GPU instance, ascending.
     pub starts: Vec<u32>,
 }
 

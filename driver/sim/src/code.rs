@@ -14,20 +14,35 @@ use serde::{Deserialize, Serialize};
 pub struct Code(pub u32);
 
 impl Code {
+    /// `nvmlInit` was not called.
     pub const UNINITIALIZED: Self = Self(1);
+    /// A value no GPU knows, such as an index beyond the last.
     pub const INVALID_ARGUMENT: Self = Self(2);
+    /// This GPU, or its mode, has no such thing.
     pub const NOT_SUPPORTED: Self = Self(3);
+    /// Only root, or the owner of a capability, may.
     pub const NO_PERMISSION: Self = Self(4);
+    /// No such instance.
     pub const NOT_FOUND: Self = Self(6);
+    /// The caller's buffer is too small.
     pub const INSUFFICIENT_SIZE: Self = Self(7);
+    /// The kernel module is not there.
     pub const DRIVER_NOT_LOADED: Self = Self(9);
+    /// No event came in time.
     pub const TIMEOUT: Self = Self(10);
+    /// The GPU fell off the bus.
     pub const GPU_IS_LOST: Self = Self(15);
+    /// The GPU answers again after a reset.
     pub const RESET_REQUIRED: Self = Self(16);
+    /// Library and kernel module are of different versions.
     pub const VERSION_MISMATCH: Self = Self(18);
+    /// Clients or instances hold what is to change or go.
     pub const IN_USE: Self = Self(19);
+    /// No slices or engines are left for the instance.
     pub const INSUFFICIENT_RESOURCES: Self = Self(23);
+    /// A struct of a version this library does not know.
     pub const ARGUMENT_VERSION_MISMATCH: Self = Self(25);
+    /// Everything else.
     pub const UNKNOWN: Self = Self(999);
 
     /// The text of `nvmlErrorString` for a number, success included.

@@ -10,6 +10,7 @@
 //!
 //! The engine is pure and synchronous: it has no clock, no files and no threads. What a real GPU answers is the truth;
 //! a difference is a bug of the simulator and is fixed in its data or in its rules, each of which names its source.
+#![warn(missing_docs)]
 
 pub mod catalog;
 pub mod code;
@@ -17,6 +18,7 @@ pub mod engine;
 pub mod identity;
 pub mod machine;
 pub mod simulator;
+#[allow(missing_docs, reason = "the words of state.json; those that do not speak for themselves are explained")]
 pub mod state;
 pub mod store;
 pub mod tree;

@@ -21,16 +21,44 @@ use crate::tree;
 /// Why the shared state could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// Another user holds the lock file, or the directory is not there.
     #[error("failed to lock {}", path.display())]
-    Lock { path: PathBuf, source: io::Error },
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state is not there.
     #[error("failed to read {}; is there a simulated machine? make one with gpu-sim init", path.display())]
-    Read { path: PathBuf, source: io::Error },
+    Read {
+        /// `state.json`.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state is of another build.
     #[error("failed to understand {}; make the machine anew with gpu-sim init", path.display())]
-    Parse { path: PathBuf, source: serde_json::Error },
+    Parse {
+        /// `state.json`.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The new state cannot be stored; the old one holds.
     #[error("failed to write {}", path.display())]
-    Write { path: PathBuf, source: io::Error },
+    Write {
+        /// `state.json` or the file that was to become it.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The change is stored or not, and the tree shows something else until the next change.
     #[error("failed to redraw the kernel's files after a change")]
-    Redraw { source: tree::TreeError },
+    Redraw {
+        /// Why.
+        source: tree::TreeError,
+    },
 }
 
 impl StoreError {
@@ -73,6 +101,7 @@ impl Store {
         Self { root_dir: root_dir.into(), cached: Mutex::new(None) }
     }
 
+    /// The driver root it is below.
     pub fn root_dir(&self) -> &Path {
         &self.root_dir
     }

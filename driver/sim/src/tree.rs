@@ -27,20 +27,64 @@ pub mod kernel;
 /// Why a file of the tree could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
+    /// A directory of the tree.
     #[error("failed to make the directory {}", path.display())]
-    MakeDir { path: PathBuf, source: io::Error },
+    MakeDir {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of the tree.
     #[error("failed to write {}", path.display())]
-    Write { path: PathBuf, source: io::Error },
+    Write {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A symbolic link, such as a SONAME.
     #[error("failed to link {}", path.display())]
-    Link { path: PathBuf, source: io::Error },
+    Link {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A character node.
     #[error("failed to make the device node {}", path.display())]
-    Node { path: PathBuf, source: io::Error },
+    Node {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A library or program.
     #[error("failed to copy {} to {}", from.display(), to.display())]
-    Copy { from: PathBuf, to: PathBuf, source: io::Error },
+    Copy {
+        /// Where it is.
+        from: PathBuf,
+        /// Where it should be in the tree.
+        to: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What an earlier machine or instance left.
     #[error("failed to remove {}", path.display())]
-    Remove { path: PathBuf, source: io::Error },
+    Remove {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A directory whose entries are needed.
     #[error("failed to list {}", path.display())]
-    List { path: PathBuf, source: io::Error },
+    List {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 /// Draws everything that follows from the state. Libraries and programs are [`driver_files::install`]'s.

@@ -12,8 +12,11 @@ use super::InstanceRef;
 /// One compute instance, which is one MIG device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ComputeRef {
+    /// The GPU instance it is part of.
     pub instance: InstanceRef,
+    /// `nvmlComputeInstanceInfo_t.id`, used again after the instance is gone.
     pub id: u32,
+    /// Which of the instances that have had this id.
     pub incarnation: u64,
 }
 

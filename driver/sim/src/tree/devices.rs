@@ -23,6 +23,7 @@ pub const MAJOR_CAPS: u32 = 242;
 /// What stands for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeKind {
+    /// A character node, as on a real machine.
     Character,
     /// This process may not make nodes; programs that open or stat devices will notice.
     PlainFile,

@@ -7,7 +7,9 @@
 /// A function without arguments that returns a constant.
 #[derive(Clone, Copy, Debug)]
 pub struct Function {
+    /// Its symbol.
     pub name: &'static str,
+    /// What it returns, in `eax`.
     pub returns: u32,
 }
 
