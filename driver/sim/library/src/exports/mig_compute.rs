@@ -187,55 +187,37 @@ fn profiles(
     Ok((call.state.profile_of(target)?, call.state.compute_profile(target, profile)?))
 }
 
-fn instances_of(parent: &GpuProfile, own: &ComputeProfile) -> c_uint {
-    parent.slices / own.slices.max(1)
+/// One version of the struct: the figures that all have, and what only this one has.
+macro_rules! info {
+    ($name:ident, $parent:expr, $own:expr $(, $field:ident: $value:expr)*) => {
+        nvml::$name {
+            id: $own.id,
+            sliceCount: $own.slices,
+            instanceCount: $parent.slices / $own.slices.max(1),
+            multiprocessorCount: $own.multiprocessors,
+            sharedCopyEngineCount: $parent.engines.copy,
+            sharedDecoderCount: $parent.engines.decoder,
+            sharedEncoderCount: $parent.engines.encoder,
+            sharedJpegCount: $parent.engines.jpeg,
+            sharedOfaCount: $parent.engines.ofa,
+            $($field: $value),*
+        }
+    };
 }
 
 fn info_v1(parent: &GpuProfile, own: &ComputeProfile) -> nvml::nvmlComputeInstanceProfileInfo_t {
-    nvml::nvmlComputeInstanceProfileInfo_t {
-        id: own.id,
-        sliceCount: own.slices,
-        instanceCount: instances_of(parent, own),
-        multiprocessorCount: own.multiprocessors,
-        sharedCopyEngineCount: parent.engines.copy,
-        sharedDecoderCount: parent.engines.decoder,
-        sharedEncoderCount: parent.engines.encoder,
-        sharedJpegCount: parent.engines.jpeg,
-        sharedOfaCount: parent.engines.ofa,
-    }
+    info!(nvmlComputeInstanceProfileInfo_t, parent, own)
 }
 
 /// Versions 2 and 3 carry the name.
 fn put_info(info: Versioned, parent: &GpuProfile, own: &ComputeProfile) -> Result<(), Code> {
-    let name = || text_field(&format!("MIG {}", parent.compute_name(own)));
-    let second = info.put_if(2, |version| nvml::nvmlComputeInstanceProfileInfo_v2_t {
-        version,
-        id: own.id,
-        sliceCount: own.slices,
-        instanceCount: instances_of(parent, own),
-        multiprocessorCount: own.multiprocessors,
-        sharedCopyEngineCount: parent.engines.copy,
-        sharedDecoderCount: parent.engines.decoder,
-        sharedEncoderCount: parent.engines.encoder,
-        sharedJpegCount: parent.engines.jpeg,
-        sharedOfaCount: parent.engines.ofa,
-        name: name(),
-    })?;
+    let name = text_field(&format!("MIG {}", parent.compute_name(own)));
+    let second = info
+        .put_if(2, |version| info!(nvmlComputeInstanceProfileInfo_v2_t, parent, own, version: version, name: name))?;
     if second {
         return Ok(());
     }
-    info.put(3, |version| nvml::nvmlComputeInstanceProfileInfo_v3_t {
-        version,
-        id: own.id,
-        sliceCount: own.slices,
-        instanceCount: instances_of(parent, own),
-        multiprocessorCount: own.multiprocessors,
-        sharedCopyEngineCount: parent.engines.copy,
-        sharedDecoderCount: parent.engines.decoder,
-        sharedEncoderCount: parent.engines.encoder,
-        sharedJpegCount: parent.engines.jpeg,
-        sharedOfaCount: parent.engines.ofa,
-        name: name(),
-        capabilities: 0,
+    info.put(3, |version| {
+        info!(nvmlComputeInstanceProfileInfo_v3_t, parent, own, version: version, name: name, capabilities: 0)
     })
 }

@@ -104,56 +104,41 @@ fn placements(call: &Call, device: Handle, id: c_uint) -> Result<Vec<Place>, Cod
     Ok(profile.placements.all().map(|Placement { start, size }| Place { start, size }).collect())
 }
 
+/// One version of the struct: the figures that all have, and what only this one has.
+macro_rules! info {
+    ($name:ident, $profile:expr, $($own:ident: $value:expr),+) => {
+        nvml::$name {
+            id: $profile.id,
+            sliceCount: $profile.slices,
+            instanceCount: $profile.max_instances,
+            multiprocessorCount: $profile.multiprocessors,
+            copyEngineCount: $profile.engines.copy,
+            decoderCount: $profile.engines.decoder,
+            encoderCount: $profile.engines.encoder,
+            jpegCount: $profile.engines.jpeg,
+            ofaCount: $profile.engines.ofa,
+            memorySizeMB: $profile.memory_mib,
+            $($own: $value),+
+        }
+    };
+}
+
 fn info_v1(profile: &GpuProfile) -> nvml::nvmlGpuInstanceProfileInfo_t {
-    nvml::nvmlGpuInstanceProfileInfo_t {
-        id: profile.id,
-        isP2pSupported: 0,
-        sliceCount: profile.slices,
-        instanceCount: profile.max_instances,
-        multiprocessorCount: profile.multiprocessors,
-        copyEngineCount: profile.engines.copy,
-        decoderCount: profile.engines.decoder,
-        encoderCount: profile.engines.encoder,
-        jpegCount: profile.engines.jpeg,
-        ofaCount: profile.engines.ofa,
-        memorySizeMB: profile.memory_mib,
-    }
+    info!(nvmlGpuInstanceProfileInfo_t, profile, isP2pSupported: 0)
 }
 
 /// Versions 2 and 3 carry the name.
 fn put_info(info: Versioned, profile: &GpuProfile) -> Result<(), Code> {
-    let name = || text_field(&format!("MIG {}", profile.name));
-    let second = info.put_if(2, |version| nvml::nvmlGpuInstanceProfileInfo_v2_t {
-        version,
-        id: profile.id,
-        isP2pSupported: 0,
-        sliceCount: profile.slices,
-        instanceCount: profile.max_instances,
-        multiprocessorCount: profile.multiprocessors,
-        copyEngineCount: profile.engines.copy,
-        decoderCount: profile.engines.decoder,
-        encoderCount: profile.engines.encoder,
-        jpegCount: profile.engines.jpeg,
-        ofaCount: profile.engines.ofa,
-        memorySizeMB: profile.memory_mib,
-        name: name(),
-    })?;
+    let name = text_field(&format!("MIG {}", profile.name));
+    let second = info.put_if(
+        2,
+        |version| info!(nvmlGpuInstanceProfileInfo_v2_t, profile, version: version, isP2pSupported: 0, name: name),
+    )?;
     if second {
         return Ok(());
     }
-    info.put(3, |version| nvml::nvmlGpuInstanceProfileInfo_v3_t {
-        version,
-        id: profile.id,
-        sliceCount: profile.slices,
-        instanceCount: profile.max_instances,
-        multiprocessorCount: profile.multiprocessors,
-        copyEngineCount: profile.engines.copy,
-        decoderCount: profile.engines.decoder,
-        encoderCount: profile.engines.encoder,
-        jpegCount: profile.engines.jpeg,
-        ofaCount: profile.engines.ofa,
-        memorySizeMB: profile.memory_mib,
-        name: name(),
-        capabilities: 0,
-    })
+    info.put(
+        3,
+        |version| info!(nvmlGpuInstanceProfileInfo_v3_t, profile, version: version, name: name, capabilities: 0),
+    )
 }
