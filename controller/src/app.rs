@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use dra_model::NodeName;
 use dra_resource::{DriverName, Features, Pool, Write, diff, pack};
-use dra_runtime::http;
+use dra_runtime::api_server::ApiServerError;
 use dra_runtime::tasks::{Tasks, TasksError};
+use dra_runtime::{ApiServer, http};
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use kube::Client;
 use tokio::sync::{mpsc, watch};
@@ -32,11 +33,8 @@ pub enum AppError {
     #[error("failed to start the runtime")]
     Runtime(#[source] std::io::Error),
     /// No way to the API server.
-    #[error("failed to find credentials for the API server: run in a pod or set KUBECONFIG")]
-    Credentials(#[source] Box<kube::config::InferConfigError>),
-    /// Credentials that cannot be used.
-    #[error("failed to use the credentials for the API server")]
-    Client(#[source] Box<kube::Error>),
+    #[error("failed to find the API server")]
+    ApiServer(#[source] ApiServerError),
     /// A task ended the process.
     #[error("stopped")]
     Tasks(#[source] TasksError),
@@ -66,25 +64,33 @@ pub enum AppError {
     Output(#[source] std::io::Error),
 }
 
+/// Who we are in the API server's log.
+const USER_AGENT: &str = concat!("gpu-controller/", env!("CARGO_PKG_VERSION"));
 /// How long `--once` waits for an inventory.
 const ONCE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Does what the configuration says. One thread is enough, and the least memory.
-pub fn run(config: Config) -> Result<(), AppError> {
+pub fn run(config: Config, api_server: &ApiServer) -> Result<(), AppError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
+    let client = || api_server.client(USER_AGENT).map_err(AppError::ApiServer);
     runtime.block_on(async {
         match config {
-            Config::Run { whose, source, http_address } => serve(whose, source, http_address).await,
-            Config::Once { whose, source } => once(whose, source).await,
+            Config::Run { whose, source, http_address } => serve(client()?, whose, source, http_address).await,
+            Config::Once { whose, source } => once(client()?, whose, source).await,
             Config::Print { whose, source } => print(whose, source).await,
-            Config::Withdraw { driver, node } => remove(&driver, node.as_ref()).await,
-            Config::Check { driver, pods } => look(&driver, &pods).await,
+            Config::Withdraw { driver, node } => remove(client()?, &driver, node.as_ref()).await,
+            Config::Check { driver, pods } => look(client()?, &driver, &pods).await,
         }
     })
 }
 
-async fn serve(whose: Whose, source: Source, http_address: std::net::SocketAddr) -> Result<(), AppError> {
-    let cluster = Cluster::new(client().await?, &whose.driver, Some(&whose.node));
+async fn serve(
+    client: Client,
+    whose: Whose,
+    source: Source,
+    http_address: std::net::SocketAddr,
+) -> Result<(), AppError> {
+    let cluster = Cluster::new(client, &whose.driver, Some(&whose.node));
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new(stop.clone());
     let (metrics, registry) = Metrics::registered();
@@ -142,8 +148,8 @@ async fn first_view(source: Source) -> Result<watch::Receiver<NodeView>, AppErro
     Err(AppError::NoInventory { reason })
 }
 
-async fn once(whose: Whose, source: Source) -> Result<(), AppError> {
-    let cluster = Cluster::new(client().await?, &whose.driver, Some(&whose.node));
+async fn once(client: Client, whose: Whose, source: Source) -> Result<(), AppError> {
+    let cluster = Cluster::new(client, &whose.driver, Some(&whose.node));
     let view = first_view(source).await?;
     let (metrics, _registry) = Metrics::registered();
     let (ready, _readiness) = watch::channel(Err(String::new()));
@@ -175,22 +181,14 @@ fn yaml(mut slice: ResourceSlice) -> Result<String, AppError> {
     Ok(format!("---\n{}", serde_saphyr::to_string(&slice).map_err(AppError::Print)?))
 }
 
-async fn remove(driver: &DriverName, node: Option<&NodeName>) -> Result<(), AppError> {
-    let cluster = Cluster::new(client().await?, driver, node);
+async fn remove(client: Client, driver: &DriverName, node: Option<&NodeName>) -> Result<(), AppError> {
+    let cluster = Cluster::new(client, driver, node);
     let count = withdraw(&cluster, Patience::default()).await.map_err(AppError::Withdraw)?;
     info!(count, "withdrew the slices");
     Ok(())
 }
 
-async fn look(driver: &DriverName, pods: &DriverPods) -> Result<(), AppError> {
-    let client = client().await?;
+async fn look(client: Client, driver: &DriverName, pods: &DriverPods) -> Result<(), AppError> {
     let cluster = Cluster::new(client.clone(), driver, None);
     check(client, &cluster, pods).await.map_err(AppError::Check)
-}
-
-/// A client from KUBECONFIG or the pod's service account, with a short patience for connecting.
-async fn client() -> Result<Client, AppError> {
-    let mut config = kube::Config::infer().await.map_err(|error| AppError::Credentials(Box::new(error)))?;
-    config.connect_timeout = Some(Duration::from_secs(5));
-    Client::try_from(config).map_err(|error| AppError::Client(Box::new(error)))
 }

@@ -157,6 +157,7 @@ impl Args {
             timeout_seconds,
             http_address,
             log_format: _,
+            api_server: _,
         } = self;
         let driver: DriverName = driver_name.parse().map_err(ArgsError::Driver)?;
         if let (true, Some(namespace), Some(selector)) = (check_published, namespace, selector) {

@@ -23,15 +23,8 @@ fn resource_file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../driver/resource").join(path)
 }
 
-fn kubeconfig(folder: &Path, server: &ApiServer) -> PathBuf {
-    let path = folder.join("kubeconfig");
-    let text = format!(
-        "{{apiVersion: v1, kind: Config, current-context: x, clusters: [{{name: c, cluster: {{server: 'http://{}'}}}}], \
-         users: [{{name: u, user: {{}}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}]}}",
-        server.address()
-    );
-    std::fs::write(&path, text).unwrap();
-    path
+fn api_server_flag(server: &ApiServer) -> String {
+    format!("--api-server=http://{}", server.address())
 }
 
 fn free_address() -> SocketAddr {
@@ -83,17 +76,19 @@ fn without_an_api_server_to_find_it_says_what_to_do() {
     let output = program().args(["--node-name=n", "--once", "--inventory-file"]).arg(inventory).output().unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
-    assert!(log.contains("failed to find credentials for the API server: run in a pod or set KUBECONFIG"), "{log}");
+    assert!(
+        log.contains("failed to find the API server: no API server to talk to: run in a pod, or set --api-server"),
+        "{log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_publishes_answers_and_ends_cleanly() {
     let server = ApiServer::start().await;
-    let folder = tempfile::tempdir().unwrap();
     let address = free_address();
     let start = || {
         let mut program = program();
-        program.env("KUBECONFIG", kubeconfig(folder.path(), &server)).env("NODE_NAME", "n");
+        program.arg(api_server_flag(&server)).env("NODE_NAME", "n");
         program.arg("--inventory-file").arg(resource_file("testdata/h100-8.json"));
         program.arg(format!("--http-address={address}"));
         program.spawn().unwrap()
@@ -120,7 +115,7 @@ async fn it_publishes_answers_and_ends_cleanly() {
     assert_eq!(server.with(|world| world.writes.clone()), Vec::<String>::new());
 
     let mut withdraw = program();
-    withdraw.env("KUBECONFIG", kubeconfig(folder.path(), &server)).args(["--withdraw", "--all-nodes"]);
+    withdraw.arg(api_server_flag(&server)).args(["--withdraw", "--all-nodes"]);
     let mut withdraw = withdraw.spawn().unwrap();
     server.until("all slices are deleted", |world| world.slices.is_empty()).await;
     until("it is done", || withdraw.try_wait().unwrap().is_some_and(|status| status.success())).await;
@@ -133,7 +128,7 @@ async fn an_api_server_that_is_away_is_said_in_one_sentence_and_once() {
     let (log, inventory) = (folder.path().join("log"), folder.path().join("inventory.json"));
     std::fs::copy(resource_file("testdata/h100-8.json"), &inventory).unwrap();
     let mut controller = program();
-    controller.env("KUBECONFIG", kubeconfig(folder.path(), &server)).stderr(std::fs::File::create(&log).unwrap());
+    controller.arg(api_server_flag(&server)).stderr(std::fs::File::create(&log).unwrap());
     controller.args(["--node-name=n", &format!("--http-address={}", free_address()), "--inventory-file"]);
     let controller = controller.arg(&inventory).spawn().unwrap();
     let said = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use dra_hardware::Roots;
 use dra_model::NodeName;
+use dra_runtime::ApiServer;
 use dra_runtime::logging::LogFormat;
 
 use crate::sockets::{SocketError, SocketPaths};
@@ -51,6 +52,9 @@ pub struct Args {
     /// How log lines look
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
+    /// The API server.
+    #[command(flatten)]
+    pub api_server: ApiServer,
 }
 
 /// What the process works with.
@@ -91,6 +95,7 @@ impl TryFrom<Args> for Config {
             node_socket,
             http_address,
             log_format: _,
+            api_server: _,
         } = args;
         let paths = SocketPaths::new(&kubelet_root_dir, &driver_name, &pod_uid)?;
         let roots = Roots { driver: driver_root, driver_on_host: driver_root_host, proc: proc_root, sys: sys_root };

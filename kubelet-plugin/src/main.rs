@@ -10,7 +10,6 @@ use dra_hardware::NvmlMachine;
 use dra_kubelet_plugin::app;
 use dra_kubelet_plugin::args::{Args, Config};
 use dra_runtime::chain;
-use kube::Client;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -39,8 +38,8 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let client = args.api_server.client(concat!("gpu-kubelet-plugin/", env!("CARGO_PKG_VERSION")))?;
     let config = Config::try_from(args)?;
     let machine = Arc::new(NvmlMachine::new(&config.roots.driver));
-    let client = Client::try_default().await?;
     Ok(app::run(config, machine, client, CancellationToken::new()).await?)
 }

@@ -13,7 +13,6 @@ mod validate;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -90,17 +89,6 @@ impl ApiServer {
     pub fn client(&self) -> kube::Client {
         let config = kube::Config::new(self.url().parse().expect("an address makes a URL"));
         kube::Client::try_from(config).expect("a client needs no more than a URL")
-    }
-
-    /// Writes a kubeconfig for processes.
-    pub fn write_kubeconfig(&self, path: &Path) {
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "fake",
-            "clusters": [{"name": "fake", "cluster": {"server": self.url()}}],
-            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "nobody"}}],
-            "users": [{"name": "nobody", "user": {}}],
-        });
-        std::fs::write(path, config.to_string()).expect("the directory of the kubeconfig is writable");
     }
 
     /// Makes an object past the counters, as a user or a scheduler would.

@@ -56,7 +56,6 @@ impl Node {
         let kubelet = Kubelet::with_services(&dir.path().join("k"), services);
         let api = ApiServer::start();
         api.put(Resource::Nodes, "", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}));
-        api.write_kubeconfig(&dir.path().join("kubeconfig"));
         Self { gpus, kubelet, api, dir }
     }
 
@@ -81,6 +80,7 @@ impl Node {
             format!("--node-name={NODE}"),
             format!("--driver-name={DRIVER}"),
             format!("--node-socket={}", socket_path.display()),
+            format!("--api-server={}", self.api.url()),
         ];
         Program::controller(flags.into(), self.dir.path())
     }
@@ -99,6 +99,7 @@ impl Node {
             format!("--proc-root={machine_dir}/proc"),
             format!("--sys-root={machine_dir}/sys"),
             format!("--node-socket={dir}/node-{pod_uid}.sock"),
+            format!("--api-server={}", self.api.url()),
         ]
     }
 

@@ -50,15 +50,13 @@ impl Program {
         let log_path = dir.join(format!("plugin-{pod_uid}.log"));
         Self::start(log_path, flags, |flags, log_path| match mode {
             Mode::InProcess => in_process(flags, client),
-            Mode::Process => process("gpu-kubelet-plugin", flags, dir, log_path),
+            Mode::Process => process("gpu-kubelet-plugin", flags, log_path),
         })
     }
 
     /// Starts a controller with these flags; the address of its probes is added.
     pub fn controller(flags: Vec<String>, dir: &Path) -> Self {
-        Self::start(dir.join("controller.log"), flags, |flags, log_path| {
-            process("gpu-controller", flags, dir, log_path)
-        })
+        Self::start(dir.join("controller.log"), flags, |flags, log_path| process("gpu-controller", flags, log_path))
     }
 
     fn start(log_path: PathBuf, mut flags: Vec<String>, run: impl FnOnce(&[String], &Path) -> Running) -> Self {
@@ -164,12 +162,11 @@ fn in_process(flags: &[String], client: kube::Client) -> Running {
     Running::Tasks { stop, ended }
 }
 
-fn process(name: &str, flags: &[String], dir: &Path, log_path: &Path) -> Running {
+fn process(name: &str, flags: &[String], log_path: &Path) -> Running {
     let log = File::options().create(true).append(true).open(log_path).expect("the node's directory is writable");
     let child = Command::new(built(name))
         .args(flags)
         .env_clear()
-        .env("KUBECONFIG", dir.join("kubeconfig"))
         .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

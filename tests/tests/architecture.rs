@@ -58,8 +58,8 @@ const TESTS_USE: [&str; 13] = [
 
 /// A foreign crate and the only crates of ours that may know it.
 const KNOWN_BY: [(&str, &[&str]); 7] = [
-    ("k8s-openapi", &["dra-resource", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
-    ("kube", &["dra-controller", "dra-kubelet-plugin", "dra-tests", "dra-demo"]),
+    ("k8s-openapi", &["dra-runtime", "dra-resource", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
+    ("kube", &["dra-runtime", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
     ("tonic", &["dra-proto", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
     ("tokio", &["dra-runtime", "dra-controller", "dra-kubelet-plugin", "dra-proto", "dra-tests", "dra-demo"]),
     ("axum", &["dra-runtime", "dra-tests"]),

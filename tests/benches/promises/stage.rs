@@ -66,8 +66,10 @@ impl<'a> Stage<'a> {
         let gpus = Gpus::create(&dir.path().join("m"), "h100:8", NODE);
         let devices = (0..gpus.state().gpus.len()).map(|gpu| gpus.name(gpu)).collect();
         let kubelet = Kubelet::start(&dir.path().join("k"));
-        let plugin = Program::plugin(Mode::Process, plugin_flags(dir.path()), as_driver.clone(), dir.path(), "bench");
-        let controller = Program::controller(controller_flags(dir.path()), dir.path());
+        let with_account = |flags: Vec<String>| [flags, account_flags(dir.path())].concat();
+        let flags = with_account(plugin_flags(dir.path()));
+        let plugin = Program::plugin(Mode::Process, flags, as_driver.clone(), dir.path(), "bench");
+        let controller = Program::controller(with_account(controller_flags(dir.path())), dir.path());
         let registered = kubelet.until_registered().await;
         let kubelet = connect(registered.endpoint).await;
         let stage = Self { cluster, plugin, controller, gpus, devices, admin, as_driver, kubelet, dir };
@@ -212,6 +214,19 @@ fn plugin_flags(dir: &Path) -> Vec<String> {
         format!("--proc-root={dir}/m/proc"),
         format!("--sys-root={dir}/m/sys"),
         format!("--node-socket={dir}/node.sock"),
+    ]
+}
+
+/// What the pod's environment and its mounts tell the programs.
+fn account_flags(dir: &Path) -> Vec<String> {
+    let text = fs::read_to_string(dir.join("kubeconfig")).expect("it was written");
+    let kubeconfig: Value = serde_json::from_str(&text).expect("it was written as JSON");
+    let cluster = &kubeconfig["clusters"][0]["cluster"];
+    let value = |name: &str| cluster[name].as_str().expect("the cluster writes it").to_owned();
+    vec![
+        format!("--api-server={}", value("server")),
+        format!("--api-server-ca-file={}", value("certificate-authority")),
+        format!("--api-server-token-file={}", dir.join("token").display()),
     ]
 }
 

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The token of a service account: a file that the kubelet replaces well before the token in it expires.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use parking_lot::Mutex;
+use tracing::warn;
+
+/// How old a token may get. The kubelet renews it when it has lived for four fifths of an hour or more (Kubernetes
+/// documentation, "Bound service account tokens").
+const FRESH: Duration = Duration::from_mins(1);
+
+/// Why a token cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// No such file, or no right to read it.
+    #[error("unable to read the file")]
+    Read(#[source] std::io::Error),
+    /// It cannot be part of a request.
+    #[error("the file holds something else than a token")]
+    Malformed(#[source] http::header::InvalidHeaderValue),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Token {
+    path: PathBuf,
+    fresh: Duration,
+    last: Mutex<Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    header: HeaderValue,
+    read: Instant,
+}
+
+impl Token {
+    pub(super) fn read(path: PathBuf) -> Result<Self, TokenError> {
+        Self::kept_for(path, FRESH)
+    }
+
+    fn kept_for(path: PathBuf, fresh: Duration) -> Result<Self, TokenError> {
+        let last = Last { header: header(&path)?, read: Instant::now() };
+        Ok(Self { path, fresh, last: Mutex::new(last) })
+    }
+
+    /// The value of `Authorization`. When the file cannot be read any more the last token is used until it is refused.
+    pub(super) fn header(&self) -> HeaderValue {
+        let mut last = self.last.lock();
+        if last.read.elapsed() >= self.fresh {
+            last.read = Instant::now();
+            match header(&self.path) {
+                Ok(header) => last.header = header,
+                Err(error) => {
+                    warn!(path = %self.path.display(), error = %crate::chain(&error), "keeping the last token");
+                }
+            }
+        }
+        last.header.clone()
+    }
+}
+
+fn header(path: &std::path::Path) -> Result<HeaderValue, TokenError> {
+    let token = std::fs::read_to_string(path).map_err(TokenError::Read)?;
+    let mut header = HeaderValue::try_from(format!("Bearer {}", token.trim_ascii())).map_err(TokenError::Malformed)?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_renewed_token_is_used_and_a_lost_one_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        std::fs::write(&path, "one\n").unwrap();
+        let token = Token::kept_for(path.clone(), Duration::ZERO).unwrap();
+        let kept = Token::read(path.clone()).unwrap();
+        assert_eq!(token.header(), "Bearer one");
+        std::fs::write(&path, "two\n").unwrap();
+        assert_eq!((token.header(), kept.header()), ("Bearer two".parse().unwrap(), "Bearer one".parse().unwrap()));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(token.header(), "Bearer two");
+        assert!(token.header().is_sensitive(), "it is not printed");
+        assert!(matches!(Token::read(path), Err(TokenError::Read(_))));
+    }
+}
