@@ -66,16 +66,15 @@ impl TextIn {
 pub(crate) struct ListOut<T>(*mut T);
 
 impl<T> ListOut<T> {
-    pub(crate) const fn is_null(&self) -> bool {
-        self.0.is_null()
-    }
-
-    /// NVML's count-in, count-out rule: with room for all (or the count alone asked for) success, else
+    /// NVML's count-in, count-out rule: with room for all (or no array, to ask for the count alone) success, else
     /// `INSUFFICIENT_SIZE`; the count is set in both cases.
     pub(crate) fn put(self, count: InOut<'_, c_uint>, items: Vec<T>) -> Result<(), Code> {
         let count = count.ok_or(Code::INVALID_ARGUMENT)?;
         let room = size(*count);
         *count = narrow(items.len());
+        if self.0.is_null() {
+            return Ok(());
+        }
         if room < items.len() {
             return Err(Code::INSUFFICIENT_SIZE);
         }

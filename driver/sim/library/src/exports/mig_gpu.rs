@@ -32,10 +32,6 @@ exports! {
 
     nvmlDeviceGetGpuInstancePossiblePlacements_v2: (device: Handle, id: c_uint, places: ListOut<Place>, count: InOut<'_, c_uint>) |call| {
         let all = placements(call, device, id)?;
-        if places.is_null() {
-            *count.ok_or(Code::INVALID_ARGUMENT)? = narrow(all.len());
-            return Ok(());
-        }
         places.put(count, all)
     };
 
