@@ -40,7 +40,7 @@ use crate::node_service::{NodeService, NodeState};
 use crate::observe::Observer;
 use crate::reconcile::Reconciler;
 use crate::registration::{ActiveInstance, Registration, RegistrationService};
-use crate::report::{Reporter, reporter};
+use crate::report::{RETRY, Reporter, reporter};
 use crate::sockets::{SocketError, bind, claim_instance, remove_if_there};
 
 /// How long a call waits for its claim and GPUs: well below the 45 s a kubelet waits, so that it hears who holds them.
@@ -118,12 +118,13 @@ fn parts(
     let host = Arc::new(Host::new(machine, config.roots.clone()));
     let engine = Engine::open(Arc::clone(&host), Arc::new(HostFiles), settings(&config)).map_err(AppError::State)?;
     let engine = Arc::new(engine);
-    let (reports, reporter) = reporter(client.clone(), driver.clone(), config.node_name.clone(), metrics.clone());
+    let (state, node_state) = watch::channel(NodeState::default());
+    let node = config.node_name.clone();
+    let (reports, reporter) = reporter(client.clone(), driver.clone(), node, node_state, metrics.clone(), RETRY);
     let source = ClaimSource::new(client, driver, stop.clone());
     let claims = Claims::new(Arc::clone(&engine), source.clone(), reports, metrics.clone());
     let active = ActiveInstance::new(&config.paths, &config.pod_uid);
     let (registration, _) = watch::channel(Registration::default());
-    let (state, _) = watch::channel(NodeState::default());
     let (ready, _) = watch::channel(Err("not registered with the kubelet yet".to_owned()));
     let parts = Parts { config, host, engine, source, claims, metrics, active, registration, state, ready, stop };
     Ok((parts, reporter))

@@ -11,8 +11,8 @@
 //!
 //! It never lists or writes ResourceSlices. Everything that blocks (NVML, files, locks) runs on blocking threads.
 //!
-//! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`report`],
-//! [`observe`], [`node_service`], [`reconcile`], [`metrics`].
+//! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`note`],
+//! [`report`], [`observe`], [`node_service`], [`reconcile`], [`metrics`].
 
 pub mod args;
 
@@ -27,6 +27,8 @@ pub mod dra_service;
 pub mod claims;
 
 pub mod fetch;
+
+pub mod note;
 
 pub mod report;
 

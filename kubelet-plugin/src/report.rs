@@ -20,18 +20,20 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter as EventReporter};
 use kube::{Api, Client};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
+use crate::node_service::NodeState;
+use crate::note;
 
 /// How many reports may wait, and how many claims are remembered.
 const MOST: usize = 256;
 
 /// How often a status that is owed is tried.
-const RETRY: Duration = Duration::from_secs(5);
+pub const RETRY: Duration = Duration::from_secs(5);
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -80,7 +82,10 @@ pub struct Reporter {
     recorder: Recorder,
     driver: DriverName,
     node: NodeName,
+    /// Knows what the GPUs are.
+    state: watch::Receiver<NodeState>,
     metrics: Metrics,
+    retry: Duration,
     /// What was said of a claim last; the same is not said twice.
     said: BTreeMap<ClaimRef, Said>,
     /// Claims whose `status.devices` the API server has not taken yet.
@@ -99,20 +104,27 @@ impl std::fmt::Debug for Reporter {
     }
 }
 
-/// A reporter and the place to hand reports in.
-pub fn reporter(client: Client, driver: DriverName, node: NodeName, metrics: Metrics) -> (ReportSender, Reporter) {
+/// A reporter and the place to hand reports in; `retry` is how often a status that is owed is tried.
+pub fn reporter(
+    client: Client,
+    driver: DriverName,
+    node: NodeName,
+    state: watch::Receiver<NodeState>,
+    metrics: Metrics,
+    retry: Duration,
+) -> (ReportSender, Reporter) {
     let (sender, queue) = mpsc::channel(MOST);
     let events = EventReporter { controller: driver.to_string(), instance: Some(node.to_string()) };
     let recorder = Recorder::new(client.clone(), events);
     let sender = ReportSender { queue: sender, metrics: metrics.clone() };
     let (said, owed) = (BTreeMap::new(), BTreeMap::new());
-    (sender, Reporter { queue, client, recorder, driver, node, metrics, said, owed })
+    (sender, Reporter { queue, client, recorder, driver, node, state, metrics, retry, said, owed })
 }
 
 impl Reporter {
     /// Runs until `stop` is cancelled; what still waits then is written if the API server answers soon.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), TaskError> {
-        let mut retries = interval(RETRY);
+        let mut retries = interval(self.retry);
         retries.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -147,8 +159,8 @@ impl Reporter {
             return;
         }
         self.status(&claim, &devices).await;
-        let names: Vec<&str> = devices.iter().map(|device| device.device.as_str()).collect();
-        let note = format!("prepared {} on node {}", names.join(", "), self.node);
+        let inventory = self.state.borrow().inventory.clone();
+        let note = note::prepared(&devices, inventory.as_deref(), &self.node);
         self.event(&claim, EventType::Normal, "DevicesPrepared", note).await;
         self.remember(claim, Said::Prepared(devices));
     }
@@ -176,7 +188,7 @@ impl Reporter {
     }
 
     async fn event(&self, claim: &ClaimRef, type_: EventType, reason: &str, note: String) {
-        let note = note.get(..note.floor_char_boundary(1024)).map(str::to_owned);
+        let note = note.get(..note.floor_char_boundary(note::LONGEST)).map(str::to_owned);
         let event = Event { type_, reason: reason.to_owned(), note, action: "Prepare".to_owned(), secondary: None };
         match timeout(PATIENCE, self.recorder.publish(&event, &reference(claim))).await {
             Ok(Ok(())) => {}
@@ -252,5 +264,96 @@ fn reference(claim: &ClaimRef) -> ObjectReference {
         name: Some(claim.name.clone()),
         uid: Some(claim.uid.to_string()),
         ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, ready};
+    use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Poll};
+
+    use dra_model::LiveIdentity;
+    use kube::client::Body;
+    use prometheus_client::registry::Registry;
+    use tonic::codegen::Service;
+    use tonic::codegen::http::{Method, Request, Response};
+
+    use super::*;
+
+    const CLAIM: &[u8] = br#"{"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "spec": {"devices": {}}}"#;
+
+    /// An API server that knows statuses of claims only.
+    #[derive(Clone, Default)]
+    struct Server {
+        is_away: Arc<AtomicBool>,
+        counts: watch::Sender<Counts>,
+    }
+
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    struct Counts {
+        lost: u32,
+        taken: u32,
+    }
+
+    impl Service<Request<Body>> for Server {
+        type Response = Response<Body>;
+        type Error = io::Error;
+        type Future = Ready<io::Result<Response<Body>>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Body>) -> Self::Future {
+            if request.method() != Method::PATCH || !request.uri().path().ends_with("/resourceclaims/c/status") {
+                return ready(Err(io::ErrorKind::ConnectionRefused.into()));
+            }
+            if self.is_away.load(Ordering::SeqCst) {
+                self.counts.send_modify(|counts| counts.lost += 1);
+                return ready(Err(io::ErrorKind::ConnectionRefused.into()));
+            }
+            self.counts.send_modify(|counts| counts.taken += 1);
+            ready(Ok(Response::new(Body::from(CLAIM.to_vec()))))
+        }
+    }
+
+    fn prepared() -> Report {
+        let device = PreparedDevice {
+            request: "r".to_owned(),
+            pool: "node-1".to_owned(),
+            device: "gpu-00000000".parse().unwrap(),
+            admin_access: false,
+            share_id: None,
+            cdi_ids: Vec::new(),
+            identity: LiveIdentity::Gpu { uuid: "GPU-00000000-0000-0000-0000-000000000000".parse().unwrap() },
+        };
+        let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u".parse().unwrap() };
+        Report::Prepared { claim, devices: vec![device] }
+    }
+
+    /// As after a prepare whose claim was still read from it.
+    #[tokio::test]
+    async fn a_status_that_an_api_server_that_went_away_did_not_take_is_written_once_when_it_is_back() {
+        let server = Server::default();
+        let mut counts = server.counts.subscribe();
+        let (_state, state) = watch::channel(NodeState::default());
+        let (driver, node) = ("gpu.nvidia.com".parse().unwrap(), "node-1".parse().unwrap());
+        let metrics = Metrics::register(&mut Registry::default());
+        let client = Client::new(server.clone(), "default");
+        let (reports, reporter) = reporter(client, driver, node, state, metrics, Duration::from_millis(5));
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(reporter.run(stop.clone()));
+        server.is_away.store(true, Ordering::SeqCst);
+        reports.send(prepared());
+        counts.wait_for(|counts| counts.lost > 2).await.unwrap();
+        server.is_away.store(false, Ordering::SeqCst);
+        counts.wait_for(|counts| counts.taken > 0).await.unwrap();
+        reports.send(prepared());
+        stop.cancel();
+        running.await.unwrap().unwrap();
+        assert_eq!(counts.borrow().taken, 1, "what was said is not said again");
     }
 }

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The sentence of the Event that says what a claim got, for people. Pure.
+//!
+//! In come the devices and the inventory, which knows product names; out goes one line of at most 1024 bytes.
+
+use dra_model::{Inventory, LiveIdentity, NodeName};
+use dra_prepare::PreparedDevice;
+
+/// The longest note of an Event (`NoteLengthLimit` of events.k8s.io).
+pub const LONGEST: usize = 1024;
+
+/// Names every device with its product and its UUID, as many as there is room for.
+pub fn prepared(devices: &[PreparedDevice], inventory: Option<&Inventory>, node: &NodeName) -> String {
+    let all: Vec<String> = devices.iter().map(|device| described(device, inventory)).collect();
+    let sentence = |shown: usize| {
+        let told: Vec<&str> = all.iter().take(shown).map(String::as_str).collect();
+        let more = match all.len().saturating_sub(shown) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!("prepared {}{more} on node {node}", told.join(", "))
+    };
+    (1..=all.len()).rev().map(sentence).find(|text| text.len() <= LONGEST).unwrap_or_default()
+}
+
+fn described(device: &PreparedDevice, inventory: Option<&Inventory>) -> String {
+    let PreparedDevice { device: name, identity, .. } = device;
+    let product = inventory.and_then(|inventory| inventory.gpu(identity.gpu())).map(|gpu| gpu.product_name.as_str());
+    match (identity, product) {
+        (LiveIdentity::Gpu { uuid }, Some(product)) => format!("{name} ({product}, {uuid})"),
+        (LiveIdentity::Gpu { uuid }, None) => format!("{name} ({uuid})"),
+        (LiveIdentity::Mig { uuid, profile, .. }, Some(product)) => format!("{name} ({profile} of {product}, {uuid})"),
+        (LiveIdentity::Mig { uuid, profile, .. }, None) => format!("{name} ({profile}, {uuid})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dra_model::{DriverState, Gpu, GpuEntry, MigMode, Version};
+
+    use super::*;
+
+    fn device(name: &str, identity: LiveIdentity) -> PreparedDevice {
+        PreparedDevice {
+            request: "r".to_owned(),
+            pool: "node-1".to_owned(),
+            device: name.parse().unwrap(),
+            admin_access: false,
+            share_id: None,
+            cdi_ids: Vec::new(),
+            identity,
+        }
+    }
+
+    fn whole(number: u32) -> PreparedDevice {
+        let uuid = format!("GPU-{number:08}-0000-0000-0000-000000000000").parse().unwrap();
+        device(&format!("gpu-{number:08}"), LiveIdentity::Gpu { uuid })
+    }
+
+    fn part() -> PreparedDevice {
+        let identity = LiveIdentity::Mig {
+            uuid: "MIG-aaaaaaaa-0000-0000-0000-000000000000".parse().unwrap(),
+            parent: "GPU-00000000-0000-0000-0000-000000000000".parse().unwrap(),
+            gpu_instance: 7,
+            compute_instance: 0,
+            profile: "1g.10gb".to_owned(),
+        };
+        device("gpu-00000000-mig-19-0", identity)
+    }
+
+    /// One H100, which is GPU 0.
+    fn inventory() -> Inventory {
+        let version = Version { major: 580, minor: 95, patch: 5 };
+        let gpu = Gpu {
+            uuid: "GPU-00000000-0000-0000-0000-000000000000".parse().unwrap(),
+            minor: 0,
+            pci: "0000:3b:00.0".parse().unwrap(),
+            pcie_root: None,
+            numa_node: None,
+            product_name: "NVIDIA H100 80GB HBM3".to_owned(),
+            brand: "Nvidia".to_owned(),
+            architecture: "Hopper".to_owned(),
+            compute_capability: version,
+            memory: None,
+            addressing_mode: None,
+            mig: MigMode::Unsupported,
+        };
+        Inventory { driver: DriverState::Loaded { version, cuda: version }, gpus: vec![GpuEntry::Good(gpu)] }
+    }
+
+    #[test]
+    fn every_device_has_its_product_and_its_uuid() {
+        let (inventory, node) = (inventory(), "node-1".parse().unwrap());
+        assert_eq!(
+            prepared(&[whole(0), part(), whole(1)], Some(&inventory), &node),
+            "prepared gpu-00000000 (NVIDIA H100 80GB HBM3, GPU-00000000-0000-0000-0000-000000000000), \
+             gpu-00000000-mig-19-0 (1g.10gb of NVIDIA H100 80GB HBM3, MIG-aaaaaaaa-0000-0000-0000-000000000000), \
+             gpu-00000001 (GPU-00000001-0000-0000-0000-000000000000) on node node-1"
+        );
+        assert_eq!(
+            prepared(&[part()], None, &node),
+            "prepared gpu-00000000-mig-19-0 (1g.10gb, MIG-aaaaaaaa-0000-0000-0000-000000000000) on node node-1"
+        );
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_counted() {
+        let devices: Vec<_> = (0..40).map(whole).collect();
+        let text = prepared(&devices, None, &"node-1".parse().unwrap());
+        assert!(text.len() <= LONGEST && text.len() > LONGEST - 60, "{}", text.len());
+        let told = text.matches("(GPU-").count();
+        assert!(text.ends_with(&format!(") and {} more on node node-1", 40 - told)), "{text}");
+    }
+}
