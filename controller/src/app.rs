@@ -20,7 +20,7 @@ use crate::cluster::Cluster;
 use crate::metrics::Metrics;
 use crate::news;
 use crate::publisher::{PublishError, Publisher, Round, Timing};
-use crate::view::{NodeView, file, stream};
+use crate::view::{self, NodeView};
 use crate::withdraw::{Patience, WithdrawError, withdraw};
 
 /// News of slices that may wait to be read; the watch waits when there are more.
@@ -78,8 +78,8 @@ pub fn run(config: Config, api_server: &ApiServer) -> Result<(), AppError> {
             Config::Run { whose, source, http_address } => serve(client()?, whose, source, http_address).await,
             Config::Once { whose, source } => once(client()?, whose, source).await,
             Config::Print { whose, source } => print(whose, source).await,
-            Config::Withdraw { driver, node } => remove(client()?, &driver, node.as_ref()).await,
-            Config::Check { driver, pods } => look(client()?, &driver, &pods).await,
+            Config::Withdraw { driver, node } => withdraw_slices(client()?, &driver, node.as_ref()).await,
+            Config::Check { driver, pods } => check_published(client()?, &driver, &pods).await,
         }
     })
 }
@@ -115,29 +115,19 @@ async fn serve(
 }
 
 fn start_view(tasks: &mut Tasks, source: Source, stop: CancellationToken) -> watch::Receiver<NodeView> {
-    let (sender, view) = NodeView::channel();
+    let (sender, receiver) = NodeView::channel();
     tasks.start("view", async move {
-        match source {
-            Source::Socket(socket) => stream::follow(socket, sender, stop).await,
-            Source::File(path) => file::follow(path, sender, stop).await,
-        }
+        view::follow(source, sender, stop).await;
         Ok(())
     });
-    view
+    receiver
 }
 
 /// The view as soon as it can be published.
 async fn first_view(source: Source) -> Result<watch::Receiver<NodeView>, AppError> {
     let (sender, mut view) = NodeView::channel();
-    let stop = CancellationToken::new();
-    let following = async {
-        match source {
-            Source::Socket(socket) => stream::follow(socket, sender, stop).await,
-            Source::File(path) => file::follow(path, sender, stop).await,
-        }
-    };
     let found = tokio::select! {
-        () = following => false,
+        () = view::follow(source, sender, CancellationToken::new()) => false,
         found = view.wait_for(|view| view.publishable().is_ok()) => found.is_ok(),
         () = tokio::time::sleep(ONCE_PATIENCE) => false,
     };
@@ -181,14 +171,13 @@ fn yaml(mut slice: ResourceSlice) -> Result<String, AppError> {
     Ok(format!("---\n{}", serde_saphyr::to_string(&slice).map_err(AppError::Print)?))
 }
 
-async fn remove(client: Client, driver: &DriverName, node: Option<&NodeName>) -> Result<(), AppError> {
+async fn withdraw_slices(client: Client, driver: &DriverName, node: Option<&NodeName>) -> Result<(), AppError> {
     let cluster = Cluster::new(client, driver, node);
     let count = withdraw(&cluster, Patience::default()).await.map_err(AppError::Withdraw)?;
     info!(count, "withdrew the slices");
     Ok(())
 }
 
-async fn look(client: Client, driver: &DriverName, pods: &DriverPods) -> Result<(), AppError> {
-    let cluster = Cluster::new(client.clone(), driver, None);
-    check(client, &cluster, pods).await.map_err(AppError::Check)
+async fn check_published(client: Client, driver: &DriverName, pods: &DriverPods) -> Result<(), AppError> {
+    check(&Cluster::new(client, driver, None), pods).await.map_err(AppError::Check)
 }

@@ -12,9 +12,18 @@ use crate::news::Known;
 
 /// How far the writes got.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Applied {
-    /// All were done.
-    All,
+pub struct Applied {
+    /// How many were done.
+    pub writes: usize,
+    /// Why no more were.
+    pub end: End,
+}
+
+/// Why no more was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// There is no more.
+    Done,
     /// Somebody else wrote this slice; look again.
     Conflict {
         /// Its name.
@@ -47,9 +56,9 @@ pub async fn apply(
     metrics: &Metrics,
     may_write: impl Fn() -> bool,
 ) -> Result<Applied, ApplyError> {
-    for write in writes {
+    for (done, write) in writes.iter().enumerate() {
         if !may_write() {
-            return Ok(Applied::Withheld);
+            return Ok(Applied { writes: done, end: End::Withheld });
         }
         let (operation, slice) = (operation(write), write.slice_name());
         let answer = cluster.write(write).await;
@@ -58,17 +67,17 @@ pub async fn apply(
             Ok(stored) => {
                 info!(operation, slice, "wrote a slice");
                 if note(write, stored.as_ref(), known) {
-                    return Ok(Applied::CountersDropped);
+                    return Ok(Applied { writes: done + 1, end: End::CountersDropped });
                 }
             }
             // An update of a slice that is gone is a conflict as well: it has to be created instead.
             Err(error) if error.is_conflict() || error.is_not_found() => {
-                return Ok(Applied::Conflict { slice: slice.to_owned() });
+                return Ok(Applied { writes: done, end: End::Conflict { slice: slice.to_owned() } });
             }
             Err(source) => return Err(ApplyError { operation, slice: slice.to_owned(), source }),
         }
     }
-    Ok(Applied::All)
+    Ok(Applied { writes: writes.len(), end: End::Done })
 }
 
 /// Remembers what was stored; true when counters are missing from it.

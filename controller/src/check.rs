@@ -7,11 +7,9 @@ use std::time::Duration;
 use dra_runtime::chain;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceSlice;
-use kube::api::ListParams;
-use kube::{Api, Client};
 use tracing::{info, warn};
 
-use crate::cluster::{Cluster, RequestError, within};
+use crate::cluster::{Cluster, RequestError};
 use crate::outage::Outage;
 
 /// How often to look.
@@ -51,11 +49,11 @@ pub enum CheckError {
 }
 
 /// Looks until every node is published or the patience ends.
-pub async fn check(client: Client, cluster: &Cluster, pods: &DriverPods) -> Result<(), CheckError> {
+pub async fn check(cluster: &Cluster, pods: &DriverPods) -> Result<(), CheckError> {
     let end = tokio::time::Instant::now() + pods.patience;
     let mut outage = Outage::default();
     loop {
-        let found = look(client.clone(), cluster, pods).await;
+        let found = look(cluster, pods).await;
         let over = tokio::time::Instant::now() >= end;
         match found {
             Ok(()) => return Ok(()),
@@ -71,10 +69,8 @@ pub async fn check(client: Client, cluster: &Cluster, pods: &DriverPods) -> Resu
     }
 }
 
-async fn look(client: Client, cluster: &Cluster, wanted: &DriverPods) -> Result<(), CheckError> {
-    let query = ListParams::default().labels(&wanted.selector);
-    let pods: Api<Pod> = Api::namespaced(client, &wanted.namespace);
-    let pods = within(pods.list(&query)).await.map_err(CheckError::Request)?.items;
+async fn look(cluster: &Cluster, wanted: &DriverPods) -> Result<(), CheckError> {
+    let pods = cluster.pods(&wanted.namespace, &wanted.selector).await.map_err(CheckError::Request)?;
     let nodes: BTreeSet<&str> = pods.iter().filter(|pod| is_ready(pod)).filter_map(node_of).collect();
     if nodes.is_empty() {
         let DriverPods { namespace, selector, .. } = wanted.clone();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dra_model::NodeName;
 use dra_resource::{DriverName, Write};
 use futures::{Stream, TryStreamExt as _};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
@@ -16,7 +16,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client};
 
 /// How long one request may take; watches have none.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Namespace of events about objects without one.
 const EVENT_NAMESPACE: &str = "default";
@@ -145,6 +145,12 @@ impl Cluster {
         })
     }
 
+    /// The pods with these labels.
+    pub async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>, RequestError> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        Ok(within(pods.list(&ListParams::default().labels(selector))).await?.items)
+    }
+
     /// The UID of a Node.
     pub async fn node_uid(&self, node: &NodeName) -> Result<String, RequestError> {
         let nodes: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
@@ -184,7 +190,7 @@ fn leading_number(text: &str) -> u32 {
     text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-pub(crate) async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
+async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
     match tokio::time::timeout(DEADLINE, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(request_failed(error)),

@@ -5,7 +5,7 @@
 //! plugin ──unix socket──> view::stream ──┐
 //! inventory file ───────> view::file ────┴─> NodeView ─┐
 //!                                                      ├─> publisher: debounce, list, pack, diff, apply
-//! API server ──watch of own slices──> watch ──news─────┘          └─> events on the Node
+//! API server ──watch of own slices──> news ────────────┘          └─> events on the Node
 //! ```
 //!
 //! Slices are written only while the plugin is connected and registered with the kubelet; otherwise nothing is written

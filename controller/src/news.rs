@@ -9,10 +9,11 @@ use futures::TryStreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::Event;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::cluster::{Cluster, RequestError};
+use crate::cluster::{Cluster, DEADLINE, RequestError};
 use crate::outage::Outage;
 use crate::pace::Backoff;
 
@@ -104,19 +105,27 @@ pub async fn follow(cluster: Cluster, news: mpsc::Sender<News>, stop: Cancellati
     }
 }
 
-/// Passes on news until the watch fails, or nobody listens any more.
+/// Passes on news until the watch fails, or nobody listens any more. Only what opens it has a deadline: the client
+/// below repeats what the API server is too busy for, at ever longer intervals.
 async fn watch(cluster: &Cluster, news: &mpsc::Sender<News>, mut opened: impl FnMut()) -> Result<(), RequestError> {
     let mut events = std::pin::pin!(cluster.watch());
-    while let Some(event) = events.try_next().await? {
+    let mut is_open = false;
+    loop {
+        let event = if is_open {
+            events.try_next().await
+        } else {
+            timeout(DEADLINE, events.try_next()).await.unwrap_or(Err(RequestError::TimedOut))
+        };
+        let Some(event) = event? else { return Ok(()) };
         let Some(item) = news_of(event) else { continue };
         if item == News::Restarted {
+            is_open = true;
             opened();
         }
         if news.send(item).await.is_err() {
             return Ok(());
         }
     }
-    Ok(())
 }
 
 fn news_of<K>(event: Event<kube::core::PartialObjectMeta<K>>) -> Option<News> {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::apply::{Applied, ApplyError, apply};
+use crate::apply::{ApplyError, End, apply};
 use crate::args::Whose;
 use crate::cluster::{Cluster, RequestError};
 use crate::counters::{self, Counters};
@@ -26,7 +26,7 @@ use crate::news::{Known, News};
 use crate::node_events::NodeEvents;
 use crate::outage::Outage;
 use crate::pace::{Backoff, Budget, between};
-use crate::view::NodeView;
+use crate::view::{NodeView, tell};
 
 /// How often a round is begun anew because somebody else wrote at the same time.
 const ATTEMPTS: usize = 5;
@@ -187,11 +187,7 @@ impl Publisher {
             Ok(Round::Withheld(reason)) => Err(reason),
             Err(error) => Err(self.fails(&error)),
         };
-        self.readiness.send_if_modified(|current| {
-            let changed = *current != ready;
-            *current = ready;
-            changed
-        });
+        tell(&self.readiness, ready);
     }
 
     fn works(&mut self) {
@@ -220,16 +216,16 @@ impl Publisher {
                 Err(reason) => return Ok(Round::Withheld(reason)),
             };
             match self.attempt(&inventory, &mut writes).await? {
-                Applied::All => {
+                End::Done => {
                     if writes > 0 {
                         self.metrics.published_in(begin.elapsed().as_secs_f64());
                         info!(writes, "published");
                     }
                     return Ok(Round::Equal { writes });
                 }
-                Applied::Conflict { slice } => contended = slice,
-                Applied::Withheld => {}
-                Applied::CountersDropped => {
+                End::Conflict { slice } => contended = slice,
+                End::Withheld => {}
+                End::CountersDropped => {
                     let version = self.cluster.version().await.map_err(PublishError::Counters)?;
                     self.counters = Some(counters::dropped(&version));
                 }
@@ -238,7 +234,7 @@ impl Publisher {
         Err(PublishError::Contended { slice: contended })
     }
 
-    async fn attempt(&mut self, inventory: &Arc<Inventory>, writes: &mut usize) -> Result<Applied, PublishError> {
+    async fn attempt(&mut self, inventory: &Arc<Inventory>, writes: &mut usize) -> Result<End, PublishError> {
         let observed = self.cluster.slices().await.map_err(PublishError::List)?;
         self.known.replace(observed.iter().map(|slice| &slice.metadata));
         if self.pool.node_uid.is_empty() {
@@ -249,7 +245,7 @@ impl Publisher {
         let mut planned = diff(&self.pool, &desired, &observed);
         if planned.is_empty() {
             self.metrics.set_generation(generation(observed.iter()));
-            return Ok(Applied::All);
+            return Ok(End::Done);
         }
         // Slices that vanish may mean that the Node was created anew; an owner that is gone would take them with it.
         if self.read_node().await? {
@@ -260,9 +256,9 @@ impl Publisher {
         let may_write = || view.borrow().publishable().is_ok();
         let applied = apply(&self.cluster, &planned, &mut self.known, &self.metrics, may_write);
         let applied = applied.await.map_err(PublishError::Apply)?;
-        *writes += planned.len();
-        self.metrics.set_generation(generation(planned.iter().filter_map(Write::slice)));
-        Ok(applied)
+        *writes += applied.writes;
+        self.metrics.set_generation(generation(planned.iter().take(applied.writes).filter_map(Write::slice)));
+        Ok(applied.end)
     }
 
     /// What should be published, which depends on what the API server keeps.

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use dra_model::Inventory;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::Source;
 
 pub mod file;
 
@@ -54,9 +57,17 @@ impl NodeView {
     }
 }
 
+/// Keeps the view as the source tells it, until `stop`.
+pub async fn follow(source: Source, view: watch::Sender<NodeView>, stop: CancellationToken) {
+    match source {
+        Source::Socket(socket) => stream::follow(socket, view, stop).await,
+        Source::File(path) => file::follow(path, view, stop).await,
+    }
+}
+
 /// Tells the receivers, unless they know already.
-fn tell(view: &watch::Sender<NodeView>, latest: NodeView) {
-    view.send_if_modified(|current| {
+pub(crate) fn tell<T: PartialEq>(sender: &watch::Sender<T>, latest: T) {
+    sender.send_if_modified(|current| {
         let changed = *current != latest;
         if changed {
             *current = latest;
