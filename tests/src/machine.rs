@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dra_sim::state::Fault;
+use dra_sim::state::{Delay, Fault};
 use dra_sim::store::Store;
 use dra_sim::tree::{self, driver_files};
 use dra_sim::{Code, Setup, State, catalog};
@@ -103,10 +103,11 @@ impl Gpus {
         });
     }
 
-    /// Makes calls of a name, or `prefix*`, take that long.
-    pub fn delay(&self, call: &str, millis: u64) {
+    /// Makes calls of a name, or `prefix*`, take that long, for one GPU.
+    pub fn delay(&self, call: &str, millis: u64, gpu: usize) {
+        let delay = Delay { call: call.to_owned(), gpu: Some(gpu), millis };
         self.change(|state| {
-            state.delays.insert(call.to_owned(), millis);
+            state.delays.push(delay);
             Ok(())
         });
     }

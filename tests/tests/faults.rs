@@ -267,21 +267,29 @@ async fn a_prepare_never_ends_after_the_unprepare_that_followed_it() {
 async fn a_slow_gpu_delays_no_other() {
     let node = Node::new("t4:2");
     let _plugin = node.start(Mode::Process).await;
+    let ready = NewClaim::of("ready", &node.gpus.name(1)).create(&node.api);
+    until_prepared(&node, &ready).await;
+    node.kubelet.unprepare(&ready).await.unwrap();
     let slow = NewClaim::of("slow", &node.gpus.name(0)).create(&node.api);
     let fast = NewClaim::of("fast", &node.gpus.name(1)).create(&node.api);
-    // A claim that waits for the API server holds its own lock only.
     let asked = node.api.requests(Verb::Get, Resource::ResourceClaims);
-    node.kubelet.prepare(&fast).await.unwrap();
-    node.api.hang();
-    let waiting = node.kubelet.prepare(&slow);
-    let others = async {
-        node.api.until_requested(Verb::Get, Resource::ResourceClaims, asked + 2).await;
-        node.kubelet.prepare(&fast).await.unwrap();
-        node.kubelet.unprepare(&fast).await.unwrap();
-        node.api.answer_again();
+    // Until it is taken back; nobody waits that long.
+    node.gpus.delay("nvmlDeviceGetMemoryInfo*", 3_600_000, 0);
+    let waiting = async {
+        let answer = node.kubelet.prepare(&slow).await;
+        (answer, node.gpus.state().delays.is_empty())
     };
-    let (answer, ()) = tokio::join!(waiting, others);
-    answer.unwrap();
+    let others = async {
+        node.api.until_requested(Verb::Get, Resource::ResourceClaims, asked + 1).await;
+        for _ in 0..2 {
+            node.kubelet.prepare(&fast).await.unwrap();
+            node.kubelet.unprepare(&fast).await.unwrap();
+        }
+        node.gpus.heal();
+    };
+    let ((answer, was_healed), ()) = tokio::join!(waiting, others);
+    assert_eq!(node.own_nodes(&answer.unwrap()), [node.gpus.node(0)].into());
+    assert!(was_healed, "the slow GPU answered only then");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,7 +48,8 @@ impl Simulator {
     ) -> Result<T, Code> {
         let mut inner = self.lock();
         *inner.calls.entry(name).or_insert(0) += 1;
-        let delay = inner.state.delay_of(name);
+        let delay = inner.state.delay_of(name, None);
+        let delay = delay + gpu.map(|_| inner.state.delay_of(name, gpu)).unwrap_or_default();
         if !delay.is_zero() {
             drop(inner);
             self.wait(delay);

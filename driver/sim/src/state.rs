@@ -40,8 +40,7 @@ pub struct State {
     pub effects: u64,
     pub gpus: Vec<Gpu>,
     pub faults: Vec<Fault>,
-    /// Milliseconds by NVML function name or `prefix*`.
-    pub delays: BTreeMap<String, u64>,
+    pub delays: Vec<Delay>,
     pub next_event: u64,
     /// The last [`EVENTS_KEPT`] events, oldest first.
     pub events: Vec<Event>,
@@ -189,6 +188,16 @@ pub struct Fault {
     pub code: Code,
 }
 
+/// A rule that makes calls slow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delay {
+    /// NVML function name, or `prefix*`.
+    pub call: String,
+    /// Only calls about this GPU; without it, the call as such.
+    pub gpu: Option<usize>,
+    pub millis: u64,
+}
+
 /// Something that `nvmlEventSetWait_v2` reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -224,7 +233,7 @@ impl State {
             effects: 0,
             gpus: setup.gpus.iter().enumerate().map(|(index, model)| Gpu::new(setup, model, index, count)).collect(),
             faults: Vec::new(),
-            delays: BTreeMap::new(),
+            delays: Vec::new(),
             next_event: 1,
             events: Vec::new(),
         }

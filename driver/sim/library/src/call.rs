@@ -6,7 +6,7 @@
 use std::ffi::c_uint;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dra_sim::engine::{ComputeRef, InstanceRef};
 use dra_sim::store::StoreError;
@@ -88,13 +88,7 @@ pub(crate) fn contain(body: impl FnOnce() -> Result<(), Code>) -> Return {
 impl Call {
     /// Reads the machine, spends the call's delay and applies the rules that concern no particular GPU.
     pub(crate) fn begin(name: &'static str, session: &'static Session) -> Result<Self, Code> {
-        let read = || session.store.read().map_err(|error| code_of(&error));
-        let mut state = read()?;
-        let delay = state.delay_of(name);
-        if !delay.is_zero() {
-            pause(delay);
-            state = read()?;
-        }
+        let state = wait(session, name, None)?;
         state.driver_loaded()?;
         let call = Self { name, state, session };
         call.strike(None)?;
@@ -166,11 +160,12 @@ impl Call {
         self.session.store.update(change).map_err(|error| code_of(&error))?
     }
 
-    /// Fails for a GPU that is not there, not visible, struck by a rule, or lost.
+    /// Spends the delay of a GPU, and fails for one that is not there, not visible, struck by a rule, or lost.
     fn touch(&self, gpu: usize) -> Result<(), Code> {
         if !self.is_visible(gpu) {
             return Err(Code::INVALID_ARGUMENT);
         }
+        wait(self.session, self.name, Some(gpu))?;
         self.strike(Some(gpu))?;
         self.state.live_gpu(gpu).map(|_| ())
     }
@@ -207,6 +202,21 @@ fn is_root() -> bool {
         safe fn geteuid() -> u32;
     }
     geteuid() == 0
+}
+
+/// How often a call that is slow on demand looks whether it still has to be.
+const MOMENT: Duration = Duration::from_millis(10);
+
+/// Spends the delay that the rules ask for, for as long as they do, and gives the machine as it is then.
+fn wait(session: &Session, name: &str, gpu: Option<usize>) -> Result<Arc<State>, Code> {
+    let began = Instant::now();
+    loop {
+        let state = session.store.read().map_err(|error| code_of(&error))?;
+        match state.delay_of(name, gpu).saturating_sub(began.elapsed()) {
+            Duration::ZERO => return Ok(state),
+            left => pause(left.min(MOMENT)),
+        }
+    }
 }
 
 fn pause(delay: Duration) {

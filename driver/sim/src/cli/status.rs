@@ -75,11 +75,12 @@ fn instances(text: &mut String, state: &State, index: usize, gpu: &Gpu) {
 }
 
 fn rules(text: &mut String, state: &State) {
-    for (call, millis) in &state.delays {
-        writeln!(text, "delay {call}: {millis} ms").ok();
+    let on = |gpu: Option<usize>| gpu.map_or_else(|| "any GPU".to_owned(), |gpu| format!("GPU {gpu}"));
+    for delay in &state.delays {
+        writeln!(text, "delay {} on {}: {} ms", delay.call, on(delay.gpu), delay.millis).ok();
     }
     for fault in &state.faults {
-        let gpu = fault.gpu.map_or_else(|| "any GPU".to_owned(), |gpu| format!("GPU {gpu}"));
+        let gpu = on(fault.gpu);
         let times = fault.times.map_or_else(|| "every call".to_owned(), |times| format!("{times} calls"));
         writeln!(text, "fault {} on {gpu}: {} after {} calls, {times}", fault.call, fault.code, fault.skip).ok();
     }

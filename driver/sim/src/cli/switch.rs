@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dra_sim::state::Fault;
+use dra_sim::state::{self, Fault};
 use dra_sim::store::Store;
 use dra_sim::tree::driver_files;
 use dra_sim::{Code, State, tree};
@@ -52,6 +52,9 @@ pub(super) struct Delay {
     call: String,
     /// Milliseconds; 0 takes the delay back.
     millis: u64,
+    /// Only calls about this GPU.
+    #[arg(short, long)]
+    gpu: Option<usize>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -108,10 +111,9 @@ pub(super) fn clients(args: &Clients) -> Result<String, CliError> {
 
 pub(super) fn delay(args: &Delay) -> Result<String, CliError> {
     change(&args.dir, "delay calls", |state| {
-        if args.millis == 0 {
-            state.delays.remove(&args.call);
-        } else {
-            state.delays.insert(args.call.clone(), args.millis);
+        state.delays.retain(|delay| (&delay.call, delay.gpu) != (&args.call, args.gpu));
+        if args.millis > 0 {
+            state.delays.push(state::Delay { call: args.call.clone(), gpu: args.gpu, millis: args.millis });
         }
         Ok(())
     })

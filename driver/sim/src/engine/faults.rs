@@ -23,10 +23,11 @@ impl State {
         hit
     }
 
-    /// How long a call takes: the longest delay that matches.
-    pub fn delay_of(&self, call: &str) -> Duration {
-        let matching = self.delays.iter().filter(|(pattern, _)| matches(pattern, call));
-        Duration::from_millis(matching.map(|(_, &millis)| millis).max().unwrap_or(0))
+    /// How long a call takes: the longest delay that matches. Those of a GPU count for calls about it, those without for
+    /// the call before its GPU is known.
+    pub fn delay_of(&self, call: &str, gpu: Option<usize>) -> Duration {
+        let matching = self.delays.iter().filter(|delay| delay.gpu == gpu && matches(&delay.call, call));
+        Duration::from_millis(matching.map(|delay| delay.millis).max().unwrap_or(0))
     }
 
     /// Raises an XID, attributed to an instance if `instances` says so.

@@ -46,6 +46,21 @@ fn a_delay_is_spent_and_taken_back() {
 }
 
 #[test]
+fn a_delay_of_one_gpu_is_spent_on_no_other_and_ends_when_it_is_taken_back() {
+    let node = Node::new("t4:2");
+    node.gpu_sim("delay", &["nvmlDeviceGetName", "3600000", "--gpu", "1"]).ok();
+    assert!(node.gpu_sim("status", &[]).ok().contains("delay nvmlDeviceGetName on GPU 1: 3600000 ms"));
+    let name = |gpu: u32| {
+        let script =
+            format!("from pynvml import *\nnvmlInit()\nprint(nvmlDeviceGetName(nvmlDeviceGetHandleByIndex({gpu})))");
+        node.python(&script).ok()
+    };
+    assert_eq!(name(0), "Tesla T4\n");
+    node.gpu_sim("delay", &["nvmlDeviceGetName", "0", "--gpu", "1"]).ok();
+    assert_eq!(name(1), "Tesla T4\n");
+}
+
+#[test]
 fn without_a_driver_nothing_answers() {
     let node = Node::new("h100:1");
     node.gpu_sim("remove-driver", &[]).ok();
