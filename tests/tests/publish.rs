@@ -74,6 +74,7 @@ async fn restarts_of_plugin_and_controller_write_nothing_and_one_of_the_kubelet_
 
     plugin.kill().await;
     controller.until_http("/readyz", |code, _| (code == 503).then_some(())).await;
+    controller.until_logged("until the kubelet plugin is back").await;
     plugin = node.start(Mode::Process).await;
     until_ready(&controller).await;
     controller.kill().await;
@@ -95,6 +96,11 @@ async fn restarts_of_plugin_and_controller_write_nothing_and_one_of_the_kubelet_
     }
     assert_eq!(again, before);
     assert!(controller.stop().await && plugin.stop().await, "{}{}", controller.log(), plugin.log());
+    let log = controller.log();
+    let troubles: Vec<&str> = log.lines().filter(|line| !line.contains(" INFO ")).collect();
+    for line in troubles {
+        assert_eq!(line.matches("(os error ").count(), 1, "one cause, said once: {line}");
+    }
 }
 
 /// The one test that takes a minute; it is the only way to see the longest delays of real programs.
