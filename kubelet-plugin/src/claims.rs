@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::fetch::{Abandoned, ClaimSource};
 use crate::metrics::{Metrics, Operation, Outcome};
-use crate::report::{Report, ReportSender};
+use crate::report::{Report, ReportSender, Working};
 
 /// Everything a claim meets in this process; cheap to clone.
 #[derive(Debug, Clone)]
@@ -79,7 +79,8 @@ impl Claims {
 
     fn begin(&self, operation: Operation) -> Timer {
         self.metrics.begin(operation);
-        Timer { metrics: self.metrics.clone(), operation, started: Instant::now(), outcome: Outcome::Transient }
+        let (metrics, working) = (self.metrics.clone(), self.reports.working());
+        Timer { metrics, operation, started: Instant::now(), outcome: Outcome::Transient, _working: working }
     }
 }
 
@@ -89,6 +90,7 @@ struct Timer {
     operation: Operation,
     started: Instant,
     outcome: Outcome,
+    _working: Working,
 }
 
 impl Timer {

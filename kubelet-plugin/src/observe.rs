@@ -24,7 +24,7 @@ use crate::registration::{ActiveInstance, Registration};
 /// How often the hardware is asked whether anything changed.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Every how many periods it is read in full: a GPU that begins to fail may still tell its shape.
+/// Every how many periods it is read in full: a GPU that begins to fail may still answer what its shape is made of.
 const FULL_READ: u64 = 30;
 
 /// What this task looks at and where it says what it saw.

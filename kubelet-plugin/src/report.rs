@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tells users what became of a claim: `status.devices` and Events, written after the kubelet has its answer.
 //!
-//! Reports wait in a short queue and never delay a prepare. An Event is given up (and counted) when the API server is away,
+//! Reports wait in a short queue and never delay a prepare: while the kubelet waits for an answer they give way, since the
+//! API server they are written to is the one that prepares read from. An Event is given up (and counted) when the API server is away,
 //! since the kubelet's own event carries the error text in any case; a status is owed until the API server takes it.
 
 use std::collections::BTreeMap;
@@ -35,6 +36,9 @@ const MOST: usize = 256;
 /// How often a status that is owed is tried.
 pub const RETRY: Duration = Duration::from_secs(5);
 
+/// How long a report gives way to calls of the kubelet.
+const COURTESY: Duration = Duration::from_secs(1);
+
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -63,10 +67,27 @@ pub enum Report {
 #[derive(Debug, Clone)]
 pub struct ReportSender {
     queue: mpsc::Sender<Report>,
+    working: watch::Sender<usize>,
     metrics: Metrics,
 }
 
+/// The kubelet waits for an answer as long as this lives.
+#[derive(Debug)]
+pub struct Working(watch::Sender<usize>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.send_modify(|calls| *calls = calls.saturating_sub(1));
+    }
+}
+
 impl ReportSender {
+    /// Lets reports wait while the API server and this process have pods to start.
+    pub fn working(&self) -> Working {
+        self.working.send_modify(|calls| *calls = calls.saturating_add(1));
+        Working(self.working.clone())
+    }
+
     /// Hands a report in, or gives it up when too many wait.
     pub fn send(&self, report: Report) {
         if self.queue.try_send(report).is_err() {
@@ -78,6 +99,8 @@ impl ReportSender {
 /// Writes reports to the API server.
 pub struct Reporter {
     queue: mpsc::Receiver<Report>,
+    /// How many calls the kubelet waits for.
+    working: watch::Receiver<usize>,
     client: Client,
     recorder: Recorder,
     driver: DriverName,
@@ -114,11 +137,12 @@ pub fn reporter(
     retry: Duration,
 ) -> (ReportSender, Reporter) {
     let (sender, queue) = mpsc::channel(MOST);
+    let (working, calls) = watch::channel(0);
     let events = EventReporter { controller: driver.to_string(), instance: Some(node.to_string()) };
     let recorder = Recorder::new(client.clone(), events);
-    let sender = ReportSender { queue: sender, metrics: metrics.clone() };
+    let sender = ReportSender { queue: sender, working, metrics: metrics.clone() };
     let (said, owed) = (BTreeMap::new(), BTreeMap::new());
-    (sender, Reporter { queue, client, recorder, driver, node, state, metrics, retry, said, owed })
+    (sender, Reporter { queue, working: calls, client, recorder, driver, node, state, metrics, retry, said, owed })
 }
 
 impl Reporter {
@@ -148,10 +172,17 @@ impl Reporter {
     }
 
     async fn write(&mut self, report: Report) {
+        self.give_way().await;
         match report {
             Report::Prepared { claim, devices } => self.prepared(claim, devices).await,
             Report::Failed { claim, text, disposition } => self.failed(claim, text, disposition).await,
         }
+    }
+
+    /// Waits for a moment in which no pod waits for this process, but not for ever.
+    async fn give_way(&mut self) {
+        // Neither the sender's end nor the moment that does not come is a reason to keep silent.
+        timeout(COURTESY, self.working.wait_for(|calls| *calls == 0)).await.map(drop).unwrap_or_default();
     }
 
     async fn prepared(&mut self, claim: ClaimRef, devices: Vec<PreparedDevice>) {
@@ -159,6 +190,7 @@ impl Reporter {
             return;
         }
         self.status(&claim, &devices).await;
+        self.give_way().await;
         let inventory = self.state.borrow().inventory.clone();
         let note = note::prepared(&devices, inventory.as_deref(), &self.node);
         self.event(&claim, EventType::Normal, "DevicesPrepared", note).await;
@@ -355,5 +387,36 @@ mod tests {
         stop.cancel();
         running.await.unwrap().unwrap();
         assert_eq!(counts.borrow().taken, 1, "what was said is not said again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_gives_way_to_calls_of_the_kubelet_but_not_for_ever() {
+        let server = Server::default();
+        let mut counts = server.counts.subscribe();
+        let (_state, state) = watch::channel(NodeState::default());
+        let (driver, node) = ("gpu.nvidia.com".parse().unwrap(), "node-1".parse().unwrap());
+        let metrics = Metrics::register(&mut Registry::default());
+        let client = Client::new(server.clone(), "default");
+        let (reports, reporter) = reporter(client, driver, node, state, metrics, Duration::from_mins(1));
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(reporter.run(stop.clone()));
+
+        let (first, second) = (reports.working(), reports.working());
+        reports.send(prepared());
+        drop(first);
+        tokio::time::sleep(COURTESY / 2).await;
+        assert_eq!(counts.borrow().taken, 0, "another call is in flight");
+        drop(second);
+        let began = tokio::time::Instant::now();
+        counts.wait_for(|counts| counts.taken == 1).await.unwrap();
+        assert!(began.elapsed() < COURTESY / 10, "nobody waits any more");
+
+        let _endless = reports.working();
+        let Report::Prepared { mut claim, devices } = prepared() else { unreachable!() };
+        claim.uid = "v".parse().unwrap();
+        reports.send(Report::Prepared { claim, devices });
+        counts.wait_for(|counts| counts.taken == 2).await.unwrap();
+        stop.cancel();
+        running.await.unwrap().unwrap();
     }
 }
