@@ -75,11 +75,13 @@ pub struct GpuFacts {
     pub mig: MigMode,
 }
 
-/// The part of a GPU that an administrator may change at any time.
+/// The part of a GPU that may change at any time: by an administrator, or because it fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuShape {
     /// Identity; absent for a GPU that cannot even tell that.
     pub uuid: Option<GpuUuid>,
+    /// Whether it answers when asked for its memory. What it is and its MIG mode NVML may know without asking it.
+    pub answers: bool,
     /// Whether MIG mode is in force.
     pub mig_on: bool,
     /// The MIG devices that exist, in NVML's order.

@@ -91,7 +91,7 @@ fn handle<'a>(nvml: &'a Nvml, which: GpuSelector<'_>) -> Result<Device<'a>, Nvml
 
 /// A broken GPU has a shape too: whatever it still tells.
 fn shape(nvml: &Nvml, index: u32) -> Result<GpuShape, MachineError> {
-    let mut shape = GpuShape { uuid: None, mig_on: false, mig_devices: Vec::new() };
+    let mut shape = GpuShape { uuid: None, answers: false, mig_on: false, mig_devices: Vec::new() };
     match read_shape(nvml, index, &mut shape) {
         Err(error) if error.is_driver_gone() => Err(not_answering(error)),
         Ok(()) | Err(_) => Ok(shape),
@@ -101,6 +101,10 @@ fn shape(nvml: &Nvml, index: u32) -> Result<GpuShape, MachineError> {
 fn read_shape(nvml: &Nvml, index: u32, shape: &mut GpuShape) -> Result<(), NvmlError> {
     let device = nvml.device_by_index(index)?;
     shape.uuid = device.uuid()?.parse().ok();
+    match device.memory_total() {
+        Err(error) if !error.is_unsupported() => return Err(error),
+        Ok(_) | Err(_) => shape.answers = true,
+    }
     shape.mig_on = device.mig_mode()?;
     if !shape.mig_on {
         return Ok(());

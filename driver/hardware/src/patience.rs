@@ -167,7 +167,10 @@ mod tests {
         }
 
         fn shape(&self) -> Result<Vec<GpuShape>, MachineError> {
-            let shape = |number| GpuShape { uuid: Some(self.facts(number).uuid), mig_on: false, mig_devices: vec![] };
+            let shape = |number| {
+                let uuid = Some(self.facts(number).uuid);
+                GpuShape { uuid, answers: true, mig_on: false, mig_devices: vec![] }
+            };
             Ok((0..3).map(shape).collect())
         }
     }

@@ -66,6 +66,7 @@ impl Machine for Twin {
         self.ask("shape", |state| {
             let shape = |gpu: &Result<GpuFacts, GpuError>| GpuShape {
                 uuid: gpu.as_ref().ok().map(|gpu| gpu.uuid.clone()),
+                answers: gpu.is_ok(),
                 mig_on: false,
                 mig_devices: Vec::new(),
             };

@@ -203,6 +203,24 @@ fn one_broken_gpu_spoils_only_itself() {
     assert_eq!(node.host.latest(), before);
 }
 
+/// NVML tells who it is without asking it.
+#[test]
+fn a_gpu_that_begins_to_fail_is_noticed_at_the_next_look() {
+    let node = node("t4:1,h100:1");
+    node.host.refresh();
+    let before = node.host.latest();
+    for gpu in [0, 1] {
+        node.sim(&["fail", "nvmlDeviceGetMemoryInfo*", "--code=15", &format!("--gpu={gpu}")]);
+        assert!(node.host.refresh_if_changed());
+        let GpuEntry::Broken { reason, .. } = &node.host.latest().gpus[gpu] else { panic!("it fails") };
+        assert!(reason.contains("nvmlDeviceGetMemoryInfo"), "{reason}");
+        assert!(!node.host.refresh_if_changed());
+        node.sim(&["heal"]);
+        assert!(node.host.refresh_if_changed());
+        assert_eq!(node.host.latest(), before);
+    }
+}
+
 #[test]
 fn a_gpu_that_fails_half_of_its_questions_still_says_who_it_is() {
     let node = node("h100:2");

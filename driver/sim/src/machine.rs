@@ -44,7 +44,7 @@ impl Machine for Simulator {
             .map(|index| {
                 let which = GpuSelector::Index(index);
                 let mut question = Question { sim: self, which, index: 0, uuid: None, pci: None };
-                let mut shape = GpuShape { uuid: None, mig_on: false, mig_devices: Vec::new() };
+                let mut shape = GpuShape { uuid: None, answers: false, mig_on: false, mig_devices: Vec::new() };
                 match question.shape(&mut shape) {
                     Err(GpuError::Machine { source, .. }) => Err(source),
                     Ok(()) | Err(GpuError::NotFound { .. } | GpuError::Failed { .. } | GpuError::Nonsense { .. }) => {
@@ -145,6 +145,9 @@ impl Question<'_> {
     fn shape(&mut self, shape: &mut GpuShape) -> Result<(), GpuError> {
         self.index = self.find()?;
         shape.uuid = self.told("nvmlDeviceGetUUID", |gpu, _| Ok(gpu.uuid.clone()))?.parse().ok();
+        let memory = self.ask("nvmlDeviceGetMemoryInfo_v2", |_, model| Ok(model.memory.total_mib));
+        self.known("nvmlDeviceGetMemoryInfo_v2", memory)?;
+        shape.answers = true;
         shape.mig_on = self.told("nvmlDeviceGetMigMode", |gpu, _| Ok(gpu.mig.ok_or(Code::NOT_SUPPORTED)?.current))?;
         let (call, index) = ("nvmlDeviceGetMigDeviceHandleByIndex", self.index);
         let read = |state: &mut State| {

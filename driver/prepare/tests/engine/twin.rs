@@ -141,7 +141,7 @@ impl Machine for Twin {
             .iter()
             .map(|facts| {
                 let (mig_on, mig_devices) = shape(facts);
-                GpuShape { uuid: Some(facts.uuid.clone()), mig_on, mig_devices }
+                GpuShape { uuid: Some(facts.uuid.clone()), answers: true, mig_on, mig_devices }
             })
             .collect())
     }
