@@ -32,6 +32,9 @@ pub enum Hindrance {
 /// Enough for a few records and specs.
 const SIZE: &std::ffi::CStr = c"size=1m,nr_inodes=100";
 
+/// More than the disk has.
+const INODES: u32 = 1000;
+
 /// How the names of files begin that only take space.
 const BALLAST: &str = ".ballast";
 
@@ -58,7 +61,7 @@ impl Disk {
                 while file.write_all(&[0; 4096]).is_ok() {}
             }
             Hindrance::NoInodes => {
-                let made = (0..).take_while(|number| File::create(self.ballast_path(*number)).is_ok()).count();
+                let made = (0..INODES).take_while(|number| File::create(self.ballast_path(*number)).is_ok()).count();
                 assert!(made > 0, "the disk is writable");
             }
             Hindrance::ReadOnly => self.freeze(),
@@ -77,7 +80,7 @@ impl Disk {
     pub fn release(&self) {
         if self.mounted {
             mount_remount(&self.dir, MountFlags::empty(), "").expect("root may mount");
-            (0..).take_while(|number| fs::remove_file(self.ballast_path(*number)).is_ok()).count();
+            (0..INODES).take_while(|number| fs::remove_file(self.ballast_path(*number)).is_ok()).count();
         } else {
             self.permit(0o755);
         }
