@@ -46,9 +46,9 @@ async fn a_whole_gpu_comes_with_its_node_the_drivers_files_and_an_identity() {
     let prepared = |events: &[Value]| {
         events.iter().find(|event| event["reason"] == "DevicesPrepared").map(|event| event["note"].clone())
     };
-    let note = node.api.until("an Event says so", Resource::Events, prepared).await;
+    let sentence = node.api.until("an Event says so", Resource::Events, prepared).await;
     let (name, uuid) = (node.gpus.name(1), &node.gpus.state().gpus[1].uuid);
-    assert_eq!(note, format!("prepared {name} (NVIDIA H100 80GB HBM3, {uuid}) on node node-1"));
+    assert_eq!(sentence, format!("prepared {name} (NVIDIA H100 80GB HBM3, {uuid}) on node node-1"));
 
     node.kubelet.unprepare(&claim).await.unwrap();
     assert_eq!(node.leftovers(), [].into());
