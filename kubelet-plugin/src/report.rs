@@ -36,7 +36,10 @@ const MOST: usize = 256;
 /// How often a status that is owed is tried.
 pub const RETRY: Duration = Duration::from_secs(5);
 
-/// How long a report gives way to calls of the kubelet.
+/// How long no call is in flight before a report is written.
+const CALM: Duration = Duration::from_millis(20);
+
+/// How long a report gives way to calls of the kubelet at most.
 const COURTESY: Duration = Duration::from_secs(1);
 
 /// How long one request may take.
@@ -179,10 +182,15 @@ impl Reporter {
         }
     }
 
-    /// Waits for a moment in which no pod waits for this process, but not for ever.
+    /// Waits until no call was in flight for a moment, in which the last answer reaches the kubelet; but not for ever.
     async fn give_way(&mut self) {
-        // Neither the sender's end nor the moment that does not come is a reason to keep silent.
-        timeout(COURTESY, self.working.wait_for(|calls| *calls == 0)).await.map(drop).unwrap_or_default();
+        let calm = async {
+            // When nobody can call any more there is nothing to wait for.
+            while self.working.wait_for(|calls| *calls == 0).await.is_ok() {
+                let Ok(Ok(())) = timeout(CALM, self.working.changed()).await else { return };
+            }
+        };
+        timeout(COURTESY, calm).await.unwrap_or_default();
     }
 
     async fn prepared(&mut self, claim: ClaimRef, devices: Vec<PreparedDevice>) {

@@ -240,6 +240,14 @@ async fn claims_that_ended_while_the_node_was_down_are_collected() {
     node.kubelet.prepare(&kept).await.unwrap();
 }
 
+fn flip_one_bit_of_the_record(node: &Node, claim_uid: &str) {
+    let path = node.state_dir().join("claims").join(format!("{claim_uid}.json"));
+    let mut record = fs::read(&path).unwrap();
+    let middle = record.len() / 2;
+    *record.get_mut(middle).unwrap() ^= 1;
+    fs::write(&path, record).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_record_of_a_running_pod_gives_its_gpu_to_nobody() {
     let node = Node::new("t4:1");
@@ -248,11 +256,7 @@ async fn a_damaged_record_of_a_running_pod_gives_its_gpu_to_nobody() {
     node.kubelet.prepare(&holder).await.unwrap();
     let before = node.leftovers();
     plugin.kill().await;
-    let record_path = node.state_dir().join("claims").join(format!("{}.json", holder.uid));
-    let mut record = fs::read(&record_path).unwrap();
-    let middle = record.len() / 2;
-    record[middle] ^= 1;
-    fs::write(&record_path, record).unwrap();
+    flip_one_bit_of_the_record(&node, &holder.uid);
     let plugin = node.start(Mode::Process).await;
     plugin.until_logged("claim record that cannot be read").await;
     let refused = node.kubelet.prepare(&thief).await.unwrap_err();
@@ -274,12 +278,7 @@ async fn a_damaged_record_of_a_running_pod_is_made_anew_from_its_claim() {
     let claim = NewClaim::of("running", &node.gpus.name(0)).create(&node.api);
     let devices = node.kubelet.prepare(&claim).await.unwrap();
     plugin.kill().await;
-    let record_path = node.state_dir().join("claims").join(format!("{}.json", claim.uid));
-    let mut record = fs::read(&record_path).unwrap();
-    // One flipped bit.
-    let middle = record.len() / 2;
-    record[middle] ^= 1;
-    fs::write(&record_path, record).unwrap();
+    flip_one_bit_of_the_record(&node, &claim.uid);
     let plugin = node.start(Mode::Process).await;
     plugin.until_logged("claim record that cannot be read").await;
     assert_eq!(node.kubelet.prepare(&claim).await.unwrap(), devices);

@@ -1,25 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Eight pods start at once on eight GPUs: a call of the kubelet for each.
+//! Eight pods start at once on eight GPUs: a call of the kubelet for each, beside eight requests to the API server at once.
 
 use std::time::{Duration, Instant};
 
 use dra_proto::dra_v1::Claim;
 use futures::future::join_all;
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use kube::Api;
 
-use crate::claims::{prepare, unprepare};
+use crate::claims::{NAMESPACE, prepare, unprepare};
 use crate::figures::{Figure, Samples, Unit, milliseconds};
 use crate::stage::Stage;
 
 /// From the first call to the last answer, for each round.
 #[derive(Debug, Default)]
 pub(crate) struct Together {
+    request: Samples,
     prepare: Samples,
     unprepare: Samples,
 }
 
 pub(crate) async fn measure(stage: &mut Stage<'_>, claims: &[Claim]) -> Together {
     let mut together = Together::default();
+    let api: Api<ResourceClaim> = Api::namespaced(stage.as_driver.clone(), NAMESPACE);
     for round in claims.chunks(stage.devices.len()) {
+        let began = Instant::now();
+        let answers = join_all(round.iter().map(|claim| api.get(&claim.name))).await;
+        together.request.push(began.elapsed());
+        assert!(answers.iter().all(Result::is_ok), "the claims are there");
+
         let began = Instant::now();
         join_all(round.iter().map(|claim| prepare(stage.kubelet.clone(), claim.clone()))).await;
         together.prepare.push(began.elapsed());
@@ -35,11 +44,12 @@ pub(crate) async fn measure(stage: &mut Stage<'_>, claims: &[Claim]) -> Together
 impl Together {
     /// `alone` is the median of one claim.
     pub(crate) fn figures(&self, alone: Duration) -> Vec<Figure> {
-        let Self { prepare, unprepare } = self;
+        let Self { request, prepare, unprepare } = self;
         let ratio = prepare.p50().as_secs_f64() / alone.as_secs_f64();
         let told = |name: &str, took: Duration| Figure::told(name, milliseconds(took), Unit::Milliseconds);
         vec![
             Figure::promised("prepare of eight GPUs at once, p50, to one claim", ratio, Unit::Ratio, 3.0),
+            told("eight API GETs at once, p50", request.p50()),
             told("prepare of eight GPUs at once, p50", prepare.p50()),
             told("prepare of eight GPUs at once, p99", prepare.p99()),
             told("unprepare of eight GPUs at once, p50", unprepare.p50()),
