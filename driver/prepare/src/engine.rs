@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 
 use crate::answer::{self, PreparedDevice};
 use crate::error::{FetchError, NotLocked, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
-use crate::locks::{Lock, Locks, Reach};
+use crate::locks::{Lock, Locks, Passing, Reach};
 use crate::undo;
 pub(crate) use attempt::{Base, claim_of, is_kept};
 use turns::Turns;
@@ -129,9 +129,9 @@ impl Engine {
         Instant::now() + self.settings.lock_patience
     }
 
-    pub(crate) fn lock_claim(&self, claim: &ClaimRef, deadline: Instant) -> Result<Lock<'_>, NotLocked> {
+    pub(crate) fn lock_claim(&self, claim: &ClaimRef, deadline: Instant) -> Result<Passing<'_>, NotLocked> {
         let lock = self.locks.take(&format!("claim-{}", claim.uid), "by another call", deadline, Reach::AtLeastHere);
-        lock.map_err(|error| NotLocked::new(OWN_LOCK.to_owned(), error))
+        lock.map(Lock::passing).map_err(|error| NotLocked::new(OWN_LOCK.to_owned(), error))
     }
 
     /// In the order of UUIDs, which is that of device names. The error names the device that is waited for.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Locks that hold between threads and between the two plugin processes of a rolling upgrade.
 //!
-//! One file per lock, taken with flock(2), so that the kernel frees it when its holder dies. The file names its holder
-//! and is removed before it is freed; who opened it meanwhile notices that it is no longer the file of that name and
-//! starts over. Waiting ends at a deadline. Take the claim first, then its GPUs in order, and nothing can deadlock.
+//! One file per lock, taken with flock(2), so that the kernel frees it when its holder dies. The file names its last holder.
+//! That of a GPU stays, since making and removing files is what a journalling file system does slowest. That of a claim is
+//! removed before it is freed; who opened it meanwhile notices that it is no longer the file of that name and starts over. Waiting ends at a deadline. Take the claim first, then its GPUs in order, and nothing can deadlock.
 //!
 //! What is taken away must be free of a disk that takes no new file: such calls keep each other out in memory.
 
@@ -41,6 +41,10 @@ pub struct Lock<'a> {
     /// Dropped last.
     _place: Place<'a>,
 }
+
+/// A lock whose file goes with it.
+#[derive(Debug)]
+pub struct Passing<'a>(Lock<'a>);
 
 /// Whom a lock keeps out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +106,7 @@ impl Locks {
             let name = entry?.file_name();
             if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) {
                 // One that is held is not left over; one that cannot be locked is found again the next time.
-                self.take(name, "by the sweep of old locks", Instant::now(), Reach::Everyone).ok();
+                self.take(name, "by the sweep of old locks", Instant::now(), Reach::Everyone).map(Lock::passing).ok();
             }
         }
         Ok(())
@@ -135,12 +139,18 @@ impl Drop for Place<'_> {
     }
 }
 
-impl Drop for Lock<'_> {
+impl<'a> Lock<'a> {
+    /// The same for something that does not last.
+    pub fn passing(self) -> Passing<'a> {
+        Passing(self)
+    }
+}
+
+impl Drop for Passing<'_> {
     fn drop(&mut self) {
-        if let Some(file) = self.file.take() {
+        if self.0.file.is_some() {
             // A file that stays is not held by anybody and is removed by the next sweep.
-            std::fs::remove_file(&self.path).ok();
-            drop(file);
+            std::fs::remove_file(&self.0.path).ok();
         }
     }
 }
@@ -220,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_lock_names_its_holder_and_leaves_no_file_when_freed() {
+    fn a_held_lock_names_its_holder_and_leaves_a_file_only_for_what_lasts() {
         let dir = tempfile::tempdir().unwrap();
         let (ours, theirs) = (Locks::new(dir.path().to_owned()), Locks::new(dir.path().to_owned()));
         let held = ours.take("gpu-1", "for claim ns/a", soon(), Reach::Everyone).unwrap();
@@ -233,7 +243,9 @@ mod tests {
         );
         drop(held);
         drop(theirs.take("gpu-1", "claim ns/b", Instant::now(), Reach::Everyone).unwrap());
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        drop(theirs.take("claim-1", "by another call", Instant::now(), Reach::Everyone).unwrap().passing());
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["gpu-1.lock"]);
     }
 
     #[test]
@@ -263,7 +275,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("claim-1.lock"), "claim ns/dead").unwrap();
         let locks = Locks::new(dir.path().to_owned());
-        drop(locks.take("claim-1", "claim ns/a", Instant::now(), Reach::Everyone).unwrap());
+        drop(locks.take("claim-1", "claim ns/a", Instant::now(), Reach::Everyone).unwrap().passing());
         std::fs::write(dir.path().join("claim-2.lock"), "claim ns/dead").unwrap();
         locks.sweep().unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -50,6 +50,8 @@ pub(crate) struct Stage<'a> {
     /// Calls the plugin.
     pub kubelet: KubeletClient,
     dir: TempDir,
+    /// For CDI specs: in memory, as `/var/run` is on every host.
+    _cdi: TempDir,
 }
 
 impl<'a> Stage<'a> {
@@ -57,7 +59,8 @@ impl<'a> Stage<'a> {
     pub(crate) async fn set(cluster: &'a Cluster) -> Self {
         // The path of a socket is short, and the temporary directory of some systems is in memory.
         let dir = tempfile::Builder::new().prefix("b").tempdir_in("/var/tmp").expect("/var/tmp is writable");
-        for name in ["m", "k/plugins_registry", "c"] {
+        let cdi = tempfile::tempdir_in("/dev/shm").expect("/dev/shm is writable");
+        for name in ["m", "k/plugins_registry"] {
             fs::create_dir_all(dir.path().join(name)).expect("a folder of our own");
         }
         install(cluster, dir.path());
@@ -67,12 +70,12 @@ impl<'a> Stage<'a> {
         let devices = (0..gpus.state().gpus.len()).map(|gpu| gpus.name(gpu)).collect();
         let kubelet = Kubelet::start(&dir.path().join("k"));
         let with_account = |flags: Vec<String>| [flags, account_flags(dir.path())].concat();
-        let flags = with_account(plugin_flags(dir.path()));
+        let flags = with_account(plugin_flags(dir.path(), cdi.path()));
         let plugin = Program::plugin(Mode::Process, flags, as_driver.clone(), dir.path(), "bench");
         let controller = Program::controller(with_account(controller_flags(dir.path())), dir.path());
         let registered = kubelet.until_registered().await;
         let kubelet = connect(registered.endpoint).await;
-        let stage = Self { cluster, plugin, controller, gpus, devices, admin, as_driver, kubelet, dir };
+        let stage = Self { cluster, plugin, controller, gpus, devices, admin, as_driver, kubelet, dir, _cdi: cdi };
         stage.until_published().await;
         stage
     }
@@ -201,14 +204,14 @@ async fn client(kubeconfig_path: &Path) -> Client {
     Client::try_from(config).expect("usable credentials")
 }
 
-fn plugin_flags(dir: &Path) -> Vec<String> {
-    let dir = dir.display();
+fn plugin_flags(dir: &Path, cdi: &Path) -> Vec<String> {
+    let (dir, cdi) = (dir.display(), cdi.display());
     vec![
         format!("--node-name={NODE}"),
         "--pod-uid=bench".to_owned(),
         format!("--driver-name={DRIVER}"),
         format!("--kubelet-root-dir={dir}/k"),
-        format!("--cdi-root={dir}/c"),
+        format!("--cdi-root={cdi}"),
         format!("--driver-root={dir}/m"),
         "--driver-root-host=/".to_owned(),
         format!("--proc-root={dir}/m/proc"),

@@ -52,7 +52,7 @@ fn assert_tidy(node: &Node) {
         assert!(uid.is_none_or(|uid| records.contains(uid)), "{name} belongs to nobody");
         assert!(uid.is_some() || name.starts_with("k8s.gpu.nvidia.com-base_"), "{name}");
     }
-    assert!(node.names("locks").is_empty(), "{:?}", node.names("locks"));
+    assert!(node.claim_locks().is_empty(), "{:?}", node.claim_locks());
 }
 
 #[test]

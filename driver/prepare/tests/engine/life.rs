@@ -24,7 +24,7 @@ fn a_whole_gpu_is_prepared_with_one_fetch_and_a_repeat_asks_nobody() {
     assert_eq!(node.prepare(&claim).unwrap(), answer);
     assert_eq!(node.files.effects(), effects, "a repeat finds everything in place");
     assert_eq!(node.fetches.load(Ordering::SeqCst), 1);
-    assert!(node.names("locks").is_empty());
+    assert!(node.claim_locks().is_empty());
 }
 
 /// One durable record (write, rename, fsync of the folder), one spec (write, rename), one mark.

@@ -29,7 +29,7 @@ impl Sentences {
 
     fn refused(&mut self, situation: &str, node: &Node, claim: &Claim) {
         self.failed(situation, node, &node.prepare(claim).unwrap_err());
-        assert!(node.names("locks").is_empty(), "{situation}");
+        assert!(node.claim_locks().is_empty(), "{situation}");
     }
 
     fn failed(&mut self, situation: &str, node: &Node, error: &PrepareError) {

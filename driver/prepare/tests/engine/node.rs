@@ -110,6 +110,11 @@ impl Node {
         names.sort();
         names
     }
+
+    /// Claims that are worked on, or were when the process died.
+    pub(crate) fn claim_locks(&self) -> Vec<String> {
+        self.names("locks").into_iter().filter(|name| name.starts_with("claim-")).collect()
+    }
 }
 
 pub(crate) fn reference(name: &str) -> ClaimRef {
