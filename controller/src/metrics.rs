@@ -3,11 +3,12 @@
 
 use std::sync::atomic::AtomicI64;
 
+use dra_runtime::http::DURATIONS;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// The metrics of the controller.
@@ -47,7 +48,7 @@ impl Metrics {
     pub fn registered() -> (Self, Registry) {
         let metrics = Self {
             slice_writes: Family::default(),
-            publish_duration: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
+            publish_duration: Histogram::new(DURATIONS),
             devices: Family::default(),
             published_generation: Gauge::default(),
         };

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use dra_model::{GpuEntry, Inventory, MigMode};
+use dra_runtime::http::DURATIONS;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 /// How an operation ended.
@@ -91,7 +92,7 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             claims: Family::default(),
-            duration: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 16))),
+            duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
             in_flight: Family::default(),
             devices: Family::default(),
             quarantined: Gauge::default(),

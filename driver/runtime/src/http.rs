@@ -23,6 +23,10 @@ use tokio_util::sync::CancellationToken;
 /// Whether a process does its work: `Err` says for people what it still waits for.
 pub type Readiness = watch::Receiver<Result<(), String>>;
 
+/// Upper bounds of histograms of durations, in seconds.
+pub const DURATIONS: [f64; 16] =
+    [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384, 32.768];
+
 /// Why the endpoints are not served.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {

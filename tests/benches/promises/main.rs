@@ -33,7 +33,7 @@ use crate::stage::Stage;
 /// Claims prepared alone: the first few warm caches and connections, the others are counted.
 const ALONE: usize = 300;
 /// Rounds of eight claims.
-const ROUNDS: usize = 25;
+const ROUNDS: usize = 50;
 
 fn main() {
     // `cargo test --all-targets` runs this program too, and asks for nothing.
