@@ -105,22 +105,52 @@ pub async fn follow(cluster: Cluster, news: mpsc::Sender<News>, stop: Cancellati
     }
 }
 
-/// Passes on news until the watch fails, or nobody listens any more. Only what opens it has a deadline: the client
-/// below repeats what the API server is too busy for, at ever longer intervals.
+/// How long a watch has to last to count as open. The list before it may go well, and the watch itself be refused.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// How far a watch has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Listing,
+    /// The watch itself may still be refused.
+    Listed,
+    Open,
+}
+
+impl Stage {
+    /// How long the next event may take. The client below repeats what the API server is too busy for, at ever longer
+    /// intervals.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Listing => DEADLINE,
+            Self::Listed => SETTLED,
+            Self::Open => Duration::MAX,
+        }
+    }
+}
+
+/// Passes on news until the watch fails, or nobody listens any more.
 async fn watch(cluster: &Cluster, news: &mpsc::Sender<News>, mut opened: impl FnMut()) -> Result<(), RequestError> {
     let mut events = std::pin::pin!(cluster.watch());
-    let mut is_open = false;
+    let mut stage = Stage::Listing;
     loop {
-        let event = if is_open {
-            events.try_next().await
-        } else {
-            timeout(DEADLINE, events.try_next()).await.unwrap_or(Err(RequestError::TimedOut))
+        let event = match (timeout(stage.patience(), events.try_next()).await, stage) {
+            (Ok(event), _) => event?,
+            (Err(_elapsed), Stage::Listing) => return Err(RequestError::TimedOut),
+            (Err(_elapsed), Stage::Listed | Stage::Open) => {
+                stage = Stage::Open;
+                opened();
+                continue;
+            }
         };
-        let Some(event) = event? else { return Ok(()) };
-        let Some(item) = news_of(event) else { continue };
-        if item == News::Restarted {
-            is_open = true;
+        let Some(event) = event else { return Ok(()) };
+        if stage == Stage::Listed {
+            stage = Stage::Open;
             opened();
+        }
+        let Some(item) = news_of(event) else { continue };
+        if item == News::Restarted && stage == Stage::Listing {
+            stage = Stage::Listed;
         }
         if news.send(item).await.is_err() {
             return Ok(());

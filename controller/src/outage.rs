@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// How many causes of one outage are said and remembered; texts of others may differ each time.
+const MOST: usize = 16;
+
 /// The failures since the last success.
 #[derive(Debug, Default)]
 pub struct Outage {
@@ -23,7 +26,7 @@ impl Outage {
             self.since = Some(Instant::now());
             return false;
         }
-        self.said.insert(cause.to_owned())
+        self.said.len() < MOST && self.said.insert(cause.to_owned())
     }
 
     /// Notes a success; the length of the outage when people have heard of it.
@@ -43,6 +46,8 @@ mod tests {
         assert_eq!(outage.over(), None);
         let heard = ["broken", "refused", "refused", "forbidden", "refused"].map(|cause| outage.is_news(cause));
         assert_eq!(heard, [false, true, false, true, false]);
+        let causes = (0..100).filter(|number| outage.is_news(&format!("cause {number}"))).count();
+        assert_eq!(causes, MOST - 2, "an outage with a cause of its own each time is not said for ever");
         assert!(outage.over().is_some());
         assert_eq!(outage.over(), None);
         assert!(!outage.is_news("refused"), "a new outage begins with one failure");

@@ -148,3 +148,26 @@ async fn an_api_server_that_is_away_is_said_in_one_sentence_and_once() {
         assert!(line.contains(" WARN ") && line.ends_with(cause) && line.contains("(will retry)"), "{line}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_is_refused_although_lists_are_not_is_said_once_and_tried_ever_more_rarely() {
+    let server = ApiServer::start().await;
+    server.with(|world| world.refuses_watches = true);
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut controller = program();
+    controller.arg(api_server_flag(&server)).stderr(std::fs::File::create(&log).unwrap());
+    controller.args(["--node-name=n", &format!("--http-address={}", free_address()), "--inventory-file"]);
+    let controller = controller.arg(resource_file("testdata/t4.json")).spawn().unwrap();
+    let said = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
+    until("it is said", || said("unable to watch the slices of this node")).await;
+    let (began, lists) = (Instant::now(), server.with(|world| world.lists));
+    // Six more tries: with a delay that did not grow they would take less than two seconds.
+    until("it is tried again and again", || server.with(|world| world.lists) >= lists + 12).await;
+    assert!(began.elapsed() > Duration::from_secs(6), "{:?}", began.elapsed());
+    server.with(|world| world.refuses_watches = false);
+    until("the end is said", || said("watched again")).await;
+    assert!(terminate(controller).await);
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(log.matches("unable to watch").count(), 1, "{log}");
+}

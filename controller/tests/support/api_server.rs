@@ -51,6 +51,8 @@ pub struct World {
     pub node_uid: String,
     /// Whether counters are dropped.
     pub drops_counters: bool,
+    /// Whether watches are forbidden although lists are not.
+    pub refuses_watches: bool,
     /// How many writes are still answered with a conflict.
     pub conflicts: usize,
     history: Vec<(u64, &'static str, Value)>,
@@ -213,6 +215,9 @@ async fn list_or_watch(State(shared): State<Arc<Shared>>, RawQuery(query): RawQu
     let query = parameters(query.as_deref().unwrap_or_default());
     let selector = query.get("fieldSelector").cloned().unwrap_or_default();
     if query.get("watch").map(String::as_str) == Some("true") {
+        if shared.with(|world| world.refuses_watches) {
+            return failure(StatusCode::FORBIDDEN, "Forbidden");
+        }
         let since = query.get("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
         return watch_from(shared, selector, since);
     }

@@ -9,7 +9,7 @@ mod connector;
 mod token;
 
 use std::ffi::OsString;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::{Client, Config};
+use tower::ServiceBuilder;
 use tower::retry::RetryLayer;
-use tower::{BoxError, ServiceBuilder};
+use tower::timeout::TimeoutLayer;
 
 use connector::{Connector, Trust};
 use token::Token;
@@ -33,16 +34,19 @@ const ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// How long a connection nobody uses is kept: a burst of claims uses many, the time between them none but the watch's.
 const IDLE: Duration = Duration::from_secs(20);
 
+/// How long an answer may take to begin. A watch is answered at once; what it says then may take for ever.
+const ANSWER: Duration = Duration::from_secs(20);
+
 /// Flags of every program that talks to the API server.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ApiServer {
     /// URL of the API server, for example that of `kubectl proxy` [default: the pod's]
     #[arg(long = "api-server", env = "API_SERVER", value_name = "URL")]
     url: Option<Uri>,
-    /// Certificates that the API server's must descend from, as PEM [default: the pod's]
+    /// Certificates that the certificate of --api-server must descend from, as PEM
     #[arg(long = "api-server-ca-file", env = "API_SERVER_CA_FILE", value_name = "FILE", requires = "url")]
     ca_file: Option<PathBuf>,
-    /// Token of the account to use, read again as it is renewed [default: the pod's]
+    /// Token of the account to use with --api-server, read again as it is renewed
     #[arg(long = "api-server-token-file", env = "API_SERVER_TOKEN_FILE", value_name = "FILE", requires = "url")]
     token_file: Option<PathBuf>,
 }
@@ -62,6 +66,18 @@ pub enum ApiServerError {
         port: String,
         /// What is wrong.
         source: http::uri::InvalidUri,
+    },
+    /// No scheme or no host.
+    #[error("--api-server {url} is not usable: it has the form https://HOST:PORT or http://HOST:PORT")]
+    NoUrl {
+        /// What there is.
+        url: Uri,
+    },
+    /// A secret in clear text.
+    #[error("--api-server {url} would show the token to the network: use https and --api-server-ca-file")]
+    ClearText {
+        /// The URL.
+        url: Uri,
     },
     /// TLS without anybody to trust.
     #[error("--api-server {url} needs --api-server-ca-file, or `http://` for a proxy on this machine")]
@@ -105,16 +121,24 @@ impl ApiServer {
     }
 
     fn access(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Access, ApiServerError> {
-        match &self.url {
-            Some(url) if url.scheme_str() == Some("https") && self.ca_file.is_none() => {
-                Err(ApiServerError::NoTrust { url: url.clone() })
+        let Some(url) = self.url.clone() else { return of_pod(environment) };
+        match (url.scheme_str(), url.host()) {
+            (Some("https"), Some(_)) if self.ca_file.is_none() => Err(ApiServerError::NoTrust { url }),
+            (Some("http"), Some(host)) if self.token_file.is_some() && !is_here(host) => {
+                Err(ApiServerError::ClearText { url })
             }
-            Some(url) => {
-                Ok(Access { url: url.clone(), ca_file: self.ca_file.clone(), token_file: self.token_file.clone() })
+            (Some("https" | "http"), Some(_)) => {
+                Ok(Access { url, ca_file: self.ca_file.clone(), token_file: self.token_file.clone() })
             }
-            None => of_pod(environment),
+            _ => Err(ApiServerError::NoUrl { url }),
         }
     }
+}
+
+/// Whether a host of a URL is this machine.
+fn is_here(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// What every pod is told (`KUBERNETES_SERVICE_*`) and finds mounted.
@@ -158,7 +182,7 @@ fn client(url: Uri, trust: Option<Trust>, token: Option<Arc<Token>>, program: &'
         .layer(config.base_uri_layer())
         .layer(RetryLayer::new(RetryPolicy::server_retry()))
         .map_request(sign)
-        .map_err(BoxError::from)
+        .layer(TimeoutLayer::new(ANSWER))
         .service(http);
     ClientBuilder::new(service, config.default_namespace).build()
 }
@@ -200,6 +224,15 @@ mod tests {
         expect(&flags(Some("https://a:1"), Some("/ca")), &pod, Ok(trusting));
         let distrust = "--api-server https://a:1/ needs --api-server-ca-file, or `http://` for a proxy on this machine";
         expect(&flags(Some("https://a:1"), None), &pod, Err(distrust));
+        let no_url = "--api-server 127.0.0.1:8001 is not usable: it has the form https://HOST:PORT or http://HOST:PORT";
+        expect(&flags(Some("127.0.0.1:8001"), None), &pod, Err(no_url));
+        let token_file = Some(PathBuf::from("/token"));
+        let open = ApiServer { token_file: token_file.clone(), ..flags(Some("http://10.0.0.1:80"), None) };
+        let clear =
+            "--api-server http://10.0.0.1:80/ would show the token to the network: use https and --api-server-ca-file";
+        expect(&open, &pod, Err(clear));
+        let proxied = ApiServer { token_file: token_file.clone(), ..flags(Some("http://[::1]:80"), None) };
+        expect(&proxied, &pod, Ok(Access { url: Uri::from_static("http://[::1]:80"), ca_file: None, token_file }));
         let nowhere =
             "no API server to talk to: run in a pod, or set --api-server, for example to that of `kubectl proxy`";
         expect(&flags(None, None), &[], Err(nowhere));

@@ -10,11 +10,8 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Modules that log what they return: every failed request as an error without its URL, every broken or refused watch
-/// as the `Debug` of its cause (kube 5.0, `client.rs`, `client/builder.rs` and `watcher.rs`).
+/// as the `Debug` of its cause (kube 5.0, `client.rs` and `watcher.rs`).
 const REPEATERS: [&str; 2] = ["kube_client::client", "kube_runtime::watcher"];
-
-/// The part of them that logs what it returns to nobody, such as a CA bundle that cannot be read again.
-const EXCEPTION: &str = "kube_client::client::tls";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -55,8 +52,7 @@ fn without_repeaters(filter: Targets) -> Targets {
     let asked: Vec<String> = filter.iter().map(|(target, _)| target.to_owned()).collect();
     let asked_for = |module: &str| asked.iter().any(|target| module.starts_with(target));
     let silent: Vec<&str> = REPEATERS.into_iter().filter(|module| !asked_for(module)).collect();
-    let filter = filter.with_targets(silent.into_iter().map(|module| (module, LevelFilter::OFF)));
-    if asked_for(EXCEPTION) { filter } else { filter.with_target(EXCEPTION, level) }
+    filter.with_targets(silent.into_iter().map(|module| (module, LevelFilter::OFF)))
 }
 
 #[cfg(test)]
@@ -75,9 +71,7 @@ mod tests {
             let filter = without_repeaters(given.parse().expect("a filter"));
             let speaks = REPEATERS.map(|module| filter.would_enable(module, &tracing::Level::ERROR));
             assert_eq!(speaks, [client, watcher], "{given}");
-            for module in ["dra_controller", EXCEPTION] {
-                assert!(filter.would_enable(module, &tracing::Level::WARN), "{given} {module}");
-            }
+            assert!(filter.would_enable("dra_controller", &tracing::Level::WARN), "{given}");
         }
     }
 }
