@@ -104,8 +104,11 @@ pub struct Reporter {
     queue: mpsc::Receiver<Report>,
     /// How many calls the kubelet waits for.
     working: watch::Receiver<usize>,
+    /// Whether there is no time to give way any more.
+    stopping: bool,
     client: Client,
-    recorder: Recorder,
+    /// Who we are in Events.
+    events: EventReporter,
     driver: DriverName,
     node: NodeName,
     /// Knows what the GPUs are.
@@ -142,10 +145,25 @@ pub fn reporter(
     let (sender, queue) = mpsc::channel(MOST);
     let (working, calls) = watch::channel(0);
     let events = EventReporter { controller: driver.to_string(), instance: Some(node.to_string()) };
-    let recorder = Recorder::new(client.clone(), events);
     let sender = ReportSender { queue: sender, working, metrics: metrics.clone() };
     let (said, owed) = (BTreeMap::new(), BTreeMap::new());
-    (sender, Reporter { queue, working: calls, client, recorder, driver, node, state, metrics, retry, said, owed })
+    (
+        sender,
+        Reporter {
+            queue,
+            working: calls,
+            stopping: false,
+            client,
+            events,
+            driver,
+            node,
+            state,
+            metrics,
+            retry,
+            said,
+            owed,
+        },
+    )
 }
 
 impl Reporter {
@@ -163,6 +181,7 @@ impl Reporter {
                 },
             }
         }
+        self.stopping = true;
         let last = async {
             while let Ok(report) = self.queue.try_recv() {
                 self.write(report).await;
@@ -175,7 +194,6 @@ impl Reporter {
     }
 
     async fn write(&mut self, report: Report) {
-        self.give_way().await;
         match report {
             Report::Prepared { claim, devices } => self.prepared(claim, devices).await,
             Report::Failed { claim, text, disposition } => self.failed(claim, text, disposition).await,
@@ -184,6 +202,9 @@ impl Reporter {
 
     /// Waits until no call was in flight for a moment, in which the last answer reaches the kubelet; but not for ever.
     async fn give_way(&mut self) {
+        if self.stopping {
+            return;
+        }
         let calm = async {
             // When nobody can call any more there is nothing to wait for.
             while self.working.wait_for(|calls| *calls == 0).await.is_ok() {
@@ -197,6 +218,7 @@ impl Reporter {
         if self.said.get(&claim).is_some_and(|said| matches!(said, Said::Prepared(before) if *before == devices)) {
             return;
         }
+        self.give_way().await;
         self.status(&claim, &devices).await;
         self.give_way().await;
         let inventory = self.state.borrow().inventory.clone();
@@ -211,6 +233,7 @@ impl Reporter {
         if self.said.get(&claim) == Some(&said) {
             return;
         }
+        self.give_way().await;
         let reason = match disposition {
             Disposition::Permanent => "PrepareRefused",
             Disposition::Busy => "DeviceBusy",
@@ -230,7 +253,9 @@ impl Reporter {
     async fn event(&self, claim: &ClaimRef, type_: EventType, reason: &str, note: String) {
         let note = note.get(..note.floor_char_boundary(note::LONGEST)).map(str::to_owned);
         let event = Event { type_, reason: reason.to_owned(), note, action: "Prepare".to_owned(), secondary: None };
-        match timeout(PATIENCE, self.recorder.publish(&event, &reference(claim))).await {
+        // One that remembers would count this as a repetition of the last Event of that reason, whatever that said.
+        let recorder = Recorder::new(self.client.clone(), self.events.clone());
+        match timeout(PATIENCE, recorder.publish(&event, &reference(claim))).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 self.metrics.report_dropped();
@@ -274,6 +299,7 @@ impl Reporter {
     /// One of those that are owed: while the API server is away there is no use in asking for all.
     async fn retry(&mut self) {
         while let Some((claim, devices)) = self.owed.pop_first() {
+            self.give_way().await;
             self.status(&claim, &devices).await;
             if self.owed.contains_key(&claim) {
                 return;
