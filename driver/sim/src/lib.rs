@@ -18,7 +18,6 @@ pub mod engine;
 pub mod identity;
 pub mod machine;
 pub mod simulator;
-#[allow(missing_docs, reason = "the words of state.json; those that do not speak for themselves are explained")]
 pub mod state;
 pub mod store;
 pub mod tree;

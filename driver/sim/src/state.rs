@@ -17,7 +17,9 @@ use crate::{Code, identity};
 pub struct Setup {
     /// Everything that looks random follows from it; a node name is a good seed.
     pub seed: String,
+    /// The boards, in the order of their indices.
     pub gpus: Vec<&'static Model>,
+    /// Of the form `580.95.05`.
     pub driver_version: String,
 }
 
@@ -28,19 +30,29 @@ pub struct State {
     pub generation: u64,
     /// Where `gpu-sim init` drew the tree, for programs that see its pieces mounted elsewhere.
     pub tree_dir: Option<PathBuf>,
+    /// See [`Setup::seed`].
     pub seed: String,
+    /// How often it has booted, the first time included.
     pub boots: u64,
+    /// What `/proc/sys/kernel/random/boot_id` shows.
     pub boot_id: String,
+    /// See [`Setup::driver_version`].
     pub driver_version: String,
+    /// Whether `nvmlInit` finds a driver.
     pub driver: Driver,
+    /// How the next MIG UUID is made.
     pub mig_uuids: MigUuids,
     /// Number of MIG instances ever created; tells a recreated instance from its predecessor.
     pub incarnations: u64,
     /// Number of changes made through the NVML calls, for assertions in tests.
     pub effects: u64,
+    /// In the order of their indices, lost ones included.
     pub gpus: Vec<Gpu>,
+    /// The first that matches a call, and lets no more calls pass, counts.
     pub faults: Vec<Fault>,
+    /// The longest that matches a call counts.
     pub delays: Vec<Delay>,
+    /// Sequence number of the next event.
     pub next_event: u64,
     /// The last [`EVENTS_KEPT`] events, oldest first.
     pub events: Vec<Event>,
@@ -53,7 +65,9 @@ pub const EVENTS_KEPT: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
+    /// NVML works.
     Loaded,
+    /// `NVML_ERROR_DRIVER_NOT_LOADED`.
     Unloaded,
 }
 
@@ -70,35 +84,48 @@ pub enum MigUuids {
 /// One board in the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
+    /// Id in the catalog, for example `h100`.
     pub model: String,
+    /// With the leading `GPU-`.
     pub uuid: String,
+    /// Serial number of the board.
     pub serial: String,
     /// N of `/dev/nvidiaN`.
     pub minor: u32,
+    /// Its place.
     pub pci: PciSlot,
+    /// As sysfs has it: -1 for none.
     pub numa_node: i32,
+    /// `nvmlDeviceGetModuleId`: from 1 on SXM boards, 0 on others.
     pub module_id: u32,
     /// Whether GPU instance ids count from the upper half of the memory slices; both orders are seen on real boards.
     pub halves_swapped: bool,
     /// Absent on boards without MIG.
     pub mig: Option<MigMode>,
+    /// `nvmlDeviceGetComputeMode`.
     pub compute_mode: ComputeMode,
+    /// `nvmlDeviceGetPersistenceMode`.
     pub persistence: bool,
     /// 0 default, 1 short, 2 medium, 3 long.
     pub time_slice: u32,
+    /// Fallen off the bus: `NVML_ERROR_GPU_IS_LOST`.
     pub lost: bool,
     /// Processes that hold the GPU; a mode cannot become active while there are any.
     pub clients: u32,
     /// `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`.
     pub recovery_action: u32,
+    /// GPU instances by their ids.
     pub instances: BTreeMap<u32, GpuInstance>,
 }
 
 /// Where a board is plugged in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PciSlot {
+    /// PCI domain.
     pub domain: u32,
+    /// PCI bus.
     pub bus: u32,
+    /// PCI device; the function is always 0.
     pub device: u32,
     /// First component below `/sys/devices`, for example `pci0000:10`.
     pub root: String,
@@ -121,7 +148,9 @@ impl PciSlot {
 /// MIG mode, `nvmlDeviceGetMigMode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigMode {
+    /// Whether the GPU is in MIG mode.
     pub current: bool,
+    /// Whether it will be after its next reset.
     pub pending: bool,
 }
 
@@ -129,8 +158,11 @@ pub struct MigMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ComputeMode {
+    /// Any number of processes.
     Default,
+    /// No process.
     Prohibited,
+    /// One process at a time.
     ExclusiveProcess,
 }
 
@@ -158,17 +190,24 @@ impl ComputeMode {
 /// A GPU instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuInstance {
+    /// `nvmlGpuInstanceProfileInfo_t::id`.
     pub profile_id: u32,
+    /// In memory slices of the GPU.
     pub placement: Placement,
+    /// Which creation it came from.
     pub incarnation: u64,
+    /// Compute instances by their ids.
     pub compute: BTreeMap<u32, ComputeInstance>,
 }
 
 /// A compute instance: with its GPU instance it is a MIG device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComputeInstance {
+    /// `nvmlComputeInstanceProfileInfo_t::id`.
     pub profile_id: u32,
+    /// In compute slices of the GPU instance.
     pub placement: Placement,
+    /// Which creation it came from.
     pub incarnation: u64,
     /// With the leading `MIG-`.
     pub uuid: String,
@@ -185,6 +224,7 @@ pub struct Fault {
     pub skip: u64,
     /// Matching calls that still fail; without it, all.
     pub times: Option<u64>,
+    /// What a failing call returns.
     pub code: Code,
 }
 
@@ -195,19 +235,24 @@ pub struct Delay {
     pub call: String,
     /// Only calls about this GPU; without it, the call as such.
     pub gpu: Option<usize>,
+    /// How much longer a matching call takes, in milliseconds.
     pub millis: u64,
 }
 
 /// Something that `nvmlEventSetWait_v2` reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
+    /// Grows with every event.
     pub sequence: u64,
+    /// Index of the GPU.
     pub gpu: usize,
     /// One bit of `nvmlEventType*`.
     pub kind: u64,
     /// The XID for XID events.
     pub data: u64,
+    /// Id of the GPU instance it is about, if any.
     pub gpu_instance: Option<u32>,
+    /// Id of the compute instance it is about, if any.
     pub compute_instance: Option<u32>,
 }
 
