@@ -47,8 +47,12 @@ type Outline = Result<(DriverVersions, Vec<GpuShape>), MachineError>;
 impl Host {
     /// Asks nothing yet.
     pub fn new(machine: Arc<dyn Machine>, roots: Roots) -> Self {
+        Self::of(Patient::new(machine, PATIENCE), roots)
+    }
+
+    /// With a patience of its own, since no test waits for the true one.
+    pub(crate) fn of(machine: Patient, roots: Roots) -> Self {
         let latest = RwLock::new(Arc::new(Inventory::without_driver("not read yet".to_owned())));
-        let machine = Patient::new(machine, PATIENCE);
         Self { machine, roots, latest, outline: Mutex::new(None), driver_files: DriverFilesCache::default() }
     }
 
@@ -68,7 +72,8 @@ impl Host {
 
     /// Reads everything if the machine changed, and says whether the inventory did.
     ///
-    /// Cheap enough for once a second: asks versions and shape, which GPUs in error would still refuse, and nothing else.
+    /// Cheap enough for once a second: asks versions, count and shapes, which GPUs in error would still refuse, and nothing
+    /// else. A GPU that hangs looks alike each time, so that everything is read once when it begins to, and not each time.
     pub fn refresh_if_changed(&self) -> bool {
         let mut outline = self.outline.lock();
         let now = self.outline();
@@ -106,7 +111,9 @@ impl Host {
     }
 
     fn outline(&self) -> Outline {
-        Ok((self.machine.driver()?, self.machine.shape()?))
+        let driver = self.machine.driver()?;
+        let count = self.machine.gpu_count()?;
+        Ok((driver, (0..count).map(|index| self.machine.shape(index)).collect::<Result<_, _>>()?))
     }
 
     fn read_all(&self) -> bool {

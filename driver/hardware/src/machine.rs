@@ -19,8 +19,11 @@ pub trait Machine: Send + Sync + fmt::Debug {
     /// Everything NVML knows of one GPU and of the MIG devices on it.
     fn gpu(&self, which: GpuSelector<'_>) -> Result<GpuFacts, GpuError>;
 
-    /// What may change without a restart of anything, cheap enough to ask once a second.
-    fn shape(&self) -> Result<Vec<GpuShape>, MachineError>;
+    /// What may change of one GPU without a restart of anything, cheap enough to ask once a second.
+    ///
+    /// One by one, so that a GPU that hangs hides no change of the others. The error is for a driver that is gone; a
+    /// broken GPU has a shape too: whatever it still tells.
+    fn shape(&self, index: u32) -> Result<GpuShape, MachineError>;
 }
 
 /// Versions of a loaded driver.
@@ -86,6 +89,13 @@ pub struct GpuShape {
     pub mig_on: bool,
     /// The MIG devices that exist, in NVML's order.
     pub mig_devices: Vec<MigUuid>,
+}
+
+impl GpuShape {
+    /// That of a GPU that tells nothing.
+    pub const fn silent() -> Self {
+        Self { uuid: None, answers: false, mig_on: false, mig_devices: Vec::new() }
+    }
 }
 
 /// There is no driver to ask, or it does not answer at all.

@@ -75,10 +75,13 @@ impl Machine for NvmlMachine {
         facts::read(&nvml, &device, which, &self.profiles)
     }
 
-    fn shape(&self) -> Result<Vec<GpuShape>, MachineError> {
+    fn shape(&self, index: u32) -> Result<GpuShape, MachineError> {
         let nvml = self.nvml()?;
-        let count = nvml.device_count().map_err(not_answering)?;
-        (0..count).map(|index| shape(&nvml, index)).collect()
+        let mut shape = GpuShape::silent();
+        match read_shape(&nvml, index, &mut shape) {
+            Err(error) if error.is_driver_gone() => Err(not_answering(error)),
+            Ok(()) | Err(_) => Ok(shape),
+        }
     }
 }
 
@@ -86,15 +89,6 @@ fn handle<'a>(nvml: &'a Nvml, which: GpuSelector<'_>) -> Result<Device<'a>, Nvml
     match which {
         GpuSelector::Index(index) => nvml.device_by_index(index),
         GpuSelector::Uuid(uuid) => nvml.device_by_uuid(uuid.as_str()),
-    }
-}
-
-/// A broken GPU has a shape too: whatever it still tells.
-fn shape(nvml: &Nvml, index: u32) -> Result<GpuShape, MachineError> {
-    let mut shape = GpuShape { uuid: None, answers: false, mig_on: false, mig_devices: Vec::new() };
-    match read_shape(nvml, index, &mut shape) {
-        Err(error) if error.is_driver_gone() => Err(not_answering(error)),
-        Ok(()) | Err(_) => Ok(shape),
     }
 }
 

@@ -3,8 +3,8 @@
 //!
 //! A call into NVML can stay in the kernel for good when a GPU has fallen off its bus, and nothing can end it. So every
 //! question that goes to a GPU is asked on a thread of its own. One that is not answered in time is given up as a timeout,
-//! and until that thread comes back the same question is answered so at once, so that one GPU costs one thread. Questions
-//! to the driver itself are not limited: without persistence mode loading it may rightly take long.
+//! and until that thread comes back the same question is answered so at once, so that one GPU costs one thread for
+//! each kind of question. Questions to the driver itself are not limited: without persistence mode loading it may rightly take long.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,6 +19,10 @@ use crate::machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, 
 
 /// Far longer than a GPU that works needs, and below the 45 s a kubelet waits for a prepare.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// For the shape of a GPU. It is asked every second, one GPU after the other, so that one that hangs must not keep the
+/// others waiting for long. What does not answer has changed its shape, and is then read with the long patience.
+const SHAPE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What errors call the question that was given up.
 const GIVEN_UP: &str = "waiting for NVML";
@@ -37,7 +41,7 @@ pub(crate) struct Patient {
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Question {
-    Shape,
+    Shape(u32),
     Index(u32),
     Uuid(GpuUuid),
 }
@@ -45,6 +49,13 @@ enum Question {
 impl Patient {
     pub(crate) fn new(machine: Arc<dyn Machine>, patience: Duration) -> Self {
         Self { machine, patience, hanging: Arc::default() }
+    }
+
+    fn patience_for(&self, question: &Question) -> Duration {
+        match question {
+            Question::Shape(_) => self.patience.min(SHAPE_PATIENCE),
+            Question::Index(_) | Question::Uuid(_) => self.patience,
+        }
     }
 
     /// The answer, or nothing if it is not there in time.
@@ -66,14 +77,15 @@ impl Patient {
             hanging.remove(&asked);
         };
         thread::Builder::new().name("nvml".to_owned()).spawn(work).ok()?;
-        match receiver.recv_timeout(self.patience) {
+        let patience = self.patience_for(question);
+        match receiver.recv_timeout(patience) {
             Ok(answer) => Some(answer),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
                 let mut hanging = self.hanging.lock();
                 let late = receiver.try_recv().ok();
                 if late.is_none() {
-                    tracing::warn!(?question, seconds = self.patience.as_secs(), "NVML does not answer");
+                    tracing::warn!(?question, seconds = patience.as_secs(), "NVML does not answer");
                     hanging.insert(question.clone());
                 }
                 late
@@ -106,26 +118,29 @@ impl Machine for Patient {
         answer.unwrap_or(Err(given_up))
     }
 
-    fn shape(&self) -> Result<Vec<GpuShape>, MachineError> {
-        let answer = self.ask(&Question::Shape, |machine| machine.shape());
-        answer.unwrap_or(Err(MachineError::NotAnswering { call: GIVEN_UP, code: TIMEOUT }))
+    fn shape(&self, index: u32) -> Result<GpuShape, MachineError> {
+        let answer = self.ask(&Question::Shape(index), move |machine| machine.shape(index));
+        answer.unwrap_or_else(|| Ok(GpuShape::silent()))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use dra_model::{GpuEntry, MigMode, PciAddress, Version};
     use parking_lot::RwLock;
 
     use super::*;
     use crate::discover::discover;
+    use crate::host::{Host, Roots};
 
     /// Three GPUs, the second of which answers only while `works` can be read.
     #[derive(Debug, Default)]
     struct OneHangs {
         works: RwLock<()>,
+        counted: AtomicU32,
     }
 
     impl OneHangs {
@@ -155,6 +170,7 @@ mod tests {
         }
 
         fn gpu_count(&self) -> Result<u32, MachineError> {
+            self.counted.fetch_add(1, Ordering::Relaxed);
             Ok(3)
         }
 
@@ -166,12 +182,8 @@ mod tests {
             Ok(self.facts(index))
         }
 
-        fn shape(&self) -> Result<Vec<GpuShape>, MachineError> {
-            let shape = |number| {
-                let uuid = Some(self.facts(number).uuid);
-                GpuShape { uuid, answers: true, mig_on: false, mig_devices: vec![] }
-            };
-            Ok((0..3).map(shape).collect())
+        fn shape(&self, index: u32) -> Result<GpuShape, MachineError> {
+            Ok(GpuShape { uuid: Some(self.facts(index).uuid), answers: true, ..GpuShape::silent() })
         }
     }
 
@@ -193,7 +205,12 @@ mod tests {
         assert_eq!(inventory.good_gpus().map(|gpu| gpu.minor).collect::<Vec<_>>(), [0, 2]);
         let GpuEntry::Broken { reason, .. } = &inventory.gpus[1] else { panic!("it hangs") };
         assert_eq!(reason, "waiting for NVML failed on GPU 1: timeout (NVML code 10)");
-        assert!(patient.shape().is_err());
+        for _ in 0..2 {
+            assert_eq!(patient.shape(1), Ok(GpuShape::silent()));
+            for healthy in [0, 2] {
+                assert_eq!(patient.shape(healthy), machine.shape(healthy));
+            }
+        }
         assert!(patient.gpu(GpuSelector::Uuid(&uuid(1))).is_err());
         assert!(patient.gpu(GpuSelector::Uuid(&uuid(2))).is_ok());
 
@@ -202,7 +219,38 @@ mod tests {
             thread::yield_now();
         }
         assert_eq!(discover(&patient, Path::new("/nonexistent")).good_gpus().count(), 3);
-        assert_eq!(patient.shape().unwrap().len(), 3);
+        assert!(patient.shape(1).unwrap().answers);
+    }
+
+    /// A look counts the GPUs, and so does each reading of everything.
+    #[test]
+    fn everything_is_read_once_when_a_gpu_begins_to_hang() {
+        let (machine, patient) = with_patience(Duration::from_millis(50));
+        let nowhere = PathBuf::from("/nonexistent");
+        let (driver, driver_on_host, proc) = (nowhere.clone(), nowhere.clone(), nowhere.clone());
+        let host = Host::of(patient, Roots { driver, driver_on_host, proc, sys: nowhere });
+        let looks = |number| {
+            machine.counted.store(0, Ordering::Relaxed);
+            let news = (0..number).map(|_| host.refresh_if_changed()).collect::<Vec<_>>();
+            (news, machine.counted.load(Ordering::Relaxed))
+        };
+        assert_eq!(looks(2), (vec![true, false], 3));
+        let hang = machine.works.write();
+        assert_eq!(looks(1), (vec![true], 2));
+        assert_eq!(host.latest().good_gpus().count(), 2);
+        assert_eq!(looks(3), (vec![false; 3], 3));
+        drop(hang);
+        while !looks(1).0[0] {
+            thread::yield_now();
+        }
+        assert_eq!(host.latest().good_gpus().count(), 3);
+    }
+
+    #[test]
+    fn a_shape_is_waited_for_less_long_than_anything_else() {
+        let patient = with_patience(PATIENCE).1;
+        assert_eq!(patient.patience_for(&Question::Shape(1)), SHAPE_PATIENCE);
+        assert_eq!(patient.patience_for(&Question::Index(1)), PATIENCE);
     }
 
     #[test]

@@ -62,15 +62,10 @@ impl Machine for Twin {
         answer.map_err(|source| GpuError::Machine { which: which.to_string(), source })?
     }
 
-    fn shape(&self) -> Result<Vec<GpuShape>, MachineError> {
-        self.ask("shape", |state| {
-            let shape = |gpu: &Result<GpuFacts, GpuError>| GpuShape {
-                uuid: gpu.as_ref().ok().map(|gpu| gpu.uuid.clone()),
-                answers: gpu.is_ok(),
-                mig_on: false,
-                mig_devices: Vec::new(),
-            };
-            state.gpus.iter().map(shape).collect()
+    fn shape(&self, index: u32) -> Result<GpuShape, MachineError> {
+        self.ask("shape", |state| match &state.gpus[usize::try_from(index).unwrap()] {
+            Ok(gpu) => GpuShape { uuid: Some(gpu.uuid.clone()), answers: true, ..GpuShape::silent() },
+            Err(_) => GpuShape::silent(),
         })
     }
 }
@@ -106,16 +101,16 @@ fn host(gpus: Vec<Result<GpuFacts, GpuError>>) -> (Arc<Twin>, Host) {
 }
 
 #[test]
-fn an_unchanged_machine_costs_two_questions() {
+fn an_unchanged_machine_costs_two_questions_and_one_for_each_gpu() {
     let (twin, host) = host(vec![Ok(facts(1)), Ok(facts(2))]);
     assert_eq!(host.latest().driver, DriverState::Missing { reason: "not read yet".to_owned() });
     assert!(host.refresh_if_changed());
     assert_eq!(host.latest().good_gpus().count(), 2);
-    assert_eq!(twin.asked(), BTreeMap::from([("driver", 2), ("shape", 1), ("gpu_count", 1), ("gpu", 2)]));
+    assert_eq!(twin.asked(), BTreeMap::from([("driver", 2), ("gpu_count", 2), ("shape", 2), ("gpu", 2)]));
     for _ in 0..3 {
         assert!(!host.refresh_if_changed());
     }
-    assert_eq!(twin.asked(), BTreeMap::from([("driver", 3), ("shape", 3)]));
+    assert_eq!(twin.asked(), BTreeMap::from([("driver", 3), ("gpu_count", 3), ("shape", 6)]));
 }
 
 #[test]
@@ -137,7 +132,7 @@ fn a_broken_gpu_is_asked_alone_until_it_recovers() {
     assert_eq!(inventory.good_gpus().count(), 2);
     twin.asked();
     assert!(!host.refresh_if_changed());
-    assert_eq!(twin.asked(), BTreeMap::from([("driver", 1), ("shape", 1), ("gpu", 1)]));
+    assert_eq!(twin.asked(), BTreeMap::from([("driver", 1), ("gpu_count", 1), ("shape", 3), ("gpu", 1)]));
     twin.change(|state| state.gpus[1] = Ok(facts(2)));
     assert_eq!((host.refresh_if_changed(), host.refresh_if_changed()), (true, false));
     assert_eq!(host.latest().good_gpus().count(), 3);

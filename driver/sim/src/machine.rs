@@ -39,20 +39,15 @@ impl Machine for Simulator {
         question.facts()
     }
 
-    fn shape(&self) -> Result<Vec<GpuShape>, MachineError> {
-        (0..self.gpu_count()?)
-            .map(|index| {
-                let which = GpuSelector::Index(index);
-                let mut question = Question { sim: self, which, index: 0, uuid: None, pci: None };
-                let mut shape = GpuShape { uuid: None, answers: false, mig_on: false, mig_devices: Vec::new() };
-                match question.shape(&mut shape) {
-                    Err(GpuError::Machine { source, .. }) => Err(source),
-                    Ok(()) | Err(GpuError::NotFound { .. } | GpuError::Failed { .. } | GpuError::Nonsense { .. }) => {
-                        Ok(shape)
-                    }
-                }
-            })
-            .collect()
+    fn shape(&self, index: u32) -> Result<GpuShape, MachineError> {
+        self.initialised()?;
+        let which = GpuSelector::Index(index);
+        let mut question = Question { sim: self, which, index: 0, uuid: None, pci: None };
+        let mut shape = GpuShape::silent();
+        match question.shape(&mut shape) {
+            Err(GpuError::Machine { source, .. }) => Err(source),
+            Ok(()) | Err(GpuError::NotFound { .. } | GpuError::Failed { .. } | GpuError::Nonsense { .. }) => Ok(shape),
+        }
     }
 }
 

@@ -130,20 +130,15 @@ impl Machine for Twin {
         Ok(found)
     }
 
-    fn shape(&self) -> Result<Vec<GpuShape>, MachineError> {
+    fn shape(&self, index: u32) -> Result<GpuShape, MachineError> {
         self.driver()?;
-        let shape = |facts: &GpuFacts| match &facts.mig {
+        let state = self.state.lock();
+        let Some(facts) = state.gpus.get(usize::try_from(index).unwrap()) else { return Ok(GpuShape::silent()) };
+        let (mig_on, mig_devices) = match &facts.mig {
             MigMode::On { devices, .. } => (true, devices.iter().map(|mig| mig.uuid.clone()).collect()),
             MigMode::Off(_) | MigMode::Unsupported => (false, Vec::new()),
         };
-        Ok(self
-            .facts()
-            .iter()
-            .map(|facts| {
-                let (mig_on, mig_devices) = shape(facts);
-                GpuShape { uuid: Some(facts.uuid.clone()), answers: true, mig_on, mig_devices }
-            })
-            .collect())
+        Ok(GpuShape { uuid: Some(facts.uuid.clone()), answers: true, mig_on, mig_devices })
     }
 }
 
