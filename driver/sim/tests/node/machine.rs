@@ -27,8 +27,8 @@ fn change(node: &Node, sim: &Simulator, change: impl Fn(&mut State)) {
 fn assert_alike(library: &NvmlMachine, sim: &Simulator) {
     assert_eq!(library.driver(), sim.driver());
     assert_eq!(library.gpu_count(), sim.gpu_count());
-    assert_eq!(library.shape(), sim.shape());
     for index in 0..=library.gpu_count().unwrap_or(0) {
+        assert_eq!(library.shape(index), sim.shape(index), "{index}");
         let which = GpuSelector::Index(index);
         assert_eq!(library.gpu(which), sim.gpu(which), "{which}");
         if let Ok(facts) = sim.gpu(which) {
