@@ -133,8 +133,8 @@ async fn a_minute_without_an_api_server_is_caught_up_with_in_seconds_and_leaks_n
     node.kubelet.prepare(&second).await.unwrap();
     until_published(&node, &[held, wanted, cut]).await;
     assert!(back.elapsed() < CAUGHT_UP, "{:?}", back.elapsed());
+    // Said when the watch has lasted for a while, not when the slices are right.
     controller.until_logged("watched again").await;
-    assert!(back.elapsed() < CAUGHT_UP, "{:?}", back.elapsed());
     until_ready(&controller).await;
     assert_eq!(node.api.requests(Verb::Update, Resource::ResourceSlices), 1, "one slice changed, once");
     for claim in [&first, &second] {
