@@ -66,6 +66,7 @@ pub enum AppError {
 
 /// Who we are in the API server's log.
 const USER_AGENT: &str = concat!("gpu-controller/", env!("CARGO_PKG_VERSION"));
+
 /// How long `--once` waits for an inventory.
 const ONCE_PATIENCE: Duration = Duration::from_secs(30);
 

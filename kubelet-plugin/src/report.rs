@@ -147,23 +147,21 @@ pub fn reporter(
     let events = EventReporter { controller: driver.to_string(), instance: Some(node.to_string()) };
     let sender = ReportSender { queue: sender, working, metrics: metrics.clone() };
     let (said, owed) = (BTreeMap::new(), BTreeMap::new());
-    (
-        sender,
-        Reporter {
-            queue,
-            working: calls,
-            stopping: false,
-            client,
-            events,
-            driver,
-            node,
-            state,
-            metrics,
-            retry,
-            said,
-            owed,
-        },
-    )
+    let reporter = Reporter {
+        queue,
+        working: calls,
+        stopping: false,
+        client,
+        events,
+        driver,
+        node,
+        state,
+        metrics,
+        retry,
+        said,
+        owed,
+    };
+    (sender, reporter)
 }
 
 impl Reporter {
@@ -344,6 +342,7 @@ mod tests {
     use dra_model::LiveIdentity;
     use kube::client::Body;
     use prometheus_client::registry::Registry;
+    use tokio::task::JoinHandle;
     use tonic::codegen::Service;
     use tonic::codegen::http::{Method, Request, Response};
 
@@ -400,18 +399,27 @@ mod tests {
         Report::Prepared { claim, devices: vec![device] }
     }
 
+    /// A reporter that runs until `stop`.
+    fn started(
+        server: &Server,
+        retry: Duration,
+        stop: &CancellationToken,
+    ) -> (ReportSender, JoinHandle<Result<(), TaskError>>) {
+        let (_, state) = watch::channel(NodeState::default());
+        let (driver, node) = ("gpu.nvidia.com".parse().unwrap(), "node-1".parse().unwrap());
+        let metrics = Metrics::register(&mut Registry::default());
+        let client = Client::new(server.clone(), "default");
+        let (reports, reporter) = reporter(client, driver, node, state, metrics, retry);
+        (reports, tokio::spawn(reporter.run(stop.clone())))
+    }
+
     /// As after a prepare whose claim was still read from it.
     #[tokio::test]
     async fn a_status_that_an_api_server_that_went_away_did_not_take_is_written_once_when_it_is_back() {
         let server = Server::default();
         let mut counts = server.counts.subscribe();
-        let (_state, state) = watch::channel(NodeState::default());
-        let (driver, node) = ("gpu.nvidia.com".parse().unwrap(), "node-1".parse().unwrap());
-        let metrics = Metrics::register(&mut Registry::default());
-        let client = Client::new(server.clone(), "default");
-        let (reports, reporter) = reporter(client, driver, node, state, metrics, Duration::from_millis(5));
         let stop = CancellationToken::new();
-        let running = tokio::spawn(reporter.run(stop.clone()));
+        let (reports, running) = started(&server, Duration::from_millis(5), &stop);
         server.is_away.store(true, Ordering::SeqCst);
         reports.send(prepared());
         counts.wait_for(|counts| counts.lost > 2).await.unwrap();
@@ -427,13 +435,8 @@ mod tests {
     async fn a_report_gives_way_to_calls_of_the_kubelet_but_not_for_ever() {
         let server = Server::default();
         let mut counts = server.counts.subscribe();
-        let (_state, state) = watch::channel(NodeState::default());
-        let (driver, node) = ("gpu.nvidia.com".parse().unwrap(), "node-1".parse().unwrap());
-        let metrics = Metrics::register(&mut Registry::default());
-        let client = Client::new(server.clone(), "default");
-        let (reports, reporter) = reporter(client, driver, node, state, metrics, Duration::from_mins(1));
         let stop = CancellationToken::new();
-        let running = tokio::spawn(reporter.run(stop.clone()));
+        let (reports, running) = started(&server, Duration::from_mins(1), &stop);
 
         let (first, second) = (reports.working(), reports.working());
         reports.send(prepared());

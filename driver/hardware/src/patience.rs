@@ -3,8 +3,9 @@
 //!
 //! A call into NVML can stay in the kernel for good when a GPU has fallen off its bus, and nothing can end it. So every
 //! question that goes to a GPU is asked on a thread of its own. One that is not answered in time is given up as a timeout,
-//! and until that thread comes back the same question is answered so at once, so that one GPU costs one thread for
-//! each kind of question. Questions to the driver itself are not limited: without persistence mode loading it may rightly take long.
+//! and until that thread comes back the same question is answered so at once, so that one GPU costs one thread for each
+//! kind of question. Questions to the driver itself are not limited: without persistence mode loading it may rightly take
+//! long.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Locks that hold between threads and between the two plugin processes of a rolling upgrade.
 //!
-//! One file per lock, taken with flock(2), so that the kernel frees it when its holder dies. The file names its last holder.
-//! That of a GPU stays until the next sweep, since making and removing files is what a journalling file system does slowest. That of a claim is
-//! removed before it is freed; who opened it meanwhile notices that it is no longer the file of that name and starts over. Waiting ends at a deadline. Take the claim first, then its GPUs in order, and nothing can deadlock.
+//! One file per lock, taken with flock(2), so that the kernel frees it when its holder dies. The file names its last
+//! holder. That of a GPU stays until the next sweep, since making and removing files is what a journalling file system
+//! does slowest. That of a claim is removed before it is freed; who opened it meanwhile notices that it is no longer the
+//! file of that name and starts over. Waiting ends at a deadline. Take the claim first, then its GPUs in order, and
+//! nothing can deadlock.
 //!
 //! What is taken away must be free of a disk that takes no new file: such calls keep each other out in memory.
 

@@ -10,7 +10,8 @@ use crate::engine::Engine;
 use crate::error::chain;
 
 impl Engine {
-    /// Removes the base specs and the files of locks if no claim needs them, and says whether nothing of this driver is left on the node.
+    /// Removes the base specs and the files of locks if no claim needs them, and says whether nothing of this driver is
+    /// left on the node.
     /// The caller is the only instance and serves no call any more.
     pub fn retire(&self) -> bool {
         if !self.has_no_claim() {
