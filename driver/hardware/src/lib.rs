@@ -13,6 +13,8 @@
 
 pub mod machine;
 
+pub mod daemons;
+
 pub mod nvml_machine;
 
 pub mod sysfs;
@@ -33,6 +35,7 @@ pub mod discover;
 
 pub mod host;
 
+pub use daemons::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, MultiUser};
 pub use driver_files::DriverFilesError;
 pub use host::{Host, Roots};
 pub use machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};

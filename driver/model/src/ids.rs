@@ -15,6 +15,13 @@ pub struct IdError {
     expected: &'static str,
 }
 
+impl IdError {
+    /// Only the beginning of the text is kept: whoever wrote it does not decide how long a message gets.
+    pub(crate) fn new(kind: &'static str, text: &str, expected: &'static str) -> Self {
+        Self { kind, text: text.chars().take(80).collect(), expected }
+    }
+}
+
 /// Defines a string identifier with its grammar, `FromStr`, `Display` and strict serde.
 macro_rules! string_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $expected:literal, $valid:expr) => {
@@ -38,7 +45,7 @@ macro_rules! string_id {
                 if valid(text) {
                     Ok(Self(text.to_owned()))
                 } else {
-                    Err(IdError { kind: $kind, text: text.chars().take(80).collect(), expected: $expected })
+                    Err(IdError::new($kind, text, $expected))
                 }
             }
         }
@@ -86,10 +93,25 @@ string_id!(
     ClaimUid,
     "claim UID",
     "1 to 63 letters, digits or dashes, beginning and ending with a letter or digit",
-    |text| text.len() <= 63
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        && text.bytes().next().is_some_and(|b| b != b'-')
-        && text.bytes().next_back().is_some_and(|b| b != b'-')
+    is_uid
+);
+
+string_id!(
+    /// Which share of a device that many claims may use; the scheduler makes a UUID for each (KEP-5075). It becomes
+    /// part of CDI names.
+    ShareId,
+    "share id",
+    "1 to 63 letters, digits or dashes, beginning and ending with a letter or digit",
+    is_uid
+);
+
+string_id!(
+    /// An MPS daemon: `gpu-<32 hex digits>` for the shares of a GPU, `claim-<claim uid>-<n>` for the n-th group of a
+    /// claim. It becomes part of socket paths, whose 107 bytes are short.
+    DaemonId,
+    "daemon id",
+    "a DNS label of at most 63 lower-case letters, digits or dashes",
+    is_dns_label
 );
 
 string_id!(
@@ -113,6 +135,14 @@ impl GpuUuid {
     pub fn hex(&self) -> String {
         self.0.chars().skip(4).filter(|c| *c != '-').collect()
     }
+}
+
+fn is_uid(text: &str) -> bool {
+    text.len() <= 63
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+        && !text.is_empty()
 }
 
 fn is_dns_label(text: &str) -> bool {
@@ -148,11 +178,8 @@ impl FromStr for PciAddress {
 
     /// Reads both the kernel's form and NVML's (`00000000:3B:00.0`).
     fn from_str(text: &str) -> Result<Self, IdError> {
-        parse_pci(text).ok_or_else(|| IdError {
-            kind: "PCI address",
-            text: text.chars().take(80).collect(),
-            expected: "domain:bus:device.function in hexadecimal",
-        })
+        let expected = "domain:bus:device.function in hexadecimal";
+        parse_pci(text).ok_or_else(|| IdError::new("PCI address", text, expected))
     }
 }
 
@@ -201,6 +228,11 @@ impl Bytes {
     pub const fn from_mib(mib: u64) -> Self {
         Self(mib << 20)
     }
+
+    /// Whole MiB, rounded down.
+    pub const fn mib(self) -> u64 {
+        self.0 >> 20
+    }
 }
 
 /// A version of up to three numbers, displayed as semantic versioning wants it: `12.4` becomes `12.4.0`.
@@ -222,11 +254,8 @@ impl FromStr for Version {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        parse_version(text).ok_or_else(|| IdError {
-            kind: "version",
-            text: text.chars().take(80).collect(),
-            expected: "one to three numbers separated by dots",
-        })
+        let expected = "one to three numbers separated by dots";
+        parse_version(text).ok_or_else(|| IdError::new("version", text, expected))
     }
 }
 

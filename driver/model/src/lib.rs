@@ -11,8 +11,8 @@
 //! * **claim**: a ResourceClaim as far as this driver is concerned; an **allocation result** names one device for
 //!   one of its requests.
 //!
-//! Reading order: [`ids`], [`mig`], [`gpu`], [`inventory`], [`device`], [`config`], [`claim`], [`files`],
-//! [`disposition`].
+//! Reading order: [`ids`], [`mig`], [`gpu`], [`inventory`], [`device`], [`sharing`], [`config`], [`claim`],
+//! [`files`], [`disposition`].
 
 pub mod ids;
 
@@ -23,6 +23,8 @@ pub mod gpu;
 pub mod inventory;
 
 pub mod device;
+
+pub mod sharing;
 
 pub mod config;
 
@@ -37,6 +39,11 @@ pub use device::{Device, DeviceNames, LiveIdentity};
 pub use disposition::Disposition;
 pub use files::{DeviceNode, DriverFile, DriverFiles};
 pub use gpu::{Engines, Gpu, MigLayout, MigMode};
-pub use ids::{Bytes, ClaimUid, DeviceName, GpuUuid, IdError, MigUuid, NodeName, PciAddress, Version};
+pub use ids::{
+    Bytes, ClaimUid, DaemonId, DeviceName, GpuUuid, IdError, MigUuid, NodeName, PciAddress, ShareId, Version,
+};
 pub use inventory::{DriverState, GpuEntry, Inventory};
 pub use mig::{ComputeShare, MigDevice, MigIdentity, Placement};
+pub use sharing::{
+    ComputeMode, DeviceKey, GpuSettings, Interval, MpsConfig, ShareLimits, SharedForm, Sharing, ThreadPercentage,
+};

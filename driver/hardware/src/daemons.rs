@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The port to the MPS daemons of one machine: started, stopped and listed by id, answered by the MPS host or by a twin.
+//!
+//! Calls block. A start that answers has a daemon that takes clients and has the limits it was given.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dra_model::{Bytes, DaemonId, Disposition, ThreadPercentage};
+
+/// The MPS daemons of one machine.
+pub trait Daemons: Send + Sync + fmt::Debug {
+    /// Lets the daemon be there: one of this id and spec that lives is taken as it is.
+    fn start(&self, spec: &DaemonSpec, patience: Duration) -> Result<Daemon, DaemonError>;
+
+    /// Lets it be gone, with its pipe directory and its shared memory. One that is not known is gone.
+    fn stop(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError>;
+
+    /// Every daemon there is, and every one that died or was lost and is still meant to be there.
+    fn list(&self) -> Result<Vec<Daemon>, DaemonError>;
+}
+
+/// What a daemon should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DaemonSpec {
+    /// Which.
+    pub id: DaemonId,
+    /// `GPU-` or `MIG-` UUIDs, sorted: a limit names a device by its place in this list.
+    pub devices: Vec<String>,
+    /// Whether the processes of several users share one server.
+    pub multi_user: MultiUser,
+    /// Threads a client may use, unless it asks for less.
+    pub threads: Option<ThreadPercentage>,
+    /// Pinned memory a client may use, by the place of the device; whole MiB.
+    pub memory: BTreeMap<u32, Bytes>,
+}
+
+/// The `-M` of `nvidia-cuda-mps-control`, which programs before R570 do not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MultiUser {
+    /// Without: users take turns.
+    Off,
+    /// With; a program that does not know it is refused.
+    On,
+    /// With, if the program knows it.
+    IfKnown,
+}
+
+/// A daemon as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Daemon {
+    /// Which.
+    pub id: DaemonId,
+    /// How it is.
+    pub state: DaemonState,
+    /// The directory that holds its pipe directory, on the host; containers mount it whole, so that they see the fresh
+    /// pipe directory of a daemon that was started again.
+    pub run_dir: PathBuf,
+    /// What its clients mount as `/dev/shm`, on the host.
+    pub shm_dir: PathBuf,
+    /// Whether it runs with `-M`.
+    pub multi_user: bool,
+}
+
+/// How a daemon is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DaemonState {
+    /// Being started or stopped.
+    Changing,
+    /// Answers and takes clients.
+    Ready,
+    /// Lives, but a client of one user waits for those of another to end.
+    UserWaits {
+        /// Who waits.
+        waiting: u32,
+        /// Whose turn it is.
+        active: u32,
+    },
+    /// Ended by itself; started again once its clients are gone.
+    Died {
+        /// What was seen of it.
+        why: String,
+    },
+    /// The MPS host was restarted and did not find it again; started again once its clients are gone.
+    Lost,
+}
+
+/// Something about a daemon that was not achieved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DaemonError {
+    /// Nobody answers on the socket of the MPS host.
+    #[error("the MPS host does not answer on {socket}: see that the MPS pod of this node runs ({why})")]
+    Unreachable {
+        /// Its socket.
+        socket: PathBuf,
+        /// What was tried and seen.
+        why: String,
+    },
+    /// The driver root has no MPS programs.
+    #[error("there is no {program} below {root}: install the MPS programs of the driver there")]
+    NoProgram {
+        /// Which program.
+        program: String,
+        /// Driver root.
+        root: PathBuf,
+    },
+    /// The program does not know `-M`.
+    #[error(
+        "the MPS programs of this driver cannot serve several users at once: remove multiUser, or install R570 or later"
+    )]
+    NoMultiUser {
+        /// Which daemon.
+        id: DaemonId,
+    },
+    /// A limit that was read back as something else.
+    #[error("MPS daemon {id} did not take {what} {wanted}: it says {found}")]
+    LimitNotTaken {
+        /// Which daemon.
+        id: DaemonId,
+        /// Which limit.
+        what: String,
+        /// What was set.
+        wanted: String,
+        /// What it answered.
+        found: String,
+    },
+    /// A daemon of this id runs with another spec.
+    #[error("MPS daemon {id} runs with other devices or limits: it must be stopped first")]
+    Different {
+        /// Which daemon.
+        id: DaemonId,
+    },
+    /// It did not answer in time.
+    #[error("MPS daemon {id} was not ready after {waited:?}: {seen}")]
+    NotReady {
+        /// Which daemon.
+        id: DaemonId,
+        /// How long it was given.
+        waited: Duration,
+        /// The end of its log, or what it said instead.
+        seen: String,
+    },
+    /// It died or was lost, and clients of it still live.
+    #[error("MPS daemon {id} is gone and is started again once its {clients} clients have ended")]
+    ClientsLeft {
+        /// Which daemon.
+        id: DaemonId,
+        /// How many processes.
+        clients: usize,
+    },
+    /// Something of it is left after a stop.
+    #[error("MPS daemon {id} could not be ended whole: {left}")]
+    StillThere {
+        /// Which daemon.
+        id: DaemonId,
+        /// What is left.
+        left: String,
+    },
+    /// Its directories could not be made.
+    #[error("MPS daemon {id} has no place at {path}: {why}")]
+    NoPlace {
+        /// Which daemon.
+        id: DaemonId,
+        /// Which directory.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+impl DaemonError {
+    /// Whether trying again may help.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::NoMultiUser { .. } | Self::LimitNotTaken { .. } => Disposition::Permanent,
+            Self::Different { .. } | Self::ClientsLeft { .. } => Disposition::Busy,
+            Self::Unreachable { .. }
+            | Self::NoProgram { .. }
+            | Self::NotReady { .. }
+            | Self::StillThere { .. }
+            | Self::NoPlace { .. } => Disposition::Transient,
+        }
+    }
+}
