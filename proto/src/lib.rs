@@ -43,6 +43,11 @@ generated!(
     node_v1,
     "gpu_dra.node.v1.rs"
 );
+generated!(
+    /// `gpu_dra.mps.v1`: plugin to MPS host.
+    mps_v1,
+    "gpu_dra.mps.v1.rs"
+);
 
 /// What `PluginInfo.type` says for a DRA driver.
 pub const PLUGIN_TYPE: &str = "DRAPlugin";

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a front end can be told, as one line of its input.
+//!
+//! The front end ends with 0 even if a command was refused, and a few refused values are taken for others. So nothing is
+//! believed that was not read back.
+
+use std::fmt;
+use std::time::Duration;
+
+use dra_model::{Bytes, ThreadPercentage};
+
+/// Memory is counted in these: `M` in the program's words.
+pub(crate) const MIB: u64 = 1 << 20;
+
+/// One command. "Default" limits are those of servers that are started later; clients can only lower them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// The default thread percentage; the first thing a daemon can answer.
+    Threads,
+    /// Sets it. An impossible value leaves the old one and prints that (seen).
+    SetThreads(ThreadPercentage),
+    /// The default memory limit of the device at a place in `CUDA_VISIBLE_DEVICES`. By UUID nothing is answered (seen).
+    Memory(u32),
+    /// Sets it, in whole MiB; what is left over is cut off. Says nothing, and an unknown unit counts as M (seen).
+    SetMemory(u32, Bytes),
+    /// Process ids of the servers.
+    Servers,
+    /// Process ids of the clients of a server.
+    Clients(u32),
+    /// Ends the daemon: it waits for its clients this long, in whole seconds, then ends their servers. The front end waits too.
+    Quit(Duration),
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Threads => f.write_str("get_default_active_thread_percentage"),
+            Self::SetThreads(percentage) => write!(f, "set_default_active_thread_percentage {percentage}"),
+            Self::Memory(place) => write!(f, "get_default_device_pinned_mem_limit {place}"),
+            Self::SetMemory(place, limit) => {
+                write!(f, "set_default_device_pinned_mem_limit {place} {}M", limit.0 / MIB)
+            }
+            Self::Servers => f.write_str("get_server_list"),
+            Self::Clients(server) => write!(f, "get_client_list {server}"),
+            Self::Quit(patience) => write!(f, "quit -t {}", patience.as_secs()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::script;
+
+    #[test]
+    fn commands_are_lines_of_input() {
+        let thirty = ThreadPercentage::try_from(30).unwrap();
+        for (given, expect) in [
+            (Command::Threads, "get_default_active_thread_percentage"),
+            (Command::SetThreads(thirty), "set_default_active_thread_percentage 30"),
+            (Command::Memory(1), "get_default_device_pinned_mem_limit 1"),
+            (Command::SetMemory(0, Bytes(10 << 30)), "set_default_device_pinned_mem_limit 0 10240M"),
+            (Command::SetMemory(3, Bytes((5 << 20) + 4096)), "set_default_device_pinned_mem_limit 3 5M"),
+            (Command::Servers, "get_server_list"),
+            (Command::Clients(4711), "get_client_list 4711"),
+            (Command::Quit(Duration::from_millis(2500)), "quit -t 2"),
+        ] {
+            assert_eq!(given.to_string(), expect);
+        }
+        assert_eq!(
+            script(&[Command::Servers, Command::Memory(0)]),
+            "get_server_list\nget_default_device_pinned_mem_limit 0\n"
+        );
+    }
+}
