@@ -9,8 +9,9 @@ use dra_tests::source::{files, root_dir};
 use serde_json::Value;
 
 /// A crate of ours and the crates of ours its product code may use.
-const EDGES: [(&str, &[&str]); 16] = [
+const EDGES: [(&str, &[&str]); 17] = [
     ("dra-model", &[]),
+    ("dra-mps", &["dra-model"]),
     ("dra-nvml", &[]),
     ("dra-proto", &[]),
     ("dra-runtime", &[]),
@@ -28,11 +29,12 @@ const EDGES: [(&str, &[&str]); 16] = [
     ("dra-tests", &TESTS_USE),
 ];
 
-const PLUGIN_USES: [&str; 8] = [
+const PLUGIN_USES: [&str; 9] = [
     "dra-cdi",
     "dra-checkpoint",
     "dra-hardware",
     "dra-model",
+    "dra-mps",
     "dra-prepare",
     "dra-proto",
     "dra-resource",
