@@ -35,6 +35,9 @@ fn entry(machine: &dyn Machine, sys_root: &Path, index: u32) -> Result<GpuEntry,
 fn broken(index: u32, error: &GpuError) -> GpuEntry {
     let (uuid, pci) = match error {
         GpuError::Failed { uuid, pci, .. } | GpuError::Nonsense { uuid, pci, .. } => (uuid.clone(), *pci),
+        GpuError::Unsupported { gpu, .. } | GpuError::NotTaken { gpu, .. } | GpuError::Program { gpu, .. } => {
+            (Some(gpu.clone()), None)
+        }
         GpuError::NotFound { .. } | GpuError::Machine { .. } => (None, None),
     };
     GpuEntry::Broken { index, uuid, pci, reason: error.to_string() }

@@ -84,7 +84,8 @@ const MANDATORY_PROGRAM: &str = "nvidia-smi";
 const OTHER_PROGRAMS: [&str; 4] =
     ["nvidia-debugdump", "nvidia-persistenced", "nvidia-cuda-mps-control", "nvidia-cuda-mps-server"];
 
-const PROGRAM_DIRS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
+/// The usual places of programs, relative to a driver root.
+pub(crate) const PROGRAM_DIRS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
 
 /// The parts of the driver that NVIDIA counts as compute and utility, between `lib` and `.so`.
 const LIBRARIES: [&str; 12] = [

@@ -7,11 +7,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dra_model::{Device, DeviceNode, DriverFiles, Gpu, GpuEntry, GpuUuid, Inventory};
+use dra_model::{
+    ComputeMode, Device, DeviceNode, DriverFiles, Gpu, GpuEntry, GpuSettings, GpuUuid, Interval, Inventory,
+};
 use parking_lot::{Mutex, RwLock};
 
 use crate::discover::{complete, discover, recognise};
 use crate::driver_files::{DriverFilesCache, DriverFilesError};
+use crate::driver_program::{DriverProgram, ProgramError};
 use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
 use crate::nodes::{self, NodeError};
 use crate::patience::{PATIENCE, Patient};
@@ -89,6 +92,31 @@ impl Host {
         Ok(complete(self.machine.gpu(GpuSelector::Uuid(uuid))?, &self.roots.sys))
     }
 
+    /// Both settings of a GPU as they are now, where it has them.
+    pub fn settings(&self, gpu: &GpuUuid) -> Result<GpuSettings, GpuError> {
+        Ok(GpuSettings { compute_mode: self.machine.compute_mode(gpu)?, interval: self.machine.interval(gpu)? })
+    }
+
+    /// See [`Machine::compute_mode`]. Some microseconds, unlike the interval.
+    pub fn compute_mode(&self, gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError> {
+        self.machine.compute_mode(gpu)
+    }
+
+    /// See [`Machine::set_compute_mode`].
+    pub fn set_compute_mode(&self, gpu: &GpuUuid, mode: ComputeMode) -> Result<(), GpuError> {
+        self.machine.set_compute_mode(gpu, mode)
+    }
+
+    /// See [`Machine::interval`]. Some milliseconds, since a program is run for it.
+    pub fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
+        self.machine.interval(gpu)
+    }
+
+    /// See [`Machine::set_interval`].
+    pub fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
+        self.machine.set_interval(gpu, interval)
+    }
+
     /// The nodes of one device: that of its GPU, and for a MIG device its two capabilities.
     pub fn device_nodes(&self, device: Device<'_>) -> Result<Vec<DeviceNode>, NodeError> {
         nodes::device_nodes(device, &self.roots.driver, &self.roots.driver_on_host, &self.roots.proc)
@@ -103,6 +131,11 @@ impl Host {
     /// Libraries and programs of the driver, all of them or an error. Cached until a file or directory changes.
     pub fn driver_files(&self) -> Result<DriverFiles, DriverFilesError> {
         self.driver_files.find(&self.roots.driver, &self.roots.driver_on_host)
+    }
+
+    /// A program of the driver, with the libraries of the driver that it opens itself, by SONAME.
+    pub fn driver_program(&self, name: &str, libraries: &[&str]) -> Result<DriverProgram, ProgramError> {
+        DriverProgram::find(&self.roots.driver, name, libraries)
     }
 
     /// The id of this boot of the kernel.

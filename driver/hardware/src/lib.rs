@@ -2,10 +2,10 @@
 //! What this machine has and can be told to do.
 //!
 //! ```text
-//! machine (the port) <- nvml_machine <- dra-nvml            procfs  sysfs  driver_root
-//!        |                                                     |      |        |
-//!     patience -> discover (+ sysfs) -> Inventory            nodes <--+-> driver_files
-//!                       \________________ host ________________/
+//! machine (the port) <- nvml_machine <- dra-nvml, nvidia-smi      procfs  sysfs  driver_root
+//!        |                                                           |      |        |
+//!     patience -> discover (+ sysfs) -> Inventory                  nodes <--+-> driver_files, driver_program
+//!                       \___________________ host ___________________/
 //! ```
 //!
 //! [`Host`] is what the other crates use: every question about the machine, over a [`Machine`] and the roots below which
@@ -27,6 +27,8 @@ pub mod elf;
 
 pub mod driver_files;
 
+pub mod driver_program;
+
 pub mod nodes;
 
 mod patience;
@@ -37,8 +39,11 @@ pub mod host;
 
 pub use daemons::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, MultiUser};
 pub use driver_files::DriverFilesError;
+pub use driver_program::{DriverProgram, ProgramError};
 pub use host::{Host, Roots};
-pub use machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};
+pub use machine::{
+    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode, Setting,
+};
 pub use nodes::NodeError;
 pub use nvml_machine::NvmlMachine;
 pub use procfs::BootIdError;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The port to the GPUs of one machine: questions in domain words, answered by NVML or by the simulator.
+//! The port to the GPUs of one machine: questions and settings in domain words, answered by the driver or by the simulator.
 //!
 //! Calls block (NVML talks to the kernel), so async callers use a blocking thread. One broken GPU answers with its own
 //! error and spoils no other.
 
 use std::fmt;
 
-use dra_model::{GpuUuid, MigMode, MigUuid, PciAddress, Version};
+use dra_model::{ComputeMode, GpuUuid, Interval, MigMode, MigUuid, PciAddress, Version};
+
+use crate::driver_program::ProgramError;
 
 /// One machine with GPUs.
 pub trait Machine: Send + Sync + fmt::Debug {
@@ -24,6 +26,37 @@ pub trait Machine: Send + Sync + fmt::Debug {
     /// One by one, so that a GPU that hangs hides no change of the others. The error is for a driver that is gone; a
     /// broken GPU has a shape too: whatever it still tells.
     fn shape(&self, index: u32) -> Result<GpuShape, MachineError>;
+
+    /// Who may open a context on a GPU; none where it does not count, which is on a GPU in MIG mode.
+    fn compute_mode(&self, gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError>;
+
+    /// Sets the compute mode and reads it back. It holds until the driver is unloaded, whatever becomes of this process.
+    fn set_compute_mode(&self, gpu: &GpuUuid, mode: ComputeMode) -> Result<(), GpuError>;
+
+    /// The time-slice interval; none where the GPU has no such setting, which is before Turing.
+    fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError>;
+
+    /// Sets the time-slice interval and reads it back. It counts for contexts that are opened later, and holds until the
+    /// driver is unloaded.
+    fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError>;
+}
+
+/// Something that can be set on a whole GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// [`Machine::compute_mode`].
+    ComputeMode,
+    /// [`Machine::interval`].
+    Interval,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ComputeMode => "compute mode",
+            Self::Interval => "time-slice interval",
+        })
+    }
 }
 
 /// Versions of a loaded driver.
@@ -158,6 +191,37 @@ pub enum GpuError {
         /// What could be read all the same.
         pci: Option<PciAddress>,
     },
+    /// It has no such setting: no compute mode while it is in MIG mode, no time-slice interval before Turing.
+    #[error("{gpu} has no {setting} to set")]
+    Unsupported {
+        /// Which GPU.
+        gpu: GpuUuid,
+        /// Which setting.
+        setting: Setting,
+    },
+    /// A setting was answered with success and read back as something else.
+    #[error("{gpu} did not take the {setting} {wanted}: it says {found}; see that nothing else on this node sets it")]
+    NotTaken {
+        /// Which GPU.
+        gpu: GpuUuid,
+        /// Which setting.
+        setting: Setting,
+        /// What was set.
+        wanted: String,
+        /// What was read back.
+        found: String,
+    },
+    /// The program of the driver that knows a setting did not do its work.
+    #[error("unable to use the {setting} of {gpu}")]
+    Program {
+        /// Which GPU.
+        gpu: GpuUuid,
+        /// Which setting.
+        setting: Setting,
+        /// Why.
+        #[source]
+        source: ProgramError,
+    },
     /// The driver as a whole stopped answering.
     #[error("the driver stopped answering while {which} was read")]
     Machine {
@@ -167,6 +231,22 @@ pub enum GpuError {
         #[source]
         source: MachineError,
     },
+}
+
+impl GpuError {
+    /// [`GpuError::NotTaken`], unless what was read back is what was set.
+    pub fn unless_taken<T: fmt::Display + PartialEq>(
+        gpu: &GpuUuid,
+        setting: Setting,
+        wanted: &T,
+        found: Option<&T>,
+    ) -> Result<(), Self> {
+        let Some(found) = found else { return Err(Self::Unsupported { gpu: gpu.clone(), setting }) };
+        if found == wanted {
+            return Ok(());
+        }
+        Err(Self::NotTaken { gpu: gpu.clone(), setting, wanted: wanted.to_string(), found: found.to_string() })
+    }
 }
 
 /// A numeric NVML return code, displayed with NVIDIA's text for it.

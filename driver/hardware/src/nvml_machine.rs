@@ -2,7 +2,7 @@
 //! The machine as NVML knows it.
 //!
 //! In comes a driver root; the library below it is loaded when first asked, and again when it or its driver changes.
-//! Answers become domain words here, codes become errors that name the GPU. Nothing is changed on the machine.
+//! Answers become domain words here, codes become errors that name the GPU. The settings of a GPU are all that is changed.
 
 mod facts;
 
@@ -10,17 +10,21 @@ mod mig;
 
 mod profiles;
 
+mod time_slice;
+
 mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dra_model::{GpuUuid, MigUuid, PciAddress, Version};
+use dra_model::{ComputeMode, GpuUuid, Interval, MigUuid, PciAddress, Version};
 use dra_nvml::error::code;
 use dra_nvml::{Device, LoadError, Nvml, NvmlError, Session};
 
 use crate::driver_files::{DriverFilesError, library_dirs, nvml_path};
-use crate::machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};
+use crate::machine::{
+    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode, Setting,
+};
 use profiles::ProfileCache;
 
 /// The GPUs of the driver below a root directory.
@@ -48,6 +52,15 @@ impl NvmlMachine {
             LoadError::Refused(error) => not_answering(error),
         })
     }
+
+    fn nvml_for(&self, which: GpuSelector<'_>) -> Result<Arc<Nvml>, GpuError> {
+        self.nvml().map_err(|source| GpuError::Machine { which: which.to_string(), source })
+    }
+
+    fn expect(&self, which: GpuSelector<'_>) -> Result<(), GpuError> {
+        let nvml = self.nvml_for(which)?;
+        found(&nvml, which).map(|_device| ())
+    }
 }
 
 impl Machine for NvmlMachine {
@@ -66,13 +79,8 @@ impl Machine for NvmlMachine {
     }
 
     fn gpu(&self, which: GpuSelector<'_>) -> Result<GpuFacts, GpuError> {
-        let nvml = self.nvml().map_err(|source| GpuError::Machine { which: which.to_string(), source })?;
-        let subject = Subject { which, uuid: None, pci: None };
-        let device = handle(&nvml, which).map_err(|error| match error.code {
-            code::NOT_FOUND | code::INVALID_ARGUMENT => GpuError::NotFound { which: which.to_string() },
-            _ => subject.failed(error),
-        })?;
-        facts::read(&nvml, &device, which, &self.profiles)
+        let nvml = self.nvml_for(which)?;
+        facts::read(&nvml, &found(&nvml, which)?, which, &self.profiles)
     }
 
     fn shape(&self, index: u32) -> Result<GpuShape, MachineError> {
@@ -83,12 +91,61 @@ impl Machine for NvmlMachine {
             Ok(()) | Err(_) => Ok(shape),
         }
     }
+
+    fn compute_mode(&self, gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError> {
+        let nvml = self.nvml_for(GpuSelector::Uuid(gpu))?;
+        compute_mode(gpu, &found(&nvml, GpuSelector::Uuid(gpu))?)
+    }
+
+    fn set_compute_mode(&self, gpu: &GpuUuid, mode: ComputeMode) -> Result<(), GpuError> {
+        let (which, setting) = (GpuSelector::Uuid(gpu), Setting::ComputeMode);
+        let nvml = self.nvml_for(which)?;
+        let device = found(&nvml, which)?;
+        match device.set_compute_mode(mode.number()) {
+            Err(error) if error.is_unsupported() => return Err(GpuError::Unsupported { gpu: gpu.clone(), setting }),
+            set => set.map_err(|error| Subject::of(which).failed(error))?,
+        }
+        GpuError::unless_taken(gpu, setting, &mode, compute_mode(gpu, &device)?.as_ref())
+    }
+
+    /// NVML is asked first, whose errors say more than those of nvidia-smi.
+    fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
+        self.expect(GpuSelector::Uuid(gpu))?;
+        time_slice::read(&self.root, gpu)
+    }
+
+    fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
+        self.expect(GpuSelector::Uuid(gpu))?;
+        time_slice::set(&self.root, gpu, interval)
+    }
 }
 
-fn handle<'a>(nvml: &'a Nvml, which: GpuSelector<'_>) -> Result<Device<'a>, NvmlError> {
-    match which {
+fn found<'a>(nvml: &'a Nvml, which: GpuSelector<'_>) -> Result<Device<'a>, GpuError> {
+    let device = match which {
         GpuSelector::Index(index) => nvml.device_by_index(index),
         GpuSelector::Uuid(uuid) => nvml.device_by_uuid(uuid.as_str()),
+    };
+    device.map_err(|error| match error.code {
+        code::NOT_FOUND | code::INVALID_ARGUMENT => GpuError::NotFound { which: which.to_string() },
+        _ => Subject::of(which).failed(error),
+    })
+}
+
+/// In MIG mode NVML tells a mode that can neither be set nor counts for anybody.
+fn compute_mode(gpu: &GpuUuid, device: &Device<'_>) -> Result<Option<ComputeMode>, GpuError> {
+    let subject = Subject::of(GpuSelector::Uuid(gpu));
+    match device.mig_mode() {
+        Ok(true) => return Ok(None),
+        Err(error) if !error.is_unsupported() => return Err(subject.failed(error)),
+        Ok(false) | Err(_) => {}
+    }
+    match device.compute_mode() {
+        Ok(number) => {
+            let nonsense = || subject.nonsense("nvmlDeviceGetComputeMode", number.to_string());
+            ComputeMode::from_number(number).map(Some).ok_or_else(nonsense)
+        }
+        Err(error) if error.is_unsupported() => Ok(None),
+        Err(error) => Err(subject.failed(error)),
     }
 }
 
@@ -119,7 +176,11 @@ struct Subject<'a> {
     pci: Option<PciAddress>,
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
+    const fn of(which: GpuSelector<'a>) -> Self {
+        Self { which, uuid: None, pci: None }
+    }
+
     fn failed(&self, error: NvmlError) -> GpuError {
         if error.is_driver_gone() {
             return GpuError::Machine { which: self.name(), source: not_answering(error) };

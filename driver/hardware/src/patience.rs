@@ -13,7 +13,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use dra_model::GpuUuid;
+use dra_model::{ComputeMode, GpuUuid, Interval};
 use parking_lot::Mutex;
 
 use crate::machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};
@@ -45,6 +45,8 @@ enum Question {
     Shape(u32),
     Index(u32),
     Uuid(GpuUuid),
+    /// Questions and changes alike: what hangs in one of them keeps the others from following it.
+    Settings(GpuUuid),
 }
 
 impl Patient {
@@ -55,7 +57,7 @@ impl Patient {
     fn patience_for(&self, question: &Question) -> Duration {
         match question {
             Question::Shape(_) => self.patience.min(SHAPE_PATIENCE),
-            Question::Index(_) | Question::Uuid(_) => self.patience,
+            Question::Index(_) | Question::Uuid(_) | Question::Settings(_) => self.patience,
         }
     }
 
@@ -95,6 +97,18 @@ impl Patient {
     }
 }
 
+impl Patient {
+    fn ask_settings<T: Send + 'static>(
+        &self,
+        gpu: &GpuUuid,
+        ask: impl FnOnce(&dyn Machine, &GpuUuid) -> Result<T, GpuError> + Send + 'static,
+    ) -> Result<T, GpuError> {
+        let asked = gpu.clone();
+        let answer = self.ask(&Question::Settings(gpu.clone()), move |machine| ask(machine, &asked));
+        answer.unwrap_or_else(|| Err(given_up(GpuSelector::Uuid(gpu))))
+    }
+}
+
 impl Machine for Patient {
     fn driver(&self) -> Result<DriverVersions, MachineError> {
         self.machine.driver()
@@ -105,24 +119,46 @@ impl Machine for Patient {
     }
 
     fn gpu(&self, which: GpuSelector<'_>) -> Result<GpuFacts, GpuError> {
-        let (answer, uuid) = match which {
+        let answer = match which {
             GpuSelector::Index(index) => {
-                (self.ask(&Question::Index(index), move |machine| machine.gpu(GpuSelector::Index(index))), None)
+                self.ask(&Question::Index(index), move |machine| machine.gpu(GpuSelector::Index(index)))
             }
             GpuSelector::Uuid(uuid) => {
                 let asked = uuid.clone();
-                let ask = move |machine: &dyn Machine| machine.gpu(GpuSelector::Uuid(&asked));
-                (self.ask(&Question::Uuid(uuid.clone()), ask), Some(uuid.clone()))
+                self.ask(&Question::Uuid(uuid.clone()), move |machine| machine.gpu(GpuSelector::Uuid(&asked)))
             }
         };
-        let given_up = GpuError::Failed { call: GIVEN_UP, which: which.to_string(), code: TIMEOUT, uuid, pci: None };
-        answer.unwrap_or(Err(given_up))
+        answer.unwrap_or_else(|| Err(given_up(which)))
     }
 
     fn shape(&self, index: u32) -> Result<GpuShape, MachineError> {
         let answer = self.ask(&Question::Shape(index), move |machine| machine.shape(index));
         answer.unwrap_or_else(|| Ok(GpuShape::silent()))
     }
+
+    fn compute_mode(&self, gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError> {
+        self.ask_settings(gpu, |machine, gpu| machine.compute_mode(gpu))
+    }
+
+    fn set_compute_mode(&self, gpu: &GpuUuid, mode: ComputeMode) -> Result<(), GpuError> {
+        self.ask_settings(gpu, move |machine, gpu| machine.set_compute_mode(gpu, mode))
+    }
+
+    fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
+        self.ask_settings(gpu, |machine, gpu| machine.interval(gpu))
+    }
+
+    fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
+        self.ask_settings(gpu, move |machine, gpu| machine.set_interval(gpu, interval))
+    }
+}
+
+fn given_up(which: GpuSelector<'_>) -> GpuError {
+    let uuid = match which {
+        GpuSelector::Index(_) => None,
+        GpuSelector::Uuid(uuid) => Some(uuid.clone()),
+    };
+    GpuError::Failed { call: GIVEN_UP, which: which.to_string(), code: TIMEOUT, uuid, pci: None }
 }
 
 #[cfg(test)]
@@ -185,6 +221,22 @@ mod tests {
 
         fn shape(&self, index: u32) -> Result<GpuShape, MachineError> {
             Ok(GpuShape { uuid: Some(self.facts(index).uuid), answers: true, ..GpuShape::silent() })
+        }
+
+        fn compute_mode(&self, gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError> {
+            self.gpu(GpuSelector::Uuid(gpu)).map(|_| Some(ComputeMode::Default))
+        }
+
+        fn set_compute_mode(&self, gpu: &GpuUuid, _mode: ComputeMode) -> Result<(), GpuError> {
+            self.gpu(GpuSelector::Uuid(gpu)).map(|_| ())
+        }
+
+        fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
+            self.gpu(GpuSelector::Uuid(gpu)).map(|_| None)
+        }
+
+        fn set_interval(&self, gpu: &GpuUuid, _interval: Interval) -> Result<(), GpuError> {
+            self.gpu(GpuSelector::Uuid(gpu)).map(|_| ())
         }
     }
 
@@ -252,6 +304,17 @@ mod tests {
         let patient = with_patience(PATIENCE).1;
         assert_eq!(patient.patience_for(&Question::Shape(1)), SHAPE_PATIENCE);
         assert_eq!(patient.patience_for(&Question::Index(1)), PATIENCE);
+    }
+
+    #[test]
+    fn settings_of_a_gpu_that_hangs_are_given_up_and_no_change_follows() {
+        let (machine, patient) = with_patience(Duration::from_millis(50));
+        let hang = machine.works.write();
+        let given_up = given_up(GpuSelector::Uuid(&uuid(1)));
+        assert_eq!(patient.compute_mode(&uuid(1)), Err(given_up.clone()));
+        assert_eq!(patient.set_interval(&uuid(1), Interval::Long), Err(given_up));
+        assert_eq!(patient.compute_mode(&uuid(2)), Ok(Some(ComputeMode::Default)));
+        drop(hang);
     }
 
     #[test]

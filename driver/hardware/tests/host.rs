@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use dra_hardware::{
-    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Host, Machine, MachineError, NvmlCode, Roots,
+    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Host, Machine, MachineError, NvmlCode, Roots, Setting,
 };
-use dra_model::{DriverState, GpuEntry, MigMode, PciAddress, Version};
+use dra_model::{ComputeMode, DriverState, GpuEntry, GpuUuid, Interval, MigMode, PciAddress, Version};
 
 /// A machine made of values.
 #[derive(Debug, Default)]
@@ -67,6 +67,22 @@ impl Machine for Twin {
             Ok(gpu) => GpuShape { uuid: Some(gpu.uuid.clone()), answers: true, ..GpuShape::silent() },
             Err(_) => GpuShape::silent(),
         })
+    }
+
+    fn compute_mode(&self, _gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError> {
+        Ok(None)
+    }
+
+    fn set_compute_mode(&self, gpu: &GpuUuid, _mode: ComputeMode) -> Result<(), GpuError> {
+        Err(GpuError::Unsupported { gpu: gpu.clone(), setting: Setting::ComputeMode })
+    }
+
+    fn interval(&self, _gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
+        Ok(None)
+    }
+
+    fn set_interval(&self, gpu: &GpuUuid, _interval: Interval) -> Result<(), GpuError> {
+        Err(GpuError::Unsupported { gpu: gpu.clone(), setting: Setting::Interval })
     }
 }
 

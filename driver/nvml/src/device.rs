@@ -96,6 +96,20 @@ impl<'a> Device<'a> {
         Ok(mode.value)
     }
 
+    /// `nvmlComputeMode_t` as a number.
+    pub fn compute_mode(&self) -> Result<u32, NvmlError> {
+        self.number("nvmlDeviceGetComputeMode", &self.nvml.lib().nvmlDeviceGetComputeMode)
+    }
+
+    /// Sets the compute mode, for as long as the driver stays loaded. Only root may; a success is no proof that it holds.
+    pub fn set_compute_mode(&self, mode: u32) -> Result<(), NvmlError> {
+        let call = "nvmlDeviceSetComputeMode";
+        let function = symbol(call, &self.nvml.lib().nvmlDeviceSetComputeMode)?;
+        // SAFETY: the handle is of this library and a number is all that the function takes.
+        let code = unsafe { function(self.handle(), mode) };
+        self.nvml.check(call, code)
+    }
+
     /// Whether MIG mode is in force; what is pending does not matter before it is.
     ///
     /// A GPU without MIG answers [`code::NOT_SUPPORTED`].

@@ -2,7 +2,7 @@
 //! Safe access to the NVIDIA management library.
 //!
 //! In come the path of a `libnvidia-ml.so.1` and questions, out go plain numbers and strings or the numeric code NVML
-//! answered with. Nothing here knows of the domain model, and nothing changes the machine.
+//! answered with. Nothing here knows of the domain model. What changes the machine is named `set_…`.
 //!
 //! ```text
 //! Session (which file, load, load again) -> Nvml (one loaded and initialised library) -> Device -> answers

@@ -8,12 +8,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A return code other than success, `nvmlReturn_t`.
+/// A return code, `nvmlReturn_t`; the engine answers none that is success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Code(pub u32);
 
 impl Code {
+    /// Only in a rule: the call does nothing and answers that it did.
+    pub const SUCCESS: Self = Self(0);
     /// `nvmlInit` was not called.
     pub const UNINITIALIZED: Self = Self(1);
     /// A value no GPU knows, such as an index beyond the last.

@@ -2,16 +2,22 @@
 //! The in-process face as the port that the driver uses: [`dra_hardware::Machine`] for [`Simulator`].
 //!
 //! In: questions in domain words. Out: what `NvmlMachine` would answer on the same machine; a test compares the two. Each
-//! question goes through the NVML calls it stands for, so that fault rules and call counts work by their names.
+//! question goes through the NVML calls it stands for, so that fault rules and call counts work by their names. What fails
+//! behind nvidia-smi fails here as the call that nvidia-smi makes.
 
-use dra_hardware::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};
+use dra_hardware::{
+    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode, Setting,
+};
 use dra_model as model;
-use dra_model::{Bytes, ComputeShare, GpuUuid, MigDevice, MigIdentity, MigLayout, MigMode, PciAddress, Version};
+use dra_model::{
+    Bytes, ComputeMode, ComputeShare, GpuUuid, Interval, MigDevice, MigIdentity, MigLayout, MigMode, PciAddress,
+    Version,
+};
 
 use crate::catalog::{Addressing, Architecture, GpuProfile, MigModel, Model};
 use crate::engine::ComputeRef;
 use crate::state::{Gpu, State};
-use crate::{Code, Simulator};
+use crate::{Code, Simulator, state};
 
 impl Machine for Simulator {
     fn driver(&self) -> Result<DriverVersions, MachineError> {
@@ -33,10 +39,7 @@ impl Machine for Simulator {
     }
 
     fn gpu(&self, which: GpuSelector<'_>) -> Result<GpuFacts, GpuError> {
-        self.initialised().map_err(|source| GpuError::Machine { which: which.to_string(), source })?;
-        let mut question = Question { sim: self, which, index: 0, uuid: None, pci: None };
-        question.index = question.find()?;
-        question.facts()
+        Question::about(self, which)?.facts()
     }
 
     fn shape(&self, index: u32) -> Result<GpuShape, MachineError> {
@@ -46,8 +49,41 @@ impl Machine for Simulator {
         let mut shape = GpuShape::silent();
         match question.shape(&mut shape) {
             Err(GpuError::Machine { source, .. }) => Err(source),
-            Ok(()) | Err(GpuError::NotFound { .. } | GpuError::Failed { .. } | GpuError::Nonsense { .. }) => Ok(shape),
+            Ok(())
+            | Err(
+                GpuError::NotFound { .. }
+                | GpuError::Failed { .. }
+                | GpuError::Nonsense { .. }
+                | GpuError::Unsupported { .. }
+                | GpuError::NotTaken { .. }
+                | GpuError::Program { .. },
+            ) => Ok(shape),
         }
+    }
+
+    fn compute_mode(&self, gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError> {
+        Question::about(self, GpuSelector::Uuid(gpu))?.compute_mode()
+    }
+
+    fn set_compute_mode(&self, gpu: &GpuUuid, mode: ComputeMode) -> Result<(), GpuError> {
+        let (call, setting) = ("nvmlDeviceSetComputeMode", Setting::ComputeMode);
+        let question = Question::about(self, GpuSelector::Uuid(gpu))?;
+        let index = question.index;
+        let known = state::ComputeMode::from_number(mode.number()).ok_or(Code::INVALID_ARGUMENT);
+        question.set(gpu, setting, call, |state| state.set_compute_mode(index, known?))?;
+        GpuError::unless_taken(gpu, setting, &mode, question.compute_mode()?.as_ref())
+    }
+
+    fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
+        Question::about(self, GpuSelector::Uuid(gpu))?.interval()
+    }
+
+    fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
+        let (call, setting) = ("computePolicySet", Setting::Interval);
+        let question = Question::about(self, GpuSelector::Uuid(gpu))?;
+        let index = question.index;
+        question.set(gpu, setting, call, |state| state.set_time_slice(index, interval.number()))?;
+        GpuError::unless_taken(gpu, setting, &interval, question.interval()?.as_ref())
     }
 }
 
@@ -67,7 +103,13 @@ struct Question<'a> {
     pci: Option<PciAddress>,
 }
 
-impl Question<'_> {
+impl<'a> Question<'a> {
+    fn about(sim: &'a Simulator, which: GpuSelector<'a>) -> Result<Self, GpuError> {
+        sim.initialised().map_err(|source| GpuError::Machine { which: which.to_string(), source })?;
+        let question = Self { sim, which, index: 0, uuid: None, pci: None };
+        Ok(Self { index: question.find()?, ..question })
+    }
+
     fn find(&self) -> Result<usize, GpuError> {
         let not_found = || GpuError::NotFound { which: self.which.to_string() };
         let (call, position) = match self.which {
@@ -80,6 +122,38 @@ impl Question<'_> {
         let index = position.filter(exists).ok_or_else(not_found)?;
         let found = self.sim.call(call, Some(index), |state| state.live_gpu(index).map(|_| index));
         found.map_err(|code| self.failed(call, code))
+    }
+
+    fn compute_mode(&self) -> Result<Option<ComputeMode>, GpuError> {
+        let mig = self.ask("nvmlDeviceGetMigMode", |gpu, _| gpu.mig.ok_or(Code::NOT_SUPPORTED));
+        if self.known("nvmlDeviceGetMigMode", mig)?.is_some_and(|mig| mig.current) {
+            return Ok(None);
+        }
+        let call = "nvmlDeviceGetComputeMode";
+        let mode = self.ask(call, |gpu, _| ComputeMode::from_number(gpu.compute_mode.number()).ok_or(Code::UNKNOWN));
+        self.known(call, mode)
+    }
+
+    fn interval(&self) -> Result<Option<Interval>, GpuError> {
+        let call = "computePolicyGet";
+        let of = |number: u32| Interval::ALL.into_iter().find(|interval| interval.number() == number);
+        let interval = self.ask(call, |gpu, _| of(gpu.time_slice).ok_or(Code::UNKNOWN));
+        self.known(call, interval)
+    }
+
+    /// A set that a rule answers with success has changed nothing.
+    fn set(
+        &self,
+        gpu: &GpuUuid,
+        setting: Setting,
+        call: &'static str,
+        set: impl FnOnce(&mut State) -> Result<(), Code>,
+    ) -> Result<(), GpuError> {
+        match self.sim.call(call, Some(self.index), set) {
+            Ok(()) | Err(Code::SUCCESS) => Ok(()),
+            Err(Code::NOT_SUPPORTED) => Err(GpuError::Unsupported { gpu: gpu.clone(), setting }),
+            Err(code) => Err(self.failed(call, code)),
+        }
     }
 
     fn facts(&mut self) -> Result<GpuFacts, GpuError> {

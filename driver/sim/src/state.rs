@@ -224,7 +224,7 @@ pub struct Fault {
     pub skip: u64,
     /// Matching calls that still fail; without it, all.
     pub times: Option<u64>,
-    /// What a failing call returns.
+    /// What a failing call returns. With [`Code::SUCCESS`] a call that sets something forgets it.
     pub code: Code,
 }
 

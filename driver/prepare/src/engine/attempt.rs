@@ -221,9 +221,11 @@ impl Engine {
         match error {
             GpuError::NotFound { .. } => self.refused(device, Unresolved::Unknown),
             source @ GpuError::Machine { .. } => PrepareCause::DriverAway { device: name, source },
-            source @ (GpuError::Failed { .. } | GpuError::Nonsense { .. }) => {
-                PrepareCause::Gpu { device: name, source }
-            }
+            source @ (GpuError::Failed { .. }
+            | GpuError::Nonsense { .. }
+            | GpuError::Unsupported { .. }
+            | GpuError::NotTaken { .. }
+            | GpuError::Program { .. }) => PrepareCause::Gpu { device: name, source },
         }
     }
 

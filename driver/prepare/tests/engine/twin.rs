@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A machine made of memory, with the switches that these tests need.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dra_hardware::Machine;
-use dra_hardware::machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, MachineError, NvmlCode};
+use dra_hardware::machine::{
+    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, MachineError, NvmlCode, Setting,
+};
 use dra_model::{
-    Bytes, ComputeShare, Engines, GpuUuid, MigDevice, MigIdentity, MigLayout, MigMode, PciAddress, Placement, Version,
+    Bytes, ComputeMode, ComputeShare, Engines, GpuSettings, GpuUuid, Interval, MigDevice, MigIdentity, MigLayout,
+    MigMode, PciAddress, Placement, Version,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -16,10 +19,12 @@ pub(crate) struct Twin {
     changed: Condvar,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     driver_loaded: bool,
     gpus: Vec<GpuFacts>,
+    /// Of GPUs that have been set, and what a GPU has that has not is [`FRESH`].
+    settings: BTreeMap<GpuUuid, GpuSettings>,
     broken: BTreeSet<GpuUuid>,
     /// GPUs that do not answer until they are let go.
     slow: BTreeSet<GpuUuid>,
@@ -31,6 +36,9 @@ const LAYOUT: MigLayout = MigLayout { memory_slices: 8, engines: NO_ENGINES };
 const NO_ENGINES: Engines =
     Engines { multiprocessors: 0, copy_engines: 0, decoders: 0, encoders: 0, jpeg_engines: 0, ofa_engines: 0 };
 
+/// A GPU that nobody has set since the driver was loaded.
+const FRESH: GpuSettings = GpuSettings { compute_mode: Some(ComputeMode::Default), interval: Some(Interval::Default) };
+
 pub(crate) fn gpu_uuid(index: u32) -> GpuUuid {
     format!("GPU-{index:08x}-1111-2222-3333-444444444444").parse().unwrap()
 }
@@ -38,8 +46,7 @@ pub(crate) fn gpu_uuid(index: u32) -> GpuUuid {
 impl Twin {
     pub(crate) fn new(gpus: u32) -> Self {
         let gpus = (0..gpus).map(gpu).collect();
-        let (broken, slow) = (BTreeSet::new(), BTreeSet::new());
-        let state = State { driver_loaded: true, gpus, broken, slow, waiting: 0 };
+        let state = State { driver_loaded: true, gpus, ..State::default() };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -64,8 +71,11 @@ impl Twin {
         };
     }
 
+    /// Settings live in the driver and go with it.
     pub(crate) fn set_driver_loaded(&self, loaded: bool) {
-        self.state.lock().driver_loaded = loaded;
+        let mut state = self.state.lock();
+        state.driver_loaded = loaded;
+        state.settings.clear();
     }
 
     pub(crate) fn set_slow(&self, gpu: u32, slow: bool) {
@@ -92,8 +102,29 @@ impl Twin {
         self.state.lock().gpus.clone()
     }
 
+    fn set(&self, gpu: &GpuUuid, setting: Setting, wanted: GpuSettings) -> Result<(), GpuError> {
+        let mut state = self.state.lock();
+        let found = state.settings_of(gpu);
+        let GpuSettings { compute_mode, interval } = wanted;
+        let known = compute_mode.is_none() || found.compute_mode.is_some();
+        if !known || interval.is_some() && found.interval.is_none() {
+            return Err(GpuError::Unsupported { gpu: gpu.clone(), setting });
+        }
+        let (compute_mode, interval) = (compute_mode.or(found.compute_mode), interval.or(found.interval));
+        state.settings.insert(gpu.clone(), GpuSettings { compute_mode, interval });
+        Ok(())
+    }
+
     fn not_loaded(call: &'static str) -> MachineError {
         MachineError::NotAnswering { call, code: NvmlCode(9) }
+    }
+}
+
+impl State {
+    fn settings_of(&self, gpu: &GpuUuid) -> GpuSettings {
+        let cut = self.gpus.iter().any(|facts| facts.uuid == *gpu && matches!(facts.mig, MigMode::On { .. }));
+        let GpuSettings { compute_mode, interval } = self.settings.get(gpu).copied().unwrap_or(FRESH);
+        GpuSettings { compute_mode: compute_mode.filter(|_| !cut), interval }
     }
 }
 
@@ -139,6 +170,30 @@ impl Machine for Twin {
             MigMode::Off(_) | MigMode::Unsupported => (false, Vec::new()),
         };
         Ok(GpuShape { uuid: Some(facts.uuid.clone()), answers: true, mig_on, mig_devices })
+    }
+
+    fn compute_mode(&self, gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError> {
+        self.gpu(GpuSelector::Uuid(gpu))?;
+        Ok(self.state.lock().settings_of(gpu).compute_mode)
+    }
+
+    fn set_compute_mode(&self, gpu: &GpuUuid, mode: ComputeMode) -> Result<(), GpuError> {
+        self.gpu(GpuSelector::Uuid(gpu))?;
+        let setting = Setting::ComputeMode;
+        self.set(gpu, setting, GpuSettings { compute_mode: Some(mode), interval: None })?;
+        GpuError::unless_taken(gpu, setting, &mode, self.compute_mode(gpu)?.as_ref())
+    }
+
+    fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
+        self.gpu(GpuSelector::Uuid(gpu))?;
+        Ok(self.state.lock().settings_of(gpu).interval)
+    }
+
+    fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
+        self.gpu(GpuSelector::Uuid(gpu))?;
+        let setting = Setting::Interval;
+        self.set(gpu, setting, GpuSettings { compute_mode: None, interval: Some(interval) })?;
+        GpuError::unless_taken(gpu, setting, &interval, self.interval(gpu)?.as_ref())
     }
 }
 

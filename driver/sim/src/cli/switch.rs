@@ -63,8 +63,11 @@ pub(super) struct Fail {
     /// NVML function, or prefix*.
     call: String,
     /// NVML return code.
-    #[arg(long)]
-    code: u32,
+    #[arg(long, required_unless_present = "forgets")]
+    code: Option<u32>,
+    /// Instead of a failure: the call sets nothing and answers success.
+    #[arg(long, conflicts_with = "code")]
+    forgets: bool,
     /// Only calls about this GPU.
     #[arg(short, long)]
     gpu: Option<usize>,
@@ -122,7 +125,8 @@ pub(super) fn delay(args: &Delay) -> Result<String, CliError> {
 pub(super) fn fail(args: &Fail) -> Result<String, CliError> {
     change(&args.dir, "make calls fail", |state| {
         let (call, gpu, times) = (args.call.clone(), args.gpu, args.times);
-        state.faults.push(Fault { call, gpu, skip: args.at.saturating_sub(1), times, code: Code(args.code) });
+        let code = args.code.map_or(Code::SUCCESS, Code);
+        state.faults.push(Fault { call, gpu, skip: args.at.saturating_sub(1), times, code });
         Ok(())
     })
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Faults on demand: the k-th call of a function fails, calls take time, a GPU raises an XID or falls off the bus.
+//! Faults on demand: the k-th call of a function fails or does nothing, calls take time, a GPU raises an XID or falls off
+//! the bus.
 //!
 //! In: rules set by a test. Out: the code a call has to return instead of its answer. The delay itself is spent by the
 //! face, never here.

@@ -16,6 +16,8 @@ mod processes;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
+mod settings;
+#[cfg(test)]
 mod tree;
 
 #[cfg(test)]

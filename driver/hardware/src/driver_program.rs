@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Finds a program of the driver below the driver root, and runs it with an end.
+//!
+//! It is run where it lies, not in a root of its own: a driver root need not have `/proc` and `/dev`. Its environment is
+//! empty but for two variables. `PATH` is the programs of the driver. `LD_PRELOAD` is the libraries of the driver that
+//! it opens by name; the directory they are in is not searched, since the C library of another system may lie there too,
+//! which this system's loader cannot use.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, PipeReader, Read as _};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use crate::driver_files::{PROGRAM_DIRS, library_dirs};
+use crate::driver_root::{Found, Root};
+
+/// A program of the driver is not there, or did not do its work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProgramError {
+    /// The driver root cannot be opened.
+    #[error("unable to open the driver root {}: mount the driver there or correct the driver root ({why})", root.display())]
+    Root {
+        /// Driver root.
+        root: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The program, or a library that it opens, is not there.
+    #[error("no {name} of the NVIDIA driver below {}: install it there or correct the driver root", root.display())]
+    Missing {
+        /// Name of the program or SONAME of the library.
+        name: String,
+        /// Driver root.
+        root: PathBuf,
+    },
+    /// It cannot be run.
+    #[error("unable to run {}: {why}", path.display())]
+    NotRun {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// It did not end, and was killed with all that it had started.
+    #[error("{} had not ended after {patience:?} and was killed", path.display())]
+    Hung {
+        /// The program.
+        path: PathBuf,
+        /// How long it was given.
+        patience: Duration,
+    },
+    /// It ended as a failure, or answered what is not understood.
+    #[error("{} ended with {status} and said `{said}`", path.display())]
+    Failed {
+        /// The program.
+        path: PathBuf,
+        /// Exit code or signal.
+        status: ExitStatus,
+        /// Standard output and error in one line.
+        said: String,
+    },
+}
+
+/// A program of the driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DriverProgram {
+    path: PathBuf,
+    search_path: OsString,
+    preload: OsString,
+}
+
+/// What a program that ended had to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Exit code or signal.
+    pub status: ExitStatus,
+    /// Standard output and error as they came, the first 64 KiB.
+    pub text: String,
+}
+
+/// No program of the driver says more in an answer that we ask for.
+const MOST_TEXT: usize = 64 << 10;
+
+/// How long a killed program may take to go. One that is in the kernel on behalf of a GPU that hangs may never.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+impl DriverProgram {
+    /// A program in one of the usual directories, and the libraries of the driver, by SONAME, that it opens itself.
+    pub fn find(root: &Path, name: &str, libraries: &[&str]) -> Result<Self, ProgramError> {
+        let unusable = |error: io::Error| ProgramError::Root { root: root.to_owned(), why: error.to_string() };
+        let opened = Root::open(root).map_err(unusable)?;
+        let file = |dirs: &[PathBuf], name: &str| {
+            let missing = || ProgramError::Missing { name: name.to_owned(), root: root.to_owned() };
+            let found = dirs.iter().find_map(|dir| opened.find(dir.join(name)).ok().filter(is_file));
+            found.map(|found| opened.outside(&found.path)).ok_or_else(missing)
+        };
+        let path = file(&PROGRAM_DIRS.map(PathBuf::from), name)?;
+        let libraries = libraries.iter().map(|library| file(&library_dirs(), library));
+        let libraries = libraries.collect::<Result<Vec<_>, _>>()?;
+        let dirs = PROGRAM_DIRS.iter().filter_map(|dir| opened.find(dir).ok()).map(|dir| opened.outside(&dir.path));
+        Ok(Self { search_path: joined(dirs), preload: joined(libraries), path })
+    }
+
+    /// Where it really is, without symlinks, for this process.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All of its environment.
+    pub fn environment(&self) -> [(&'static str, &OsStr); 2] {
+        [("PATH", &self.search_path), ("LD_PRELOAD", &self.preload)]
+    }
+
+    /// Runs it to its end, without input. When it has not ended in time it is killed, with the processes it started.
+    pub fn run<I: AsRef<OsStr>>(&self, arguments: &[I], patience: Duration) -> Result<Ended, ProgramError> {
+        let end = Instant::now() + patience;
+        let not_run = |error: io::Error| ProgramError::NotRun { path: self.path.clone(), why: error.to_string() };
+        let (output, mut child) = self.spawn(arguments).map_err(not_run)?;
+        let text = text_until(output, end).map_err(not_run)?;
+        if let Some(text) = text.filter(|_all_said| ends_before(&child, end)) {
+            let status = child.wait().map_err(not_run)?;
+            return Ok(Ended { status, text });
+        }
+        end_it(child);
+        Err(ProgramError::Hung { path: self.path.clone(), patience })
+    }
+
+    /// Says of an answer why it is none.
+    pub fn failed(&self, ended: &Ended) -> ProgramError {
+        let said = ended.text.split_whitespace().collect::<Vec<_>>().join(" ");
+        ProgramError::Failed { path: self.path.clone(), status: ended.status, said }
+    }
+
+    /// The command ends with this function, and with it our copies of the pipe's writing end.
+    fn spawn<I: AsRef<OsStr>>(&self, arguments: &[I]) -> io::Result<(PipeReader, Child)> {
+        let (reader, writer) = io::pipe()?;
+        let mut command = Command::new(&self.path);
+        command.args(arguments).env_clear().envs(self.environment()).process_group(0);
+        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+        Ok((reader, command.spawn()?))
+    }
+}
+
+fn is_file(found: &Found) -> bool {
+    FileType::from_raw_mode(found.stat.st_mode).is_file()
+}
+
+fn joined(paths: impl IntoIterator<Item = PathBuf>) -> OsString {
+    paths.into_iter().map(PathBuf::into_os_string).collect::<Vec<_>>().join(OsStr::new(":"))
+}
+
+/// All that is said until everybody who could say something is gone; nothing if that is not in time.
+fn text_until(mut output: PipeReader, end: Instant) -> io::Result<Option<String>> {
+    let mut text = Vec::new();
+    let mut part = [0; 4096];
+    while is_ready_before(&output, end) {
+        match output.read(&mut part)? {
+            0 => return Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+            size => text.extend(part.iter().take(size.min(MOST_TEXT - text.len()))),
+        }
+    }
+    Ok(None)
+}
+
+fn ends_before(child: &Child, end: Instant) -> bool {
+    pidfd_open(Pid::from_child(child), PidfdFlags::empty()).is_ok_and(|process| is_ready_before(&process, end))
+}
+
+fn is_ready_before(file: &impl AsFd, end: Instant) -> bool {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).ok();
+        match poll(&mut [PollFd::new(file, PollFlags::IN)], left.as_ref()) {
+            Err(Errno::INTR) => {}
+            answer => return answer.is_ok_and(|ready| ready > 0),
+        }
+    }
+}
+
+/// It is not reaped before, so that the group's id is still its own.
+fn end_it(mut child: Child) {
+    kill_process_group(Pid::from_child(&child), Signal::KILL).ok();
+    if ends_before(&child, Instant::now() + LAST_PATIENCE) {
+        child.wait().ok();
+    } else {
+        thread::spawn(move || child.wait());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    /// A driver root whose nvidia-smi is a script, reached through an absolute link as on Debian.
+    fn root(script: &str) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for dir in ["usr/bin", "usr/lib64", "etc/alternatives"] {
+            std::fs::create_dir_all(root.path().join(dir)).unwrap();
+        }
+        let path = root.path().join("etc/alternatives/smi");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        symlink("/etc/alternatives/smi", root.path().join("usr/bin/nvidia-smi")).unwrap();
+        root
+    }
+
+    fn run(script: &str, patience: Duration) -> (tempfile::TempDir, Result<Ended, ProgramError>) {
+        let root = root(script);
+        let program = DriverProgram::find(root.path(), "nvidia-smi", &[]).unwrap();
+        (root, program.run(&["-L"], patience))
+    }
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn what_it_says_and_how_it_ends_is_told() {
+        let (root, ended) = run("echo out $1 $HOME; echo err >&2; exit 6", LONG);
+        let ended = ended.unwrap();
+        assert_eq!((ended.status.code(), ended.text.as_str()), (Some(6), "out -L\nerr\n"));
+        let program = DriverProgram::find(root.path(), "nvidia-smi", &[]).unwrap();
+        let path = root.path().join("etc/alternatives/smi");
+        let said = format!("{} ended with exit status: 6 and said `out -L err`", path.display());
+        assert_eq!(program.failed(&ended).to_string(), said);
+    }
+
+    #[test]
+    fn much_text_blocks_nobody() {
+        let (_root, ended) = run("i=0; while [ $i -lt 9000 ]; do echo 0123456789abcdef; i=$((i+1)); done", LONG);
+        assert_eq!(ended.unwrap().text.len(), MOST_TEXT);
+    }
+
+    #[test]
+    fn one_that_hangs_is_killed_with_its_children() {
+        for script in ["/bin/sleep 1000", "/bin/sleep 1000 & exec /bin/sleep 1000", "exec >&- 2>&-; /bin/sleep 1000"] {
+            let mark = format!("{script}\n#");
+            let (root, ended) = run(&mark, Duration::from_millis(200));
+            let path = root.path().join("etc/alternatives/smi");
+            assert_eq!(ended, Err(ProgramError::Hung { path, patience: Duration::from_millis(200) }), "{script}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_the_root() {
+        let root = root("");
+        let error =
+            |name, libraries: &[&str]| DriverProgram::find(root.path(), name, libraries).unwrap_err().to_string();
+        let below = format!("of the NVIDIA driver below {}: install it there", root.path().display());
+        assert!(error("nvidia-cuda-mps-control", &[]).starts_with(&format!("no nvidia-cuda-mps-control {below}")));
+        assert!(error("nvidia-smi", &["libcuda.so.1"]).starts_with(&format!("no libcuda.so.1 {below}")));
+        let nowhere = DriverProgram::find(Path::new("/nonexistent"), "nvidia-smi", &[]).unwrap_err();
+        assert!(nowhere.to_string().starts_with("unable to open the driver root /nonexistent: mount"), "{nowhere}");
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_said() {
+        let root = root("");
+        std::fs::write(root.path().join("etc/alternatives/smi"), "not a program").unwrap();
+        let program = DriverProgram::find(root.path(), "nvidia-smi", &[]).unwrap();
+        let error = program.run(&["-L"], LONG).unwrap_err().to_string();
+        assert!(error.contains("etc/alternatives/smi: ") && error.starts_with("unable to run "), "{error}");
+    }
+}

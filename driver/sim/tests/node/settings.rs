@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Compute mode and time-slice interval as the driver sets them, by NVML and by NVIDIA's nvidia-smi.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use dra_hardware::{GpuError, Machine, MachineError, NvmlCode, NvmlMachine, ProgramError, Setting};
+use dra_model::{ComputeMode, GpuUuid, Interval};
+use dra_sim::state::{Fault, Setup};
+use dra_sim::store::Store;
+use dra_sim::{Code, Simulator, State, catalog};
+
+use crate::node::Node;
+
+/// A node, and the same machine in this process.
+struct Both {
+    node: Node,
+    library: NvmlMachine,
+    sim: Simulator,
+}
+
+/// Of the second of two GPUs.
+type Settings = (Result<Option<ComputeMode>, GpuError>, Result<Option<Interval>, GpuError>);
+
+impl Both {
+    fn new() -> Self {
+        let node = Node::new("h100:2");
+        let gpus = vec![catalog::model("h100").unwrap(); 2];
+        let setup = Setup { seed: "test".to_owned(), gpus, driver_version: node.state().driver_version };
+        Self { library: NvmlMachine::new(node.dir()), sim: Simulator::new(&setup), node }
+    }
+
+    fn gpu(&self, index: usize) -> GpuUuid {
+        self.node.state().gpus[index].uuid.parse().unwrap()
+    }
+
+    fn change(&self, change: impl Fn(&mut State)) {
+        Store::new(self.node.dir()).update(|state| change(state)).unwrap();
+        self.sim.poke(|state| change(state));
+    }
+
+    /// Lets calls about the second GPU answer with a code and do nothing.
+    fn strike(&self, call: &str, code: Code) {
+        let fault = Fault { call: call.to_owned(), gpu: Some(1), skip: 0, times: None, code };
+        self.change(|state| state.faults.push(fault.clone()));
+    }
+
+    /// What both machines answer, which is one thing.
+    #[track_caller]
+    fn ask<T: PartialEq + std::fmt::Debug>(&self, ask: impl Fn(&dyn Machine, &GpuUuid) -> T) -> T {
+        let answer = ask(&self.library, &self.gpu(1));
+        assert_eq!(answer, ask(&self.sim, &self.gpu(1)));
+        answer
+    }
+
+    #[track_caller]
+    fn settings(&self) -> Settings {
+        self.ask(|machine, gpu| (machine.compute_mode(gpu), machine.interval(gpu)))
+    }
+
+    #[track_caller]
+    fn set_mode(&self, mode: ComputeMode) -> Result<(), GpuError> {
+        self.ask(|machine, gpu| machine.set_compute_mode(gpu, mode))
+    }
+
+    #[track_caller]
+    fn set_interval(&self, interval: Interval) -> Result<(), GpuError> {
+        self.ask(|machine, gpu| machine.set_interval(gpu, interval))
+    }
+}
+
+#[test]
+fn what_is_set_is_read_back_and_shown_by_nvidia_smi() {
+    let both = Both::new();
+    assert_eq!(both.settings(), (Ok(Some(ComputeMode::Default)), Ok(Some(Interval::Default))));
+    let modes = [ComputeMode::ExclusiveProcess, ComputeMode::Prohibited, ComputeMode::Default, ComputeMode::Default];
+    for (mode, interval) in
+        modes.into_iter().zip([Interval::Short, Interval::Long, Interval::Medium, Interval::Default])
+    {
+        assert_eq!((both.set_mode(mode), both.set_interval(interval)), (Ok(()), Ok(())));
+        assert_eq!(both.settings(), (Ok(Some(mode)), Ok(Some(interval))));
+        let shown = both.node.smi(&["--query-gpu=compute_mode", "--format=csv,noheader"]).ok();
+        assert_eq!(shown, format!("Default\n{mode}\n"));
+        let shown = both.node.smi(&["compute-policy", "-l"]).ok();
+        let words: Vec<&str> = shown.split_whitespace().filter(|word| word.parse::<Interval>().is_ok()).collect();
+        assert_eq!(words, ["Default", &interval.to_string()], "{shown}");
+    }
+}
+
+/// An exit code or `NVML_SUCCESS` proves nothing.
+#[test]
+fn a_set_that_is_forgotten_is_noticed() {
+    let both = Both::new();
+    both.node.gpu_sim("fail", &["nvmlDeviceSetComputeMode", "--forgets", "--gpu", "1"]).ok();
+    both.sim.poke(|state| state.faults = both.node.state().faults);
+    both.strike("computePolicySet", Code::SUCCESS);
+    let refused = [
+        both.set_mode(ComputeMode::ExclusiveProcess).unwrap_err().to_string(),
+        both.set_interval(Interval::Long).unwrap_err().to_string(),
+    ];
+    let gpu = both.gpu(1);
+    let tail = "see that nothing else on this node sets it";
+    assert_eq!(
+        refused,
+        [
+            format!("{gpu} did not take the compute mode Exclusive_Process: it says Default; {tail}"),
+            format!("{gpu} did not take the time-slice interval Long: it says Default; {tail}"),
+        ]
+    );
+    assert_eq!(both.set_interval(Interval::Default), Ok(()));
+}
+
+#[test]
+fn a_gpu_without_intervals_has_none_and_takes_none() {
+    let both = Both::new();
+    both.strike("computePolicy*", Code::NOT_SUPPORTED);
+    assert_eq!(both.settings(), (Ok(Some(ComputeMode::Default)), Ok(None)));
+    let unsupported = GpuError::Unsupported { gpu: both.gpu(1), setting: Setting::Interval };
+    assert_eq!(both.set_interval(Interval::Default), Err(unsupported));
+}
+
+/// The interval belongs to the driver and stays; the compute mode does not count.
+#[test]
+fn a_gpu_in_mig_mode_has_no_compute_mode() {
+    let both = Both::new();
+    both.set_mode(ComputeMode::ExclusiveProcess).unwrap();
+    both.set_interval(Interval::Short).unwrap();
+    both.change(|state| assert_eq!(state.set_mig_mode(1, true), Ok(None)));
+    assert_eq!(both.settings(), (Ok(None), Ok(Some(Interval::Short))));
+    let unsupported = GpuError::Unsupported { gpu: both.gpu(1), setting: Setting::ComputeMode };
+    assert_eq!(both.set_mode(ComputeMode::Default), Err(unsupported));
+    assert_eq!(both.set_interval(Interval::Default), Ok(()));
+}
+
+#[test]
+fn gpus_that_are_unknown_or_lost_and_drivers_that_are_gone_are_told_apart() {
+    let both = Both::new();
+    let nobody: GpuUuid = "GPU-00000000-0000-0000-0000-000000000000".parse().unwrap();
+    let not_found = GpuError::NotFound { which: nobody.to_string() };
+    assert_eq!(both.ask(|machine, _| machine.compute_mode(&nobody)), Err(not_found.clone()));
+    assert_eq!(both.ask(|machine, _| machine.set_interval(&nobody, Interval::Long)), Err(not_found));
+    both.change(|state| state.lose_gpu(1).unwrap());
+    let is_lost = |error: GpuError| matches!(error, GpuError::Failed { code: NvmlCode(15), .. });
+    assert!(both.set_mode(ComputeMode::Default).is_err_and(is_lost));
+    assert!(both.set_interval(Interval::Default).is_err_and(is_lost));
+    both.change(State::unload_driver);
+    // A library that was loaded learns it from the next call, and is then loaded anew.
+    both.library.driver().unwrap_err();
+    let is_gone = |error: GpuError| {
+        matches!(error, GpuError::Machine { source: MachineError::NotAnswering { code: NvmlCode(9), .. }, .. })
+    };
+    assert!(both.set_mode(ComputeMode::Default).is_err_and(is_gone));
+    assert!(both.set_interval(Interval::Default).is_err_and(is_gone));
+}
+
+#[test]
+fn what_nvidia_smi_says_of_a_failure_is_passed_on() {
+    let both = Both::new();
+    both.strike("computePolicySet", Code::UNKNOWN);
+    let error = both.library.set_interval(&both.gpu(1), Interval::Short).unwrap_err();
+    let GpuError::Program { source, .. } = &error else { panic!("{error}") };
+    assert_eq!(error.to_string(), format!("unable to use the time-slice interval of {}", both.gpu(1)));
+    let said =
+        "ended with exit status: 255 and said `Failed to set timeslice policy with value Short for GPU 1 : Unknown";
+    assert!(source.to_string().contains(said), "{source}");
+    let smi_path = both.node.path("usr/bin/nvidia-smi");
+    std::fs::remove_file(&smi_path).unwrap();
+    let Err(GpuError::Program { source, .. }) = both.library.interval(&both.gpu(1)) else { panic!("it is gone") };
+    assert_eq!(source, ProgramError::Missing { name: "nvidia-smi".to_owned(), root: both.node.dir().to_owned() });
+}
+
+/// A container sees the driver of a host whose C library is not its own.
+#[test]
+fn the_c_library_of_the_driver_root_is_not_used() {
+    let both = Both::new();
+    std::fs::write(both.node.path("usr/lib/x86_64-linux-gnu/libc.so.6"), "of another system").unwrap();
+    both.set_interval(Interval::Medium).unwrap();
+    assert_eq!(both.settings().1, Ok(Some(Interval::Medium)));
+}
+
+#[test]
+fn an_nvidia_smi_that_hangs_is_killed_and_leaves_nothing() {
+    let both = Both::new();
+    let (smi_path, pids_path) = (both.node.path("usr/bin/nvidia-smi"), both.node.path("pids"));
+    let script = format!("#!/bin/sh\n/bin/sleep 3600 &\necho $$ $! >{}\nwait\n", pids_path.display());
+    std::fs::write(&smi_path, script).unwrap();
+    std::fs::set_permissions(&smi_path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let Err(GpuError::Program { source, .. }) = both.library.interval(&both.gpu(1)) else { panic!("it hangs") };
+    assert_eq!(source, ProgramError::Hung { path: smi_path, patience: Duration::from_secs(5) });
+    for pid in std::fs::read_to_string(pids_path).unwrap().split_whitespace() {
+        while is_running(pid) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// A zombie that nobody reaps yet runs no more.
+fn is_running(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
+    stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
+}
