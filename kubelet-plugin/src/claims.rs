@@ -125,6 +125,6 @@ fn answer(device: &PreparedDevice) -> v1::Device {
         pool_name: device.pool.clone(),
         device_name: device.device.to_string(),
         cdi_device_ids: device.cdi_ids.clone(),
-        share_id: device.share_id.clone(),
+        share_id: device.share_id.as_ref().map(ToString::to_string),
     }
 }

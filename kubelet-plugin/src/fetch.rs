@@ -75,7 +75,7 @@ impl ClaimSource {
         claim_of(&object, claim, &self.driver).map_err(|error| match error {
             ClaimError::Replaced { found, .. } => FetchError::Replaced { found },
             error @ ClaimError::NotAllocated { .. } => FetchError::Unreachable { source: Box::new(error) },
-            error @ (ClaimError::InvalidDevice { .. } | ClaimError::UnknownConfigSource { .. }) => {
+            error @ (ClaimError::InvalidAllocation { .. } | ClaimError::UnknownConfigSource { .. }) => {
                 FetchError::Unusable { source: Box::new(error) }
             }
         })

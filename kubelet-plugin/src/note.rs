@@ -29,6 +29,8 @@ fn described(device: &PreparedDevice, inventory: Option<&Inventory>) -> String {
     match (identity, product) {
         (LiveIdentity::Gpu { uuid }, Some(product)) => format!("{name} ({product}, {uuid})"),
         (LiveIdentity::Gpu { uuid }, None) => format!("{name} ({uuid})"),
+        (LiveIdentity::Shared { uuid, form }, Some(product)) => format!("{name} ({form} share of {product}, {uuid})"),
+        (LiveIdentity::Shared { uuid, form }, None) => format!("{name} ({form} share, {uuid})"),
         (LiveIdentity::Mig { uuid, profile, .. }, Some(product)) => format!("{name} ({profile} of {product}, {uuid})"),
         (LiveIdentity::Mig { uuid, profile, .. }, None) => format!("{name} ({profile}, {uuid})"),
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The bytes of a record file: one header line, the payload, and the mark of a ready claim.
+//! The bytes of a file: one header line, the payload and, of a claim's record, the mark of a ready claim.
 //!
 //! ```text
-//! dra-claim 1 612 995dc9bbdf1939fa     format version, payload length, CRC-64 of the payload's raw bytes
+//! dra-claim 1 612 995dc9bbdf1939fa     what it is, format version, payload length, CRC-64 of the payload's raw bytes
 //! {"claim":{...},...}
 //! ready                                absent until the claim is ready
 //! ```
@@ -10,13 +10,41 @@
 //! Anything but the exact mark after the payload is the remains of a cut write and counts as no mark. That is always
 //! safe: a claim that is not marked is prepared anew, and every step of that is idempotent.
 
-/// A record longer than this was not written by this driver; it is not even read.
+use std::fmt;
+
+/// A file longer than this was not written by this driver; it is not even read.
 pub const MAX_BYTES: u64 = 512 * 1024;
 
 /// Marks the claim of a `Preparing` payload as ready.
 pub const READY_MARK: &[u8] = b"ready\n";
 
-const MAGIC: &str = "dra-claim";
+/// What a file is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The record of a claim.
+    Claim,
+    /// The ledger of a GPU.
+    Ledger,
+}
+
+impl Kind {
+    /// The first word of the file.
+    const fn magic(self) -> &'static str {
+        match self {
+            Self::Claim => "dra-claim",
+            Self::Ledger => "gpu-ledger",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Claim => "claim record",
+            Self::Ledger => "GPU ledger",
+        })
+    }
+}
 
 /// A payload and its frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +61,8 @@ pub struct Frame<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// No header line, or not ours.
-    #[error("the first line is not the header of a claim record")]
-    Header,
+    #[error("the first line is not the header of a {0}")]
+    Header(Kind),
     /// Cut, or with foreign bytes in it.
     #[error("the payload has {found} of {expected} bytes")]
     Length {
@@ -54,18 +82,18 @@ pub enum FrameError {
 }
 
 /// Puts the header before a payload.
-pub fn encode(version: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("{MAGIC} {version} {} {:016x}\n", payload.len(), crc64(payload)).into_bytes();
+pub fn encode(kind: Kind, version: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{} {version} {} {:016x}\n", kind.magic(), payload.len(), crc64(payload)).into_bytes();
     bytes.extend_from_slice(payload);
     bytes.push(b'\n');
     bytes
 }
 
 /// Checks the frame and gives the payload.
-pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
-    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(FrameError::Header)?;
-    let (header, rest) = bytes.split_at_checked(end).ok_or(FrameError::Header)?;
-    let (version, length, checksum) = header_fields(header).ok_or(FrameError::Header)?;
+pub fn decode(kind: Kind, bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
+    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(FrameError::Header(kind))?;
+    let (header, rest) = bytes.split_at_checked(end).ok_or(FrameError::Header(kind))?;
+    let (version, length, checksum) = header_fields(kind, header).ok_or(FrameError::Header(kind))?;
     let body = rest.get(1..).unwrap_or_default();
     let payload = body.get(..length).ok_or(FrameError::Length { expected: length, found: body.len() })?;
     let found = crc64(payload);
@@ -81,13 +109,13 @@ pub fn remains(bytes: &[u8]) -> &[u8] {
     bytes.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or(bytes)
 }
 
-fn header_fields(header: &[u8]) -> Option<(u32, usize, u64)> {
+fn header_fields(kind: Kind, header: &[u8]) -> Option<(u32, usize, u64)> {
     let mut fields = std::str::from_utf8(header).ok()?.split(' ');
     let magic = fields.next()?;
     let (version, length) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     let checksum = fields.next().filter(|text| text.len() == 16)?;
     let checksum = u64::from_str_radix(checksum, 16).ok()?;
-    (magic == MAGIC && fields.next().is_none()).then_some((version, length, checksum))
+    (magic == kind.magic() && fields.next().is_none()).then_some((version, length, checksum))
 }
 
 /// CRC-64/XZ (ECMA-182, reflected); it finds every burst of up to 64 wrong bits.
@@ -109,13 +137,13 @@ mod tests {
 
     #[test]
     fn the_mark_makes_it_ready_and_half_a_mark_does_not() {
-        let mut bytes = encode(1, b"{}");
-        assert_eq!(decode(&bytes), Ok(Frame { version: 1, payload: b"{}", ready: false }));
+        let mut bytes = encode(Kind::Claim, 1, b"{}");
+        assert_eq!(decode(Kind::Claim, &bytes), Ok(Frame { version: 1, payload: b"{}", ready: false }));
         bytes.extend_from_slice(READY_MARK);
-        assert_eq!(decode(&bytes), Ok(Frame { version: 1, payload: b"{}", ready: true }));
+        assert_eq!(decode(Kind::Claim, &bytes), Ok(Frame { version: 1, payload: b"{}", ready: true }));
         for cut in 1..=READY_MARK.len() {
             let short = &bytes[..bytes.len() - cut];
-            assert_eq!(decode(short), Ok(Frame { version: 1, payload: b"{}", ready: false }), "{cut}");
+            assert_eq!(decode(Kind::Claim, short), Ok(Frame { version: 1, payload: b"{}", ready: false }), "{cut}");
         }
     }
 
@@ -127,20 +155,20 @@ mod tests {
             flip: proptest::sample::Index,
             bit in 0_u32..8,
         ) {
-            let bytes = encode(1, &payload);
-            if let Ok(frame) = decode(&bytes[..cut.index(bytes.len())]) {
+            let bytes = encode(Kind::Claim, 1, &payload);
+            if let Ok(frame) = decode(Kind::Claim, &bytes[..cut.index(bytes.len())]) {
                 prop_assert_eq!(frame.payload, payload.as_slice());
             }
             let mut changed = bytes.clone();
             changed[flip.index(bytes.len())] ^= 1 << bit;
-            if let Ok(frame) = decode(&changed) {
+            if let Ok(frame) = decode(Kind::Claim, &changed) {
                 prop_assert_eq!(frame.payload, payload.as_slice());
             }
         }
 
         #[test]
         fn any_bytes_are_decoded_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert!(decode(&bytes).is_err());
+            prop_assert!(decode(Kind::Claim, &bytes).is_err());
             prop_assert!(remains(&bytes).len() <= bytes.len());
         }
     }

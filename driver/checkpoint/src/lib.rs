@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What this node has promised, on disk.
 //!
-//! One file per claim, `claims/<uid>.json`. A claim's record is there before its first effect and goes after its last:
+//! One file per claim, `claims/<uid>.json`, and one per GPU whose settings or daemons are ours, `gpus/<uuid>.json`. A
+//! claim's record is there before its first effect and goes after its last:
 //!
 //! ```text
 //! (no file) -> Preparing -> Ready -> (no file)         each arrow is one atomic change of one file
@@ -17,7 +18,7 @@
 //! A record that cannot be understood is moved to `quarantine/` with its reason. Its claim counts as holding what the
 //! bytes still name, until it is prepared again, unprepared or known to be gone.
 //!
-//! Reading order: [`files`], [`record`], [`frame`], [`versions`], [`remains`], [`quarantine`], [`store`].
+//! Reading order: [`files`], [`record`], [`frame`], [`versions`], [`remains`], [`quarantine`], [`store`], [`ledger`].
 
 pub mod files;
 
@@ -33,7 +34,10 @@ pub mod quarantine;
 
 pub mod store;
 
+pub mod ledger;
+
+pub use ledger::{DamagedLedger, GpuLedger, LedgerFound, LedgerListing, LedgerStore};
 pub use quarantine::Quarantined;
-pub use record::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, Step, Unknown};
+pub use record::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing, Step, Unknown};
 pub use remains::Remains;
 pub use store::{Listing, RecordStore, StoreError};

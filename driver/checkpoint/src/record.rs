@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The record of one claim: all that verifying and undoing it need, with neither API server nor driver at hand.
 
-use dra_model::{ClaimRef, DeviceName, GpuUuid, MigIdentity, MigUuid};
+use std::fmt;
+
+use dra_model::{
+    ClaimRef, DaemonId, DeviceName, GpuSettings, GpuUuid, Interval, MigIdentity, MigUuid, MpsConfig, ShareId,
+    ShareLimits, SharedForm,
+};
 use serde_json::{Map, Value};
 
 /// Fields a newer version of this driver wrote; they are written back as they were.
@@ -53,6 +58,30 @@ pub enum ClaimState {
 pub enum Step {
     /// The CDI spec of the claim.
     ClaimSpec,
+    /// Settings of a GPU that other claims may rely on as well; what was found before is in the GPU's ledger.
+    GpuSettings {
+        /// Which GPU.
+        gpu: GpuUuid,
+        /// What the claim needs.
+        wanted: GpuSettings,
+    },
+    /// An MPS daemon, which the shares of other claims may use as well.
+    MpsDaemon {
+        /// Which.
+        id: DaemonId,
+        /// The GPUs it needs, those of MIG devices included.
+        gpus: Vec<GpuUuid>,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClaimSpec => f.write_str("CDI spec"),
+            Self::GpuSettings { gpu, .. } => write!(f, "settings of {gpu}"),
+            Self::MpsDaemon { id, .. } => write!(f, "MPS daemon {id}"),
+        }
+    }
 }
 
 impl ClaimRecord {
@@ -85,9 +114,11 @@ pub struct RecordedDevice {
     /// Takes no ownership.
     pub admin_access: bool,
     /// Share of a device that many claims may use.
-    pub share_id: Option<String>,
+    pub share_id: Option<ShareId>,
     /// What it is.
     pub hardware: RecordedHardware,
+    /// How its users share it.
+    pub sharing: RecordedSharing,
     /// What the container runtime is told, base first.
     pub cdi_ids: Vec<String>,
     /// Kept for newer versions.
@@ -115,14 +146,46 @@ pub enum RecordedHardware {
         /// Profile as the driver prints it.
         profile: String,
     },
+    /// A whole GPU in a form that many claims use.
+    Shared {
+        /// Identity.
+        uuid: GpuUuid,
+        /// Which form.
+        form: SharedForm,
+    },
 }
 
 impl RecordedHardware {
     /// The physical GPU.
     pub fn gpu(&self) -> &GpuUuid {
         match self {
-            Self::Gpu { uuid } => uuid,
+            Self::Gpu { uuid } | Self::Shared { uuid, .. } => uuid,
             Self::Mig { identity, .. } => &identity.parent,
         }
     }
+}
+
+/// How the users of a device share it: decided once, since repairing it must not need the claim's configurations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordedSharing {
+    /// As the administrator left the device.
+    Plain,
+    /// One process at a time.
+    Exclusive,
+    /// By turns.
+    TimeSlicing {
+        /// How long they are.
+        interval: Interval,
+        /// What was promised to this share; nothing on a device that the claim has for itself.
+        limits: ShareLimits,
+    },
+    /// By an MPS daemon.
+    Mps {
+        /// Which.
+        daemon: DaemonId,
+        /// What the claim wants of a daemon of its own.
+        config: MpsConfig,
+        /// What was promised to this share; nothing on a device that the claim has for itself.
+        limits: ShareLimits,
+    },
 }

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use dra_model::{ClaimRef, ClaimUid, DeviceName, GpuUuid};
+use dra_model::{ClaimRef, ClaimUid, DeviceName, GpuUuid, SharedForm};
 
 use crate::frame::{self, FrameError};
 use crate::record::{RecordedDevice, RecordedHardware};
-use crate::versions::{self, DecodeError, v1};
+use crate::versions::{self, DecodeError};
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub fn of(bytes: &[u8], uid: Option<&ClaimUid>) -> Remains {
         | Err(DecodeError::Version(_) | DecodeError::Content(_) | DecodeError::Frame(FrameError::Length { .. })) => {
             true
         }
-        Err(DecodeError::Frame(FrameError::Header | FrameError::Checksum { .. })) => false,
+        Err(DecodeError::Frame(FrameError::Header(_) | FrameError::Checksum { .. })) => false,
     };
     parts(frame::remains(bytes), uid, is_claim_certain)
 }
@@ -51,14 +51,14 @@ fn parts(payload: &[u8], uid: Option<&ClaimUid>, is_claim_certain: bool) -> Rema
     let bounds = std::iter::once(0).chain(starts.iter().copied());
     let ends = starts.iter().copied().chain([payload.len()]);
     for part in bounds.zip(ends).filter_map(|(start, end)| payload.get(start..end)) {
-        let parsed = v1::device_at(part);
+        let parsed = versions::device_at(part);
         let length = parsed.as_ref().map_or(0, |(_, length)| *length);
         if let Some((device, _)) = parsed {
             found.device(device);
         }
         found.text(&String::from_utf8_lossy(part.get(length..).unwrap_or_default()), uid);
     }
-    let mut claims = positions(payload, CLAIM).filter_map(|at| v1::claim_at(payload.get(at + CLAIM.len()..)?));
+    let mut claims = positions(payload, CLAIM).filter_map(|at| versions::claim_at(payload.get(at + CLAIM.len()..)?));
     let claim = claims.find(|claim| is_name(&claim.namespace) && is_name(&claim.name));
     found.remains(claim, is_claim_certain)
 }
@@ -81,14 +81,17 @@ impl Found {
         }
     }
 
-    /// Text of which nothing is certain: names in `device` and in the CDI names, and UUIDs of whole GPUs.
+    /// Text of which nothing is certain: names in `device` and in the CDI names, and UUIDs of GPUs.
     fn text(&mut self, text: &str, uid: Option<&ClaimUid>) {
         let cdi_name = uid.map(|uid| format!("={uid}-"));
         for before in std::iter::once("\"device\":\"").chain(cdi_name.as_deref()) {
-            self.owned.extend(quoted(text, before).filter_map(|name| name.parse().ok()));
+            self.owned.extend(quoted(text, before).filter_map(|name| without_share(name).parse().ok()));
         }
-        let uuids = quoted(text, "{\"gpu\":{\"uuid\":\"").filter_map(|uuid| uuid.parse::<GpuUuid>().ok());
-        self.hardware.extend(uuids.map(|uuid| RecordedHardware::Gpu { uuid }));
+        for before in ["{\"gpu\":{\"uuid\":\"", "{\"shared\":{\"uuid\":\""] {
+            // A share of which only the GPU is certain counts as all of it.
+            let uuids = quoted(text, before).filter_map(|uuid| uuid.parse::<GpuUuid>().ok());
+            self.hardware.extend(uuids.map(|uuid| RecordedHardware::Gpu { uuid }));
+        }
     }
 
     fn remains(self, claim: Option<ClaimRef>, is_claim_certain: bool) -> Remains {
@@ -110,6 +113,15 @@ fn positions<'a>(bytes: &'a [u8], wanted: &'a [u8]) -> impl Iterator<Item = usiz
 /// Every text between `before` and the next quote.
 fn quoted<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(before).skip(1).filter_map(|rest| rest.split_once('"')).map(|(found, _)| found)
+}
+
+/// In CDI names the share follows the device.
+fn without_share(name: &str) -> String {
+    let form = SharedForm::ALL.into_iter().find_map(|form| {
+        let (gpu, _) = name.split_once(&format!("{}-", form.suffix()))?;
+        Some(format!("{gpu}{}", form.suffix()))
+    });
+    form.unwrap_or_else(|| name.to_owned())
 }
 
 /// What Kubernetes calls namespaces and claims; anything else is damage that nobody should be shown.

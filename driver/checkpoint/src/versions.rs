@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From bytes to a record and back, whatever version wrote the bytes.
 //!
-//! Each version is a frozen module with types of its own. A new one adds a module here and a conversion from the one
-//! before; the old module and its golden files stay as they are.
+//! Each version is a frozen module with types of its own, and its golden files stay as they are. What is written is the
+//! lowest version that has words for the record: what an older driver could have promised, an older driver can read.
 
 pub mod v1;
+pub mod v2;
+pub(crate) mod words;
 
-use crate::frame::{self, FrameError};
-use crate::record::{ClaimRecord, ClaimState};
+use dra_model::ClaimRef;
 
-/// The version that is written.
-const NEWEST: u32 = 1;
+use crate::frame::{self, FrameError, Kind};
+use crate::record::{ClaimRecord, ClaimState, RecordedDevice};
 
 /// Why a record cannot be understood.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +29,10 @@ pub enum DecodeError {
 
 /// The bytes of a record.
 pub fn encode(record: &ClaimRecord) -> Result<Vec<u8>, serde_json::Error> {
-    let mut bytes = frame::encode(NEWEST, &serde_json::to_vec(&v1::Record::from(record))?);
+    let mut bytes = match v1::Record::try_from(record) {
+        Ok(plain) => frame::encode(Kind::Claim, 1, &serde_json::to_vec(&plain)?),
+        Err(v1::Inexpressible) => frame::encode(Kind::Claim, 2, &serde_json::to_vec(&v2::Record::from(record))?),
+    };
     if record.is_ready() {
         bytes.extend_from_slice(frame::READY_MARK);
     }
@@ -37,17 +41,27 @@ pub fn encode(record: &ClaimRecord) -> Result<Vec<u8>, serde_json::Error> {
 
 /// The record in some bytes.
 pub fn decode(bytes: &[u8]) -> Result<ClaimRecord, DecodeError> {
-    let frame = frame::decode(bytes).map_err(DecodeError::Frame)?;
-    let mut record = match frame.version {
-        1 => {
-            serde_json::from_slice::<v1::Record>(frame.payload).map(ClaimRecord::from).map_err(DecodeError::Content)?
-        }
+    let frame = frame::decode(Kind::Claim, bytes).map_err(DecodeError::Frame)?;
+    let record = match frame.version {
+        1 => serde_json::from_slice::<v1::Record>(frame.payload).map(ClaimRecord::from),
+        2 => serde_json::from_slice::<v2::Record>(frame.payload).map(ClaimRecord::from),
         other => return Err(DecodeError::Version(other)),
     };
+    let mut record = record.map_err(DecodeError::Content)?;
     if frame.ready {
         record.state = marked_ready(record.state);
     }
     Ok(record)
+}
+
+/// The device that begins with these bytes, and how many of them it has; for records that are damaged elsewhere.
+pub fn device_at(bytes: &[u8]) -> Option<(RecordedDevice, usize)> {
+    v2::device_at(bytes).or_else(|| v1::device_at(bytes))
+}
+
+/// The claim that begins with these bytes, which is the same in every version; for records that are damaged elsewhere.
+pub fn claim_at(bytes: &[u8]) -> Option<ClaimRef> {
+    v1::claim_at(bytes)
 }
 
 /// Only a prepared claim becomes ready; nothing else is ever marked.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::ids::{ClaimUid, DeviceName};
+use crate::ids::{ClaimUid, DeviceName, ShareId};
 
 /// Which claim; displayed as `namespace/name`, which is what users know.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +45,7 @@ pub struct AllocatedDevice {
     /// Access for monitoring: takes no ownership and is not limited by others.
     pub admin_access: bool,
     /// Set when the device may be allocated many times.
-    pub share_id: Option<String>,
+    pub share_id: Option<ShareId>,
 }
 
 impl AllocatedDevice {

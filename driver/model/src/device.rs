@@ -11,6 +11,7 @@ use crate::gpu::{Gpu, MigMode};
 use crate::ids::{DeviceName, GpuUuid, MigUuid};
 use crate::inventory::Inventory;
 use crate::mig::{MigDevice, MigIdentity};
+use crate::sharing::SharedForm;
 
 /// Something that can be allocated to a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,13 +52,20 @@ pub enum LiveIdentity {
         /// Profile as the driver prints it.
         profile: String,
     },
+    /// A whole GPU in a form that many claims use.
+    Shared {
+        /// Its UUID.
+        uuid: GpuUuid,
+        /// Which form.
+        form: SharedForm,
+    },
 }
 
 impl LiveIdentity {
     /// The physical GPU behind the device.
     pub fn gpu(&self) -> &GpuUuid {
         match self {
-            Self::Gpu { uuid } | Self::Mig { parent: uuid, .. } => uuid,
+            Self::Gpu { uuid } | Self::Mig { parent: uuid, .. } | Self::Shared { uuid, .. } => uuid,
         }
     }
 }

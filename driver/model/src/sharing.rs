@@ -232,6 +232,19 @@ pub enum SharedForm {
     TimeSlicing,
 }
 
+impl SharedForm {
+    /// All of them, in the order of publishing.
+    pub const ALL: [Self; 2] = [Self::Mps, Self::TimeSlicing];
+
+    /// What follows the name of the GPU in the name of the device.
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Mps => "-mps",
+            Self::TimeSlicing => "-ts",
+        }
+    }
+}
+
 impl fmt::Display for SharedForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

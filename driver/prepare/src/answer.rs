@@ -2,7 +2,7 @@
 //! What a prepared claim got, for the kubelet and for `status.devices`.
 
 use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedHardware};
-use dra_model::{DeviceName, LiveIdentity};
+use dra_model::{DeviceName, LiveIdentity, ShareId};
 
 /// One allocation result, ready for use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct PreparedDevice {
     /// Access for monitoring.
     pub admin_access: bool,
     /// The share, where the device has shares.
-    pub share_id: Option<String>,
+    pub share_id: Option<ShareId>,
     /// Fully qualified CDI device names, base first.
     pub cdi_ids: Vec<String>,
     /// What it is right now.
@@ -45,6 +45,7 @@ fn of_device(device: &RecordedDevice) -> PreparedDevice {
                 compute_instance: *compute_instance,
                 profile: profile.clone(),
             },
+            RecordedHardware::Shared { uuid, form } => LiveIdentity::Shared { uuid: uuid.clone(), form: *form },
         },
     }
 }

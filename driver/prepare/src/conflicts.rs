@@ -72,7 +72,7 @@ fn overlap(one: &RecordedDevice, other: &RecordedDevice) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use dra_checkpoint::{ClaimState, Quarantined, RecordedHardware, Remains, Unknown};
+    use dra_checkpoint::{ClaimState, Quarantined, RecordedHardware, RecordedSharing, Remains, Unknown};
     use dra_model::{ComputeShare, GpuUuid, Inventory, MigIdentity, Placement};
 
     use super::*;
@@ -89,6 +89,7 @@ mod tests {
             admin_access: false,
             share_id: None,
             hardware,
+            sharing: RecordedSharing::Plain,
             cdi_ids: Vec::new(),
             unknown: Unknown::new(),
         }
@@ -116,7 +117,7 @@ mod tests {
     }
 
     fn share(device: RecordedDevice, id: &str) -> RecordedDevice {
-        RecordedDevice { share_id: Some(id.to_owned()), ..device }
+        RecordedDevice { share_id: Some(id.parse().unwrap()), ..device }
     }
 
     fn claim(name: &str) -> ClaimRef {

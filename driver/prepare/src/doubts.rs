@@ -60,7 +60,8 @@ impl Doubt {
 
 pub(crate) fn target_of(hardware: &RecordedHardware) -> Target {
     match hardware {
-        RecordedHardware::Gpu { uuid } => Target::Gpu(uuid.clone()),
+        // Shares are not prepared by this version; the record of one holds the whole GPU.
+        RecordedHardware::Gpu { uuid } | RecordedHardware::Shared { uuid, .. } => Target::Gpu(uuid.clone()),
         RecordedHardware::Mig { identity, .. } => Target::Mig(identity.clone()),
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use dra_cdi::Naming;
-use dra_checkpoint::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, Step};
+use dra_checkpoint::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing, Step};
 use dra_model::{AllocatedDevice, Claim, Device, Gpu, GpuUuid, NodeName};
 
 use crate::doubts::Doubt;
@@ -92,6 +92,7 @@ fn promise(situation: &Situation<'_>, device: &AllocatedDevice, target: &Target)
         admin_access: device.admin_access,
         share_id: device.share_id.clone(),
         hardware: hardware(found),
+        sharing: RecordedSharing::Plain,
         cdi_ids: vec![naming.base_device(driver_version), naming.claim_device(uid, &device.device)],
         unknown: kept.next().map(|kept| kept.unknown.clone()).unwrap_or_default(),
     })

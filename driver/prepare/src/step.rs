@@ -43,6 +43,14 @@ pub enum StepError {
         #[source]
         source: SpecStoreError,
     },
+    /// An effect that only another version of this driver has.
+    #[error(
+        "the {step} can neither be set nor undone by this version of the driver: run the version that prepared the claim"
+    )]
+    Unsupported {
+        /// Which effect.
+        step: String,
+    },
 }
 
 /// Lets the effect be there; says whether anything had to be done.
@@ -56,6 +64,7 @@ pub fn apply(step: &Step, work: &Work, specs: &SpecStore) -> Result<bool, StepEr
             let claim = specs.ensure(&work.claim_spec, writer).map_err(|source| StepError::ClaimSpec { source })?;
             Ok([base, Some(claim)].into_iter().flatten().any(|ensured| ensured != dra_cdi::Ensured::AsItWas))
         }
+        Step::GpuSettings { .. } | Step::MpsDaemon { .. } => Err(StepError::Unsupported { step: step.to_string() }),
     }
 }
 
@@ -65,5 +74,6 @@ pub fn undo(step: &Step, uid: &ClaimUid, specs: &SpecStore) -> Result<(), StepEr
         Step::ClaimSpec => {
             specs.remove(&Kind::Claim(uid.clone())).map_err(|source| StepError::RemoveClaimSpec { source })
         }
+        Step::GpuSettings { .. } | Step::MpsDaemon { .. } => Err(StepError::Unsupported { step: step.to_string() }),
     }
 }

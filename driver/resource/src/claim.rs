@@ -30,9 +30,9 @@ pub enum ClaimError {
         /// The claim.
         claim: ClaimRef,
     },
-    /// A device that no driver of this name can have published.
-    #[error("claim {claim} has an invalid device in {path}: delete the pod so that it is scheduled again")]
-    InvalidDevice {
+    /// An allocation that no scheduler can have made of what this driver publishes.
+    #[error("claim {claim} has an invalid allocation in {path}: delete the pod so that it is scheduled again")]
+    InvalidAllocation {
         /// The claim.
         claim: ClaimRef,
         /// The field.
@@ -60,7 +60,7 @@ impl ClaimError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::NotAllocated { .. } => Disposition::Transient,
-            Self::Replaced { .. } | Self::InvalidDevice { .. } | Self::UnknownConfigSource { .. } => {
+            Self::Replaced { .. } | Self::InvalidAllocation { .. } | Self::UnknownConfigSource { .. } => {
                 Disposition::Permanent
             }
         }
@@ -96,18 +96,19 @@ fn device(
     index: usize,
     result: &DeviceRequestAllocationResult,
 ) -> Result<AllocatedDevice, ClaimError> {
-    let path = || format!("status.allocation.devices.results[{index}].device");
-    let device = result.device.parse().map_err(|source| ClaimError::InvalidDevice {
-        claim: claim.clone(),
-        path: path(),
-        source: Box::new(source),
-    })?;
+    let invalid = |field: &'static str| {
+        move |source| ClaimError::InvalidAllocation {
+            claim: claim.clone(),
+            path: format!("status.allocation.devices.results[{index}].{field}"),
+            source: Box::new(source),
+        }
+    };
     Ok(AllocatedDevice {
         request: result.request.clone(),
         pool: result.pool.clone(),
-        device,
+        device: result.device.parse().map_err(invalid("device"))?,
         admin_access: result.admin_access.unwrap_or(false),
-        share_id: result.share_id.clone(),
+        share_id: result.share_id.as_deref().map(str::parse).transpose().map_err(invalid("shareID"))?,
     })
 }
 
@@ -184,7 +185,7 @@ mod tests {
         let result = json!({"request": "r", "driver": "gpu.nvidia.com", "pool": "n", "device": "gpu-1", "adminAccess": true, "shareID": "s"});
         let read = read(allocated(&json!([result]), &json!([]))).unwrap();
         assert!(read.devices[0].admin_access);
-        assert_eq!(read.devices[0].share_id.as_deref(), Some("s"));
+        assert_eq!(read.devices[0].share_id, Some("s".parse().unwrap()));
     }
 
     #[test]
@@ -202,7 +203,7 @@ mod tests {
             ),
             (
                 allocated(&json!([result]), &json!([])),
-                "claim ns/train has an invalid device in status.allocation.devices.results[0].device: delete the pod so that it is scheduled again",
+                "claim ns/train has an invalid allocation in status.allocation.devices.results[0].device: delete the pod so that it is scheduled again",
             ),
             (
                 allocated(&json!([]), &json!([config])),

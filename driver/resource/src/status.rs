@@ -46,7 +46,7 @@ impl DeviceStatus<'_> {
             driver: driver.to_string(),
             pool: self.allocated.pool.clone(),
             device: self.allocated.device.to_string(),
-            share_id: self.allocated.share_id.clone(),
+            share_id: self.allocated.share_id.as_ref().map(ToString::to_string),
             conditions: Some(vec![self.condition()]),
             data: Some(RawExtension(data(self.identity, self.strategy))),
             network_data: None,
@@ -88,6 +88,7 @@ fn data(identity: &LiveIdentity, strategy: Strategy) -> Value {
             "profile": profile,
             "strategy": strategy.as_str(),
         }),
+        LiveIdentity::Shared { uuid, form } => json!({"type": "shared-gpu", "uuid": uuid, "strategy": form}),
     }
 }
 

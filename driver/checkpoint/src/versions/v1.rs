@@ -2,12 +2,12 @@
 //! Version 1. Frozen: nothing here changes once a release has written it; a change is a new version.
 //!
 //! Every type is its own copy, so that no change elsewhere changes what is on disk. Fields this version does not know
-//! are kept and written back.
+//! are kept and written back. It has no words for shared devices, settings of GPUs and MPS daemons.
 
-use dra_model::{ClaimRef, ClaimUid, ComputeShare, DeviceName, GpuUuid, MigIdentity, MigUuid, Placement};
+use dra_model::{ClaimRef, ClaimUid, ComputeShare, DeviceName, GpuUuid, MigIdentity, MigUuid, Placement, ShareId};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{self, ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, Unknown};
+use crate::record::{self, ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing, Unknown};
 
 /// One claim.
 #[derive(Debug, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct Record {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Claim {
+pub(super) struct Claim {
     namespace: String,
     name: String,
     uid: ClaimUid,
@@ -59,7 +59,7 @@ struct Device {
     name: DeviceName,
     admin_access: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    share_id: Option<String>,
+    share_id: Option<ShareId>,
     hardware: Hardware,
     cdi_ids: Vec<String>,
     #[serde(flatten)]
@@ -75,7 +75,7 @@ enum Hardware {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Mig {
+pub(super) struct Mig {
     parent: GpuUuid,
     profile_id: u32,
     start: u32,
@@ -89,6 +89,10 @@ struct Mig {
     profile: String,
 }
 
+/// A promise that this version has no words for.
+#[derive(Debug)]
+pub struct Inexpressible;
+
 /// The device that begins with these bytes, and how many of them it has; for records that are damaged elsewhere.
 pub fn device_at(bytes: &[u8]) -> Option<(RecordedDevice, usize)> {
     let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Device>();
@@ -98,29 +102,31 @@ pub fn device_at(bytes: &[u8]) -> Option<(RecordedDevice, usize)> {
 
 /// The claim that begins with these bytes; for records that are damaged elsewhere.
 pub fn claim_at(bytes: &[u8]) -> Option<ClaimRef> {
-    let Claim { namespace, name, uid } = serde_json::Deserializer::from_slice(bytes).into_iter().next()?.ok()?;
-    Some(ClaimRef { namespace, name, uid })
+    let claim: Claim = serde_json::Deserializer::from_slice(bytes).into_iter().next()?.ok()?;
+    Some(claim.into())
 }
 
-impl From<&ClaimRecord> for Record {
-    fn from(record: &ClaimRecord) -> Self {
+impl TryFrom<&ClaimRecord> for Record {
+    type Error = Inexpressible;
+
+    fn try_from(record: &ClaimRecord) -> Result<Self, Inexpressible> {
         let ClaimRecord { claim, boot_id, base, devices, state, unknown } = record;
-        Self {
-            claim: Claim { namespace: claim.namespace.clone(), name: claim.name.clone(), uid: claim.uid.clone() },
+        Ok(Self {
+            claim: claim.into(),
             boot_id: boot_id.clone(),
             base: base.clone(),
-            state: state.into(),
-            devices: devices.iter().map(Device::from).collect(),
+            state: state.try_into()?,
+            devices: devices.iter().map(Device::try_from).collect::<Result<_, _>>()?,
             unknown: unknown.clone(),
-        }
+        })
     }
 }
 
 impl From<Record> for ClaimRecord {
     fn from(record: Record) -> Self {
-        let Record { claim: Claim { namespace, name, uid }, boot_id, base, state, devices, unknown } = record;
+        let Record { claim, boot_id, base, state, devices, unknown } = record;
         Self {
-            claim: ClaimRef { namespace, name, uid },
+            claim: claim.into(),
             boot_id,
             base,
             devices: devices.into_iter().map(RecordedDevice::from).collect(),
@@ -130,16 +136,31 @@ impl From<Record> for ClaimRecord {
     }
 }
 
-impl From<&ClaimState> for State {
-    fn from(state: &ClaimState) -> Self {
-        let steps = |steps: &[record::Step]| steps.iter().map(Step::from).collect();
-        match state {
-            ClaimState::Preparing { done, next } => Self::Preparing { done: steps(done), next: steps(next) },
-            ClaimState::Ready { done } => Self::Preparing { done: steps(done), next: Vec::new() },
+impl From<&ClaimRef> for Claim {
+    fn from(claim: &ClaimRef) -> Self {
+        Self { namespace: claim.namespace.clone(), name: claim.name.clone(), uid: claim.uid.clone() }
+    }
+}
+
+impl From<Claim> for ClaimRef {
+    fn from(claim: Claim) -> Self {
+        let Claim { namespace, name, uid } = claim;
+        Self { namespace, name, uid }
+    }
+}
+
+impl TryFrom<&ClaimState> for State {
+    type Error = Inexpressible;
+
+    fn try_from(state: &ClaimState) -> Result<Self, Inexpressible> {
+        let steps = |steps: &[record::Step]| steps.iter().map(Step::try_from).collect::<Result<Vec<_>, _>>();
+        Ok(match state {
+            ClaimState::Preparing { done, next } => Self::Preparing { done: steps(done)?, next: steps(next)? },
+            ClaimState::Ready { done } => Self::Preparing { done: steps(done)?, next: Vec::new() },
             ClaimState::Undoing { left, last_error } => {
-                Self::Undoing { left: steps(left), last_error: last_error.clone() }
+                Self::Undoing { left: steps(left)?, last_error: last_error.clone() }
             }
-        }
+        })
     }
 }
 
@@ -153,10 +174,13 @@ impl From<State> for ClaimState {
     }
 }
 
-impl From<&record::Step> for Step {
-    fn from(step: &record::Step) -> Self {
+impl TryFrom<&record::Step> for Step {
+    type Error = Inexpressible;
+
+    fn try_from(step: &record::Step) -> Result<Self, Inexpressible> {
         match step {
-            record::Step::ClaimSpec => Self::ClaimSpec,
+            record::Step::ClaimSpec => Ok(Self::ClaimSpec),
+            record::Step::GpuSettings { .. } | record::Step::MpsDaemon { .. } => Err(Inexpressible),
         }
     }
 }
@@ -169,18 +193,26 @@ impl From<Step> for record::Step {
     }
 }
 
-impl From<&RecordedDevice> for Device {
-    fn from(device: &RecordedDevice) -> Self {
-        let RecordedDevice { request, pool, device, admin_access, share_id, hardware, cdi_ids, unknown } = device;
-        Self {
-            request: request.clone(),
-            pool: pool.clone(),
-            name: device.clone(),
-            admin_access: *admin_access,
-            share_id: share_id.clone(),
-            hardware: hardware.into(),
-            cdi_ids: cdi_ids.clone(),
-            unknown: unknown.clone(),
+impl TryFrom<&RecordedDevice> for Device {
+    type Error = Inexpressible;
+
+    fn try_from(device: &RecordedDevice) -> Result<Self, Inexpressible> {
+        let RecordedDevice { request, pool, device, admin_access, share_id, hardware, sharing, cdi_ids, unknown } =
+            device;
+        match sharing {
+            RecordedSharing::Plain => Ok(Self {
+                request: request.clone(),
+                pool: pool.clone(),
+                name: device.clone(),
+                admin_access: *admin_access,
+                share_id: share_id.clone(),
+                hardware: hardware.try_into()?,
+                cdi_ids: cdi_ids.clone(),
+                unknown: unknown.clone(),
+            }),
+            RecordedSharing::Exclusive | RecordedSharing::TimeSlicing { .. } | RecordedSharing::Mps { .. } => {
+                Err(Inexpressible)
+            }
         }
     }
 }
@@ -188,27 +220,30 @@ impl From<&RecordedDevice> for Device {
 impl From<Device> for RecordedDevice {
     fn from(device: Device) -> Self {
         let Device { request, pool, name, admin_access, share_id, hardware, cdi_ids, unknown } = device;
-        Self { request, pool, device: name, admin_access, share_id, hardware: hardware.into(), cdi_ids, unknown }
+        Self {
+            request,
+            pool,
+            device: name,
+            admin_access,
+            share_id,
+            hardware: hardware.into(),
+            sharing: RecordedSharing::Plain,
+            cdi_ids,
+            unknown,
+        }
     }
 }
 
-impl From<&RecordedHardware> for Hardware {
-    fn from(hardware: &RecordedHardware) -> Self {
+impl TryFrom<&RecordedHardware> for Hardware {
+    type Error = Inexpressible;
+
+    fn try_from(hardware: &RecordedHardware) -> Result<Self, Inexpressible> {
         match hardware {
-            RecordedHardware::Gpu { uuid } => Self::Gpu { uuid: uuid.clone() },
-            RecordedHardware::Mig { identity, uuid, gpu_instance, compute_instance, profile } => Self::Mig(Mig {
-                parent: identity.parent.clone(),
-                profile_id: identity.profile_id,
-                start: identity.placement.start,
-                size: identity.placement.size,
-                compute_start: identity.share.start,
-                compute_slices: identity.share.slices,
-                compute_of: identity.share.of,
-                uuid: uuid.clone(),
-                gpu_instance: *gpu_instance,
-                compute_instance: *compute_instance,
-                profile: profile.clone(),
-            }),
+            RecordedHardware::Gpu { uuid } => Ok(Self::Gpu { uuid: uuid.clone() }),
+            RecordedHardware::Mig { identity, uuid, gpu_instance, compute_instance, profile } => {
+                Ok(Self::Mig(Mig::of(identity, uuid, *gpu_instance, *compute_instance, profile)))
+            }
+            RecordedHardware::Shared { .. } => Err(Inexpressible),
         }
     }
 }
@@ -217,18 +252,48 @@ impl From<Hardware> for RecordedHardware {
     fn from(hardware: Hardware) -> Self {
         match hardware {
             Hardware::Gpu { uuid } => Self::Gpu { uuid },
-            Hardware::Mig(mig) => Self::Mig {
-                identity: MigIdentity {
-                    parent: mig.parent,
-                    profile_id: mig.profile_id,
-                    placement: Placement { start: mig.start, size: mig.size },
-                    share: ComputeShare { start: mig.compute_start, slices: mig.compute_slices, of: mig.compute_of },
-                },
-                uuid: mig.uuid,
-                gpu_instance: mig.gpu_instance,
-                compute_instance: mig.compute_instance,
-                profile: mig.profile,
+            Hardware::Mig(mig) => mig.into(),
+        }
+    }
+}
+
+impl Mig {
+    pub(super) fn of(
+        identity: &MigIdentity,
+        uuid: &MigUuid,
+        gpu_instance: u32,
+        compute_instance: u32,
+        profile: &str,
+    ) -> Self {
+        Self {
+            parent: identity.parent.clone(),
+            profile_id: identity.profile_id,
+            start: identity.placement.start,
+            size: identity.placement.size,
+            compute_start: identity.share.start,
+            compute_slices: identity.share.slices,
+            compute_of: identity.share.of,
+            uuid: uuid.clone(),
+            gpu_instance,
+            compute_instance,
+            profile: profile.to_owned(),
+        }
+    }
+}
+
+impl From<Mig> for RecordedHardware {
+    fn from(mig: Mig) -> Self {
+        Self::Mig {
+            identity: MigIdentity {
+                parent: mig.parent,
+                profile_id: mig.profile_id,
+                placement: Placement { start: mig.start, size: mig.size },
+                share: ComputeShare { start: mig.compute_start, slices: mig.compute_slices, of: mig.compute_of },
             },
+            uuid: mig.uuid,
+            gpu_instance: mig.gpu_instance,
+            compute_instance: mig.compute_instance,
+            profile: mig.profile,
         }
     }
 }

@@ -1,80 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Records as they are on disk: golden files, damage, and faults at every effect.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its builders too")]
+//! Records in their folder: looked up, listed, set aside, and faults at every effect.
 
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use dra_checkpoint::files::faults::{Fault, FaultyFiles};
 use dra_checkpoint::files::{Files, HostFiles};
+use dra_checkpoint::frame::Kind;
 use dra_checkpoint::store::Found;
-use dra_checkpoint::{ClaimRecord, ClaimState, RecordStore, RecordedDevice, RecordedHardware, Step, Unknown, versions};
-use dra_model::{ClaimRef, ClaimUid, ComputeShare, MigIdentity, Placement};
-use proptest::prelude::*;
+use dra_checkpoint::{ClaimRecord, ClaimState, RecordStore, Step, versions};
+use dra_model::ClaimUid;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
 
-const UID: &str = "0b5f3a1e-7d52-4c53-9a3c-2f1f5f0f9a01";
-
-fn gpu_device() -> RecordedDevice {
-    RecordedDevice {
-        request: "train".to_owned(),
-        pool: "node-a".to_owned(),
-        device: "gpu-11111111".parse().unwrap(),
-        admin_access: false,
-        share_id: None,
-        hardware: RecordedHardware::Gpu { uuid: "GPU-11111111-2222-3333-4444-555555555555".parse().unwrap() },
-        cdi_ids: vec![
-            "k8s.gpu.nvidia.com/base=550.54.15".to_owned(),
-            format!("k8s.gpu.nvidia.com/claim={UID}-gpu-11111111"),
-        ],
-        unknown: Unknown::new(),
-    }
-}
-
-fn mig_device() -> RecordedDevice {
-    RecordedDevice {
-        request: "infer/small".to_owned(),
-        device: "gpu-11111111-mig-9-4".parse().unwrap(),
-        admin_access: true,
-        share_id: Some("7c2d8a0e-0000-4000-8000-000000000001".to_owned()),
-        hardware: RecordedHardware::Mig {
-            identity: MigIdentity {
-                parent: "GPU-11111111-2222-3333-4444-555555555555".parse().unwrap(),
-                profile_id: 9,
-                placement: Placement { start: 4, size: 4 },
-                share: ComputeShare { start: 0, slices: 3, of: 3 },
-            },
-            uuid: "MIG-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee".parse().unwrap(),
-            gpu_instance: 2,
-            compute_instance: 0,
-            profile: "3g.40gb".to_owned(),
-        },
-        ..gpu_device()
-    }
-}
-
-fn record(state: ClaimState) -> ClaimRecord {
-    ClaimRecord {
-        claim: ClaimRef { namespace: "ml".to_owned(), name: "train-0".to_owned(), uid: UID.parse().unwrap() },
-        boot_id: "5f8f7c2a-2f0e-4a51-9d0e-8c2f4b5a6d7e".to_owned(),
-        base: "550.54.15".to_owned(),
-        devices: vec![gpu_device(), mig_device()],
-        state,
-        unknown: Unknown::new(),
-    }
-}
-
-fn states() -> [(&'static str, ClaimState); 3] {
-    let spec = || vec![Step::ClaimSpec];
-    [
-        ("preparing", ClaimState::Preparing { done: vec![], next: spec() }),
-        ("ready", ClaimState::Ready { done: spec() }),
-        ("undoing", ClaimState::Undoing { left: spec(), last_error: "unable to remove a file".to_owned() }),
-    ]
-}
+use crate::samples::{UID, gpu_device, record};
 
 fn store(dir: &tempfile::TempDir) -> RecordStore {
     RecordStore::open(Arc::new(HostFiles), dir.path()).unwrap()
@@ -85,29 +24,6 @@ fn loaded(store: &RecordStore) -> Option<ClaimRecord> {
         Found::Record(record) => Some(*record),
         Found::Nothing | Found::Bad(_) => None,
     }
-}
-
-/// `UPDATE_GOLDEN=1` writes the files; only a new version may have new ones.
-#[test]
-fn version_1_reads_and_writes_its_golden_files() {
-    for (name, state) in states() {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("testdata/v1/{name}.json"));
-        let bytes = versions::encode(&record(state.clone())).unwrap();
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(&path, &bytes).unwrap();
-        }
-        let golden = std::fs::read(&path).unwrap();
-        assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(&golden), "{name}");
-        assert_eq!(versions::decode(&golden).unwrap(), record(state), "{name}");
-    }
-}
-
-#[test]
-fn fields_of_newer_versions_are_written_back() {
-    let mut given = record(ClaimState::Preparing { done: vec![], next: vec![] });
-    given.unknown.insert("owner".to_owned(), serde_json::json!({"team": ["a", 1]}));
-    given.devices[0].unknown.insert("sharing".to_owned(), serde_json::json!("MPS"));
-    assert_eq!(versions::decode(&versions::encode(&given).unwrap()).unwrap(), given);
 }
 
 #[test]
@@ -135,7 +51,11 @@ fn garbage_is_set_aside_with_its_reason_and_its_devices_are_still_told() {
         ("00000000-0000-0000-0000-000000000002", Vec::new(), "damaged: the first line is not the header"),
         ("00000000-0000-0000-0000-000000000003", vec![b'x'; 600_000], "is larger than"),
         ("00000000-0000-0000-0000-000000000004", b"dra-claim 7 0 0000000000000000\n\n".to_vec(), "written in format 7"),
-        ("00000000-0000-0000-0000-000000000005", dra_checkpoint::frame::encode(1, b"{}"), "not a claim record"),
+        (
+            "00000000-0000-0000-0000-000000000005",
+            dra_checkpoint::frame::encode(Kind::Claim, 1, b"{}"),
+            "not a claim record",
+        ),
     ] {
         std::fs::write(claims.join(format!("{name}.json")), bytes).unwrap();
         let listing = store.list().unwrap();
@@ -273,32 +193,6 @@ fn every_effect_can_be_cut_or_fail_and_the_record_is_the_old_or_the_new_one() {
             store.put(&new).unwrap();
             assert_eq!(loaded(&store), Some(new.clone()));
             assert_eq!(files.list(&dir.path().join("claims")).unwrap().len(), 1, "no temporary file is left");
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn a_damaged_file_is_never_a_wrong_record(
-        state in 0_usize..3, cut: prop::sample::Index, flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u32..8), 0..4),
-        truncate: bool,
-    ) {
-        let given = record(states()[state].1.clone());
-        let mut bytes = versions::encode(&given).unwrap();
-        if truncate {
-            bytes.truncate(cut.index(bytes.len()));
-        }
-        for (at, bit) in flips {
-            let length = bytes.len();
-            if let Some(byte) = bytes.get_mut(at.index(length.max(1))) {
-                *byte ^= 1 << bit;
-            }
-        }
-        if let Ok(found) = versions::decode(&bytes) {
-            // Only the mark may be lost, which is the safe side.
-            let unmarked = matches!(found.state, ClaimState::Preparing { .. });
-            prop_assert!(found.state == given.state || unmarked);
-            prop_assert_eq!(ClaimRecord { state: given.state.clone(), ..found }, given);
         }
     }
 }
