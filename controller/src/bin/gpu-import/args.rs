@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Flags of the program.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::Parser;
+use dra_model::Bytes;
+use dra_resource::DriverName;
+
+use crate::amount;
+
+/// Turns a sharing configuration of NVIDIA's device plugin into DeviceClasses and ResourceClaimTemplates with the same
+/// shares.
+///
+/// Objects go to standard output, and warnings about every key that did not do, or here does not do, what its author
+/// may expect go to standard error and into comments. Nothing is applied and no cluster is asked.
+#[derive(Debug, Parser)]
+#[command(name = "gpu-import", version, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    /// The plugin's ConfigMap, or one file of it; `-` is standard input.
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// Which configuration of the ConfigMap, where it has several.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) config: Option<String>,
+    /// Memory of a GPU as the driver publishes it, such as 81559Mi, to ask for a share of it in numbers.
+    #[arg(long, value_name = "QUANTITY", value_parser = memory, conflicts_with = "slices")]
+    pub(crate) memory: Option<Bytes>,
+    /// The same from what is published: a file with the output of `kubectl get resourceslices -o json`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) slices: Option<PathBuf>,
+    /// Keep this `sharing.timeSlicing.maxShares` and let each share take several of them. Default: as many as there
+    /// are replicas.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_shares: Option<NonZeroU32>,
+    /// Print only the values for the chart.
+    #[arg(long)]
+    pub(crate) values: bool,
+    /// Name of the DRA driver.
+    #[arg(long, value_name = "NAME", default_value = "gpu.nvidia.com")]
+    pub(crate) driver_name: DriverName,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0  printed, with or without warnings
+  1  the input cannot be imported; the error names the key
+  2  bad arguments";
+
+fn memory(text: &str) -> Result<Bytes, String> {
+    let enough = |bytes: &Bytes| bytes.mib() > 0;
+    amount::parse(text).filter(enough).ok_or_else(|| "expected an amount of 1Mi or more, such as 81559Mi".to_owned())
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From the YAML of a device plugin's configuration to what it shares, and a warning for every key that does not count.
+//!
+//! Types are checked strictly. Keys of sections are found in any case of letters, as the plugin finds them; keys inside
+//! a strategy only as they are written, again as the plugin.
+
+use crate::fields::{Field, TypeError};
+use crate::warnings::{self, Warning};
+
+/// What a node shares.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// `sharing.mps`.
+    pub(crate) mps: Option<Shared>,
+    /// `sharing.timeSlicing`.
+    pub(crate) time_slicing: Option<Shared>,
+    /// `flags.migStrategy`, and where it is.
+    pub(crate) mig: Option<(MigStrategy, String)>,
+}
+
+/// How the plugin names MIG devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MigStrategy {
+    /// It does not see them.
+    None,
+    /// As GPUs.
+    Single,
+    /// By their profiles.
+    Mixed,
+}
+
+/// A strategy's section.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Shared {
+    /// Where it is.
+    pub(crate) path: String,
+    /// Whether shared resources have names of their own.
+    pub(crate) renamed: bool,
+    /// What is shared.
+    pub(crate) resources: Vec<Resource>,
+}
+
+/// A shared resource.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Resource {
+    /// Where it is.
+    pub(crate) path: String,
+    /// Which devices.
+    pub(crate) kind: Kind,
+    /// How many shares of each, at least two.
+    pub(crate) replicas: u32,
+}
+
+/// Which devices a resource is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `nvidia.com/gpu`.
+    Gpu,
+    /// `nvidia.com/mig-<profile>`, with the profile as NVML writes it.
+    Mig(String),
+}
+
+impl Kind {
+    /// The extended resource the plugin advertises.
+    pub(crate) fn resource_name(&self) -> String {
+        match self {
+            Self::Gpu => format!("{PREFIX}gpu"),
+            Self::Mig(profile) => format!("{PREFIX}mig-{}", profile.replace('+', ".")),
+        }
+    }
+}
+
+/// Why a configuration cannot be imported; the plugin does not start with it either.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("a key has the wrong type")]
+    Type(#[source] TypeError),
+    #[error("{path} is {found:?}, but only v1 is known")]
+    Version { path: String, found: String },
+    #[error("{path} has no {key}: the plugin does not start without it")]
+    Missing { path: String, key: &'static str },
+    #[error("{path} is {found:?}, which is no resource name: expected nvidia.com/gpu or nvidia.com/mig-<profile>")]
+    Name { path: String, found: String },
+    #[error("{path} is named a second time: keep one entry for {name}")]
+    Twice { path: String, name: String },
+    #[error("{path} is {found}, more than any GPU has shares: expected 2 to {MOST_REPLICAS}")]
+    TooMany { path: String, found: i64 },
+}
+
+/// What the plugin puts before names that lack it.
+const PREFIX: &str = "nvidia.com/";
+
+/// More shares than this have less than a MiB each on any GPU.
+const MOST_REPLICAS: u32 = 65_536;
+
+const SECTIONS: [&str; 4] = ["version", "flags", "resources", "sharing"];
+const STRATEGIES: [&str; 2] = ["mps", "timeSlicing"];
+const STRATEGY_KEYS: [&str; 3] = ["failRequestsGreaterThanOne", "renameByDefault", "resources"];
+const RESOURCE_KEYS: [&str; 4] = ["name", "replicas", "rename", "devices"];
+
+/// A reading in progress.
+struct Reader {
+    config: Config,
+    warnings: Vec<Warning>,
+}
+
+/// Reads one configuration.
+pub(crate) fn read(whole: &Field<'_>) -> Result<(Config, Vec<Warning>), ConfigError> {
+    let mut reader = Reader { config: Config::default(), warnings: Vec::new() };
+    for (key, field) in whole.entries().map_err(ConfigError::Type)? {
+        match reader.name_in(&SECTIONS, key, &field) {
+            "version" => version(&field)?,
+            "flags" => reader.flags(&field, "flags")?,
+            "sharing" => reader.sharing(&field)?,
+            name => reader.other(name, name, &field, &SECTIONS),
+        }
+    }
+    Ok((reader.config, reader.warnings))
+}
+
+fn version(field: &Field<'_>) -> Result<(), ConfigError> {
+    match field.text().map_err(ConfigError::Type)? {
+        "" | "v1" => Ok(()),
+        found => Err(ConfigError::Version { path: field.path.clone(), found: found.to_owned() }),
+    }
+}
+
+impl Reader {
+    /// The documented spelling of a key, with a word about another one; unknown keys stay as they are.
+    fn name_in<'k>(&mut self, known: &[&'static str], key: &'k str, field: &Field<'_>) -> &'k str {
+        let Some(name) = known.iter().find(|name| name.eq_ignore_ascii_case(key)) else { return key };
+        if *name != key {
+            self.warnings.push(warnings::other_case(&field.path, name));
+        }
+        name
+    }
+
+    /// A key that shares nothing.
+    fn other(&mut self, key: &str, lesson: &str, field: &Field<'_>, known: &[&str]) {
+        if warnings::is_known(lesson) {
+            self.warnings.extend(warnings::of_known(lesson, &field.path, field.value));
+        } else {
+            self.warnings.push(warnings::unknown(&field.path, key, known));
+        }
+    }
+
+    fn flags(&mut self, flags: &Field<'_>, section: &str) -> Result<(), ConfigError> {
+        for (key, field) in flags.entries().map_err(ConfigError::Type)? {
+            let lesson = format!("{section}.{key}");
+            match lesson.to_ascii_lowercase().as_str() {
+                "flags.migstrategy" => self.mig_strategy(&field)?,
+                "flags.plugin" => self.flags(&field, "flags.plugin")?,
+                _ => self.other(key, &lesson, &field, &[]),
+            }
+        }
+        Ok(())
+    }
+
+    fn mig_strategy(&mut self, field: &Field<'_>) -> Result<(), ConfigError> {
+        let strategy = match field.text().map_err(ConfigError::Type)? {
+            "none" => MigStrategy::None,
+            "single" => MigStrategy::Single,
+            "mixed" => MigStrategy::Mixed,
+            _ => {
+                self.warnings.push(warnings::mig_strategy(&field.path));
+                MigStrategy::None
+            }
+        };
+        self.config.mig = Some((strategy, field.path.clone()));
+        Ok(())
+    }
+
+    fn sharing(&mut self, sharing: &Field<'_>) -> Result<(), ConfigError> {
+        for (key, field) in sharing.entries().map_err(ConfigError::Type)? {
+            match self.name_in(&STRATEGIES, key, &field) {
+                _ if field.value.is_null() => {}
+                "mps" => self.config.mps = Some(self.strategy(&field, "mps")?),
+                "timeSlicing" => self.config.time_slicing = Some(self.strategy(&field, "timeSlicing")?),
+                name => self.other(name, "", &field, &STRATEGIES),
+            }
+        }
+        Ok(())
+    }
+
+    fn strategy(&mut self, section: &Field<'_>, strategy: &str) -> Result<Shared, ConfigError> {
+        let mut shared = Shared { path: section.path.clone(), renamed: false, resources: Vec::new() };
+        let mut listed = 0;
+        for (key, field) in section.entries().map_err(ConfigError::Type)? {
+            match key {
+                "renameByDefault" => shared.renamed = field.flag().map_err(ConfigError::Type)?,
+                "resources" => {
+                    let items = field.items().map_err(ConfigError::Type)?;
+                    listed = items.len();
+                    for item in items {
+                        self.resource(&item, &mut shared.resources)?;
+                    }
+                }
+                _ => {
+                    if key == "failRequestsGreaterThanOne" {
+                        field.flag().map_err(ConfigError::Type)?;
+                    }
+                    self.other(key, &format!("sharing.{strategy}.{key}"), &field, &STRATEGY_KEYS);
+                }
+            }
+        }
+        if listed == 0 {
+            return Err(ConfigError::Missing { path: shared.path, key: "resources" });
+        }
+        Ok(shared)
+    }
+
+    fn resource(&mut self, entry: &Field<'_>, resources: &mut Vec<Resource>) -> Result<(), ConfigError> {
+        let (mut name, mut replicas) = (None, None);
+        for (key, field) in entry.entries().map_err(ConfigError::Type)? {
+            match key {
+                "name" => name = Some((full_name(&field)?, field.path)),
+                "replicas" => replicas = Some((field.number().map_err(ConfigError::Type)?, field.path)),
+                _ => self.other(key, &format!("sharing.*.resources.{key}"), &field, &RESOURCE_KEYS),
+            }
+        }
+        let missing = |key| ConfigError::Missing { path: entry.path.clone(), key };
+        let (name, name_path) = name.ok_or_else(|| missing("name"))?;
+        let (replicas, replicas_path) = replicas.ok_or_else(|| missing("replicas"))?;
+        let Some(kind) = kind(&name) else {
+            self.warnings.push(warnings::no_such_resource(&name_path, &name));
+            return Ok(());
+        };
+        if resources.iter().any(|other| other.kind == kind) {
+            return Err(ConfigError::Twice { path: name_path, name });
+        }
+        if replicas < 2 {
+            self.warnings.push(warnings::not_shared(&replicas_path, replicas));
+            return Ok(());
+        }
+        let replicas = u32::try_from(replicas)
+            .ok()
+            .filter(|replicas| *replicas <= MOST_REPLICAS)
+            .ok_or(ConfigError::TooMany { path: replicas_path, found: replicas })?;
+        resources.push(Resource { path: entry.path.clone(), kind, replicas });
+        Ok(())
+    }
+}
+
+/// With the prefix, checked as the plugin does: a DNS subdomain after it, 63 characters in all.
+fn full_name(field: &Field<'_>) -> Result<String, ConfigError> {
+    let found = field.text().map_err(ConfigError::Type)?;
+    let short = found.strip_prefix(PREFIX).unwrap_or(found);
+    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let label =
+        |part: &str| !part.is_empty() && part.chars().all(inside) && !part.starts_with('-') && !part.ends_with('-');
+    if short.len() + PREFIX.len() > 63 || !short.split('.').all(label) {
+        return Err(ConfigError::Name { path: field.path.clone(), found: found.to_owned() });
+    }
+    Ok(format!("{PREFIX}{short}"))
+}
+
+/// Which devices have that name.
+fn kind(name: &str) -> Option<Kind> {
+    match name.strip_prefix(PREFIX)? {
+        "gpu" => Some(Kind::Gpu),
+        short => profile(short.strip_prefix("mig-")?).map(Kind::Mig),
+    }
+}
+
+/// `1g.10gb`, or `1g.10gb.me` for `1g.10gb+me`: the plugin writes a dot for the plus that names must not have.
+fn profile(text: &str) -> Option<String> {
+    let digits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
+    let (slices, rest) = text.split_once("g.")?;
+    let (gigabytes, attribute) = rest.split_once("gb")?;
+    if !digits(slices) || !digits(gigabytes) {
+        return None;
+    }
+    match attribute.split_once('.') {
+        None => (attribute.is_empty() || attribute.starts_with('-')).then(|| text.to_owned()),
+        Some(("", attribute)) => Some(format!("{slices}g.{gigabytes}gb+{attribute}")),
+        Some(_) => None,
+    }
+}

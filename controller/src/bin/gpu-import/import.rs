@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One import, from text to text: choose the configuration, read it, plan, print. Pure.
+
+use dra_resource::DriverName;
+
+use crate::config::{self, ConfigError};
+use crate::document::{self, Document, DocumentError};
+use crate::fields::Field;
+use crate::plan::{self, Cluster};
+use crate::render::{self, RenderError};
+use crate::warnings::Warning;
+
+/// What to print where.
+#[derive(Debug)]
+pub(crate) struct Imported {
+    /// Objects for `kubectl apply`, with all else in comments.
+    pub(crate) objects: String,
+    /// Values for the chart.
+    pub(crate) values: String,
+    /// Of all stages.
+    pub(crate) warnings: Vec<Warning>,
+}
+
+/// Why nothing is printed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ImportError {
+    #[error("failed to find the configuration")]
+    Document(#[source] DocumentError),
+    #[error("failed to read the configuration")]
+    Config(#[source] ConfigError),
+    #[error("failed to print the objects")]
+    Render(#[source] RenderError),
+}
+
+/// Imports one configuration of `input`.
+pub(crate) fn import(
+    input: &str,
+    wanted: Option<&str>,
+    cluster: &Cluster,
+    driver: &DriverName,
+) -> Result<Imported, ImportError> {
+    let Document { path, content, mut warnings } = document::read(input, wanted).map_err(ImportError::Document)?;
+    let (config, ignored) = config::read(&Field::new(&path, &content)).map_err(ImportError::Config)?;
+    let mut plan = plan::plan(&config, cluster);
+    warnings.extend(ignored);
+    warnings.append(&mut plan.warnings);
+    plan.warnings = warnings;
+    let source = if path.is_empty() { "the device plugin's configuration" } else { &path };
+    Ok(Imported {
+        objects: render::everything(&plan, source, driver).map_err(ImportError::Render)?,
+        values: render::values(&plan.values).map_err(ImportError::Render)?,
+        warnings: plan.warnings,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use dra_runtime::chain;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn outcome(input: &str) -> Result<Imported, ImportError> {
+        import(input, None, &Cluster::default(), &"gpu.nvidia.com".parse().unwrap())
+    }
+
+    /// Comments, then objects: nothing of the input stands anywhere else.
+    fn well_formed(imported: &Imported) -> Result<(), TestCaseError> {
+        let mut documents = imported.objects.split("---\n");
+        let comments = documents.next().unwrap_or_default();
+        // YAML 1.1 ends lines at more characters than `lines` does.
+        let lines = comments.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']).filter(|line| !line.is_empty());
+        prop_assert!(lines.into_iter().all(|line| line.starts_with('#')), "{comments}");
+        for document in documents {
+            let object: Value = serde_saphyr::from_str(document).unwrap();
+            prop_assert!(object["kind"] == "DeviceClass" || object["kind"] == "ResourceClaimTemplate");
+        }
+        Ok(())
+    }
+
+    fn scalar() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (0_i64..300).prop_map(Value::from),
+            any::<f32>().prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+            prop::sample::select(vec!["v1", "gpu", "nvidia.com/gpu", "mig-1g.10gb", "mig-1g.10gb.me", "single", "all"])
+                .prop_map(Value::from),
+        ]
+    }
+
+    fn key() -> impl Strategy<Value = String> {
+        let known = vec![
+            "version",
+            "flags",
+            "sharing",
+            "resources",
+            "mps",
+            "timeSlicing",
+            "TIMESLICING",
+            "renameByDefault",
+            "renameBy",
+            "name",
+            "replicas",
+            "rename",
+            "devices",
+            "failRequestsGreaterThanOne",
+            "migStrategy",
+            "plugin",
+            "kind",
+            "data",
+        ];
+        prop_oneof![8 => prop::sample::select(known).prop_map(str::to_owned), 1 => "(?s).{0,6}"]
+    }
+
+    fn anything() -> impl Strategy<Value = Value> {
+        scalar().prop_recursive(5, 64, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(key(), inner, 0..6)
+                    .prop_map(|map: BTreeMap<String, Value>| map.into_iter().collect()),
+            ]
+        })
+    }
+
+    /// Mostly right, so that most of them get to the end.
+    fn configuration() -> impl Strategy<Value = Value> {
+        let name = prop::sample::select(vec!["gpu", "nvidia.com/gpu", "mig-1g.10gb", "mig-7g.80gb.me", "a100"]);
+        let resource = (name, 0_i64..300, key(), anything())
+            .prop_map(|(name, replicas, key, value)| json!({ key: value, "name": name, "replicas": replicas }));
+        let strategy = (prop::collection::vec(resource, 1..3), any::<bool>(), "(?s).{0,6}", anything())
+            .prop_map(|(resources, renamed, key, value)| json!({ key: value, "renameByDefault": renamed, "resources": resources })).boxed();
+        (strategy.clone(), prop::option::of(strategy), "(?s).{0,6}", anything()).prop_map(
+            |(first, second, key, value)| json!({ key: value, "sharing": { "timeSlicing": first, "mps": second } }),
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_gives_an_answer_or_an_error(input in "(?s).{0,200}") {
+            if let Ok(imported) = outcome(&input) {
+                well_formed(&imported)?;
+            }
+        }
+
+        #[test]
+        fn any_yaml_gives_an_answer_or_an_error(value in prop_oneof![anything(), configuration()]) {
+            match outcome(&serde_saphyr::to_string(&value).unwrap()) {
+                Ok(imported) => well_formed(&imported)?,
+                Err(error) => prop_assert!(!chain(&error).to_string().is_empty()),
+            }
+        }
+
+        #[test]
+        fn a_configuration_in_a_config_map_is_the_same(value in configuration()) {
+            let bare = serde_saphyr::to_string(&value).unwrap();
+            let map = serde_saphyr::to_string(&json!({"kind": "ConfigMap", "data": {"any": bare}})).unwrap();
+            let (bare, map) = (outcome(&bare).map(|i| i.values).ok(), outcome(&map).map(|i| i.values).ok());
+            prop_assert_eq!(bare, map);
+        }
+    }
+
+    #[test]
+    fn a_wrong_type_is_refused_with_its_path() {
+        for (input, expect) in [
+            (
+                "sharing: {mps: {resources: [{name: gpu, replicas: '4'}]}}",
+                "sharing.mps.resources[0].replicas is a string, but must be a whole number",
+            ),
+            (
+                "sharing: {mps: {resources: [{name: gpu, replicas: 4.5}]}}",
+                "sharing.mps.resources[0].replicas is a number, but must be a whole number",
+            ),
+            (
+                "sharing: {mps: {resources: [{name: 1, replicas: 4}]}}",
+                "sharing.mps.resources[0].name is a number, but must be a string",
+            ),
+            ("sharing: {mps: {resources: {name: gpu}}}", "sharing.mps.resources is a mapping, but must be a list"),
+            ("sharing: {mps: {resources: [gpu]}}", "sharing.mps.resources[0] is a string, but must be a mapping"),
+            (
+                "sharing: {mps: {renameByDefault: 'true', resources: []}}",
+                "sharing.mps.renameByDefault is a string, but must be true or false",
+            ),
+            (
+                "sharing: {mps: {failRequestsGreaterThanOne: 1, resources: []}}",
+                "sharing.mps.failRequestsGreaterThanOne is a number, but must be true or false",
+            ),
+            ("sharing: [mps]", "sharing is a list, but must be a mapping"),
+            ("flags: {migStrategy: 1}", "flags.migStrategy is a number, but must be a string"),
+            ("flags: {plugin: 1}", "flags.plugin is a number, but must be a mapping"),
+            ("version: 1", "version is a number, but must be a string"),
+            ("version: v2", "version is \"v2\", but only v1 is known"),
+            ("sharing: {mps: {}}", "sharing.mps has no resources: the plugin does not start without it"),
+            (
+                "sharing: {mps: {resources: [{name: gpu}]}}",
+                "sharing.mps.resources[0] has no replicas: the plugin does not start without it",
+            ),
+            (
+                "sharing: {mps: {resources: [{replicas: 4}]}}",
+                "sharing.mps.resources[0] has no name: the plugin does not start without it",
+            ),
+            (
+                "sharing: {mps: {resources: [{name: acme.com/gpu, replicas: 4}]}}",
+                "sharing.mps.resources[0].name is \"acme.com/gpu\", which is no resource name: expected nvidia.com/gpu or nvidia.com/mig-<profile>",
+            ),
+            (
+                "sharing: {mps: {resources: [{name: gpu, replicas: 4}, {name: nvidia.com/gpu, replicas: 2}]}}",
+                "sharing.mps.resources[1].name is named a second time: keep one entry for nvidia.com/gpu",
+            ),
+            (
+                "sharing: {mps: {resources: [{name: gpu, replicas: 65537}]}}",
+                "sharing.mps.resources[0].replicas is 65537, more than any GPU has shares: expected 2 to 65536",
+            ),
+            ("kind: ConfigMap\ndata: {a: 'sharing: 1'}", "data.a.sharing is a number, but must be a mapping"),
+        ] {
+            let error = outcome(input).unwrap_err();
+            assert!(chain(&error).to_string().ends_with(expect), "{input}: {}", chain(&error));
+        }
+    }
+
+    /// Deep nesting and aliases that multiply are errors too, not a full stack or memory.
+    #[test]
+    fn hostile_yaml_is_refused() {
+        let lines: Vec<String> = (0..40).map(|i| format!("a{}: &a{} [*a{i}, *a{i}]\n", i + 1, i + 1)).collect();
+        let bomb = lines.concat();
+        for input in ["[".repeat(100_000), "{\"sharing\": ".repeat(100_000), format!("sharing: 1\na0: &a0 [x]\n{bomb}")]
+        {
+            assert!(outcome(&input).is_err());
+        }
+    }
+}

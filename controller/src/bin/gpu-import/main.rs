@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `gpu-import`: restates the sharing of NVIDIA's device plugin as DeviceClasses and ResourceClaimTemplates.
+//!
+//! ```text
+//! ConfigMap or file -> document -> config -> plan -> render -> objects, values
+//!                          └─────────┴────────┴─> warnings ─> standard error, comments
+//! kubectl's slices -> published ────────┘
+//! ```
+//!
+//! It reads files and prints; it never talks to a cluster.
+
+mod args;
+
+mod import;
+
+mod document;
+
+mod fields;
+
+mod config;
+
+mod published;
+
+mod amount;
+
+mod plan;
+
+mod render;
+
+mod warnings;
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use dra_runtime::chain;
+
+use crate::args::Args;
+use crate::import::{ImportError, Imported};
+use crate::plan::{Cluster, Memory};
+use crate::published::PublishedError;
+
+/// Why the program failed.
+#[derive(Debug, thiserror::Error)]
+enum MainError {
+    #[error("failed to read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("failed to learn from {}", path.display())]
+    Slices { path: PathBuf, source: PublishedError },
+    #[error("nothing is imported from {}", path.display())]
+    Import { path: PathBuf, source: ImportError },
+    #[error("failed to write the result")]
+    Write(#[source] io::Error),
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            eprintln!("error: {}", chain(&failed));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), MainError> {
+    let input = text(&args.file)?;
+    let cluster = cluster(args)?;
+    let imported = import::import(&input, args.config.as_deref(), &cluster, &args.driver_name);
+    let Imported { objects, values, warnings } =
+        imported.map_err(|source| MainError::Import { path: args.file.clone(), source })?;
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    let printed = if args.values { values } else { objects };
+    io::stdout().write_all(printed.as_bytes()).map_err(MainError::Write)
+}
+
+/// What was said of the cluster.
+fn cluster(args: &Args) -> Result<Cluster, MainError> {
+    let mut cluster = Cluster { max_shares: args.max_shares.map(Into::into), ..Cluster::default() };
+    if let Some(memory) = args.memory {
+        cluster.memory = Memory::Typed(memory);
+    }
+    if let Some(path) = &args.slices {
+        let published = published::read(&text(path)?, &args.driver_name);
+        let published = published.map_err(|source| MainError::Slices { path: path.clone(), source })?;
+        cluster.memory = Memory::Published(published.memory);
+        cluster.profiles = published.profiles;
+    }
+    Ok(cluster)
+}
+
+fn text(path: &Path) -> Result<String, MainError> {
+    let read = if path == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        fs::read_to_string(path)
+    };
+    read.map_err(|source| MainError::Read { path: path.to_owned(), source })
+}

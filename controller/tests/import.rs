@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `gpu-import` as it is shipped: committed answers to committed configurations, one for each key with a story.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p dra-controller --test import` writes the answers anew.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test")]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaimTemplate};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+fn dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import")
+}
+
+/// Runs the program in the folder of the configurations.
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gpu-import")).args(args).current_dir(dir()).env_clear().output().unwrap()
+}
+
+fn lines_after<'t>(text: &'t str, prefix: &str) -> Vec<&'t str> {
+    text.lines().filter_map(|line| line.strip_prefix(prefix)).collect()
+}
+
+/// Holds one import against its committed answer, its objects against the API and its warnings against standard error.
+fn check(answer: &str, args: &[&str]) {
+    let output = run(args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{answer}: {stderr}");
+    let given = String::from_utf8(output.stdout).unwrap();
+    let path = dir().join("answers").join(answer);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, &given).unwrap();
+    }
+    let expect = fs::read_to_string(&path).unwrap_or_default();
+    assert!(given == expect, "{answer} differs; look at the difference after UPDATE_GOLDEN=1:\n{given}");
+    assert_eq!(lines_after(&given, "# Warning: "), lines_after(&stderr, "warning: "), "{answer}");
+    assert_eq!(stderr.lines().count(), lines_after(&stderr, "warning: ").len(), "{answer}: {stderr}");
+    for object in objects(&given) {
+        strictly_typed(&object);
+    }
+}
+
+fn objects(text: &str) -> Vec<Value> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    documents.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+/// Nothing of it is unknown to the API and nothing gets lost in it.
+fn strictly_typed(object: &Value) {
+    fn through<T: Serialize + DeserializeOwned>(object: &Value) -> Value {
+        serde_json::to_value(serde_json::from_value::<T>(object.clone()).unwrap()).unwrap()
+    }
+    assert_eq!(object["apiVersion"], "resource.k8s.io/v1");
+    let typed = match object["kind"].as_str().unwrap() {
+        "DeviceClass" => through::<DeviceClass>(object),
+        "ResourceClaimTemplate" => through::<ResourceClaimTemplate>(object),
+        other => panic!("{other} was printed"),
+    };
+    assert_eq!(&typed, object);
+}
+
+#[test]
+fn shares_keep_their_capacity() {
+    check("time-slicing.yaml", &["time-slicing.yaml"]);
+    check("time-slicing-of-20.yaml", &["time-slicing.yaml", "--max-shares=20"]);
+    check("time-slicing-of-10.yaml", &["time-slicing.yaml", "--max-shares=10"]);
+    check("mps.yaml", &["mps.yaml"]);
+    check("mps-with-memory.yaml", &["mps.yaml", "--memory=80Gi"]);
+    check("mps-with-slices.yaml", &["mps.yaml", "--slices=slices-h100.json"]);
+    check("mps-with-two-sizes.yaml", &["mps.yaml", "--slices=slices-two-sizes.json"]);
+    check("mps-of-another-driver.yaml", &["mps.yaml", "--slices=slices-h100.json", "--driver-name=gpu.example.com"]);
+    check("one-of-two.yaml", &["two-configurations.yaml", "--config=batch"]);
+    check("nothing-shared.yaml", &["two-configurations.yaml", "--config=default"]);
+}
+
+/// The list of mistakes that circulate: users copy them, so each has its sentence.
+#[test]
+fn every_key_that_never_worked_is_named() {
+    for case in [
+        "kept-name",
+        "rename-by",
+        "replicas-one",
+        "environment",
+        "fail-on-init-error",
+        "flags",
+        "rename-and-devices",
+        "mig-without-mixed",
+        "mig-by-mps",
+        "both-strategies",
+        "other-resource",
+        "other-case",
+        "too-many",
+        "many-clients",
+    ] {
+        let file = format!("{case}.yaml");
+        check(&file, &[&file]);
+    }
+    check("mig.yaml", &["mig.yaml", "--slices=slices-h100.json"]);
+}
+
+#[test]
+fn values_are_printed_alone() {
+    let output = run(&["kept-name.yaml", "--values"]);
+    let values: Value = serde_saphyr::from_str(&String::from_utf8(output.stdout).unwrap()).unwrap();
+    let expect = serde_json::json!({
+        "deviceClasses": {"gpu": {"extendedResourceName": ""}},
+        "sharing": {"defaultShares": 4, "timeSlicing": {"maxShares": 4}},
+    });
+    assert_eq!(values, expect);
+    assert!(run(&["two-configurations.yaml", "--config=default", "--values"]).stdout.is_empty());
+}
+
+#[test]
+fn standard_input_is_read() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gpu-import"))
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let input = fs::read(dir().join("time-slicing.yaml")).unwrap();
+    child.stdin.take().unwrap().write_all(&input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        fs::read_to_string(dir().join("answers/time-slicing.yaml")).unwrap()
+    );
+}
+
+#[test]
+fn what_cannot_be_imported_is_refused_with_its_path() {
+    for (args, code, expect) in [
+        (vec!["two-configurations.yaml"], 1, "choose one with --config: \"batch\", \"default\""),
+        (vec!["two-configurations.yaml", "--config=x"], 1, "there is no configuration named \"x\""),
+        (vec!["absent.yaml"], 1, "failed to read absent.yaml"),
+        (vec!["slices-h100.json"], 1, "the input is a \"List\", not a ConfigMap"),
+        (vec!["mps.yaml", "--slices=mps.yaml"], 1, "failed to learn from mps.yaml"),
+        (vec!["mps.yaml", "--memory=80Gb"], 2, "expected an amount"),
+        (vec!["mps.yaml", "--memory=1Gi", "--slices=x"], 2, "cannot be used with"),
+        (vec!["mps.yaml", "--max-shares=0"], 2, "--max-shares"),
+        (vec!["mps.yaml", "--driver-name=GPU"], 2, "is not a driver name"),
+    ] {
+        let output = run(&args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(stderr.contains(expect) && output.stdout.is_empty(), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn exit_codes_are_documented() {
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    assert!(help.contains("Exit codes:\n  0  printed"), "{help}");
+}
