@@ -67,3 +67,42 @@ fn attribute<'d>(device: &'d Device, driver: &DriverName, name: &str) -> Option<
     let qualified = format!("{}/{name}", driver.as_str());
     attributes.get(name).or_else(|| attributes.get(&qualified))?.string.as_deref()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn slices(device: &serde_json::Value) -> String {
+        let pool = json!({"name": "n", "generation": 1, "resourceSliceCount": 1});
+        let spec = json!({"driver": "gpu.nvidia.com", "nodeName": "n", "pool": pool, "devices": [device]});
+        json!({"items": [{"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "spec": spec}]}).to_string()
+    }
+
+    fn device(attributes: &serde_json::Value, memory: &str) -> serde_json::Value {
+        json!({"name": "d", "attributes": attributes, "capacity": {"memory": {"value": memory}}})
+    }
+
+    #[test]
+    fn devices_of_the_driver_are_learned_from() {
+        let driver = &"gpu.nvidia.com".parse().unwrap();
+        let learned = |attributes, memory| read(&slices(&device(&attributes, memory)), driver).unwrap();
+        let gpu = Published { memory: BTreeSet::from([Bytes::from_mib(81_559)]), ..Published::default() };
+        assert_eq!(learned(json!({"type": {"string": "gpu"}}), "81559Mi"), gpu);
+        assert_eq!(learned(json!({"gpu.nvidia.com/type": {"string": "shared-gpu"}}), "83516417Ki"), gpu);
+        assert_eq!(learned(json!({"type": {"string": "vfio"}}), "81559Mi"), Published::default());
+        let mig = learned(json!({"type": {"string": "mig"}, "profile": {"string": "1g.10gb"}}), "9856Mi");
+        assert_eq!(mig, Published { profiles: BTreeSet::from(["1g.10gb".to_owned()]), ..Published::default() });
+    }
+
+    #[test]
+    fn what_is_no_list_of_slices_is_refused() {
+        let driver = &"gpu.nvidia.com".parse().unwrap();
+        let odd = read(&slices(&device(&json!({"type": {"string": "gpu"}}), "much")), driver).unwrap_err();
+        assert_eq!(odd.to_string(), r#"device "d" of pool "n" has memory "much", which is no amount"#);
+        for text in ["", "{}", "[]", r#"{"items": [{"apiVersion": "v1", "kind": "Pod"}]}"#] {
+            assert!(matches!(read(text, driver), Err(PublishedError::Json(_))), "{text}");
+        }
+    }
+}
