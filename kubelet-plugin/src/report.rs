@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dra_model::{AllocatedDevice, ClaimRef, Disposition, NodeName};
+use dra_model::{AllocatedDevice, ClaimRef, Disposition, NodeName, ShareLimits};
 use dra_prepare::PreparedDevice;
 use dra_resource::status::apply_patch;
 use dra_resource::{DeviceStatus, DriverName, Strategy};
@@ -313,6 +313,7 @@ fn allocated(device: &PreparedDevice) -> AllocatedDevice {
         device: device.device.clone(),
         admin_access: device.admin_access,
         share_id: device.share_id.clone(),
+        consumed: ShareLimits::default(),
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::ids::{ClaimUid, DeviceName, ShareId};
+use crate::sharing::ShareLimits;
 
 /// Which claim; displayed as `namespace/name`, which is what users know.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +47,8 @@ pub struct AllocatedDevice {
     pub admin_access: bool,
     /// Set when the device may be allocated many times.
     pub share_id: Option<ShareId>,
+    /// What the scheduler counted for this share; nothing for a device that is allocated as a whole.
+    pub consumed: ShareLimits,
 }
 
 impl AllocatedDevice {
@@ -68,8 +71,8 @@ pub struct ClaimConfig {
     pub parameters: serde_json::Value,
 }
 
-/// Where a configuration was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a configuration was written, lowest precedence first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigSource {
     /// In the DeviceClass, by an administrator.
     Class,
@@ -78,9 +81,68 @@ pub enum ConfigSource {
 }
 
 impl ClaimConfig {
-    /// Whether this configuration is for an allocation result: `req` reaches `req/sub` as well.
-    pub fn applies_to(&self, device: &AllocatedDevice) -> bool {
-        self.requests.is_empty()
-            || self.requests.iter().any(|request| *request == device.request || request == device.base_request())
+    /// How closely this configuration is for an allocation result: 2 when it names the very alternative `req/sub`, 1 when
+    /// it names the request `req`, 0 when it names none; nothing when it is for others.
+    pub fn specificity(&self, device: &AllocatedDevice) -> Option<u8> {
+        let names = |request: &str| self.requests.iter().any(|named| named == request);
+        if names(&device.request) {
+            // A request without alternatives is named as closely as can be.
+            Some(2)
+        } else if names(device.base_request()) {
+            Some(1)
+        } else {
+            self.requests.is_empty().then_some(0)
+        }
+    }
+}
+
+/// The one configuration that counts for an allocation result: the claim's before the class's, the one that names the
+/// request more closely before a general one, the later before the earlier. It counts whole; nothing is merged.
+pub fn effective<'a>(
+    configs: impl IntoIterator<Item = &'a ClaimConfig>,
+    device: &AllocatedDevice,
+) -> Option<&'a ClaimConfig> {
+    let ranked = configs.into_iter().filter_map(|config| Some((config.specificity(device)?, config)));
+    ranked.max_by_key(|(specificity, config)| (config.source, *specificity, config.index)).map(|(_, config)| config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(source: ConfigSource, index: usize, requests: &[&str]) -> ClaimConfig {
+        let requests = requests.iter().map(|&request| request.to_owned()).collect();
+        ClaimConfig { source, index, requests, parameters: serde_json::Value::Null }
+    }
+
+    fn allocated(request: &str) -> AllocatedDevice {
+        AllocatedDevice {
+            request: request.to_owned(),
+            pool: "node-a".to_owned(),
+            device: "gpu-12345678".parse().unwrap(),
+            admin_access: false,
+            share_id: None,
+            consumed: ShareLimits::default(),
+        }
+    }
+
+    #[test]
+    fn the_claim_goes_before_the_class_the_closer_before_the_general_and_the_later_before_the_earlier() {
+        use ConfigSource::{Claim, Class};
+        for (request, given, expect) in [
+            ("r", &[][..], None),
+            ("r", &[config(Class, 0, &[])], Some(0)),
+            ("r", &[config(Class, 0, &["r"]), config(Claim, 1, &[])], Some(1)),
+            ("r", &[config(Claim, 0, &["r"]), config(Claim, 1, &[])], Some(0)),
+            ("r", &[config(Claim, 0, &["r"]), config(Claim, 1, &["q", "r"])], Some(1)),
+            ("r", &[config(Class, 0, &["r"]), config(Claim, 1, &["q"])], Some(0)),
+            ("r", &[config(Claim, 0, &["r/s"])], None),
+            ("r/s", &[config(Claim, 0, &["r/s"]), config(Claim, 1, &["r"]), config(Claim, 2, &[])], Some(0)),
+            ("r/s", &[config(Claim, 0, &["r"]), config(Claim, 1, &[])], Some(0)),
+            ("r/s", &[config(Claim, 0, &["r/t"]), config(Class, 1, &["r/s"])], Some(1)),
+        ] {
+            let found = effective(given, &allocated(request)).map(|config| config.index);
+            assert_eq!(found, expect, "{request} {given:?}");
+        }
     }
 }

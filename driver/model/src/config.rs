@@ -3,24 +3,49 @@
 //!
 //! Parsing is strict: an unknown field, kind or version is refused with the path of the field, and nothing is ever
 //! ignored. The kinds and fields are those of NVIDIA's driver, so that published specs keep their meaning.
+//!
+//! ```yaml
+//! apiVersion: resource.nvidia.com/v1beta1
+//! kind: GpuConfig | MigDeviceConfig
+//! sharing:                                   # absent: the device as it is
+//!   strategy: Exclusive | TimeSlicing | MPS
+//!   timeSlicingConfig: {interval: Default | Short | Medium | Long}
+//!   mpsConfig: {...}                         # see `mps`
+//! ```
+
+mod fields;
+mod mps;
+mod sharing;
 
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+use self::fields::Fields;
+use crate::sharing::Sharing;
 
 /// The only version there is.
 pub const API_VERSION: &str = "resource.nvidia.com/v1beta1";
 
 /// A configuration that was understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// The devices it is for.
+    pub kind: ConfigKind,
+    /// How their users share them.
+    pub sharing: Sharing,
+}
+
+/// The devices a configuration is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceConfig {
-    /// `GpuConfig`, for whole GPUs.
+pub enum ConfigKind {
+    /// `GpuConfig`, for whole GPUs and for their shares.
     Gpu,
     /// `MigDeviceConfig`, for MIG devices.
     Mig,
 }
 
-impl fmt::Display for DeviceConfig {
+impl fmt::Display for ConfigKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Gpu => "GpuConfig",
@@ -39,7 +64,7 @@ pub enum ConfigError {
     #[error("{path} is missing: expected {expected}")]
     Missing {
         /// The field.
-        path: &'static str,
+        path: String,
         /// What it should be.
         expected: &'static str,
     },
@@ -47,7 +72,7 @@ pub enum ConfigError {
     #[error("{path} is {found}: expected {expected}")]
     Unexpected {
         /// The field.
-        path: &'static str,
+        path: String,
         /// What it is.
         found: String,
         /// What it should be.
@@ -59,51 +84,49 @@ pub enum ConfigError {
         /// The field.
         path: String,
         /// The kind it was found in.
-        kind: DeviceConfig,
+        kind: ConfigKind,
     },
-    /// A wish this version cannot fulfil.
+    /// The details of another strategy than the one that was chosen.
+    #[error("{path} is not for the strategy {strategy}: remove it, or correct {strategy_path}")]
+    OtherStrategy {
+        /// The field with the details.
+        path: String,
+        /// The field with the strategy.
+        strategy_path: String,
+        /// What was chosen.
+        strategy: String,
+    },
+    /// A wish that no MIG device can fulfil.
+    #[error("{path} cannot be {found} on a MIG device: {why}")]
+    NotOnMig {
+        /// The field.
+        path: String,
+        /// What it is.
+        found: String,
+        /// What MIG devices lack.
+        why: &'static str,
+    },
+    /// A wish this version cannot fulfil; told by whoever would have to.
     #[error("sharing is not supported yet by this version of the driver: remove it to get plain access to the device")]
     SharingUnsupported,
 }
 
 /// Reads the parameters of one configuration.
 pub fn parse(parameters: &Value) -> Result<DeviceConfig, ConfigError> {
-    let Value::Object(fields) = parameters else {
+    let Value::Object(values) = parameters else {
         return Err(ConfigError::NotAnObject);
     };
-    expect_string(fields, "apiVersion", "`resource.nvidia.com/v1beta1`", |text| (text == API_VERSION).then_some(()))?;
-    let kind = expect_string(fields, "kind", "`GpuConfig` or `MigDeviceConfig`", |text| match text {
-        "GpuConfig" => Some(DeviceConfig::Gpu),
-        "MigDeviceConfig" => Some(DeviceConfig::Mig),
+    let fields = Fields::of(values);
+    let version = |value: &Value| (value.as_str()? == API_VERSION).then_some(());
+    fields.required("apiVersion", "`resource.nvidia.com/v1beta1`", version)?;
+    let kind = fields.required("kind", "`GpuConfig` or `MigDeviceConfig`", |value| match value.as_str()? {
+        "GpuConfig" => Some(ConfigKind::Gpu),
+        "MigDeviceConfig" => Some(ConfigKind::Mig),
         _ => None,
     })?;
-    match fields.keys().find(|key| !matches!(key.as_str(), "apiVersion" | "kind" | "sharing")) {
-        Some(unknown) => Err(ConfigError::UnknownField { path: printable(unknown), kind }),
-        None if fields.get("sharing").is_some_and(|sharing| !sharing.is_null()) => Err(ConfigError::SharingUnsupported),
-        None => Ok(kind),
-    }
-}
-
-fn expect_string<T>(
-    fields: &Map<String, Value>,
-    path: &'static str,
-    expected: &'static str,
-    accept: impl Fn(&str) -> Option<T>,
-) -> Result<T, ConfigError> {
-    let value = fields.get(path).ok_or(ConfigError::Missing { path, expected })?;
-    value.as_str().and_then(accept).ok_or_else(|| ConfigError::Unexpected { path, found: shorten(value), expected })
-}
-
-fn shorten(value: &Value) -> String {
-    printable(&value.to_string())
-}
-
-/// The beginning of a text that a user chose, as one line of plain characters: it ends up in logs and events.
-fn printable(text: &str) -> String {
-    let escape = |letter: char| {
-        if matches!(letter, ' '..='~') { letter.to_string() } else { letter.escape_default().to_string() }
-    };
-    text.chars().take(80).map(escape).collect()
+    fields.only(kind, &["apiVersion", "kind", "sharing"])?;
+    let sharing = fields.object("sharing")?.map(|fields| sharing::parse(&fields, kind)).transpose()?;
+    Ok(DeviceConfig { kind, sharing: sharing.unwrap_or(Sharing::Plain) })
 }
 
 #[cfg(test)]
@@ -112,11 +135,18 @@ mod tests {
 
     use super::*;
 
+    /// What became of a configuration, for comparing.
+    pub(super) fn outcome(given: &Value) -> Result<DeviceConfig, String> {
+        parse(given).map_err(|error| error.to_string())
+    }
+
     #[test]
-    fn configurations_are_understood_or_refused_with_the_path() {
+    fn kinds_are_understood_or_refused_with_the_path() {
+        let plain = |kind| Ok(DeviceConfig { kind, sharing: Sharing::Plain });
         for (given, expect) in [
-            (json!({"apiVersion": API_VERSION, "kind": "GpuConfig"}), Ok(DeviceConfig::Gpu)),
-            (json!({"apiVersion": API_VERSION, "kind": "MigDeviceConfig"}), Ok(DeviceConfig::Mig)),
+            (json!({"apiVersion": API_VERSION, "kind": "GpuConfig"}), plain(ConfigKind::Gpu)),
+            (json!({"apiVersion": API_VERSION, "kind": "MigDeviceConfig"}), plain(ConfigKind::Mig)),
+            (json!({"apiVersion": API_VERSION, "kind": "GpuConfig", "sharing": null}), plain(ConfigKind::Gpu)),
             (json!([]), Err("parameters must be an object with apiVersion and kind")),
             (json!({"kind": "GpuConfig"}), Err("apiVersion is missing: expected `resource.nvidia.com/v1beta1`")),
             (
@@ -144,13 +174,11 @@ mod tests {
                 Err("kind is \"Gpu\\n\\u{7f}\\u{2028}Config\": expected `GpuConfig` or `MigDeviceConfig`"),
             ),
             (
-                json!({"apiVersion": API_VERSION, "kind": "GpuConfig", "sharing": {"strategy": "MPS"}}),
-                Err(
-                    "sharing is not supported yet by this version of the driver: remove it to get plain access to the device",
-                ),
+                json!({"apiVersion": API_VERSION, "kind": "GpuConfig", "sharing": "MPS"}),
+                Err("sharing is \"MPS\": expected an object"),
             ),
         ] {
-            assert_eq!(parse(&given).map_err(|error| error.to_string()), expect.map_err(str::to_owned), "{given}");
+            assert_eq!(outcome(&given), expect.map_err(str::to_owned), "{given}");
         }
     }
 }

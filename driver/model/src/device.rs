@@ -2,7 +2,7 @@
 //! Devices as they are published, and their names.
 //!
 //! `gpu-<first 8 hex digits of the UUID>` and `gpu-…-mig-<profile id>-<start>`; a compute instance that does not span
-//! its GPU instance adds `-c<start>-<slices>`. Names depend on hardware identity alone, so two runs on one machine, or
+//! its GPU instance adds `-c<start>-<slices>`. A form for many claims is `gpu-…-mps` or `gpu-…-ts`. Names depend on hardware identity alone, so two runs on one machine, or
 //! two versions of this driver, give the same names.
 
 use std::collections::BTreeMap;
@@ -20,13 +20,15 @@ pub enum Device<'a> {
     Gpu(&'a Gpu),
     /// A MIG device and the GPU it is cut from.
     Mig(&'a Gpu, &'a MigDevice),
+    /// A whole GPU in a form that many claims use.
+    Shared(&'a Gpu, SharedForm),
 }
 
 impl<'a> Device<'a> {
     /// The physical GPU behind the device.
     pub fn gpu(self) -> &'a Gpu {
         match self {
-            Self::Gpu(gpu) | Self::Mig(gpu, _) => gpu,
+            Self::Gpu(gpu) | Self::Mig(gpu, _) | Self::Shared(gpu, _) => gpu,
         }
     }
 }
@@ -107,11 +109,17 @@ impl DeviceNames {
         }
     }
 
+    /// The name of a form for many claims.
+    pub fn shared(&self, gpu: &GpuUuid, form: SharedForm) -> String {
+        format!("{}{}", self.stem(gpu), form.suffix())
+    }
+
     /// The name of a device.
     pub fn device(&self, device: Device<'_>) -> String {
         match device {
             Device::Gpu(gpu) => self.gpu(&gpu.uuid),
             Device::Mig(_, mig) => self.mig(&mig.identity),
+            Device::Shared(gpu, form) => self.shared(&gpu.uuid, form),
         }
     }
 }
@@ -133,7 +141,7 @@ impl Inventory {
         }))
     }
 
-    /// Every device that can be allocated now, in PCI order and then by placement.
+    /// Every piece of hardware that can be used now, in PCI order and then by placement.
     ///
     /// A GPU in MIG mode is not usable as a whole, even when it has no instance.
     pub fn devices(&self) -> Vec<Device<'_>> {
@@ -145,10 +153,23 @@ impl Inventory {
             .collect()
     }
 
-    /// The devices by name.
+    /// Every device that can be allocated now: each piece of hardware, and right after a whole GPU the forms in which
+    /// many claims use it. A GPU whose memory is not known has none, since what shares promise could not be counted.
+    pub fn forms(&self) -> Vec<Device<'_>> {
+        let with_forms = |device| match device {
+            Device::Gpu(gpu) if gpu.memory.is_some_and(|memory| memory.mib() > 0) => {
+                let shared = SharedForm::ALL.into_iter().map(|form| Device::Shared(gpu, form));
+                std::iter::once(device).chain(shared).collect()
+            }
+            Device::Gpu(_) | Device::Mig(..) | Device::Shared(..) => vec![device],
+        };
+        self.devices().into_iter().flat_map(with_forms).collect()
+    }
+
+    /// All of them by name.
     pub fn devices_by_name(&self) -> BTreeMap<DeviceName, Device<'_>> {
         let names = self.names();
-        self.devices().into_iter().filter_map(|device| Some((names.device(device).parse().ok()?, device))).collect()
+        self.forms().into_iter().filter_map(|device| Some((names.device(device).parse().ok()?, device))).collect()
     }
 }
 
@@ -170,6 +191,39 @@ mod tests {
         assert_eq!(DeviceNames::of([&a]).gpu(&a), "gpu-12345678");
         let names = DeviceNames::of([&a, &b]);
         assert_eq!((names.gpu(&a), names.gpu(&b)), ("gpu-1234567811".to_owned(), "gpu-1234567812".to_owned()));
+    }
+
+    #[test]
+    fn only_whole_gpus_of_known_memory_have_forms_for_many_claims() {
+        let layout = crate::MigLayout { memory_slices: 8, engines: crate::Engines::default() };
+        let memory = Some(crate::Bytes::from_mib(81559));
+        for (mig, memory, expect) in [
+            (MigMode::Unsupported, memory, &["", "-mps", "-ts"][..]),
+            (MigMode::Off(layout), memory, &["", "-mps", "-ts"]),
+            (MigMode::Off(layout), None, &[""]),
+            (MigMode::Off(layout), Some(crate::Bytes(1000)), &[""]),
+            (MigMode::On { layout, devices: vec![] }, memory, &[]),
+        ] {
+            let gpu = Gpu {
+                uuid: uuid("12345678-1111-1111-1111-111111111111"),
+                minor: 0,
+                pci: "0000:01:00.0".parse().unwrap(),
+                pcie_root: None,
+                numa_node: None,
+                product_name: String::new(),
+                brand: String::new(),
+                architecture: String::new(),
+                compute_capability: "9.0".parse().unwrap(),
+                memory,
+                addressing_mode: None,
+                mig,
+            };
+            let driver = crate::DriverState::Missing { reason: String::new() };
+            let inventory = Inventory { driver, gpus: vec![crate::GpuEntry::Good(gpu)] };
+            let names: Vec<String> = inventory.forms().into_iter().map(|form| inventory.names().device(form)).collect();
+            assert_eq!(names, expect.iter().map(|suffix| format!("gpu-12345678{suffix}")).collect::<Vec<_>>());
+            assert_eq!(inventory.devices_by_name().len(), names.len());
+        }
     }
 
     #[test]
@@ -195,6 +249,9 @@ mod tests {
             let mut all = std::collections::BTreeSet::new();
             for parent in uuids {
                 prop_assert!(all.insert(names.gpu(&parent)));
+                for form in SharedForm::ALL {
+                    prop_assert!(all.insert(names.shared(&parent, form)));
+                }
                 let share = ComputeShare { start: 0, slices: 1, of: 3 };
                 let identity = MigIdentity { parent, profile_id, placement: Placement { start, size: 1 }, share };
                 prop_assert!(all.insert(names.mig(&identity)));

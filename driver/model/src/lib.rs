@@ -11,8 +11,8 @@
 //! * **claim**: a ResourceClaim as far as this driver is concerned; an **allocation result** names one device for
 //!   one of its requests.
 //!
-//! Reading order: [`ids`], [`mig`], [`gpu`], [`inventory`], [`device`], [`sharing`], [`config`], [`claim`],
-//! [`files`], [`disposition`].
+//! Reading order: [`ids`], [`mig`], [`gpu`], [`inventory`], [`device`], [`quantity`], [`sharing`], [`config`],
+//! [`claim`], [`files`], [`disposition`].
 
 pub mod ids;
 
@@ -23,6 +23,8 @@ pub mod gpu;
 pub mod inventory;
 
 pub mod device;
+
+pub mod quantity;
 
 pub mod sharing;
 

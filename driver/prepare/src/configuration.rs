@@ -5,8 +5,8 @@
 //! device and must be of its type. One that names the parent of a `firstAvailable` request is, again, for the
 //! alternatives of its type, since the scheduler may choose any of them.
 
-use dra_model::config::{self, DeviceConfig};
-use dra_model::{AllocatedDevice, Claim, ClaimConfig};
+use dra_model::config::{self, ConfigError, ConfigKind, DeviceConfig};
+use dra_model::{AllocatedDevice, Claim, ClaimConfig, Sharing};
 
 use crate::refusal::Refusal;
 use crate::resolve::Target;
@@ -18,7 +18,11 @@ pub fn check(claim: &Claim, targets: &[Target]) -> Result<(), Refusal> {
 
 fn check_one(claim: &Claim, targets: &[Target], config: &ClaimConfig) -> Result<(), Refusal> {
     let (index, from) = (config.index, config.source);
-    let kind = config::parse(&config.parameters).map_err(|source| Refusal::Config { index, from, source })?;
+    let refused = |source| Refusal::Config { index, from, source };
+    let DeviceConfig { kind, sharing } = config::parse(&config.parameters).map_err(refused)?;
+    if sharing != Sharing::Plain {
+        return Err(refused(ConfigError::SharingUnsupported));
+    }
     let mut named = claim.devices.iter().zip(targets).filter(|(device, _)| names(config, device));
     match named.find_map(|(device, target)| Some((device, mismatch(kind, target)?))) {
         None => Ok(()),
@@ -37,10 +41,10 @@ fn names(config: &ClaimConfig, device: &AllocatedDevice) -> bool {
     config.requests.contains(&device.request)
 }
 
-fn mismatch(kind: DeviceConfig, target: &Target) -> Option<&'static str> {
+fn mismatch(kind: ConfigKind, target: &Target) -> Option<&'static str> {
     match (kind, target) {
-        (DeviceConfig::Gpu, Target::Gpu(_)) | (DeviceConfig::Mig, Target::Mig(_)) => None,
-        (DeviceConfig::Gpu, Target::Mig(_)) => Some("a MIG device"),
-        (DeviceConfig::Mig, Target::Gpu(_)) => Some("a whole GPU"),
+        (ConfigKind::Gpu, Target::Gpu(_)) | (ConfigKind::Mig, Target::Mig(_)) => None,
+        (ConfigKind::Gpu, Target::Mig(_)) => Some("a MIG device"),
+        (ConfigKind::Mig, Target::Gpu(_)) => Some("a whole GPU"),
     }
 }

@@ -108,5 +108,6 @@ fn hardware(device: Device<'_>) -> RecordedHardware {
             compute_instance: mig.compute_instance,
             profile: mig.profile.clone(),
         },
+        Device::Shared(gpu, form) => RecordedHardware::Shared { uuid: gpu.uuid.clone(), form },
     }
 }

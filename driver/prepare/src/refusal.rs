@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use dra_model::config::{ConfigError, DeviceConfig};
+use dra_model::config::{ConfigError, ConfigKind};
 use dra_model::{ClaimRef, ConfigSource, DeviceName, Disposition};
 
 /// A claim that was understood and is refused.
@@ -126,7 +126,7 @@ pub enum Refusal {
         /// Who wrote it.
         from: ConfigSource,
         /// What was given.
-        kind: DeviceConfig,
+        kind: ConfigKind,
         /// For which request.
         request: String,
         /// Which device it got.
@@ -174,8 +174,11 @@ fn origin(from: ConfigSource) -> &'static str {
 fn field_of(error: &ConfigError) -> Option<&str> {
     match error {
         ConfigError::NotAnObject => None,
-        ConfigError::Missing { path, .. } | ConfigError::Unexpected { path, .. } => Some(path),
-        ConfigError::UnknownField { path, .. } => Some(path),
+        ConfigError::Missing { path, .. }
+        | ConfigError::Unexpected { path, .. }
+        | ConfigError::UnknownField { path, .. }
+        | ConfigError::OtherStrategy { path, .. }
+        | ConfigError::NotOnMig { path, .. } => Some(path),
         ConfigError::SharingUnsupported => Some("sharing"),
     }
 }

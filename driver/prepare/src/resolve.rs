@@ -59,6 +59,8 @@ pub fn resolve(inventory: &Inventory, name: &DeviceName) -> Result<Target, Unres
     match inventory.devices_by_name().get(name) {
         Some(Device::Gpu(gpu)) => Ok(Target::Gpu(gpu.uuid.clone())),
         Some(Device::Mig(_, mig)) => Ok(Target::Mig(mig.identity.clone())),
+        // Nothing publishes these forms yet.
+        Some(Device::Shared(..)) => Err(Unresolved::Unknown),
         None => Err(why_not(inventory, name)),
     }
 }

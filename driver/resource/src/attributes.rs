@@ -22,6 +22,13 @@ pub fn attributes(device: Device<'_>, driver: &DriverState) -> BTreeMap<String, 
             (names::PARENT_UUID, string(gpu.uuid.as_str())),
             (names::PROFILE, string(&mig.profile)),
         ]),
+        // Monitoring looks devices up by `uuid`, and only a GPU of this UUID exists.
+        Device::Shared(gpu, form) => all.extend([
+            (names::TYPE, string("shared-gpu")),
+            (names::UUID, string(gpu.uuid.as_str())),
+            (names::PARENT_UUID, string(gpu.uuid.as_str())),
+            (names::SHARING_STRATEGY, string(&form.to_string())),
+        ]),
     }
     match driver {
         DriverState::Loaded { version: driver, cuda } => {
@@ -35,7 +42,9 @@ pub fn attributes(device: Device<'_>, driver: &DriverState) -> BTreeMap<String, 
 /// The capacities of a device that has this many attributes.
 pub fn capacities(device: Device<'_>, attributes: usize) -> BTreeMap<String, DeviceCapacity> {
     let all: BTreeMap<String, Quantity> = match device {
-        Device::Gpu(gpu) => gpu.memory.map(|memory| ("memory".to_owned(), binary(memory))).into_iter().collect(),
+        Device::Gpu(gpu) | Device::Shared(gpu, _) => {
+            gpu.memory.map(|memory| ("memory".to_owned(), binary(memory))).into_iter().collect()
+        }
         Device::Mig(_, mig) => of_mig(mig, limits::ATTRIBUTES_AND_CAPACITIES.saturating_sub(attributes)),
     };
     all.into_iter().map(|(name, value)| (name, DeviceCapacity { value, ..DeviceCapacity::default() })).collect()

@@ -4,7 +4,7 @@
 //! Results and configuration of other drivers are dropped; what is left is parsed once and strictly, with the path of
 //! the field in every error. Configuration keeps its precedence: classes first, then the claim, later ones win.
 
-use dra_model::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource, Disposition, IdError};
+use dra_model::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource, Disposition, IdError, ShareLimits};
 use k8s_openapi::api::resource::v1::{DeviceAllocationConfiguration, DeviceRequestAllocationResult, ResourceClaim};
 use serde_json::Value;
 
@@ -109,6 +109,7 @@ fn device(
         device: result.device.parse().map_err(invalid("device"))?,
         admin_access: result.admin_access.unwrap_or(false),
         share_id: result.share_id.as_deref().map(str::parse).transpose().map_err(invalid("shareID"))?,
+        consumed: ShareLimits::default(),
     })
 }
 
@@ -177,7 +178,7 @@ mod tests {
         assert_eq!((read.devices[0].device.as_str(), read.devices[0].base_request()), ("gpu-12345678", "r"));
         let order: Vec<_> = read.configs.iter().map(|config| (config.source, config.index)).collect();
         assert_eq!(order, [(ConfigSource::Class, 2), (ConfigSource::Claim, 0)]);
-        assert!(read.configs.iter().all(|config| config.applies_to(&read.devices[0])));
+        assert!(read.configs.iter().all(|config| config.specificity(&read.devices[0]).is_some()));
     }
 
     #[test]

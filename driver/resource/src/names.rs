@@ -9,12 +9,14 @@ use std::str::FromStr;
 
 use dra_model::NodeName;
 
-/// What is allocated: `gpu` or `mig`.
+/// What is allocated: `gpu`, `mig` or `shared-gpu`.
 pub const TYPE: &str = "type";
 /// UUID of the device in this incarnation.
 pub const UUID: &str = "uuid";
-/// UUID of the GPU a MIG device is cut from.
+/// UUID of the GPU a MIG device is cut from, or that many claims share.
 pub const PARENT_UUID: &str = "parentUUID";
+/// How the claims of a shared GPU share it: `MPS` or `TimeSlicing`.
+pub const SHARING_STRATEGY: &str = "sharingStrategy";
 /// MIG profile name, such as `1g.10gb`.
 pub const PROFILE: &str = "profile";
 /// Product name as NVML gives it.

@@ -84,7 +84,7 @@ fn publish(device: Device<'_>, driver: &DriverState, names: &DeviceNames, featur
     let capacity = capacities(device, attributes.len());
     let gpu_name = names.gpu(&device.gpu().uuid);
     let consumes = || match device {
-        Device::Gpu(gpu) => vec![counters::of_whole_gpu(gpu, &gpu_name)],
+        Device::Gpu(gpu) | Device::Shared(gpu, _) => vec![counters::of_whole_gpu(gpu, &gpu_name)],
         Device::Mig(gpu, mig) => vec![counters::of_mig(gpu, mig, &gpu_name)],
     };
     k8s::Device {

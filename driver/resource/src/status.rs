@@ -103,6 +103,7 @@ mod tests {
             device: "gpu-12345678-mig-19-0".parse().unwrap(),
             admin_access: false,
             share_id: None,
+            consumed: dra_model::ShareLimits::default(),
         }
     }
 

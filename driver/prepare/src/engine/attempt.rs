@@ -7,7 +7,7 @@ use std::time::Instant;
 use dra_cdi::{ClaimDevice, RenderedSpec, render};
 use dra_checkpoint::{ClaimRecord, Quarantined, RecordedDevice};
 use dra_hardware::GpuError;
-use dra_model::{AllocatedDevice, Claim, ClaimRef, DriverFiles, Gpu, GpuUuid};
+use dra_model::{AllocatedDevice, Claim, ClaimRef, DriverFiles, Gpu, GpuUuid, ShareLimits};
 use tracing::{debug, warn};
 
 use super::Engine;
@@ -247,6 +247,7 @@ pub(crate) fn claim_of(record: &ClaimRecord) -> Claim {
         device: device.device.clone(),
         admin_access: device.admin_access,
         share_id: device.share_id.clone(),
+        consumed: ShareLimits::default(),
     };
     Claim {
         reference: record.claim.clone(),

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use dra_checkpoint::files::faults::Fault;
-use dra_model::{AllocatedDevice, Claim, ClaimConfig, ConfigSource};
+use dra_model::{AllocatedDevice, Claim, ClaimConfig, ConfigSource, ShareLimits};
 use dra_prepare::{FetchError, PrepareError};
 use rustix::io::Errno;
 use serde_json::{Value, json};
@@ -172,6 +172,7 @@ fn api_server(sentences: &mut Sentences) {
         device: "gpu-00000000".parse().unwrap(),
         admin_access: false,
         share_id: None,
+        consumed: ShareLimits::default(),
     };
     let other = Claim { reference: reference("other"), devices: vec![device("gpu")], configs: Vec::new() };
     let failed = |outcome: fn() -> FetchError| node.engine.prepare(&reference("a"), &|| Err(outcome())).unwrap_err();

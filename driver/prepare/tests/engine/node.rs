@@ -10,7 +10,7 @@ use std::time::Duration;
 use dra_cdi::{Architecture, Kind, Naming};
 use dra_checkpoint::files::faults::FaultyFiles;
 use dra_hardware::{Host, Machine, Roots};
-use dra_model::{AllocatedDevice, Claim, ClaimRef, GpuUuid, MigDevice};
+use dra_model::{AllocatedDevice, Claim, ClaimRef, GpuUuid, MigDevice, ShareLimits};
 use dra_prepare::{Engine, PrepareError, PreparedDevice, Settings};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::Value;
@@ -129,6 +129,7 @@ pub(crate) fn allocate(name: &str, devices: &[(&str, &str)]) -> Claim {
         device: device.parse().unwrap(),
         admin_access: false,
         share_id: None,
+        consumed: ShareLimits::default(),
     };
     let devices = devices.iter().map(allocated).collect();
     Claim { reference: reference(name), devices, configs: Vec::new() }
