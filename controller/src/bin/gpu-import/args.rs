@@ -6,9 +6,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use dra_model::Bytes;
+use dra_model::quantity::parse_bytes;
 use dra_resource::DriverName;
-
-use crate::amount;
 
 /// Turns a sharing configuration of NVIDIA's device plugin into DeviceClasses and ResourceClaimTemplates with the same
 /// shares.
@@ -49,5 +48,5 @@ const EXIT_CODES: &str = "Exit codes:
 
 fn memory(text: &str) -> Result<Bytes, String> {
     let enough = |bytes: &Bytes| bytes.mib() > 0;
-    amount::parse(text).filter(enough).ok_or_else(|| "expected an amount of 1Mi or more, such as 81559Mi".to_owned())
+    parse_bytes(text).filter(enough).ok_or_else(|| "expected an amount of 1Mi or more, such as 81559Mi".to_owned())
 }

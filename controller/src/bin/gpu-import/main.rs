@@ -21,8 +21,6 @@ mod config;
 
 mod published;
 
-mod amount;
-
 mod plan;
 
 mod render;

@@ -6,11 +6,10 @@
 use std::collections::BTreeSet;
 
 use dra_model::Bytes;
+use dra_model::quantity::parse_bytes;
 use dra_resource::DriverName;
 use k8s_openapi::api::resource::v1::{Device, ResourceSlice};
 use serde::Deserialize;
-
-use crate::amount;
 
 /// Sizes and profiles, each once.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -54,7 +53,7 @@ fn memory(device: &Device, driver: &DriverName, pool: &str) -> Result<Option<Byt
     let capacity = device.capacity.as_ref();
     let qualified = format!("{}/memory", driver.as_str());
     let Some(memory) = capacity.and_then(|of| of.get("memory").or_else(|| of.get(&qualified))) else { return Ok(None) };
-    let total = amount::parse(&memory.value.0).ok_or_else(|| PublishedError::Amount {
+    let total = parse_bytes(&memory.value.0).ok_or_else(|| PublishedError::Amount {
         pool: pool.to_owned(),
         device: device.name.clone(),
         found: memory.value.0.clone(),
