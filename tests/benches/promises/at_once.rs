@@ -20,28 +20,25 @@ pub(crate) struct Together {
     unprepare: Samples,
 }
 
-pub(crate) async fn measure(stage: &mut Stage<'_>, claims: &[Claim]) -> Together {
-    let mut together = Together::default();
-    let api: Api<ResourceClaim> = Api::namespaced(stage.as_driver.clone(), NAMESPACE);
-    for round in claims.chunks(stage.devices.len()) {
+impl Together {
+    /// One round: these claims, one for each GPU, at once.
+    pub(crate) async fn round(&mut self, stage: &Stage<'_>, claims: &[Claim]) {
+        let api: Api<ResourceClaim> = Api::namespaced(stage.as_driver.clone(), NAMESPACE);
         let began = Instant::now();
-        let answers = join_all(round.iter().map(|claim| api.get(&claim.name))).await;
-        together.request.push(began.elapsed());
+        let answers = join_all(claims.iter().map(|claim| api.get(&claim.name))).await;
+        self.request.push(began.elapsed());
         assert!(answers.iter().all(Result::is_ok), "the claims are there");
 
         let began = Instant::now();
-        join_all(round.iter().map(|claim| prepare(stage.kubelet.clone(), claim.clone()))).await;
-        together.prepare.push(began.elapsed());
-        join_all(round.iter().map(|claim| stage.until_reported(claim))).await;
+        join_all(claims.iter().map(|claim| prepare(stage.kubelet.clone(), claim.clone()))).await;
+        self.prepare.push(began.elapsed());
+        join_all(claims.iter().map(|claim| stage.reports.until_told(claim))).await;
 
         let began = Instant::now();
-        join_all(round.iter().map(|claim| unprepare(stage.kubelet.clone(), claim.clone()))).await;
-        together.unprepare.push(began.elapsed());
+        join_all(claims.iter().map(|claim| unprepare(stage.kubelet.clone(), claim.clone()))).await;
+        self.unprepare.push(began.elapsed());
     }
-    together
-}
 
-impl Together {
     /// `alone` is the median of one claim.
     pub(crate) fn figures(&self, alone: Duration) -> Vec<Figure> {
         let Self { request, prepare, unprepare } = self;

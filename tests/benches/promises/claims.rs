@@ -4,14 +4,13 @@
 use dra_proto::dra_v1::{Claim, NodePrepareResourcesRequest, NodeUnprepareResourcesRequest};
 use dra_tests::kubelet::claim_of;
 use dra_tests::node::{DRIVER, NODE};
-use dra_tests::wait::within;
 use futures::StreamExt as _;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 
-use crate::stage::{KubeletClient, Stage, ticks};
+use crate::stage::{KubeletClient, Stage};
 
 /// Where all claims are.
 pub(crate) const NAMESPACE: &str = "default";
@@ -27,22 +26,6 @@ impl Stage<'_> {
             create(self.admin.clone(), format!("{prefix}-{number}"), device)
         };
         futures::stream::iter(0..count).map(create).buffered(AT_ONCE).collect().await
-    }
-
-    /// Waits until the driver has told the claim what it became, which is the last thing it does for it.
-    pub(crate) async fn until_reported(&self, claim: &Claim) {
-        let claims: Api<ResourceClaim> = Api::namespaced(self.admin.clone(), NAMESPACE);
-        let reported = async {
-            let mut ticks = ticks();
-            loop {
-                ticks.tick().await;
-                let found = claims.get(&claim.name).await.expect("the claim is there");
-                if found.status.and_then(|status| status.devices).is_some_and(|devices| !devices.is_empty()) {
-                    return;
-                }
-            }
-        };
-        within(&format!("status.devices of {} is written", claim.name), reported).await;
     }
 }
 

@@ -72,12 +72,6 @@ impl Samples {
         self.0.push(took);
     }
 
-    /// Without the first ones.
-    pub(crate) fn warm(mut self, skipped: usize) -> Self {
-        self.0.drain(..skipped.min(self.0.len()));
-        self
-    }
-
     pub(crate) fn p50(&self) -> Duration {
         self.percentile(50)
     }

@@ -21,19 +21,26 @@ mod idle;
 mod memory;
 mod mig;
 mod one_by_one;
+mod reports;
 mod stage;
 
 use dra_cluster::{Cluster, ClusterOptions};
+use dra_proto::dra_v1::Claim;
 use dra_tests::source::root_dir;
 
+use crate::at_once::Together;
 use crate::figures::{Figure, Unit, print, write};
 use crate::memory::Rss;
+use crate::one_by_one::Alone;
 use crate::stage::Stage;
 
-/// Claims prepared alone: the first few warm caches and connections, the others are counted.
-const ALONE: usize = 300;
-/// Rounds of eight claims.
+/// Rounds of a few claims one by one and then as many as there are GPUs at once: both in turn, so that each figure is
+/// taken beside the one it is compared with.
 const ROUNDS: usize = 50;
+/// Rounds before those, which warm caches and connections and are not counted.
+const WARM_UP: usize = 10;
+/// Claims one by one in each round.
+const ALONE: usize = 5;
 
 fn main() {
     // `cargo test --all-targets` runs this program too, and asks for nothing.
@@ -51,12 +58,13 @@ fn main() {
 }
 
 async fn measure(cluster: &Cluster) -> Vec<Figure> {
-    let mut stage = Stage::set(cluster).await;
+    let stage = Stage::set(cluster).await;
     let started = stage.rss();
-    let claims = stage.create_claims("alone", ALONE).await;
-    let alone = one_by_one::measure(&mut stage, &claims).await;
-    let claims = stage.create_claims("together", ROUNDS * stage.devices.len()).await;
-    let together = at_once::measure(&mut stage, &claims).await;
+    let one_by_one = stage.create_claims("alone", (WARM_UP + ROUNDS) * ALONE).await;
+    let at_once = stage.create_claims("together", (WARM_UP + ROUNDS) * stage.devices.len()).await;
+    let rounds = || one_by_one.chunks(ALONE).zip(at_once.chunks(stage.devices.len()));
+    measure_rounds(&stage, rounds().take(WARM_UP)).await;
+    let (alone, together) = measure_rounds(&stage, rounds().skip(WARM_UP)).await;
     let worked = stage.rss();
     eprintln!("one idle minute");
     let quiet = idle::measure(&stage).await;
@@ -71,6 +79,18 @@ async fn measure(cluster: &Cluster) -> Vec<Figure> {
     figures.extend(mig.figures());
     figures.push(Figure::told("both processes ended cleanly on SIGTERM", f64::from(u8::from(stopped)), Unit::Count));
     figures
+}
+
+async fn measure_rounds<'a>(
+    stage: &Stage<'_>,
+    rounds: impl Iterator<Item = (&'a [Claim], &'a [Claim])>,
+) -> (Alone, Together) {
+    let (mut alone, mut together) = (Alone::default(), Together::default());
+    for (one_by_one, at_once) in rounds {
+        alone.round(stage, one_by_one).await;
+        together.round(stage, at_once).await;
+    }
+    (alone, together)
 }
 
 fn memory_figures(started: &Rss, worked: &Rss, idle: &Rss) -> Vec<Figure> {

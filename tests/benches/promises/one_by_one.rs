@@ -14,9 +14,6 @@ use crate::claims::{NAMESPACE, prepare, unprepare};
 use crate::figures::{Figure, Samples, Unit, milliseconds};
 use crate::stage::Stage;
 
-/// Claims that are not counted.
-const WARM_UP: usize = 50;
-
 /// About the size of a record.
 const RECORD: [u8; 2048] = [b'.'; 2048];
 
@@ -29,31 +26,26 @@ pub(crate) struct Alone {
     unprepare: Samples,
 }
 
-pub(crate) async fn measure(stage: &mut Stage<'_>, claims: &[Claim]) -> Alone {
-    let mut alone = Alone::default();
-    let api: Api<ResourceClaim> = Api::namespaced(stage.as_driver.clone(), NAMESPACE);
-    for claim in claims {
-        let began = Instant::now();
-        api.get(&claim.name).await.expect("the claim is there");
-        alone.request.push(began.elapsed());
+impl Alone {
+    /// One round: these claims, one after the other.
+    pub(crate) async fn round(&mut self, stage: &Stage<'_>, claims: &[Claim]) {
+        let api: Api<ResourceClaim> = Api::namespaced(stage.as_driver.clone(), NAMESPACE);
+        for claim in claims {
+            let began = Instant::now();
+            api.get(&claim.name).await.expect("the claim is there");
+            self.request.push(began.elapsed());
 
-        alone.write.push(durable_write(&stage.records_dir(), &claim.uid));
+            self.write.push(durable_write(&stage.records_dir(), &claim.uid));
 
-        let began = Instant::now();
-        prepare(stage.kubelet.clone(), claim.clone()).await;
-        alone.prepare.push(began.elapsed());
-        stage.until_reported(claim).await;
+            let began = Instant::now();
+            prepare(stage.kubelet.clone(), claim.clone()).await;
+            self.prepare.push(began.elapsed());
+            stage.reports.until_told(claim).await;
 
-        let began = Instant::now();
-        unprepare(stage.kubelet.clone(), claim.clone()).await;
-        alone.unprepare.push(began.elapsed());
-    }
-    let Alone { request, write, prepare, unprepare } = alone;
-    Alone {
-        request: request.warm(WARM_UP),
-        write: write.warm(WARM_UP),
-        prepare: prepare.warm(WARM_UP),
-        unprepare: unprepare.warm(WARM_UP),
+            let began = Instant::now();
+            unprepare(stage.kubelet.clone(), claim.clone()).await;
+            self.unprepare.push(began.elapsed());
+        }
     }
 }
 
