@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, env = "DRIVER_NAME", default_value = "gpu.nvidia.com")]
     pub driver_name: String,
     /// Socket on which the kubelet plugin tells what the node has.
-    #[arg(long, env = "NODE_SOCKET", default_value = "/run/gpu-dra/node.sock")]
+    #[arg(long, env = "NODE_SOCKET", default_value = "/run/gpu-node/node.sock")]
     pub node_socket: PathBuf,
     /// Read the inventory from this JSON file instead, and again whenever it changes.
     #[arg(long, env = "INVENTORY_FILE")]
@@ -204,7 +204,7 @@ mod tests {
                 vec!["--node-name=n"],
                 Config::Run {
                     whose: whose(),
-                    source: Source::Socket("/run/gpu-dra/node.sock".into()),
+                    source: Source::Socket("/run/gpu-node/node.sock".into()),
                     http_address: "0.0.0.0:8081".parse().unwrap(),
                 },
             ),

@@ -135,6 +135,7 @@ fn settings(config: &Config) -> Settings {
         node: config.node_name.clone(),
         driver_name: config.driver_name.clone(),
         state_dir: config.paths.plugin_dir.clone(),
+        run_dir: config.run_dir.clone(),
         cdi_dir: config.cdi_root.clone(),
         lock_patience: LOCK_PATIENCE,
         architecture: Architecture::own(),

@@ -43,8 +43,11 @@ pub struct Args {
     /// Where this process sees the host's /sys
     #[arg(long, env = "SYS_ROOT", default_value = "/sys")]
     sys_root: PathBuf,
+    /// Directory for what must not outlive a reboot, the same for every instance on the node
+    #[arg(long, env = "RUN_DIR", default_value = "/run/gpu-dra")]
+    run_dir: PathBuf,
     /// Socket for the controller beside this process
-    #[arg(long, env = "NODE_SOCKET", default_value = "/run/gpu-dra/node.sock")]
+    #[arg(long, env = "NODE_SOCKET", default_value = "/run/gpu-node/node.sock")]
     node_socket: PathBuf,
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "HTTP_ADDRESS", default_value = "0.0.0.0:8080")]
@@ -72,6 +75,8 @@ pub struct Config {
     pub cdi_root: PathBuf,
     /// Where the driver and the kernel's files are.
     pub roots: Roots,
+    /// What must not outlive a reboot.
+    pub run_dir: PathBuf,
     /// Socket for the controller.
     pub node_socket: PathBuf,
     /// Address of the probes.
@@ -92,6 +97,7 @@ impl TryFrom<Args> for Config {
             driver_root_host,
             proc_root,
             sys_root,
+            run_dir,
             node_socket,
             http_address,
             log_format: _,
@@ -99,6 +105,6 @@ impl TryFrom<Args> for Config {
         } = args;
         let paths = SocketPaths::new(&kubelet_root_dir, &driver_name, &pod_uid)?;
         let roots = Roots { driver: driver_root, driver_on_host: driver_root_host, proc: proc_root, sys: sys_root };
-        Ok(Self { node_name, pod_uid, driver_name, paths, cdi_root, roots, node_socket, http_address })
+        Ok(Self { node_name, pod_uid, driver_name, paths, cdi_root, roots, run_dir, node_socket, http_address })
     }
 }

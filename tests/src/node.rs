@@ -98,6 +98,7 @@ impl Node {
             "--driver-root-host=/".to_owned(),
             format!("--proc-root={machine_dir}/proc"),
             format!("--sys-root={machine_dir}/sys"),
+            format!("--run-dir={dir}/r"),
             format!("--node-socket={dir}/node-{pod_uid}.sock"),
             format!("--api-server={}", self.api.url()),
         ]

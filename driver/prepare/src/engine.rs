@@ -36,8 +36,10 @@ pub struct Settings {
     pub node: NodeName,
     /// `gpu.nvidia.com`.
     pub driver_name: String,
-    /// Holds `claims/`, `quarantine/` and `locks/`; survives reboots.
+    /// Holds `claims/` and `quarantine/`; survives reboots.
     pub state_dir: PathBuf,
+    /// Holds `locks/`, which no reboot should survive: in a tmpfs on every ordinary node.
+    pub run_dir: PathBuf,
     /// Where container runtimes look for CDI specs.
     pub cdi_dir: PathBuf,
     /// How long a call waits for others to be done with its claim and GPUs; well below the 45 s the kubelet waits.
@@ -64,7 +66,7 @@ impl Engine {
     pub fn open(host: Arc<Host>, files: Arc<dyn Files>, settings: Settings) -> Result<Self, OpenError> {
         let records = RecordStore::open(Arc::clone(&files), &settings.state_dir)
             .map_err(|source| OpenError::Records { source })?;
-        let locks_dir = settings.state_dir.join("locks");
+        let locks_dir = settings.run_dir.join("locks");
         files.make_dir(&locks_dir).map_err(|source| OpenError::Locks { source })?;
         let specs = SpecStore::new(files, settings.cdi_dir.clone(), Naming::new(&settings.driver_name));
         if let Err(error) = specs.make_dir() {

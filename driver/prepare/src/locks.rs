@@ -114,6 +114,12 @@ impl Locks {
         Ok(())
     }
 
+    /// Removes the folder and all in it, when nobody will take a lock any more.
+    pub fn remove(&self) -> io::Result<()> {
+        self.sweep()?;
+        std::fs::remove_dir(&self.dir)
+    }
+
     /// The turn of one call of this process.
     fn place(&self, name: &str, holder: &str, deadline: Instant) -> Result<Place<'_>, LockError> {
         let mut here = self.here.lock();

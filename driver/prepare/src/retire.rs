@@ -10,15 +10,15 @@ use crate::engine::Engine;
 use crate::error::chain;
 
 impl Engine {
-    /// Removes the base specs and the files of locks if no claim needs them, and says whether nothing of this driver is
+    /// Removes the base specs and the locks if no claim needs them, and says whether nothing of this driver is
     /// left on the node.
     /// The caller is the only instance and serves no call any more.
     pub fn retire(&self) -> bool {
         if !self.has_no_claim() {
             return false;
         }
-        if let Err(error) = self.locks.sweep() {
-            warn!(%error, "unable to remove the files of locks");
+        if let Err(error) = self.locks.remove() {
+            warn!(%error, "unable to remove the folder of locks");
         }
         let specs = match self.specs.list() {
             Ok(listing) => listing.specs,

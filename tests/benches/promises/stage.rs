@@ -26,6 +26,8 @@ use tokio::net::UnixStream;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::reports::Reports;
+
 /// The kubelet's side of the DRA socket.
 pub(crate) type KubeletClient = DraPluginClient<Channel>;
 
@@ -49,9 +51,11 @@ pub(crate) struct Stage<'a> {
     pub as_driver: Client,
     /// Calls the plugin.
     pub kubelet: KubeletClient,
+    /// What the driver told the claims.
+    pub reports: Reports,
     dir: TempDir,
-    /// For CDI specs: in memory, as `/var/run` is on every host.
-    _cdi: TempDir,
+    /// For CDI specs and locks: in memory, as `/run` is on every host.
+    _memory: TempDir,
 }
 
 impl<'a> Stage<'a> {
@@ -59,7 +63,7 @@ impl<'a> Stage<'a> {
     pub(crate) async fn set(cluster: &'a Cluster) -> Self {
         // The path of a socket is short, and the temporary directory of some systems is in memory.
         let dir = tempfile::Builder::new().prefix("b").tempdir_in("/var/tmp").expect("/var/tmp is writable");
-        let cdi = tempfile::tempdir_in("/dev/shm").expect("/dev/shm is writable");
+        let memory = tempfile::tempdir_in("/dev/shm").expect("/dev/shm is writable");
         for name in ["m", "k/plugins_registry"] {
             fs::create_dir_all(dir.path().join(name)).expect("a folder of our own");
         }
@@ -70,12 +74,25 @@ impl<'a> Stage<'a> {
         let devices = (0..gpus.state().gpus.len()).map(|gpu| gpus.name(gpu)).collect();
         let kubelet = Kubelet::start(&dir.path().join("k"));
         let with_account = |flags: Vec<String>| [flags, account_flags(dir.path())].concat();
-        let flags = with_account(plugin_flags(dir.path(), cdi.path()));
+        let flags = with_account(plugin_flags(dir.path(), memory.path()));
         let plugin = Program::plugin(Mode::Process, flags, as_driver.clone(), dir.path(), "bench");
         let controller = Program::controller(with_account(controller_flags(dir.path())), dir.path());
         let registered = kubelet.until_registered().await;
         let kubelet = connect(registered.endpoint).await;
-        let stage = Self { cluster, plugin, controller, gpus, devices, admin, as_driver, kubelet, dir, _cdi: cdi };
+        let reports = Reports::follow(admin.clone());
+        let stage = Self {
+            cluster,
+            plugin,
+            controller,
+            gpus,
+            devices,
+            admin,
+            as_driver,
+            kubelet,
+            reports,
+            dir,
+            _memory: memory,
+        };
         stage.until_published().await;
         stage
     }
@@ -204,14 +221,15 @@ async fn client(kubeconfig_path: &Path) -> Client {
     Client::try_from(config).expect("usable credentials")
 }
 
-fn plugin_flags(dir: &Path, cdi: &Path) -> Vec<String> {
-    let (dir, cdi) = (dir.display(), cdi.display());
+fn plugin_flags(dir: &Path, memory: &Path) -> Vec<String> {
+    let (dir, memory) = (dir.display(), memory.display());
     vec![
         format!("--node-name={NODE}"),
         "--pod-uid=bench".to_owned(),
         format!("--driver-name={DRIVER}"),
         format!("--kubelet-root-dir={dir}/k"),
-        format!("--cdi-root={cdi}"),
+        format!("--cdi-root={memory}/cdi"),
+        format!("--run-dir={memory}/run"),
         format!("--driver-root={dir}/m"),
         "--driver-root-host=/".to_owned(),
         format!("--proc-root={dir}/m/proc"),

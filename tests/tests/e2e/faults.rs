@@ -49,8 +49,8 @@ fn kill_while_preparing(arena: &Arena, node: &Node) {
     let script = |script: &str| told(node.shell(script));
     script("touch /run/killed");
     for _ in 0..KILLS {
-        let under_way = format!("find {} -name 'claim-*' -newer /run/killed || :", state_dir("locks"));
-        arena.until("a prepare under way", || (!script(&under_way).is_empty()).then_some(()));
+        let under_way = "find /run/gpu-dra/locks -name 'claim-*' -newer /run/killed || :";
+        arena.until("a prepare under way", || (!script(under_way).is_empty()).then_some(()));
         script("kill -KILL $(pgrep -f '^/usr/bin/[g]pu-kubelet-plugin'); touch /run/killed");
     }
     told(node.gpu_sim("heal", &[]));

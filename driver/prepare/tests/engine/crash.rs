@@ -32,7 +32,7 @@ fn node_with_claims() -> (Node, Vec<Claim>) {
 /// What a killed process leaves, and what the next one finds: the kernel frees its locks, their files stay.
 fn restart_after(node: &mut Node, claim: &Claim, fault: Fault) {
     if fault == Fault::Crash {
-        let lock = node.state_dir().join(format!("locks/claim-{}.lock", claim.reference.uid));
+        let lock = node.locks_dir().join(format!("claim-{}.lock", claim.reference.uid));
         std::fs::write(lock, "claim ns/dead").unwrap();
         node.restart();
     } else {

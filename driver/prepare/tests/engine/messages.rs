@@ -212,10 +212,10 @@ fn disks(sentences: &mut Sentences) {
     sentences.add("unprepare on a read-only disk", &error, error.cause.disposition(), &node);
     node.files.heal();
     node.engine.unprepare(&claim.reference).unwrap();
-    std::fs::remove_dir_all(node.state_dir().join("locks")).unwrap();
+    std::fs::remove_dir_all(node.locks_dir()).unwrap();
     let error = node.prepare(&claim).unwrap_err();
     sentences.failed("no folder for locks", &node, &error);
-    std::fs::create_dir(node.state_dir().join("locks")).unwrap();
+    std::fs::create_dir(node.locks_dir()).unwrap();
     std::fs::remove_file(node.dir.path().join("proc/sys/kernel/random/boot_id")).unwrap();
     let error = node.prepare(&claim).unwrap_err();
     sentences.failed("no boot id", &node, &error);

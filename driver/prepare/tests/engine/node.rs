@@ -105,16 +105,25 @@ impl Node {
     /// Names in one of the engine's folders.
     pub(crate) fn names(&self, folder: &str) -> Vec<String> {
         let path = if folder == "cdi" { self.cdi_dir() } else { self.state_dir().join(folder) };
-        let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
-        let mut names: Vec<String> = entries.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
+        names_in(&path)
+    }
+
+    /// Where the locks are.
+    pub(crate) fn locks_dir(&self) -> PathBuf {
+        self.dir.path().join("run/locks")
     }
 
     /// Claims that are worked on, or were when the process died.
     pub(crate) fn claim_locks(&self) -> Vec<String> {
-        self.names("locks").into_iter().filter(|name| name.starts_with("claim-")).collect()
+        names_in(&self.locks_dir()).into_iter().filter(|name| name.starts_with("claim-")).collect()
     }
+}
+
+fn names_in(dir: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let mut names: Vec<String> = entries.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 pub(crate) fn reference(name: &str) -> ClaimRef {
@@ -144,6 +153,7 @@ fn open(dir: &Path, machine: &Arc<Twin>, files: &Arc<FaultyFiles>, lock_patience
         node: NODE.parse().unwrap(),
         driver_name: "gpu.nvidia.com".to_owned(),
         state_dir: dir.join("state"),
+        run_dir: dir.join("run"),
         cdi_dir: dir.join("cdi"),
         lock_patience,
         architecture: Architecture::own(),

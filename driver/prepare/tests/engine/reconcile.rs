@@ -91,8 +91,8 @@ fn what_is_ours_and_nobodys_goes_and_what_is_not_ours_stays() {
         cdi.join("k8s.gpu.nvidia.com-base_1.2.3.json"),
         cdi.join(".k8s.gpu.nvidia.com-claim_lost.json.lost.tmp"),
         state.join("claims/.lost.json.lost.tmp"),
-        state.join("locks/claim-lost.lock"),
-        state.join("locks/gpu-0.lock"),
+        node.locks_dir().join("claim-lost.lock"),
+        node.locks_dir().join("gpu-0.lock"),
     ];
     let foreign = [
         cdi.join("k8s.gpu.nvidia.com-claim_old.yaml"),
