@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dra_model::NodeName;
-use dra_resource::{DriverName, Features, Pool, Write, diff, pack};
+use dra_resource::{DriverName, Features, Offer, Pool, Write, diff, pack};
 use dra_runtime::api_server::ApiServerError;
 use dra_runtime::tasks::{Tasks, TasksError};
 use dra_runtime::{ApiServer, http};
@@ -158,7 +158,7 @@ async fn print(whose: Whose, source: Source) -> Result<(), AppError> {
     let inventory = view.borrow().publishable().map_err(AppError::Withheld)?;
     let pool = Pool { driver: whose.driver, node: whose.node, node_uid: String::new() };
     let mut text = String::new();
-    for write in diff(&pool, &pack(&inventory, Features { partitionable: true }), &[]) {
+    for write in diff(&pool, &pack(&inventory, &Offer::of_hardware(Features { partitionable: true, consumable: false })), &[]) {
         match write {
             Write::Create(slice) => text.push_str(&yaml(*slice)?),
             Write::Update(_) | Write::Delete { .. } => {}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dra_model::{GpuEntry, Inventory};
-use dra_resource::{Features, Pool, SliceContent, Write, diff, pack};
+use dra_resource::{Features, Offer, Pool, SliceContent, Write, diff, pack};
 use dra_runtime::chain;
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use tokio::sync::{mpsc, watch};
@@ -267,7 +267,8 @@ impl Publisher {
         inventory: &Inventory,
         observed: &[ResourceSlice],
     ) -> Result<Vec<SliceContent>, PublishError> {
-        let with_counters = pack(inventory, Features { partitionable: true });
+        let offer = |partitionable| Offer::of_hardware(Features { partitionable, consumable: false });
+        let with_counters = pack(inventory, &offer(true));
         let verdict = match &self.counters {
             Some(verdict) => verdict.clone(),
             None => counters::ask(&self.cluster, &self.pool, &with_counters, observed)
@@ -276,7 +277,7 @@ impl Publisher {
         };
         let desired = match &verdict {
             Counters::Kept => with_counters,
-            Counters::Unavailable { .. } => pack(inventory, Features { partitionable: false }),
+            Counters::Unavailable { .. } => pack(inventory, &offer(false)),
         };
         self.counters = Some(verdict);
         Ok(desired)

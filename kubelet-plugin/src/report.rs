@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dra_model::{AllocatedDevice, ClaimRef, Disposition, NodeName, ShareLimits};
+use dra_model::{ClaimRef, Disposition, NodeName};
 use dra_prepare::PreparedDevice;
 use dra_resource::status::apply_patch;
-use dra_resource::{DeviceStatus, DriverName, Strategy};
+use dra_resource::{DeviceStatus, DriverName, SharingStatus};
 use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -268,9 +268,8 @@ impl Reporter {
 
     /// Writes `status.devices`, and owes it when the API server does not take it for reasons that pass.
     async fn status(&mut self, claim: &ClaimRef, devices: &[PreparedDevice]) {
-        let allocated: Vec<AllocatedDevice> = devices.iter().map(allocated).collect();
-        let statuses: Vec<DeviceStatus<'_>> =
-            devices.iter().zip(&allocated).map(|(device, allocated)| status(device, allocated)).collect();
+        let plain = SharingStatus::default();
+        let statuses: Vec<DeviceStatus<'_>> = devices.iter().map(|device| status(device, &plain)).collect();
         let patch = apply_patch(claim, &self.driver, &statuses);
         let claims: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &claim.namespace);
         let params = PatchParams::apply(self.driver.as_str()).force();
@@ -306,19 +305,15 @@ impl Reporter {
     }
 }
 
-fn allocated(device: &PreparedDevice) -> AllocatedDevice {
-    AllocatedDevice {
-        request: device.request.clone(),
-        pool: device.pool.clone(),
-        device: device.device.clone(),
-        admin_access: device.admin_access,
-        share_id: device.share_id.clone(),
-        consumed: ShareLimits::default(),
+fn status<'a>(device: &'a PreparedDevice, sharing: &'a SharingStatus) -> DeviceStatus<'a> {
+    DeviceStatus {
+        pool: &device.pool,
+        device: &device.device,
+        share_id: device.share_id.as_ref(),
+        identity: &device.identity,
+        sharing,
+        since: Time(Timestamp::now()),
     }
-}
-
-fn status<'a>(device: &'a PreparedDevice, allocated: &'a AllocatedDevice) -> DeviceStatus<'a> {
-    DeviceStatus { allocated, identity: &device.identity, strategy: Strategy::Plain, since: Time(Timestamp::now()) }
 }
 
 fn reference(claim: &ClaimRef) -> ObjectReference {

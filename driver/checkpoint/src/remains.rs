@@ -115,8 +115,8 @@ fn quoted<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(before).skip(1).filter_map(|rest| rest.split_once('"')).map(|(found, _)| found)
 }
 
-/// In CDI names the share follows the device.
-fn without_share(name: &str) -> String {
+/// The device in the part of a CDI name that follows the claim: there the share follows the device.
+pub fn without_share(name: &str) -> String {
     let form = SharedForm::ALL.into_iter().find_map(|form| {
         let (gpu, _) = name.split_once(&format!("{}-", form.suffix()))?;
         Some(format!("{gpu}{}", form.suffix()))

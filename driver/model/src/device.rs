@@ -132,6 +132,25 @@ fn distinct(hex: &[String], digits: usize) -> bool {
     prefixes.len() == all
 }
 
+impl Gpu {
+    /// The pieces of hardware that can be used now: the GPU, or the MIG devices it is cut into.
+    pub fn devices(&self) -> Vec<Device<'_>> {
+        match &self.mig {
+            MigMode::Unsupported | MigMode::Off(_) => vec![Device::Gpu(self)],
+            MigMode::On { devices, .. } => devices.iter().map(|mig| Device::Mig(self, mig)).collect(),
+        }
+    }
+
+    /// The devices that can be allocated now: the pieces of hardware and, after a whole GPU, the forms in which many
+    /// claims use it. One whose memory is not known has none of those, since what shares promise could not be counted.
+    pub fn forms(&self) -> Vec<Device<'_>> {
+        let is_whole = matches!(self.mig, MigMode::Unsupported | MigMode::Off(_));
+        let is_countable = self.memory.is_some_and(|memory| memory.mib() > 0);
+        let shared = SharedForm::ALL.into_iter().filter(|_| is_whole && is_countable);
+        self.devices().into_iter().chain(shared.map(|form| Device::Shared(self, form))).collect()
+    }
+}
+
 impl Inventory {
     /// The names of this node's devices; broken GPUs count, so that a name does not change when one breaks.
     pub fn names(&self) -> DeviceNames {
@@ -145,25 +164,12 @@ impl Inventory {
     ///
     /// A GPU in MIG mode is not usable as a whole, even when it has no instance.
     pub fn devices(&self) -> Vec<Device<'_>> {
-        self.good_gpus()
-            .flat_map(|gpu| match &gpu.mig {
-                MigMode::Unsupported | MigMode::Off(_) => vec![Device::Gpu(gpu)],
-                MigMode::On { devices, .. } => devices.iter().map(|mig| Device::Mig(gpu, mig)).collect(),
-            })
-            .collect()
+        self.good_gpus().flat_map(Gpu::devices).collect()
     }
 
-    /// Every device that can be allocated now: each piece of hardware, and right after a whole GPU the forms in which
-    /// many claims use it. A GPU whose memory is not known has none, since what shares promise could not be counted.
+    /// Every device that can be allocated now: the forms of each GPU.
     pub fn forms(&self) -> Vec<Device<'_>> {
-        let with_forms = |device| match device {
-            Device::Gpu(gpu) if gpu.memory.is_some_and(|memory| memory.mib() > 0) => {
-                let shared = SharedForm::ALL.into_iter().map(|form| Device::Shared(gpu, form));
-                std::iter::once(device).chain(shared).collect()
-            }
-            Device::Gpu(_) | Device::Mig(..) | Device::Shared(..) => vec![device],
-        };
-        self.devices().into_iter().flat_map(with_forms).collect()
+        self.good_gpus().flat_map(Gpu::forms).collect()
     }
 
     /// All of them by name.

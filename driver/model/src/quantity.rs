@@ -4,7 +4,17 @@
 //! The grammar is that of `resource.Quantity` (apimachinery, `pkg/api/resource`). A part of a byte counts as a whole one,
 //! as the `Value()` of a quantity does.
 
-use crate::ids::Bytes;
+use std::str::FromStr;
+
+use crate::ids::{Bytes, IdError};
+
+impl FromStr for Bytes {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        parse_bytes(text).ok_or_else(|| IdError::new("amount of memory", text, "a quantity such as `10Gi`"))
+    }
+}
 
 /// The bytes, unless the text is no quantity, or is one that is negative or too large to count.
 pub fn parse_bytes(text: &str) -> Option<Bytes> {

@@ -130,6 +130,15 @@ impl TryFrom<u64> for ThreadPercentage {
     }
 }
 
+impl FromStr for ThreadPercentage {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let number = text.parse::<u64>().ok().and_then(|number| number.try_into().ok());
+        number.ok_or_else(|| IdError::new("thread percentage", text, "a whole number from 1 to 100"))
+    }
+}
+
 impl From<ThreadPercentage> for u64 {
     fn from(percentage: ThreadPercentage) -> Self {
         percentage.0.into()
@@ -150,7 +159,7 @@ pub enum Sharing {
     Plain,
     /// One process at a time, by the compute mode.
     Exclusive,
-    /// Turns of this length; without one whatever is in force may stay.
+    /// Turns of this length. Without one a share takes what is in force, and a device of the claim's own the default.
     TimeSlicing(Option<Interval>),
     /// An MPS daemon of the claim's own.
     Mps(MpsConfig),

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What users select devices by: attributes and capacities, named as NVIDIA's driver names them.
+//! What users select devices by: attributes, named as NVIDIA's driver names them.
 
 use std::collections::BTreeMap;
 
-use dra_model::{Device, DriverState, Engines, Gpu, MigDevice, Version};
-use k8s_openapi::api::resource::v1::{DeviceAttribute, DeviceCapacity};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use dra_model::{Device, DriverState, Gpu, Version};
+use k8s_openapi::api::resource::v1::DeviceAttribute;
 
 use crate::limits;
 use crate::names;
-use crate::quantity::{Milli, binary, decimal};
 
 /// The attributes of a device. A MIG device has those of its GPU, so that one CEL expression can ask for both.
 pub fn attributes(device: Device<'_>, driver: &DriverState) -> BTreeMap<String, DeviceAttribute> {
@@ -39,29 +37,6 @@ pub fn attributes(device: Device<'_>, driver: &DriverState) -> BTreeMap<String, 
     all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The capacities of a device that has this many attributes.
-pub fn capacities(device: Device<'_>, attributes: usize) -> BTreeMap<String, DeviceCapacity> {
-    let all: BTreeMap<String, Quantity> = match device {
-        Device::Gpu(gpu) | Device::Shared(gpu, _) => {
-            gpu.memory.map(|memory| ("memory".to_owned(), binary(memory))).into_iter().collect()
-        }
-        Device::Mig(_, mig) => of_mig(mig, limits::ATTRIBUTES_AND_CAPACITIES.saturating_sub(attributes)),
-    };
-    all.into_iter().map(|(name, value)| (name, DeviceCapacity { value, ..DeviceCapacity::default() })).collect()
-}
-
-/// Each engine with the name of its capacity and the name of its counter.
-pub(crate) fn engines(engines: &Engines) -> [(&'static str, &'static str, u32); 6] {
-    [
-        ("multiprocessors", "multiprocessors", engines.multiprocessors),
-        ("copyEngines", "copy-engines", engines.copy_engines),
-        ("decoders", "decoders", engines.decoders),
-        ("encoders", "encoders", engines.encoders),
-        ("jpegEngines", "jpeg-engines", engines.jpeg_engines),
-        ("ofaEngines", "ofa-engines", engines.ofa_engines),
-    ]
-}
-
 fn of_gpu(gpu: &Gpu) -> BTreeMap<&'static str, DeviceAttribute> {
     // The standard attribute has four digits for the domain; a GPU behind a VMD controller has more.
     let standard_address = (gpu.pci.domain <= 0xffff).then(|| string(&gpu.pci.to_string()));
@@ -78,20 +53,6 @@ fn of_gpu(gpu: &Gpu) -> BTreeMap<&'static str, DeviceAttribute> {
     .into_iter()
     .filter_map(|(name, value)| Some((name, value?)))
     .collect()
-}
-
-/// The single memory slices are left out when there are more of them than a device has room for.
-fn of_mig(mig: &MigDevice, room: usize) -> BTreeMap<String, Quantity> {
-    let mut all: BTreeMap<String, Quantity> = engines(&mig.engines)
-        .into_iter()
-        .map(|(capacity, _, count)| (capacity.to_owned(), decimal(Milli::from_count(count))))
-        .collect();
-    all.insert("memory".to_owned(), binary(mig.memory));
-    let slices = usize::try_from(mig.identity.placement.size).unwrap_or(usize::MAX);
-    if all.len().saturating_add(slices) <= room {
-        all.extend(mig.identity.placement.slices().map(|slice| (format!("memorySlice{slice}"), decimal(Milli::ONE))));
-    }
-    all
 }
 
 fn string(text: &str) -> DeviceAttribute {

@@ -4,11 +4,13 @@
 //! Results and configuration of other drivers are dropped; what is left is parsed once and strictly, with the path of
 //! the field in every error. Configuration keeps its precedence: classes first, then the claim, later ones win.
 
+use std::str::FromStr;
+
 use dra_model::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource, Disposition, IdError, ShareLimits};
 use k8s_openapi::api::resource::v1::{DeviceAllocationConfiguration, DeviceRequestAllocationResult, ResourceClaim};
 use serde_json::Value;
 
-use crate::names::DriverName;
+use crate::names::{self, DriverName};
 
 /// Why a ResourceClaim cannot be worked with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,7 +81,7 @@ pub fn claim_of(object: &ResourceClaim, asked: &ClaimRef, driver: &DriverName) -
         None => return Err(ClaimError::NotAllocated { claim: asked.clone() }),
     };
     let results = devices.results.iter().flatten().enumerate().filter(|(_, result)| result.driver == driver.as_str());
-    let allocated = results.map(|(index, result)| device(asked, index, result)).collect::<Result<_, _>>()?;
+    let allocated = results.map(|(index, result)| device(asked, driver, index, result)).collect::<Result<_, _>>()?;
     let entries = devices.config.iter().flatten().enumerate();
     let mut configs: Vec<ClaimConfig> = entries
         .filter_map(|(index, entry)| config(asked, driver, index, entry).transpose())
@@ -93,24 +95,40 @@ pub fn claim_of(object: &ResourceClaim, asked: &ClaimRef, driver: &DriverName) -
 
 fn device(
     claim: &ClaimRef,
+    driver: &DriverName,
     index: usize,
     result: &DeviceRequestAllocationResult,
 ) -> Result<AllocatedDevice, ClaimError> {
-    let invalid = |field: &'static str| {
+    let invalid = |field: String| {
         move |source| ClaimError::InvalidAllocation {
             claim: claim.clone(),
             path: format!("status.allocation.devices.results[{index}].{field}"),
             source: Box::new(source),
         }
     };
+    let consumed = |name: &str| format!("consumedCapacity[{name}]");
     Ok(AllocatedDevice {
         request: result.request.clone(),
         pool: result.pool.clone(),
-        device: result.device.parse().map_err(invalid("device"))?,
+        device: result.device.parse().map_err(invalid("device".to_owned()))?,
         admin_access: result.admin_access.unwrap_or(false),
-        share_id: result.share_id.as_deref().map(str::parse).transpose().map_err(invalid("shareID"))?,
-        consumed: ShareLimits::default(),
+        share_id: result.share_id.as_deref().map(str::parse).transpose().map_err(invalid("shareID".to_owned()))?,
+        consumed: ShareLimits {
+            memory: taken(result, driver, names::MEMORY).map_err(invalid(consumed(names::MEMORY)))?,
+            threads: taken(result, driver, names::ACTIVE_THREADS).map_err(invalid(consumed(names::ACTIVE_THREADS)))?,
+        },
     })
+}
+
+/// What the scheduler counted of one capacity. Both ways of writing its name are the API's.
+fn taken<T: FromStr>(
+    result: &DeviceRequestAllocationResult,
+    driver: &DriverName,
+    name: &str,
+) -> Result<Option<T>, T::Err> {
+    let all = result.consumed_capacity.as_ref();
+    let amount = all.and_then(|all| all.get(name).or_else(|| all.get(&format!("{driver}/{name}"))));
+    amount.map(|amount| amount.0.parse()).transpose()
 }
 
 fn config(
@@ -187,6 +205,32 @@ mod tests {
         let read = read(allocated(&json!([result]), &json!([]))).unwrap();
         assert!(read.devices[0].admin_access);
         assert_eq!(read.devices[0].share_id, Some("s".parse().unwrap()));
+        assert_eq!(read.devices[0].consumed, ShareLimits::default());
+    }
+
+    #[test]
+    fn what_a_share_may_use_is_what_the_scheduler_counted() {
+        let limits = |memory: Option<u64>, threads: Option<u64>| ShareLimits {
+            memory: memory.map(dra_model::Bytes),
+            threads: threads.map(|threads| threads.try_into().unwrap()),
+        };
+        for (given, expect) in [
+            (json!({}), Ok(limits(None, None))),
+            (json!({"memory": "10Gi", "activeThreadPercentage": "30"}), Ok(limits(Some(10 << 30), Some(30)))),
+            (json!({"gpu.nvidia.com/memory": "1000500Ki", "shares": "1"}), Ok(limits(Some(1_000_500 << 10), None))),
+            (json!({"memory": "lots"}), Err("memory")),
+            (json!({"gpu.nvidia.com/activeThreadPercentage": "0"}), Err("activeThreadPercentage")),
+        ] {
+            let result = json!({"request": "r", "driver": "gpu.nvidia.com", "pool": "n", "device": "gpu-1-mps",
+                "shareID": "s", "consumedCapacity": given});
+            let found = read(allocated(&json!([result]), &json!([]))).map(|claim| claim.devices[0].consumed);
+            let field = |name| {
+                format!(
+                    "claim ns/train has an invalid allocation in status.allocation.devices.results[0].consumedCapacity[{name}]: delete the pod so that it is scheduled again"
+                )
+            };
+            assert_eq!(found, expect.map_err(field), "{given}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use dra_model::{Gpu, MigDevice, Placement};
 use k8s_openapi::api::resource::v1::{Counter, CounterSet, DeviceCounterConsumption};
 
-use crate::attributes::engines;
+use crate::capacity::engines;
 use crate::limits;
 use crate::quantity::{Milli, decimal};
 
@@ -33,7 +33,7 @@ pub fn counter_set(gpu: &Gpu, gpu_name: &str) -> CounterSet {
     CounterSet { name: set_name(gpu_name), counters: rendered(totals(gpu)) }
 }
 
-/// What the whole GPU consumes: everything.
+/// What the whole GPU consumes, for one claim or, once, for many: everything.
 pub fn of_whole_gpu(gpu: &Gpu, gpu_name: &str) -> DeviceCounterConsumption {
     consumption(gpu_name, totals(gpu))
 }

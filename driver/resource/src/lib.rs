@@ -2,17 +2,17 @@
 //! Translation between the model and `resource.k8s.io/v1`.
 //!
 //! ```text
-//! Inventory ── attributes, counters ──> pack ──> slices ──┐
-//!                                                         ├─ diff ──> writes, in order
-//! ResourceSlices the API server has ──────────────────────┘
+//! Inventory ── offer, attributes, capacity, counters ──> pack ──> slices ──┐
+//!                                                                          ├─ diff ──> writes, in order
+//! ResourceSlices the API server has ───────────────────────────────────────┘
 //! ResourceClaim ── claim ──> dra_model::Claim          prepared devices ── status ──> claim.status.devices
 //! ```
 //!
 //! Everything here is a function from values to values: no client, no clock, no randomness. The same inventory always
 //! gives the same bytes, so a restarted or upgraded process finds nothing to write.
 //!
-//! Reading order: [`names`], [`limits`], [`quantity`], [`attributes`], [`counters`], [`pack`], [`diff`], [`claim`],
-//! [`status`].
+//! Reading order: [`names`], [`limits`], [`quantity`], [`attributes`], [`offer`], [`capacity`], [`counters`], [`pack`],
+//! [`diff`], [`claim`], [`status`].
 
 pub mod names;
 
@@ -21,6 +21,10 @@ pub mod limits;
 pub mod quantity;
 
 pub mod attributes;
+
+pub mod offer;
+
+pub mod capacity;
 
 pub mod counters;
 
@@ -35,5 +39,6 @@ pub mod status;
 pub use claim::{ClaimError, claim_of};
 pub use diff::{Pool, Precondition, Write, diff};
 pub use names::{DriverName, DriverNameError};
-pub use pack::{Features, SliceContent, pack};
-pub use status::{DeviceStatus, Strategy};
+pub use offer::{Features, Form, FormError, Offer, ShareSettings};
+pub use pack::{SliceContent, pack};
+pub use status::{DaemonHealth, DaemonStatus, DeviceStatus, Limits, SharingStatus, Strategy};

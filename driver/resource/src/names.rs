@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The words of this driver in the API: its name, attribute keys and the names of its slices.
+//! The words of this driver in the API: its name, the keys of attributes and capacities, and the names of its slices.
 //!
-//! Attribute keys without a domain belong to the driver's own. They are those of NVIDIA's driver, because CEL
+//! Keys without a domain belong to the driver's own. They are those of NVIDIA's driver, because CEL
 //! expressions, monitoring and other schedulers hard-code them.
 
 use std::fmt;
@@ -39,6 +39,13 @@ pub const PCI_BUS_ID: &str = "resource.kubernetes.io/pciBusID";
 pub const PCIE_ROOT: &str = "resource.kubernetes.io/pcieRoot";
 /// Standard attribute: NUMA node, an int (KEP-6072).
 pub const NUMA_NODE: &str = "resource.kubernetes.io/numaNode";
+
+/// Capacity: memory.
+pub const MEMORY: &str = "memory";
+/// Capacity of a GPU shared by MPS: percent of its threads.
+pub const ACTIVE_THREADS: &str = "activeThreadPercentage";
+/// Capacity of a GPU shared by time-slicing: how many claims share it.
+pub const SHARES: &str = "shares";
 
 /// The name of a DRA driver: a DNS subdomain in lower case of at most 63 characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

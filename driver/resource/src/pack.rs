@@ -4,24 +4,19 @@
 //! Deterministic, and stable under small changes: the devices of up to eight GPUs fill a slice of their own, so that
 //! a MIG device that appears or goes changes one slice and leaves the counters alone. Counter sets come first and in
 //! slices of their own (required since Kubernetes 1.35). A node without devices has one empty slice, which tells
-//! consumers that the driver is alive and has nothing.
+//! consumers that the driver is alive and has nothing. Within a GPU the order is that of preference: the scheduler takes the
+//! first device that fits.
 
 use std::collections::BTreeSet;
 
-use dra_model::{Device, DeviceNames, DriverState, Gpu, Inventory, MigMode};
+use dra_model::{Device, DeviceNames, DriverState, Gpu, Inventory};
 use k8s_openapi::api::resource::v1 as k8s;
 
-use crate::attributes::{attributes, capacities};
+use crate::attributes::attributes;
+use crate::capacity::capacities;
 use crate::counters;
 use crate::limits;
-
-/// What the API server keeps of what it is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Features {
-    /// Counters (gate DRAPartitionableDevices, beta and on since 1.36). Without them only the devices that exist at
-    /// this moment are published, which never overlap.
-    pub partitionable: bool,
-}
+use crate::offer::Offer;
 
 /// The content of one slice; the API allows one or the other.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,13 +38,13 @@ impl SliceContent {
 }
 
 /// The slices of a node, in order.
-pub fn pack(inventory: &Inventory, features: Features) -> Vec<SliceContent> {
+pub fn pack(inventory: &Inventory, offer: &Offer) -> Vec<SliceContent> {
     let names = inventory.names();
     let gpus = distinct_gpus(inventory);
     let blocks: Vec<Vec<k8s::Device>> =
-        gpus.iter().map(|gpu| devices_of(gpu, &inventory.driver, &names, features)).collect();
+        gpus.iter().map(|gpu| devices_of(gpu, &inventory.driver, &names, offer)).collect();
     let mut slices: Vec<SliceContent> = Vec::new();
-    if features.partitionable {
+    if offer.features.partitionable {
         let sets: Vec<_> = gpus.iter().map(|gpu| counters::counter_set(gpu, &names.gpu(&gpu.uuid))).collect();
         slices.extend(sets.chunks(limits::COUNTER_SETS).map(|sets| SliceContent::Counters(sets.to_vec())));
         slices
@@ -66,32 +61,34 @@ fn distinct_gpus(inventory: &Inventory) -> Vec<&Gpu> {
     inventory.good_gpus().filter(|gpu| seen.insert(&gpu.uuid)).collect()
 }
 
-fn devices_of(gpu: &Gpu, driver: &DriverState, names: &DeviceNames, features: Features) -> Vec<k8s::Device> {
+fn devices_of(gpu: &Gpu, driver: &DriverState, names: &DeviceNames, offer: &Offer) -> Vec<k8s::Device> {
     let mut seen = BTreeSet::new();
-    let forms: Vec<Device<'_>> = match &gpu.mig {
-        MigMode::Unsupported | MigMode::Off(_) => vec![Device::Gpu(gpu)],
-        MigMode::On { devices, .. } => devices.iter().map(|mig| Device::Mig(gpu, mig)).collect(),
-    };
-    forms
+    gpu.forms()
         .into_iter()
-        .map(|device| publish(device, driver, names, features))
+        .filter(|device| offer.includes(*device))
+        .map(|device| publish(device, driver, names, offer))
         .filter(|device| seen.insert(device.name.clone()))
         .collect()
 }
 
-fn publish(device: Device<'_>, driver: &DriverState, names: &DeviceNames, features: Features) -> k8s::Device {
+fn publish(device: Device<'_>, driver: &DriverState, names: &DeviceNames, offer: &Offer) -> k8s::Device {
     let attributes = attributes(device, driver);
-    let capacity = capacities(device, attributes.len());
+    let capacity = capacities(device, offer.shares, attributes.len());
     let gpu_name = names.gpu(&device.gpu().uuid);
     let consumes = || match device {
         Device::Gpu(gpu) | Device::Shared(gpu, _) => vec![counters::of_whole_gpu(gpu, &gpu_name)],
         Device::Mig(gpu, mig) => vec![counters::of_mig(gpu, mig, &gpu_name)],
     };
+    let many_claims = match device {
+        Device::Gpu(_) | Device::Mig(..) => None,
+        Device::Shared(..) => Some(true),
+    };
     k8s::Device {
         name: names.device(device),
+        allow_multiple_allocations: many_claims,
         attributes: Some(attributes),
         capacity: (!capacity.is_empty()).then_some(capacity),
-        consumes_counters: features.partitionable.then(consumes),
+        consumes_counters: offer.features.partitionable.then(consumes),
         ..k8s::Device::default()
     }
 }

@@ -96,6 +96,13 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn what_is_spelled_is_read_back(amount: u64) {
+            proptest::prop_assert_eq!(binary(Bytes(amount)).0.parse::<Bytes>(), Ok(Bytes(amount)));
+        }
+    }
+
     #[test]
     fn parts_never_exceed_the_whole() {
         for whole in 1..8 {

@@ -1,54 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a claim's `status.devices` says about the devices that were prepared for it: which silicon it really is.
+//! What a claim's `status.devices` says about the devices that were prepared for it: which silicon it really is, how it is
+//! shared, and how the daemon behind it is.
 //!
 //! Only the API object is made here; who writes it, and when, is the kubelet plugin's business.
 
-use dra_model::{AllocatedDevice, ClaimRef, LiveIdentity};
+mod sharing;
+
+use dra_model::{ClaimRef, DeviceName, LiveIdentity, ShareId};
 use k8s_openapi::api::resource::v1::AllocatedDeviceStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+pub use self::sharing::{DaemonHealth, DaemonStatus, Limits, SharingStatus, Strategy};
 use crate::names::DriverName;
-
-/// How the pods of a claim use the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strategy {
-    /// As it is; nothing was configured.
-    Plain,
-}
-
-impl Strategy {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Plain => "None",
-        }
-    }
-}
 
 /// One device of a claim that containers can use.
 #[derive(Debug, Clone)]
 pub struct DeviceStatus<'a> {
-    /// The allocation result it is for.
-    pub allocated: &'a AllocatedDevice,
+    /// Pool.
+    pub pool: &'a str,
+    /// Device in the pool.
+    pub device: &'a DeviceName,
+    /// Share of the device, where it has shares.
+    pub share_id: Option<&'a ShareId>,
     /// What it is.
     pub identity: &'a LiveIdentity,
-    /// How it is used.
-    pub strategy: Strategy,
-    /// Since when.
+    /// How it is shared.
+    pub sharing: &'a SharingStatus,
+    /// Since when containers can use it.
     pub since: Time,
 }
 
 impl DeviceStatus<'_> {
     /// The entry of `status.devices`; its key is driver, pool, device and share.
     pub fn entry(&self, driver: &DriverName) -> AllocatedDeviceStatus {
+        let mps_ready = self.sharing.daemon.as_ref().map(DaemonStatus::condition);
         AllocatedDeviceStatus {
             driver: driver.to_string(),
-            pool: self.allocated.pool.clone(),
-            device: self.allocated.device.to_string(),
-            share_id: self.allocated.share_id.as_ref().map(ToString::to_string),
-            conditions: Some(vec![self.condition()]),
-            data: Some(RawExtension(data(self.identity, self.strategy))),
+            pool: self.pool.to_owned(),
+            device: self.device.to_string(),
+            share_id: self.share_id.map(ToString::to_string),
+            conditions: Some(std::iter::once(self.condition()).chain(mps_ready).collect()),
+            data: Some(RawExtension(Value::Object(self.data()))),
             network_data: None,
         }
     }
@@ -63,6 +57,16 @@ impl DeviceStatus<'_> {
             observed_generation: None,
         }
     }
+
+    fn data(&self) -> Map<String, Value> {
+        let share = self.share_id.map(|share| ("shareID", json!(share)));
+        identity(self.identity)
+            .into_iter()
+            .chain(share)
+            .chain(self.sharing.data())
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect()
+    }
 }
 
 /// The body of a server-side apply of `status`, which touches this driver's entries and nobody else's.
@@ -76,40 +80,58 @@ pub fn apply_patch(claim: &ClaimRef, driver: &DriverName, devices: &[DeviceStatu
     })
 }
 
-fn data(identity: &LiveIdentity, strategy: Strategy) -> Value {
+fn identity(identity: &LiveIdentity) -> Vec<(&'static str, Value)> {
     match identity {
-        LiveIdentity::Gpu { uuid } => json!({"type": "gpu", "uuid": uuid, "strategy": strategy.as_str()}),
-        LiveIdentity::Mig { uuid, parent, gpu_instance, compute_instance, profile } => json!({
-            "type": "mig",
-            "uuid": uuid,
-            "parentUUID": parent,
-            "giID": gpu_instance,
-            "ciID": compute_instance,
-            "profile": profile,
-            "strategy": strategy.as_str(),
-        }),
-        LiveIdentity::Shared { uuid, form } => json!({"type": "shared-gpu", "uuid": uuid, "strategy": form}),
+        LiveIdentity::Gpu { uuid } => vec![("type", json!("gpu")), ("uuid", json!(uuid))],
+        LiveIdentity::Shared { uuid, .. } => vec![("type", json!("shared-gpu")), ("uuid", json!(uuid))],
+        LiveIdentity::Mig { uuid, parent, gpu_instance, compute_instance, profile } => vec![
+            ("type", json!("mig")),
+            ("uuid", json!(uuid)),
+            ("parentUUID", json!(parent)),
+            ("giID", json!(gpu_instance)),
+            ("ciID", json!(compute_instance)),
+            ("profile", json!(profile)),
+        ],
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use dra_model::{Bytes, ComputeMode, Interval, SharedForm};
+
     use super::*;
 
-    fn allocated() -> AllocatedDevice {
-        AllocatedDevice {
-            request: "r".to_owned(),
-            pool: "node-1".to_owned(),
-            device: "gpu-12345678-mig-19-0".parse().unwrap(),
-            admin_access: false,
-            share_id: None,
-            consumed: dra_model::ShareLimits::default(),
+    fn time() -> Time {
+        Time("2026-11-22T03:00:00Z".parse().unwrap())
+    }
+
+    /// The conditions and the data of one device.
+    fn shown(name: &str, share: Option<&str>, identity: &LiveIdentity, sharing: &SharingStatus) -> (Value, Value) {
+        let (device, share_id) = (name.parse().unwrap(), share.map(|share| share.parse().unwrap()));
+        let share_id = share_id.as_ref();
+        let status = DeviceStatus { pool: "node-1", device: &device, share_id, identity, sharing, since: time() };
+        let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u".parse().unwrap() };
+        let mut patch = apply_patch(&claim, &"gpu.nvidia.com".parse().unwrap(), &[status]);
+        let mut entry = patch["status"]["devices"][0].take();
+        let (conditions, data) = (entry["conditions"].take(), entry["data"].take());
+        for (field, expect) in [("driver", json!("gpu.nvidia.com")), ("pool", json!("node-1")), ("device", json!(name))]
+        {
+            assert_eq!(entry[field], expect);
         }
+        assert_eq!(entry.get("shareID"), share.map(|share| json!(share)).as_ref());
+        assert_eq!(patch["metadata"], json!({"namespace": "ns", "name": "c", "uid": "u"}));
+        (conditions, data)
+    }
+
+    fn ready() -> Value {
+        json!({
+            "type": "Ready", "status": "True", "reason": "Prepared",
+            "message": "device is ready for containers", "lastTransitionTime": "2026-11-22T03:00:00Z",
+        })
     }
 
     #[test]
     fn a_prepared_mig_device_shows_what_it_really_is() {
-        let allocated = allocated();
         let identity = LiveIdentity::Mig {
             uuid: "MIG-00000000-0000-0000-0000-000000000002".parse().unwrap(),
             parent: "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap(),
@@ -117,30 +139,95 @@ mod tests {
             compute_instance: 0,
             profile: "1g.10gb".to_owned(),
         };
-        let status = DeviceStatus {
-            allocated: &allocated,
-            identity: &identity,
-            strategy: Strategy::Plain,
-            since: Time("2026-11-22T03:00:00Z".parse().unwrap()),
+        let data = json!({
+            "type": "mig", "uuid": "MIG-00000000-0000-0000-0000-000000000002",
+            "parentUUID": "GPU-12345678-0000-0000-0000-000000000001",
+            "giID": 7, "ciID": 0, "profile": "1g.10gb", "strategy": "None",
+        });
+        let found = shown("gpu-12345678-mig-19-0", None, &identity, &SharingStatus::default());
+        assert_eq!(found, (json!([ready()]), data));
+    }
+
+    #[test]
+    fn a_share_shows_its_limits_and_how_its_daemon_is() {
+        let uuid = "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap();
+        let identity = LiveIdentity::Shared { uuid, form: SharedForm::Mps };
+        let daemon = |health| DaemonStatus {
+            id: "gpu-12345678000000000000000000000001".parse().unwrap(),
+            health,
+            multi_user: false,
+            since: time(),
         };
-        let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u".parse().unwrap() };
-        assert_eq!(
-            apply_patch(&claim, &"gpu.nvidia.com".parse().unwrap(), &[status]),
-            json!({
-                "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
-                "metadata": {"namespace": "ns", "name": "c", "uid": "u"},
-                "status": {"devices": [{
-                    "driver": "gpu.nvidia.com", "pool": "node-1", "device": "gpu-12345678-mig-19-0",
-                    "conditions": [{
-                        "type": "Ready", "status": "True", "reason": "Prepared",
-                        "message": "device is ready for containers", "lastTransitionTime": "2026-11-22T03:00:00Z",
-                    }],
-                    "data": {
-                        "type": "mig", "uuid": "MIG-00000000-0000-0000-0000-000000000002",
-                        "parentUUID": "GPU-12345678-0000-0000-0000-000000000001",
-                        "giID": 7, "ciID": 0, "profile": "1g.10gb", "strategy": "None",
+        for (health, status, reason, message) in [
+            (
+                DaemonHealth::Ready,
+                "True",
+                "DaemonReady",
+                "MPS daemon gpu-12345678000000000000000000000001 takes clients",
+            ),
+            (
+                DaemonHealth::UserWaits { waiting: 1001, active: 1000 },
+                "False",
+                "UserWaits",
+                "a process of user 1001 waits until those of user 1000 have ended: run the sharers as one user, or install a driver from R570 on",
+            ),
+            (
+                DaemonHealth::Died { why: "killed by signal 9".to_owned() },
+                "False",
+                "DaemonDied",
+                "MPS daemon gpu-12345678000000000000000000000001 ended by itself (killed by signal 9): end the processes that used it, then it is started again",
+            ),
+        ] {
+            let sharing = SharingStatus {
+                strategy: Strategy::Mps,
+                interval: None,
+                limits: Limits {
+                    memory: Some(Bytes::from_mib(10240)),
+                    threads: Some(30.try_into().unwrap()),
+                    per_device: [("GPU-12345678-0000-0000-0000-000000000001".to_owned(), Bytes::from_mib(81559))]
+                        .into(),
+                },
+                compute_mode: Some(ComputeMode::ExclusiveProcess),
+                daemon: Some(daemon(health)),
+            };
+            let (conditions, data) = shown("gpu-12345678-mps", Some("s-1"), &identity, &sharing);
+            let mps_ready = json!({
+                "type": "MPSReady", "status": status, "reason": reason, "message": message,
+                "lastTransitionTime": "2026-11-22T03:00:00Z",
+            });
+            assert_eq!(conditions, json!([ready(), mps_ready]));
+            assert_eq!(
+                data,
+                json!({
+                    "type": "shared-gpu", "uuid": "GPU-12345678-0000-0000-0000-000000000001", "shareID": "s-1",
+                    "strategy": "MPS", "computeMode": "Exclusive_Process",
+                    "limits": {
+                        "memory": "10Gi", "activeThreadPercentage": 30,
+                        "perDevice": {"GPU-12345678-0000-0000-0000-000000000001": "81559Mi"},
                     },
-                }]},
+                    "daemon": {"id": "gpu-12345678000000000000000000000001", "state": reason, "multiUser": false},
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_slice_shows_its_interval() {
+        let uuid = "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap();
+        let identity = LiveIdentity::Gpu { uuid };
+        let sharing = SharingStatus {
+            strategy: Strategy::TimeSlicing,
+            interval: Some(Interval::Medium),
+            compute_mode: Some(ComputeMode::Default),
+            ..SharingStatus::default()
+        };
+        let (conditions, data) = shown("gpu-12345678", None, &identity, &sharing);
+        assert_eq!(conditions, json!([ready()]));
+        assert_eq!(
+            data,
+            json!({
+                "type": "gpu", "uuid": "GPU-12345678-0000-0000-0000-000000000001",
+                "strategy": "TimeSlicing", "interval": "Medium", "computeMode": "Default",
             })
         );
     }

@@ -8,16 +8,16 @@ use std::fs;
 use std::path::Path;
 
 use dra_model::Inventory;
-use dra_resource::{Features, Pool, Write, diff, pack};
+use dra_resource::{Features, Form, Offer, Pool, ShareSettings, Write, diff, pack};
 
-fn rendered(inventory: &Inventory, features: Features) -> String {
+fn rendered(inventory: &Inventory, offer: &Offer) -> String {
     let pool = Pool {
         driver: "gpu.nvidia.com".parse().unwrap(),
         node: "node-1".parse().unwrap(),
         node_uid: "11111111-2222-3333-4444-555555555555".to_owned(),
     };
     let mut text = String::new();
-    for write in diff(&pool, &pack(inventory, features), &[]) {
+    for write in diff(&pool, &pack(inventory, offer), &[]) {
         match write {
             Write::Create(slice) => {
                 text.push_str("---\n");
@@ -29,10 +29,10 @@ fn rendered(inventory: &Inventory, features: Features) -> String {
     text
 }
 
-fn check(inventory: &str, features: Features, golden: &str) {
+fn check(inventory: &str, offer: &Offer, golden: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let source = fs::read_to_string(root.join("testdata").join(inventory)).unwrap();
-    let given = rendered(&serde_json::from_str(&source).unwrap(), features);
+    let given = rendered(&serde_json::from_str(&source).unwrap(), offer);
     let path = root.join("tests/golden").join(golden);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, &given).unwrap();
@@ -41,34 +41,47 @@ fn check(inventory: &str, features: Features, golden: &str) {
     assert!(given == expect, "{golden} differs; look at the difference after UPDATE_GOLDEN=1:\n{given}");
 }
 
-const WITH_COUNTERS: Features = Features { partitionable: true };
+const NEWEST: Features = Features { partitionable: true, consumable: true };
+
+/// Every form, as far as such an API server keeps it.
+fn every_form(features: Features) -> Offer {
+    Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default() }
+}
 
 #[test]
 fn gpus_without_mig() {
-    check("t4.json", WITH_COUNTERS, "t4.yaml");
+    check("t4.json", &every_form(NEWEST), "t4.yaml");
 }
 
 #[test]
 fn cut_gpus_with_partial_compute_instances() {
-    check("a100-mig.json", WITH_COUNTERS, "a100-mig.yaml");
+    check("a100-mig.json", &every_form(NEWEST), "a100-mig.yaml");
 }
 
 #[test]
 fn eight_gpus_of_which_two_are_cut() {
-    check("h100-8.json", WITH_COUNTERS, "h100-8.yaml");
+    check("h100-8.json", &every_form(NEWEST), "h100-8.yaml");
 }
 
 #[test]
-fn servers_without_counters_get_the_same_devices() {
-    check("h100-8.json", Features { partitionable: false }, "h100-8-without-counters.yaml");
+fn servers_without_counters_get_the_hardware_alone() {
+    let features = Features { partitionable: false, consumable: true };
+    check("h100-8.json", &every_form(features), "h100-8-without-counters.yaml");
+}
+
+#[test]
+fn servers_without_shares_get_the_hardware_alone_and_so_does_who_wants_no_more() {
+    let features = Features { partitionable: true, consumable: false };
+    check("h100-8.json", &every_form(features), "h100-8-without-shares.yaml");
+    check("h100-8.json", &Offer::of_hardware(NEWEST), "h100-8-without-shares.yaml");
 }
 
 #[test]
 fn broken_gpus_are_left_out() {
-    check("b200-and-broken.json", WITH_COUNTERS, "b200-and-broken.yaml");
+    check("b200-and-broken.json", &every_form(NEWEST), "b200-and-broken.yaml");
 }
 
 #[test]
 fn nodes_without_a_driver_have_an_empty_slice() {
-    check("no-driver.json", WITH_COUNTERS, "no-driver.yaml");
+    check("no-driver.json", &every_form(NEWEST), "no-driver.yaml");
 }

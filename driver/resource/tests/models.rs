@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dra_hardware::discover::discover;
-use dra_resource::{Features, Pool, Write, diff, pack};
+use dra_resource::{Features, Form, Offer, Pool, ShareSettings, Write, diff, pack};
 use dra_sim::catalog::{self, Model};
 use dra_sim::{Code, Setup, Simulator, State};
 
@@ -45,7 +45,9 @@ fn slices(model: &'static Model) -> String {
         node: "node-1".parse().unwrap(),
         node_uid: "11111111-2222-3333-4444-555555555555".to_owned(),
     };
-    let created = diff(&pool, &pack(&inventory, Features { partitionable: true }), &[]);
+    let features = Features { partitionable: true, consumable: true };
+    let offer = Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default() };
+    let created = diff(&pool, &pack(&inventory, &offer), &[]);
     let documents = created.iter().filter_map(Write::slice).map(|slice| serde_saphyr::to_string(slice).unwrap());
     documents.collect::<Vec<_>>().join("---\n")
 }

@@ -4,12 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dra_model::quantity::parse_bytes;
 use dra_model::{
     Bytes, ComputeShare, DriverState, Engines, Gpu, GpuEntry, Inventory, MigDevice, MigIdentity, MigLayout, MigMode,
     PciAddress, Placement, Version,
 };
-use dra_resource::{Features, Pool, SliceContent, Write, diff, pack};
-use k8s_openapi::api::resource::v1::{DeviceTaint, ResourceSlice};
+use dra_resource::{Features, Form, Offer, Pool, ShareSettings, SliceContent, Write, diff, pack};
+use k8s_openapi::api::resource::v1::{CapacityRequestPolicyRange, DeviceCapacity, DeviceTaint, ResourceSlice};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 
@@ -89,8 +91,52 @@ prop_compose! {
     }
 }
 
-fn features() -> impl Strategy<Value = Features> {
-    any::<bool>().prop_map(|partitionable| Features { partitionable })
+prop_compose! {
+    fn offer()(
+        partitionable: bool, consumable: bool, forms in prop::sample::subsequence(Form::ALL.to_vec(), 0..=4),
+        default_shares in 1_u32..300, max_time_slices in 1_u32..300,
+    ) -> Offer {
+        let shares = ShareSettings {
+            default_shares: default_shares.try_into().unwrap(), max_time_slices: max_time_slices.try_into().unwrap(),
+        };
+        Offer { features: Features { partitionable, consumable }, forms: forms.into_iter().collect(), shares }
+    }
+}
+
+/// Every form, kept by the API server.
+fn everything() -> Offer {
+    let features = Features { partitionable: true, consumable: true };
+    Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default() }
+}
+
+/// What the API server accepts (`validateRequestPolicy`, apis/resource/validation, and the text of the API), in either
+/// reading of "a multiple of the step".
+fn check_policy(capacity: &DeviceCapacity) {
+    let number = |quantity: &Quantity| parse_bytes(&quantity.0).unwrap().0;
+    let value = number(&capacity.value);
+    let policy = capacity.request_policy.as_ref().unwrap();
+    let default = number(policy.default.as_ref().unwrap());
+    match (&policy.valid_range, &policy.valid_values) {
+        (Some(CapacityRequestPolicyRange { min, max: Some(max), step: Some(step) }), None) => {
+            let (min, max, step) = (number(min), number(max), number(step));
+            assert!(min <= default && default <= max && max <= value && min + step <= value, "{capacity:?}");
+            for multiple in [default, max] {
+                assert!(multiple.is_multiple_of(step) && (multiple - min).is_multiple_of(step), "{capacity:?}");
+            }
+        }
+        (None, Some(values)) => {
+            let values: Vec<u64> = values.iter().map(number).collect();
+            assert!(values.is_sorted() && values.len() <= 10 && values.contains(&default), "{capacity:?}");
+            assert!(values.iter().all(|one| *one <= value), "{capacity:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How many claims fit that do not say what they take.
+fn fitting(capacity: &DeviceCapacity) -> u64 {
+    let number = |quantity: &Quantity| parse_bytes(&quantity.0).unwrap().0;
+    number(&capacity.value) / number(capacity.request_policy.as_ref().unwrap().default.as_ref().unwrap())
 }
 
 fn pool() -> Pool {
@@ -205,8 +251,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn packing_stays_within_the_limits_of_the_api(inventory in inventory(), features in features()) {
-        let slices = pack(&inventory, features);
+    fn packing_stays_within_the_limits_of_the_api(inventory in inventory(), offer in offer()) {
+        let slices = pack(&inventory, &offer);
+        let features = offer.features;
         prop_assert!(!slices.is_empty());
         let mut names = BTreeSet::new();
         for slice in &slices {
@@ -235,8 +282,34 @@ proptest! {
     }
 
     #[test]
+    fn shares_have_valid_policies_and_as_many_fit_as_is_said(inventory in inventory(), offer in offer()) {
+        let slices = pack(&inventory, &offer);
+        for device in slices.iter().flat_map(SliceContent::devices) {
+            let attributes = device.attributes.as_ref().unwrap();
+            let strategy = attributes.get("sharingStrategy").map(|strategy| strategy.string.clone().unwrap());
+            let capacity = device.capacity.clone().unwrap_or_default();
+            let Some(strategy) = strategy else {
+                prop_assert!(device.allow_multiple_allocations.is_none());
+                prop_assert!(capacity.values().all(|one| one.request_policy.is_none()));
+                continue;
+            };
+            prop_assert!(offer.features.partitionable && offer.features.consumable);
+            prop_assert_eq!(device.allow_multiple_allocations, Some(true));
+            prop_assert_eq!(attributes["type"].string.as_deref(), Some("shared-gpu"));
+            capacity.values().for_each(check_policy);
+            let fit = capacity.values().map(fitting).min().unwrap();
+            let said = match strategy.as_str() {
+                "MPS" => u64::from(offer.shares.default_shares.get()).min(100),
+                _ => offer.shares.max_time_slices.get().into(),
+            };
+            let mib = parse_bytes(&capacity["memory"].value.0).unwrap().mib();
+            prop_assert!(fit >= said.min(mib), "{fit} of {said} fit: {capacity:?}");
+        }
+    }
+
+    #[test]
     fn a_device_consumes_only_counters_that_exist_and_the_whole_gpu_all_of_them(inventory in inventory()) {
-        let slices = pack(&inventory, Features { partitionable: true });
+        let slices = pack(&inventory, &everything());
         let sets: BTreeMap<String, BTreeMap<String, u64>> = slices.iter().flat_map(|slice| match slice {
             SliceContent::Counters(sets) => sets.clone(),
             SliceContent::Devices(_) => Vec::new(),
@@ -248,8 +321,8 @@ proptest! {
             for (name, counter) in &consumed.counters {
                 prop_assert!(milli(&counter.value.0) <= counters[name], "{name}");
             }
-            let whole = device.attributes.as_ref().unwrap()["type"].string.as_deref() == Some("gpu");
-            if whole {
+            let is_mig = device.attributes.as_ref().unwrap()["type"].string.as_deref() == Some("mig");
+            if !is_mig {
                 let all: BTreeMap<_, _> = consumed.counters.iter().map(|(name, c)| (name.clone(), milli(&c.value.0))).collect();
                 prop_assert_eq!(&all, counters);
             }
@@ -284,7 +357,7 @@ proptest! {
             mig: MigMode::On { layout, devices },
         };
         let driver = DriverState::Missing { reason: String::new() };
-        let slices = pack(&Inventory { driver, gpus: vec![GpuEntry::Good(gpu)] }, Features { partitionable: true });
+        let slices = pack(&Inventory { driver, gpus: vec![GpuEntry::Good(gpu)] }, &everything());
         let SliceContent::Counters(sets) = &slices[0] else { panic!("no counters") };
         let mut used: BTreeMap<&str, u64> = BTreeMap::new();
         for device in slices[1].devices() {
@@ -299,26 +372,26 @@ proptest! {
 
     #[test]
     fn diff_converges_in_one_pass_from_any_state(
-        before in inventory(), after in inventory(), features in features(), mess in prop::collection::vec(meddling(), 0..4)
+        before in inventory(), after in inventory(), offers in (offer(), offer()), mess in prop::collection::vec(meddling(), 0..4)
     ) {
         let mut server = BTreeMap::new();
-        publish(&mut server, &tainted(pack(&before, features)));
+        publish(&mut server, &tainted(pack(&before, &offers.0)));
         for what in &mess {
             meddle(&mut server, what);
         }
-        publish(&mut server, &tainted(pack(&after, features)));
-        publish(&mut server, &pack(&after, Features { partitionable: false }));
+        publish(&mut server, &tainted(pack(&after, &offers.1)));
+        publish(&mut server, &pack(&after, &Offer::of_hardware(Features { partitionable: false, consumable: false })));
     }
 
     #[test]
-    fn packing_is_deterministic_and_survives_the_wire(inventory in inventory(), features in features()) {
+    fn packing_is_deterministic_and_survives_the_wire(inventory in inventory(), offer in offer()) {
         let again: Inventory = serde_json::from_str(&serde_json::to_string(&inventory).unwrap()).unwrap();
-        prop_assert_eq!(&pack(&inventory, features), &pack(&again, features));
+        prop_assert_eq!(&pack(&inventory, &offer), &pack(&again, &offer));
         let mut server = BTreeMap::new();
-        publish(&mut server, &pack(&inventory, features));
+        publish(&mut server, &pack(&inventory, &offer));
         for slice in server.values_mut() {
             *slice = serde_json::from_str(&serde_json::to_string(slice).unwrap()).unwrap();
         }
-        prop_assert_eq!(publish(&mut server, &pack(&again, features)), 0);
+        prop_assert_eq!(publish(&mut server, &pack(&again, &offer)), 0);
     }
 }

@@ -3,10 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test")]
 
 use dra_model::{GpuEntry, Inventory, MigMode};
-use dra_resource::{Features, Pool, Write, diff, pack};
+use dra_resource::{Features, Form, Offer, Pool, ShareSettings, Write, diff, pack};
 use k8s_openapi::api::resource::v1::ResourceSlice;
 
-const FEATURES: Features = Features { partitionable: true };
+fn every_form(features: Features) -> Offer {
+    Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default() }
+}
+
+fn offer() -> Offer {
+    every_form(Features { partitionable: true, consumable: true })
+}
 
 fn node() -> Inventory {
     serde_json::from_str(include_str!("../testdata/h100-8.json")).unwrap()
@@ -18,7 +24,7 @@ fn pool() -> Pool {
 
 /// What the API server has after the first publishing.
 fn published(inventory: &Inventory) -> Vec<ResourceSlice> {
-    diff(&pool(), &pack(inventory, FEATURES), &[])
+    diff(&pool(), &pack(inventory, &offer()), &[])
         .into_iter()
         .map(|write| match write {
             Write::Create(slice) => *slice,
@@ -28,11 +34,11 @@ fn published(inventory: &Inventory) -> Vec<ResourceSlice> {
 }
 
 /// The writes in short: what, which slice by position in the name, which generation.
-fn writes(inventory: &Inventory, features: Features, observed: &[ResourceSlice]) -> Vec<String> {
+fn writes(inventory: &Inventory, offer: &Offer, observed: &[ResourceSlice]) -> Vec<String> {
     let short = |verb: &str, slice: &ResourceSlice| {
         format!("{verb} {} at {}", &slice.metadata.name.as_ref().unwrap()[..5], slice.spec.pool.generation)
     };
-    diff(&pool(), &pack(inventory, features), observed)
+    diff(&pool(), &pack(inventory, offer), observed)
         .iter()
         .map(|write| match write {
             Write::Delete { name, .. } => format!("delete {}", &name[..5]),
@@ -56,43 +62,51 @@ fn without_last_mig_device(mut inventory: Inventory) -> Inventory {
 
 #[test]
 fn the_first_publishing_creates_and_a_repeat_writes_nothing() {
-    assert_eq!(writes(&node(), FEATURES, &[]), ["create 00000 at 1", "create 00001 at 1"]);
-    assert_eq!(writes(&node(), FEATURES, &published(&node())), Vec::<String>::new());
+    assert_eq!(writes(&node(), &offer(), &[]), ["create 00000 at 1", "create 00001 at 1"]);
+    assert_eq!(writes(&node(), &offer(), &published(&node())), Vec::<String>::new());
 }
 
 #[test]
 fn a_mig_device_that_goes_is_one_write_of_the_same_generation() {
     let after = without_last_mig_device(node());
-    assert_eq!(writes(&after, FEATURES, &published(&node())), ["update 00001 at 1"]);
+    assert_eq!(writes(&after, &offer(), &published(&node())), ["update 00001 at 1"]);
 }
 
 #[test]
 fn a_slice_that_went_missing_is_put_back_by_one_write() {
-    assert_eq!(writes(&node(), FEATURES, &published(&node())[1..]), ["create 00000 at 1"]);
+    assert_eq!(writes(&node(), &offer(), &published(&node())[1..]), ["create 00000 at 1"]);
 }
 
 #[test]
 fn an_edited_slice_is_put_right_by_one_write() {
     let mut observed = published(&node());
     observed[1].spec.devices.as_mut().unwrap().pop();
-    assert_eq!(writes(&node(), FEATURES, &observed), ["update 00001 at 1"]);
+    assert_eq!(writes(&node(), &offer(), &observed), ["update 00001 at 1"]);
 }
 
 #[test]
 fn a_change_of_several_slices_takes_a_new_generation_for_all() {
     let mut after = node();
     after.gpus.pop();
-    assert_eq!(writes(&after, FEATURES, &published(&node())), ["update 00000 at 2", "update 00001 at 2"]);
+    assert_eq!(writes(&after, &offer(), &published(&node())), ["update 00000 at 2", "update 00001 at 2"]);
     let mut missing_and_edited = published(&node());
     missing_and_edited.remove(0);
     missing_and_edited[0].spec.devices.as_mut().unwrap().pop();
-    assert_eq!(writes(&node(), FEATURES, &missing_and_edited), ["update 00001 at 2", "create 00000 at 2"]);
+    assert_eq!(writes(&node(), &offer(), &missing_and_edited), ["update 00001 at 2", "create 00000 at 2"]);
 }
 
 #[test]
 fn without_counters_the_slice_of_counters_goes_first() {
-    let without = Features { partitionable: false };
-    assert_eq!(writes(&node(), without, &published(&node())), ["delete 00001", "update 00000 at 1"]);
+    let without = every_form(Features { partitionable: false, consumable: true });
+    assert_eq!(writes(&node(), &without, &published(&node())), ["delete 00001", "update 00000 at 1"]);
+}
+
+#[test]
+fn shares_that_are_no_longer_kept_or_cut_otherwise_are_one_write() {
+    let without = every_form(Features { partitionable: true, consumable: false });
+    assert_eq!(writes(&node(), &without, &published(&node())), ["update 00001 at 1"]);
+    let shares = ShareSettings { default_shares: 4.try_into().unwrap(), ..ShareSettings::default() };
+    assert_eq!(writes(&node(), &Offer { shares, ..offer() }, &published(&node())), ["update 00001 at 1"]);
 }
 
 #[test]
@@ -105,7 +119,7 @@ fn slices_of_other_drivers_nodes_and_naming_schemes_are_told_apart() {
     let mut generated_name = observed[0].clone();
     generated_name.metadata.name = Some("00000-gpu.nvidia.com-n-x7f2q".to_owned());
     observed.extend([other_driver, other_node, generated_name]);
-    assert_eq!(writes(&node(), FEATURES, &observed), ["delete 00000"]);
+    assert_eq!(writes(&node(), &offer(), &observed), ["delete 00000"]);
 }
 
 #[test]
@@ -114,5 +128,5 @@ fn a_node_that_was_created_anew_owns_its_slices_again() {
     for slice in &mut observed {
         slice.metadata.owner_references.as_mut().unwrap()[0].uid = "old".to_owned();
     }
-    assert_eq!(writes(&node(), FEATURES, &observed), ["update 00000 at 2", "update 00001 at 2"]);
+    assert_eq!(writes(&node(), &offer(), &observed), ["update 00000 at 2", "update 00001 at 2"]);
 }

@@ -13,7 +13,7 @@ use dra_model::ClaimUid;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
 
-use crate::samples::{UID, gpu_device, record};
+use crate::samples::{UID, gpu_device, record, shared};
 
 fn store(dir: &tempfile::TempDir) -> RecordStore {
     RecordStore::open(Arc::new(HostFiles), dir.path()).unwrap()
@@ -116,6 +116,26 @@ fn damage_in_one_place_hides_no_device() {
     }
     let foreign = good.replace("\"train-0\"", "\"train\\n0\"");
     assert_eq!(dra_checkpoint::remains::of(foreign.as_bytes(), None).claim, None, "nobody is shown such a name");
+}
+
+#[test]
+fn a_share_that_is_half_readable_holds_its_device_or_the_whole_gpu() {
+    let share = &shared()["mps-share"];
+    let good = String::from_utf8(versions::encode(share).unwrap()).unwrap();
+    let whole = gpu_device().hardware;
+    for (spoilt, hardware) in [
+        (good.replace("\"bootId\"", "\"?ootId\""), &share.devices[0].hardware),
+        (good.replace("{\"request\":", "{\"?equest\":"), &whole),
+        (good.replace("\"form\":\"mps\"", "\"form\":\"?ps\""), &whole),
+        (good.split_once("\"limits\"").unwrap().0.to_owned(), &whole),
+    ] {
+        let found = dra_checkpoint::remains::of(spoilt.as_bytes(), Some(&UID.parse().unwrap()));
+        assert_eq!(found.devices, ["gpu-11111111-mps".parse().unwrap()], "{spoilt}");
+        assert!(found.hardware.contains(hardware), "{found:?}");
+    }
+    let only_cdi = good.replace("\"device\":", "\"?evice\":");
+    let found = dra_checkpoint::remains::of(only_cdi.as_bytes(), Some(&UID.parse().unwrap()));
+    assert_eq!(found.devices, ["gpu-11111111-mps".parse().unwrap()]);
 }
 
 #[test]

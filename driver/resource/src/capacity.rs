@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a device has to give: of a device for one claim to look at, of one for many claims to take from.
+//!
+//! Every capacity of a device for many claims is taken from, one without a policy wholly by the first claim (API text of
+//! `allowMultipleAllocations`), so each has a policy. All its numbers are whole units, and the least is one unit: then
+//! both readings of "a multiple of the step", from zero and from the least, agree.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use dra_model::{Bytes, Device, Engines, Gpu, MigDevice, SharedForm};
+use k8s_openapi::api::resource::v1::{CapacityRequestPolicy, CapacityRequestPolicyRange, DeviceCapacity};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::limits;
+use crate::names;
+use crate::offer::ShareSettings;
+use crate::quantity::{Milli, binary, decimal};
+
+/// The capacities of a device that has this many attributes.
+pub fn capacities(device: Device<'_>, shares: ShareSettings, attributes: usize) -> BTreeMap<String, DeviceCapacity> {
+    match device {
+        Device::Gpu(gpu) => plain(gpu.memory.map(|memory| (names::MEMORY.to_owned(), binary(memory)))),
+        Device::Mig(_, mig) => plain(of_mig(mig, limits::ATTRIBUTES_AND_CAPACITIES.saturating_sub(attributes))),
+        Device::Shared(gpu, SharedForm::Mps) => {
+            let threads = consumable(100, 100 / u64::from(shares.default_shares.get()), count);
+            of_shared(gpu, shares.default_shares, (names::ACTIVE_THREADS, threads))
+        }
+        Device::Shared(gpu, SharedForm::TimeSlicing) => {
+            let slices = consumable(shares.max_time_slices.get().into(), 1, count);
+            of_shared(gpu, shares.max_time_slices, (names::SHARES, slices))
+        }
+    }
+}
+
+/// Each engine with the name of its capacity and the name of its counter.
+pub(crate) fn engines(engines: &Engines) -> [(&'static str, &'static str, u32); 6] {
+    [
+        ("multiprocessors", "multiprocessors", engines.multiprocessors),
+        ("copyEngines", "copy-engines", engines.copy_engines),
+        ("decoders", "decoders", engines.decoders),
+        ("encoders", "encoders", engines.encoders),
+        ("jpegEngines", "jpeg-engines", engines.jpeg_engines),
+        ("ofaEngines", "ofa-engines", engines.ofa_engines),
+    ]
+}
+
+fn plain(all: impl IntoIterator<Item = (String, Quantity)>) -> BTreeMap<String, DeviceCapacity> {
+    all.into_iter().map(|(name, value)| (name, DeviceCapacity { value, request_policy: None })).collect()
+}
+
+/// Memory in MiB, of which a claim that does not ask takes as much as lets this many have it; and one thing more.
+fn of_shared(gpu: &Gpu, fit: NonZeroU32, other: (&str, DeviceCapacity)) -> BTreeMap<String, DeviceCapacity> {
+    let mib = |mib| binary(Bytes::from_mib(mib));
+    let memory = gpu.memory.map(|memory| consumable(memory.mib(), memory.mib() / u64::from(fit.get()), mib));
+    let memory = memory.map(|memory| (names::MEMORY, memory));
+    memory.into_iter().chain([other]).map(|(name, capacity)| (name.to_owned(), capacity)).collect()
+}
+
+/// A capacity in units, of which a claim takes at least one, and so many when it does not say.
+fn consumable(value: u64, default: u64, spelled: impl Fn(u64) -> Quantity) -> DeviceCapacity {
+    // A range must have room for one step.
+    let is_range = value > 1;
+    let range = || CapacityRequestPolicyRange { min: spelled(1), max: Some(spelled(value)), step: Some(spelled(1)) };
+    let policy = CapacityRequestPolicy {
+        default: Some(spelled(default.max(1))),
+        valid_range: is_range.then(range),
+        valid_values: (!is_range).then(|| vec![spelled(1)]),
+    };
+    DeviceCapacity { value: spelled(value), request_policy: Some(policy) }
+}
+
+fn count(number: u64) -> Quantity {
+    decimal(Milli(number.saturating_mul(1000)))
+}
+
+/// The single memory slices are left out when there are more of them than a device has room for.
+fn of_mig(mig: &MigDevice, room: usize) -> BTreeMap<String, Quantity> {
+    let mut all: BTreeMap<String, Quantity> = engines(&mig.engines)
+        .into_iter()
+        .map(|(capacity, _, count)| (capacity.to_owned(), decimal(Milli::from_count(count))))
+        .collect();
+    all.insert(names::MEMORY.to_owned(), binary(mig.memory));
+    let slices = usize::try_from(mig.identity.placement.size).unwrap_or(usize::MAX);
+    if all.len().saturating_add(slices) <= room {
+        all.extend(mig.identity.placement.slices().map(|slice| (format!("memorySlice{slice}"), decimal(Milli::ONE))));
+    }
+    all
+}
