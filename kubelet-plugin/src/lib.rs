@@ -12,7 +12,8 @@
 //! It never lists or writes ResourceSlices. Everything that blocks (NVML, files, locks) runs on blocking threads.
 //!
 //! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`note`],
-//! [`report`], [`observe`], [`node_service`], [`reconcile`], [`metrics`].
+//! [`report`], [`observe`], [`node_service`], [`reconcile`], [`metrics`]; [`mps_host`] is a process of its own, which
+//! [`mps_client`] asks.
 
 pub mod args;
 
@@ -39,3 +40,7 @@ pub mod node_service;
 pub mod reconcile;
 
 pub mod metrics;
+
+pub mod mps_host;
+
+pub mod mps_client;

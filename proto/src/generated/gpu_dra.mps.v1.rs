@@ -102,19 +102,99 @@ pub struct Daemon {
     /// How often it was started again.
     #[prost(uint32, tag = "7")]
     pub restarts: u32,
-    /// Of the state, since 1970.
-    #[prost(int64, tag = "8")]
-    pub since_ms: i64,
     /// Of a state that is WAITING.
-    #[prost(uint32, tag = "9")]
+    #[prost(uint32, tag = "8")]
     pub waiting_user: u32,
-    #[prost(uint32, tag = "10")]
+    #[prost(uint32, tag = "9")]
     pub active_user: u32,
+}
+/// Why a call failed. A field means what it means in the error of that name in `dra_hardware::daemons`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Failure {
+    #[prost(enumeration = "failure::Reason", tag = "1")]
+    pub reason: i32,
+    #[prost(string, tag = "2")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// Of the program or of the limit.
+    #[prost(string, tag = "4")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub wanted: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub found: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub why: ::prost::alloc::string::String,
+    /// Clients, or milliseconds.
+    #[prost(uint64, tag = "8")]
+    pub number: u64,
+}
+/// Nested message and enum types in `Failure`.
+pub mod failure {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Reason {
+        Unknown = 0,
+        NoProgram = 1,
+        NoMultiUser = 2,
+        LimitNotTaken = 3,
+        Different = 4,
+        NotReady = 5,
+        ClientsLeft = 6,
+        StillThere = 7,
+        NoPlace = 8,
+    }
+    impl Reason {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unknown => "UNKNOWN",
+                Self::NoProgram => "NO_PROGRAM",
+                Self::NoMultiUser => "NO_MULTI_USER",
+                Self::LimitNotTaken => "LIMIT_NOT_TAKEN",
+                Self::Different => "DIFFERENT",
+                Self::NotReady => "NOT_READY",
+                Self::ClientsLeft => "CLIENTS_LEFT",
+                Self::StillThere => "STILL_THERE",
+                Self::NoPlace => "NO_PLACE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "UNKNOWN" => Some(Self::Unknown),
+                "NO_PROGRAM" => Some(Self::NoProgram),
+                "NO_MULTI_USER" => Some(Self::NoMultiUser),
+                "LIMIT_NOT_TAKEN" => Some(Self::LimitNotTaken),
+                "DIFFERENT" => Some(Self::Different),
+                "NOT_READY" => Some(Self::NotReady),
+                "CLIENTS_LEFT" => Some(Self::ClientsLeft),
+                "STILL_THERE" => Some(Self::StillThere),
+                "NO_PLACE" => Some(Self::NoPlace),
+                _ => None,
+            }
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum State {
-    Starting = 0,
+    /// Being started or stopped.
+    Changing = 0,
     Ready = 1,
     /// Lives, but a client of one user waits for those of another.
     Waiting = 2,
@@ -122,8 +202,7 @@ pub enum State {
     Died = 3,
     /// The host was restarted and did not find it again; started again once its clients are gone.
     Lost = 4,
-    Stopping = 5,
-    Removed = 6,
+    Removed = 5,
 }
 impl State {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -132,24 +211,22 @@ impl State {
     /// (if the ProtoBuf definition does not change) and safe for programmatic use.
     pub fn as_str_name(&self) -> &'static str {
         match self {
-            Self::Starting => "STARTING",
+            Self::Changing => "CHANGING",
             Self::Ready => "READY",
             Self::Waiting => "WAITING",
             Self::Died => "DIED",
             Self::Lost => "LOST",
-            Self::Stopping => "STOPPING",
             Self::Removed => "REMOVED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
-            "STARTING" => Some(Self::Starting),
+            "CHANGING" => Some(Self::Changing),
             "READY" => Some(Self::Ready),
             "WAITING" => Some(Self::Waiting),
             "DIED" => Some(Self::Died),
             "LOST" => Some(Self::Lost),
-            "STOPPING" => Some(Self::Stopping),
             "REMOVED" => Some(Self::Removed),
             _ => None,
         }

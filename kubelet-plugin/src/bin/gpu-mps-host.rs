@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The MPS host's process: arguments, logging, then [`dra_kubelet_plugin::mps_host::run`]. Started again by itself it becomes
+//! a daemon.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+use dra_kubelet_plugin::mps_host::{self, Args, become_daemon};
+use dra_runtime::chain;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+fn main() -> ExitCode {
+    if let Some(failure) = become_daemon(std::env::args_os()) {
+        eprintln!("{}", chain(&failure));
+        return ExitCode::FAILURE;
+    }
+    let args = Args::parse();
+    dra_runtime::logging::start(args.log_format);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = match builder.enable_all().thread_keep_alive(Duration::from_millis(500)).build() {
+        Ok(runtime) => runtime,
+        Err(failure) => {
+            error!(error = %failure, "failed to start the runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(mps_host::run(args, CancellationToken::new())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!(error = %chain(&failure), "the MPS host ended");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The MPS daemons of this node, asked of the MPS host over its socket.
+//!
+//! The port blocks, so it is called from blocking threads; the connection is made when it is needed and again when it broke.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, Daemons};
+use dra_model::DaemonId;
+use dra_proto::mps_v1 as pb;
+use dra_proto::mps_v1::mps_client::MpsClient as Client;
+use futures::{Stream, StreamExt as _};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+
+use crate::mps_host::wire::{Change, Seen, change_of, error_of, spec};
+
+/// How long a connection may take, and what a call may take beyond the patience that it carries.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// The path is no path of a socket.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is not usable as --mps-socket", path.display())]
+pub struct SocketPathError {
+    path: PathBuf,
+    #[source]
+    source: tonic::transport::Error,
+}
+
+/// The MPS host of this node, there or not.
+#[derive(Debug, Clone)]
+pub struct MpsClient {
+    socket_path: PathBuf,
+    channel: Channel,
+    runtime: Handle,
+}
+
+impl MpsClient {
+    /// Connects when asked for something. Needs to be called in a runtime, whose threads do the talking.
+    pub fn new(socket_path: PathBuf) -> Result<Self, SocketPathError> {
+        let endpoint = Endpoint::from_shared(format!("unix://{}", socket_path.display()));
+        let channel = match endpoint {
+            Ok(endpoint) => endpoint.connect_timeout(MARGIN).connect_lazy(),
+            Err(source) => return Err(SocketPathError { path: socket_path, source }),
+        };
+        Ok(Self { socket_path, channel, runtime: Handle::current() })
+    }
+
+    /// Every daemon at once, then each change, until the connection ends.
+    pub async fn watch(&self) -> Result<impl Stream<Item = Result<Change, DaemonError>> + use<>, DaemonError> {
+        let mut client = Client::new(self.channel.clone());
+        let changes = self.within(Duration::ZERO, client.watch(pb::WatchRequest {})).await?;
+        let socket_path = self.socket_path.clone();
+        Ok(changes.map(move |change| change.and_then(change_of).map_err(|status| error_of(&status, &socket_path))))
+    }
+
+    /// Everything that [`Daemons::list`] tells, and what people should know.
+    pub async fn seen(&self) -> Result<Vec<Seen>, DaemonError> {
+        let mut client = Client::new(self.channel.clone());
+        let pb::ListResponse { daemons } = self.within(Duration::ZERO, client.list(pb::ListRequest {})).await?;
+        let changes = daemons.into_iter().map(change_of).collect::<Result<Vec<_>, Status>>();
+        let changes = changes.map_err(|status| error_of(&status, &self.socket_path))?;
+        let now = |change| match change {
+            Change::Now(seen) => Some(seen),
+            Change::Removed(_) => None,
+        };
+        Ok(changes.into_iter().filter_map(now).collect())
+    }
+
+    async fn started(&self, wanted: &DaemonSpec, patience: Duration) -> Result<Daemon, DaemonError> {
+        let mut client = Client::new(self.channel.clone());
+        let request = pb::StartRequest { spec: Some(spec(wanted)), deadline_ms: millis(patience) };
+        let message = self.within(patience, client.start(request)).await?;
+        match change_of(message) {
+            Ok(Change::Now(seen)) => Ok(seen.daemon),
+            Ok(Change::Removed(id)) => Err(self.unreachable(format!("it says that {id} is gone"))),
+            Err(status) => Err(error_of(&status, &self.socket_path)),
+        }
+    }
+
+    async fn stopped(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
+        let mut client = Client::new(self.channel.clone());
+        let request = pb::StopRequest { id: id.to_string(), patience_ms: millis(patience) };
+        self.within(patience, client.stop(request)).await.map(|pb::StopResponse {}| ())
+    }
+
+    async fn within<T>(
+        &self,
+        patience: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, DaemonError> {
+        let patience = patience + MARGIN;
+        match timeout(patience, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(error_of(&status, &self.socket_path)),
+            Err(_elapsed) => Err(self.unreachable(format!("no answer within {patience:?}"))),
+        }
+    }
+
+    fn unreachable(&self, why: String) -> DaemonError {
+        DaemonError::Unreachable { socket: self.socket_path.clone(), why }
+    }
+}
+
+impl Daemons for MpsClient {
+    fn start(&self, spec: &DaemonSpec, patience: Duration) -> Result<Daemon, DaemonError> {
+        self.runtime.block_on(self.started(spec, patience))
+    }
+
+    fn stop(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
+        self.runtime.block_on(self.stopped(id, patience))
+    }
+
+    fn list(&self) -> Result<Vec<Daemon>, DaemonError> {
+        let seen = self.runtime.block_on(self.seen())?;
+        Ok(seen.into_iter().map(|seen| seen.daemon).collect())
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Supervises the MPS daemons of a node: the process `gpu-mps-host`.
+//!
+//! ```text
+//! kubelet plugin -- service -- roster --+-- supervisor (one task per daemon)
+//!                                |      |      birth: place, spawn, ready, limits
+//!                     adopt -----+      |      death: quit, kill, nothing left
+//!                  (at its own start)   +-- board -- watch, metrics
+//! ```
+//!
+//! A daemon lives longer than this process: it has a process group, a log file and a pipe directory of its own, and what is
+//! needed to find it again is written down before it is started. It never touches a GPU's settings and never asks the
+//! API server.
+//!
+//! Reading order: [`args`], [`wire`], [`place`], [`kept`], [`processes`], [`process`], [`inside`], [`programs`],
+//! [`front_end`], [`log_file`], [`birth`], [`death`], [`clients`], [`running`], [`board`], [`tools`], [`supervisor`],
+//! [`roster`], [`adopt`], [`service`], [`metrics`].
+
+pub mod args;
+
+pub mod wire;
+
+pub mod place;
+
+pub mod kept;
+
+pub mod processes;
+
+pub mod process;
+
+pub mod inside;
+
+pub mod programs;
+
+pub mod front_end;
+
+pub mod log_file;
+
+pub mod birth;
+
+pub mod death;
+
+pub mod clients;
+
+pub mod running;
+
+pub mod board;
+
+pub mod tools;
+
+pub mod supervisor;
+
+pub mod roster;
+
+pub mod adopt;
+
+pub mod service;
+
+pub mod metrics;
+
+pub mod app;
+
+pub use app::{AppError, run};
+pub use args::Args;
+pub use inside::become_daemon;

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The supervisors by id: made when a daemon is first asked for, gone with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dra_hardware::{Daemon, DaemonError, DaemonSpec};
+use dra_model::DaemonId;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::error;
+
+use super::supervisor::{Order, Supervisor};
+use super::tools::Tools;
+
+/// Orders that may wait for one supervisor; whoever orders more waits too.
+const MOST_ORDERS: usize = 16;
+
+/// All supervisors.
+#[derive(Debug)]
+pub struct Roster {
+    tools: Arc<Tools>,
+    orders: Mutex<BTreeMap<DaemonId, mpsc::Sender<Order>>>,
+}
+
+impl Roster {
+    /// Nobody yet.
+    pub fn new(tools: Arc<Tools>) -> Self {
+        Self { tools, orders: Mutex::default() }
+    }
+
+    /// Takes on a supervisor of a daemon that was found.
+    pub fn take(&self, id: DaemonId, supervisor: Supervisor) {
+        let orders = run(supervisor);
+        self.orders.lock().insert(id, orders);
+    }
+
+    /// See [`dra_hardware::Daemons::start`].
+    pub async fn start(&self, spec: DaemonSpec, patience: Duration) -> Result<Daemon, DaemonError> {
+        let id = spec.id.clone();
+        self.order(&id, |answer| Order::Start { spec: spec.clone(), patience, answer }).await
+    }
+
+    /// See [`dra_hardware::Daemons::stop`].
+    pub async fn stop(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
+        self.order(id, |answer| Order::Stop { patience, answer }).await
+    }
+
+    /// Ends all daemons side by side.
+    pub async fn stop_all(self: &Arc<Self>, patience: Duration) {
+        let ids: Vec<DaemonId> = self.orders.lock().keys().cloned().collect();
+        let mut stops = JoinSet::new();
+        for id in ids {
+            let roster = Arc::clone(self);
+            stops.spawn(async move { roster.stop(&id, patience).await });
+        }
+        while let Some(stopped) = stops.join_next().await {
+            if let Ok(Err(failure)) = stopped {
+                error!(error = %failure, "an MPS daemon outlives its host");
+            }
+        }
+    }
+
+    /// A supervisor that ends because its daemon is gone drops the orders it did not take; then another one gets them.
+    async fn order<T>(&self, id: &DaemonId, order: impl Fn(oneshot::Sender<T>) -> Order) -> T {
+        loop {
+            let (answer, answered) = oneshot::channel();
+            let orders = self.orders_of(id);
+            if orders.send(order(answer)).await.is_ok()
+                && let Ok(answer) = answered.await
+            {
+                self.orders.lock().retain(|_, orders| !orders.is_closed());
+                return answer;
+            }
+        }
+    }
+
+    fn orders_of(&self, id: &DaemonId) -> mpsc::Sender<Order> {
+        let mut all = self.orders.lock();
+        if let Some(orders) = all.get(id).filter(|orders| !orders.is_closed()) {
+            return orders.clone();
+        }
+        let orders = run(Supervisor::absent(id.clone(), Arc::clone(&self.tools)));
+        all.insert(id.clone(), orders.clone());
+        orders
+    }
+}
+
+/// The task ends with its daemon, or with this process.
+fn run(supervisor: Supervisor) -> mpsc::Sender<Order> {
+    let (sender, receiver) = mpsc::channel(MOST_ORDERS);
+    tokio::spawn(supervisor.run(receiver));
+    sender
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the supervisors of all daemons share.
+
+use std::path::PathBuf;
+
+use super::board::Board;
+use super::metrics::Metrics;
+
+/// What all supervisors share.
+#[derive(Debug)]
+pub struct Tools {
+    /// Directory of the places.
+    pub root: PathBuf,
+    /// Driver root.
+    pub driver_root: PathBuf,
+    /// Size of shared memory; half of the machine's memory without.
+    pub shm_bytes: Option<u64>,
+    /// This boot.
+    pub boot_id: String,
+    /// Where daemons are shown.
+    pub board: Board,
+    /// What is counted.
+    pub metrics: Metrics,
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Values of the port as messages and back, for both ends of the socket. Nothing is lost on the way.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, MultiUser};
+use dra_model::{Bytes, DaemonId, ThreadPercentage};
+use dra_proto::mps_v1::failure::Reason;
+use dra_proto::mps_v1::spec::MultiUser as WireMultiUser;
+use dra_proto::mps_v1::{self as pb, Failure};
+use prost::Message as _;
+use tonic::{Code, Status};
+
+pub use super::board::{Seen, Shown};
+
+/// A daemon that a reader of the stream hears of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// How it is now.
+    Now(Seen),
+    /// It is gone.
+    Removed(DaemonId),
+}
+
+/// The id of a message.
+pub fn id_of(text: &str) -> Result<DaemonId, Status> {
+    text.parse().map_err(|error: dra_model::IdError| Status::invalid_argument(error.to_string()))
+}
+
+/// The spec of a message.
+pub fn spec_of(spec: pb::Spec) -> Result<DaemonSpec, Status> {
+    let multi_user = match spec.multi_user() {
+        WireMultiUser::Off => MultiUser::Off,
+        WireMultiUser::On => MultiUser::On,
+        WireMultiUser::IfKnown => MultiUser::IfKnown,
+    };
+    let percentage = |percentage: u32| ThreadPercentage::try_from(u64::from(percentage));
+    let threads = spec.active_thread_percentage.map(percentage).transpose();
+    let threads = threads.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let memory = spec.pinned_memory_bytes.into_iter().map(|(place, bytes)| (place, Bytes(bytes))).collect();
+    Ok(DaemonSpec { id: id_of(&spec.id)?, devices: spec.devices, multi_user, threads, memory })
+}
+
+/// A spec as a message.
+pub fn spec(spec: &DaemonSpec) -> pb::Spec {
+    let multi_user = match spec.multi_user {
+        MultiUser::Off => WireMultiUser::Off,
+        MultiUser::On => WireMultiUser::On,
+        MultiUser::IfKnown => WireMultiUser::IfKnown,
+    };
+    pb::Spec {
+        id: spec.id.to_string(),
+        devices: spec.devices.clone(),
+        multi_user: multi_user.into(),
+        active_thread_percentage: spec.threads.map(|percentage| percentage.get().into()),
+        pinned_memory_bytes: spec.memory.iter().map(|(place, bytes)| (*place, bytes.0)).collect(),
+    }
+}
+
+/// A daemon as a message.
+pub fn daemon(wanted: &DaemonSpec, daemon: &Daemon) -> pb::Daemon {
+    let (mut message, mut users) = (String::new(), (0, 0));
+    let state = match &daemon.state {
+        DaemonState::Changing => pb::State::Changing,
+        DaemonState::Ready => pb::State::Ready,
+        DaemonState::UserWaits { waiting, active } => {
+            users = (*waiting, *active);
+            pb::State::Waiting
+        }
+        DaemonState::Died { why } => {
+            message.clone_from(why);
+            pb::State::Died
+        }
+        DaemonState::Lost => pb::State::Lost,
+    };
+    pb::Daemon {
+        spec: Some(spec(wanted)),
+        state: state.into(),
+        message,
+        run_dir: daemon.run_dir.display().to_string(),
+        shm_dir: daemon.shm_dir.display().to_string(),
+        multi_user: daemon.multi_user,
+        restarts: 0,
+        waiting_user: users.0,
+        active_user: users.1,
+    }
+}
+
+/// A daemon as it is seen, as a message.
+pub fn seen(seen: &Seen) -> pb::Daemon {
+    let mut message = daemon(&seen.spec, &seen.daemon);
+    message.restarts = seen.restarts;
+    if message.message.is_empty() {
+        message.message.clone_from(&seen.message);
+    }
+    message
+}
+
+/// What changed between two looks.
+pub fn changes(before: &Shown, now: &Shown) -> Vec<pb::Daemon> {
+    let removed = before.values().filter(|daemon| !now.contains_key(&daemon.spec.id));
+    let removed = removed.map(|daemon| pb::Daemon { state: pb::State::Removed.into(), ..seen(daemon) });
+    let changed = now.values().filter(|daemon| before.get(&daemon.spec.id) != Some(daemon)).map(seen);
+    removed.chain(changed).collect()
+}
+
+/// What a message of the stream or of a list says.
+pub fn change_of(message: pb::Daemon) -> Result<Change, Status> {
+    let state = message.state();
+    let spec = spec_of(message.spec.unwrap_or_default())?;
+    let mut said = message.message;
+    let state = match state {
+        pb::State::Changing => DaemonState::Changing,
+        pb::State::Ready => DaemonState::Ready,
+        pb::State::Waiting => DaemonState::UserWaits { waiting: message.waiting_user, active: message.active_user },
+        pb::State::Died => DaemonState::Died { why: std::mem::take(&mut said) },
+        pb::State::Lost => DaemonState::Lost,
+        pb::State::Removed => return Ok(Change::Removed(spec.id)),
+    };
+    let (run_dir, shm_dir) = (PathBuf::from(message.run_dir), PathBuf::from(message.shm_dir));
+    let daemon = Daemon { id: spec.id.clone(), state, run_dir, shm_dir, multi_user: message.multi_user };
+    Ok(Change::Now(Seen { spec, daemon, message: said, restarts: message.restarts }))
+}
+
+/// An error as a status: a sentence for people, and the error itself in the details.
+pub fn refused(error: &DaemonError) -> Status {
+    let path = |path: &Path| path.display().to_string();
+    let named = |reason: Reason, id: &DaemonId| Failure { id: id.to_string(), ..blank(reason) };
+    let (code, failure) = match error {
+        DaemonError::Unreachable { why, .. } => (Code::Unavailable, Failure { why: why.clone(), ..Failure::default() }),
+        DaemonError::NoProgram { program, root } => {
+            let (name, path) = (program.clone(), path(root));
+            (Code::FailedPrecondition, Failure { name, path, ..blank(Reason::NoProgram) })
+        }
+        DaemonError::NoMultiUser { id } => (Code::Unimplemented, named(Reason::NoMultiUser, id)),
+        DaemonError::LimitNotTaken { id, what, wanted, found } => {
+            let (name, wanted, found) = (what.clone(), wanted.clone(), found.clone());
+            (Code::FailedPrecondition, Failure { name, wanted, found, ..named(Reason::LimitNotTaken, id) })
+        }
+        DaemonError::Different { id } => (Code::AlreadyExists, named(Reason::Different, id)),
+        DaemonError::NotReady { id, waited, seen } => {
+            let number = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+            (Code::DeadlineExceeded, Failure { number, why: seen.clone(), ..named(Reason::NotReady, id) })
+        }
+        DaemonError::ClientsLeft { id, clients } => {
+            let number = u64::try_from(*clients).unwrap_or(u64::MAX);
+            (Code::FailedPrecondition, Failure { number, ..named(Reason::ClientsLeft, id) })
+        }
+        DaemonError::StillThere { id, left } => {
+            (Code::Internal, Failure { why: left.clone(), ..named(Reason::StillThere, id) })
+        }
+        DaemonError::NoPlace { id, path: place, why } => {
+            let (path, why) = (path(place), why.clone());
+            (Code::ResourceExhausted, Failure { path, why, ..named(Reason::NoPlace, id) })
+        }
+    };
+    Status::with_details(code, error.to_string(), failure.encode_to_vec().into())
+}
+
+fn blank(reason: Reason) -> Failure {
+    Failure { reason: reason.into(), ..Failure::default() }
+}
+
+/// The error of a status. One that no host wrote is that nobody answers.
+pub fn error_of(status: &Status, socket: &Path) -> DaemonError {
+    known_error(status.details())
+        .unwrap_or_else(|| DaemonError::Unreachable { socket: socket.to_owned(), why: words_of(status) })
+}
+
+fn known_error(details: &[u8]) -> Option<DaemonError> {
+    let failure = Failure::decode(details).ok()?;
+    let (reason, path) = (failure.reason(), PathBuf::from(failure.path));
+    let id = || failure.id.parse().ok();
+    Some(match reason {
+        Reason::Unknown => return None,
+        Reason::NoProgram => DaemonError::NoProgram { program: failure.name, root: path },
+        Reason::NoMultiUser => DaemonError::NoMultiUser { id: id()? },
+        Reason::LimitNotTaken => {
+            let (what, wanted, found) = (failure.name, failure.wanted, failure.found);
+            DaemonError::LimitNotTaken { id: failure.id.parse().ok()?, what, wanted, found }
+        }
+        Reason::Different => DaemonError::Different { id: id()? },
+        Reason::NotReady => {
+            let waited = Duration::from_millis(failure.number);
+            DaemonError::NotReady { id: id()?, waited, seen: failure.why }
+        }
+        Reason::ClientsLeft => {
+            DaemonError::ClientsLeft { id: id()?, clients: usize::try_from(failure.number).unwrap_or(usize::MAX) }
+        }
+        Reason::StillThere => DaemonError::StillThere { id: id()?, left: failure.why },
+        Reason::NoPlace => DaemonError::NoPlace { id: id()?, path, why: failure.why },
+    })
+}
+
+/// A status in words; its own are for machines.
+fn words_of(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(cause) => dra_runtime::chain(cause).to_string(),
+        None if status.message().is_empty() => status.code().to_string(),
+        None => status.message().to_owned(),
+    }
+}

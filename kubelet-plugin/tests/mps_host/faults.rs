@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What happens to a daemon of NVIDIA's own program that nobody wished for.
+
+use std::fs;
+
+use dra_hardware::{DaemonError, DaemonState};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use crate::host::{Host, kill, percent, spec, until};
+
+const ID: &str = "gpu-00112233445566778899aabbccddeeff";
+
+#[test]
+fn a_daemon_that_dies_is_told_of_and_comes_back_with_its_limits() {
+    let host = Host::real();
+    let mut wanted = spec(ID);
+    wanted.threads = percent(40);
+    host.start(&wanted).unwrap();
+    let before = host.daemon(ID);
+    fs::write(host.place(ID).join("shm/kept"), "").unwrap();
+    kill(before);
+    let seen = until("it is started again", || host.seen(ID).filter(|seen| seen.restarts == 1));
+    assert_eq!((seen.daemon.state, seen.spec), (DaemonState::Ready, wanted));
+    assert_ne!(host.daemon(ID), before);
+    assert_eq!(host.ask(ID, "get_default_active_thread_percentage"), "40.0");
+    assert!(host.place(ID).join("shm/kept").exists() && host.mounts() == 1, "clients keep their shared memory");
+    assert_eq!(host.metric("gpu_dra_mps_deaths_total"), "1");
+    assert!(host.log().contains("ended by signal 9"));
+    assert_eq!(host.children(), 1, "the dead one was waited for");
+}
+
+#[test]
+fn a_daemon_outlives_its_host_and_is_found_again() {
+    let mut host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    let daemon = host.daemon(ID);
+    host.kill();
+    assert_eq!(host.daemon(ID), daemon);
+    host.start_again();
+    assert_eq!(host.seen(ID).unwrap().daemon.state, DaemonState::Ready);
+    host.start(&spec(ID)).unwrap();
+    assert_eq!((host.daemon(ID), host.ask(ID, "get_default_active_thread_percentage").as_str()), (daemon, "100.0"));
+    assert_eq!(host.metric("gpu_dra_mps_lost_total"), "0");
+    kill(daemon);
+    until("the end of an adopted one is seen", || host.seen(ID).filter(|seen| seen.restarts == 1));
+    host.stop(ID).unwrap();
+    assert_eq!((host.processes(ID).len(), host.mounts(), host.place(ID).exists()), (0, 0, false));
+}
+
+#[test]
+fn a_daemon_that_did_not_outlive_its_host_is_lost_and_comes_back() {
+    let mut host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    let daemon = host.daemon(ID);
+    host.kill();
+    kill(daemon);
+    host.start_again();
+    let seen = until("it is started again", || host.seen(ID).filter(|seen| seen.restarts == 1));
+    assert_eq!(seen.daemon.state, DaemonState::Ready);
+    assert_eq!((host.metric("gpu_dra_mps_lost_total").as_str(), host.mounts()), ("1", 1));
+}
+
+#[test]
+fn what_an_interrupted_start_or_stop_left_goes() {
+    for phase in ["\"starting\"", "\"stopping\""] {
+        let mut host = Host::real();
+        host.start(&spec(ID)).unwrap();
+        host.kill();
+        let path = host.place(ID).join("state.json");
+        let kept = fs::read_to_string(&path).unwrap();
+        assert!(kept.contains("\"running\""));
+        fs::write(&path, kept.replace("\"running\"", phase)).unwrap();
+        host.start_again();
+        assert_eq!((host.processes(ID).len(), host.mounts(), host.place(ID).exists()), (0, 0, false), "{phase}");
+        assert_eq!(host.seen(ID), None);
+        host.start(&spec(ID)).unwrap();
+    }
+}
+
+#[test]
+fn limits_that_somebody_else_changes_are_set_again() {
+    let host = Host::real();
+    let mut wanted = spec(ID);
+    wanted.threads = percent(40);
+    host.start(&wanted).unwrap();
+    assert_eq!(host.ask(ID, "set_default_active_thread_percentage 99"), "99.0");
+    let metric = "gpu_dra_mps_limits_restored_total";
+    until("it is put right", || (host.metric(metric) == "1").then_some(()));
+    assert_eq!(host.ask(ID, "get_default_active_thread_percentage"), "40.0");
+}
+
+#[test]
+fn a_limit_that_the_program_does_not_take_is_not_believed() {
+    let host = Host::real();
+    let mut wanted = spec(ID);
+    // Less than the unit that the program counts in is no limit for it.
+    wanted.memory = [(0, dra_model::Bytes(1 << 10))].into();
+    let refused = host.start(&wanted).unwrap_err().to_string();
+    assert_eq!(refused, format!("MPS daemon {ID} did not take pinned memory limit of device 0 0M: it says none"));
+    assert_eq!((host.processes(ID).len(), host.mounts(), host.place(ID).exists()), (0, 0, false));
+}
+
+#[test]
+fn a_driver_root_without_the_programs_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::new(dir.path());
+    let expect = DaemonError::NoProgram { program: "nvidia-cuda-mps-control".to_owned(), root: dir.path().to_owned() };
+    assert_eq!(host.start(&spec(ID)), Err(expect));
+    assert!(!host.place(ID).exists());
+    host.stop(ID).unwrap();
+}
+
+#[test]
+fn a_full_file_system_is_named_and_left_as_it_was() {
+    let mut host = Host::real();
+    host.kill();
+    mount("small", host.root(), "tmpfs", MountFlags::empty(), c"size=64k").unwrap();
+    host.start_again();
+    let filler = host.root().join("filler");
+    fs::write(&filler, vec![0; 64 << 10]).unwrap();
+    let refused = host.start(&spec(ID)).unwrap_err();
+    assert!(matches!(&refused, DaemonError::NoPlace { path, .. } if path.starts_with(host.place(ID))), "{refused}");
+    assert!(refused.to_string().contains("o space left"), "{refused}");
+    assert!(!host.place(ID).exists());
+    fs::remove_file(filler).unwrap();
+    host.start(&spec(ID)).unwrap();
+    host.stop(ID).unwrap();
+    unmount(host.root(), UnmountFlags::DETACH).unwrap();
+}
+
+#[test]
+fn a_host_that_is_not_there_is_unreachable_until_it_is() {
+    let mut host = Host::real();
+    let client = host.client();
+    host.start(&spec(ID)).unwrap();
+    host.kill();
+    let list = || dra_hardware::Daemons::list(&client);
+    assert!(matches!(list(), Err(DaemonError::Unreachable { .. })), "{:?}", list());
+    host.start_again();
+    assert_eq!(list().unwrap().len(), 1);
+}
+
+#[test]
+fn fifty_rounds_leave_nothing() {
+    let host = Host::real();
+    let round = || {
+        host.start(&spec(ID)).unwrap();
+        host.stop(ID).unwrap();
+    };
+    round();
+    let before = (host.open_files(), host.children(), host.mounts());
+    (0..50).for_each(|_| round());
+    assert_eq!((host.open_files(), host.children(), host.mounts()), before);
+    assert_eq!(fs::read_dir(host.root()).unwrap().count(), 1, "the socket");
+}

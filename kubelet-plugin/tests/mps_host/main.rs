@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The MPS host as a process, with NVIDIA's own control program where it can do what is asked, else with a script.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+mod host;
+
+mod life;
+
+mod faults;
