@@ -7,23 +7,26 @@
 //! k8s.gpu.nvidia.com-base_550.54.15.json     kind k8s.gpu.nvidia.com/base     device 550.54.15
 //!     libraries, programs, control nodes; NVIDIA_VISIBLE_DEVICES=void keeps NVIDIA's own runtime from doing it again
 //! k8s.gpu.nvidia.com-claim_<uid>.json        kind k8s.gpu.nvidia.com/claim    devices <uid>-<device name>
-//!     the nodes of that device, nothing else
+//!     the nodes of that device; for clients of an MPS daemon its directories and their limits as well
 //! ```
 //!
 //! Runtimes apply edits in request order and let a later variable, node or mount replace an earlier one of the same
-//! name. So two claims in one container add up: their base is the same device, equal nodes replace each other, and a
-//! claim sets no variable, since the variable of one claim would undo that of the other.
+//! name. So two claims in one container add up: their base is the same device and equal nodes replace each other. Only two
+//! claims with MPS do not: a process is a client of one daemon, and the last claim decides of which.
 //!
-//! Reading order: [`names`], [`spec`], [`render`], [`store`].
+//! Reading order: [`names`], [`spec`], [`mps`], [`render`], [`store`].
 
 pub mod names;
 
 pub mod spec;
 
+pub mod mps;
+
 pub mod render;
 
 pub mod store;
 
+pub use mps::MpsClient;
 pub use names::{Kind, Naming};
 pub use render::{Architecture, ClaimDevice, RenderError, RenderedSpec};
 pub use store::{Ensured, SpecStore, SpecStoreError};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Names of spec files and CDI devices, and from a file name back to what it is.
 
-use dra_model::{ClaimUid, DeviceName};
+use dra_model::{ClaimUid, DeviceName, ShareId};
 
 /// The names that follow from the name of the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,15 +74,18 @@ impl Naming {
         format!("{}={}", self.kind(&kind), kind.id())
     }
 
-    /// The qualified name of a device of a claim.
-    pub fn claim_device(&self, uid: &ClaimUid, device: &DeviceName) -> String {
-        format!("{}={}", self.kind(&Kind::Claim(uid.clone())), claim_device_name(uid, device))
+    /// The qualified name of a device of a claim, or of its share of one.
+    pub fn claim_device(&self, uid: &ClaimUid, device: &DeviceName, share: Option<&ShareId>) -> String {
+        format!("{}={}", self.kind(&Kind::Claim(uid.clone())), claim_device_name(uid, device, share))
     }
 }
 
-/// The name of a device within the spec of its claim.
-pub(crate) fn claim_device_name(uid: &ClaimUid, device: &DeviceName) -> String {
-    format!("{uid}-{device}")
+/// The name of a device within the spec of its claim. The share is part of it, since a claim may have several of one device.
+pub(crate) fn claim_device_name(uid: &ClaimUid, device: &DeviceName, share: Option<&ShareId>) -> String {
+    match share {
+        None => format!("{uid}-{device}"),
+        Some(share) => format!("{uid}-{device}-{share}"),
+    }
 }
 
 /// Versions become file and device names: letters, digits and inner dots only.

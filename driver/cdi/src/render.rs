@@ -7,8 +7,9 @@
 
 use std::path::{Path, PathBuf};
 
-use dra_model::{ClaimUid, DeviceName, DeviceNode, DriverFile, DriverFiles};
+use dra_model::{ClaimUid, DeviceName, DeviceNode, DriverFile, DriverFiles, ShareId};
 
+use crate::mps::{self, MpsClient};
 use crate::names::{self, Kind, Naming};
 use crate::spec::{CdiDevice, CdiDeviceNode, CdiMount, ContainerEdits, Spec, minimum_version};
 
@@ -40,8 +41,12 @@ impl Architecture {
 pub struct ClaimDevice {
     /// Name in its pool.
     pub device: DeviceName,
+    /// Which share of it.
+    pub share: Option<ShareId>,
     /// Exactly the nodes its users may open.
     pub nodes: Vec<DeviceNode>,
+    /// What its users need to be clients of an MPS daemon.
+    pub mps: Option<MpsClient>,
 }
 
 /// A spec file to be.
@@ -60,7 +65,7 @@ pub enum RenderError {
     #[error("the driver version `{0}` has characters other than letters, digits and dots: check the installed driver")]
     Version(String),
     /// A path that is relative or not text.
-    #[error("`{}` is not an absolute path in UTF-8: check the driver root", .0.display())]
+    #[error("`{}` is not an absolute path in UTF-8: check the driver root and the MPS root", .0.display())]
     Path(PathBuf),
     /// A file name that would leave its folder.
     #[error("`{0}` is not a plain file name: check the installed driver")]
@@ -84,7 +89,7 @@ const SECOND_NAMES: [(&str, &str); 2] =
 const PROGRAM_DIR: &str = "/usr/bin";
 
 /// As `nvidia-ctk` mounts them.
-const MOUNT_OPTIONS: [&str; 5] = ["ro", "nosuid", "nodev", "rbind", "rprivate"];
+const MOUNT_OPTIONS: &[&str] = &["ro", "nosuid", "nodev", "rbind", "rprivate"];
 
 /// Read and write for all: who may open it is decided by the device cgroup.
 const NODE_MODE: u32 = 0o666;
@@ -111,16 +116,18 @@ pub fn base(
     finish(naming, Kind::Base(version.clone()), vec![device], edits)
 }
 
-/// The devices of one claim. A device that several requests name is there once.
+/// The devices of one claim. A device that several requests name is there once, and so is each share of it.
 pub fn claim(naming: &Naming, uid: &ClaimUid, devices: &[ClaimDevice]) -> Result<RenderedSpec, RenderError> {
     let mut rendered: Vec<CdiDevice> = Vec::new();
-    for ClaimDevice { device, nodes: device_nodes } in devices {
-        let name = names::claim_device_name(uid, device);
+    for ClaimDevice { device, share, nodes: device_nodes, mps } in devices {
+        let name = names::claim_device_name(uid, device, share.as_ref());
         if device_nodes.is_empty() {
             return Err(RenderError::Empty(name));
         }
         if rendered.iter().all(|earlier| earlier.name != name) {
-            let container_edits = ContainerEdits { device_nodes: nodes(device_nodes)?, ..Default::default() };
+            let env = mps.as_ref().map(mps::env).unwrap_or_default();
+            let mounts = mps.as_ref().map(mps::mounts).transpose()?.unwrap_or_default();
+            let container_edits = ContainerEdits { env, device_nodes: nodes(device_nodes)?, mounts };
             rendered.push(CdiDevice { name, container_edits });
         }
     }
@@ -172,7 +179,7 @@ fn node(node: &DeviceNode) -> Result<CdiDeviceNode, RenderError> {
     Ok(CdiDeviceNode { path, host_path, node_type: "c", major, minor, file_mode: NODE_MODE, permissions: "rw" })
 }
 
-fn absolute(path: &Path) -> Result<String, RenderError> {
+pub(crate) fn absolute(path: &Path) -> Result<String, RenderError> {
     let text = path.to_str().filter(|_| path.is_absolute());
     text.map(str::to_owned).ok_or_else(|| RenderError::Path(path.to_owned()))
 }

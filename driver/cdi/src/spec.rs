@@ -83,7 +83,7 @@ pub struct CdiMount {
     /// Path in the container.
     pub container_path: String,
     /// Mount options.
-    pub options: [&'static str; 5],
+    pub options: &'static [&'static str],
 }
 
 /// The lowest version that allows this content (container-device-interface v1.1.0, `pkg/cdi/version.go`).

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dra_checkpoint::files::{self, Files, NewFile, TEMP_SUFFIX};
+use dra_checkpoint::remains::without_share;
 use dra_model::{ClaimUid, DeviceName};
 
 use crate::names::{Kind, Naming};
@@ -170,7 +171,7 @@ impl SpecStore {
         let text = String::from_utf8_lossy(&bytes);
         let before = format!("\"{uid}-");
         let names = text.split(&before).skip(1).filter_map(|rest| rest.split_once('"'));
-        Ok(names.filter_map(|(name, _)| name.parse().ok()).collect())
+        Ok(names.filter_map(|(name, _)| without_share(name).parse().ok()).collect())
     }
 
     /// Removes a leftover. The caller holds the lock of its writer.

@@ -93,7 +93,10 @@ fn promise(situation: &Situation<'_>, device: &AllocatedDevice, target: &Target)
         share_id: device.share_id.clone(),
         hardware: hardware(found),
         sharing: RecordedSharing::Plain,
-        cdi_ids: vec![naming.base_device(driver_version), naming.claim_device(uid, &device.device)],
+        cdi_ids: vec![
+            naming.base_device(driver_version),
+            naming.claim_device(uid, &device.device, device.share_id.as_ref()),
+        ],
         unknown: kept.next().map(|kept| kept.unknown.clone()).unwrap_or_default(),
     })
 }

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use dra_cdi::{Architecture, ClaimDevice, Naming, RenderError, RenderedSpec, render};
-use dra_model::{ClaimUid, DeviceNode, DriverFile, DriverFiles};
+use dra_cdi::{Architecture, ClaimDevice, MpsClient, Naming, RenderError, RenderedSpec, render};
+use dra_model::{Bytes, ClaimUid, DeviceNode, DriverFile, DriverFiles, ShareLimits};
 use proptest::prelude::*;
 
 use crate::rules;
@@ -47,7 +47,21 @@ fn driver_files() -> DriverFiles {
 fn gpu(minor: u32, root: &str) -> ClaimDevice {
     ClaimDevice {
         device: format!("gpu-0000000{minor}").parse().unwrap(),
+        share: None,
         nodes: vec![node(&format!("/dev/nvidia{minor}"), root, 195, minor)],
+        mps: None,
+    }
+}
+
+fn share(id: &str, memory: Option<u64>, threads: Option<u64>) -> ClaimDevice {
+    let threads = threads.map(|threads| threads.try_into().unwrap());
+    let limits = ShareLimits { memory: memory.map(Bytes::from_mib), threads };
+    let dir = PathBuf::from("/run/gpu-dra/mps/gpu-00000000111122223333444444444444");
+    ClaimDevice {
+        device: "gpu-00000000-mps".parse().unwrap(),
+        share: Some(id.parse().unwrap()),
+        mps: Some(MpsClient { run_dir: dir.join("run"), shm_dir: dir.join("shm"), limits }),
+        ..gpu(0, "")
     }
 }
 
@@ -59,6 +73,7 @@ fn mig() -> ClaimDevice {
             node("/dev/nvidia-caps/nvidia-cap30", "", 234, 30),
             node("/dev/nvidia-caps/nvidia-cap31", "", 234, 31),
         ],
+        ..gpu(3, "")
     }
 }
 
@@ -87,6 +102,7 @@ fn specs_are_the_golden_ones() {
         ("claim-gpu.json", vec![gpu(0, "")]),
         ("claim-two-gpus-driver-root.json", vec![gpu(0, "/run/nvidia/driver"), gpu(1, "/run/nvidia/driver")]),
         ("claim-mig.json", vec![mig()]),
+        ("claim-mps-shares.json", vec![share("a", Some(8156), Some(10)), share("b", None, None)]),
     ] {
         let spec = render::claim(&naming(), &uid(), &devices).unwrap();
         assert_eq!(
@@ -101,9 +117,11 @@ fn specs_are_the_golden_ones() {
 fn the_names_told_to_the_kubelet_are_those_in_the_specs() {
     let base = render::base(&naming(), &driver_files(), &control_nodes(""), Architecture::X86).unwrap();
     let claim = render::claim(&naming(), &uid(), &[mig()]).unwrap();
+    let shares = render::claim(&naming(), &uid(), &[share("a", None, None), share("b", None, None)]).unwrap();
     for (spec, expect) in [
         (base, naming().base_device("550.54.15")),
-        (claim, naming().claim_device(&uid(), &"gpu-00000003-mig-19-2".parse().unwrap())),
+        (claim, naming().claim_device(&uid(), &"gpu-00000003-mig-19-2".parse().unwrap(), None)),
+        (shares, naming().claim_device(&uid(), &"gpu-00000000-mps".parse().unwrap(), Some(&"a".parse().unwrap()))),
     ] {
         let spec = rules::check(&spec.bytes);
         let found = format!("{}={}", spec["kind"].as_str().unwrap(), spec["devices"][0]["name"].as_str().unwrap());
@@ -113,12 +131,14 @@ fn the_names_told_to_the_kubelet_are_those_in_the_specs() {
 
 #[test]
 fn a_device_that_two_requests_name_is_there_once() {
-    let once = render::claim(&naming(), &uid(), &[gpu(0, "")]).unwrap();
-    assert_eq!(render::claim(&naming(), &uid(), &[gpu(0, ""), gpu(0, "")]).unwrap(), once);
+    for device in [gpu(0, ""), share("a", Some(1), None)] {
+        let once = render::claim(&naming(), &uid(), std::slice::from_ref(&device)).unwrap();
+        assert_eq!(render::claim(&naming(), &uid(), &[device.clone(), device]).unwrap(), once);
+    }
 }
 
 #[test]
-fn a_claim_sets_no_variable_that_another_claim_could_replace() {
+fn a_claim_without_mps_sets_no_variable_that_another_claim_could_replace() {
     let spec = rules::check(&render::claim(&naming(), &uid(), &[gpu(0, ""), mig()]).unwrap().bytes);
     assert!(!spec.to_string().contains("\"env\""), "{spec}");
 }
@@ -133,6 +153,8 @@ fn what_no_runtime_could_use_is_refused() {
     let claim = |devices: &[ClaimDevice]| render::claim(&naming(), &uid(), devices).unwrap_err().to_string();
     let nodeless = ClaimDevice { nodes: vec![], ..gpu(0, "") };
     let relative = ClaimDevice { nodes: vec![node("dev/nvidia0", "", 195, 0)], ..gpu(0, "") };
+    let mps = MpsClient { run_dir: "run".into(), shm_dir: "/shm".into(), limits: ShareLimits::default() };
+    let homeless = ClaimDevice { mps: Some(mps), ..gpu(0, "") };
     for (found, expect) in [
         (base(&|files| files.version = "550/54".to_owned()), "the driver version `550/54` has characters"),
         (base(&|files| files.libraries.clear()), "the base spec of driver 550.54.15 has nothing in it"),
@@ -141,6 +163,7 @@ fn what_no_runtime_could_use_is_refused() {
         (claim(&[]), "the spec of claim 9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11 has nothing in it"),
         (claim(&[nodeless]), "9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11-gpu-00000000 has nothing in it"),
         (claim(&[relative]), "`dev/nvidia0` is not an absolute path"),
+        (claim(&[homeless]), "`run` is not an absolute path"),
     ] {
         assert!(found.starts_with(expect), "{found}");
     }
@@ -155,7 +178,7 @@ proptest! {
     ) {
         let nodes = || vec![node("/dev/nvidia9", &root, major, minor)];
         let devices: Vec<ClaimDevice> =
-            devices.iter().map(|name| ClaimDevice { device: name.parse().unwrap(), nodes: nodes() }).collect();
+            devices.iter().map(|name| ClaimDevice { device: name.parse().unwrap(), nodes: nodes(), ..gpu(0, "") }).collect();
         rules::check(&render::claim(&naming(), &uid.parse().unwrap(), &devices).unwrap().bytes);
         let libraries = libraries.iter().map(|name| file(name, &format!("{root}/usr/lib/{name}"))).collect();
         let files = DriverFiles { version, libraries, programs: Vec::new() };

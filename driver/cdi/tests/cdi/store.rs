@@ -39,11 +39,14 @@ fn names(place: &Place) -> Vec<String> {
 fn the_spec_of_a_claim_tells_its_devices_even_when_it_is_damaged() {
     let place = place();
     assert!(place.store.devices_of(&uid()).unwrap().is_empty());
-    let text = format!("{{\"devices\": [{{\"name\": \"{0}-gpu-1\"}}, {{\"name\":\"{0}-gpu-2-mig-9-4\"", uid());
+    let text = format!(
+        "{{\"devices\": [{{\"name\": \"{0}-gpu-1\"}}, {{\"name\":\"{0}-gpu-3-mps-s1\"}}, {{\"name\":\"{0}-gpu-2-mig-9-4\"",
+        uid()
+    );
     place.store.make_dir().unwrap();
     std::fs::write(place.store.path(&Kind::Claim(uid())), text).unwrap();
     let names = place.store.devices_of(&uid()).unwrap();
-    assert_eq!(names.iter().map(ToString::to_string).collect::<Vec<_>>(), ["gpu-1", "gpu-2-mig-9-4"]);
+    assert_eq!(names.iter().map(ToString::to_string).collect::<Vec<_>>(), ["gpu-1", "gpu-3-mps", "gpu-2-mig-9-4"]);
 }
 
 #[test]

@@ -175,10 +175,10 @@ impl Engine {
         for (device, target) in claim.devices.iter().zip(targets) {
             let found = gpus.get(target.gpu()).ok_or(Unresolved::Unknown).and_then(|gpu| find(target, gpu));
             let found = found.map_err(|why| self.refused(device, why))?;
-            let device = device.device.clone();
+            let AllocatedDevice { device, share_id: share, .. } = device.clone();
             let nodes = self.host.device_nodes(found);
             let nodes = nodes.map_err(|source| PrepareCause::Nodes { device: device.clone(), source })?;
-            devices.push(ClaimDevice { device, nodes });
+            devices.push(ClaimDevice { device, share, nodes, mps: None });
         }
         let rendered = render::claim(self.specs.naming(), &claim.reference.uid, &devices);
         Ok(rendered.map_err(|source| PrepareCause::Render { source })?)
