@@ -10,6 +10,8 @@ mod faults;
 #[cfg(test)]
 mod machine;
 #[cfg(test)]
+mod mps;
+#[cfg(test)]
 mod nvidia_smi;
 #[cfg(test)]
 mod processes;

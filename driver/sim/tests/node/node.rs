@@ -23,7 +23,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    fn of(output: &Output) -> Self {
+    pub(crate) fn of(output: &Output) -> Self {
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         Self { code: output.status.code(), text }
     }
@@ -99,6 +99,13 @@ impl Node {
     }
 }
 
+/// Copies a program to where everybody may run it. Not in this process: a test that starts a program at that moment would
+/// hold the copy open for writing, and it could not be run.
+pub(crate) fn install(from: &Path, to: &Path) {
+    let status = Command::new("install").arg("--mode=755").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "{} cannot be installed", from.display());
+}
+
 /// The simulated library, built beside `gpu-sim` the first time it is asked for.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
@@ -114,7 +121,7 @@ fn library() -> &'static Path {
     })
 }
 
-fn nvidia_programs() -> PathBuf {
+pub(crate) fn nvidia_programs() -> PathBuf {
     let dir = cache_dir().join("nvidia");
     let found = ["usr/lib/nvidia/current/nvidia-smi", "usr/bin/nvidia-smi"].iter().any(|path| dir.join(path).is_file());
     assert!(found, "NVIDIA's nvidia-smi is not in {}; run tests/cluster/setup.sh as root", dir.display());

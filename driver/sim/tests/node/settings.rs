@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Compute mode and time-slice interval as the driver sets them, by NVML and by NVIDIA's nvidia-smi.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use dra_sim::state::{Fault, Setup};
 use dra_sim::store::Store;
 use dra_sim::{Code, Simulator, State, catalog};
 
-use crate::node::Node;
+use crate::node::{Node, install};
 
 /// A node, and the same machine in this process.
 struct Both {
@@ -184,8 +183,8 @@ fn an_nvidia_smi_that_hangs_is_killed_and_leaves_nothing() {
     let both = Both::new();
     let (smi_path, pids_path) = (both.node.path("usr/bin/nvidia-smi"), both.node.path("pids"));
     let script = format!("#!/bin/sh\n/bin/sleep 3600 &\necho $$ $! >{}\nwait\n", pids_path.display());
-    std::fs::write(&smi_path, script).unwrap();
-    std::fs::set_permissions(&smi_path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(both.node.path("script"), script).unwrap();
+    install(&both.node.path("script"), &smi_path);
     let Err(GpuError::Program { source, .. }) = both.library.interval(&both.gpu(1)) else { panic!("it hangs") };
     assert_eq!(source, ProgramError::Hung { path: smi_path, patience: Duration::from_secs(5) });
     for pid in std::fs::read_to_string(pids_path).unwrap().split_whitespace() {
