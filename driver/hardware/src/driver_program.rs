@@ -198,7 +198,7 @@ fn end_it(mut child: Child) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -208,9 +208,13 @@ mod tests {
         for dir in ["usr/bin", "usr/lib64", "etc/alternatives"] {
             std::fs::create_dir_all(root.path().join(dir)).unwrap();
         }
-        let path = root.path().join("etc/alternatives/smi");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text_path = root.path().join("script");
+        std::fs::write(&text_path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        // By another process: a program that another test starts at this moment would hold the file open for writing, and
+        // it could not be run.
+        let mut install = Command::new("install");
+        install.arg("--mode=755").arg(text_path).arg(root.path().join("etc/alternatives/smi"));
+        assert!(install.status().unwrap().success());
         symlink("/etc/alternatives/smi", root.path().join("usr/bin/nvidia-smi")).unwrap();
         root
     }
