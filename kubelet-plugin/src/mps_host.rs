@@ -13,8 +13,8 @@
 //! API server.
 //!
 //! Reading order: [`args`], [`wire`], [`place`], [`kept`], [`processes`], [`process`], [`inside`], [`programs`],
-//! [`front_end`], [`log_file`], [`birth`], [`death`], [`clients`], [`running`], [`board`], [`tools`], [`supervisor`],
-//! [`roster`], [`adopt`], [`service`], [`metrics`].
+//! [`front_end`], [`log_file`], [`birth`], [`death`], [`clients`], [`running`], [`board`], [`tools`], [`order`],
+//! [`back_off`], [`supervisor`], [`roster`], [`adopt`], [`service`], [`metrics`].
 
 pub mod args;
 
@@ -47,6 +47,10 @@ pub mod running;
 pub mod board;
 
 pub mod tools;
+
+pub mod order;
+
+pub mod back_off;
 
 pub mod supervisor;
 

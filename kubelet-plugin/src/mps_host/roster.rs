@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::error;
 
-use super::supervisor::{Order, Supervisor};
+use super::order::Order;
+use super::supervisor::Supervisor;
 use super::tools::Tools;
 
 /// Orders that may wait for one supervisor; whoever orders more waits too.

@@ -12,17 +12,19 @@ use std::time::Duration;
 
 use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState};
 use dra_model::DaemonId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use super::back_off::BackOff;
 use super::birth::{Birth, Born};
 use super::board::Seen;
 use super::clients::Clients;
 use super::death::{ask_to_quit, clear, end_all};
 use super::kept::{Kept, Phase};
 use super::log_file;
+use super::order::Order;
 use super::place::{Place, PlaceError};
 use super::process::End;
 use super::programs::Programs;
@@ -38,34 +40,6 @@ const LOOK_AT_CLIENTS: Duration = Duration::from_millis(500);
 /// How long a daemon may take to come back.
 const RESTART_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Before the first, second, … start of a daemon that keeps dying.
-const BACK_OFF: [Duration; 4] =
-    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
-
-/// A daemon that lived this long does not keep dying.
-const LONG_LIFE: Duration = Duration::from_mins(1);
-
-/// What a supervisor is told.
-#[derive(Debug)]
-pub enum Order {
-    /// Let it be there.
-    Start {
-        /// As this.
-        spec: DaemonSpec,
-        /// Within this time.
-        patience: Duration,
-        /// Who asks.
-        answer: oneshot::Sender<Result<Daemon, DaemonError>>,
-    },
-    /// Let it be gone.
-    Stop {
-        /// How long clients may go on.
-        patience: Duration,
-        /// Who asks.
-        answer: oneshot::Sender<Result<(), DaemonError>>,
-    },
-}
-
 /// One daemon.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -73,8 +47,7 @@ pub struct Supervisor {
     tools: Arc<Tools>,
     place: Place,
     life: Life,
-    /// Deaths in a row that each came soon after the start.
-    deaths: usize,
+    back_off: BackOff,
 }
 
 #[derive(Debug)]
@@ -104,7 +77,7 @@ impl Supervisor {
     /// Of a daemon that is not there.
     pub fn absent(id: DaemonId, tools: Arc<Tools>) -> Self {
         let place = Place::new(&tools.root, &id);
-        Self { id, tools, place, life: Life::Absent, deaths: 0 }
+        Self { id, tools, place, life: Life::Absent, back_off: BackOff::default() }
     }
 
     /// Of a daemon that an earlier process left and that lives.
@@ -229,7 +202,7 @@ impl Supervisor {
             Err(failure) => failure,
         };
         warn!(daemon = %self.id, error = %failure, "MPS daemon not started again (will retry)");
-        let next = self.next_start();
+        let next = Instant::now() + self.back_off.pause_after(Duration::ZERO);
         self.be_gone(Gone { kept, state, clients, next });
         Err(failure)
     }
@@ -324,10 +297,7 @@ impl Supervisor {
         let why = format!("it {end}, `{}`", log_file::end_of(&self.place.log_path()));
         warn!(daemon = %self.id, why, clients = kept.clients.len(), "MPS daemon died");
         self.tools.metrics.died();
-        if since.elapsed() > LONG_LIFE {
-            self.deaths = 0;
-        }
-        let next = self.next_start();
+        let next = Instant::now() + self.back_off.pause_after(since.elapsed());
         self.be_gone(Gone { kept, state: DaemonState::Died { why }, clients, next });
     }
 
@@ -343,12 +313,6 @@ impl Supervisor {
         warn!(daemon = %self.id, %error, "MPS daemon not ended (will retry when asked)");
         self.show(&kept, DaemonState::Changing, &error.to_string());
         self.life = Life::Leaving(Box::new(kept));
-    }
-
-    fn next_start(&mut self) -> Instant {
-        let pause = BACK_OFF.get(self.deaths).or(BACK_OFF.last()).copied().unwrap_or_default();
-        self.deaths += 1;
-        Instant::now() + pause
     }
 
     async fn look(&mut self) {

@@ -201,3 +201,83 @@ fn words_of(status: &Status) -> String {
         None => status.message().to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id() -> DaemonId {
+        "gpu-0".parse().unwrap()
+    }
+
+    fn a_seen(state: DaemonState) -> Seen {
+        let spec = DaemonSpec {
+            id: id(),
+            devices: vec!["GPU-1".to_owned(), "MIG-2".to_owned()],
+            multi_user: MultiUser::IfKnown,
+            threads: ThreadPercentage::try_from(7).ok(),
+            memory: [(0, Bytes(1 << 30)), (1, Bytes(1 << 20))].into(),
+        };
+        let (run_dir, shm_dir) = ("/run/d/run".into(), "/run/d/shm".into());
+        let daemon = Daemon { id: id(), state, run_dir, shm_dir, multi_user: true };
+        Seen { spec, daemon, message: String::new(), restarts: 3 }
+    }
+
+    #[test]
+    fn daemons_arrive_as_they_were_sent() {
+        for state in [
+            DaemonState::Changing,
+            DaemonState::Ready,
+            DaemonState::UserWaits { waiting: 1000, active: 0 },
+            DaemonState::Died { why: "by itself".to_owned() },
+            DaemonState::Lost,
+        ] {
+            let sent = a_seen(state);
+            assert_eq!(change_of(seen(&sent)).unwrap(), Change::Now(sent));
+        }
+    }
+
+    #[test]
+    fn a_reader_hears_what_changed_and_what_is_gone() {
+        let shown = |seen: &Seen| Shown::from([(id(), seen.clone())]);
+        let (ready, lost) = (a_seen(DaemonState::Ready), a_seen(DaemonState::Lost));
+        for (before, now, expect) in [
+            (Shown::new(), shown(&ready), vec![Change::Now(ready.clone())]),
+            (shown(&ready), shown(&ready), vec![]),
+            (shown(&ready), shown(&lost), vec![Change::Now(lost.clone())]),
+            (shown(&lost), Shown::new(), vec![Change::Removed(id())]),
+        ] {
+            let heard: Vec<Change> =
+                changes(&before, &now).into_iter().map(|message| change_of(message).unwrap()).collect();
+            assert_eq!(heard, expect);
+        }
+    }
+
+    #[test]
+    fn errors_arrive_as_they_were_sent() {
+        let text = str::to_owned;
+        for error in [
+            DaemonError::NoProgram { program: text("p"), root: "/r".into() },
+            DaemonError::NoMultiUser { id: id() },
+            DaemonError::LimitNotTaken { id: id(), what: text("w"), wanted: text("1"), found: text("2") },
+            DaemonError::Different { id: id() },
+            DaemonError::NotReady { id: id(), waited: Duration::from_millis(1500), seen: text("s") },
+            DaemonError::ClientsLeft { id: id(), clients: 3 },
+            DaemonError::StillThere { id: id(), left: text("l") },
+            DaemonError::NoPlace { id: id(), path: "/p".into(), why: text("full") },
+        ] {
+            assert_eq!(error_of(&refused(&error), Path::new("/s")), error);
+        }
+    }
+
+    #[test]
+    fn what_no_host_wrote_is_that_nobody_answers() {
+        let why = |status: &Status| {
+            let DaemonError::Unreachable { why, .. } = error_of(status, Path::new("/s")) else { panic!("{status}") };
+            why
+        };
+        assert_eq!(why(&Status::unavailable("no socket")), "no socket");
+        assert_eq!(why(&Status::with_details(Code::Internal, "odd", vec![8, 99].into())), "odd");
+        assert_eq!(spec_of(pb::Spec::default()).unwrap_err().code(), Code::InvalidArgument);
+    }
+}

@@ -74,6 +74,10 @@ impl Host {
         self.root().join(id)
     }
 
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
     pub(crate) fn client(&self) -> MpsClient {
         let _inside = self.runtime.enter();
         MpsClient::new(self.root().join("host.sock")).unwrap()

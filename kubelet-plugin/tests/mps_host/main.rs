@@ -7,3 +7,7 @@ mod host;
 mod life;
 
 mod faults;
+
+mod clients;
+
+mod scripts;

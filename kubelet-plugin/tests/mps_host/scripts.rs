@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Programs that do what NVIDIA's own cannot be brought to do: scripts before it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use dra_hardware::{DaemonError, Daemons as _, MultiUser};
+use tempfile::TempDir;
+
+use crate::host::{Host, nvidia_root, percent, spec};
+
+const ID: &str = "gpu-00112233445566778899aabbccddeeff";
+
+/// A driver root whose control program is a script; `$real` is NVIDIA's.
+fn driver(script: &str) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let bin_dir = root.path().join("usr/bin");
+    fs::create_dir_all(&bin_dir).unwrap();
+    let real = nvidia_root().join("usr/bin/nvidia-cuda-mps-control");
+    let text_path = root.path().join("script");
+    fs::write(&text_path, format!("#!/bin/sh\nreal={}\n{script}\n", real.display())).unwrap();
+    // By another process: a program that another test starts at this moment would hold the file open for writing.
+    let mut install = Command::new("install");
+    install.arg("--mode=755").arg(text_path).arg(bin_dir.join("nvidia-cuda-mps-control"));
+    assert!(install.status().unwrap().success());
+    // Links out of a driver root lead nowhere.
+    fs::copy(nvidia_root().join("usr/sbin/nvidia-cuda-mps-server"), bin_dir.join("nvidia-cuda-mps-server")).unwrap();
+    symlink("nowhere", root.path().join("usr/lib64")).unwrap();
+    root
+}
+
+fn left_of(host: &Host) -> (usize, usize, bool) {
+    (host.processes(ID).len(), host.mounts(), host.place(ID).exists())
+}
+
+#[test]
+fn a_daemon_that_hangs_at_its_start_is_ended() {
+    let driver = driver("[ \"$1\" = -f ] && echo waiting for nothing && exec /bin/sleep 1000; exec $real");
+    let host = Host::new(driver.path());
+    let begun = Instant::now();
+    let refused = host.client().start(&spec(ID), Duration::from_millis(300)).unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let DaemonError::NotReady { seen, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(seen, "waiting for nothing");
+    assert_eq!(left_of(&host), (0, 0, false));
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_is_ended() {
+    let driver = driver("[ \"$1\" = -f ] && exec $real -f; exec /bin/sleep 1000");
+    let host = Host::new(driver.path());
+    let refused = host.client().start(&spec(ID), Duration::from_millis(300)).unwrap_err().to_string();
+    assert!(refused.contains("the daemon did not answer within"), "{refused}");
+    assert_eq!(left_of(&host), (0, 0, false));
+}
+
+#[test]
+fn a_daemon_that_hangs_at_its_end_is_killed() {
+    let driver = driver(
+        "[ \"$1\" = -f ] && exec $real -f; input=$(/bin/cat)
+        case \"$input\" in quit*) exec /bin/sleep 1000;; esac; echo \"$input\" | $real",
+    );
+    let host = Host::new(driver.path());
+    host.start(&spec(ID)).unwrap();
+    let begun = Instant::now();
+    host.client().stop(&spec(ID).id, Duration::from_secs(1)).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    assert_eq!(left_of(&host), (0, 0, false));
+}
+
+#[test]
+fn a_limit_that_is_taken_in_silence_and_forgotten_is_refused() {
+    let driver = driver(
+        "[ \"$1\" = -f ] && exec $real -f; input=$(/bin/cat)
+        case \"$input\" in set_*) echo 30.0;; *) echo \"$input\" | $real;; esac",
+    );
+    let host = Host::new(driver.path());
+    let mut wanted = spec(ID);
+    wanted.threads = percent(30);
+    let expect = DaemonError::LimitNotTaken {
+        id: wanted.id.clone(),
+        what: "active thread percentage".to_owned(),
+        wanted: "30".to_owned(),
+        found: "100.0".to_owned(),
+    };
+    assert_eq!(host.start(&wanted), Err(expect));
+    assert_eq!(left_of(&host), (0, 0, false));
+}
+
+#[test]
+fn a_program_that_knows_multi_user_gets_it() {
+    let driver = driver("[ \"$1 $2\" = '-f -M' ] && exec $real -f; exec $real \"$@\"");
+    let host = Host::new(driver.path());
+    for (wanted, expect) in [(MultiUser::Off, false), (MultiUser::On, true), (MultiUser::IfKnown, true)] {
+        let spec = dra_hardware::DaemonSpec { multi_user: wanted, ..spec(ID) };
+        assert_eq!(host.start(&spec).unwrap().multi_user, expect, "{wanted:?}");
+        host.stop(ID).unwrap();
+    }
+}
+
+#[test]
+fn a_daemon_that_keeps_dying_is_started_more_and_more_slowly() {
+    let driver = driver("[ \"$1\" = -f ] && { [ -e ${0%/*}/broken ] && exit 3; exec $real -f; }; exec $real");
+    let host = Host::new(driver.path());
+    host.start(&spec(ID)).unwrap();
+    let broken = driver.path().join("usr/bin/broken");
+    fs::write(&broken, "").unwrap();
+    crate::host::kill(host.daemon(ID));
+    let failures = || host.metric("gpu_dra_mps_starts_total{result=\"failure\"}");
+    crate::host::until("two starts fail", || (failures() == "2").then_some(()));
+    assert_eq!((host.mounts(), host.seen(ID).unwrap().restarts), (1, 0));
+    fs::remove_file(broken).unwrap();
+    crate::host::until("a later one does not", || host.seen(ID).filter(|seen| seen.restarts == 1));
+}
