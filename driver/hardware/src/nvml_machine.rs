@@ -57,7 +57,7 @@ impl NvmlMachine {
         self.nvml().map_err(|source| GpuError::Machine { which: which.to_string(), source })
     }
 
-    fn expect(&self, which: GpuSelector<'_>) -> Result<(), GpuError> {
+    fn confirm(&self, which: GpuSelector<'_>) -> Result<(), GpuError> {
         let nvml = self.nvml_for(which)?;
         found(&nvml, which).map(|_device| ())
     }
@@ -110,12 +110,12 @@ impl Machine for NvmlMachine {
 
     /// NVML is asked first, whose errors say more than those of nvidia-smi.
     fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
-        self.expect(GpuSelector::Uuid(gpu))?;
+        self.confirm(GpuSelector::Uuid(gpu))?;
         time_slice::read(&self.root, gpu)
     }
 
     fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
-        self.expect(GpuSelector::Uuid(gpu))?;
+        self.confirm(GpuSelector::Uuid(gpu))?;
         time_slice::set(&self.root, gpu, interval)
     }
 }

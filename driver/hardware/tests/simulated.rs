@@ -10,9 +10,10 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use dra_hardware::{
-    DriverFilesError, GpuError, GpuSelector, Host, Machine, MachineError, NodeError, NvmlMachine, Roots,
+    DriverFilesError, GpuError, GpuSelector, Host, Machine, MachineError, NodeError, NvmlMachine, ProgramError, Roots,
+    Setting,
 };
-use dra_model::{ComputeShare, Device, DriverState, Gpu, GpuEntry, MigMode, Placement};
+use dra_model::{ComputeMode, ComputeShare, Device, DriverState, Gpu, GpuEntry, MigMode, Placement};
 
 /// A simulated node and the host as our processes see it.
 struct Node {
@@ -354,4 +355,23 @@ fn containers_get_the_driver_of_the_tree() {
     let host_path = files.libraries[0].host_path.to_str().unwrap();
     assert_eq!(host_path, "/run/nvidia/driver/usr/lib/x86_64-linux-gnu/libcuda.so.580.95.05");
     assert_eq!(node.host.driver_files().unwrap(), files);
+}
+
+#[test]
+fn settings_need_the_driver_s_own_nvidia_smi() {
+    let node = node("h100:1");
+    node.host.refresh();
+    let uuid = node.gpu(0).uuid;
+    node.host.set_compute_mode(&uuid, ComputeMode::ExclusiveProcess).unwrap();
+    assert_eq!(node.host.compute_mode(&uuid), Ok(Some(ComputeMode::ExclusiveProcess)));
+    let missing = ProgramError::Missing { name: "nvidia-smi".to_owned(), root: node.dir.path().to_owned() };
+    let program = GpuError::Program { gpu: uuid.clone(), setting: Setting::Interval, source: missing.clone() };
+    assert_eq!(node.host.settings(&uuid), Err(program));
+    assert_eq!(node.host.driver_program("nvidia-smi", &[]), Err(missing));
+    let smi_path = node.path("usr/bin/nvidia-smi");
+    std::fs::write(&smi_path, "").unwrap();
+    let found = node.host.driver_program("nvidia-smi", &["libnvidia-ml.so.1"]).unwrap();
+    assert_eq!(found.path(), smi_path);
+    let library = node.path("usr/lib/x86_64-linux-gnu/libnvidia-ml.so.580.95.05");
+    assert_eq!(found.environment(), [("PATH", node.path("usr/bin").as_os_str()), ("LD_PRELOAD", library.as_os_str())]);
 }
