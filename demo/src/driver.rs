@@ -17,6 +17,8 @@ pub const RELEASE: &str = "gpu-dra-driver";
 pub const DRIVER: &str = "gpu.nvidia.com";
 
 const IMAGE: &str = "localhost/gpu-dra-driver:0.1.0";
+/// What the Containerfile takes.
+const PROGRAMS: [&str; 4] = ["gpu-kubelet-plugin", "gpu-mps-host", "gpu-controller", "gpu-import"];
 /// The tree of a simulated node lies where a driver container puts a real one.
 const SETTINGS: [&str; 5] = [
     "driver.root=/run/nvidia/driver",
@@ -31,7 +33,7 @@ const LIMIT: Duration = Duration::from_mins(2);
 pub fn build_image(cluster: &Cluster, repository: &Repository) -> Result<Image> {
     let context_dir = cluster.dir().join("image");
     fs::create_dir_all(&context_dir).map_err(file_error("make the folder", &context_dir))?;
-    for name in ["gpu-kubelet-plugin", "gpu-controller"] {
+    for name in PROGRAMS {
         let program_path = repository.program_path(name)?;
         fs::copy(&program_path, context_dir.join(name)).map_err(file_error("copy", &program_path))?;
     }

@@ -38,13 +38,38 @@ fn rendered(settings: &[&str]) -> Result<String, String> {
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
+/// All documents of a kind.
+fn documents(chart: &str, kind: &str) -> Vec<String> {
+    let is_one = |document: &&str| document.lines().any(|line| line == format!("kind: {kind}"));
+    chart.split("\n---\n").filter(is_one).map(str::to_owned).collect()
+}
+
 /// The only document of a kind.
 fn document(chart: &str, kind: &str) -> String {
-    let mut found =
-        chart.split("\n---\n").filter(|document| document.lines().any(|line| line == format!("kind: {kind}")));
-    let document = found.next().unwrap_or_else(|| panic!("the chart has no {kind}")).to_owned();
-    assert!(found.next().is_none(), "the chart has more than one {kind}");
-    document
+    let found = documents(chart, kind);
+    let [document] = found.as_slice() else { panic!("the chart has {} documents {kind}", found.len()) };
+    document.clone()
+}
+
+/// The DaemonSet of a component.
+fn daemon_set(chart: &str, component: &str) -> String {
+    let label = format!("\n    app.kubernetes.io/component: {component}\n");
+    let found = documents(chart, "DaemonSet").into_iter().find(|document| document.contains(&label));
+    found.unwrap_or_else(|| panic!("the chart has no DaemonSet of {component}"))
+}
+
+/// The DeviceClass of a name.
+fn class(chart: &str, name: &str) -> Option<String> {
+    let line = format!("\n  name: {name}\n");
+    documents(chart, "DeviceClass").into_iter().find(|document| document.contains(&line))
+}
+
+/// Where a container mounts a volume, and how.
+fn mount(daemon_set: &str, volume: &str) -> String {
+    let start = format!("- name: {volume}\n              mountPath: ");
+    let found = daemon_set.split(&start).nth(1).unwrap_or_else(|| panic!("nothing mounts {volume}"));
+    let lines = found.lines().map(str::trim).take_while(|line| !line.starts_with(['-', '#']));
+    lines.collect::<Vec<_>>().join(", ")
 }
 
 #[test]
@@ -68,6 +93,17 @@ fn values_nobody_reads_and_impossible_values_are_refused() {
         ("log.format=xml", "format"),
         ("driverName=GPU_nvidia", "driverName"),
         ("kubeletPlugin.containers.plugin.httpPort=0", "httpPort"),
+        ("sharing.form={gpu}", "form"),
+        ("sharing.forms={gpu,vgpu}", "forms"),
+        ("sharing.forms={gpu,gpu}", "forms"),
+        ("sharing.defaultShares=0", "defaultShares"),
+        ("sharing.defaultShares=101", "defaultShares"),
+        ("sharing.timeSlicing.maxShares=0", "maxShares"),
+        ("deviceClasses.timeSlicing.interval=medium", "interval"),
+        ("deviceClasses.mps.extendedResourceName=shared", "extendedResourceName"),
+        ("mps.root=/run/mps", "root"),
+        // Pods would be scheduled onto shares that nobody prepares.
+        ("mps.enabled=false", "sharing.forms"),
     ] {
         let refused = rendered(&[setting]).expect_err(setting);
         assert!(refused.contains(word), "{setting}: {refused}");
@@ -78,7 +114,7 @@ fn values_nobody_reads_and_impossible_values_are_refused() {
 fn the_policy_is_about_the_account_of_the_daemon_set() {
     for settings in [&[][..], &["serviceAccount.name=other"], &["fullnameOverride=mine"]] {
         let chart = rendered(settings).unwrap();
-        let daemon_set = document(&chart, "DaemonSet");
+        let daemon_set = daemon_set(&chart, "kubelet-plugin");
         let account = daemon_set.lines().find_map(|line| line.trim().strip_prefix("serviceAccountName: ")).unwrap();
         let username = format!("\"system:serviceaccount:gpu-dra-driver:{account}\"");
         let policy = document(&chart, "ValidatingAdmissionPolicy");
@@ -91,7 +127,7 @@ fn the_policy_is_about_the_account_of_the_daemon_set() {
 
 #[test]
 fn the_controller_has_no_rights_on_the_node() {
-    let daemon_set = document(&rendered(&[]).unwrap(), "DaemonSet");
+    let daemon_set = daemon_set(&rendered(&[]).unwrap(), "kubelet-plugin");
     let controller = daemon_set.split("- name: controller\n").nth(1).unwrap().split("\n      volumes:").next().unwrap();
     for needed in
         ["runAsNonRoot: true", "privileged: false", "readOnlyRootFilesystem: true", "allowPrivilegeEscalation: false"]
@@ -103,7 +139,7 @@ fn the_controller_has_no_rights_on_the_node() {
 
 #[test]
 fn the_seconds_of_a_normal_start_are_no_events_and_no_start_is_ended_by_a_probe() {
-    let daemon_set = document(&rendered(&[]).unwrap(), "DaemonSet");
+    let daemon_set = daemon_set(&rendered(&[]).unwrap(), "kubelet-plugin");
     let probes: Vec<&str> = daemon_set.split("readinessProbe:\n").skip(1).collect();
     assert_eq!(probes.len(), 2, "plugin and controller");
     for probe in probes {
@@ -122,25 +158,136 @@ fn the_seconds_of_a_normal_start_are_no_events_and_no_start_is_ended_by_a_probe(
 #[test]
 fn a_driver_of_another_name_is_that_everywhere() {
     let chart = rendered(&["driverName=gpu.example.com"]).unwrap();
-    assert!(document(&chart, "DaemonSet").contains("--driver-name=gpu.example.com"));
+    assert!(daemon_set(&chart, "kubelet-plugin").contains("--driver-name=gpu.example.com"));
     assert!(document(&chart, "ValidatingAdmissionPolicy").contains("s.spec.driver == \"gpu.example.com\""));
-    let classes = chart.split("\n---\n").filter(|document| document.contains("kind: DeviceClass"));
-    for class in classes {
+    for class in documents(&chart, "DeviceClass") {
         assert!(class.contains("gpu.example.com") && !class.contains("\"gpu.nvidia.com\""), "{class}");
     }
 }
 
 #[test]
-fn the_flags_of_the_chart_are_flags_of_the_programs() {
-    let daemon_set = document(&rendered(&[]).unwrap(), "DaemonSet");
-    let flags = daemon_set
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("- --"))
-        .filter_map(|flag| flag.split('=').next());
-    let args = |path: &str| std::fs::read_to_string(root_dir().join(path)).unwrap();
-    let known = args("kubelet-plugin/src/args.rs") + &args("controller/src/args.rs");
-    for flag in flags {
-        let field = format!("{}:", flag.replace('-', "_"));
-        assert!(known.contains(&field), "no program has a flag --{flag}");
+fn the_mps_host_is_replaced_by_hand_only_since_its_end_is_the_end_of_its_clients() {
+    let host = daemon_set(&rendered(&[]).unwrap(), "mps-host");
+    assert!(host.contains("\n  updateStrategy:\n    type: OnDelete\n"));
+    // A probe that fails would restart it, and a limit end it.
+    assert!(!host.contains("livenessProbe:") && !host.contains("startupProbe:") && !host.contains("limits:"));
+    let grace = host.lines().find_map(|line| line.trim().strip_prefix("terminationGracePeriodSeconds: "));
+    let grace: u32 = grace.unwrap().parse().unwrap();
+    assert!(grace >= 30, "clients have 20 s to end, and then all of it is cleaned up: {grace}");
+}
+
+#[test]
+fn what_the_mps_host_mounts_is_seen_by_all_and_kept_by_nobody() {
+    let chart = rendered(&[]).unwrap();
+    let host = daemon_set(&chart, "mps-host");
+    assert_eq!(mount(&host, "daemons"), "/run/gpu-dra/mps, mountPropagation: Bidirectional");
+    let plugin = daemon_set(&chart, "kubelet-plugin");
+    assert_eq!(mount(&plugin, "run"), "/run/gpu-dra, mountPropagation: HostToContainer");
+    for daemon_set in [&host, &plugin] {
+        let follows = "/driver-root, readOnly: true, mountPropagation: HostToContainer";
+        assert_eq!(mount(daemon_set, "driver-root"), follows);
     }
+}
+
+#[test]
+fn the_mps_host_sees_processes_of_the_node_and_has_no_account_to_speak_of() {
+    let chart = rendered(&[]).unwrap();
+    let host = daemon_set(&chart, "mps-host");
+    assert!(host.contains("\n      hostPID: true\n") && host.contains("privileged: true"));
+    assert!(
+        host.contains("\n      serviceAccountName: gpu-dra-driver-mps\n      automountServiceAccountToken: false\n")
+    );
+    let bindings = ["ClusterRoleBinding", "RoleBinding"].into_iter().flat_map(|kind| documents(&chart, kind));
+    let bound = bindings.filter(|binding| binding.contains("name: gpu-dra-driver-mps\n")).collect::<Vec<_>>();
+    assert!(bound.is_empty(), "{bound:?}");
+    assert!(!daemon_set(&chart, "kubelet-plugin").contains("hostPID"), "nothing else needs to");
+}
+
+#[test]
+fn without_mps_nothing_of_it_runs() {
+    let chart = rendered(&["mps.enabled=false", "sharing.forms={gpu,mig,timeSlicing}"]).unwrap();
+    assert_eq!(documents(&chart, "DaemonSet").len(), 1);
+    assert!(!chart.contains("component: mps-host"));
+}
+
+#[test]
+fn each_class_is_for_devices_of_one_kind() {
+    let chart = rendered(&[]).unwrap();
+    for (name, of_type, strategy) in [
+        ("gpu.nvidia.com", "gpu", ""),
+        ("mig.nvidia.com", "mig", ""),
+        ("mps.gpu.nvidia.com", "shared-gpu", "MPS"),
+        ("timeslicing.gpu.nvidia.com", "shared-gpu", "TimeSlicing"),
+    ] {
+        let class = class(&chart, name).expect(name);
+        let expect =
+            format!(r#"device.driver == "gpu.nvidia.com" && device.attributes["gpu.nvidia.com"].type == "{of_type}""#);
+        assert!(class.contains(&expect), "{class}");
+        assert_eq!(class.contains("sharingStrategy"), !strategy.is_empty(), "{class}");
+        assert!(class.contains(&format!(r#"== "{strategy}""#)) || strategy.is_empty(), "{class}");
+    }
+    for (value, name) in [
+        ("gpu", "gpu.nvidia.com"),
+        ("mig", "mig.nvidia.com"),
+        ("mps", "mps.gpu.nvidia.com"),
+        ("timeSlicing", "timeslicing.gpu.nvidia.com"),
+    ] {
+        let chart = rendered(&[&format!("deviceClasses.{value}.enabled=false")]).unwrap();
+        assert_eq!(class(&chart, name), None);
+        assert_eq!(documents(&chart, "DeviceClass").len(), 3, "{name}");
+    }
+}
+
+#[test]
+fn classes_of_shares_carry_what_they_are_told_to() {
+    let chart = rendered(&[]).unwrap();
+    let plain = |name: &str| class(&chart, name).unwrap();
+    for name in ["mps.gpu.nvidia.com", "timeslicing.gpu.nvidia.com"] {
+        assert!(!plain(name).contains("config:") && !plain(name).contains("extendedResourceName"), "{name}");
+    }
+    let chart = rendered(&[
+        "deviceClasses.mps.extendedResourceName=nvidia.com/gpu.shared",
+        "deviceClasses.timeSlicing.extendedResourceName=nvidia.com/gpu.slice",
+        "deviceClasses.timeSlicing.interval=Medium",
+    ])
+    .unwrap();
+    assert!(class(&chart, "mps.gpu.nvidia.com").unwrap().contains("\n  extendedResourceName: nvidia.com/gpu.shared\n"));
+    let class = class(&chart, "timeslicing.gpu.nvidia.com").unwrap();
+    assert!(class.contains("\n  extendedResourceName: nvidia.com/gpu.slice\n"), "{class}");
+    let parameters = class.split("        parameters:").nth(1).unwrap();
+    let expect = "
+          apiVersion: resource.nvidia.com/v1beta1
+          kind: GpuConfig
+          sharing:
+            strategy: TimeSlicing
+            timeSlicingConfig:
+              interval: Medium
+";
+    assert!(parameters.starts_with(expect), "{parameters}");
+}
+
+#[test]
+fn the_flags_of_the_chart_are_flags_of_the_programs() {
+    let args = |path: &str| {
+        let path = root_dir().join(path);
+        let parts = std::fs::read_dir(path.with_extension("")).into_iter().flatten().map(|part| part.unwrap().path());
+        parts.chain([path.clone()]).map(|path| std::fs::read_to_string(path).unwrap()).collect::<String>()
+    };
+    let programs = [
+        ("gpu-kubelet-plugin", args("kubelet-plugin/src/args.rs")),
+        ("gpu-mps-host", args("kubelet-plugin/src/mps_host/args.rs")),
+        ("gpu-controller", args("controller/src/args.rs")),
+    ];
+    let chart = rendered(&[]).unwrap();
+    let mut checked = 0;
+    for command in chart.split("command: [/usr/bin/").skip(1) {
+        let name = command.split([']', ',']).next().unwrap();
+        let (_, known) = programs.iter().find(|(program, _)| *program == name).unwrap();
+        for flag in command.lines().filter_map(|line| line.trim().strip_prefix("- --")) {
+            let flag = flag.split('=').next().unwrap();
+            assert!(known.contains(&format!("{}:", flag.replace('-', "_"))), "{name} has no flag --{flag}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 20, "{checked} flags are few");
 }
