@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dra_model::NodeName;
-use dra_resource::{DriverName, Features, Offer, Pool, Write, diff, pack};
+use dra_resource::{DriverName, Offer, Pool, Write, diff, pack};
 use dra_runtime::api_server::ApiServerError;
 use dra_runtime::tasks::{Tasks, TasksError};
 use dra_runtime::{ApiServer, http};
@@ -76,9 +76,11 @@ pub fn run(config: Config, api_server: &ApiServer) -> Result<(), AppError> {
     let client = || api_server.client(USER_AGENT).map_err(AppError::ApiServer);
     runtime.block_on(async {
         match config {
-            Config::Run { whose, source, http_address } => serve(client()?, whose, source, http_address).await,
-            Config::Once { whose, source } => once(client()?, whose, source).await,
-            Config::Print { whose, source } => print(whose, source).await,
+            Config::Run { whose, source, offer, http_address } => {
+                serve(client()?, whose, source, offer, http_address).await
+            }
+            Config::Once { whose, source, offer } => once(client()?, whose, source, offer).await,
+            Config::Print { whose, source, offer } => print(whose, source, &offer).await,
             Config::Withdraw { driver, node } => withdraw_slices(client()?, &driver, node.as_ref()).await,
             Config::Check { driver, pods } => check_published(client()?, &driver, &pods).await,
         }
@@ -89,6 +91,7 @@ async fn serve(
     client: Client,
     whose: Whose,
     source: Source,
+    offer: Offer,
     http_address: std::net::SocketAddr,
 ) -> Result<(), AppError> {
     let cluster = Cluster::new(client, &whose.driver, Some(&whose.node));
@@ -105,7 +108,7 @@ async fn serve(
         watching.await;
         Ok(())
     });
-    let publisher = Publisher::new(cluster, whose, view, Timing::default(), metrics, ready);
+    let publisher = Publisher::new(cluster, whose, offer, view, Timing::default(), metrics, ready);
     let publishing = publisher.run(news, stop.clone());
     tasks.start("publisher", async {
         publishing.await;
@@ -139,12 +142,12 @@ async fn first_view(source: Source) -> Result<watch::Receiver<NodeView>, AppErro
     Err(AppError::NoInventory { reason })
 }
 
-async fn once(client: Client, whose: Whose, source: Source) -> Result<(), AppError> {
+async fn once(client: Client, whose: Whose, source: Source, offer: Offer) -> Result<(), AppError> {
     let cluster = Cluster::new(client, &whose.driver, Some(&whose.node));
     let view = first_view(source).await?;
     let (metrics, _registry) = Metrics::registered();
     let (ready, _readiness) = watch::channel(Err(String::new()));
-    let mut publisher = Publisher::new(cluster, whose, view, Timing::default(), metrics, ready);
+    let mut publisher = Publisher::new(cluster, whose, offer, view, Timing::default(), metrics, ready);
     match publisher.round().await.map_err(|error| AppError::Publish(Box::new(error)))? {
         Round::Equal { writes } => info!(writes, "the slices are equal to the inventory"),
         Round::Withheld(reason) => return Err(AppError::Withheld(reason)),
@@ -153,12 +156,12 @@ async fn once(client: Client, whose: Whose, source: Source) -> Result<(), AppErr
 }
 
 /// Prints the slices of a first publishing. Their owner is left out, because the API server is not asked for it.
-async fn print(whose: Whose, source: Source) -> Result<(), AppError> {
+async fn print(whose: Whose, source: Source, offer: &Offer) -> Result<(), AppError> {
     let view = first_view(source).await?;
     let inventory = view.borrow().publishable().map_err(AppError::Withheld)?;
     let pool = Pool { driver: whose.driver, node: whose.node, node_uid: String::new() };
     let mut text = String::new();
-    for write in diff(&pool, &pack(&inventory, &Offer::of_hardware(Features { partitionable: true, consumable: false })), &[]) {
+    for write in diff(&pool, &pack(&inventory, offer), &[]) {
         match write {
             Write::Create(slice) => text.push_str(&yaml(*slice)?),
             Write::Update(_) | Write::Delete { .. } => {}

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use crate::cluster::{Cluster, RequestError};
 use crate::metrics::Metrics;
 use crate::news::Known;
+use crate::server::Gated;
 
 /// How far the writes got.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +30,8 @@ pub enum End {
         /// Its name.
         slice: String,
     },
-    /// Counters were dropped: what was published may be handed out twice and must be replaced at once.
-    CountersDropped,
+    /// These fields were dropped: what was published may be handed out twice and must be replaced at once.
+    Dropped(Gated),
     /// Nothing may be written any more.
     Withheld,
 }
@@ -66,8 +67,8 @@ pub async fn apply(
         match answer {
             Ok(stored) => {
                 info!(operation, slice, "wrote a slice");
-                if note(write, stored.as_ref(), known) {
-                    return Ok(Applied { writes: done + 1, end: End::CountersDropped });
+                if let Some(gated) = note(write, stored.as_ref(), known) {
+                    return Ok(Applied { writes: done + 1, end: End::Dropped(gated) });
                 }
             }
             // An update of a slice that is gone is a conflict as well: it has to be created instead.
@@ -80,29 +81,19 @@ pub async fn apply(
     Ok(Applied { writes: writes.len(), end: End::Done })
 }
 
-/// Remembers what was stored; true when counters are missing from it.
-fn note(write: &Write, stored: Option<&ResourceSlice>, known: &mut Known) -> bool {
+/// Remembers what was stored, and tells which fields behind a gate are missing from it.
+fn note(write: &Write, stored: Option<&ResourceSlice>, known: &mut Known) -> Option<Gated> {
     let Some(stored) = stored else {
         known.forget(write.slice_name());
-        return false;
+        return None;
     };
     known.remember(&stored.metadata);
-    match write {
-        Write::Delete { .. } => false,
-        Write::Update(sent) | Write::Create(sent) => {
-            let counters_dropped = counters(&sent.spec) != counters(&stored.spec);
-            if !counters_dropped && without_times(&sent.spec) != without_times(&stored.spec) {
-                warn!(slice = write.slice_name(), "the API server changed or dropped fields of a slice");
-            }
-            counters_dropped
-        }
+    let sent = write.slice()?;
+    let dropped = Gated::ALL.into_iter().find(|gated| gated.amount(&stored.spec) < gated.amount(&sent.spec));
+    if dropped.is_none() && without_times(&sent.spec) != without_times(&stored.spec) {
+        warn!(slice = write.slice_name(), "the API server changed or dropped fields of a slice");
     }
-}
-
-/// How much of a slice is about counters.
-fn counters(spec: &ResourceSliceSpec) -> (usize, usize) {
-    let consuming = spec.devices.iter().flatten().filter(|device| device.consumes_counters.is_some());
-    (spec.shared_counters.iter().flatten().count(), consuming.count())
+    dropped
 }
 
 /// The API server adds the times of taints.

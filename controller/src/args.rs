@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use clap::Parser;
 use dra_model::{IdError, NodeName};
-use dra_resource::{DriverName, DriverNameError};
+use dra_resource::{DriverName, DriverNameError, Offer};
 use dra_runtime::ApiServer;
 use dra_runtime::logging::LogFormat;
 
 use crate::check::DriverPods;
+
+pub mod offer;
+
+use offer::{OfferArgs, OfferError};
 
 /// Publishes the GPUs of a node as ResourceSlices and keeps them equal to what the node has.
 #[derive(Debug, Parser)]
@@ -30,10 +34,14 @@ pub struct Args {
     /// Read the inventory from this JSON file instead, and again whenever it changes.
     #[arg(long, env = "INVENTORY_FILE")]
     pub inventory_file: Option<PathBuf>,
+    /// What is published.
+    #[command(flatten)]
+    pub offer: OfferArgs,
     /// Publish once and exit.
     #[arg(long)]
     pub once: bool,
-    /// Print the slices as YAML instead of publishing them; the API server is not asked.
+    /// Print the slices as YAML instead of publishing them; the API server is not asked, and taken for one that keeps
+    /// every field.
     #[arg(long, requires = "once")]
     pub dry_run: bool,
     /// Delete the slices of this driver and node, and exit. For when the driver is uninstalled.
@@ -74,6 +82,8 @@ pub enum Config {
         whose: Whose,
         /// Where the inventory comes from.
         source: Source,
+        /// What of it is published.
+        offer: Offer,
         /// Where the endpoints are.
         http_address: SocketAddr,
     },
@@ -83,6 +93,8 @@ pub enum Config {
         whose: Whose,
         /// Where the inventory comes from.
         source: Source,
+        /// What of it is published.
+        offer: Offer,
     },
     /// Print once.
     Print {
@@ -90,6 +102,8 @@ pub enum Config {
         whose: Whose,
         /// Where the inventory comes from.
         source: Source,
+        /// What of it is published.
+        offer: Offer,
     },
     /// Delete what was published.
     Withdraw {
@@ -134,6 +148,9 @@ pub enum ArgsError {
     /// Not a driver.
     #[error("--driver-name is invalid")]
     Driver(#[source] DriverNameError),
+    /// Not something to publish.
+    #[error("what to publish is invalid")]
+    Offer(#[source] OfferError),
     /// No node where one is needed.
     #[error("--node-name is missing: only --withdraw --all-nodes works without")]
     NoNode,
@@ -147,6 +164,7 @@ impl Args {
             driver_name,
             node_socket,
             inventory_file,
+            offer,
             once,
             dry_run,
             withdraw,
@@ -174,16 +192,19 @@ impl Args {
         }
         let whose = Whose { driver, node };
         let source = inventory_file.map_or(Source::Socket(node_socket), Source::File);
+        let offer = offer.into_offer().map_err(ArgsError::Offer)?;
         Ok(match (once, dry_run) {
-            (true, true) => Config::Print { whose, source },
-            (true, false) => Config::Once { whose, source },
-            (false, _) => Config::Run { whose, source, http_address },
+            (true, true) => Config::Print { whose, source, offer },
+            (true, false) => Config::Once { whose, source, offer },
+            (false, _) => Config::Run { whose, source, offer, http_address },
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use dra_resource::Features;
+
     use super::*;
 
     fn config(args: &[&str]) -> Result<Config, String> {
@@ -193,6 +214,10 @@ mod tests {
 
     fn whose() -> Whose {
         Whose { driver: "gpu.nvidia.com".parse().unwrap(), node: "n".parse().unwrap() }
+    }
+
+    fn offer() -> Offer {
+        Offer::of_hardware(Features { partitionable: true, consumable: true })
     }
 
     #[test]
@@ -205,13 +230,17 @@ mod tests {
                 Config::Run {
                     whose: whose(),
                     source: Source::Socket("/run/gpu-node/node.sock".into()),
+                    offer: offer(),
                     http_address: "0.0.0.0:8081".parse().unwrap(),
                 },
             ),
-            (vec!["--node-name=n", "--inventory-file=f", "--once"], Config::Once { whose: whose(), source: file() }),
+            (
+                vec!["--node-name=n", "--inventory-file=f", "--once"],
+                Config::Once { whose: whose(), source: file(), offer: offer() },
+            ),
             (
                 vec!["--node-name=n", "--inventory-file=f", "--once", "--dry-run"],
-                Config::Print { whose: whose(), source: file() },
+                Config::Print { whose: whose(), source: file(), offer: offer() },
             ),
             (vec!["--withdraw", "--node-name=n"], Config::Withdraw { driver: driver(), node: Some(whose().node) }),
             (
@@ -237,6 +266,8 @@ mod tests {
         for given in [
             vec!["--node-name=N_1"],
             vec!["--node-name=n", "--driver-name=GPU"],
+            vec!["--node-name=n", "--forms=gpus"],
+            vec!["--node-name=n", "--default-shares=0"],
             vec!["--node-name=n", "--dry-run"],
             vec!["--node-name=n", "--all-nodes"],
             vec!["--node-name=n", "--withdraw", "--once"],

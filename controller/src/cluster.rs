@@ -59,6 +59,11 @@ impl RequestError {
         self.code() == Some(409)
     }
 
+    /// Whether the object itself was refused, by validation or by a policy.
+    pub fn is_invalid(&self) -> bool {
+        self.code() == Some(422)
+    }
+
     /// Whether asking again cannot help.
     pub fn is_final(&self) -> bool {
         self.code().is_some_and(|code| (400..500).contains(&code) && code != 429 && code != 409)

@@ -24,7 +24,7 @@ pub mod publisher;
 
 pub mod apply;
 
-pub mod counters;
+pub mod server;
 
 pub mod news;
 

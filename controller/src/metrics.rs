@@ -3,7 +3,10 @@
 
 use std::sync::atomic::AtomicI64;
 
+use dra_model::{GpuEntry, Inventory};
+use dra_resource::{SliceContent, names};
 use dra_runtime::http::DURATIONS;
+use k8s_openapi::api::resource::v1::Device;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -39,8 +42,26 @@ pub struct DeviceCounts {
     pub gpus: usize,
     /// MIG devices published.
     pub mig: usize,
+    /// GPUs published once more for many claims, each as often as there are ways to share it.
+    pub shared: usize,
     /// GPUs that could not be read.
     pub broken: usize,
+}
+
+impl DeviceCounts {
+    /// Of a node that has this, when it publishes that.
+    pub fn of(published: &[SliceContent], inventory: &Inventory) -> Self {
+        let of = |kind| {
+            let devices = published.iter().flat_map(SliceContent::devices);
+            devices.filter(|device| kind_of(device) == Some(kind)).count()
+        };
+        let broken = inventory.gpus.iter().filter(|gpu| matches!(gpu, GpuEntry::Broken { .. })).count();
+        Self { gpus: of("gpu"), mig: of("mig"), shared: of("shared-gpu"), broken }
+    }
+}
+
+fn kind_of(device: &Device) -> Option<&str> {
+    device.attributes.as_ref()?.get(names::TYPE)?.string.as_deref()
 }
 
 impl Metrics {
@@ -80,9 +101,12 @@ impl Metrics {
 
     /// Tells the devices of the node.
     pub fn set_devices(&self, counts: DeviceCounts) {
-        for (r#type, state, count) in
-            [("gpu", "published", counts.gpus), ("mig", "published", counts.mig), ("gpu", "unreadable", counts.broken)]
-        {
+        for (r#type, state, count) in [
+            ("gpu", "published", counts.gpus),
+            ("mig", "published", counts.mig),
+            ("shared-gpu", "published", counts.shared),
+            ("gpu", "unreadable", counts.broken),
+        ] {
             self.devices.get_or_create(&DeviceLabels { r#type, state }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }

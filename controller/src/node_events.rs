@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use dra_model::{DriverState, GpuEntry, Inventory, NodeName};
-use dra_resource::DriverName;
+use dra_resource::{DriverName, Form, Offer};
 use dra_runtime::chain;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
@@ -13,17 +13,18 @@ use k8s_openapi::jiff::Timestamp;
 use tracing::{info, warn};
 
 use crate::cluster::Cluster;
-use crate::counters::Counters;
 use crate::outage::Outage;
+use crate::server::{Gated, Server};
 
 /// The longest note an event may have (`events.k8s.io/v1`).
 const NOTE_MAX: usize = 1024;
 
 /// What is wrong with a node, by subject.
-type Troubles = BTreeMap<String, Trouble>;
+pub(crate) type Troubles = BTreeMap<String, Trouble>;
 
+/// What keeps something from being published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Trouble {
+pub(crate) struct Trouble {
     reason: &'static str,
     recovered: &'static str,
     note: String,
@@ -45,14 +46,7 @@ impl NodeEvents {
     }
 
     /// Tells what changed since the last time. What could not be told is told the next time; false asks for one soon.
-    pub async fn tell(
-        &mut self,
-        cluster: &Cluster,
-        node_uid: &str,
-        inventory: &Inventory,
-        counters: &Counters,
-    ) -> bool {
-        let now = troubles(inventory, counters);
+    pub(crate) async fn tell(&mut self, cluster: &Cluster, node_uid: &str, now: Troubles) -> bool {
         let mut all_told = true;
         for (subject, trouble) in &now {
             if self.told.get(subject) != Some(trouble) {
@@ -121,25 +115,38 @@ impl NodeEvents {
     }
 }
 
-fn troubles(inventory: &Inventory, counters: &Counters) -> Troubles {
-    let mut troubles: Troubles = inventory.gpus.iter().filter_map(broken).collect();
-    match &inventory.driver {
-        DriverState::Loaded { .. } => {}
+/// What is wrong with a node of which this should be published.
+pub(crate) fn troubles(inventory: &Inventory, server: &Server, offer: &Offer) -> Troubles {
+    let gpus = inventory.gpus.iter().filter_map(broken);
+    let others = [missing_driver(&inventory.driver), no_counters(server), no_shares(server, offer)];
+    gpus.chain(others.into_iter().flatten()).collect()
+}
+
+fn missing_driver(driver: &DriverState) -> Option<(String, Trouble)> {
+    match driver {
+        DriverState::Loaded { .. } => None,
         DriverState::Missing { reason } => {
             let note = format!("no GPU of this node is published: {reason}; install or load the NVIDIA driver");
             let trouble = Trouble { reason: "DriverMissing", recovered: "DriverFound", note };
-            troubles.insert("the NVIDIA driver".to_owned(), trouble);
+            Some(("the NVIDIA driver".to_owned(), trouble))
         }
     }
-    match counters {
-        Counters::Kept => {}
-        Counters::Unavailable { reason } => {
-            let note = format!("only the devices that exist now are published, without counters: {reason}");
-            let trouble = Trouble { reason: "CountersUnavailable", recovered: "CountersAvailable", note };
-            troubles.insert("the API server".to_owned(), trouble);
-        }
-    }
-    troubles
+}
+
+fn no_counters(server: &Server) -> Option<(String, Trouble)> {
+    let reason = server.refusal(Gated::Counters)?;
+    let note = format!("only the devices that exist now are published, without counters: {reason}");
+    let trouble = Trouble { reason: "CountersUnavailable", recovered: "CountersAvailable", note };
+    Some(("the API server".to_owned(), trouble))
+}
+
+fn no_shares(server: &Server, offer: &Offer) -> Option<(String, Trouble)> {
+    let shared = offer.forms.iter().filter(|form| matches!(form, Form::Shared(_)));
+    let shared: Vec<String> = shared.map(ToString::to_string).collect();
+    let reason = server.refusal(Gated::Shares).filter(|_| !shared.is_empty())?;
+    let note = format!("GPUs are not published as {}, only in their other forms: {reason}", shared.join(", "));
+    let trouble = Trouble { reason: "SharedFormsUnavailable", recovered: "SharedFormsAvailable", note };
+    Some(("shared forms".to_owned(), trouble))
 }
 
 fn broken(entry: &GpuEntry) -> Option<(String, Trouble)> {

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_model::{GpuEntry, Inventory};
-use dra_resource::{Features, Offer, Pool, SliceContent, Write, diff, pack};
+use dra_model::Inventory;
+use dra_resource::{Offer, Pool, SliceContent, Write, diff, pack};
 use dra_runtime::chain;
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use tokio::sync::{mpsc, watch};
@@ -20,12 +20,12 @@ use tracing::{debug, info, warn};
 use crate::apply::{ApplyError, End, apply};
 use crate::args::Whose;
 use crate::cluster::{Cluster, RequestError};
-use crate::counters::{self, Counters};
 use crate::metrics::{DeviceCounts, Metrics};
 use crate::news::{Known, News};
-use crate::node_events::NodeEvents;
+use crate::node_events::{NodeEvents, troubles};
 use crate::outage::Outage;
 use crate::pace::{Backoff, Budget, between};
+use crate::server::Server;
 use crate::view::{NodeView, tell};
 
 /// How often a round is begun anew because somebody else wrote at the same time.
@@ -70,9 +70,9 @@ pub enum PublishError {
         #[source]
         source: RequestError,
     },
-    /// It is unknown whether counters are kept.
-    #[error("failed to ask the API server whether it keeps counters")]
-    Counters(#[source] RequestError),
+    /// It is unknown what may be published.
+    #[error("failed to ask the API server which fields of slices it keeps")]
+    Server(#[source] RequestError),
     /// A write failed.
     #[error("failed to publish")]
     Apply(#[source] ApplyError),
@@ -109,7 +109,8 @@ pub struct Publisher {
     readiness: watch::Sender<Result<(), String>>,
     events: NodeEvents,
     known: Known,
-    counters: Option<Counters>,
+    offer: Offer,
+    server: Server,
     budget: Budget,
     backoff: Backoff,
     outage: Outage,
@@ -117,10 +118,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher that has seen nothing yet.
+    /// A publisher that has seen nothing yet. It publishes as much of the offer as the API server keeps.
     pub fn new(
         cluster: Cluster,
         whose: Whose,
+        offer: Offer,
         view: watch::Receiver<NodeView>,
         timing: Timing,
         metrics: Metrics,
@@ -136,7 +138,8 @@ impl Publisher {
             events: NodeEvents::new(driver.clone(), node.clone()),
             pool: Pool { driver, node, node_uid: String::new() },
             known: Known::default(),
-            counters: None,
+            offer,
+            server: Server::default(),
             budget: Budget::new(timing.budget.0, timing.budget.1),
             backoff: Backoff::new(timing.retry.0, timing.retry.1),
             outage: Outage::default(),
@@ -154,7 +157,7 @@ impl Publisher {
                 changed = self.view.changed() => if changed.is_err() { return },
                 () = foreign(&mut news, &self.known) => debug!("somebody else changed the slices"),
                 () = until(self.retry_at) => {}
-                () = sleep_until(check_at) => self.forget_refusal(),
+                () = sleep_until(check_at) => self.server.ask_again(),
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -225,9 +228,9 @@ impl Publisher {
                 }
                 End::Conflict { slice } => contended = slice,
                 End::Withheld => {}
-                End::CountersDropped => {
-                    let version = self.cluster.version().await.map_err(PublishError::Counters)?;
-                    self.counters = Some(counters::dropped(&version));
+                End::Dropped(gated) => {
+                    let version = self.cluster.version().await.map_err(PublishError::Server)?;
+                    self.server.dropped(gated, &version);
                 }
             }
         }
@@ -241,7 +244,7 @@ impl Publisher {
             self.read_node().await?;
         }
         let desired = self.desired(inventory, &observed).await?;
-        self.metrics.set_devices(count(&desired, inventory));
+        self.metrics.set_devices(DeviceCounts::of(&desired, inventory));
         let mut planned = diff(&self.pool, &desired, &observed);
         if planned.is_empty() {
             self.metrics.set_generation(generation(observed.iter()));
@@ -267,20 +270,13 @@ impl Publisher {
         inventory: &Inventory,
         observed: &[ResourceSlice],
     ) -> Result<Vec<SliceContent>, PublishError> {
-        let offer = |partitionable| Offer::of_hardware(Features { partitionable, consumable: false });
-        let with_counters = pack(inventory, &offer(true));
-        let verdict = match &self.counters {
-            Some(verdict) => verdict.clone(),
-            None => counters::ask(&self.cluster, &self.pool, &with_counters, observed)
-                .await
-                .map_err(PublishError::Counters)?,
-        };
-        let desired = match &verdict {
-            Counters::Kept => with_counters,
-            Counters::Unavailable { .. } => pack(inventory, &offer(false)),
-        };
-        self.counters = Some(verdict);
-        Ok(desired)
+        let everything = pack(inventory, &self.offer);
+        let features = self.server.features(&self.cluster, &self.pool, &everything, observed);
+        let features = features.await.map_err(PublishError::Server)?;
+        if features == self.offer.features {
+            return Ok(everything);
+        }
+        Ok(pack(inventory, &Offer { features, ..self.offer.clone() }))
     }
 
     /// Reads the UID of the Node; true when it changed.
@@ -298,17 +294,13 @@ impl Publisher {
     /// Tells the Node what is wrong with its GPUs; false when that should be tried again soon.
     async fn tell_events(&mut self) -> bool {
         let inventory = self.view.borrow().inventory();
-        match (inventory, &self.counters) {
-            (Some(inventory), Some(counters)) if !self.pool.node_uid.is_empty() => {
-                self.events.tell(&self.cluster, &self.pool.node_uid, &inventory, counters).await
+        match inventory {
+            Some(inventory) if !self.pool.node_uid.is_empty() => {
+                let troubles = troubles(&inventory, &self.server, &self.offer);
+                self.events.tell(&self.cluster, &self.pool.node_uid, troubles).await
             }
-            _ => true,
+            Some(_) | None => true,
         }
-    }
-
-    /// An API server that refused counters may have been upgraded meanwhile.
-    fn forget_refusal(&mut self) {
-        self.counters.take_if(|counters| *counters != Counters::Kept);
     }
 
     fn next_check(&self) -> Instant {
@@ -335,11 +327,4 @@ async fn until(moment: Option<Instant>) {
 
 fn generation<'a>(slices: impl Iterator<Item = &'a ResourceSlice>) -> i64 {
     slices.map(|slice| slice.spec.pool.generation).max().unwrap_or(0)
-}
-
-fn count(desired: &[SliceContent], inventory: &Inventory) -> DeviceCounts {
-    let devices = desired.iter().map(SliceContent::devices).map(<[_]>::len).sum::<usize>();
-    let mig = inventory.good_gpus().map(|gpu| gpu.mig_devices().len()).sum::<usize>();
-    let broken = inventory.gpus.iter().filter(|gpu| matches!(gpu, GpuEntry::Broken { .. })).count();
-    DeviceCounts { gpus: devices.saturating_sub(mig), mig, broken }
 }

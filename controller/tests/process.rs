@@ -19,6 +19,8 @@ fn program() -> Command {
     program
 }
 
+const EVERY_FORM: &str = "gpu,mig,mps,timeSlicing";
+
 fn resource_file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../driver/resource").join(path)
 }
@@ -62,12 +64,19 @@ async fn terminate(mut child: Child) -> bool {
 
 #[test]
 fn a_dry_run_prints_the_slices_without_an_api_server() {
-    let inventory = resource_file("testdata/a100-mig.json");
-    let output =
-        program().args(["--node-name=node-1", "--once", "--dry-run", "--inventory-file"]).arg(inventory).output();
-    let golden = std::fs::read_to_string(resource_file("tests/golden/a100-mig.yaml")).unwrap();
     let owner = "  ownerReferences:\n  - apiVersion: v1\n    controller: true\n    kind: Node\n    name: node-1\n    uid: 11111111-2222-3333-4444-555555555555\n";
-    assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), golden.replace(owner, ""));
+    for (inventory, forms, golden) in [
+        ("a100-mig", "gpu,mig", "a100-mig"),
+        ("h100-8", "gpu,mig", "h100-8-without-shares"),
+        ("h100-8", EVERY_FORM, "h100-8"),
+    ] {
+        let inventory = resource_file(&format!("testdata/{inventory}.json"));
+        let mut program = program();
+        program.args(["--node-name=node-1", "--once", "--dry-run", "--forms", forms, "--inventory-file"]);
+        let output = program.arg(inventory).output().unwrap();
+        let golden = std::fs::read_to_string(resource_file(&format!("tests/golden/{golden}.yaml"))).unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), golden.replace(owner, ""), "{forms}");
+    }
 }
 
 #[test]
@@ -88,7 +97,7 @@ async fn it_publishes_answers_and_ends_cleanly() {
     let address = free_address();
     let start = || {
         let mut program = program();
-        program.arg(api_server_flag(&server)).env("NODE_NAME", "n");
+        program.arg(api_server_flag(&server)).env("NODE_NAME", "n").env("FORMS", EVERY_FORM);
         program.arg("--inventory-file").arg(resource_file("testdata/h100-8.json"));
         program.arg(format!("--http-address={address}"));
         program.spawn().unwrap()
@@ -100,7 +109,9 @@ async fn it_publishes_answers_and_ends_cleanly() {
     for line in [
         "gpu_dra_slice_writes_total{op=\"create\",result=\"ok\"} 2",
         "gpu_dra_publish_duration_seconds_count 1",
+        "gpu_dra_devices{type=\"gpu\",state=\"published\"} 6",
         "gpu_dra_devices{type=\"mig\",state=\"published\"} 9",
+        "gpu_dra_devices{type=\"shared-gpu\",state=\"published\"} 12",
         "gpu_dra_published_generation 1",
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");

@@ -13,6 +13,7 @@ use dra_controller::publisher::{PublishError, Publisher, Round, Timing};
 use dra_controller::view::NodeView;
 use dra_controller::withdraw::{Patience, WithdrawError, withdraw};
 use dra_model::{GpuEntry, Inventory, MigMode};
+use dra_resource::{Features, Offer};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -20,10 +21,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 #[path = "support/api_server.rs"]
 mod api_server;
 
+#[path = "publishing/forms.rs"]
+mod forms;
+
 use api_server::ApiServer;
 
 const COUNTERS: &str = "00000-gpu.nvidia.com-n";
 const DEVICES: &str = "00001-gpu.nvidia.com-n";
+
+/// What an API server drops that has no counters.
+const OF_COUNTERS: &[&str] = &["sharedCounters", "consumesCounters"];
 
 fn whose() -> Whose {
     Whose { driver: "gpu.nvidia.com".parse().unwrap(), node: "n".parse().unwrap() }
@@ -60,8 +67,12 @@ struct Stepped {
 
 impl Stepped {
     fn new(server: &ApiServer, view: NodeView) -> Self {
+        Self::offering(server, view, hardware())
+    }
+
+    fn offering(server: &ApiServer, view: NodeView, offer: Offer) -> Self {
         let (view, receiver) = watch::channel(view);
-        let (publisher, _) = publisher(server, receiver);
+        let (publisher, _) = publisher(server, offer, timing(), receiver);
         Self { publisher, view }
     }
 
@@ -70,15 +81,28 @@ impl Stepped {
     }
 }
 
-fn publisher(server: &ApiServer, view: watch::Receiver<NodeView>) -> (Publisher, watch::Receiver<Result<(), String>>) {
-    let (ready, readiness) = watch::channel(Err("nothing yet".to_owned()));
-    let timing = Timing {
+fn hardware() -> Offer {
+    Offer::of_hardware(Features { partitionable: true, consumable: true })
+}
+
+/// Looks without a cause come too late for any test.
+fn timing() -> Timing {
+    Timing {
         debounce: Duration::from_millis(20),
         retry: (Duration::from_millis(20), Duration::from_millis(200)),
         ..Timing::default()
-    };
+    }
+}
+
+fn publisher(
+    server: &ApiServer,
+    offer: Offer,
+    timing: Timing,
+    view: watch::Receiver<NodeView>,
+) -> (Publisher, watch::Receiver<Result<(), String>>) {
+    let (ready, readiness) = watch::channel(Err("nothing yet".to_owned()));
     let (metrics, _) = Metrics::registered();
-    (Publisher::new(cluster(server), whose(), view, timing, metrics, ready), readiness)
+    (Publisher::new(cluster(server), whose(), offer, view, timing, metrics, ready), readiness)
 }
 
 fn cluster(server: &ApiServer) -> Cluster {
@@ -94,9 +118,13 @@ struct Running {
 
 impl Running {
     fn start(server: &ApiServer, view: NodeView) -> Self {
+        Self::offering(server, view, hardware(), timing())
+    }
+
+    fn offering(server: &ApiServer, view: NodeView, offer: Offer, timing: Timing) -> Self {
         let stop = CancellationToken::new();
         let (view, receiver) = watch::channel(view);
-        let (publisher, readiness) = publisher(server, receiver);
+        let (publisher, readiness) = publisher(server, offer, timing, receiver);
         let (sender, receiver) = mpsc::channel(64);
         tokio::spawn(news::follow(cluster(server), sender, stop.clone()));
         tokio::spawn(publisher.run(receiver, stop.clone()));
@@ -260,12 +288,12 @@ async fn conflicts_are_resolved_by_looking_again() {
 
 #[tokio::test]
 async fn a_server_without_counters_gets_only_what_stays_safe_and_the_node_says_why() {
-    for (minor, drops, note) in [
-        (35, true, "the API server v1.35.0 has no counters; they need Kubernetes 1.36"),
-        (37, true, "the API server v1.37.0 drops counters; enable its feature gate DRAPartitionableDevices"),
+    for (minor, note) in [
+        (35, "the API server v1.35.0 has no counters; they need Kubernetes 1.36"),
+        (37, "the API server v1.37.0 drops counters; enable its feature gate DRAPartitionableDevices"),
     ] {
         let server = ApiServer::start().await;
-        server.with(|world| (world.minor, world.drops_counters) = (minor, drops));
+        server.with(|world| (world.minor, world.dropped) = (minor, OF_COUNTERS));
         let mut controller = Running::start(&server, known(node()));
         controller.until_ready().await;
         assert_eq!(writes(&server), [format!("create {COUNTERS}")], "the first slice holds the devices");
@@ -285,7 +313,7 @@ async fn counters_that_are_dropped_later_are_replaced_in_the_same_round() {
     let server = ApiServer::start().await;
     let mut publisher = Stepped::new(&server, known(node()));
     publisher.round().await.unwrap();
-    server.with(|world| world.drops_counters = true);
+    server.with(|world| world.dropped = OF_COUNTERS);
     writes(&server);
     publisher.view.send_replace(known(without_mig(node())));
     publisher.round().await.unwrap();

@@ -45,12 +45,16 @@ pub struct World {
     pub writes: Vec<String>,
     /// Lists that were answered.
     pub lists: usize,
+    /// Dry runs that were answered.
+    pub dry_runs: usize,
     /// Minor version of Kubernetes.
     pub minor: u32,
     /// UID of every Node.
     pub node_uid: String,
-    /// Whether counters are dropped.
-    pub drops_counters: bool,
+    /// Fields of slices that are dropped.
+    pub dropped: &'static [&'static str],
+    /// A field of devices that a policy forbids.
+    pub forbidden: Option<&'static str>,
     /// Whether watches are forbidden although lists are not.
     pub refuses_watches: bool,
     /// How many writes are still answered with a conflict.
@@ -266,7 +270,11 @@ async fn create(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery, bo
         if !slice["spec"]["devices"].is_null() && !slice["spec"]["sharedCounters"].is_null() {
             return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
         }
-        drop_fields(world, &mut slice);
+        world.dry_runs += usize::from(dry_run);
+        if world.forbidden.is_some_and(|field| slice.to_string().contains(field)) {
+            return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
+        }
+        drop_fields(world.dropped, &mut slice);
         if dry_run {
             return ok(&slice);
         }
@@ -285,7 +293,7 @@ async fn update(State(shared): State<Arc<Shared>>, Path(slice_name): Path<String
         if refuses(world) || old["metadata"]["resourceVersion"] != slice["metadata"]["resourceVersion"] {
             return failure(StatusCode::CONFLICT, "Conflict");
         }
-        drop_fields(world, &mut slice);
+        drop_fields(world.dropped, &mut slice);
         world.writes.push(format!("update {slice_name}"));
         if slice == old { ok(&old) } else { ok(&world.store("MODIFIED", slice)) }
     })
@@ -316,13 +324,14 @@ fn refuses(world: &mut World) -> bool {
     refuses
 }
 
-fn drop_fields(world: &World, slice: &mut Value) {
-    if world.drops_counters {
-        let spec = slice["spec"].as_object_mut().unwrap();
-        spec.remove("sharedCounters");
-        for device in spec.get_mut("devices").and_then(Value::as_array_mut).into_iter().flatten() {
-            device.as_object_mut().unwrap().remove("consumesCounters");
+fn drop_fields(names: &[&str], value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !names.contains(&name.as_str()));
+            fields.values_mut().for_each(|value| drop_fields(names, value));
         }
+        Value::Array(values) => values.iter_mut().for_each(|value| drop_fields(names, value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

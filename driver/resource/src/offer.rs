@@ -21,7 +21,7 @@ pub enum Form {
 
 /// A word that is no form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a form of a GPU: expected `gpu`, `mig`, `mps` or `timeslicing`")]
+#[error("`{text}` is not a form of a GPU: expected `gpu`, `mig`, `mps` or `timeSlicing`")]
 pub struct FormError {
     text: String,
 }
@@ -47,7 +47,7 @@ impl fmt::Display for Form {
             Self::Gpu => "gpu",
             Self::Mig => "mig",
             Self::Shared(SharedForm::Mps) => "mps",
-            Self::Shared(SharedForm::TimeSlicing) => "timeslicing",
+            Self::Shared(SharedForm::TimeSlicing) => "timeSlicing",
         })
     }
 }
@@ -135,6 +135,6 @@ mod tests {
             assert_eq!(form.to_string().parse(), Ok(form));
         }
         let error = "MPS".parse::<Form>().unwrap_err().to_string();
-        assert_eq!(error, "`MPS` is not a form of a GPU: expected `gpu`, `mig`, `mps` or `timeslicing`");
+        assert_eq!(error, "`MPS` is not a form of a GPU: expected `gpu`, `mig`, `mps` or `timeSlicing`");
     }
 }
