@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The flags that say in which forms GPUs are published, and in how many shares.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+
+use dra_resource::{Features, Form, FormError, Offer, ShareSettings};
+
+/// A claim that does not say takes at least one percent of the threads, so more than a hundred never fit.
+const DEFAULT_SHARES: RangeInclusive<u32> = 1..=100;
+
+/// The API takes any number here. A thousand claims are more than a node has room for pods, and still leave each a MiB
+/// of a GPU of one GiB.
+const MAX_TIME_SLICES: RangeInclusive<u32> = 1..=1000;
+
+/// What is published, as far as the API server keeps it.
+#[derive(Debug, clap::Args)]
+pub struct OfferArgs {
+    /// Forms in which GPUs are published, separated by commas: gpu, mig, mps, timeSlicing.
+    #[arg(long, env = "FORMS", default_value = "gpu,mig")]
+    pub forms: String,
+    /// How many claims that do not say how much they want share a GPU by MPS, 1 to 100.
+    #[arg(long, env = "DEFAULT_SHARES", default_value_t = 10)]
+    pub default_shares: u32,
+    /// How many claims share a GPU by time-slicing at most, 1 to 1000.
+    #[arg(long, env = "TIME_SLICING_MAX_SHARES", default_value_t = 10)]
+    pub time_slicing_max_shares: u32,
+}
+
+/// Why these arguments were refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    /// Not a form.
+    #[error("--forms is invalid")]
+    Form(#[source] FormError),
+    /// A form twice.
+    #[error("--forms has `{form}` twice: name each of {} at most once", words())]
+    Repeated {
+        /// Which one.
+        form: Form,
+    },
+    /// A number too small or too large.
+    #[error("{flag} is {given}: expected {} to {}", .expected.start(), .expected.end())]
+    OutOfRange {
+        /// Of which flag.
+        flag: &'static str,
+        /// The number.
+        given: u32,
+        /// The numbers that are taken.
+        expected: RangeInclusive<u32>,
+    },
+}
+
+impl OfferArgs {
+    /// Checks and converts, for an API server that keeps everything.
+    pub fn into_offer(self) -> Result<Offer, OfferError> {
+        let Self { forms, default_shares, time_slicing_max_shares } = self;
+        Ok(Offer {
+            features: Features { partitionable: true, consumable: true },
+            forms: read(&forms)?,
+            shares: ShareSettings {
+                default_shares: within("--default-shares", default_shares, DEFAULT_SHARES)?,
+                max_time_slices: within("--time-slicing-max-shares", time_slicing_max_shares, MAX_TIME_SLICES)?,
+            },
+        })
+    }
+}
+
+fn read(text: &str) -> Result<BTreeSet<Form>, OfferError> {
+    let mut forms = BTreeSet::new();
+    for word in text.split(',') {
+        let form = word.parse().map_err(OfferError::Form)?;
+        if !forms.insert(form) {
+            return Err(OfferError::Repeated { form });
+        }
+    }
+    Ok(forms)
+}
+
+fn within(flag: &'static str, given: u32, expected: RangeInclusive<u32>) -> Result<NonZeroU32, OfferError> {
+    let number = NonZeroU32::new(given).filter(|_| expected.contains(&given));
+    number.ok_or(OfferError::OutOfRange { flag, given, expected })
+}
+
+fn words() -> String {
+    Form::ALL.map(|form| form.to_string()).join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use dra_model::SharedForm;
+    use dra_runtime::chain;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        offer: OfferArgs,
+    }
+
+    fn offer(args: &[&str]) -> Result<Offer, String> {
+        let program = Program::try_parse_from(["program"].iter().chain(args)).unwrap();
+        program.offer.into_offer().map_err(|error| chain(&error).to_string())
+    }
+
+    #[test]
+    fn forms_and_numbers_are_read() {
+        let shared = |form| Form::Shared(form);
+        for (given, forms, shares, slices) in [
+            (vec![], vec![Form::Gpu, Form::Mig], 10, 10),
+            (vec!["--forms=mig"], vec![Form::Mig], 10, 10),
+            (
+                vec!["--forms=timeSlicing,mps,gpu", "--default-shares=100", "--time-slicing-max-shares=1000"],
+                vec![Form::Gpu, shared(SharedForm::Mps), shared(SharedForm::TimeSlicing)],
+                100,
+                1000,
+            ),
+            (vec!["--default-shares=1", "--time-slicing-max-shares=1"], vec![Form::Gpu, Form::Mig], 1, 1),
+        ] {
+            let offer = offer(&given).unwrap();
+            let numbers = [offer.shares.default_shares, offer.shares.max_time_slices].map(NonZeroU32::get);
+            assert_eq!((offer.forms, numbers), (forms.into_iter().collect(), [shares, slices]), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_says_what_is_expected() {
+        let expected = "expected `gpu`, `mig`, `mps` or `timeSlicing`";
+        for (given, expect) in [
+            ("--forms=gpu,MPS", format!("--forms is invalid: `MPS` is not a form of a GPU: {expected}")),
+            ("--forms=gpu, mig", format!("--forms is invalid: ` mig` is not a form of a GPU: {expected}")),
+            ("--forms=", format!("--forms is invalid: `` is not a form of a GPU: {expected}")),
+            (
+                "--forms=mps,gpu,mps",
+                "--forms has `mps` twice: name each of gpu, mig, mps, timeSlicing at most once".to_owned(),
+            ),
+            ("--default-shares=0", "--default-shares is 0: expected 1 to 100".to_owned()),
+            ("--default-shares=101", "--default-shares is 101: expected 1 to 100".to_owned()),
+            ("--time-slicing-max-shares=0", "--time-slicing-max-shares is 0: expected 1 to 1000".to_owned()),
+            ("--time-slicing-max-shares=1001", "--time-slicing-max-shares is 1001: expected 1 to 1000".to_owned()),
+        ] {
+            assert_eq!(offer(&[given]), Err(expect), "{given}");
+        }
+    }
+}
