@@ -25,6 +25,7 @@ use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,7 @@ use crate::claims::Claims;
 use crate::dra_service::DraService;
 use crate::fetch::ClaimSource;
 use crate::metrics::Metrics;
+use crate::mps_client::{MpsClient, SocketPathError};
 use crate::node_service::{NodeService, NodeState};
 use crate::observe::Observer;
 use crate::reconcile::Reconciler;
@@ -45,6 +47,9 @@ use crate::sockets::{SocketError, bind, claim_instance, remove_if_there};
 
 /// How long a call waits for its claim and GPUs: well below the 45 s a kubelet waits, so that it hears who holds them.
 const LOCK_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where the MPS host has its socket and its daemons.
+const MPS_ROOT: &str = "/run/gpu-dra/mps";
 
 /// How often the registration socket is looked after.
 const SOCKET_CHECK: Duration = Duration::from_secs(1);
@@ -61,6 +66,9 @@ pub enum AppError {
     /// The records or the CDI directory cannot be opened.
     #[error("the plugin cannot use its state")]
     State(#[source] dra_prepare::OpenError),
+    /// The path is no path of a socket.
+    #[error("the plugin cannot ask for MPS daemons")]
+    MpsSocket(#[source] SocketPathError),
     /// A task failed.
     #[error("the plugin did not stop cleanly")]
     Tasks(#[source] TasksError),
@@ -101,7 +109,8 @@ pub async fn run(
     for path in [&parts.config.paths.registration_path, &parts.config.paths.dra_path, &parts.config.node_socket] {
         remove_if_there(path);
     }
-    if instance.is_last() && parts.engine.retire() {
+    let engine = Arc::clone(&parts.engine);
+    if instance.is_last() && spawn_blocking(move || engine.retire()).await.unwrap_or(false) {
         instance.remove_empty_dirs();
     }
     ended
@@ -116,8 +125,9 @@ fn parts(
 ) -> Result<(Parts, Reporter), AppError> {
     let driver: DriverName = config.driver_name.parse().map_err(AppError::DriverName)?;
     let host = Arc::new(Host::new(machine, config.roots.clone()));
-    let engine = Engine::open(Arc::clone(&host), Arc::new(HostFiles), settings(&config)).map_err(AppError::State)?;
-    let engine = Arc::new(engine);
+    let daemons = MpsClient::new(Path::new(MPS_ROOT).join("host.sock")).map_err(AppError::MpsSocket)?;
+    let engine = Engine::open(Arc::clone(&host), Arc::new(daemons), Arc::new(HostFiles), settings(&config));
+    let engine = Arc::new(engine.map_err(AppError::State)?);
     let (state, node_state) = watch::channel(NodeState::default());
     let node = config.node_name.clone();
     let (reports, reporter) = reporter(client.clone(), driver.clone(), node, node_state, metrics.clone(), RETRY);
@@ -137,6 +147,7 @@ fn settings(config: &Config) -> Settings {
         state_dir: config.paths.plugin_dir.clone(),
         run_dir: config.run_dir.clone(),
         cdi_dir: config.cdi_root.clone(),
+        mps_root: MPS_ROOT.into(),
         lock_patience: LOCK_PATIENCE,
         architecture: Architecture::own(),
     }

@@ -132,7 +132,7 @@ impl InstanceLock {
         // Of an instance that ended while this one lived, as in every upgrade, the lock is still there.
         remove_dead_instances(&self.paths);
         remove_if_there(&self.paths.instances_dir().join(&self.paths.pod_uid));
-        for name in ["instances", "claims", "quarantine"] {
+        for name in ["instances", "claims", "gpus", "quarantine"] {
             // One that is not empty stays: what is in it is not ours to judge.
             fs::remove_dir(self.paths.plugin_dir.join(name)).ok();
         }

@@ -42,7 +42,7 @@ pub trait Machine: Send + Sync + fmt::Debug {
 }
 
 /// Something that can be set on a whole GPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Setting {
     /// [`Machine::compute_mode`].
     ComputeMode,

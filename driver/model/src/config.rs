@@ -106,9 +106,6 @@ pub enum ConfigError {
         /// What MIG devices lack.
         why: &'static str,
     },
-    /// A wish this version cannot fulfil; told by whoever would have to.
-    #[error("sharing is not supported yet by this version of the driver: remove it to get plain access to the device")]
-    SharingUnsupported,
 }
 
 /// Reads the parameters of one configuration.

@@ -130,6 +130,38 @@ string_id!(
     |text| !text.is_empty() && text.len() <= 253 && text.split('.').all(is_dns_label)
 );
 
+impl DaemonId {
+    /// The daemon of the shares of a GPU.
+    pub fn of_gpu(gpu: &GpuUuid) -> Self {
+        Self(format!("gpu-{}", gpu.hex()))
+    }
+
+    /// The daemon of the n-th group of devices of a claim. Of a UID only as much as fits is used: the API server makes
+    /// UUIDs, of which all of it does.
+    pub fn of_claim(claim: &ClaimUid, group: u32) -> Self {
+        let uid: String = claim.as_str().chars().take(44).collect();
+        Self(format!("claim-{}-{group}", uid.to_ascii_lowercase()))
+    }
+
+    /// The GPU whose shares use it.
+    pub fn gpu(&self) -> Option<GpuUuid> {
+        let hex = self.0.strip_prefix("gpu-").filter(|hex| hex.len() == 32)?;
+        let groups = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)].map(|(from, to)| hex.get(from..to));
+        let groups = groups.into_iter().collect::<Option<Vec<_>>>()?;
+        format!("GPU-{}", groups.join("-")).parse().ok()
+    }
+
+    /// The claim of which a group uses it.
+    pub fn claim(&self) -> Option<ClaimUid> {
+        self.0.strip_prefix("claim-")?.rsplit_once('-')?.0.parse().ok()
+    }
+
+    /// Whether it is the daemon of a group of this claim.
+    pub fn is_of_claim(&self, claim: &ClaimUid) -> bool {
+        self.claim().is_some_and(|own| Some(own) == Self::of_claim(claim, 0).claim())
+    }
+}
+
 impl GpuUuid {
     /// The hexadecimal digits of the UUID without dashes, which device names are cut from.
     pub fn hex(&self) -> String {
@@ -331,6 +363,15 @@ mod tests {
         assert!("9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11".parse::<ClaimUid>().is_ok());
         assert!("GPU-9F7C3F9E-3c7c-4b0e-8a53-0d6a1f4e2b11".parse::<GpuUuid>().is_err());
         assert!("worker.example.com".parse::<NodeName>().is_ok());
+        let uid: ClaimUid = "x".repeat(63).parse().unwrap();
+        let gpu: GpuUuid = "GPU-9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11".parse().unwrap();
+        for id in [DaemonId::of_claim(&uid, u32::MAX), DaemonId::of_gpu(&gpu)] {
+            assert_eq!(id.as_str().parse(), Ok(id));
+        }
+        let other: ClaimUid = "x-1".parse().unwrap();
+        assert!(DaemonId::of_claim(&uid, 7).is_of_claim(&uid) && !DaemonId::of_claim(&other, 7).is_of_claim(&uid));
+        assert!(!DaemonId::of_gpu(&gpu).is_of_claim(&uid));
+        assert_eq!((DaemonId::of_gpu(&gpu).gpu(), DaemonId::of_gpu(&gpu).claim()), (Some(gpu), None));
         assert!("worker..com".parse::<NodeName>().is_err());
     }
 

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Who else has the hardware. Pure.
 //!
-//! Judged on the physical GPU and its memory slices, never on names: a whole GPU overlaps every MIG device on it. Admin
-//! access takes nothing and is in nobody's way. A record counts in every state and of every boot, since only its removal
+//! Judged on the physical GPU and its memory slices, never on names: a whole GPU overlaps every MIG device and every share
+//! on it. Admin access takes nothing and is in nobody's way. A record counts in every state and of every boot, since only its removal
 //! says that the claim let go; the scheduler does not protect against a pod that was deleted by force.
 
 use dra_checkpoint::{ClaimRecord, RecordedDevice};
 use dra_model::ClaimRef;
 
 use crate::doubts::{Doubt, target_of};
-use crate::refusal::Refusal;
+use crate::refusal::{Form, Refusal};
 
 /// Refuses what another claim holds, what one may hold whose record cannot be read, or what one claim got twice.
 pub fn check(
@@ -19,9 +19,8 @@ pub fn check(
     doubts: &[Doubt],
 ) -> Result<(), Refusal> {
     for (at, device) in owning(devices).enumerate() {
-        let earlier =
-            owning(devices).take(at).find(|earlier| overlap(earlier, device) && !different_shares(earlier, device));
-        if let Some(earlier) = earlier {
+        let mut earlier = owning(devices).take(at);
+        if let Some(earlier) = earlier.find(|earlier| overlap(earlier, device) || same_share(earlier, device)) {
             return Err(Refusal::Twice {
                 device: device.device.clone(),
                 first: earlier.request.clone(),
@@ -29,11 +28,7 @@ pub fn check(
             });
         }
         if let Some((holder, held)) = holder(claim, device, others) {
-            return Err(Refusal::Held {
-                device: device.device.clone(),
-                holder: holder.clone(),
-                held: held.device.clone(),
-            });
+            return Err(in_the_way(device, holder, held));
         }
         if let Some(doubt) = doubts.iter().find(|doubt| !doubt.is_about(&claim.uid) && doubt.holds(device)) {
             return Err(Refusal::HeldInDoubt {
@@ -61,9 +56,21 @@ fn holder<'a>(
         .find(|(_, held)| overlap(held, device))
 }
 
-/// Two shares of one device in one claim are one owner's.
-fn different_shares(one: &RecordedDevice, other: &RecordedDevice) -> bool {
-    one.device == other.device && one.share_id.is_some() && other.share_id.is_some() && one.share_id != other.share_id
+fn in_the_way(device: &RecordedDevice, holder: &ClaimRef, held: &RecordedDevice) -> Refusal {
+    let (name, holder) = (device.device.clone(), holder.clone());
+    match (Form::of(&device.hardware), Form::of(&held.hardware)) {
+        (wanted @ Form::Share(_), had) | (wanted, had @ Form::Share(_)) => {
+            Refusal::Mixed { device: name, wanted, holder, held: held.device.clone(), had }
+        }
+        (Form::Whole | Form::Mig, Form::Whole | Form::Mig) => {
+            Refusal::Held { device: name, holder, held: held.device.clone() }
+        }
+    }
+}
+
+/// One claim may have several shares of one device, but none of them twice.
+fn same_share(one: &RecordedDevice, other: &RecordedDevice) -> bool {
+    one.device == other.device && one.share_id == other.share_id
 }
 
 fn overlap(one: &RecordedDevice, other: &RecordedDevice) -> bool {
@@ -73,7 +80,7 @@ fn overlap(one: &RecordedDevice, other: &RecordedDevice) -> bool {
 #[cfg(test)]
 mod tests {
     use dra_checkpoint::{ClaimState, Quarantined, RecordedHardware, RecordedSharing, Remains, Unknown};
-    use dra_model::{ComputeShare, GpuUuid, Inventory, MigIdentity, Placement};
+    use dra_model::{ComputeShare, GpuUuid, Inventory, MigIdentity, Placement, SharedForm};
 
     use super::*;
 
@@ -116,8 +123,18 @@ mod tests {
         RecordedDevice { admin_access: true, ..device }
     }
 
-    fn share(device: RecordedDevice, id: &str) -> RecordedDevice {
+    fn share(gpu: u32, form: SharedForm, id: &str) -> RecordedDevice {
+        let hardware = RecordedHardware::Shared { uuid: uuid(gpu), form };
+        let device = device(&format!("gpu-{gpu}{}", form.suffix()), hardware);
         RecordedDevice { share_id: Some(id.parse().unwrap()), ..device }
+    }
+
+    fn mps(gpu: u32, id: &str) -> RecordedDevice {
+        share(gpu, SharedForm::Mps, id)
+    }
+
+    fn ts(gpu: u32, id: &str) -> RecordedDevice {
+        share(gpu, SharedForm::TimeSlicing, id)
     }
 
     fn claim(name: &str) -> ClaimRef {
@@ -147,13 +164,25 @@ mod tests {
             (mig(1, 0, 4), mig(2, 3, 1), true),
             (admin(gpu(1)), gpu(1), true),
             (gpu(1), admin(mig(1, 0, 1)), true),
-            (share(gpu(1), "s1"), share(gpu(1), "s2"), false),
+            (mps(1, "s1"), mps(1, "s2"), true),
+            (ts(1, "s1"), ts(1, "s1"), true),
+            (ts(1, "s1"), mps(1, "s2"), false),
+            (ts(1, "s1"), mps(2, "s2"), true),
+            (ts(1, "s1"), gpu(1), false),
+            (gpu(1), mps(1, "s1"), false),
+            (mig(1, 0, 1), ts(1, "s1"), false),
+            (admin(gpu(1)), ts(1, "s1"), true),
+            (admin(mps(1, "s1")), ts(1, "s2"), true),
         ] {
             let others = [record("a", vec![wanted.clone()]), record("b", vec![gpu(7), held.clone()])];
             let outcome = check(&claim("a"), std::slice::from_ref(&wanted), &others, &[]);
             assert_eq!(outcome.is_ok(), free, "{} while {} is held", wanted.device, held.device);
             if let Err(refusal) = outcome {
-                let Refusal::Held { holder, held: as_device, .. } = refusal else { panic!("{refusal}") };
+                let (Refusal::Held { holder, held: as_device, .. } | Refusal::Mixed { holder, held: as_device, .. }) =
+                    refusal
+                else {
+                    panic!("{refusal}")
+                };
                 assert_eq!((holder, as_device), (claim("b"), held.device));
             }
         }
@@ -185,6 +214,12 @@ mod tests {
             (known(gpu(1)), &[], mig(1, 0, 1), false),
             (known(mig(1, 0, 1)), &[], mig(1, 1, 1), true),
             (known(mig(1, 0, 1)), &[], gpu(1), false),
+            (known(ts(1, "s1")), &[], gpu(1), false),
+            (known(ts(1, "s1")), &[], mps(1, "s2"), false),
+            (known(ts(1, "s1")), &[], ts(1, "s2"), true),
+            (about(&["gpu-1-ts"]), &[], gpu(1), false),
+            (about(&["gpu-1-ts"]), &[], mig(1, 0, 1), false),
+            (about(&["gpu-1"]), &[], mps(1, "s1"), false),
             (Remains::default(), &[], gpu(1), true),
         ] {
             let doubts = [doubt("b", remains, in_spec)];
@@ -201,8 +236,10 @@ mod tests {
             (gpu(1), gpu(1), false),
             (gpu(1), mig(1, 0, 1), false),
             (admin(gpu(1)), gpu(1), true),
-            (share(gpu(1), "s1"), share(gpu(1), "s2"), true),
-            (share(gpu(1), "s1"), share(gpu(1), "s1"), false),
+            (mps(1, "s1"), mps(1, "s2"), true),
+            (mps(1, "s1"), mps(1, "s1"), false),
+            (mps(1, "s1"), ts(1, "s2"), false),
+            (ts(1, "s1"), gpu(1), false),
         ] {
             let outcome = check(&claim("a"), &[one.clone(), other.clone()], &[], &[]);
             assert_eq!(outcome.is_ok(), fine, "{} and {}", one.device, other.device);

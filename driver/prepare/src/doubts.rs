@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use dra_checkpoint::{Quarantined, RecordedDevice, RecordedHardware};
-use dra_model::{ClaimUid, DeviceName, Inventory};
+use dra_model::{ClaimUid, DeviceName, GpuUuid, Inventory};
 
 use crate::resolve::{Target, resolve};
 
@@ -43,6 +43,13 @@ impl Doubt {
             || self.names.iter().any(|held| gpu_part(held) == gpu_part(&device.device))
     }
 
+    /// Whether the claim may rely on the settings of a GPU or on its daemons.
+    pub fn may_use(&self, gpu: &GpuUuid) -> bool {
+        let hex = gpu.hex();
+        let is_of_gpu = |name| gpu_part(name).strip_prefix("gpu-").is_some_and(|digits| hex.starts_with(digits));
+        self.hardware.iter().any(|held| held.gpu() == gpu) || self.names.iter().any(is_of_gpu)
+    }
+
     /// How people know the claim.
     pub fn holder(&self) -> String {
         match (&self.record.remains.claim, &self.record.uid) {
@@ -60,13 +67,15 @@ impl Doubt {
 
 pub(crate) fn target_of(hardware: &RecordedHardware) -> Target {
     match hardware {
-        // Shares are not prepared by this version; the record of one holds the whole GPU.
-        RecordedHardware::Gpu { uuid } | RecordedHardware::Shared { uuid, .. } => Target::Gpu(uuid.clone()),
+        RecordedHardware::Gpu { uuid } => Target::Gpu(uuid.clone()),
+        RecordedHardware::Shared { uuid, form } => Target::Shared(uuid.clone(), *form),
         RecordedHardware::Mig { identity, .. } => Target::Mig(identity.clone()),
     }
 }
 
-/// The GPU in the name of a device. A MIG device of which only the name is left may be anywhere on it.
+/// The GPU in the name of a device, `gpu-<digits>`. A MIG device of which only the name is left may be anywhere on it.
 fn gpu_part(name: &DeviceName) -> &str {
-    name.as_str().split_once("-mig-").map_or(name.as_str(), |(gpu, _)| gpu)
+    let name = name.as_str();
+    let end = name.match_indices('-').nth(1).map(|(at, _)| at);
+    end.and_then(|end| name.get(..end)).unwrap_or(name)
 }

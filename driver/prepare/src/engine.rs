@@ -5,6 +5,8 @@
 //! lost at any time: the truth is in the records, the spec directory and the hardware.
 
 pub(crate) mod attempt;
+pub(crate) mod others;
+mod shown;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -16,8 +18,8 @@ use std::time::{Duration, Instant};
 use dra_cdi::{Architecture, Kind, Naming, SpecStore};
 use dra_checkpoint::files::Files;
 use dra_checkpoint::store::Found;
-use dra_checkpoint::{ClaimRecord, RecordStore, StoreError};
-use dra_hardware::Host;
+use dra_checkpoint::{ClaimRecord, LedgerStore, RecordStore, Step, StoreError};
+use dra_hardware::{Daemons, Host};
 use dra_model::{Claim, ClaimRef, ClaimUid, GpuUuid, NodeName};
 use parking_lot::Mutex;
 use tracing::{debug, warn};
@@ -25,8 +27,12 @@ use tracing::{debug, warn};
 use crate::answer::{self, PreparedDevice};
 use crate::error::{FetchError, NotLocked, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
 use crate::locks::{Lock, Locks, Passing, Reach};
+use crate::tally::Tally;
 use crate::undo;
 pub(crate) use attempt::{Base, claim_of, is_kept};
+use others::Others;
+pub use others::OthersError;
+pub use shown::Promise;
 use turns::Turns;
 
 /// What a node is told about itself.
@@ -36,12 +42,14 @@ pub struct Settings {
     pub node: NodeName,
     /// `gpu.nvidia.com`.
     pub driver_name: String,
-    /// Holds `claims/` and `quarantine/`; survives reboots.
+    /// Holds `claims/`, `gpus/` and `quarantine/`; survives reboots.
     pub state_dir: PathBuf,
     /// Holds `locks/`, which no reboot should survive: in a tmpfs on every ordinary node.
     pub run_dir: PathBuf,
     /// Where container runtimes look for CDI specs.
     pub cdi_dir: PathBuf,
+    /// What the host calls the folder of the MPS daemons; containers mount `<id>/run` and `<id>/shm` from there.
+    pub mps_root: PathBuf,
     /// How long a call waits for others to be done with its claim and GPUs; well below the 45 s the kubelet waits.
     pub lock_patience: Duration,
     /// Of the containers.
@@ -53,19 +61,29 @@ pub struct Settings {
 pub struct Engine {
     pub(crate) host: Arc<Host>,
     pub(crate) settings: Settings,
+    pub(crate) daemons: Arc<dyn Daemons>,
     pub(crate) records: RecordStore,
+    pub(crate) ledgers: LedgerStore,
     pub(crate) specs: SpecStore,
     pub(crate) locks: Locks,
     /// Claims that the last reconciliation found gone although they were ready.
     pub(crate) missed: Mutex<Vec<ClaimUid>>,
+    pub(crate) tally: Tally,
     turns: Turns,
 }
 
 impl Engine {
     /// Makes the folders it needs and asks nothing yet.
-    pub fn open(host: Arc<Host>, files: Arc<dyn Files>, settings: Settings) -> Result<Self, OpenError> {
+    pub fn open(
+        host: Arc<Host>,
+        daemons: Arc<dyn Daemons>,
+        files: Arc<dyn Files>,
+        settings: Settings,
+    ) -> Result<Self, OpenError> {
         let records = RecordStore::open(Arc::clone(&files), &settings.state_dir)
             .map_err(|source| OpenError::Records { source })?;
+        let ledgers = LedgerStore::open(Arc::clone(&files), &settings.state_dir)
+            .map_err(|source| OpenError::Ledgers { source })?;
         let locks_dir = settings.run_dir.join("locks");
         files.make_dir(&locks_dir).map_err(|source| OpenError::Locks { source })?;
         let specs = SpecStore::new(files, settings.cdi_dir.clone(), Naming::new(&settings.driver_name));
@@ -74,7 +92,8 @@ impl Engine {
             warn!(error = crate::error::chain(&error), "the CDI directory is not there yet");
         }
         let locks = Locks::new(locks_dir);
-        Ok(Self { host, settings, records, specs, locks, missed: Mutex::default(), turns: Turns::default() })
+        let (missed, tally, turns) = (Mutex::default(), Tally::default(), Turns::default());
+        Ok(Self { host, settings, daemons, records, ledgers, specs, locks, missed, tally, turns })
     }
 
     /// Lets the devices of a claim be usable and says how. A repeat gives the same answer and repairs what is missing.
@@ -113,17 +132,31 @@ impl Engine {
 
     pub(crate) fn unprepare_locked(&self, claim: &ClaimRef, deadline: Instant) -> Result<(), Box<UnprepareCause>> {
         let Some(record) = self.load(&claim.uid).map_err(|source| UnprepareCause::Record { source })? else {
-            // A record that was set aside, or lost with its disk, may have left a spec.
-            let removed = self.specs.remove(&Kind::Claim(claim.uid.clone()));
-            removed.map_err(|source| UnprepareCause::Spec { source })?;
-            return Ok(self.records.settle(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?);
+            return self.unprepare_unknown(claim);
         };
         let gpus = record.devices.iter().map(|device| (device.hardware.gpu().clone(), device.device.to_string()));
         let _locks =
             self.lock_gpus(claim, gpus.collect(), deadline, Reach::AtLeastHere).map_err(UnprepareCause::Lock)?;
-        undo::undo(&record, &self.records, &self.specs).map_err(|failures| UnprepareCause::Undo { failures })?;
+        let has_more = record.effects().iter().any(|step| *step != Step::ClaimSpec);
+        let others = if has_more { self.others() } else { Ok(Others::default()) };
+        let others = others.map_err(|source| UnprepareCause::Others { source })?;
+        let boot_id = if has_more { self.host.boot_id().ok() } else { None };
+        let tools = self.tools(Some(&claim.uid), &others, boot_id.as_deref());
+        undo::undo(&record, &self.records, &tools).map_err(|failures| UnprepareCause::Undo { failures })?;
         self.records.settle(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?;
         debug!(claim = %claim, claim_uid = %claim.uid, "claim unprepared");
+        Ok(())
+    }
+
+    /// A record that was set aside, or lost with its disk, may have left a spec, and what its GPUs are owed.
+    fn unprepare_unknown(&self, claim: &ClaimRef) -> Result<(), Box<UnprepareCause>> {
+        let removed = self.specs.remove(&Kind::Claim(claim.uid.clone()));
+        removed.map_err(|source| UnprepareCause::Spec { source })?;
+        let was_in_doubt = self.is_in_doubt(&claim.uid);
+        self.records.settle(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?;
+        if was_in_doubt {
+            self.pay_all();
+        }
         Ok(())
     }
 
@@ -145,11 +178,7 @@ impl Engine {
         reach: Reach,
     ) -> Result<Vec<Lock<'_>>, NotLocked> {
         let holder = format!("for claim {claim}");
-        let lock = |(uuid, device): (GpuUuid, String)| {
-            let lock = self.locks.take(&format!("gpu-{}", uuid.hex()), &holder, deadline, reach);
-            lock.map_err(|error| NotLocked::new(device, error))
-        };
-        gpus.into_iter().map(lock).collect()
+        gpus.into_iter().map(|(uuid, device)| self.lock_gpu(&uuid, device, &holder, deadline, reach)).collect()
     }
 
     /// Whether a record of this claim was set aside and is not settled; where that cannot be told, it is.

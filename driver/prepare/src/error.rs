@@ -9,9 +9,10 @@ use std::fmt;
 
 use dra_cdi::{RenderError, SpecStoreError};
 use dra_checkpoint::StoreError;
-use dra_hardware::{BootIdError, DriverFilesError, GpuError, NodeError};
+use dra_hardware::{BootIdError, DaemonError, DriverFilesError, GpuError, NodeError};
 use dra_model::{ClaimRef, DeviceName, Disposition};
 
+use crate::engine::OthersError;
 use crate::locks::LockError;
 use crate::refusal::Refusal;
 use crate::step::StepError;
@@ -64,6 +65,13 @@ pub enum OpenError {
     /// The folder of records.
     #[error("the state of claims cannot be kept")]
     Records {
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The folder of what is owed to GPUs.
+    #[error("what is owed to GPUs cannot be kept")]
+    Ledgers {
         /// Why.
         #[source]
         source: StoreError,
@@ -175,12 +183,28 @@ pub enum PrepareCause {
         #[source]
         source: GpuError,
     },
-    /// The specs of claims whose records cannot be read.
+    /// The records and specs of other claims.
     #[error("unable to tell what other claims hold")]
-    Doubt {
+    Others {
         /// Why.
         #[source]
-        source: SpecStoreError,
+        source: OthersError,
+    },
+    /// The MPS host, asked before anything is changed.
+    #[error("it needs an MPS daemon")]
+    Daemons {
+        /// Why there is none.
+        #[source]
+        source: DaemonError,
+    },
+    /// What an earlier claim left on a GPU.
+    #[error("{device} is not as its administrator left it, since an earlier claim could not be undone to the end")]
+    Debt {
+        /// Which device.
+        device: String,
+        /// What stays.
+        #[source]
+        source: StepError,
     },
     /// The nodes of a device.
     #[error("{device} cannot be opened by a container")]
@@ -247,16 +271,18 @@ impl PrepareCause {
             Self::Fetch { source, .. } => source.disposition(),
             Self::Lock(source) => source.disposition(),
             Self::Overtaken => Disposition::Busy,
+            Self::Step { source } => source.disposition(),
+            Self::Daemons { source } => source.disposition(),
             Self::Render { .. } => Disposition::Permanent,
             Self::Boot { .. }
             | Self::Record { .. }
             | Self::Gpu { .. }
             | Self::DriverAway { .. }
-            | Self::Doubt { .. }
+            | Self::Others { .. }
+            | Self::Debt { .. }
             | Self::Nodes { .. }
             | Self::ControlNodes { .. }
             | Self::DriverFiles { .. }
-            | Self::Step { .. }
             | Self::Leftover { .. } => Disposition::Transient,
         }
     }
@@ -283,6 +309,13 @@ pub enum UnprepareCause {
         /// Why.
         #[source]
         source: StoreError,
+    },
+    /// Who else relies on what the claim did.
+    #[error("unable to tell what other claims rely on")]
+    Others {
+        /// Why.
+        #[source]
+        source: OthersError,
     },
     /// The spec of a claim without a record.
     #[error("its devices could not be taken away")]
@@ -323,7 +356,9 @@ impl UnprepareCause {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Lock(source) => source.disposition(),
-            Self::Record { .. } | Self::Spec { .. } | Self::Settle { .. } | Self::Undo { .. } => Disposition::Transient,
+            Self::Record { .. } | Self::Others { .. } | Self::Spec { .. } | Self::Settle { .. } | Self::Undo { .. } => {
+                Disposition::Transient
+            }
         }
     }
 }

@@ -19,8 +19,12 @@
 //! [`run`] and [`undo`] change the machine, and only after the record says so. Neither unprepare nor its retry asks the
 //! API server or the driver for anything.
 //!
-//! Reading order: [`refusal`], [`resolve`], [`configuration`], [`doubts`], [`conflicts`], [`plan`], [`locks`], [`step`], [`run`],
-//! [`undo`], [`error`], [`engine`], [`reconcile`], [`retire`].
+//! Settings of a GPU and MPS daemons may be needed by several claims. What each claim needs is in its record, what was
+//! found before the first of them in the GPU's ledger, and whoever leaves last gives it back. What cannot be given back
+//! then is owed: it keeps no claim from leaving, and the next claim on that GPU from coming.
+//!
+//! Reading order: [`refusal`], [`resolve`], [`configuration`], `sharing`, `limits`, [`doubts`], [`conflicts`], `shares`,
+//! [`plan`], [`locks`], [`users`], [`step`], [`run`], [`undo`], [`error`], [`engine`], [`reconcile`], `debts`, [`retire`].
 
 pub mod refusal;
 
@@ -28,15 +32,25 @@ pub mod resolve;
 
 pub mod configuration;
 
+mod sharing;
+
+mod limits;
+
 pub mod doubts;
 
 pub mod conflicts;
+
+mod shares;
 
 pub mod plan;
 
 pub mod answer;
 
 pub mod locks;
+
+pub mod users;
+
+mod tally;
 
 pub mod step;
 
@@ -50,10 +64,15 @@ pub mod engine;
 
 pub mod reconcile;
 
+mod debts;
+
 pub mod retire;
 
-pub use answer::PreparedDevice;
-pub use engine::{Engine, Settings};
+pub use answer::{PreparedDevice, PreparedSharing};
+pub use debts::Restoration;
+pub use engine::{Engine, OthersError, Promise, Settings};
 pub use error::{FetchError, NotLocked, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
 pub use reconcile::{ClaimLife, Reconciliation};
 pub use refusal::Refusal;
+pub use step::Drift;
+pub use tally::Deed;

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 
 use dra_cdi::Naming;
-use dra_checkpoint::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing, Step};
+use dra_checkpoint::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing};
 use dra_model::{AllocatedDevice, Claim, Device, Gpu, GpuUuid, NodeName};
 
 use crate::doubts::Doubt;
 use crate::refusal::Refusal;
 use crate::resolve::{Target, Unresolved, find};
-use crate::{configuration, conflicts};
+use crate::sharing::{self, Wished};
+use crate::{configuration, conflicts, limits, shares};
 
 /// Everything the decision depends on.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Situation<'a> {
     pub targets: &'a [Target],
     /// Their GPUs, read after they were locked.
     pub gpus: &'a BTreeMap<GpuUuid, Gpu>,
+    /// The record of the claim, where the promise is kept already: what was decided stays.
+    pub kept: Option<&'a ClaimRecord>,
     /// The records of all claims.
     pub records: &'a [ClaimRecord],
     /// The claims whose records were set aside.
@@ -50,18 +53,27 @@ pub fn admit(claim: &Claim, node: &NodeName) -> Result<(), Refusal> {
 
 /// The promise to make, with the steps that keep it.
 pub fn plan(situation: &Situation<'_>) -> Result<ClaimRecord, Refusal> {
-    let Situation { claim, targets, records, doubts, .. } = situation;
-    configuration::check(claim, targets)?;
-    let pairs = claim.devices.iter().zip(*targets);
-    let devices: Vec<_> = pairs.map(|(device, target)| promise(situation, device, target)).collect::<Result<_, _>>()?;
+    let Situation { claim, targets, gpus, records, doubts, .. } = *situation;
+    let wishes = configuration::wishes(claim, targets)?;
+    let sharing = match situation.kept {
+        Some(kept) => kept.devices.iter().map(|device| device.sharing.clone()).collect(),
+        None => sharing::decide(Wished { claim, targets, wishes: &wishes }, records)?,
+    };
+    let rows = claim.devices.iter().zip(targets).zip(sharing);
+    let promise = |((device, target), sharing)| promise(situation, device, target, sharing);
+    let devices: Vec<RecordedDevice> = rows.map(promise).collect::<Result<_, _>>()?;
+    limits::check(&devices, &wishes, gpus)?;
     conflicts::check(&claim.reference, &devices, records, doubts)?;
+    if situation.kept.is_none() {
+        shares::check(&claim.reference, &devices, gpus, records)?;
+    }
     let kept = records.iter().find(|record| record.claim.uid == claim.reference.uid);
     Ok(ClaimRecord {
         claim: claim.reference.clone(),
         boot_id: situation.boot_id.to_owned(),
         base: situation.driver_version.to_owned(),
+        state: ClaimState::Preparing { done: Vec::new(), next: sharing::steps(&devices) },
         devices,
-        state: ClaimState::Preparing { done: Vec::new(), next: vec![Step::ClaimSpec] },
         unknown: kept.map(|record| record.unknown.clone()).unwrap_or_default(),
     })
 }
@@ -78,13 +90,21 @@ pub fn refuse(device: &AllocatedDevice, node: &NodeName, why: Unresolved) -> Ref
     }
 }
 
-fn promise(situation: &Situation<'_>, device: &AllocatedDevice, target: &Target) -> Result<RecordedDevice, Refusal> {
+fn promise(
+    situation: &Situation<'_>,
+    device: &AllocatedDevice,
+    target: &Target,
+    sharing: RecordedSharing,
+) -> Result<RecordedDevice, Refusal> {
     let Situation { claim, gpus, records, node, driver_version, naming, .. } = situation;
     let gpu = gpus.get(target.gpu()).ok_or(Unresolved::Unknown);
     let found = gpu.and_then(|gpu| find(target, gpu)).map_err(|why| refuse(device, node, why))?;
     let uid = &claim.reference.uid;
     let kept = records.iter().filter(|record| record.claim.uid == *uid).flat_map(|record| &record.devices);
-    let mut kept = kept.filter(|kept| kept.device == device.device && kept.request == device.request);
+    let is_same = |kept: &&RecordedDevice| {
+        (&kept.device, &kept.request, &kept.share_id) == (&device.device, &device.request, &device.share_id)
+    };
+    let mut kept = kept.filter(is_same);
     Ok(RecordedDevice {
         request: device.request.clone(),
         pool: device.pool.clone(),
@@ -92,7 +112,7 @@ fn promise(situation: &Situation<'_>, device: &AllocatedDevice, target: &Target)
         admin_access: device.admin_access,
         share_id: device.share_id.clone(),
         hardware: hardware(found),
-        sharing: RecordedSharing::Plain,
+        sharing,
         cdi_ids: vec![
             naming.base_device(driver_version),
             naming.claim_device(uid, &device.device, device.share_id.as_ref()),

@@ -11,11 +11,12 @@ use std::time::Instant;
 use dra_cdi::store::SpecListing;
 use dra_cdi::{Kind, SpecStoreError};
 use dra_checkpoint::{ClaimRecord, ClaimState, Listing, Quarantined, StoreError};
-use dra_hardware::{BootIdError, DriverFilesError};
-use dra_model::{ClaimRef, ClaimUid};
+use dra_hardware::{BootIdError, DaemonError, DriverFilesError};
+use dra_model::{ClaimRef, ClaimUid, GpuUuid};
 
-use crate::engine::{Base, Engine, claim_of, is_kept};
+use crate::engine::{Base, Engine, OthersError, claim_of, is_kept};
 use crate::error::{NotLocked, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
+use crate::step::{Drift, StepError};
 
 /// What the API server says of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,10 @@ pub struct Reconciliation {
     pub quarantined: Vec<Quarantined>,
     /// Files in our places that are not ours; they were left alone.
     pub foreign: Vec<PathBuf>,
+    /// GPUs to which something was owed that they have back.
+    pub restored: Vec<GpuUuid>,
+    /// Settings that someone changed although claims rely on them; the next prepare on that GPU puts them right.
+    pub drifted: Vec<Drift>,
     /// What failed.
     pub problems: Vec<Problem>,
 }
@@ -90,6 +95,58 @@ pub enum Problem {
         #[source]
         source: PrepareError,
     },
+    /// What other claims hold.
+    #[error("what claims rely on cannot be told, so a GPU is not reconciled")]
+    Others {
+        /// Why.
+        #[source]
+        source: OthersError,
+    },
+    /// The folder of what is owed to GPUs.
+    #[error("what is owed to GPUs cannot be reconciled")]
+    Ledgers {
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// A GPU of which nobody knows what was found.
+    #[error("{} is {reason}: its GPU gets the settings it has after a reboot when its claims have ended", path.display())]
+    Damaged {
+        /// The ledger that was set aside.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A GPU that somebody works on.
+    #[error("a GPU cannot be given back")]
+    Lock {
+        /// Why.
+        #[source]
+        source: NotLocked,
+    },
+    /// A GPU that may still be owed something.
+    #[error("the settings and daemons of {gpu} cannot be reconciled")]
+    Debt {
+        /// Which.
+        gpu: GpuUuid,
+        /// Why.
+        #[source]
+        source: StepError,
+    },
+    /// The MPS host.
+    #[error("the MPS daemons cannot be reconciled")]
+    Daemons {
+        /// Why.
+        #[source]
+        source: DaemonError,
+    },
+    /// A daemon that nobody needs and that stays.
+    #[error("an MPS daemon that belongs to nobody stays")]
+    Orphan {
+        /// Why.
+        #[source]
+        source: StepError,
+    },
     /// A claim that nobody needs and that stays.
     #[error("a claim that is gone cannot be undone")]
     Undo {
@@ -122,6 +179,7 @@ impl Engine {
             }
             Err(source) => report.problems.push(Problem::Records { source }),
         }
+        self.reconcile_gpus(&mut report);
         match self.records.quarantined() {
             Ok(quarantined) => report.quarantined = quarantined,
             Err(source) => report.problems.push(Problem::Records { source }),

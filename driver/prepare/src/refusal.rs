@@ -3,10 +3,12 @@
 //!
 //! Users read these sentences, behind `claim namespace/name: `, in the events of their pods.
 
+use std::fmt;
 use std::path::PathBuf;
 
+use dra_checkpoint::RecordedHardware;
 use dra_model::config::{ConfigError, ConfigKind};
-use dra_model::{ClaimRef, ConfigSource, DeviceName, Disposition};
+use dra_model::{Bytes, ClaimRef, ConfigSource, DeviceName, Disposition, Interval, SharedForm};
 
 /// A claim that was understood and is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +54,7 @@ pub enum Refusal {
     },
     /// Allocated as a whole, and cut since.
     #[error(
-        "{device} is allocated as a whole GPU but MIG mode is on: turn it off (`nvidia-smi -mig 0`), or delete the pod to have it scheduled anew"
+        "{device} needs the whole GPU, but MIG mode is on: turn it off (`nvidia-smi -mig 0`), or delete the pod to have it scheduled anew"
     )]
     MigModeOn {
         /// Which device.
@@ -91,6 +93,50 @@ pub enum Refusal {
         holder: String,
         /// The record that was set aside.
         path: PathBuf,
+    },
+    /// Someone else uses its GPU in another form.
+    #[error(
+        "{device} is wanted {wanted} while claim {holder} has {held} {had}: a GPU is used in one form at a time and becomes free when the pods of that claim have ended (will retry)"
+    )]
+    Mixed {
+        /// Which device.
+        device: DeviceName,
+        /// As what.
+        wanted: Form,
+        /// Who has the GPU.
+        holder: ClaimRef,
+        /// As which device.
+        held: DeviceName,
+        /// As what.
+        had: Form,
+    },
+    /// The time-slice interval belongs to the GPU and was set for another share of it.
+    #[error(
+        "{device} is wanted with time-slice interval {wanted} while claim {holder} has a share of it with {held}: ask for {held}, or wait until the pods of that claim have ended (will retry)"
+    )]
+    OtherInterval {
+        /// Which device.
+        device: DeviceName,
+        /// What this claim wants.
+        wanted: Interval,
+        /// Who came first.
+        holder: ClaimRef,
+        /// What is in force.
+        held: Interval,
+    },
+    /// More than the GPU has.
+    #[error(
+        "{device} was allocated with {asked} of {what}, of which its other shares leave {left}: they become free when their pods have ended (will retry)"
+    )]
+    Overpromised {
+        /// Which device.
+        device: DeviceName,
+        /// What of it: memory or threads.
+        what: &'static str,
+        /// What the scheduler counted for this claim.
+        asked: String,
+        /// What is left.
+        left: String,
     },
     /// The same hardware twice in one claim.
     #[error(
@@ -134,6 +180,116 @@ pub enum Refusal {
         /// What that device is.
         actual: &'static str,
     },
+    /// A strategy for a share that has another one.
+    #[error(
+        "{field} is {strategy}, but request {request} got {device}, which all of its users share by {form}: remove it, or name the requests that it is for"
+    )]
+    OtherForm {
+        /// Where the strategy was written.
+        field: ConfigField,
+        /// What it is.
+        strategy: &'static str,
+        /// For which request.
+        request: String,
+        /// Which device it got.
+        device: DeviceName,
+        /// How that is shared.
+        form: SharedForm,
+    },
+    /// Limits for a share, which has them from its capacity.
+    #[error(
+        "{field} is not for request {request}, which got {device}: ask for memory and activeThreadPercentage of a share in the capacity of the request"
+    )]
+    LimitsOfShare {
+        /// Where they were written.
+        field: ConfigField,
+        /// For which request.
+        request: String,
+        /// Which device it got.
+        device: DeviceName,
+    },
+    /// A limit for a device that the configuration is not for.
+    #[error("{field} is for no device of its requests, which got {devices}: correct or remove it")]
+    LimitOfNothing {
+        /// Where it was written.
+        field: ConfigField,
+        /// What there is.
+        devices: String,
+    },
+    /// A limit beyond the memory of its device.
+    #[error("{field} is {}, but {device} has {}: lower or remove it", mebi(*limit), mebi(*memory))]
+    LimitTooLarge {
+        /// Where it was written.
+        field: ConfigField,
+        /// What it is.
+        limit: Bytes,
+        /// UUID of the device.
+        device: String,
+        /// What that has.
+        memory: Bytes,
+    },
+    /// Devices of one request with an MPS daemon each.
+    #[error(
+        "request {request} got {devices}, each with an MPS daemon of its own, and a process can be the client of one only: ask for one such device per request, and use each in another container"
+    )]
+    TwoDaemons {
+        /// Which request.
+        request: String,
+        /// What it got.
+        devices: String,
+    },
+}
+
+/// As what a GPU is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// By one claim.
+    Whole,
+    /// Cut.
+    Mig,
+    /// By many claims.
+    Share(SharedForm),
+}
+
+impl Form {
+    pub(crate) fn of(hardware: &RecordedHardware) -> Self {
+        match hardware {
+            RecordedHardware::Gpu { .. } => Self::Whole,
+            RecordedHardware::Mig { .. } => Self::Mig,
+            RecordedHardware::Shared { form, .. } => Self::Share(*form),
+        }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole => f.write_str("as a whole"),
+            Self::Mig => f.write_str("as a MIG device"),
+            Self::Share(form) => write!(f, "as a share by {form}"),
+        }
+    }
+}
+
+/// A field of a configuration; displayed as its path in the ResourceClaim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigField {
+    /// Position of the configuration in the allocation.
+    pub index: usize,
+    /// Who wrote it.
+    pub from: ConfigSource,
+    /// Path within the parameters.
+    pub field: String,
+}
+
+impl fmt::Display for ConfigField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", parameters(self.index, Some(&self.field)), origin(self.from))
+    }
+}
+
+pub(crate) fn mebi(bytes: Bytes) -> String {
+    format!("{}Mi", bytes.mib())
 }
 
 impl Refusal {
@@ -147,8 +303,17 @@ impl Refusal {
             | Self::MigGone { .. }
             | Self::Twice { .. }
             | Self::Config { .. }
-            | Self::ConfigKind { .. } => Disposition::Permanent,
-            Self::Held { .. } | Self::HeldInDoubt { .. } => Disposition::Busy,
+            | Self::ConfigKind { .. }
+            | Self::OtherForm { .. }
+            | Self::LimitsOfShare { .. }
+            | Self::LimitOfNothing { .. }
+            | Self::LimitTooLarge { .. }
+            | Self::TwoDaemons { .. } => Disposition::Permanent,
+            Self::Held { .. }
+            | Self::HeldInDoubt { .. }
+            | Self::Mixed { .. }
+            | Self::OtherInterval { .. }
+            | Self::Overpromised { .. } => Disposition::Busy,
             Self::NoDriver { .. } | Self::Broken { .. } => Disposition::Transient,
         }
     }
@@ -179,6 +344,5 @@ fn field_of(error: &ConfigError) -> Option<&str> {
         | ConfigError::UnknownField { path, .. }
         | ConfigError::OtherStrategy { path, .. }
         | ConfigError::NotOnMig { path, .. } => Some(path),
-        ConfigError::SharingUnsupported => Some("sharing"),
     }
 }

@@ -3,8 +3,9 @@
 //!
 //! A name says which GPU it is about even when the device is gone, so that the answer can say why.
 
-use dra_model::{Device, Gpu};
-use dra_model::{DeviceName, DriverState, GpuEntry, GpuUuid, Inventory, MigDevice, MigIdentity, MigMode};
+use dra_model::{
+    Device, DeviceName, DriverState, Gpu, GpuEntry, GpuUuid, Inventory, MigDevice, MigIdentity, MigMode, SharedForm,
+};
 
 /// The identity behind a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,21 +14,25 @@ pub enum Target {
     Gpu(GpuUuid),
     /// A MIG device.
     Mig(MigIdentity),
+    /// A whole GPU in a form that many claims use.
+    Shared(GpuUuid, SharedForm),
 }
 
 impl Target {
     /// The physical GPU.
     pub fn gpu(&self) -> &GpuUuid {
         match self {
-            Self::Gpu(uuid) => uuid,
+            Self::Gpu(uuid) | Self::Shared(uuid, _) => uuid,
             Self::Mig(identity) => &identity.parent,
         }
     }
 
-    /// Whether two claims cannot have one each: a whole GPU overlaps every MIG device on it.
+    /// Whether two claims cannot have one each: a whole GPU overlaps every MIG device and every share on it, and shares of
+    /// one form overlap everything but each other.
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Mig(one), Self::Mig(other)) => one.overlaps(other),
+            (Self::Shared(one, form), Self::Shared(other, other_form)) => one == other && form != other_form,
             (one, other) => one.gpu() == other.gpu(),
         }
     }
@@ -59,8 +64,7 @@ pub fn resolve(inventory: &Inventory, name: &DeviceName) -> Result<Target, Unres
     match inventory.devices_by_name().get(name) {
         Some(Device::Gpu(gpu)) => Ok(Target::Gpu(gpu.uuid.clone())),
         Some(Device::Mig(_, mig)) => Ok(Target::Mig(mig.identity.clone())),
-        // Nothing publishes these forms yet.
-        Some(Device::Shared(..)) => Err(Unresolved::Unknown),
+        Some(Device::Shared(gpu, form)) => Ok(Target::Shared(gpu.uuid.clone(), *form)),
         None => Err(why_not(inventory, name)),
     }
 }
@@ -73,12 +77,12 @@ fn why_not(inventory: &Inventory, name: &DeviceName) -> Unresolved {
     let form_of = |uuid: &GpuUuid| name.as_str().strip_prefix(&names.gpu(uuid)).map(Form::of);
     let about = inventory.gpus.iter().find_map(|entry| match entry {
         GpuEntry::Good(gpu) => match form_of(&gpu.uuid)? {
-            Form::Whole => Some(Unresolved::MigModeOn),
+            Form::Whole | Form::Shared if matches!(gpu.mig, MigMode::On { .. }) => Some(Unresolved::MigModeOn),
             Form::Mig => Some(Unresolved::MigGone),
-            Form::Other => None,
+            Form::Whole | Form::Shared | Form::Other => None,
         },
         GpuEntry::Broken { uuid, reason, .. } => match form_of(uuid.as_ref()?)? {
-            Form::Whole | Form::Mig => Some(Unresolved::Broken { reason: reason.clone() }),
+            Form::Whole | Form::Shared | Form::Mig => Some(Unresolved::Broken { reason: reason.clone() }),
             Form::Other => None,
         },
     });
@@ -88,6 +92,7 @@ fn why_not(inventory: &Inventory, name: &DeviceName) -> Unresolved {
 /// What follows the name of the GPU in the name of a device.
 enum Form {
     Whole,
+    Shared,
     Mig,
     Other,
 }
@@ -96,6 +101,7 @@ impl Form {
     fn of(rest: &str) -> Self {
         match rest {
             "" => Self::Whole,
+            rest if SharedForm::ALL.iter().any(|form| form.suffix() == rest) => Self::Shared,
             rest if rest.starts_with("-mig-") => Self::Mig,
             _ => Self::Other,
         }
@@ -106,7 +112,8 @@ impl Form {
 pub fn find<'a>(target: &Target, gpu: &'a Gpu) -> Result<Device<'a>, Unresolved> {
     match (target, &gpu.mig) {
         (Target::Gpu(_), MigMode::Unsupported | MigMode::Off(_)) => Ok(Device::Gpu(gpu)),
-        (Target::Gpu(_), MigMode::On { .. }) => Err(Unresolved::MigModeOn),
+        (Target::Shared(_, form), MigMode::Unsupported | MigMode::Off(_)) => Ok(Device::Shared(gpu, *form)),
+        (Target::Gpu(_) | Target::Shared(..), MigMode::On { .. }) => Err(Unresolved::MigModeOn),
         (Target::Mig(identity), _) => {
             let mig: Option<&MigDevice> = gpu.mig_devices().iter().find(|mig| mig.identity == *identity);
             mig.map(|mig| Device::Mig(gpu, mig)).ok_or(Unresolved::MigGone)
@@ -139,7 +146,7 @@ mod tests {
             brand: String::new(),
             architecture: String::new(),
             compute_capability: Version { major: 9, minor: 0, patch: 0 },
-            memory: None,
+            memory: Some(Bytes::from_mib(81_559)),
             addressing_mode: None,
             mig,
         }
@@ -184,7 +191,11 @@ mod tests {
             ("gpu-00000000-mig-19-4", Err(Unresolved::MigGone)),
             ("gpu-00000002", Err(Unresolved::Broken { reason: "lost".to_owned() })),
             ("gpu-00000002-mig-19-4", Err(Unresolved::Broken { reason: "lost".to_owned() })),
-            ("gpu-00000000-ts", Err(Unresolved::Unknown)),
+            ("gpu-00000000-ts", Ok(Target::Shared(uuid(0), SharedForm::TimeSlicing))),
+            ("gpu-00000000-mps", Ok(Target::Shared(uuid(0), SharedForm::Mps))),
+            ("gpu-00000000-all", Err(Unresolved::Unknown)),
+            ("gpu-00000001-mps", Err(Unresolved::MigModeOn)),
+            ("gpu-00000002-ts", Err(Unresolved::Broken { reason: "lost".to_owned() })),
             ("gpu-00000009", Err(Unresolved::Unknown)),
             ("gpu-0", Err(Unresolved::Unknown)),
         ] {
@@ -201,6 +212,8 @@ mod tests {
             (Target::Gpu(uuid(1)), MigMode::Off(LAYOUT), None),
             (Target::Gpu(uuid(1)), MigMode::Unsupported, None),
             (Target::Gpu(uuid(1)), cut(1), Some(Unresolved::MigModeOn)),
+            (Target::Shared(uuid(1), SharedForm::Mps), MigMode::Off(LAYOUT), None),
+            (Target::Shared(uuid(1), SharedForm::Mps), cut(1), Some(Unresolved::MigModeOn)),
             (Target::Mig(identity(uuid(1))), cut(1), None),
             (Target::Mig(identity(uuid(1))), MigMode::Off(LAYOUT), Some(Unresolved::MigGone)),
             (

@@ -10,13 +10,14 @@ use crate::engine::Engine;
 use crate::error::chain;
 
 impl Engine {
-    /// Removes the base specs and the locks if no claim needs them, and says whether nothing of this driver is
-    /// left on the node.
+    /// Removes the base specs and the locks if no claim needs them, gives back what is owed to GPUs, and says whether
+    /// nothing of this driver is left on the node.
     /// The caller is the only instance and serves no call any more.
     pub fn retire(&self) -> bool {
         if !self.has_no_claim() {
             return false;
         }
+        let owes_nothing = self.pay_all();
         if let Err(error) = self.locks.remove() {
             warn!(%error, "unable to remove the folder of locks");
         }
@@ -28,7 +29,7 @@ impl Engine {
             }
         };
         let kept = specs.iter().filter(|kind| !self.remove_base(kind)).count();
-        kept == 0
+        kept == 0 && owes_nothing
     }
 
     /// A record that was set aside counts: someone has to look at it.

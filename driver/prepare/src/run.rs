@@ -4,10 +4,9 @@
 //! The first record is durable before the first effect. Between steps it is written again, so that it always names the
 //! step that may be half done. The mark of a ready claim is not fsynced; see `dra_checkpoint`.
 
-use dra_cdi::SpecStore;
 use dra_checkpoint::{ClaimRecord, ClaimState, RecordStore, StoreError};
 
-use crate::step::{self, StepError, Work};
+use crate::step::{self, Occasion, StepError, Tools, Work};
 
 /// Where it stopped.
 #[derive(Debug)]
@@ -20,11 +19,11 @@ pub enum RunError {
 
 /// Does all steps of a new promise. On failure the effects so far are still there, and so is their record if it could
 /// be written.
-pub fn run(work: &mut Work, records: &RecordStore, specs: &SpecStore) -> Result<(), RunError> {
+pub fn run(work: &mut Work, records: &RecordStore, tools: &Tools<'_>) -> Result<(), RunError> {
     records.put(&work.record).map_err(RunError::Record)?;
     while let ClaimState::Preparing { done, next } = &work.record.state {
         let Some((first, rest)) = next.split_first() else { break };
-        step::apply(first, work, specs).map_err(RunError::Step)?;
+        step::apply(first, work, Occasion::New, tools).map_err(RunError::Step)?;
         let done = done.iter().chain([first]).cloned().collect();
         if rest.is_empty() {
             records.mark_ready(&work.record.claim.uid).map_err(RunError::Record)?;
@@ -40,7 +39,13 @@ pub fn run(work: &mut Work, records: &RecordStore, specs: &SpecStore) -> Result<
 /// Lets a promise that is kept already be kept again; says whether anything had to be done.
 ///
 /// What changed in its identity is recorded first. A failure undoes nothing: containers may be running with it.
-pub fn repair(work: &mut Work, kept: &ClaimRecord, records: &RecordStore, specs: &SpecStore) -> Result<bool, RunError> {
+pub fn repair(
+    work: &mut Work,
+    kept: &ClaimRecord,
+    occasion: Occasion,
+    records: &RecordStore,
+    tools: &Tools<'_>,
+) -> Result<bool, RunError> {
     let ClaimState::Ready { done } = &kept.state else { return Ok(false) };
     work.record.state = kept.state.clone();
     let mut changed = work.record != *kept;
@@ -48,7 +53,7 @@ pub fn repair(work: &mut Work, kept: &ClaimRecord, records: &RecordStore, specs:
         records.put(&work.record).map_err(RunError::Record)?;
     }
     for step in done {
-        changed |= step::apply(step, work, specs).map_err(RunError::Step)?;
+        changed |= step::apply(step, work, occasion, tools).map_err(RunError::Step)?;
     }
     Ok(changed)
 }

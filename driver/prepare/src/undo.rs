@@ -7,11 +7,10 @@
 
 use std::fmt;
 
-use dra_cdi::SpecStore;
 use dra_checkpoint::{ClaimRecord, ClaimState, RecordStore, Step, StoreError};
 
 use crate::error::chain;
-use crate::step::{self, StepError};
+use crate::step::{self, StepError, Tools};
 
 /// Everything that went wrong, at least one thing.
 #[derive(Debug)]
@@ -44,8 +43,8 @@ impl fmt::Display for Failures {
 }
 
 /// Undoes everything a record stands for and forgets the claim. The caller holds the locks.
-pub fn undo(record: &ClaimRecord, records: &RecordStore, specs: &SpecStore) -> Result<(), Failures> {
-    let (left, mut failures) = undo_each(record, specs);
+pub fn undo(record: &ClaimRecord, records: &RecordStore, tools: &Tools<'_>) -> Result<(), Failures> {
+    let (left, mut failures) = undo_each(record, tools);
     let recorded = match failures.first() {
         None => records.remove(&record.claim.uid),
         Some(first) => {
@@ -60,15 +59,15 @@ pub fn undo(record: &ClaimRecord, records: &RecordStore, specs: &SpecStore) -> R
 }
 
 /// Undoes everything a record stands for before a new start. The claim keeps its record and with it its devices.
-pub fn undo_effects(record: &ClaimRecord, specs: &SpecStore) -> Result<(), Failures> {
-    let (_, failures) = undo_each(record, specs);
+pub fn undo_effects(record: &ClaimRecord, tools: &Tools<'_>) -> Result<(), Failures> {
+    let (_, failures) = undo_each(record, tools);
     if failures.is_empty() { Ok(()) } else { Err(Failures(failures)) }
 }
 
-fn undo_each(record: &ClaimRecord, specs: &SpecStore) -> (Vec<Step>, Vec<UndoError>) {
+fn undo_each(record: &ClaimRecord, tools: &Tools<'_>) -> (Vec<Step>, Vec<UndoError>) {
     let (mut left, mut failures) = (Vec::new(), Vec::new());
     for step in record.effects() {
-        if let Err(source) = step::undo(&step, &record.claim.uid, specs) {
+        if let Err(source) = step::undo(&step, &record.claim.uid, tools) {
             left.push(step);
             failures.push(UndoError::Step { source });
         }

@@ -4,20 +4,22 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use dra_cdi::{ClaimDevice, RenderedSpec, render};
-use dra_checkpoint::{ClaimRecord, Quarantined, RecordedDevice};
+use dra_cdi::{ClaimDevice, MpsClient, RenderedSpec, render};
+use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedSharing};
 use dra_hardware::GpuError;
 use dra_model::{AllocatedDevice, Claim, ClaimRef, DriverFiles, Gpu, GpuUuid, ShareLimits};
 use tracing::{debug, warn};
 
 use super::Engine;
-use crate::doubts::{Doubt, target_of};
+use super::others::Others;
+use crate::doubts::target_of;
 use crate::error::{FetchError, PrepareCause, chain};
 use crate::locks::Reach;
 use crate::plan::{self, Situation};
 use crate::resolve::{Target, Unresolved, find, resolve};
 use crate::run::{self, RunError};
-use crate::step::Work;
+use crate::shares;
+use crate::step::{self, Occasion, Tools, Work};
 use crate::undo;
 
 /// Which base spec the claim's containers are told to use.
@@ -27,6 +29,25 @@ pub(crate) enum Base<'a> {
     OfLoadedDriver,
     /// That which the kubelet was told before and remembers.
     AsTold(&'a str),
+}
+
+impl Base<'_> {
+    fn occasion(self) -> Occasion {
+        match self {
+            Self::OfLoadedDriver => Occasion::Repeat,
+            Self::AsTold(_) => Occasion::Reconcile,
+        }
+    }
+}
+
+/// What is asked for, and what it is now.
+#[derive(Debug, Clone, Copy)]
+struct Asked<'a> {
+    claim: &'a Claim,
+    targets: &'a [Target],
+    gpus: &'a BTreeMap<GpuUuid, Gpu>,
+    /// The promise that is kept already.
+    kept: Option<&'a ClaimRecord>,
 }
 
 /// Boxed, because it is much larger than any answer.
@@ -59,24 +80,22 @@ impl Engine {
     ) -> Attempted<(ClaimRecord, bool)> {
         plan::admit(claim, &self.settings.node).map_err(PrepareCause::Refused)?;
         let targets = self.targets(claim, existing)?;
-        let reach = match existing {
-            Some(kept) if is_kept(kept, boot_id) => Reach::AtLeastHere,
-            Some(_) | None => Reach::Everyone,
-        };
-        let _locks = self
-            .lock_gpus(&claim.reference, gpus_to_lock(claim, &targets, existing), deadline, reach)
-            .map_err(PrepareCause::Lock)?;
+        let kept = existing.filter(|record| is_kept(record, boot_id));
+        let reach = if kept.is_some() { Reach::AtLeastHere } else { Reach::Everyone };
+        let to_lock = gpus_to_lock(claim, &targets, existing);
+        let _locks = self.lock_gpus(&claim.reference, to_lock.clone(), deadline, reach).map_err(PrepareCause::Lock)?;
         let gpus = self.read_gpus(claim, &targets)?;
-        let mut work = self.work(claim, &targets, &gpus, boot_id, base)?;
-        let acted = match existing {
-            Some(kept) if is_kept(kept, boot_id) => {
-                run::repair(&mut work, kept, &self.records, &self.specs).map_err(failed)?
-            }
-            leftover => {
-                self.undo_leftover(leftover)?;
-                self.run(&mut work, leftover)?;
-                true
-            }
+        let others = self.others().map_err(|source| PrepareCause::Others { source })?;
+        let mut work = self.work(&Asked { claim, targets: &targets, gpus: &gpus, kept }, &others, boot_id, base)?;
+        let tools = self.tools(Some(&claim.reference.uid), &others, Some(boot_id));
+        let acted = if let Some(kept) = kept {
+            run::repair(&mut work, kept, base.occasion(), &self.records, &tools).map_err(failed)?
+        } else {
+            self.ask_for_daemons(&work.record)?;
+            undo_leftover(existing, &tools)?;
+            pay(&to_lock, &tools)?;
+            self.run(&mut work, existing, &tools)?;
+            true
         };
         // Before the GPUs are let go: from here on the record says what the claim holds.
         if let Err(error) = self.records.settle(&claim.reference.uid) {
@@ -122,15 +141,8 @@ impl Engine {
     }
 
     /// Decides, and checks every node and file before anything is changed.
-    fn work(
-        &self,
-        claim: &Claim,
-        targets: &[Target],
-        gpus: &BTreeMap<GpuUuid, Gpu>,
-        boot_id: &str,
-        base: Base<'_>,
-    ) -> Attempted<Work> {
-        let (records, doubts) = self.others()?;
+    fn work(&self, asked: &Asked<'_>, others: &Others, boot_id: &str, base: Base<'_>) -> Attempted<Work> {
+        let Asked { claim, targets, gpus, kept } = *asked;
         let files = self.host.driver_files().map_err(|source| PrepareCause::DriverFiles { source })?;
         let driver_version = match base {
             Base::OfLoadedDriver => files.version.as_str(),
@@ -140,48 +152,39 @@ impl Engine {
             claim,
             targets,
             gpus,
-            records: &records,
-            doubts: &doubts,
+            kept,
+            records: &others.records,
+            doubts: &others.doubts,
             node: &self.settings.node,
             boot_id,
             driver_version,
             naming: self.specs.naming(),
         })
         .map_err(PrepareCause::Refused)?;
-        let claim_spec = self.claim_spec(claim, targets, gpus)?;
+        let claim_spec = self.claim_spec(asked, &record)?;
         let base = (driver_version == files.version).then(|| self.base_spec(&files)).transpose()?;
         Ok(Work { record, base, claim_spec })
     }
 
-    /// What other claims hold. What was set aside is looked at first: until it is settled it counts, and after that there
-    /// is a record.
-    fn others(&self) -> Attempted<(Vec<ClaimRecord>, Vec<Doubt>)> {
-        let before = self.records.quarantined().map_err(|source| PrepareCause::Record { source })?;
-        let listing = self.records.list().map_err(|source| PrepareCause::Record { source })?;
-        let inventory = self.host.latest();
-        let doubt = |record: Quarantined| {
-            let in_spec = match &record.uid {
-                Some(uid) => self.specs.devices_of(uid),
-                None => Ok(Vec::new()),
-            };
-            Ok(Doubt::new(record, in_spec.map_err(|source| PrepareCause::Doubt { source })?, &inventory))
-        };
-        let doubts = before.into_iter().chain(listing.quarantined).map(doubt).collect::<Attempted<_>>()?;
-        Ok((listing.records, doubts))
-    }
-
-    fn claim_spec(&self, claim: &Claim, targets: &[Target], gpus: &BTreeMap<GpuUuid, Gpu>) -> Attempted<RenderedSpec> {
+    fn claim_spec(&self, asked: &Asked<'_>, record: &ClaimRecord) -> Attempted<RenderedSpec> {
+        let Asked { claim, targets, gpus, .. } = *asked;
         let mut devices = Vec::new();
-        for (device, target) in claim.devices.iter().zip(targets) {
+        for ((device, target), recorded) in claim.devices.iter().zip(targets).zip(&record.devices) {
             let found = gpus.get(target.gpu()).ok_or(Unresolved::Unknown).and_then(|gpu| find(target, gpu));
             let found = found.map_err(|why| self.refused(device, why))?;
             let AllocatedDevice { device, share_id: share, .. } = device.clone();
             let nodes = self.host.device_nodes(found);
             let nodes = nodes.map_err(|source| PrepareCause::Nodes { device: device.clone(), source })?;
-            devices.push(ClaimDevice { device, share, nodes, mps: None });
+            devices.push(ClaimDevice { device, share, nodes, mps: self.mps_client(&recorded.sharing) });
         }
         let rendered = render::claim(self.specs.naming(), &claim.reference.uid, &devices);
         Ok(rendered.map_err(|source| PrepareCause::Render { source })?)
+    }
+
+    fn mps_client(&self, sharing: &RecordedSharing) -> Option<MpsClient> {
+        let RecordedSharing::Mps { daemon, .. } = sharing else { return None };
+        let dir = self.settings.mps_root.join(daemon.as_str());
+        Some(MpsClient { run_dir: dir.join("run"), shm_dir: dir.join("shm"), limits: shares::limits(sharing) })
     }
 
     fn base_spec(&self, files: &DriverFiles) -> Attempted<RenderedSpec> {
@@ -190,24 +193,26 @@ impl Engine {
         Ok(rendered.map_err(|source| PrepareCause::Render { source })?)
     }
 
-    /// An attempt that was cut, an undoing that failed, or a claim of an earlier boot: gone before a new start.
-    fn undo_leftover(&self, leftover: Option<&ClaimRecord>) -> Attempted<()> {
-        let Some(record) = leftover else { return Ok(()) };
-        let undone = undo::undo_effects(record, &self.specs);
-        Ok(undone.map_err(|failures| PrepareCause::Leftover { failures })?)
+    /// Without the MPS host a claim that needs it leaves its GPUs alone.
+    fn ask_for_daemons(&self, promise: &ClaimRecord) -> Attempted<()> {
+        let needs_one = |device: &RecordedDevice| matches!(device.sharing, RecordedSharing::Mps { .. });
+        if promise.devices.iter().any(needs_one) {
+            self.daemons.list().map_err(|source| PrepareCause::Daemons { source })?;
+        }
+        Ok(())
     }
 
     /// Keeps a new promise. When that fails a claim that had nothing before has nothing again; one that had a promise,
     /// of an earlier boot perhaps, keeps its devices until the kubelet takes them back.
-    fn run(&self, work: &mut Work, leftover: Option<&ClaimRecord>) -> Attempted<()> {
-        let Err(error) = run::run(work, &self.records, &self.specs) else { return Ok(()) };
+    fn run(&self, work: &mut Work, leftover: Option<&ClaimRecord>, tools: &Tools<'_>) -> Attempted<()> {
+        let Err(error) = run::run(work, &self.records, tools) else { return Ok(()) };
         if self.is_in_doubt(&work.record.claim.uid) {
             // Containers of an earlier promise may be running, and all that tells of it may be what is there now.
             return Err(Box::new(failed(error)));
         }
         let undone = match leftover {
-            None => undo::undo(&work.record, &self.records, &self.specs),
-            Some(_) => undo::undo_effects(&work.record, &self.specs),
+            None => undo::undo(&work.record, &self.records, tools),
+            Some(_) => undo::undo_effects(&work.record, tools),
         };
         if let Err(failures) = undone {
             // The error that the user should hear is the first one; what stays is on record and undone later.
@@ -254,6 +259,21 @@ pub(crate) fn claim_of(record: &ClaimRecord) -> Claim {
         devices: record.devices.iter().map(allocated).collect(),
         configs: Vec::new(),
     }
+}
+
+/// An attempt that was cut, an undoing that failed, or a claim of an earlier boot: gone before a new start.
+fn undo_leftover(leftover: Option<&ClaimRecord>, tools: &Tools<'_>) -> Attempted<()> {
+    let Some(record) = leftover else { return Ok(()) };
+    let undone = undo::undo_effects(record, tools);
+    Ok(undone.map_err(|failures| PrepareCause::Leftover { failures })?)
+}
+
+/// What earlier claims left on the GPUs must be gone before they are promised again.
+fn pay(gpus: &BTreeMap<GpuUuid, String>, tools: &Tools<'_>) -> Attempted<()> {
+    for (gpu, device) in gpus {
+        step::pay(gpu, tools).map_err(|source| PrepareCause::Debt { device: device.clone(), source })?;
+    }
+    Ok(())
 }
 
 fn fetched(reference: &ClaimRef, fetch: &dyn Fn() -> Result<Claim, FetchError>) -> Result<Claim, FetchError> {

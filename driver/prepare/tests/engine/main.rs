@@ -11,10 +11,12 @@
 )]
 
 mod crash;
+mod daemons;
 mod doubts;
 mod life;
 mod messages;
 mod node;
 mod parallel;
 mod reconcile;
+mod sharing;
 mod twin;

@@ -8,12 +8,14 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use dra_checkpoint::files::faults::Fault;
-use dra_model::{AllocatedDevice, Claim, ClaimConfig, ConfigSource, ShareLimits};
+use dra_model::{AllocatedDevice, Claim, ClaimConfig, ComputeMode, ConfigSource, ShareLimits};
 use dra_prepare::{FetchError, PrepareError};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use crate::node::{Node, allocate, reference};
+use crate::daemons::Mood;
+use crate::node::{Node, allocate, reference, share, shares, wish};
+use crate::twin::gpu_uuid;
 
 struct Sentences {
     text: String,
@@ -68,6 +70,8 @@ fn sentences_are_the_golden_ones() {
     allocations(&mut sentences);
     hardware(&mut sentences);
     configurations(&mut sentences);
+    strategies(&mut sentences);
+    effects(&mut sentences);
     api_server(&mut sentences);
     disks(&mut sentences);
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/engine/messages.txt");
@@ -142,13 +146,21 @@ fn hardware(sentences: &mut Sentences) {
 fn configurations(sentences: &mut Sentences) {
     let node = node();
     let claim = allocate("a", &[("gpu", "gpu-00000000"), ("mig/small", "gpu-00000001-mig-19-0")]);
+    let long = json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": "Long"}});
     for (situation, config) in [
         ("a configuration that is no object", config(&[], json!("GpuConfig"))),
         ("a missing version", config(&[], json!({"kind": "GpuConfig"}))),
         ("a wrong kind", config(&[], json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "Gpu"}))),
-        ("an unknown field", config(&[], with(gpu_config(), "sharringg"))),
-        ("sharing", config(&["gpu"], with(gpu_config(), "sharing"))),
-        ("sharing by class", ClaimConfig { source: ConfigSource::Class, ..config(&[], with(gpu_config(), "sharing")) }),
+        (
+            "an unknown field",
+            config(&[], json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", "sharringg": 1})),
+        ),
+        ("an unknown strategy", config(&["gpu"], with(gpu_config(), json!({"strategy": "Shared"})))),
+        ("exclusive use of a MIG device", config(&[], with(mig_config(), json!({"strategy": "Exclusive"})))),
+        (
+            "an interval on a MIG device",
+            ClaimConfig { source: ConfigSource::Class, ..config(&[], with(mig_config(), long)) },
+        ),
         ("a GPU's configuration for a MIG device", config(&["gpu", "mig/small"], gpu_config())),
         ("a MIG device's configuration for a GPU", config(&["gpu"], mig_config())),
     ] {
@@ -159,9 +171,96 @@ fn configurations(sentences: &mut Sentences) {
     node.prepare(&Claim { configs: fitting.to_vec(), ..claim }).unwrap();
 }
 
-fn with(mut parameters: Value, field: &str) -> Value {
-    parameters[field] = json!({"strategy": "MPS"});
+fn with(mut parameters: Value, sharing: Value) -> Value {
+    parameters["sharing"] = sharing;
     parameters
+}
+
+/// What can be wrong with strategies and shares.
+fn strategies(sentences: &mut Sentences) {
+    let node = node();
+    let one = |device: &str| shares("a", vec![share("some", device, "s1", 1024, None)]);
+    let (mps, ts) = (one("gpu-00000000-mps"), one("gpu-00000000-ts"));
+    let strategy = |strategy: &str| json!({"strategy": strategy});
+    let limit = |field: &str, limit: Value| json!({"strategy": "MPS", "mpsConfig": {field: limit}});
+    let per_device = "defaultPerDevicePinnedMemoryLimit";
+    let pair = || allocate("a", &[("pair", "gpu-00000000"), ("pair", "gpu-00000002")]);
+    for (situation, claim) in [
+        ("another strategy than that of the share", wish(ts.clone(), &["some"], "GpuConfig", &strategy("MPS"))),
+        ("exclusive use of a share", wish(mps.clone(), &[], "GpuConfig", &strategy("Exclusive"))),
+        ("limits for a share", wish(mps.clone(), &[], "GpuConfig", &limit("defaultActiveThreadPercentage", json!(50)))),
+        ("a MIG device's configuration for a share", wish(ts.clone(), &["some"], "MigDeviceConfig", &Value::Null)),
+        (
+            "a limit for a place that there is not",
+            wish(pair(), &[], "GpuConfig", &limit(per_device, json!({"2": "1Gi"}))),
+        ),
+        (
+            "a limit for a device of somebody else",
+            wish(pair(), &[], "GpuConfig", &limit(per_device, json!({gpu_uuid(1).as_str(): "1Gi"}))),
+        ),
+        (
+            "a limit beyond the memory",
+            wish(pair(), &[], "GpuConfig", &limit("defaultPinnedDeviceMemoryLimit", json!("81560Mi"))),
+        ),
+        ("a limit beyond the memory of one", wish(pair(), &[], "GpuConfig", &limit(per_device, json!({"1": "80Gi"})))),
+        (
+            "two daemons for one request",
+            shares(
+                "a",
+                vec![
+                    share("some", "gpu-00000000-mps", "s1", 1024, None),
+                    share("some", "gpu-00000002-mps", "s2", 1024, None),
+                ],
+            ),
+        ),
+        ("a share of a GPU in MIG mode", one("gpu-00000001-ts")),
+    ] {
+        sentences.refused(situation, &node, &claim);
+    }
+    let holder = shares("b", vec![share("some", "gpu-00000000-ts", "s2", 81_000, None)]);
+    let holder =
+        wish(holder, &[], "GpuConfig", &json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": "Long"}}));
+    node.prepare(&holder).unwrap();
+    sentences.refused("a whole GPU with shares of others", &node, &gpu_claim());
+    sentences.refused("a share of another form", &node, &mps);
+    sentences.refused("more memory than is left", &node, &ts);
+    let short = json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": "Short"}});
+    let little = shares("a", vec![share("some", "gpu-00000000-ts", "s1", 1, None)]);
+    sentences.refused("another interval", &node, &wish(little, &["some"], "GpuConfig", &short));
+    node.engine.unprepare(&holder.reference).unwrap();
+    node.prepare(&shares("c", vec![share("some", "gpu-00000002-mps", "s1", 1, Some(95))])).unwrap();
+    let threads = shares("a", vec![share("some", "gpu-00000002-mps", "s2", 1, Some(6))]);
+    sentences.refused("more threads than are left", &node, &threads);
+    node.prepare(&allocate("d", &[("gpu", "gpu-00000000")])).unwrap();
+    sentences.refused("a share of a GPU of another claim", &node, &ts);
+}
+
+/// What can go wrong with settings and daemons.
+fn effects(sentences: &mut Sentences) {
+    let node = node();
+    let exclusive = wish(gpu_claim(), &[], "GpuConfig", &json!({"strategy": "Exclusive"}));
+    let long = json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": "Long"}});
+    let mps = wish(gpu_claim(), &[], "GpuConfig", &json!({"strategy": "MPS"}));
+    node.machine.set_stubborn(0, true);
+    sentences.refused("a compute mode that is not taken", &node, &exclusive);
+    node.machine.set_stubborn(0, false);
+    node.machine.configure(0, Some(ComputeMode::Default), None);
+    sentences.refused("an interval before Turing", &node, &wish(gpu_claim(), &[], "GpuConfig", &long));
+    node.daemons.set(Mood::Away);
+    sentences.refused("no MPS host", &node, &mps);
+    node.daemons.set(Mood::Refusing);
+    sentences.refused("a daemon that does not start", &node, &mps);
+    node.daemons.set(Mood::Willing);
+    node.prepare(&mps).unwrap();
+    node.daemons.set(Mood::Clinging);
+    node.machine.set_stubborn(0, true);
+    node.engine.unprepare(&mps.reference).unwrap();
+    let next = allocate("b", &[("gpu", "gpu-00000000")]);
+    sentences.refused("settings that an earlier claim left", &node, &next);
+    node.machine.set_stubborn(0, false);
+    sentences.refused("a daemon that an earlier claim left", &node, &next);
+    node.daemons.set(Mood::Willing);
+    node.prepare(&next).unwrap();
 }
 
 fn api_server(sentences: &mut Sentences) {

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use dra_cdi::{Architecture, Kind, Naming};
 use dra_checkpoint::files::faults::FaultyFiles;
-use dra_hardware::{Host, Machine, Roots};
-use dra_model::{AllocatedDevice, Claim, ClaimRef, GpuUuid, MigDevice, ShareLimits};
+use dra_hardware::{Daemons, Host, Machine, Roots};
+use dra_model::{AllocatedDevice, Bytes, Claim, ClaimConfig, ClaimRef, ConfigSource, GpuUuid, MigDevice, ShareLimits};
 use dra_prepare::{Engine, PrepareError, PreparedDevice, Settings};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::daemons::TwinDaemons;
 use crate::twin::Twin;
 
 pub(crate) const NODE: &str = "node-a";
@@ -27,6 +28,7 @@ const CAPS_MAJOR: u32 = 242;
 pub(crate) struct Node {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) machine: Arc<Twin>,
+    pub(crate) daemons: Arc<TwinDaemons>,
     pub(crate) files: Arc<FaultyFiles>,
     pub(crate) engine: Engine,
     pub(crate) fetches: AtomicU32,
@@ -38,19 +40,20 @@ impl Node {
     pub(crate) fn new(gpus: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let machine = Arc::new(Twin::new(gpus));
+        let daemons = Arc::new(TwinDaemons::default());
         let files = Arc::new(FaultyFiles::default());
         install_driver(dir.path(), VERSION);
         draw(dir.path(), &machine);
         write_boot_id(dir.path(), 0);
         let patience = Duration::from_secs(20);
-        let engine = open(dir.path(), &machine, &files, patience);
-        Self { dir, machine, files, engine, fetches: AtomicU32::new(0), patience, boot: 0 }
+        let engine = open(dir.path(), &machine, &daemons, &files, patience);
+        Self { dir, machine, daemons, files, engine, fetches: AtomicU32::new(0), patience, boot: 0 }
     }
 
     /// A new process finds what the last one left, and a disk that works.
     pub(crate) fn restart(&mut self) {
         self.files.heal();
-        self.engine = open(self.dir.path(), &self.machine, &self.files, self.patience);
+        self.engine = open(self.dir.path(), &self.machine, &self.daemons, &self.files, self.patience);
     }
 
     /// Nothing in memory, tmpfs or the GPUs survives, and MIG devices that come back have other ids.
@@ -64,6 +67,8 @@ impl Node {
                 self.machine.cut(at, &starts, self.boot);
             }
         }
+        self.machine.forget_settings();
+        self.daemons.die();
         self.redraw();
         self.restart();
     }
@@ -100,6 +105,12 @@ impl Node {
             nodes.iter().map(|node| node["path"].as_str().unwrap().to_owned()).collect()
         };
         spec["devices"].as_array().unwrap().iter().map(nodes).collect()
+    }
+
+    /// What the spec of a claim changes in containers, device by device.
+    pub(crate) fn spec_edits(&self, claim: &Claim) -> Vec<Value> {
+        let spec: Value = serde_json::from_slice(&std::fs::read(self.claim_spec_path(claim)).unwrap()).unwrap();
+        spec["devices"].as_array().unwrap().iter().map(|device| device["containerEdits"].clone()).collect()
     }
 
     /// Names in one of the engine's folders.
@@ -144,7 +155,43 @@ pub(crate) fn allocate(name: &str, devices: &[(&str, &str)]) -> Claim {
     Claim { reference: reference(name), devices, configs: Vec::new() }
 }
 
-fn open(dir: &Path, machine: &Arc<Twin>, files: &Arc<FaultyFiles>, lock_patience: Duration) -> Engine {
+/// A share for a request, as the scheduler counted it.
+pub(crate) fn share(request: &str, device: &str, id: &str, mib: u64, percent: Option<u64>) -> AllocatedDevice {
+    let threads = percent.map(|percent| percent.try_into().unwrap());
+    AllocatedDevice {
+        request: request.to_owned(),
+        pool: NODE.to_owned(),
+        device: device.parse().unwrap(),
+        admin_access: false,
+        share_id: Some(id.parse().unwrap()),
+        consumed: ShareLimits { memory: Some(Bytes::from_mib(mib)), threads },
+    }
+}
+
+/// A claim with shares.
+pub(crate) fn shares(name: &str, devices: Vec<AllocatedDevice>) -> Claim {
+    Claim { reference: reference(name), devices, configs: Vec::new() }
+}
+
+/// The claim with a `sharing` stanza for some requests, or for all devices of a kind.
+pub(crate) fn wish(claim: Claim, requests: &[&str], kind: &str, sharing: &Value) -> Claim {
+    let mut configs = claim.configs;
+    configs.push(ClaimConfig {
+        source: ConfigSource::Claim,
+        index: configs.len(),
+        requests: requests.iter().map(|request| (*request).to_owned()).collect(),
+        parameters: json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": kind, "sharing": sharing}),
+    });
+    Claim { configs, ..claim }
+}
+
+fn open(
+    dir: &Path,
+    machine: &Arc<Twin>,
+    daemons: &Arc<TwinDaemons>,
+    files: &Arc<FaultyFiles>,
+    lock_patience: Duration,
+) -> Engine {
     let roots =
         Roots { driver: dir.to_owned(), driver_on_host: dir.to_owned(), proc: dir.join("proc"), sys: dir.join("sys") };
     let machine: Arc<dyn Machine> = Arc::<Twin>::clone(machine);
@@ -155,10 +202,12 @@ fn open(dir: &Path, machine: &Arc<Twin>, files: &Arc<FaultyFiles>, lock_patience
         state_dir: dir.join("state"),
         run_dir: dir.join("run"),
         cdi_dir: dir.join("cdi"),
+        mps_root: "/run/gpu-dra/mps".into(),
         lock_patience,
         architecture: Architecture::own(),
     };
-    Engine::open(Arc::new(host), Arc::<FaultyFiles>::clone(files), settings).unwrap()
+    let daemons: Arc<dyn Daemons> = Arc::<TwinDaemons>::clone(daemons);
+    Engine::open(Arc::new(host), daemons, Arc::<FaultyFiles>::clone(files), settings).unwrap()
 }
 
 /// Replaces the driver's files by those of a version.

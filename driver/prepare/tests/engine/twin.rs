@@ -26,6 +26,9 @@ struct State {
     /// Of GPUs that have been set, and what a GPU has that has not is [`FRESH`].
     settings: BTreeMap<GpuUuid, GpuSettings>,
     broken: BTreeSet<GpuUuid>,
+    /// GPUs that answer with success and keep the settings they have.
+    stubborn: BTreeSet<GpuUuid>,
+    interval_calls: usize,
     /// GPUs that do not answer until they are let go.
     slow: BTreeSet<GpuUuid>,
     /// Calls that wait for a slow GPU.
@@ -78,6 +81,37 @@ impl Twin {
         state.settings.clear();
     }
 
+    /// As a reboot does.
+    pub(crate) fn forget_settings(&self) {
+        self.state.lock().settings.clear();
+    }
+
+    /// What an administrator finds.
+    pub(crate) fn settings(&self, gpu: u32) -> (Option<ComputeMode>, Option<Interval>) {
+        let GpuSettings { compute_mode, interval } = self.state.lock().settings_of(&gpu_uuid(gpu));
+        (compute_mode, interval)
+    }
+
+    /// What an administrator does.
+    pub(crate) fn configure(&self, gpu: u32, compute_mode: Option<ComputeMode>, interval: Option<Interval>) {
+        self.state.lock().settings.insert(gpu_uuid(gpu), GpuSettings { compute_mode, interval });
+    }
+
+    /// Whether settings of a GPU can be changed.
+    pub(crate) fn set_stubborn(&self, gpu: u32, stubborn: bool) {
+        let mut state = self.state.lock();
+        if stubborn {
+            state.stubborn.insert(gpu_uuid(gpu))
+        } else {
+            state.stubborn.remove(&gpu_uuid(gpu))
+        };
+    }
+
+    /// How often a setting was asked for or set.
+    pub(crate) fn interval_calls(&self) -> usize {
+        self.state.lock().interval_calls
+    }
+
     pub(crate) fn set_slow(&self, gpu: u32, slow: bool) {
         let mut state = self.state.lock();
         if slow {
@@ -109,6 +143,9 @@ impl Twin {
         let known = compute_mode.is_none() || found.compute_mode.is_some();
         if !known || interval.is_some() && found.interval.is_none() {
             return Err(GpuError::Unsupported { gpu: gpu.clone(), setting });
+        }
+        if state.stubborn.contains(gpu) {
+            return Ok(());
         }
         let (compute_mode, interval) = (compute_mode.or(found.compute_mode), interval.or(found.interval));
         state.settings.insert(gpu.clone(), GpuSettings { compute_mode, interval });
@@ -186,7 +223,9 @@ impl Machine for Twin {
 
     fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
         self.gpu(GpuSelector::Uuid(gpu))?;
-        Ok(self.state.lock().settings_of(gpu).interval)
+        let mut state = self.state.lock();
+        state.interval_calls += 1;
+        Ok(state.settings_of(gpu).interval)
     }
 
     fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is owed to GPUs, away from any claim: given back from time to time, when a claim that was in doubt is settled, by
+//! the last instance, and by an uninstallation. What someone else changed is told.
+//!
+//! Each GPU is looked at under its lock; one that somebody works on has its turn the next time.
+
+use std::time::Instant;
+
+use dra_checkpoint::{LedgerListing, Step};
+use dra_hardware::Daemon;
+use dra_model::{ClaimRef, DaemonId, GpuUuid};
+use tracing::warn;
+
+use crate::engine::Engine;
+use crate::engine::others::Others;
+use crate::error::chain;
+use crate::locks::Reach;
+use crate::reconcile::{Problem, Reconciliation};
+use crate::step::{self, StepError, Tools};
+
+/// What was given back to the GPUs of a node.
+#[derive(Debug, Default)]
+pub struct Restoration {
+    /// GPUs that are as they were found, and have no daemon.
+    pub restored: Vec<GpuUuid>,
+    /// Claims that are still prepared: their containers go on without what was given back.
+    pub claims: Vec<ClaimRef>,
+    /// What failed.
+    pub problems: Vec<Problem>,
+}
+
+const UNINSTALLATION: &str = "by the uninstallation";
+
+const RECONCILIATION: &str = "by the reconciliation";
+
+impl Engine {
+    /// Gives every GPU back, whichever claims rely on it: for the end of an installation, after which nobody else will. The
+    /// records stay.
+    pub fn restore_all(&self) -> Restoration {
+        let mut done = Restoration::default();
+        match self.records.list() {
+            Ok(listing) => done.claims.extend(listing.records.into_iter().map(|record| record.claim)),
+            Err(source) => done.problems.push(Problem::Records { source }),
+        }
+        let gpus = match self.ledgers.list() {
+            Ok(listing) => gpus(&listing),
+            Err(source) => {
+                done.problems.push(Problem::Ledgers { source });
+                return done;
+            }
+        };
+        let (nobody, boot_id) = (Others::default(), self.host.boot_id().ok());
+        let tools = self.tools(None, &nobody, boot_id.as_deref());
+        for gpu in gpus {
+            let lock = self.lock_gpu(&gpu, gpu.to_string(), UNINSTALLATION, self.deadline(), Reach::AtLeastHere);
+            let lock = lock.map_err(|source| Problem::Lock { source });
+            let debt = |source| Problem::Debt { gpu: gpu.clone(), source };
+            match lock.and_then(|_lock| step::pay_regardless(&gpu, &tools).map_err(debt)) {
+                Ok(_) => done.restored.push(gpu),
+                Err(problem) => done.problems.push(problem),
+            }
+        }
+        done
+    }
+
+    /// Gives back what no claim relies on, and says whether nothing is owed to any GPU.
+    pub(crate) fn pay_all(&self) -> bool {
+        let owed = || self.ledgers.list().map(|listing| gpus(&listing));
+        for gpu in owed().unwrap_or_default() {
+            if let Some(Err(problem)) = self.at_gpu(&gpu, |tools| step::pay(&gpu, tools)) {
+                warn!(error = chain(&problem), "a GPU is still owed something");
+            }
+        }
+        owed().is_ok_and(|gpus| gpus.is_empty())
+    }
+
+    pub(crate) fn reconcile_gpus(&self, report: &mut Reconciliation) {
+        let listing = match self.ledgers.list() {
+            Ok(listing) => listing,
+            Err(source) => return report.problems.push(Problem::Ledgers { source }),
+        };
+        for gpu in gpus(&listing) {
+            let both = |tools: &Tools<'_>| Ok((step::pay(&gpu, tools)?, step::drifts(&gpu, tools)?));
+            match self.at_gpu(&gpu, both) {
+                None => {}
+                Some(Ok((paid, drifts))) => {
+                    report.restored.extend(paid.then(|| gpu.clone()));
+                    report.drifted.extend(drifts);
+                }
+                Some(Err(problem)) => report.problems.push(problem),
+            }
+        }
+        for gpu in &listing.unfinished {
+            let remove = |tools: &Tools<'_>| {
+                let removed = tools.ledgers.remove_unfinished(gpu);
+                removed.map_err(|source| StepError::Ledger { gpu: gpu.clone(), source })
+            };
+            report.problems.extend(self.at_gpu(gpu, remove).and_then(Result::err));
+        }
+        let damaged = listing.damaged.into_iter();
+        report.problems.extend(damaged.map(|ledger| Problem::Damaged { path: ledger.path, reason: ledger.reason }));
+        report.foreign.extend(listing.foreign);
+        let owes_daemons = listing.ledgers.iter().any(|ledger| !ledger.daemons.is_empty());
+        self.reconcile_daemons(owes_daemons, report);
+    }
+
+    /// Ends daemons that no record and no ledger tells of, as after a loss of the state directory.
+    fn reconcile_daemons(&self, owes_daemons: bool, report: &mut Reconciliation) {
+        match self.daemons.list() {
+            Ok(daemons) => {
+                let orphans = daemons.into_iter().map(|Daemon { id, .. }| id);
+                report.problems.extend(orphans.filter_map(|id| self.end_orphan(&id)));
+            }
+            // Where nobody uses MPS there need not be anybody to ask.
+            Err(source) if owes_daemons || self.some_claim_has_a_daemon() => {
+                report.problems.push(Problem::Daemons { source });
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn end_orphan(&self, id: &DaemonId) -> Option<Problem> {
+        let now = Instant::now();
+        let _lock = self.locks.take(&lock_name(id), RECONCILIATION, now, Reach::AtLeastHere).ok()?;
+        let others = match self.others() {
+            Ok(others) => others,
+            Err(source) => return Some(Problem::Others { source }),
+        };
+        let boot_id = self.host.boot_id().ok();
+        let tools = self.tools(None, &others, boot_id.as_deref());
+        if tools.users.rely_on_daemon(id) {
+            return None;
+        }
+        step::stop(id, &tools).err().map(|source| Problem::Orphan { source })
+    }
+
+    fn some_claim_has_a_daemon(&self) -> bool {
+        let has_one = |step: &Step| matches!(step, Step::MpsDaemon { .. });
+        self.records.list().is_ok_and(|listing| listing.records.iter().any(|it| it.effects().iter().any(has_one)))
+    }
+
+    /// Does something at a GPU that nobody works on.
+    fn at_gpu<T>(
+        &self,
+        gpu: &GpuUuid,
+        work: impl FnOnce(&Tools<'_>) -> Result<T, StepError>,
+    ) -> Option<Result<T, Problem>> {
+        let now = Instant::now();
+        let _lock = self.lock_gpu(gpu, gpu.to_string(), RECONCILIATION, now, Reach::AtLeastHere).ok()?;
+        let others = match self.others() {
+            Ok(others) => others,
+            Err(source) => return Some(Err(Problem::Others { source })),
+        };
+        let boot_id = self.host.boot_id().ok();
+        let done = work(&self.tools(None, &others, boot_id.as_deref()));
+        Some(done.map_err(|source| Problem::Debt { gpu: gpu.clone(), source }))
+    }
+}
+
+/// The lock of the GPU or the claim whose daemon it is.
+fn lock_name(id: &DaemonId) -> String {
+    match (id.gpu(), id.claim()) {
+        (Some(gpu), _) => format!("gpu-{}", gpu.hex()),
+        (None, Some(claim)) => format!("claim-{claim}"),
+        (None, None) => id.to_string(),
+    }
+}
+
+/// The GPUs to which something is owed, those where it is not known what included.
+fn gpus(listing: &LedgerListing) -> Vec<GpuUuid> {
+    let known = listing.ledgers.iter().map(|ledger| &ledger.gpu);
+    known.chain(listing.damaged.iter().map(|damaged| &damaged.gpu)).cloned().collect()
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How the devices of a claim are shared, and what that takes of their GPUs. Pure.
+//!
+//! The form of a device decides: one that a claim has for itself is shared as the claim wishes, a share as its form says.
+//!
+//! | device | wish | effect |
+//! |---|---|---|
+//! | GPU, MIG | none | none: the device as the administrator left it |
+//! | GPU | `Exclusive` | compute mode `EXCLUSIVE_PROCESS` |
+//! | GPU | `TimeSlicing` | compute mode `DEFAULT`, the interval |
+//! | MIG | `TimeSlicing` | none: the time-slice belongs to the whole GPU |
+//! | GPU | `MPS` | compute mode `EXCLUSIVE_PROCESS`, so that nobody goes past the daemon; one daemon for its group |
+//! | MIG | `MPS` | a daemon; there is no compute mode while MIG mode is on |
+//! | share by `TimeSlicing` | none, `TimeSlicing` | as of a GPU, with the interval of the first share |
+//! | share by `MPS` | none, `MPS` | as of a GPU, with one daemon for all shares |
+//!
+//! The group of a GPU is all GPUs of the claim that one configuration is for. A MIG device is a group of its own, since no
+//! process sees two.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedHardware, RecordedSharing, Step};
+use dra_model::{
+    AllocatedDevice, Claim, ComputeMode, DaemonId, DeviceName, GpuSettings, GpuUuid, Interval, MpsConfig, ShareLimits,
+    SharedForm, Sharing,
+};
+
+use crate::configuration::Wish;
+use crate::refusal::Refusal;
+use crate::resolve::Target;
+use crate::shares;
+
+/// A claim and what is known of its devices, in their order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wished<'a> {
+    pub(crate) claim: &'a Claim,
+    pub(crate) targets: &'a [Target],
+    pub(crate) wishes: &'a [Option<Wish<'a>>],
+}
+
+/// How each device is shared.
+pub(crate) fn decide(wished: Wished<'_>, records: &[ClaimRecord]) -> Result<Vec<RecordedSharing>, Refusal> {
+    let decided: Vec<RecordedSharing> =
+        (0_u32..).zip(rows(wished)).map(|(at, row)| of_device(wished, at, row, records)).collect::<Result<_, _>>()?;
+    one_daemon_per_request(wished.claim, &decided)?;
+    Ok(decided)
+}
+
+/// The effects of devices that were decided: settings, then daemons, then the spec, so that no container starts before
+/// what it relies on, and no daemon before nobody can go past it.
+pub(crate) fn steps(devices: &[RecordedDevice]) -> Vec<Step> {
+    let mut wanted: BTreeMap<&GpuUuid, GpuSettings> = BTreeMap::new();
+    let mut daemons: BTreeMap<&DaemonId, BTreeSet<GpuUuid>> = BTreeMap::new();
+    for device in devices {
+        let gpu = device.hardware.gpu();
+        let settings = settings(&device.hardware, &device.sharing);
+        if settings != GpuSettings::default() {
+            wanted.insert(gpu, settings);
+        }
+        if let RecordedSharing::Mps { daemon, .. } = &device.sharing {
+            daemons.entry(daemon).or_default().insert(gpu.clone());
+        }
+    }
+    let settings = wanted.into_iter().map(|(gpu, wanted)| Step::GpuSettings { gpu: gpu.clone(), wanted });
+    let daemons =
+        daemons.into_iter().map(|(id, gpus)| Step::MpsDaemon { id: id.clone(), gpus: gpus.into_iter().collect() });
+    settings.chain(daemons).chain([Step::ClaimSpec]).collect()
+}
+
+/// What a device needs of its GPU.
+pub(crate) fn settings(hardware: &RecordedHardware, sharing: &RecordedSharing) -> GpuSettings {
+    let is_whole = !matches!(hardware, RecordedHardware::Mig { .. });
+    let (compute_mode, interval) = match sharing {
+        RecordedSharing::Plain => (None, None),
+        RecordedSharing::Exclusive | RecordedSharing::Mps { .. } => (Some(ComputeMode::ExclusiveProcess), None),
+        RecordedSharing::TimeSlicing { interval, .. } => (Some(ComputeMode::Default), Some(*interval)),
+    };
+    if is_whole { GpuSettings { compute_mode, interval } } else { GpuSettings::default() }
+}
+
+type Row<'a> = (&'a AllocatedDevice, &'a Target, Option<&'a Wish<'a>>);
+
+fn rows(wished: Wished<'_>) -> impl Iterator<Item = Row<'_>> {
+    let Wished { claim, targets, wishes } = wished;
+    claim.devices.iter().zip(targets).zip(wishes).map(|((device, target), wish)| (device, target, wish.as_ref()))
+}
+
+fn of_device(wished: Wished<'_>, at: u32, row: Row<'_>, records: &[ClaimRecord]) -> Result<RecordedSharing, Refusal> {
+    let (device, target, wish) = row;
+    let limits = device.consumed;
+    match (target, wish) {
+        _ if device.admin_access => Ok(RecordedSharing::Plain),
+        (Target::Shared(gpu, SharedForm::TimeSlicing), wish) => {
+            let interval = match wish {
+                Some(wish) => own_interval(device, wish)?,
+                None => None,
+            };
+            let interval = interval.unwrap_or_else(|| held_interval(wished, gpu, records));
+            Ok(RecordedSharing::TimeSlicing { interval, limits })
+        }
+        (Target::Shared(gpu, SharedForm::Mps), wish) => {
+            wish.map_or(Ok(()), |wish| without_limits(device, wish))?;
+            Ok(RecordedSharing::Mps { daemon: DaemonId::of_gpu(gpu), config: MpsConfig::default(), limits })
+        }
+        (Target::Gpu(_) | Target::Mig(_), None) => Ok(RecordedSharing::Plain),
+        (Target::Gpu(_) | Target::Mig(_), Some(wish)) => {
+            let limits = ShareLimits::default();
+            Ok(match &wish.sharing {
+                // Of a MIG device nobody wishes the second: it is refused where it is read.
+                Sharing::Plain => RecordedSharing::Plain,
+                Sharing::Exclusive => RecordedSharing::Exclusive,
+                Sharing::TimeSlicing(wanted) => {
+                    RecordedSharing::TimeSlicing { interval: wanted.unwrap_or(Interval::Default), limits }
+                }
+                Sharing::Mps(config) => {
+                    let daemon = DaemonId::of_claim(&wished.claim.reference.uid, group(wished, at, target, wish));
+                    RecordedSharing::Mps { daemon, config: config.clone(), limits }
+                }
+            })
+        }
+    }
+}
+
+/// The place of the first device of the group.
+fn group(wished: Wished<'_>, at: u32, target: &Target, wish: &Wish<'_>) -> u32 {
+    let is_of_group = |(other, other_wish): (&Target, Option<&Wish<'_>>)| {
+        let both_whole = matches!((target, other), (Target::Gpu(_), Target::Gpu(_)));
+        both_whole && other_wish.is_some_and(|other| other.config.index == wish.config.index)
+    };
+    let mut places = (0_u32..).zip(rows(wished));
+    places.find(|(_, (_, other, other_wish))| is_of_group((*other, *other_wish))).map_or(at, |(first, _)| first)
+}
+
+/// The interval that is wished for a share by time-slicing.
+fn own_interval(device: &AllocatedDevice, wish: &Wish<'_>) -> Result<Option<Interval>, Refusal> {
+    match &wish.sharing {
+        Sharing::Plain => Ok(None),
+        Sharing::TimeSlicing(interval) => Ok(*interval),
+        Sharing::Exclusive => Err(other_form(device, wish, "Exclusive", SharedForm::TimeSlicing)),
+        Sharing::Mps(_) => Err(other_form(device, wish, "MPS", SharedForm::TimeSlicing)),
+    }
+}
+
+/// The interval of the first share: of another claim, or of this one.
+fn held_interval(wished: Wished<'_>, gpu: &GpuUuid, records: &[ClaimRecord]) -> Interval {
+    let is_here = |target: &Target| *target == Target::Shared(gpu.clone(), SharedForm::TimeSlicing);
+    let of_own = || {
+        rows(wished).filter(|(_, target, _)| is_here(target)).find_map(|(_, _, wish)| match wish?.sharing {
+            Sharing::TimeSlicing(interval) => interval,
+            Sharing::Plain | Sharing::Exclusive | Sharing::Mps(_) => None,
+        })
+    };
+    let of_others = shares::interval(&wished.claim.reference.uid, gpu, records).map(|(interval, _)| interval);
+    of_others.or_else(of_own).unwrap_or(Interval::Default)
+}
+
+fn without_limits(device: &AllocatedDevice, wish: &Wish<'_>) -> Result<(), Refusal> {
+    match &wish.sharing {
+        Sharing::Plain => Ok(()),
+        Sharing::Mps(config) if *config == MpsConfig::default() => Ok(()),
+        Sharing::Mps(_) => Err(Refusal::LimitsOfShare {
+            field: wish.field("sharing.mpsConfig"),
+            request: device.request.clone(),
+            device: device.device.clone(),
+        }),
+        Sharing::Exclusive => Err(other_form(device, wish, "Exclusive", SharedForm::Mps)),
+        Sharing::TimeSlicing(_) => Err(other_form(device, wish, "TimeSlicing", SharedForm::Mps)),
+    }
+}
+
+fn other_form(device: &AllocatedDevice, wish: &Wish<'_>, strategy: &'static str, form: SharedForm) -> Refusal {
+    Refusal::OtherForm {
+        field: wish.field("sharing.strategy"),
+        strategy,
+        request: device.request.clone(),
+        device: device.device.clone(),
+        form,
+    }
+}
+
+/// A process is the client of one daemon, and all devices of a request end up in the same containers.
+fn one_daemon_per_request(claim: &Claim, decided: &[RecordedSharing]) -> Result<(), Refusal> {
+    let mut requests: BTreeMap<&str, BTreeMap<&DaemonId, &DeviceName>> = BTreeMap::new();
+    for (device, sharing) in claim.devices.iter().zip(decided) {
+        if let RecordedSharing::Mps { daemon, .. } = sharing {
+            requests.entry(device.base_request()).or_default().entry(daemon).or_insert(&device.device);
+        }
+    }
+    match requests.into_iter().find(|(_, daemons)| daemons.len() > 1) {
+        None => Ok(()),
+        Some((request, daemons)) => {
+            let devices: Vec<&str> = daemons.into_values().map(DeviceName::as_str).collect();
+            Err(Refusal::TwoDaemons { request: request.to_owned(), devices: devices.join(" and ") })
+        }
+    }
+}

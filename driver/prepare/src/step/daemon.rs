@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An MPS daemon: started for the first claim that needs it, ended after the last.
+//!
+//! The ledgers of its GPUs name it before it is started and until it is gone, so that one which cannot be ended now is
+//! ended later.
+
+use std::time::Duration;
+
+use dra_checkpoint::{GpuLedger, RecordedDevice};
+use dra_hardware::DaemonError;
+use dra_model::{DaemonId, GpuUuid};
+use tracing::warn;
+
+use super::{StepError, Tools, ledger};
+use crate::error::chain;
+use crate::limits;
+use crate::tally::Deed;
+
+/// The kubelet waits 45 s; a daemon is there after some milliseconds.
+const START: Duration = Duration::from_secs(5);
+
+/// For a graceful end, before it is killed.
+const STOP: Duration = Duration::from_secs(5);
+
+/// Lets the daemon of these devices run; says whether it was to be started.
+pub(super) fn ensure(
+    id: &DaemonId,
+    gpus: &[GpuUuid],
+    devices: &[RecordedDevice],
+    tools: &Tools<'_>,
+) -> Result<bool, StepError> {
+    let mut is_new = false;
+    for gpu in gpus {
+        let mut ledger = ledger::load(gpu, tools)?.unwrap_or_else(|| ledger::new(gpu, tools));
+        if ledger.daemons.insert(id.clone()) {
+            ledger::put(&ledger, tools)?;
+            is_new = true;
+        }
+    }
+    let started = tools.daemons.start(&limits::daemon(devices, id), START);
+    started.map_err(|source| StepError::Start { id: id.clone(), source: Box::new(source) })?;
+    Ok(is_new)
+}
+
+/// Ends a daemon that nobody else relies on. One that does not end now stays in the ledgers of its GPUs.
+pub(super) fn undo(id: &DaemonId, gpus: &[GpuUuid], tools: &Tools<'_>) -> Result<(), StepError> {
+    if tools.users.rely_on_daemon(id) {
+        return Ok(());
+    }
+    let mut naming_it = Vec::new();
+    for gpu in gpus {
+        naming_it.extend(ledger::load(gpu, tools)?.filter(|ledger| ledger.daemons.contains(id)));
+    }
+    if naming_it.is_empty() {
+        return Ok(());
+    }
+    if let Err(error) = stop(id, tools) {
+        warn!(%id, error = chain(&error), "an MPS daemon is still to be ended");
+        return Ok(());
+    }
+    naming_it.iter_mut().try_for_each(|ledger| forget(id, ledger, tools))
+}
+
+/// Ends a daemon.
+pub(crate) fn stop(id: &DaemonId, tools: &Tools<'_>) -> Result<(), StepError> {
+    let stopped = tools.daemons.stop(id, STOP);
+    tools.tally.count(if stopped.is_ok() { Deed::Stopped } else { Deed::NotStopped });
+    stopped.map_err(|source| StepError::Stop { id: id.clone(), source: Box::new(source) })
+}
+
+/// Whether nobody could be asked to end a daemon. Where there is no MPS host there is hardly a daemon either: they end
+/// with it, so this keeps no GPU from its next claim.
+pub(super) fn is_unanswered(error: &StepError) -> bool {
+    matches!(error, StepError::Stop { source, .. } if matches!(**source, DaemonError::Unreachable { .. }))
+}
+
+fn forget(id: &DaemonId, ledger: &mut GpuLedger, tools: &Tools<'_>) -> Result<(), StepError> {
+    ledger.daemons.remove(id);
+    ledger::keep(ledger, tools)
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The compute mode and the time-slice interval of a GPU: set for the first claim that needs them, restored after the last.
+//!
+//! What was found is durable before anything is set. Both belong to the GPU and live in the driver, so that a killed
+//! process leaves them as they are. A setting that had the right value from the beginning is not ours to restore.
+//!
+//! The interval costs a run of `nvidia-smi`, so it is looked at for the first claim and by the reconciliation, and the
+//! compute mode, which costs some microseconds, by every prepare.
+
+use std::fmt;
+
+use dra_checkpoint::GpuLedger;
+use dra_hardware::{GpuError, MachineError, NvmlCode, Setting};
+use dra_model::{ClaimRef, ComputeMode, GpuSettings, GpuUuid, Interval};
+use tracing::warn;
+
+use super::{Occasion, StepError, Tools, ledger};
+use crate::error::chain;
+use crate::tally::Deed;
+
+/// A setting that is not what claims rely on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drift {
+    /// Of which GPU.
+    pub gpu: GpuUuid,
+    /// Which setting.
+    pub setting: Setting,
+    /// What the claims need.
+    pub wanted: String,
+    /// What is there.
+    pub found: String,
+    /// The claims.
+    pub claims: Vec<ClaimRef>,
+}
+
+/// Lets the GPU have these settings; says whether anything had to be done.
+pub(super) fn ensure(
+    gpu: &GpuUuid,
+    wanted: GpuSettings,
+    occasion: Occasion,
+    tools: &Tools<'_>,
+) -> Result<bool, StepError> {
+    let are_set = match occasion {
+        // What differs is told, and put right by the next prepare.
+        Occasion::Reconcile => return Ok(false),
+        Occasion::Repeat => true,
+        Occasion::New => tools.users.have_set(gpu),
+    };
+    let known = ledger::load(gpu, tools)?;
+    let before = known.as_ref().map_or_else(GpuSettings::default, |ledger| ledger.in_force);
+    if are_set && merged(before, wanted) == before {
+        return put_right(gpu, wanted, tools);
+    }
+    let now = read(gpu, wanted, tools)?;
+    // A ledger that should be there and is not was removed by hand: what is there now is not what was found.
+    let found = if known.is_none() && are_set { ledger::AFTER_BOOT } else { now };
+    let mut ledger = known.unwrap_or_else(|| ledger::new(gpu, tools));
+    remember(&mut ledger, found, wanted);
+    ledger.in_force = merged(ledger.in_force, wanted);
+    ledger::put(&ledger, tools)?;
+    set(gpu, wanted, now, tools)?;
+    Ok(true)
+}
+
+/// Gives a GPU that nobody else relies on its settings back. One that does not take them now keeps its ledger, and whoever
+/// wants the GPU next has to try again.
+pub(super) fn undo(gpu: &GpuUuid, tools: &Tools<'_>) -> Result<(), StepError> {
+    if tools.users.rely_on_settings(gpu) {
+        return Ok(());
+    }
+    let Some(mut ledger) = ledger::load(gpu, tools)? else { return Ok(()) };
+    if let Err(error) = restore(&mut ledger, tools) {
+        warn!(%gpu, error = chain(&error), "the settings of a GPU are owed to it");
+    }
+    ledger::keep(&ledger, tools)
+}
+
+/// Restores what can be restored and strikes it out of the ledger.
+pub(super) fn restore(ledger: &mut GpuLedger, tools: &Tools<'_>) -> Result<(), StepError> {
+    let GpuLedger { gpu, found, in_force, .. } = ledger;
+    let failed = |source| StepError::Restore { gpu: gpu.clone(), source: Box::new(source) };
+    let mode = given_back(found.compute_mode, in_force.compute_mode, Setting::ComputeMode, tools, |mode| {
+        tools.host.set_compute_mode(gpu, mode)
+    });
+    if mode.is_ok() {
+        (found.compute_mode, in_force.compute_mode) = (None, None);
+    }
+    let interval = given_back(found.interval, in_force.interval, Setting::Interval, tools, |interval| {
+        tools.host.set_interval(gpu, interval)
+    });
+    if interval.is_ok() {
+        (found.interval, in_force.interval) = (None, None);
+    }
+    mode.and(interval).map_err(failed)
+}
+
+fn given_back<T: PartialEq + Copy>(
+    found: Option<T>,
+    in_force: Option<T>,
+    setting: Setting,
+    tools: &Tools<'_>,
+    set: impl FnOnce(T) -> Result<(), GpuError>,
+) -> Result<(), GpuError> {
+    let Some(found) = found.filter(|_| found != in_force) else { return Ok(()) };
+    let restored = match set(found) {
+        Err(error) if is_gone(&error) => Ok(()),
+        other => other,
+    };
+    tools.tally.count(if restored.is_ok() { Deed::Restored(setting) } else { Deed::NotRestored(setting) });
+    restored
+}
+
+/// What of the settings that claims rely on is no longer so. The ledger learns of it, so that the next prepare sets them
+/// again, the interval included.
+pub(crate) fn drifts(gpu: &GpuUuid, tools: &Tools<'_>) -> Result<Vec<Drift>, StepError> {
+    let wanted = tools.users.of_settings(gpu).fold(GpuSettings::default(), |all, (_, wanted)| merged(all, wanted));
+    let Some(mut ledger) = ledger::load(gpu, tools)?.filter(|_| wanted != GpuSettings::default()) else {
+        return Ok(Vec::new());
+    };
+    let now = read(gpu, wanted, tools)?;
+    let in_force = merged(ledger.in_force, now);
+    if in_force != ledger.in_force {
+        ledger.in_force = in_force;
+        ledger::put(&ledger, tools)?;
+    }
+    let mode = drift(gpu, Setting::ComputeMode, wanted.compute_mode, now.compute_mode, tools);
+    Ok(mode.into_iter().chain(drift(gpu, Setting::Interval, wanted.interval, now.interval, tools)).collect())
+}
+
+fn drift<T: PartialEq + fmt::Display>(
+    gpu: &GpuUuid,
+    setting: Setting,
+    wanted: Option<T>,
+    now: Option<T>,
+    tools: &Tools<'_>,
+) -> Option<Drift> {
+    let (wanted, found) = (wanted?, now?);
+    let claims = || tools.users.of_settings(gpu).map(|(claim, _)| claim.clone()).collect();
+    (wanted != found).then(|| Drift {
+        gpu: gpu.clone(),
+        setting,
+        wanted: wanted.to_string(),
+        found: found.to_string(),
+        claims: claims(),
+    })
+}
+
+/// Whether there is nothing left to restore: a GPU that was cut has no compute mode, and the settings of a driver that is
+/// not loaded went with it.
+fn is_gone(error: &GpuError) -> bool {
+    const NOT_LOADED: NvmlCode = NvmlCode(9);
+    match error {
+        GpuError::Unsupported { .. } => true,
+        GpuError::Machine { source: MachineError::NotAnswering { code, .. }, .. } => *code == NOT_LOADED,
+        GpuError::Machine { source: MachineError::NoLibrary { .. }, .. }
+        | GpuError::NotFound { .. }
+        | GpuError::Failed { .. }
+        | GpuError::Nonsense { .. }
+        | GpuError::NotTaken { .. }
+        | GpuError::Program { .. } => false,
+    }
+}
+
+/// The settings that are wanted, as they are now. An interval is not missed where the default is wanted.
+fn read(gpu: &GpuUuid, wanted: GpuSettings, tools: &Tools<'_>) -> Result<GpuSettings, StepError> {
+    let failed = |source| StepError::Settings { gpu: gpu.clone(), source: Box::new(source) };
+    let unsupported = |setting| failed(GpuError::Unsupported { gpu: gpu.clone(), setting });
+    let mut now = GpuSettings::default();
+    if wanted.compute_mode.is_some() {
+        now.compute_mode = tools.host.compute_mode(gpu).map_err(failed)?;
+        now.compute_mode.ok_or_else(|| unsupported(Setting::ComputeMode))?;
+    }
+    if let Some(interval) = wanted.interval {
+        now.interval = tools.host.interval(gpu).map_err(failed)?;
+        if now.interval.is_none() && interval != Interval::Default {
+            return Err(unsupported(Setting::Interval));
+        }
+    }
+    Ok(now)
+}
+
+fn set(gpu: &GpuUuid, wanted: GpuSettings, now: GpuSettings, tools: &Tools<'_>) -> Result<(), StepError> {
+    let failed = |source| StepError::Settings { gpu: gpu.clone(), source: Box::new(source) };
+    if let Some(mode) = wanted.compute_mode.filter(|_| wanted.compute_mode != now.compute_mode) {
+        tools.host.set_compute_mode(gpu, mode).map_err(failed)?;
+    }
+    match (wanted.interval, now.interval) {
+        (Some(interval), Some(now)) if interval != now => tools.host.set_interval(gpu, interval).map_err(failed),
+        // One that the GPU does not have was found to be the default.
+        (Some(_) | None, _) => Ok(()),
+    }
+}
+
+/// Someone else may have changed the compute mode since it was set.
+fn put_right(gpu: &GpuUuid, wanted: GpuSettings, tools: &Tools<'_>) -> Result<bool, StepError> {
+    let failed = |source| StepError::Settings { gpu: gpu.clone(), source: Box::new(source) };
+    let Some(mode) = wanted.compute_mode else { return Ok(false) };
+    let now = tools.host.compute_mode(gpu).map_err(failed)?;
+    if now == Some(mode) {
+        return Ok(false);
+    }
+    let found = now.map_or_else(|| "none".to_owned(), |now: ComputeMode| now.to_string());
+    warn!(%gpu, found, wanted = %mode, "the compute mode was changed by someone else and is put right");
+    tools.tally.count(Deed::PutRight(Setting::ComputeMode));
+    tools.host.set_compute_mode(gpu, mode).map_err(failed)?;
+    Ok(true)
+}
+
+/// Notes what was found of settings that are wanted for the first time.
+fn remember(ledger: &mut GpuLedger, found: GpuSettings, wanted: GpuSettings) {
+    let GpuLedger { found: known, in_force, .. } = ledger;
+    if wanted.compute_mode.is_some() && in_force.compute_mode.is_none() && known.compute_mode.is_none() {
+        known.compute_mode = found.compute_mode;
+    }
+    if wanted.interval.is_some() && in_force.interval.is_none() && known.interval.is_none() {
+        known.interval = found.interval;
+    }
+}
+
+fn merged(before: GpuSettings, wanted: GpuSettings) -> GpuSettings {
+    GpuSettings {
+        compute_mode: wanted.compute_mode.or(before.compute_mode),
+        interval: wanted.interval.or(before.interval),
+    }
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Who else relies on the settings of a GPU or on a daemon. Pure.
+//!
+//! Only what was done in this boot counts: what a record of an earlier boot says is gone. A record that was set aside may
+//! be of a claim whose containers run, so it relies on all of its GPUs.
+
+use dra_checkpoint::{ClaimRecord, ClaimState, Step};
+use dra_model::{ClaimRef, ClaimUid, DaemonId, GpuSettings, GpuUuid};
+
+use crate::doubts::Doubt;
+
+/// The other claims of this node, as far as one of them is concerned, or all of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Users<'a> {
+    /// Who asks and does not count.
+    pub asking: Option<&'a ClaimUid>,
+    /// All records.
+    pub records: &'a [ClaimRecord],
+    /// Those that were set aside.
+    pub doubts: &'a [Doubt],
+    /// This boot; where it cannot be told from others, records of all of them count.
+    pub boot_id: Option<&'a str>,
+}
+
+impl<'a> Users<'a> {
+    /// Whether somebody relies on the settings of a GPU.
+    pub fn rely_on_settings(&self, gpu: &GpuUuid) -> bool {
+        self.of_settings(gpu).next().is_some() || self.doubts().any(|doubt| doubt.may_use(gpu))
+    }
+
+    /// The claims whose records say that they rely on the settings of a GPU, and on which.
+    pub fn of_settings(&self, gpu: &GpuUuid) -> impl Iterator<Item = (&'a ClaimRef, GpuSettings)> {
+        let needed = move |record: &'a ClaimRecord| {
+            let wanted = record.effects().into_iter().find_map(|step| wanted(&step, gpu));
+            Some((&record.claim, wanted?))
+        };
+        self.records().filter_map(needed)
+    }
+
+    /// Whether somebody had the settings of a GPU set to the end.
+    pub fn have_set(&self, gpu: &GpuUuid) -> bool {
+        self.records().any(|record| match &record.state {
+            ClaimState::Preparing { done, .. } | ClaimState::Ready { done } => {
+                done.iter().any(|step| wanted(step, gpu).is_some())
+            }
+            ClaimState::Undoing { .. } => false,
+        })
+    }
+
+    /// Whether somebody relies on a daemon.
+    pub fn rely_on_daemon(&self, id: &DaemonId) -> bool {
+        let may_use = |doubt: &Doubt| match id.gpu() {
+            Some(gpu) => doubt.may_use(&gpu),
+            None => doubt.record.uid.as_ref().is_some_and(|uid| id.is_of_claim(uid)),
+        };
+        self.of_daemon(id).next().is_some() || self.doubts().any(may_use)
+    }
+
+    /// The records that say that they rely on a daemon.
+    pub fn of_daemon(&self, id: &DaemonId) -> impl Iterator<Item = &'a ClaimRecord> {
+        let needs = move |step: &Step| matches!(step, Step::MpsDaemon { id: needed, .. } if needed == id);
+        self.records().filter(move |record| record.effects().iter().any(needs))
+    }
+
+    fn records(&self) -> impl Iterator<Item = &'a ClaimRecord> {
+        let Self { asking, boot_id, .. } = *self;
+        let counts = move |record: &&ClaimRecord| {
+            asking != Some(&record.claim.uid) && boot_id.is_none_or(|boot_id| record.boot_id == boot_id)
+        };
+        self.records.iter().filter(counts)
+    }
+
+    fn doubts(&self) -> impl Iterator<Item = &'a Doubt> {
+        let asking = self.asking;
+        self.doubts.iter().filter(move |doubt| asking.is_none_or(|uid| !doubt.is_about(uid)))
+    }
+}
+
+fn wanted(step: &Step, of: &GpuUuid) -> Option<GpuSettings> {
+    match step {
+        Step::GpuSettings { gpu, wanted } if gpu == of => Some(*wanted),
+        Step::GpuSettings { .. } | Step::MpsDaemon { .. } | Step::ClaimSpec => None,
+    }
+}

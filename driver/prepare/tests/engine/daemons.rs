@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//! MPS daemons made of memory, with the switches that these tests need.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons};
+use dra_model::DaemonId;
+use parking_lot::Mutex;
+
+#[derive(Debug, Default)]
+pub(crate) struct TwinDaemons(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    running: BTreeMap<DaemonId, DaemonSpec>,
+    mood: Mood,
+    starts: usize,
+}
+
+/// How the MPS host takes what it is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Mood {
+    #[default]
+    Willing,
+    /// Nobody answers on its socket.
+    Away,
+    /// No daemon becomes ready.
+    Refusing,
+    /// No daemon ends.
+    Clinging,
+}
+
+impl TwinDaemons {
+    pub(crate) fn set(&self, mood: Mood) {
+        self.0.lock().mood = mood;
+    }
+
+    /// With the MPS host end all daemons.
+    pub(crate) fn die(&self) {
+        self.0.lock().running.clear();
+    }
+
+    pub(crate) fn running(&self) -> BTreeMap<DaemonId, DaemonSpec> {
+        self.0.lock().running.clone()
+    }
+
+    pub(crate) fn starts(&self) -> usize {
+        self.0.lock().starts
+    }
+
+    /// A daemon that nobody here asked for.
+    pub(crate) fn add(&self, id: DaemonId) {
+        let spec = DaemonSpec {
+            id: id.clone(),
+            devices: Vec::new(),
+            multi_user: dra_hardware::MultiUser::Off,
+            threads: None,
+            memory: BTreeMap::new(),
+        };
+        self.0.lock().running.insert(id, spec);
+    }
+}
+
+impl State {
+    fn answer(&self) -> Result<(), DaemonError> {
+        let away = || DaemonError::Unreachable {
+            socket: PathBuf::from("/run/gpu-dra/mps/host.sock"),
+            why: "no such file".to_owned(),
+        };
+        if self.mood == Mood::Away { Err(away()) } else { Ok(()) }
+    }
+}
+
+impl Daemons for TwinDaemons {
+    fn start(&self, spec: &DaemonSpec, patience: Duration) -> Result<Daemon, DaemonError> {
+        let mut state = self.0.lock();
+        state.answer()?;
+        if state.mood == Mood::Refusing {
+            let seen = "it says nothing".to_owned();
+            return Err(DaemonError::NotReady { id: spec.id.clone(), waited: patience, seen });
+        }
+        match state.running.get(&spec.id) {
+            Some(other) if other != spec => return Err(DaemonError::Different { id: spec.id.clone() }),
+            Some(_) => {}
+            None => {
+                state.starts += 1;
+                state.running.insert(spec.id.clone(), spec.clone());
+            }
+        }
+        Ok(daemon(&spec.id))
+    }
+
+    fn stop(&self, id: &DaemonId, _: Duration) -> Result<(), DaemonError> {
+        let mut state = self.0.lock();
+        state.answer()?;
+        if state.mood == Mood::Clinging && state.running.contains_key(id) {
+            return Err(DaemonError::StillThere { id: id.clone(), left: "process 4711".to_owned() });
+        }
+        state.running.remove(id);
+        Ok(())
+    }
+
+    fn list(&self) -> Result<Vec<Daemon>, DaemonError> {
+        let state = self.0.lock();
+        state.answer()?;
+        Ok(state.running.keys().map(daemon).collect())
+    }
+}
+
+fn daemon(id: &DaemonId) -> Daemon {
+    let dir = PathBuf::from("/run/gpu-dra/mps").join(id.as_str());
+    let (run_dir, shm_dir) = (dir.join("run"), dir.join("shm"));
+    Daemon { id: id.clone(), state: DaemonState::Ready, run_dir, shm_dir, multi_user: true }
+}
