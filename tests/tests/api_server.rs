@@ -71,6 +71,20 @@ async fn watches_begin_where_the_list_ended() {
 }
 
 #[tokio::test]
+async fn what_is_only_tried_is_checked_and_not_kept() {
+    let server = ApiServer::start();
+    let slices: Api<ResourceSlice> = Api::all(server.client());
+    let trial = PostParams { dry_run: true, ..PostParams::default() };
+    assert_eq!(slices.create(&trial, &slice("a", "n1")).await.unwrap().spec, slice("a", "n1").spec);
+    let mut wrong = slice("a", "n1");
+    let policy = json!({"memory": {"value": "2", "requestPolicy": {"default": "3", "validValues": ["3"]}}});
+    wrong.spec.devices.as_mut().unwrap()[0].capacity = serde_json::from_value(policy).unwrap();
+    wrong.spec.devices.as_mut().unwrap()[0].allow_multiple_allocations = Some(true);
+    assert_eq!(code(slices.create(&trial, &wrong).await), 422);
+    assert_eq!((server.list(Resource::ResourceSlices).len(), server.writes(Resource::ResourceSlices)), (0, 0));
+}
+
+#[tokio::test]
 async fn fields_it_does_not_know_are_lost() {
     let server = ApiServer::start();
     server.drop_fields(&["consumesCounters"]);
@@ -100,6 +114,25 @@ async fn device_statuses_are_owned_entry_by_entry() {
     assert_eq!(apply("b", &["three"]).await.unwrap(), ["one", "two", "three"]);
     assert_eq!(apply("a", &["two"]).await.unwrap(), ["two", "three"]);
     assert_eq!(code(apply("a", &["four"]).await), 422);
+}
+
+#[tokio::test]
+async fn device_statuses_are_of_one_share() {
+    let server = ApiServer::start();
+    let entry = |share| json!({"driver": "d", "pool": "n", "device": "one", "shareID": share});
+    let mut result = entry("0b5f3a1e-7d52-4c53-9a3c-2f1f5f0f9a01");
+    result["request"] = json!("r");
+    let status = json!({"allocation": {"devices": {"results": [result]}}});
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"devices": {}}, "status": status});
+    server.put(Resource::ResourceClaims, "ns", claim);
+    let claims: Api<ResourceClaim> = Api::namespaced(server.client(), "ns");
+    let apply = async |entry: Value| {
+        let status =
+            json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "status": {"devices": [entry]}});
+        claims.patch_status("c", &PatchParams::apply("a"), &Patch::Apply(status)).await
+    };
+    assert_eq!(code(apply(entry("0b5f3a1e-7d52-4c53-9a3c-2f1f5f0f9a02")).await), 422);
+    apply(entry("0b5f3a1e-7d52-4c53-9a3c-2f1f5f0f9a01")).await.unwrap();
 }
 
 #[tokio::test]

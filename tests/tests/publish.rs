@@ -17,9 +17,11 @@ const LONG_OUTAGE: Duration = Duration::from_mins(1);
 /// The longest delay between two tries is five seconds; the rest is for the work and a busy machine.
 const CAUGHT_UP: Duration = Duration::from_secs(8);
 
+/// The hardware that is published, without the further forms in which whole GPUs are.
 fn devices(slices: &[Value]) -> BTreeMap<String, Value> {
     let devices = slices.iter().filter_map(|slice| slice["spec"]["devices"].as_array()).flatten();
-    devices.map(|device| (device["name"].as_str().unwrap_or_default().to_owned(), device.clone())).collect()
+    let hardware = devices.filter(|device| device["attributes"]["type"]["string"] != "shared-gpu");
+    hardware.map(|device| (device["name"].as_str().unwrap_or_default().to_owned(), device.clone())).collect()
 }
 
 async fn until_published(node: &Node, wanted: &[String]) -> BTreeMap<String, Value> {

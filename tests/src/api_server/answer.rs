@@ -31,7 +31,9 @@ pub(super) async fn answer(State(shared): State<Arc<Shared>>, request: HttpReque
     let Some(parsed) = Request::parse(&head.method, &head.uri) else {
         return refusal(&Refusal::new(404, "NotFound", format!("the fake server has no {} {}", head.method, head.uri)));
     };
-    shared.count(parsed.verb, parsed.resource);
+    if !parsed.is_dry_run() {
+        shared.count(parsed.verb, parsed.resource);
+    }
     if let Err(refused) = shared.conduct().await {
         return refusal(&refused);
     }
@@ -58,6 +60,7 @@ fn fulfil(
     match request.verb {
         Verb::Get => objects.get(&request.key()),
         Verb::List | Verb::Watch => Ok(list(objects, request)),
+        Verb::Create if request.is_dry_run() => objects.tried(request.resource, &request.namespace, parse()?),
         Verb::Create => objects.create(request.resource, &request.namespace, parse()?),
         Verb::Update => objects.update(&request.key(), parse()?),
         Verb::Delete => objects.delete(&request.key(), &preconditions(&parse().unwrap_or_default())),

@@ -116,7 +116,17 @@ impl Objects {
     }
 
     /// Creates an object; `generateName` is completed.
-    pub fn create(&mut self, resource: Resource, namespace: &str, mut object: Value) -> Result<Value, Refusal> {
+    pub fn create(&mut self, resource: Resource, namespace: &str, object: Value) -> Result<Value, Refusal> {
+        let (key, object) = self.new_object(resource, namespace, object)?;
+        Ok(self.store("ADDED", key, object))
+    }
+
+    /// What creating an object would answer.
+    pub fn tried(&self, resource: Resource, namespace: &str, object: Value) -> Result<Value, Refusal> {
+        self.new_object(resource, namespace, object).map(|(_, object)| object)
+    }
+
+    fn new_object(&self, resource: Resource, namespace: &str, mut object: Value) -> Result<(Key, Value), Refusal> {
         if object["metadata"]["name"].is_null() {
             let base = text(&object["metadata"]["generateName"]);
             object["metadata"]["name"] = json!(format!("{base}{:05}", self.revision + 1));
@@ -126,7 +136,7 @@ impl Objects {
             return Err(Refusal::new(409, "AlreadyExists", format!("\"{}\" already exists", key.name)));
         }
         let object = self.admit(&key, object, None)?;
-        Ok(self.store("ADDED", key, object))
+        Ok((key, object))
     }
 
     /// Replaces an object. Without a change there is no new revision, as on a real server.

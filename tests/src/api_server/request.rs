@@ -87,6 +87,11 @@ impl Request {
         })
     }
 
+    /// Whether nothing is to be stored; only creates are tried like that here.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.query.contains_key("dryRun")
+    }
+
     /// Where a watch begins.
     pub(super) fn revision(&self) -> u64 {
         self.query.get("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0)

@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use super::objects::Refusal;
 
+mod request_policy;
+
 /// A slice as the server keeps it: fields it does not know dropped, limits and immutable fields checked.
 pub(super) fn slice(mut object: Value, old: Option<&Value>, dropped_fields: &[&str]) -> Result<Value, Refusal> {
     drop_fields(&mut object["spec"], dropped_fields);
@@ -28,6 +30,7 @@ pub(super) fn slice(mut object: Value, old: Option<&Value>, dropped_fields: &[&s
     if counters > 0 && !devices.is_empty() {
         return Err(invalid("spec: only one of `sharedCounters` or `devices` is allowed"));
     }
+    devices.iter().try_for_each(request_policy::check)?;
     if let Some(field) = old.and_then(|old| changed_immutable(&old["spec"], spec)) {
         return Err(invalid(format!("spec.{field}: Invalid value: field is immutable")));
     }
@@ -44,8 +47,8 @@ pub(super) fn device_statuses(claim: &Value) -> Result<(), Refusal> {
     let entries = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let results = entries(&claim["status"]["allocation"]["devices"]["results"]);
     for entry in entries(&claim["status"]["devices"]) {
-        let known =
-            results.iter().any(|result| ["driver", "pool", "device"].iter().all(|key| result[key] == entry[key]));
+        let same = |result: &Value| ["driver", "pool", "device", "shareID"].iter().all(|key| result[key] == entry[key]);
+        let known = results.iter().any(same);
         if !known {
             return Err(invalid(format!(
                 "status.devices: Invalid value: {entry}: must be an allocated device in the claim"
