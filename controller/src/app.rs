@@ -16,9 +16,10 @@ use tracing::info;
 
 use crate::args::{Config, Source, Whose};
 use crate::check::{CheckError, DriverPods, check};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, RequestError};
 use crate::metrics::Metrics;
 use crate::news;
+use crate::node_work::{self, NodeWork};
 use crate::publisher::{PublishError, Publisher, Round, Timing};
 use crate::view::{self, NodeView};
 use crate::withdraw::{Patience, WithdrawError, withdraw};
@@ -53,6 +54,15 @@ pub enum AppError {
     /// Slices are left.
     #[error("failed to withdraw")]
     Withdraw(#[source] WithdrawError),
+    /// The DaemonSet that works on every node could not be waited for or deleted.
+    #[error("failed to wait for DaemonSet {name} and to delete it")]
+    NodeWork {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: RequestError,
+    },
     /// Not everything is published.
     #[error("not everything is published")]
     Check(#[source] CheckError),
@@ -81,7 +91,10 @@ pub fn run(config: Config, api_server: &ApiServer) -> Result<(), AppError> {
             }
             Config::Once { whose, source, offer } => once(client()?, whose, source, offer).await,
             Config::Print { whose, source, offer } => print(whose, source, &offer).await,
-            Config::Withdraw { driver, node } => withdraw_slices(client()?, &driver, node.as_ref()).await,
+            Config::Withdraw { driver, node, work } => {
+                withdraw_slices(client()?, &driver, node.as_ref(), work.as_ref()).await
+            }
+            Config::Stay => stay().await,
             Config::Check { driver, pods } => check_published(client()?, &driver, &pods).await,
         }
     })
@@ -175,11 +188,28 @@ fn yaml(mut slice: ResourceSlice) -> Result<String, AppError> {
     Ok(format!("---\n{}", serde_saphyr::to_string(&slice).map_err(AppError::Print)?))
 }
 
-async fn withdraw_slices(client: Client, driver: &DriverName, node: Option<&NodeName>) -> Result<(), AppError> {
+async fn withdraw_slices(
+    client: Client,
+    driver: &DriverName,
+    node: Option<&NodeName>,
+    work: Option<&NodeWork>,
+) -> Result<(), AppError> {
     let cluster = Cluster::new(client, driver, node);
     let count = withdraw(&cluster, Patience::default()).await.map_err(AppError::Withdraw)?;
     info!(count, "withdrew the slices");
-    Ok(())
+    let Some(work) = work else { return Ok(()) };
+    let finished = node_work::finish(&cluster, work).await;
+    finished.map(drop).map_err(|source| AppError::NodeWork { name: work.daemon_set.clone(), source })
+}
+
+async fn stay() -> Result<(), AppError> {
+    let stop = CancellationToken::new();
+    let mut tasks = Tasks::new(stop.clone());
+    tasks.start("stay", async move {
+        stop.cancelled().await;
+        Ok(())
+    });
+    tasks.run().await.map_err(AppError::Tasks)
 }
 
 async fn check_published(client: Client, driver: &DriverName, pods: &DriverPods) -> Result<(), AppError> {

@@ -12,6 +12,7 @@ use dra_runtime::ApiServer;
 use dra_runtime::logging::LogFormat;
 
 use crate::check::DriverPods;
+use crate::node_work::NodeWork;
 
 pub mod offer;
 
@@ -23,7 +24,7 @@ use offer::{OfferArgs, OfferError};
 #[expect(clippy::struct_excessive_bools, reason = "these are the flags of a command line")]
 pub struct Args {
     /// Node whose GPUs are published.
-    #[arg(long, env = "NODE_NAME", required_unless_present_any = ["all_nodes", "check_published"])]
+    #[arg(long, env = "NODE_NAME", required_unless_present_any = ["all_nodes", "check_published", "stay"])]
     pub node_name: Option<String>,
     /// Name of the DRA driver.
     #[arg(long, env = "DRIVER_NAME", default_value = "gpu.nvidia.com")]
@@ -50,16 +51,22 @@ pub struct Args {
     /// Delete the slices of this driver on all nodes.
     #[arg(long, requires = "withdraw")]
     pub all_nodes: bool,
+    /// Then wait until all pods of this DaemonSet are ready, and delete it: it works on every node for the uninstallation.
+    #[arg(long, value_name = "NAME", requires_all = ["withdraw", "namespace"])]
+    pub await_daemonset: Option<String>,
     /// Wait until every node with a ready driver pod has a complete pool of slices, and exit. For `helm test`.
     #[arg(long, requires_all = ["namespace", "selector"], conflicts_with_all = ["once", "withdraw"])]
     pub check_published: bool,
-    /// Namespace of the driver's pods.
+    /// Do nothing until told to stop: for a pod that has done its work and is to be seen as ready.
+    #[arg(long, conflicts_with_all = ["once", "withdraw", "check_published"])]
+    pub stay: bool,
+    /// Namespace of the driver's pods or of the DaemonSet.
     #[arg(long)]
     pub namespace: Option<String>,
     /// Label selector of the driver's pods.
     #[arg(long)]
     pub selector: Option<String>,
-    /// How long --check-published waits.
+    /// How long --check-published waits, and --await-daemonset for each of the two.
     #[arg(long, default_value_t = 60)]
     pub timeout_seconds: u64,
     /// Address of /healthz, /readyz and /metrics.
@@ -111,7 +118,11 @@ pub enum Config {
         driver: DriverName,
         /// Of which node; all when absent.
         node: Option<NodeName>,
+        /// And finish this.
+        work: Option<NodeWork>,
     },
+    /// Only be there.
+    Stay,
     /// Look whether everything is published.
     Check {
         /// By which driver.
@@ -169,7 +180,9 @@ impl Args {
             dry_run,
             withdraw,
             all_nodes,
+            await_daemonset,
             check_published,
+            stay,
             namespace,
             selector,
             timeout_seconds,
@@ -178,18 +191,21 @@ impl Args {
             api_server: _,
         } = self;
         let driver: DriverName = driver_name.parse().map_err(ArgsError::Driver)?;
-        if let (true, Some(namespace), Some(selector)) = (check_published, namespace, selector) {
-            let patience = Duration::from_secs(timeout_seconds);
-            return Ok(Config::Check { driver, pods: DriverPods { namespace, selector, patience } });
+        if stay {
+            return Ok(Config::Stay);
+        }
+        let patience = Duration::from_secs(timeout_seconds);
+        if let (true, Some(namespace), Some(selector)) = (check_published, &namespace, selector) {
+            return Ok(Config::Check { driver, pods: DriverPods { namespace: namespace.clone(), selector, patience } });
         }
         let node: Option<NodeName> = node_name.map(|name| name.parse()).transpose().map_err(ArgsError::Node)?;
-        if withdraw && all_nodes {
-            return Ok(Config::Withdraw { driver, node: None });
+        if withdraw {
+            let node = if all_nodes { None } else { Some(node.ok_or(ArgsError::NoNode)?) };
+            let work = namespace.zip(await_daemonset);
+            let work = work.map(|(namespace, daemon_set)| NodeWork { namespace, daemon_set, patience });
+            return Ok(Config::Withdraw { driver, node, work });
         }
         let node = node.ok_or(ArgsError::NoNode)?;
-        if withdraw {
-            return Ok(Config::Withdraw { driver, node: Some(node) });
-        }
         let whose = Whose { driver, node };
         let source = inventory_file.map_or(Source::Socket(node_socket), Source::File);
         let offer = offer.into_offer().map_err(ArgsError::Offer)?;
@@ -203,7 +219,7 @@ impl Args {
 
 #[cfg(test)]
 mod tests {
-    use dra_resource::Features;
+    use dra_resource::{Features, Form, ShareSettings};
 
     use super::*;
 
@@ -217,13 +233,18 @@ mod tests {
     }
 
     fn offer() -> Offer {
-        Offer::of_hardware(Features { partitionable: true, consumable: true })
+        Offer {
+            features: Features { partitionable: true, consumable: true },
+            forms: Form::ALL.into(),
+            shares: ShareSettings::default(),
+        }
     }
 
     #[test]
     fn arguments_become_one_thing_to_do() {
         let file = || Source::File("f".into());
         let driver = || whose().driver;
+        let withdraw = |node, work| Config::Withdraw { driver: driver(), node, work };
         for (given, expect) in [
             (
                 vec!["--node-name=n"],
@@ -242,7 +263,7 @@ mod tests {
                 vec!["--node-name=n", "--inventory-file=f", "--once", "--dry-run"],
                 Config::Print { whose: whose(), source: file(), offer: offer() },
             ),
-            (vec!["--withdraw", "--node-name=n"], Config::Withdraw { driver: driver(), node: Some(whose().node) }),
+            (vec!["--withdraw", "--node-name=n"], withdraw(Some(whose().node), None)),
             (
                 vec!["--check-published", "--namespace=ns", "--selector=a=b", "--timeout-seconds=5"],
                 Config::Check {
@@ -254,8 +275,20 @@ mod tests {
                     },
                 },
             ),
-            (vec!["--withdraw", "--all-nodes"], Config::Withdraw { driver: driver(), node: None }),
-            (vec!["--withdraw", "--all-nodes", "--node-name=n"], Config::Withdraw { driver: driver(), node: None }),
+            (vec!["--withdraw", "--all-nodes"], withdraw(None, None)),
+            (vec!["--withdraw", "--all-nodes", "--node-name=n"], withdraw(None, None)),
+            (
+                vec!["--withdraw", "--all-nodes", "--await-daemonset=d", "--namespace=ns", "--timeout-seconds=5"],
+                withdraw(
+                    None,
+                    Some(NodeWork {
+                        namespace: "ns".to_owned(),
+                        daemon_set: "d".to_owned(),
+                        patience: Duration::from_secs(5),
+                    }),
+                ),
+            ),
+            (vec!["--stay"], Config::Stay),
         ] {
             assert_eq!(config(&given), Ok(expect), "{given:?}");
         }
@@ -272,6 +305,9 @@ mod tests {
             vec!["--node-name=n", "--all-nodes"],
             vec!["--node-name=n", "--withdraw", "--once"],
             vec!["--withdraw"],
+            vec!["--withdraw", "--all-nodes", "--await-daemonset=d"],
+            vec!["--node-name=n", "--await-daemonset=d", "--namespace=ns"],
+            vec!["--stay", "--once"],
         ] {
             assert!(config(&given).is_err(), "{given:?}");
         }

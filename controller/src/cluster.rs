@@ -7,6 +7,7 @@ use std::time::Duration;
 use dra_model::NodeName;
 use dra_resource::{DriverName, Write};
 use futures::{Stream, TryStreamExt as _};
+use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::resource::v1::ResourceSlice;
@@ -127,11 +128,7 @@ impl Cluster {
 
     /// Deletes a slice by name; it is fine if it is gone.
     pub async fn delete(&self, name: &str, how: &DeleteParams) -> Result<(), RequestError> {
-        match within(self.slices.delete(name, how)).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => Err(error),
-        }
+        gone(within(self.slices.delete(name, how)).await)
     }
 
     /// What the API server would keep of a new slice; nothing is stored.
@@ -154,6 +151,20 @@ impl Cluster {
     pub async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>, RequestError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         Ok(within(pods.list(&ListParams::default().labels(selector))).await?.items)
+    }
+
+    /// A DaemonSet, if it is there.
+    pub async fn daemon_set(&self, namespace: &str, name: &str) -> Result<Option<DaemonSet>, RequestError> {
+        within(self.daemon_sets(namespace).get_opt(name)).await
+    }
+
+    /// Deletes a DaemonSet, which is there until its pods are gone; it is fine if it is gone.
+    pub async fn delete_daemon_set(&self, namespace: &str, name: &str) -> Result<(), RequestError> {
+        gone(within(self.daemon_sets(namespace).delete(name, &DeleteParams::foreground())).await)
+    }
+
+    fn daemon_sets(&self, namespace: &str) -> Api<DaemonSet> {
+        Api::namespaced(self.client.clone(), namespace)
     }
 
     /// The UID of a Node.
@@ -193,6 +204,14 @@ pub struct ServerVersion {
 /// Some distributions append a plus sign to the minor version.
 fn leading_number(text: &str) -> u32 {
     text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// What was to be deleted may be deleted already.
+fn gone<T>(answer: Result<T, RequestError>) -> Result<(), RequestError> {
+    match answer {
+        Err(error) if !error.is_not_found() => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {

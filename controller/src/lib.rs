@@ -32,6 +32,8 @@ pub mod node_events;
 
 pub mod withdraw;
 
+pub mod node_work;
+
 pub mod check;
 
 pub mod cluster;

@@ -24,6 +24,9 @@ mod api_server;
 #[path = "publishing/forms.rs"]
 mod forms;
 
+#[path = "publishing/node_work.rs"]
+mod node_work;
+
 use api_server::ApiServer;
 
 const COUNTERS: &str = "00000-gpu.nvidia.com-n";

@@ -18,7 +18,7 @@ const MAX_TIME_SLICES: RangeInclusive<u32> = 1..=1000;
 #[derive(Debug, clap::Args)]
 pub struct OfferArgs {
     /// Forms in which GPUs are published, separated by commas: gpu, mig, mps, timeSlicing.
-    #[arg(long, env = "FORMS", default_value = "gpu,mig")]
+    #[arg(long, env = "FORMS", default_value = "gpu,mig,mps,timeSlicing")]
     pub forms: String,
     /// How many claims that do not say how much they want share a GPU by MPS, 1 to 100.
     #[arg(long, env = "DEFAULT_SHARES", default_value_t = 10)]
@@ -110,7 +110,7 @@ mod tests {
     fn forms_and_numbers_are_read() {
         let shared = |form| Form::Shared(form);
         for (given, forms, shares, slices) in [
-            (vec![], vec![Form::Gpu, Form::Mig], 10, 10),
+            (vec![], Form::ALL.to_vec(), 10, 10),
             (vec!["--forms=mig"], vec![Form::Mig], 10, 10),
             (
                 vec!["--forms=timeSlicing,mps,gpu", "--default-shares=100", "--time-slicing-max-shares=1000"],
@@ -118,7 +118,7 @@ mod tests {
                 100,
                 1000,
             ),
-            (vec!["--default-shares=1", "--time-slicing-max-shares=1"], vec![Form::Gpu, Form::Mig], 1, 1),
+            (vec!["--default-shares=1", "--time-slicing-max-shares=1"], Form::ALL.to_vec(), 1, 1),
         ] {
             let offer = offer(&given).unwrap();
             let numbers = [offer.shares.default_shares, offer.shares.max_time_slices].map(NonZeroU32::get);

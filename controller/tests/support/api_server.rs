@@ -39,6 +39,12 @@ struct Shared {
 pub struct World {
     /// Slices by name.
     pub slices: BTreeMap<String, Value>,
+    /// DaemonSets by name; one that is deleted is there until it is taken out.
+    pub daemon_sets: BTreeMap<String, Value>,
+    /// Whether DaemonSets are forbidden.
+    pub refuses_daemon_sets: bool,
+    /// How often a DaemonSet was looked at.
+    pub looks: usize,
     /// Events that were posted.
     pub events: Vec<Value>,
     /// Writes that were done, such as `create 00000-gpu.nvidia.com-n`.
@@ -182,6 +188,7 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/api/v1/nodes/{name}", get(node))
         .route(slices, get(list_or_watch).post(create))
         .route(&format!("{slices}/{{name}}"), axum::routing::put(update).delete(delete))
+        .route("/apis/apps/v1/namespaces/ns/daemonsets/{name}", get(daemon_set).delete(delete_daemon_set))
         .route("/apis/events.k8s.io/v1/namespaces/default/events", axum::routing::post(event))
         .with_state(shared)
 }
@@ -199,6 +206,30 @@ async fn node(State(shared): State<Arc<Shared>>, Path(node): Path<String>) -> Re
     ok(
         &json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": node, "uid": uid}}),
     )
+}
+
+async fn daemon_set(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
+    shared.with(|world| {
+        world.looks += 1;
+        match world.daemon_sets.get(&name) {
+            Some(_) if world.refuses_daemon_sets => failure(StatusCode::FORBIDDEN, "Forbidden"),
+            Some(found) => ok(found),
+            None => failure(StatusCode::NOT_FOUND, "NotFound"),
+        }
+    })
+}
+
+async fn delete_daemon_set(State(shared): State<Arc<Shared>>, Path(name): Path<String>, body: Bytes) -> Response {
+    let options: Value = serde_json::from_slice(&body).unwrap_or_default();
+    shared.with(|world| {
+        let Some(found) = world.daemon_sets.get_mut(&name) else {
+            return failure(StatusCode::NOT_FOUND, "NotFound");
+        };
+        found["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let how = options["propagationPolicy"].as_str().unwrap_or_default();
+        world.writes.push(format!("delete {name} {how}"));
+        ok(found)
+    })
 }
 
 async fn event(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
