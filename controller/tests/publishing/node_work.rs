@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The DaemonSet of an uninstallation: waited for, deleted, and left where it takes too long.
+
+use std::time::Duration;
+
+use dra_controller::cluster::RequestError;
+use dra_controller::node_work::{NodeWork, Waited, finish};
+use serde_json::{Value, json};
+
+use super::{ApiServer, cluster};
+
+const NAME: &str = "restore";
+const DELETED: &str = "delete restore Foreground";
+
+fn work(patience: Duration) -> NodeWork {
+    NodeWork { namespace: "ns".to_owned(), daemon_set: NAME.to_owned(), patience }
+}
+
+/// With this many nodes done of three, and numbers of this generation of two.
+fn daemon_set(ready: i32, observed: i64) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": NAME, "namespace": "ns", "generation": 2},
+        "status": {"observedGeneration": observed, "desiredNumberScheduled": 3, "numberReady": ready,
+            "currentNumberScheduled": 3, "numberMisscheduled": 0},
+    })
+}
+
+async fn with(ready: i32, observed: i64) -> ApiServer {
+    let server = ApiServer::start().await;
+    server.with(|world| world.daemon_sets.insert(NAME.to_owned(), daemon_set(ready, observed)));
+    server
+}
+
+#[tokio::test]
+async fn work_on_all_nodes_is_waited_for_and_then_its_pods() {
+    let server = with(2, 2).await;
+    let finishing = tokio::spawn({
+        let cluster = cluster(&server);
+        async move { finish(&cluster, &work(Duration::from_secs(20))).await }
+    });
+    server.until("it is looked at", |world| world.looks > 1).await;
+    assert_eq!(server.with(|world| world.writes.clone()), Vec::<String>::new(), "one node is not done");
+    server.with(|world| world.daemon_sets.insert(NAME.to_owned(), daemon_set(3, 2)));
+    server.until("it is deleted", |world| world.writes == [DELETED]).await;
+    assert!(!finishing.is_finished(), "its pods are still there");
+    server.with(|world| world.daemon_sets.clear());
+    assert_eq!(finishing.await.unwrap().unwrap(), [Waited::Done, Waited::Done]);
+}
+
+#[tokio::test]
+async fn a_node_that_is_down_holds_up_nobody() {
+    for (ready, observed, expect) in [(2, 2, Waited::TooLong), (3, 1, Waited::TooLong), (3, 2, Waited::Done)] {
+        let server = with(ready, observed).await;
+        let finished = finish(&cluster(&server), &work(Duration::ZERO)).await.unwrap();
+        assert_eq!(finished, [expect, Waited::TooLong], "{ready} ready, {observed} observed");
+        assert_eq!(server.with(|world| world.writes.clone()), [DELETED]);
+    }
+}
+
+#[tokio::test]
+async fn a_second_try_finds_nothing_left_to_do() {
+    let server = ApiServer::start().await;
+    assert_eq!(finish(&cluster(&server), &work(Duration::ZERO)).await.unwrap(), [Waited::Done, Waited::Done]);
+}
+
+#[tokio::test]
+async fn an_account_without_the_right_is_told_at_once() {
+    let server = with(3, 2).await;
+    server.with(|world| world.refuses_daemon_sets = true);
+    let refused = finish(&cluster(&server), &work(Duration::from_secs(20))).await;
+    assert!(matches!(refused, Err(RequestError::Refused { code: 403, .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_away_for_a_moment_is_asked_again() {
+    let mut server = with(3, 2).await;
+    server.go_away().await;
+    let finishing = tokio::spawn({
+        let cluster = cluster(&server);
+        async move { finish(&cluster, &work(Duration::from_secs(20))).await }
+    });
+    server.come_back().await;
+    server.until("it is deleted", |world| world.writes == [DELETED]).await;
+    server.with(|world| world.daemon_sets.clear());
+    assert_eq!(finishing.await.unwrap().unwrap(), [Waited::Done, Waited::Done]);
+}
