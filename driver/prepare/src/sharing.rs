@@ -194,3 +194,116 @@ fn one_daemon_per_request(claim: &Claim, decided: &[RecordedSharing]) -> Result<
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dra_model::{ClaimConfig, ClaimRef, ComputeShare, ConfigSource, MigIdentity, Placement};
+
+    use super::*;
+
+    const GPU: &str = "GPU-00000000-1111-2222-3333-444444444444";
+
+    fn gpu() -> GpuUuid {
+        GPU.parse().unwrap()
+    }
+
+    fn mig(start: u32) -> MigIdentity {
+        let (placement, share) = (Placement { start, size: 1 }, ComputeShare { start: 0, slices: 1, of: 1 });
+        MigIdentity { parent: gpu(), profile_id: 19, placement, share }
+    }
+
+    fn hardware(target: &Target) -> RecordedHardware {
+        match target {
+            Target::Gpu(uuid) => RecordedHardware::Gpu { uuid: uuid.clone() },
+            Target::Shared(uuid, form) => RecordedHardware::Shared { uuid: uuid.clone(), form: *form },
+            Target::Mig(identity) => RecordedHardware::Mig {
+                identity: identity.clone(),
+                uuid: "MIG-00000000-0000-0000-0000-000000000000".parse().unwrap(),
+                gpu_instance: 1,
+                compute_instance: 0,
+                profile: String::new(),
+            },
+        }
+    }
+
+    /// Devices of one request each, with wishes that come from the configuration of this number.
+    fn decided(rows: &[(Target, Option<(usize, Sharing)>)]) -> Result<Vec<RecordedSharing>, Refusal> {
+        let config = |index| ClaimConfig {
+            source: ConfigSource::Claim,
+            index,
+            requests: Vec::new(),
+            parameters: serde_json::Value::Null,
+        };
+        let configs: Vec<ClaimConfig> = (0..rows.len()).map(config).collect();
+        let device = |at: usize| AllocatedDevice {
+            request: format!("r{at}"),
+            pool: String::new(),
+            device: "gpu-00000000".parse().unwrap(),
+            admin_access: false,
+            share_id: None,
+            consumed: ShareLimits::default(),
+        };
+        let reference = ClaimRef { namespace: String::new(), name: String::new(), uid: "uid".parse().unwrap() };
+        let claim = Claim { reference, devices: (0..rows.len()).map(device).collect(), configs: Vec::new() };
+        let targets: Vec<Target> = rows.iter().map(|(target, _)| target.clone()).collect();
+        let wish = |(at, sharing): &(usize, Sharing)| Wish { sharing: sharing.clone(), config: &configs[*at] };
+        let wishes: Vec<Option<Wish<'_>>> = rows.iter().map(|(_, wished)| wished.as_ref().map(wish)).collect();
+        decide(Wished { claim: &claim, targets: &targets, wishes: &wishes }, &[])
+    }
+
+    #[test]
+    fn what_a_gpu_needs_follows_from_device_and_wish() {
+        use ComputeMode::{Default, ExclusiveProcess};
+        let mps = || Sharing::Mps(MpsConfig::default());
+        let limited = || Sharing::Mps(MpsConfig { multi_user: true, ..MpsConfig::default() });
+        let long = || Sharing::TimeSlicing(Some(Interval::Long));
+        let whole = || Target::Gpu(gpu());
+        let by = |form| Target::Shared(gpu(), form);
+        let (turns, server) = (|| by(SharedForm::TimeSlicing), || by(SharedForm::Mps));
+        for (target, wished, expect) in [
+            (whole(), None, Some((None, None))),
+            (whole(), Some(Sharing::Exclusive), Some((Some(ExclusiveProcess), None))),
+            (whole(), Some(Sharing::TimeSlicing(None)), Some((Some(Default), Some(Interval::Default)))),
+            (whole(), Some(long()), Some((Some(Default), Some(Interval::Long)))),
+            (whole(), Some(limited()), Some((Some(ExclusiveProcess), None))),
+            (Target::Mig(mig(0)), None, Some((None, None))),
+            (Target::Mig(mig(0)), Some(Sharing::TimeSlicing(None)), Some((None, None))),
+            (Target::Mig(mig(0)), Some(limited()), Some((None, None))),
+            (turns(), None, Some((Some(Default), Some(Interval::Default)))),
+            (turns(), Some(long()), Some((Some(Default), Some(Interval::Long)))),
+            (turns(), Some(Sharing::Exclusive), None),
+            (turns(), Some(mps()), None),
+            (server(), None, Some((Some(ExclusiveProcess), None))),
+            (server(), Some(mps()), Some((Some(ExclusiveProcess), None))),
+            (server(), Some(limited()), None),
+            (server(), Some(long()), None),
+            (server(), Some(Sharing::Exclusive), None),
+        ] {
+            let outcome = decided(&[(target.clone(), wished.clone().map(|wished| (0, wished)))]).ok();
+            let needed = outcome.map(|decided| settings(&hardware(&target), &decided[0]));
+            let expect = expect.map(|(compute_mode, interval)| GpuSettings { compute_mode, interval });
+            assert_eq!(needed, expect, "{target:?} {wished:?}");
+        }
+    }
+
+    #[test]
+    fn the_gpus_of_one_configuration_have_one_daemon_and_a_mig_device_has_its_own() {
+        let mps = |config| Some((config, Sharing::Mps(MpsConfig::default())));
+        let rows = [
+            (Target::Gpu(gpu()), None),
+            (Target::Gpu(gpu()), mps(1)),
+            (Target::Mig(mig(0)), mps(2)),
+            (Target::Gpu(gpu()), mps(0)),
+            (Target::Gpu(gpu()), mps(1)),
+            (Target::Mig(mig(4)), mps(2)),
+            (Target::Shared(gpu(), SharedForm::Mps), None),
+        ];
+        let daemon = |sharing: &RecordedSharing| match sharing {
+            RecordedSharing::Mps { daemon, .. } => daemon.to_string(),
+            RecordedSharing::Plain | RecordedSharing::Exclusive | RecordedSharing::TimeSlicing { .. } => String::new(),
+        };
+        let daemons: Vec<String> = decided(&rows).unwrap().iter().map(daemon).collect();
+        let shared = "gpu-00000000111122223333444444444444";
+        assert_eq!(daemons, ["", "claim-uid-1", "claim-uid-2", "claim-uid-3", "claim-uid-1", "claim-uid-5", shared]);
+    }
+}

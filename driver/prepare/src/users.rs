@@ -23,28 +23,19 @@ pub struct Users<'a> {
 }
 
 impl<'a> Users<'a> {
-    /// Whether somebody relies on the settings of a GPU.
+    /// Whether somebody relies on the settings of a GPU, which may be half set or half restored.
     pub fn rely_on_settings(&self, gpu: &GpuUuid) -> bool {
-        self.of_settings(gpu).next().is_some() || self.doubts().any(|doubt| doubt.may_use(gpu))
+        let relies = |record: &ClaimRecord| record.effects().iter().any(|step| wanted(step, gpu).is_some());
+        self.records().any(relies) || self.doubts().any(|doubt| doubt.may_use(gpu))
     }
 
-    /// The claims whose records say that they rely on the settings of a GPU, and on which.
-    pub fn of_settings(&self, gpu: &GpuUuid) -> impl Iterator<Item = (&'a ClaimRef, GpuSettings)> {
-        let needed = move |record: &'a ClaimRecord| {
-            let wanted = record.effects().into_iter().find_map(|step| wanted(&step, gpu));
-            Some((&record.claim, wanted?))
+    /// The claims that were reported as usable with settings of a GPU, and those settings.
+    pub fn with_settings(&self, gpu: &GpuUuid) -> impl Iterator<Item = (&'a ClaimRef, GpuSettings)> {
+        let ready = |record: &'a ClaimRecord| match &record.state {
+            ClaimState::Ready { done } => Some((&record.claim, done.iter().find_map(|step| wanted(step, gpu))?)),
+            ClaimState::Preparing { .. } | ClaimState::Undoing { .. } => None,
         };
-        self.records().filter_map(needed)
-    }
-
-    /// Whether somebody had the settings of a GPU set to the end.
-    pub fn have_set(&self, gpu: &GpuUuid) -> bool {
-        self.records().any(|record| match &record.state {
-            ClaimState::Preparing { done, .. } | ClaimState::Ready { done } => {
-                done.iter().any(|step| wanted(step, gpu).is_some())
-            }
-            ClaimState::Undoing { .. } => false,
-        })
+        self.records().filter_map(ready)
     }
 
     /// Whether somebody relies on a daemon.

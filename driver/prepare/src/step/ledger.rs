@@ -11,7 +11,7 @@ use tracing::warn;
 use super::{StepError, Tools};
 
 /// What a GPU has after a reboot, which is the best guess where nobody knows any more what was found.
-pub(super) const AFTER_BOOT: GpuSettings =
+const AFTER_BOOT: GpuSettings =
     GpuSettings { compute_mode: Some(ComputeMode::Default), interval: Some(Interval::Default) };
 
 /// The ledger of a GPU, if anything is owed to it.

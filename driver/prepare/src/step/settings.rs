@@ -44,18 +44,14 @@ pub(super) fn ensure(
         // What differs is told, and put right by the next prepare.
         Occasion::Reconcile => return Ok(false),
         Occasion::Repeat => true,
-        Occasion::New => tools.users.have_set(gpu),
+        Occasion::New => tools.users.with_settings(gpu).next().is_some(),
     };
-    let known = ledger::load(gpu, tools)?;
-    let before = known.as_ref().map_or_else(GpuSettings::default, |ledger| ledger.in_force);
-    if are_set && merged(before, wanted) == before {
+    let mut ledger = ledger::load(gpu, tools)?.unwrap_or_else(|| ledger::new(gpu, tools));
+    if are_set && merged(ledger.in_force, wanted) == ledger.in_force {
         return put_right(gpu, wanted, tools);
     }
     let now = read(gpu, wanted, tools)?;
-    // A ledger that should be there and is not was removed by hand: what is there now is not what was found.
-    let found = if known.is_none() && are_set { ledger::AFTER_BOOT } else { now };
-    let mut ledger = known.unwrap_or_else(|| ledger::new(gpu, tools));
-    remember(&mut ledger, found, wanted);
+    remember(&mut ledger, now);
     ledger.in_force = merged(ledger.in_force, wanted);
     ledger::put(&ledger, tools)?;
     set(gpu, wanted, now, tools)?;
@@ -113,7 +109,7 @@ fn given_back<T: PartialEq + Copy>(
 /// What of the settings that claims rely on is no longer so. The ledger learns of it, so that the next prepare sets them
 /// again, the interval included.
 pub(crate) fn drifts(gpu: &GpuUuid, tools: &Tools<'_>) -> Result<Vec<Drift>, StepError> {
-    let wanted = tools.users.of_settings(gpu).fold(GpuSettings::default(), |all, (_, wanted)| merged(all, wanted));
+    let wanted = tools.users.with_settings(gpu).fold(GpuSettings::default(), |all, (_, wanted)| merged(all, wanted));
     let Some(mut ledger) = ledger::load(gpu, tools)?.filter(|_| wanted != GpuSettings::default()) else {
         return Ok(Vec::new());
     };
@@ -135,7 +131,7 @@ fn drift<T: PartialEq + fmt::Display>(
     tools: &Tools<'_>,
 ) -> Option<Drift> {
     let (wanted, found) = (wanted?, now?);
-    let claims = || tools.users.of_settings(gpu).map(|(claim, _)| claim.clone()).collect();
+    let claims = || tools.users.with_settings(gpu).map(|(claim, _)| claim.clone()).collect();
     (wanted != found).then(|| Drift {
         gpu: gpu.clone(),
         setting,
@@ -207,13 +203,13 @@ fn put_right(gpu: &GpuUuid, wanted: GpuSettings, tools: &Tools<'_>) -> Result<bo
 }
 
 /// Notes what was found of settings that are wanted for the first time.
-fn remember(ledger: &mut GpuLedger, found: GpuSettings, wanted: GpuSettings) {
-    let GpuLedger { found: known, in_force, .. } = ledger;
-    if wanted.compute_mode.is_some() && in_force.compute_mode.is_none() && known.compute_mode.is_none() {
-        known.compute_mode = found.compute_mode;
+fn remember(ledger: &mut GpuLedger, now: GpuSettings) {
+    let GpuLedger { found, in_force, .. } = ledger;
+    if in_force.compute_mode.is_none() {
+        found.compute_mode = found.compute_mode.or(now.compute_mode);
     }
-    if wanted.interval.is_some() && in_force.interval.is_none() && known.interval.is_none() {
-        known.interval = found.interval;
+    if in_force.interval.is_none() {
+        found.interval = found.interval.or(now.interval);
     }
 }
 

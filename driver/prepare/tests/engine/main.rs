@@ -14,6 +14,7 @@ mod crash;
 mod daemons;
 mod doubts;
 mod life;
+mod lives;
 mod messages;
 mod node;
 mod parallel;

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Random lives of claims that share GPUs, cut at random: forms never mix, nothing is promised twice, every daemon belongs
+//! to a claim, and a GPU that nobody uses is as its administrator left it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dra_checkpoint::files::faults::Fault;
+use dra_model::{Claim, ClaimRef, ComputeMode, Interval};
+use dra_prepare::{ClaimLife, Drift};
+use proptest::prelude::*;
+use rustix::io::Errno;
+use serde_json::{Value, json};
+
+use crate::daemons::Mood;
+use crate::node::{Node, allocate, share, shares, wish};
+
+const FAULTS: [Fault; 3] = [Fault::Crash, Fault::Once(Errno::NOSPC), Fault::FromNowOn(Errno::ROFS)];
+
+const MEMORY_MIB: u64 = 81_559;
+
+type Settings = (Option<ComputeMode>, Option<Interval>);
+
+/// A claim, and what is true of it by how it was made.
+struct Wanted {
+    claim: Claim,
+    /// As what it uses each of its GPUs.
+    uses: Vec<(u32, Use)>,
+    daemon: Option<String>,
+    mib: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Whole(Option<ComputeMode>, Option<Interval>),
+    Mig,
+    /// With the interval that is wished, and the mode.
+    Shared(&'static str, ComputeMode),
+}
+
+impl Wanted {
+    fn excludes(&self, other: &Self) -> bool {
+        let both = |(gpu, one): &(u32, Use)| other.uses.iter().any(|(its, other)| its == gpu && one.excludes(*other));
+        self.uses.iter().any(both)
+    }
+}
+
+impl Use {
+    fn excludes(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Shared(one, _), Self::Shared(other, _)) => one != other,
+            (Self::Whole(..) | Self::Mig, _) | (_, Self::Whole(..) | Self::Mig) => true,
+        }
+    }
+
+    fn settings(self) -> Settings {
+        match self {
+            Self::Whole(mode, interval) => (mode, interval),
+            Self::Mig => (None, None),
+            Self::Shared(_, mode) => (Some(mode), None),
+        }
+    }
+}
+
+const EXCLUSIVE: ComputeMode = ComputeMode::ExclusiveProcess;
+
+fn turns(interval: Interval) -> Value {
+    json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": interval.to_string()}})
+}
+
+fn whole(name: &str, gpus: &[u32], sharing: &Value, settings: Settings) -> Wanted {
+    let devices: Vec<(&str, String)> = gpus.iter().map(|gpu| ("gpu", format!("gpu-{gpu:08x}"))).collect();
+    let devices: Vec<(&str, &str)> = devices.iter().map(|(request, device)| (*request, device.as_str())).collect();
+    let claim = wish(allocate(name, &devices), &[], "GpuConfig", sharing);
+    let uses = gpus.iter().map(|gpu| (*gpu, Use::Whole(settings.0, settings.1))).collect();
+    Wanted { claim, uses, daemon: None, mib: 0 }
+}
+
+fn by_turns(name: &str, mib: u64, interval: Option<Interval>) -> Wanted {
+    let claim = shares(name, vec![share("some", "gpu-00000000-ts", &format!("s-{name}"), mib, None)]);
+    let claim = match interval {
+        Some(interval) => wish(claim, &["some"], "GpuConfig", &turns(interval)),
+        None => claim,
+    };
+    Wanted { claim, uses: vec![(0, Use::Shared("ts", ComputeMode::Default))], daemon: None, mib }
+}
+
+fn by_mps(name: &str, gpu: u32, mib: u64, percent: u64) -> Wanted {
+    let device = format!("gpu-{gpu:08x}-mps");
+    let claim = shares(name, vec![share("some", &device, &format!("s-{name}"), mib, Some(percent))]);
+    let daemon = format!("gpu-{gpu:08x}111122223333444444444444");
+    Wanted { claim, uses: vec![(gpu, Use::Shared("mps", EXCLUSIVE))], daemon: Some(daemon), mib }
+}
+
+fn wanted() -> Vec<Wanted> {
+    let mps = json!({"strategy": "MPS"});
+    let mig = wish(allocate("c9", &[("mig", "gpu-00000002-mig-19-0")]), &[], "MigDeviceConfig", &mps);
+    vec![
+        whole("c0", &[0], &Value::Null, (None, None)),
+        whole("c1", &[0], &json!({"strategy": "Exclusive"}), (Some(EXCLUSIVE), None)),
+        whole("c2", &[0, 1], &turns(Interval::Long), (Some(ComputeMode::Default), Some(Interval::Long))),
+        Wanted { daemon: Some("claim-uid-c3-0".to_owned()), ..whole("c3", &[0, 1], &mps, (Some(EXCLUSIVE), None)) },
+        by_turns("c4", 40_000, Some(Interval::Long)),
+        by_turns("c5", 41_000, None),
+        by_turns("c6", 30_000, Some(Interval::Short)),
+        by_mps("c7", 0, 40_000, 50),
+        by_mps("c8", 0, 30_000, 60),
+        Wanted { claim: mig, uses: vec![(2, Use::Mig)], daemon: Some("claim-uid-c9-0".to_owned()), mib: 0 },
+        by_mps("c10", 1, 50_000, 30),
+        by_mps("c11", 0, 20_000, 40),
+    ]
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Prepare(usize),
+    Unprepare(usize),
+    Restart,
+    Reboot,
+    HostDies,
+    Admin(u32, ComputeMode, Interval),
+    Reconcile,
+}
+
+/// What is wrong while the act runs.
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    Disk(u64, usize),
+    Host(Mood),
+    Stubborn(u32),
+}
+
+fn act() -> impl Strategy<Value = (Act, Option<Trouble>)> {
+    let mode = prop_oneof![Just(ComputeMode::Default), Just(ComputeMode::Prohibited), Just(EXCLUSIVE)];
+    let interval = prop::sample::select(Interval::ALL.to_vec());
+    let act = prop_oneof![
+        8 => (0_usize..12).prop_map(Act::Prepare),
+        6 => (0_usize..12).prop_map(Act::Unprepare),
+        1 => Just(Act::Restart),
+        1 => Just(Act::Reboot),
+        1 => Just(Act::HostDies),
+        1 => (0_u32..2, mode, interval).prop_map(|(gpu, mode, interval)| Act::Admin(gpu, mode, interval)),
+        1 => Just(Act::Reconcile),
+    ];
+    let trouble = prop_oneof![
+        4 => (0_u64..25, 0_usize..3).prop_map(|(at, fault)| Trouble::Disk(at, fault)),
+        1 => prop_oneof![Just(Mood::Away), Just(Mood::Refusing), Just(Mood::Clinging)].prop_map(Trouble::Host),
+        1 => (0_u32..2).prop_map(Trouble::Stubborn),
+    ];
+    (act, prop::option::weighted(0.4, trouble))
+}
+
+/// What must be true, kept beside the engine.
+struct Model {
+    wanted: Vec<Wanted>,
+    /// Reported as usable, and whether in this boot.
+    usable: BTreeMap<usize, bool>,
+    /// Begun or given back in a call that failed.
+    maybe: BTreeSet<usize>,
+    /// What may be found on a GPU that nobody uses: its settings before its claims, and what was set behind their backs.
+    found: BTreeMap<u32, Vec<Settings>>,
+    /// GPUs that an administrator changed since the last prepare.
+    changed: BTreeSet<u32>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let fresh = (Some(ComputeMode::Default), Some(Interval::Default));
+        let found = (0..3).map(|gpu| (gpu, vec![fresh])).collect();
+        Self { wanted: wanted(), usable: BTreeMap::new(), maybe: BTreeSet::new(), found, changed: BTreeSet::new() }
+    }
+
+    fn held(&self) -> impl Iterator<Item = &Wanted> {
+        self.usable.keys().chain(&self.maybe).map(|at| &self.wanted[*at])
+    }
+
+    fn users(&self, gpu: u32) -> usize {
+        self.held().filter(|wanted| wanted.uses.iter().any(|(used, _)| *used == gpu)).count()
+    }
+
+    fn prepared(&mut self, at: usize, is_in_trouble: bool, outcome: Result<(), String>) {
+        let is_beside = |other: &&usize| **other != at;
+        let beside = || self.usable.keys().chain(&self.maybe).filter(is_beside).map(|other| &self.wanted[*other]);
+        match outcome {
+            Ok(()) => {
+                let excluded =
+                    self.usable.keys().filter(is_beside).any(|it| self.wanted[at].excludes(&self.wanted[*it]));
+                assert!(!excluded, "c{at} got a GPU in another form than those who have it");
+                self.usable.insert(at, true);
+                self.maybe.remove(&at);
+                for (gpu, _) in &self.wanted[at].uses {
+                    self.changed.remove(gpu);
+                }
+            }
+            Err(error) => {
+                let uses_same = |other: &Wanted| {
+                    other.uses.iter().any(|(gpu, _)| self.wanted[at].uses.iter().any(|(own, _)| own == gpu))
+                };
+                assert!(is_in_trouble || beside().any(uses_same), "c{at} was refused for no reason: {error}");
+                if is_in_trouble && !self.usable.contains_key(&at) {
+                    self.maybe.insert(at);
+                }
+            }
+        }
+    }
+
+    fn unprepared(&mut self, at: usize, is_in_trouble: bool, outcome: Result<(), String>) {
+        self.usable.remove(&at);
+        match outcome {
+            Ok(()) => {
+                self.maybe.remove(&at);
+            }
+            Err(error) => {
+                assert!(is_in_trouble, "c{at} was not given back for no reason: {error}");
+                self.maybe.insert(at);
+            }
+        }
+    }
+
+    fn configured(&mut self, gpu: u32, settings: Settings) {
+        let is_used = self.users(gpu) > 0;
+        let found = self.found.entry(gpu).or_default();
+        if is_used {
+            found.push(settings);
+            self.changed.insert(gpu);
+        } else {
+            *found = vec![settings];
+        }
+    }
+
+    fn rebooted(&mut self) {
+        let wanted = self.wanted.len();
+        *self = Self {
+            usable: self.usable.keys().map(|at| (*at, false)).collect(),
+            maybe: self.maybe.clone(),
+            ..Self::new()
+        };
+        assert_eq!(self.wanted.len(), wanted);
+    }
+
+    /// After everything works again and was looked after.
+    fn check(&self, node: &Node) {
+        self.check_settings(node);
+        let promised = node.engine.promised().unwrap();
+        assert!(promised.iter().all(|promise| promise.memory.mib() <= MEMORY_MIB), "{promised:?}");
+        for gpu in 0..2 {
+            let shares = self.usable.keys().map(|at| &self.wanted[*at]).filter(|it| it.uses[0].0 == gpu);
+            assert!(shares.map(|share| share.mib).sum::<u64>() <= MEMORY_MIB);
+        }
+        let running: BTreeSet<String> = node.daemons.running().into_keys().map(|id| id.to_string()).collect();
+        let of = |at: &usize| self.wanted[*at].daemon.clone();
+        let needed: BTreeSet<String> =
+            self.usable.iter().filter(|(_, now)| **now).filter_map(|(at, _)| of(at)).collect();
+        let known: BTreeSet<String> = self.usable.keys().chain(&self.maybe).filter_map(of).collect();
+        assert!(running.is_superset(&needed), "{needed:?} are needed, {running:?} run");
+        assert!(running.is_subset(&known), "{running:?} run, {known:?} are known");
+    }
+
+    fn check_settings(&self, node: &Node) {
+        for gpu in 0..3 {
+            let (mode, interval) = node.machine.settings(gpu);
+            let found = &self.found[&gpu];
+            let is_as_found = || {
+                let interval_is = found.iter().any(|found| found.1 == interval);
+                (mode.is_none() || found.iter().any(|found| found.0 == mode)) && interval_is
+            };
+            if self.users(gpu) == 0 {
+                assert!(is_as_found(), "{gpu} is {mode:?} {interval:?}, found {found:?}");
+                continue;
+            }
+            let usable = self.usable.iter().filter(|(_, now)| **now && !self.changed.contains(&gpu));
+            let uses = usable.flat_map(|(at, _)| &self.wanted[*at].uses).filter(|(used, _)| *used == gpu);
+            for (wanted_mode, wanted_interval) in uses.map(|(_, how)| how.settings()) {
+                assert!(wanted_mode.is_none() || wanted_mode == mode, "{gpu} is {mode:?}, not {wanted_mode:?}");
+                assert!(wanted_interval.is_none() || wanted_interval == interval, "{gpu} is {interval:?}");
+            }
+        }
+    }
+}
+
+fn cause(node: &Node, trouble: Trouble) {
+    match trouble {
+        Trouble::Disk(at, fault) => node.files.fail_after(at, FAULTS[fault]),
+        Trouble::Host(mood) => node.daemons.set(mood),
+        Trouble::Stubborn(gpu) => node.machine.set_stubborn(gpu, true),
+    }
+}
+
+fn end(node: &mut Node, trouble: Trouble) {
+    match trouble {
+        Trouble::Disk(_, fault) if FAULTS[fault] == Fault::Crash => node.restart(),
+        Trouble::Disk(..) => node.files.heal(),
+        Trouble::Host(_) => node.daemons.set(Mood::Willing),
+        Trouble::Stubborn(gpu) => node.machine.set_stubborn(gpu, false),
+    }
+}
+
+fn live(node: &mut Node, model: &mut Model, act: Act, trouble: Option<Trouble>) {
+    if let Some(trouble) = trouble {
+        cause(node, trouble);
+    }
+    match act {
+        Act::Prepare(at) => {
+            let outcome = node.prepare(&model.wanted[at].claim).map(|_| ()).map_err(|error| error.to_string());
+            model.prepared(at, trouble.is_some(), outcome);
+        }
+        Act::Unprepare(at) => {
+            let outcome = node.engine.unprepare(&model.wanted[at].claim.reference).map_err(|error| error.to_string());
+            model.unprepared(at, trouble.is_some(), outcome);
+        }
+        Act::Restart => node.restart(),
+        Act::Reboot => {
+            node.reboot();
+            model.rebooted();
+        }
+        Act::HostDies => node.daemons.die(),
+        Act::Admin(gpu, mode, interval) => {
+            node.machine.configure(gpu, Some(mode), Some(interval));
+            model.configured(gpu, (Some(mode), Some(interval)));
+        }
+        Act::Reconcile => {
+            node.engine.reconcile(&|_| ClaimLife::Unknown);
+        }
+    }
+    if let Some(trouble) = trouble {
+        end(node, trouble);
+    }
+    let report = node.engine.reconcile(&|_| ClaimLife::Alive);
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    // A claim that was half given back while the disk took no record is still on record as ready.
+    let is_maybe = |claim: &ClaimRef| model.maybe.iter().any(|at| model.wanted[*at].claim.reference == *claim);
+    let is_explained = |drift: &Drift| !model.changed.is_empty() || drift.claims.iter().all(is_maybe);
+    assert!(report.drifted.iter().all(is_explained), "{:?}", report.drifted);
+}
+
+/// `PROPTEST_CASES` asks for more.
+fn cases() -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(64),
+    }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn random_lives_of_shares_mix_nothing_and_leave_every_gpu_as_it_was(acts in prop::collection::vec(act(), 1..24)) {
+        let mut node = Node::new(3);
+        node.machine.cut(2, &[0], 0);
+        node.redraw();
+        let mut model = Model::new();
+        for (act, trouble) in acts {
+            live(&mut node, &mut model, act, trouble);
+            model.check(&node);
+        }
+        for at in 0..model.wanted.len() {
+            live(&mut node, &mut model, Act::Unprepare(at), None);
+        }
+        model.check(&node);
+        prop_assert!(node.names("claims").is_empty() && node.names("gpus").is_empty());
+        prop_assert!(node.daemons.running().is_empty());
+    }
+}
