@@ -204,6 +204,23 @@ fn the_mps_host_sees_processes_of_the_node_and_has_no_account_to_speak_of() {
 }
 
 #[test]
+fn the_controller_is_told_the_forms_and_shares() {
+    for (settings, expect) in [
+        (&[][..], ["--forms=gpu,mig,mps,timeSlicing", "--default-shares=10", "--time-slicing-max-shares=10"]),
+        (
+            &["sharing.forms={gpu,timeSlicing}", "sharing.defaultShares=4", "sharing.timeSlicing.maxShares=48"],
+            ["--forms=gpu,timeSlicing", "--default-shares=4", "--time-slicing-max-shares=48"],
+        ),
+    ] {
+        let daemon_set = daemon_set(&rendered(settings).unwrap(), "kubelet-plugin");
+        let controller = daemon_set.split("command: [/usr/bin/gpu-controller]").nth(1).unwrap();
+        for flag in expect {
+            assert!(controller.contains(&format!("- {flag}\n")), "{settings:?}: {flag}");
+        }
+    }
+}
+
+#[test]
 fn without_mps_nothing_of_it_runs() {
     let chart = rendered(&["mps.enabled=false", "sharing.forms={gpu,mig,timeSlicing}"]).unwrap();
     assert_eq!(documents(&chart, "DaemonSet").len(), 1);
