@@ -34,22 +34,21 @@ use tracing::{info, warn};
 
 use crate::args::Config;
 use crate::claims::Claims;
+use crate::daemons::{Board, DaemonWatch};
 use crate::dra_service::DraService;
 use crate::fetch::ClaimSource;
 use crate::metrics::Metrics;
 use crate::mps_client::{MpsClient, SocketPathError};
 use crate::node_service::{NodeService, NodeState};
 use crate::observe::Observer;
+use crate::promises::Promises;
 use crate::reconcile::Reconciler;
 use crate::registration::{ActiveInstance, Registration, RegistrationService};
-use crate::report::{RETRY, Reporter, reporter};
+use crate::report::{RETRY, ReportSender, Reporter, reporter};
 use crate::sockets::{SocketError, bind, claim_instance, remove_if_there};
 
 /// How long a call waits for its claim and GPUs: well below the 45 s a kubelet waits, so that it hears who holds them.
 const LOCK_PATIENCE: Duration = Duration::from_secs(20);
-
-/// Where the MPS host has its socket and its daemons.
-const MPS_ROOT: &str = "/run/gpu-dra/mps";
 
 /// How often the registration socket is looked after.
 const SOCKET_CHECK: Duration = Duration::from_secs(1);
@@ -79,8 +78,11 @@ struct Parts {
     config: Config,
     host: Arc<Host>,
     engine: Arc<Engine>,
+    daemons: MpsClient,
+    board: watch::Sender<Board>,
     source: ClaimSource,
     claims: Claims,
+    reports: ReportSender,
     metrics: Metrics,
     active: ActiveInstance,
     registration: watch::Sender<Registration>,
@@ -125,19 +127,49 @@ fn parts(
 ) -> Result<(Parts, Reporter), AppError> {
     let driver: DriverName = config.driver_name.parse().map_err(AppError::DriverName)?;
     let host = Arc::new(Host::new(machine, config.roots.clone()));
-    let daemons = MpsClient::new(Path::new(MPS_ROOT).join("host.sock")).map_err(AppError::MpsSocket)?;
-    let engine = Engine::open(Arc::clone(&host), Arc::new(daemons), Arc::new(HostFiles), settings(&config));
-    let engine = Arc::new(engine.map_err(AppError::State)?);
+    let daemons = mps_client(&config)?;
+    let engine = engine(&config, Arc::clone(&host), daemons.clone())?;
+    let (board, daemons_seen) = watch::channel(Board::default());
     let (state, node_state) = watch::channel(NodeState::default());
     let node = config.node_name.clone();
-    let (reports, reporter) = reporter(client.clone(), driver.clone(), node, node_state, metrics.clone(), RETRY);
+    let (reports, reporter) =
+        reporter(client.clone(), driver.clone(), node, node_state, daemons_seen, metrics.clone(), RETRY);
     let source = ClaimSource::new(client, driver, stop.clone());
-    let claims = Claims::new(Arc::clone(&engine), source.clone(), reports, metrics.clone());
+    let claims = Claims::new(Arc::clone(&engine), source.clone(), reports.clone(), metrics.clone());
     let active = ActiveInstance::new(&config.paths, &config.pod_uid);
     let (registration, _) = watch::channel(Registration::default());
     let (ready, _) = watch::channel(Err("not registered with the kubelet yet".to_owned()));
-    let parts = Parts { config, host, engine, source, claims, metrics, active, registration, state, ready, stop };
+    let parts = Parts {
+        config,
+        host,
+        engine,
+        daemons,
+        board,
+        source,
+        claims,
+        reports,
+        metrics,
+        active,
+        registration,
+        state,
+        ready,
+        stop,
+    };
     Ok((parts, reporter))
+}
+
+/// The engine alone, with nobody who calls it.
+pub(crate) fn open(config: &Config, machine: Arc<dyn Machine>) -> Result<Arc<Engine>, AppError> {
+    engine(config, Arc::new(Host::new(machine, config.roots.clone())), mps_client(config)?)
+}
+
+fn mps_client(config: &Config) -> Result<MpsClient, AppError> {
+    MpsClient::new(config.mps_root().join("host.sock")).map_err(AppError::MpsSocket)
+}
+
+fn engine(config: &Config, host: Arc<Host>, daemons: MpsClient) -> Result<Arc<Engine>, AppError> {
+    let engine = Engine::open(host, Arc::new(daemons), Arc::new(HostFiles), settings(config));
+    Ok(Arc::new(engine.map_err(AppError::State)?))
 }
 
 fn settings(config: &Config) -> Settings {
@@ -147,7 +179,7 @@ fn settings(config: &Config) -> Settings {
         state_dir: config.paths.plugin_dir.clone(),
         run_dir: config.run_dir.clone(),
         cdi_dir: config.cdi_root.clone(),
-        mps_root: MPS_ROOT.into(),
+        mps_root: config.mps_root(),
         lock_patience: LOCK_PATIENCE,
         architecture: Architecture::own(),
     }
@@ -168,9 +200,24 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
         metrics: parts.metrics.clone(),
     };
     tasks.start("observe", observer.run(stop()));
-    let reconciler =
-        Reconciler { engine: Arc::clone(&parts.engine), source: parts.source.clone(), metrics: parts.metrics.clone() };
+    let reconciler = Reconciler {
+        engine: Arc::clone(&parts.engine),
+        source: parts.source.clone(),
+        reports: parts.reports.clone(),
+        metrics: parts.metrics.clone(),
+        drifted: Vec::new(),
+    };
     tasks.start("reconcile", reconciler.run(stop()));
+    let daemons = DaemonWatch {
+        client: parts.daemons.clone(),
+        engine: Arc::clone(&parts.engine),
+        reports: parts.reports.clone(),
+        board: parts.board.clone(),
+    };
+    tasks.start("daemons", daemons.run(stop()));
+    let promises =
+        Promises { engine: Arc::clone(&parts.engine), calls: parts.reports.calls(), metrics: parts.metrics.clone() };
+    tasks.start("promises", promises.run(stop()));
     tasks.start("readiness", show_readiness(parts.state.subscribe(), parts.ready.clone(), stop()));
 }
 

@@ -43,12 +43,16 @@ pub struct Args {
     /// Where this process sees the host's /sys
     #[arg(long, env = "SYS_ROOT", default_value = "/sys")]
     sys_root: PathBuf,
-    /// Directory for what must not outlive a reboot, the same for every instance on the node
+    /// Directory for what must not outlive a reboot, the same path in this container as on the host, the same for every
+    /// instance on the node; the MPS host has its place in `mps` there
     #[arg(long, env = "RUN_DIR", default_value = "/run/gpu-dra")]
     run_dir: PathBuf,
     /// Socket for the controller beside this process
     #[arg(long, env = "NODE_SOCKET", default_value = "/run/gpu-node/node.sock")]
     node_socket: PathBuf,
+    /// Give every GPU back as it was found, end the MPS daemons, and exit. For when the driver is uninstalled
+    #[arg(long)]
+    pub restore: bool,
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "HTTP_ADDRESS", default_value = "0.0.0.0:8080")]
     http_address: SocketAddr,
@@ -99,6 +103,7 @@ impl TryFrom<Args> for Config {
             sys_root,
             run_dir,
             node_socket,
+            restore: _,
             http_address,
             log_format: _,
             api_server: _,
@@ -106,5 +111,12 @@ impl TryFrom<Args> for Config {
         let paths = SocketPaths::new(&kubelet_root_dir, &driver_name, &pod_uid)?;
         let roots = Roots { driver: driver_root, driver_on_host: driver_root_host, proc: proc_root, sys: sys_root };
         Ok(Self { node_name, pod_uid, driver_name, paths, cdi_root, roots, run_dir, node_socket, http_address })
+    }
+}
+
+impl Config {
+    /// Where the MPS host has its socket and its daemons.
+    pub fn mps_root(&self) -> PathBuf {
+        self.run_dir.join("mps")
     }
 }

@@ -11,8 +11,8 @@
 //!
 //! It never lists or writes ResourceSlices. Everything that blocks (NVML, files, locks) runs on blocking threads.
 //!
-//! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`note`],
-//! [`report`], [`observe`], [`node_service`], [`reconcile`], [`metrics`]; [`mps_host`] is a process of its own, which
+//! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`daemons`],
+//! [`shown`], [`note`], [`report`], [`observe`], [`node_service`], [`reconcile`], [`promises`], [`restore`], [`metrics`]; [`mps_host`] is a process of its own, which
 //! [`mps_client`] asks.
 
 pub mod args;
@@ -29,6 +29,10 @@ pub mod claims;
 
 pub mod fetch;
 
+pub mod daemons;
+
+pub mod shown;
+
 pub mod note;
 
 pub mod report;
@@ -38,6 +42,10 @@ pub mod observe;
 pub mod node_service;
 
 pub mod reconcile;
+
+pub mod promises;
+
+pub mod restore;
 
 pub mod metrics;
 

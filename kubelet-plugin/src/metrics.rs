@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! All metrics of this process. Labels are bounded: never a claim, pod or UUID.
+//! All metrics of this process. Labels are bounded: the devices of the node, but never a claim, pod or UUID.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dra_hardware::Setting;
 use dra_model::{GpuEntry, Inventory, MigMode};
+use dra_prepare::{Deed, Promise};
 use dra_runtime::http::DURATIONS;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -51,6 +55,23 @@ struct DeviceLabels {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShareLabels {
+    device: String,
+    strategy: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RestoreLabels {
+    what: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DriftLabels {
+    what: &'static str,
+}
+
 impl Operation {
     fn labels(self) -> OperationLabels {
         OperationLabels { operation: self.label() }
@@ -82,6 +103,10 @@ pub struct Metrics {
     duration: Family<OperationLabels, Histogram>,
     in_flight: Family<OperationLabels, Gauge>,
     devices: Family<DeviceLabels, Gauge>,
+    shares: Family<ShareLabels, Gauge>,
+    promised_memory: Family<ShareLabels, Gauge>,
+    restores: Family<RestoreLabels, Counter>,
+    drifts: Family<DriftLabels, Counter>,
     quarantined: Gauge,
     registrations: Counter,
     reports_dropped: Counter,
@@ -95,6 +120,10 @@ impl Metrics {
             duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
             in_flight: Family::default(),
             devices: Family::default(),
+            shares: Family::default(),
+            promised_memory: Family::default(),
+            restores: Family::default(),
+            drifts: Family::default(),
             quarantined: Gauge::default(),
             registrations: Counter::default(),
             reports_dropped: Counter::default(),
@@ -113,6 +142,23 @@ impl Metrics {
         );
         registry.register("claims_in_flight", "Claims being worked on now", metrics.in_flight.clone());
         registry.register("devices", "GPUs and MIG devices found on this node, by state", metrics.devices.clone());
+        registry.register("shares", "Shares of a GPU that claims hold", metrics.shares.clone());
+        registry.register_with_unit(
+            "promised_memory",
+            "Memory that the shares of a GPU were promised together",
+            Unit::Bytes,
+            metrics.promised_memory.clone(),
+        );
+        registry.register(
+            "restores",
+            "Settings given back to a GPU as they were found, and MPS daemons ended, by result",
+            metrics.restores.clone(),
+        );
+        registry.register(
+            "drifts",
+            "Settings that somebody changed although claims rely on them and that were put right",
+            metrics.drifts.clone(),
+        );
         registry.register("quarantined_records", "Claim records that could not be read", metrics.quarantined.clone());
         registry.register("registrations", "Times the kubelet accepted this plugin", metrics.registrations.clone());
         registry.register(
@@ -145,6 +191,32 @@ impl Metrics {
         }
     }
 
+    /// Shows what is promised in shares; a form without a share is not shown.
+    pub fn promised(&self, promised: &[Promise]) {
+        self.shares.clear();
+        self.promised_memory.clear();
+        for Promise { device, form, shares, memory, .. } in promised {
+            let labels = ShareLabels { device: device.to_string(), strategy: form.to_string() };
+            self.shares.get_or_create(&labels).set(i64::try_from(*shares).unwrap_or(i64::MAX));
+            self.promised_memory.get_or_create(&labels).set(i64::try_from(memory.0).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Shows what was counted since the start.
+    pub fn deeds(&self, deeds: &BTreeMap<Deed, u64>) {
+        for (deed, count) in deeds {
+            let restored = |what, result| self.restores.get_or_create(&RestoreLabels { what, result }).clone();
+            let counter = match deed {
+                Deed::Restored(setting) => restored(label(*setting), "success"),
+                Deed::NotRestored(setting) => restored(label(*setting), "failure"),
+                Deed::Stopped => restored("mps_daemon", "success"),
+                Deed::NotStopped => restored("mps_daemon", "failure"),
+                Deed::PutRight(setting) => self.drifts.get_or_create(&DriftLabels { what: label(*setting) }).clone(),
+            };
+            counter.inner().store(*count, Ordering::Relaxed);
+        }
+    }
+
     /// Shows how many records are set aside.
     pub fn quarantined(&self, records: usize) {
         self.quarantined.set(i64::try_from(records).unwrap_or(i64::MAX));
@@ -158,5 +230,12 @@ impl Metrics {
     /// Counts a report that was given up.
     pub fn report_dropped(&self) {
         self.reports_dropped.inc();
+    }
+}
+
+const fn label(setting: Setting) -> &'static str {
+    match setting {
+        Setting::ComputeMode => "compute_mode",
+        Setting::Interval => "time_slice_interval",
     }
 }

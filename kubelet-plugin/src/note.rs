@@ -6,6 +6,8 @@
 use dra_model::{Inventory, LiveIdentity, NodeName};
 use dra_prepare::PreparedDevice;
 
+use crate::shown;
+
 /// The longest note of an Event (`NoteLengthLimit` of events.k8s.io).
 pub const LONGEST: usize = 1024;
 
@@ -25,20 +27,26 @@ pub fn prepared(devices: &[PreparedDevice], inventory: Option<&Inventory>, node:
 
 fn described(device: &PreparedDevice, inventory: Option<&Inventory>) -> String {
     let PreparedDevice { device: name, identity, .. } = device;
+    let words = shown::words(device);
     let product = inventory.and_then(|inventory| inventory.gpu(identity.gpu())).map(|gpu| gpu.product_name.as_str());
     match (identity, product) {
-        (LiveIdentity::Gpu { uuid }, Some(product)) => format!("{name} ({product}, {uuid})"),
-        (LiveIdentity::Gpu { uuid }, None) => format!("{name} ({uuid})"),
-        (LiveIdentity::Shared { uuid, form }, Some(product)) => format!("{name} ({form} share of {product}, {uuid})"),
-        (LiveIdentity::Shared { uuid, form }, None) => format!("{name} ({form} share, {uuid})"),
-        (LiveIdentity::Mig { uuid, profile, .. }, Some(product)) => format!("{name} ({profile} of {product}, {uuid})"),
-        (LiveIdentity::Mig { uuid, profile, .. }, None) => format!("{name} ({profile}, {uuid})"),
+        (LiveIdentity::Gpu { uuid }, Some(product)) => format!("{name} ({product}, {uuid}{words})"),
+        (LiveIdentity::Gpu { uuid }, None) => format!("{name} ({uuid}{words})"),
+        (LiveIdentity::Shared { uuid, form }, Some(product)) => {
+            format!("{name} ({form} share of {product}, {uuid}{words})")
+        }
+        (LiveIdentity::Shared { uuid, form }, None) => format!("{name} ({form} share, {uuid}{words})"),
+        (LiveIdentity::Mig { uuid, profile, .. }, Some(product)) => {
+            format!("{name} ({profile} of {product}, {uuid}{words})")
+        }
+        (LiveIdentity::Mig { uuid, profile, .. }, None) => format!("{name} ({profile}, {uuid}{words})"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use dra_model::{DriverState, Gpu, GpuEntry, MigMode, Version};
+    use dra_model::{Bytes, DriverState, Gpu, GpuEntry, GpuSettings, Interval, MigMode, ShareLimits, Version};
+    use dra_prepare::PreparedSharing;
 
     use super::*;
 
@@ -51,6 +59,8 @@ mod tests {
             share_id: None,
             cdi_ids: Vec::new(),
             identity,
+            sharing: PreparedSharing::Plain,
+            settings: GpuSettings::default(),
         }
     }
 
@@ -103,6 +113,32 @@ mod tests {
             prepared(&[part()], None, &node),
             "prepared gpu-00000000-mig-19-0 (1g.10gb, MIG-aaaaaaaa-0000-0000-0000-000000000000) on node node-1"
         );
+    }
+
+    #[test]
+    fn sharing_is_said_with_what_it_may_use() {
+        let memory = Some(Bytes::from_mib(8155));
+        let threads = Some(10.try_into().unwrap());
+        for (sharing, expect) in [
+            (PreparedSharing::Exclusive, ", compute mode Exclusive_Process"),
+            (
+                PreparedSharing::TimeSlicing { interval: Interval::Default, limits: ShareLimits::default() },
+                ", time-slicing",
+            ),
+            (
+                PreparedSharing::TimeSlicing {
+                    interval: Interval::Long,
+                    limits: ShareLimits { memory, threads: None },
+                },
+                ", time-slicing by Long turns with 8155 MiB",
+            ),
+            (
+                PreparedSharing::Mps { daemon: "gpu-0".parse().unwrap(), limits: ShareLimits { memory, threads } },
+                ", MPS with 8155 MiB and 10% of the threads",
+            ),
+        ] {
+            assert_eq!(shown::words(&PreparedDevice { sharing, ..whole(0) }), expect);
+        }
     }
 
     #[test]

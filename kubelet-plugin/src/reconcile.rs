@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_prepare::Engine;
+use dra_prepare::{Drift, Engine};
 use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
 use tokio::task::spawn_blocking;
@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use crate::fetch::ClaimSource;
 use crate::metrics::Metrics;
+use crate::report::{Report, ReportSender};
 
 /// Between two rounds. A round costs one GET per record, so that claims whose end the kubelet never told are found.
 const PERIOD: Duration = Duration::from_mins(5);
@@ -25,13 +26,17 @@ pub struct Reconciler {
     pub engine: Arc<Engine>,
     /// Knows which claims still exist.
     pub source: ClaimSource,
+    /// Tells claims.
+    pub reports: ReportSender,
     /// Shows what is on disk.
     pub metrics: Metrics,
+    /// What was told already.
+    pub drifted: Vec<Drift>,
 }
 
 impl Reconciler {
     /// Runs until `stop` is cancelled; a round that has begun is ended.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), TaskError> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), TaskError> {
         let mut rounds = interval(PERIOD);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -42,7 +47,7 @@ impl Reconciler {
         }
     }
 
-    async fn round(&self) -> Result<(), TaskError> {
+    async fn round(&mut self) -> Result<(), TaskError> {
         let (engine, source) = (Arc::clone(&self.engine), self.source.clone());
         let report = spawn_blocking(move || engine.reconcile(&|claim| source.life(claim))).await?;
         self.metrics.quarantined(report.quarantined.len());
@@ -58,6 +63,13 @@ impl Reconciler {
         for path in &report.foreign {
             warn!(path = %path.display(), "file that is not of this driver left alone");
         }
+        for gpu in &report.restored {
+            info!(%gpu, "GPU is as it was found again");
+        }
+        for drift in report.drifted.iter().filter(|drift| !self.drifted.contains(drift)) {
+            self.tell_drift(drift);
+        }
+        self.drifted = report.drifted;
         for bad in &report.quarantined {
             warn!(path = %bad.path.display(), reason = bad.reason, "claim record that cannot be read");
         }
@@ -65,5 +77,16 @@ impl Reconciler {
             error!(error = %chain(problem), "not reconciled, will retry");
         }
         Ok(())
+    }
+
+    fn tell_drift(&self, drift: &Drift) {
+        let Drift { gpu, setting, wanted, found, claims } = drift;
+        let text = format!(
+            "somebody set the {setting} of {gpu} to {found}, and this claim needs {wanted}; the next claim prepared on that GPU puts it right"
+        );
+        warn!(%gpu, %setting, wanted, found, claims = claims.len(), "somebody changed a setting that claims rely on");
+        for claim in claims {
+            self.reports.send(Report::Drift { claim: claim.clone(), text: text.clone() });
+        }
     }
 }

@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dra_model::{ClaimRef, Disposition, NodeName};
+use dra_model::{ClaimRef, DaemonId, Disposition, NodeName};
 use dra_prepare::PreparedDevice;
-use dra_resource::status::apply_patch;
+use dra_resource::status::{DaemonHealth, DaemonStatus, apply_patch};
 use dra_resource::{DeviceStatus, DriverName, SharingStatus};
 use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
@@ -26,9 +26,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::daemons::Board;
 use crate::metrics::Metrics;
 use crate::node_service::NodeState;
-use crate::note;
+use crate::{note, shown};
 
 /// How many reports may wait, and how many claims are remembered.
 const MOST: usize = 256;
@@ -64,6 +65,22 @@ pub enum Report {
         /// Gives the Event its reason.
         disposition: Disposition,
     },
+    /// The MPS daemon of the claim is not as it was.
+    Daemon {
+        /// The claim.
+        claim: ClaimRef,
+        /// Its devices.
+        devices: Vec<PreparedDevice>,
+        /// How the daemon is now.
+        daemon: DaemonStatus,
+    },
+    /// Somebody changed a setting that the claim relies on.
+    Drift {
+        /// The claim.
+        claim: ClaimRef,
+        /// What is there and what the claim needs.
+        text: String,
+    },
 }
 
 /// Where reports are handed in.
@@ -91,6 +108,11 @@ impl ReportSender {
         Working(self.working.clone())
     }
 
+    /// How many calls of the kubelet are in flight, and whenever that changes.
+    pub fn calls(&self) -> watch::Receiver<usize> {
+        self.working.subscribe()
+    }
+
     /// Hands a report in, or gives it up when too many wait.
     pub fn send(&self, report: Report) {
         if self.queue.try_send(report).is_err() {
@@ -113,6 +135,8 @@ pub struct Reporter {
     node: NodeName,
     /// Knows what the GPUs are.
     state: watch::Receiver<NodeState>,
+    /// Knows how the MPS daemons are.
+    board: watch::Receiver<Board>,
     metrics: Metrics,
     retry: Duration,
     /// What was said of a claim last; the same is not said twice.
@@ -139,6 +163,7 @@ pub fn reporter(
     driver: DriverName,
     node: NodeName,
     state: watch::Receiver<NodeState>,
+    board: watch::Receiver<Board>,
     metrics: Metrics,
     retry: Duration,
 ) -> (ReportSender, Reporter) {
@@ -156,6 +181,7 @@ pub fn reporter(
         driver,
         node,
         state,
+        board,
         metrics,
         retry,
         said,
@@ -195,6 +221,11 @@ impl Reporter {
         match report {
             Report::Prepared { claim, devices } => self.prepared(claim, devices).await,
             Report::Failed { claim, text, disposition } => self.failed(claim, text, disposition).await,
+            Report::Daemon { claim, devices, daemon } => self.daemon(claim, devices, daemon).await,
+            Report::Drift { claim, text } => {
+                self.give_way().await;
+                self.event(&claim, EventType::Warning, "SettingsChanged", text).await;
+            }
         }
     }
 
@@ -217,12 +248,35 @@ impl Reporter {
             return;
         }
         self.give_way().await;
+        self.until_on_board(&devices).await;
         self.status(&claim, &devices).await;
         self.give_way().await;
         let inventory = self.state.borrow().inventory.clone();
         let note = note::prepared(&devices, inventory.as_deref(), &self.node);
         self.event(&claim, EventType::Normal, "DevicesPrepared", note).await;
         self.remember(claim, Said::Prepared(devices));
+    }
+
+    async fn daemon(&mut self, claim: ClaimRef, devices: Vec<PreparedDevice>, daemon: DaemonStatus) {
+        self.give_way().await;
+        self.status(&claim, &devices).await;
+        let type_ = match daemon.health {
+            DaemonHealth::Ready => EventType::Normal,
+            DaemonHealth::UserWaits { .. }
+            | DaemonHealth::Died { .. }
+            | DaemonHealth::Lost
+            | DaemonHealth::LimitsChanged { .. }
+            | DaemonHealth::ComputeModeChanged { .. } => EventType::Warning,
+        };
+        self.event(&claim, type_, daemon.health.reason(), daemon.message()).await;
+    }
+
+    /// A daemon that was started for these devices is on the board as soon as the MPS host has told of it.
+    async fn until_on_board(&mut self, devices: &[PreparedDevice]) {
+        let ids: Vec<&DaemonId> = devices.iter().filter_map(shown::daemon).collect();
+        let all = self.board.wait_for(|board| ids.iter().all(|id| board.contains_key(id)));
+        // Without it the status is silent about the daemon.
+        drop(timeout(COURTESY, all).await);
     }
 
     /// The same failure is said once; the kubelet repeats its own event anyway.
@@ -268,8 +322,10 @@ impl Reporter {
 
     /// Writes `status.devices`, and owes it when the API server does not take it for reasons that pass.
     async fn status(&mut self, claim: &ClaimRef, devices: &[PreparedDevice]) {
-        let plain = SharingStatus::default();
-        let statuses: Vec<DeviceStatus<'_>> = devices.iter().map(|device| status(device, &plain)).collect();
+        let board = self.board.borrow().clone();
+        let sharing: Vec<SharingStatus> = devices.iter().map(|device| shown::status(device, &board)).collect();
+        let devices_shown = devices.iter().zip(&sharing);
+        let statuses: Vec<DeviceStatus<'_>> = devices_shown.map(|(device, sharing)| status(device, sharing)).collect();
         let patch = apply_patch(claim, &self.driver, &statuses);
         let claims: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &claim.namespace);
         let params = PatchParams::apply(self.driver.as_str()).force();
@@ -335,7 +391,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Context, Poll};
 
-    use dra_model::LiveIdentity;
+    use dra_model::{GpuSettings, LiveIdentity};
+    use dra_prepare::PreparedSharing;
     use kube::client::Body;
     use prometheus_client::registry::Registry;
     use tokio::task::JoinHandle;
@@ -390,6 +447,8 @@ mod tests {
             share_id: None,
             cdi_ids: Vec::new(),
             identity: LiveIdentity::Gpu { uuid: "GPU-00000000-0000-0000-0000-000000000000".parse().unwrap() },
+            sharing: PreparedSharing::Plain,
+            settings: GpuSettings::default(),
         };
         let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u".parse().unwrap() };
         Report::Prepared { claim, devices: vec![device] }
@@ -402,10 +461,11 @@ mod tests {
         stop: &CancellationToken,
     ) -> (ReportSender, JoinHandle<Result<(), TaskError>>) {
         let (_, state) = watch::channel(NodeState::default());
+        let (_, board) = watch::channel(Board::default());
         let (driver, node) = ("gpu.nvidia.com".parse().unwrap(), "node-1".parse().unwrap());
         let metrics = Metrics::register(&mut Registry::default());
         let client = Client::new(server.clone(), "default");
-        let (reports, reporter) = reporter(client, driver, node, state, metrics, retry);
+        let (reports, reporter) = reporter(client, driver, node, state, board, metrics, retry);
         (reports, tokio::spawn(reporter.run(stop.clone())))
     }
 

@@ -32,8 +32,12 @@ const RUN_DIR: &str = "/tmp/nvidia-mps";
 
 const SHM_DIR: &str = "/dev/shm";
 
-/// Clients connect to sockets in the one and write to the other.
-const MOUNT_OPTIONS: &[&str] = &["rw", "nosuid", "nodev", "rbind", "rprivate"];
+/// Connecting to a socket needs no right to write to its folder. With it, root in a container could plant symlinks where
+/// the daemon, root on the host, makes its files.
+const RUN_OPTIONS: &[&str] = &["ro", "nosuid", "nodev", "noexec", "rbind", "rprivate"];
+
+/// Clients and server make files there.
+const SHM_OPTIONS: &[&str] = &["rw", "nosuid", "nodev", "rbind", "rprivate"];
 
 pub(crate) fn env(client: &MpsClient) -> Vec<String> {
     let ShareLimits { memory, threads } = client.limits;
@@ -44,9 +48,9 @@ pub(crate) fn env(client: &MpsClient) -> Vec<String> {
 }
 
 pub(crate) fn mounts(client: &MpsClient) -> Result<Vec<CdiMount>, RenderError> {
-    Ok(vec![mount(&client.run_dir, RUN_DIR)?, mount(&client.shm_dir, SHM_DIR)?])
+    Ok(vec![mount(&client.run_dir, RUN_DIR, RUN_OPTIONS)?, mount(&client.shm_dir, SHM_DIR, SHM_OPTIONS)?])
 }
 
-fn mount(from: &Path, to: &str) -> Result<CdiMount, RenderError> {
-    Ok(CdiMount { host_path: absolute(from)?, container_path: to.to_owned(), options: MOUNT_OPTIONS })
+fn mount(from: &Path, to: &str, options: &'static [&'static str]) -> Result<CdiMount, RenderError> {
+    Ok(CdiMount { host_path: absolute(from)?, container_path: to.to_owned(), options })
 }

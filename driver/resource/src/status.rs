@@ -169,7 +169,7 @@ mod tests {
                 DaemonHealth::UserWaits { waiting: 1001, active: 1000 },
                 "False",
                 "UserWaits",
-                "a process of user 1001 waits until those of user 1000 have ended: run the sharers as one user, or install a driver from R570 on",
+                "a process of user 1001 waits until those of user 1000 have ended: run the sharers as one user",
             ),
             (
                 DaemonHealth::Died { why: "killed by signal 9".to_owned() },

@@ -164,12 +164,12 @@ impl DaemonStatus {
     }
 
     /// What is so, and what its reader can do about it.
-    fn message(&self) -> String {
+    pub fn message(&self) -> String {
         let Self { id, .. } = self;
         match &self.health {
             DaemonHealth::Ready => format!("MPS daemon {id} takes clients"),
             DaemonHealth::UserWaits { waiting, active } => format!(
-                "a process of user {waiting} waits until those of user {active} have ended: run the sharers as one user, or install a driver from R570 on"
+                "a process of user {waiting} waits until those of user {active} have ended: run the sharers as one user"
             ),
             DaemonHealth::Died { why } => format!(
                 "MPS daemon {id} ended by itself ({why}): end the processes that used it, then it is started again"
@@ -189,7 +189,7 @@ impl DaemonStatus {
 
 impl DaemonHealth {
     /// The stable word for programs.
-    const fn reason(&self) -> &'static str {
+    pub const fn reason(&self) -> &'static str {
         match self {
             Self::Ready => "DaemonReady",
             Self::UserWaits { .. } => "UserWaits",

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `--restore`: gives the GPUs of the node back as they were found, once, for when the driver is uninstalled.
+
+use std::sync::Arc;
+
+use dra_hardware::Machine;
+use dra_prepare::Restoration;
+use dra_runtime::chain;
+use tokio::task::spawn_blocking;
+use tracing::{error, info, warn};
+
+use crate::app::{self, AppError};
+use crate::args::Config;
+
+/// Something of a GPU could not be given back.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The state of the plugin.
+    #[error("nothing was given back")]
+    State(#[source] AppError),
+    /// Some GPUs.
+    #[error("{count} things were not given back, see the log (will retry)")]
+    Left {
+        /// How many.
+        count: usize,
+    },
+    /// The work itself failed.
+    #[error("giving back did not end")]
+    Work(#[source] tokio::task::JoinError),
+}
+
+/// Gives back everything, whichever claims rely on it, and says what and which. Where the driver has no state, nothing is
+/// made.
+pub async fn run(config: &Config, machine: Arc<dyn Machine>) -> Result<(), RestoreError> {
+    if !config.paths.plugin_dir.join("gpus").is_dir() {
+        info!("no GPU of this node was changed");
+        return Ok(());
+    }
+    let engine = app::open(config, machine).map_err(RestoreError::State)?;
+    let Restoration { restored, claims, problems } =
+        spawn_blocking(move || engine.restore_all()).await.map_err(RestoreError::Work)?;
+    for gpu in &restored {
+        info!(%gpu, "GPU is as it was found");
+    }
+    for claim in &claims {
+        warn!(%claim, "its containers go on without what was given back");
+    }
+    for problem in &problems {
+        error!(error = %chain(problem), "not given back");
+    }
+    info!(gpus = restored.len(), "restored");
+    if problems.is_empty() { Ok(()) } else { Err(RestoreError::Left { count: problems.len() }) }
+}
