@@ -37,7 +37,7 @@ pub struct DaemonSpec {
     pub memory: BTreeMap<u32, Bytes>,
 }
 
-/// The `-M` of `nvidia-cuda-mps-control`, which programs before R570 do not know.
+/// The `-M` of `nvidia-cuda-mps-control`, which those of older drivers do not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MultiUser {
     /// Without: users take turns.
@@ -108,7 +108,8 @@ pub enum DaemonError {
     },
     /// The program does not know `-M`.
     #[error(
-        "the MPS programs of this driver cannot serve several users at once: remove multiUser, or install R570 or later"
+        "the MPS programs of this driver cannot serve several users at once: remove multiUser, or install a driver whose \
+         nvidia-cuda-mps-control knows -M"
     )]
     NoMultiUser {
         /// Which daemon.

@@ -7,7 +7,7 @@
 //! which this system's loader cannot use.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, PipeReader, Read as _};
+use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -125,13 +125,14 @@ impl DriverProgram {
         let end = Instant::now() + patience;
         let not_run = |error: io::Error| ProgramError::NotRun { path: self.path.clone(), why: error.to_string() };
         let (output, mut child) = self.spawn(arguments).map_err(not_run)?;
-        let text = text_until(output, end).map_err(not_run)?;
-        if let Some(text) = text.filter(|_all_said| ends_before(&child, end)) {
+        let text = text_until(output, end).map(|text| text.filter(|_all_said| ends_before(&child, end)));
+        if let Ok(Some(text)) = text {
             let status = child.wait().map_err(not_run)?;
             return Ok(Ended { status, text });
         }
         end_it(child);
-        Err(ProgramError::Hung { path: self.path.clone(), patience })
+        let hung = || ProgramError::Hung { path: self.path.clone(), patience };
+        Err(text.err().map_or_else(hung, not_run))
     }
 
     /// Says of an answer why it is none.
@@ -159,13 +160,15 @@ fn joined(paths: impl IntoIterator<Item = PathBuf>) -> OsString {
 }
 
 /// All that is said until everybody who could say something is gone; nothing if that is not in time.
-fn text_until(mut output: PipeReader, end: Instant) -> io::Result<Option<String>> {
+fn text_until(mut output: impl Read + AsFd, end: Instant) -> io::Result<Option<String>> {
     let mut text = Vec::new();
     let mut part = [0; 4096];
     while is_ready_before(&output, end) {
-        match output.read(&mut part)? {
-            0 => return Ok(Some(String::from_utf8_lossy(&text).into_owned())),
-            size => text.extend(part.iter().take(size.min(MOST_TEXT - text.len()))),
+        match output.read(&mut part) {
+            Ok(0) => return Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+            Ok(size) => text.extend(part.iter().take(size.min(MOST_TEXT - text.len()))),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(None)
@@ -264,6 +267,35 @@ mod tests {
         assert!(error("nvidia-smi", &["libcuda.so.1"]).starts_with(&format!("no libcuda.so.1 {below}")));
         let nowhere = DriverProgram::find(Path::new("/nonexistent"), "nvidia-smi", &[]).unwrap_err();
         assert!(nowhere.to_string().starts_with("unable to open the driver root /nonexistent: mount"), "{nowhere}");
+    }
+
+    /// A pipe whose reads fail like this, then go on.
+    struct Failing(PipeReader, Vec<io::ErrorKind>);
+
+    impl Read for Failing {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            self.1.pop().map_or_else(|| self.0.read(into), |kind| Err(kind.into()))
+        }
+    }
+
+    impl AsFd for Failing {
+        fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+
+    #[test]
+    fn a_read_that_is_interrupted_is_done_again_and_one_that_fails_is_told() {
+        for (faults, expect) in [
+            (vec![io::ErrorKind::Interrupted, io::ErrorKind::Interrupted], Ok(Some("said".to_owned()))),
+            (vec![io::ErrorKind::Other], Err(io::ErrorKind::Other)),
+        ] {
+            let (reader, mut writer) = io::pipe().unwrap();
+            io::Write::write_all(&mut writer, b"said").unwrap();
+            drop(writer);
+            let text = text_until(Failing(reader, faults), Instant::now() + LONG);
+            assert_eq!(text.map_err(|error| error.kind()), expect);
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub const PIPE_VARIABLE: &str = "CUDA_MPS_PIPE_DIRECTORY";
 /// Keeps the daemon in the foreground and sends its log to its standard output.
 pub const FOREGROUND: &str = "-f";
 
-/// One server for all users; R570 and later.
+/// One server for all users. The programs of older drivers do not know it.
 const MULTI_USER: &str = "-M";
 
 /// What the program says when there is an option it does not know: it takes itself for a front end then, ends with 1 and
@@ -32,7 +32,8 @@ const NO_DAEMON: &str = "Cannot find MPS control daemon process";
 /// A daemon to be.
 #[derive(Debug, Clone, Copy)]
 pub struct Launch<'a> {
-    /// A new, empty directory: in one that was used the daemon says "An instance of this daemon is already running".
+    /// A new, empty directory: in one that a killed daemon left, the next one takes its place (seen), and in one whose
+    /// daemon lives it ends with "An instance of this daemon is already running".
     pub pipe_dir: &'a Path,
     /// For files that the daemon does not write in the foreground, but insists on.
     pub log_dir: &'a Path,

@@ -23,4 +23,4 @@ pub mod log;
 pub use answer::{Limit, memory_is, pids, threads_are};
 pub use command::Command;
 pub use launch::Launch;
-pub use log::{Event, event};
+pub use log::{Event, event, printable};

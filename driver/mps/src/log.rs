@@ -41,6 +41,9 @@ pub enum Event {
     LimitSet,
 }
 
+/// Nobody reads more of what a program said.
+const LONGEST_LINE: usize = 512;
+
 /// The event of a line, if it is one.
 pub fn event(line: &str) -> Option<Event> {
     let (_, said) = line.strip_prefix('[')?.split_once("] ")?;
@@ -63,6 +66,14 @@ pub fn event(line: &str) -> Option<Event> {
         [command, ..] if command.starts_with("Cmd:set_default_") => Some(Event::LimitSet),
         _ => None,
     }
+}
+
+/// What a program said as one line for people: clients have a say in it, and what they write must not look like anything
+/// else.
+pub fn printable(said: &str) -> String {
+    let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let plain = |letter: char| if letter.is_ascii_graphic() || letter == ' ' { letter } else { '?' };
+    words.chars().map(plain).take(LONGEST_LINE).collect()
 }
 
 /// A number with a colon behind it.
@@ -94,6 +105,18 @@ mod tests {
         ] {
             let line = format!("[2026-11-22 09:52:46.873 Control 11130] {said}\n");
             assert_eq!(event(&line), expect, "{said}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_one_plain_line() {
+        for (said, expect) in [
+            ("a\n\tb \r\n", "a b"),
+            ("red \u{1b}[31m \u{202e}x \u{0}", "red ?[31m ?x ?"),
+            (&*"x".repeat(9999), &*"x".repeat(LONGEST_LINE)),
+            ("", ""),
+        ] {
+            assert_eq!(printable(said), expect);
         }
     }
 
