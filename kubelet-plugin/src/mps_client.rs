@@ -18,8 +18,12 @@ use tonic::{Response, Status};
 
 use crate::mps_host::wire::{Change, Seen, change_of, error_of, spec};
 
-/// How long a connection may take, and what a call may take beyond the patience that it carries.
-const MARGIN: Duration = Duration::from_secs(5);
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// What a call may take beyond the patience that it carries: the host clears what was there before, and what it could not
+/// start; either takes it at most 4 s.
+const MARGIN: Duration = Duration::from_secs(10);
 
 /// The path is no path of a socket.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +47,7 @@ impl MpsClient {
     pub fn new(socket_path: PathBuf) -> Result<Self, SocketPathError> {
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket_path.display()));
         let channel = match endpoint {
-            Ok(endpoint) => endpoint.connect_timeout(MARGIN).connect_lazy(),
+            Ok(endpoint) => endpoint.connect_timeout(CONNECT).connect_lazy(),
             Err(source) => return Err(SocketPathError { path: socket_path, source }),
         };
         Ok(Self { socket_path, channel, runtime: Handle::current() })

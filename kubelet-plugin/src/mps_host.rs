@@ -8,17 +8,23 @@
 //!                  (at its own start)   +-- board -- watch, metrics
 //! ```
 //!
-//! A daemon lives longer than this process: it has a process group, a log file and a pipe directory of its own, and what is
-//! needed to find it again is written down before it is started. It never touches a GPU's settings and never asks the
+//! A daemon can outlive this process: it has a process group, a log file and a pipe directory of its own, and what is
+//! needed to find it again is written down before it is started. A container that ends takes its processes along, so this
+//! one ends its daemons itself when it is told to stop, and the next one starts them again; only a daemon that is stopped, or
+//! `--remove`, leaves nothing. It never touches a GPU's settings and never asks the
 //! API server.
 //!
-//! Reading order: [`args`], [`wire`], [`place`], [`kept`], [`processes`], [`process`], [`inside`], [`programs`],
+//! Reading order: [`args`], [`wire`], [`root`], [`removal`], [`place`], [`kept`], [`processes`], [`process`], [`inside`], [`programs`],
 //! [`front_end`], [`log_file`], [`birth`], [`death`], [`clients`], [`running`], [`board`], [`tools`], [`order`],
 //! [`back_off`], [`supervisor`], [`roster`], [`adopt`], [`service`], [`metrics`].
 
 pub mod args;
 
 pub mod wire;
+
+pub mod root;
+
+pub mod removal;
 
 pub mod place;
 

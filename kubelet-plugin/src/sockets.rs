@@ -15,7 +15,7 @@ use tokio::net::UnixListener;
 use tracing::{info, warn};
 
 /// Linux has 108 bytes for a socket path, the last of which is zero (`unix(7)`).
-const LONGEST_PATH: usize = 107;
+pub(crate) const LONGEST_PATH: usize = 107;
 
 /// How much of a pod UID is kept when the whole does not fit.
 const SHORT_UID: usize = 13;

@@ -26,7 +26,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(mps_host::run(args, CancellationToken::new())) {
+    let ended = runtime.block_on(mps_host::run(args, CancellationToken::new()));
+    // A look at a process that hangs may hang too, and is not waited for.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!(error = %chain(&failure), "the MPS host ended");

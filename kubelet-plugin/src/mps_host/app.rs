@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Wires the MPS host together, in start order, and ends everything when it is told to stop.
+//! Wires the MPS host together, in start order, and ends its daemons when it is told to stop.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +11,8 @@ use dra_proto::mps_v1::mps_server::MpsServer;
 use dra_runtime::tasks::{TaskError, TasksError};
 use dra_runtime::{Tasks, http};
 use prometheus_client::registry::Registry;
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -20,11 +20,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::info;
 
-use super::adopt::adopt;
+use super::adopt::{adopt, remove_all};
 use super::args::Args;
 use super::board::Board;
 use super::metrics::Metrics;
-use super::place::{PlaceError, make_dir};
+use super::order::Deadline;
+use super::root::{Root, RootError};
 use super::roster::Roster;
 use super::service::MpsService;
 use super::tools::Tools;
@@ -33,12 +34,15 @@ use crate::sockets::{SocketError, bind, remove_if_there};
 /// How long clients may go on when this process is told to stop.
 const LAST_PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long another process may take to leave the root: what the chart gives it to end, and a little more.
+const ROOT_PATIENCE: Duration = Duration::from_secs(45);
+
 /// Why the MPS host did not start or did not end cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// No directory for daemons.
-    #[error("the MPS host cannot use its --root")]
-    Root(#[source] PlaceError),
+    #[error("the MPS host cannot keep daemons")]
+    Root(#[source] RootError),
     /// The directory cannot be read.
     #[error("unable to look through {}", path.display())]
     Look {
@@ -57,37 +61,55 @@ pub enum AppError {
     /// A task failed.
     #[error("the MPS host did not stop cleanly")]
     Tasks(#[source] TasksError),
+    /// Some daemons could not be removed.
+    #[error("{count} MPS daemons could not be removed from {}, see the log above", root.display())]
+    Left {
+        /// How many.
+        count: usize,
+        /// Where.
+        root: PathBuf,
+    },
 }
 
-/// Runs until a signal comes or `stop` is cancelled; then no daemon is left.
+/// Runs until a signal comes or `stop` is cancelled. No process of a daemon is left then, but its place: see
+/// [`super::supervisor`]. Or removes all of them.
 pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
-    let socket_path = args.socket_path();
-    let Args { root, socket: _, driver_root, shm_bytes, http_address, log_format: _ } = args;
-    make_dir(&root).map_err(AppError::Root)?;
-    let boot_id = procfs::boot_id(Path::new("/proc")).map_err(AppError::BootId)?;
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    let boot_id = procfs::boot_id(Path::new("/proc")).map_err(AppError::BootId)?;
+    let socket_path = args.socket_path();
+    let Args { root: root_dir, socket: _, remove, driver_root, shm_bytes, http_address, log_format: _ } = args;
     let board = Board::new(metrics.clone());
-    let shown = board.subscribe();
-    let tools = Arc::new(Tools { root: root.clone(), driver_root, shm_bytes, boot_id, board, metrics });
+    let tools = Arc::new(Tools { root: root_dir, driver_root, shm_bytes, boot_id, board, metrics });
+    let root = Root::hold(&tools.root, ROOT_PATIENCE).await.map_err(AppError::Root)?;
+    if remove {
+        return remove_daemons(&root, &tools, &socket_path).await;
+    }
     let roster = Arc::new(Roster::new(Arc::clone(&tools)));
-    adopt(&tools, &roster).await.map_err(|source| AppError::Look { path: root, source })?;
+    // Who connects from now on is heard when it is known what there is.
     let listener = bind_for_root(&socket_path).map_err(AppError::Socket)?;
+    adopt(&root, &tools, &roster).await.map_err(|source| AppError::Look { path: tools.root.clone(), source })?;
     let (_ready, readiness) = watch::channel(Ok(()));
     let mut tasks = Tasks::new(stop.clone());
     let serve_http = http::serve(http_address, registry, readiness, stop.clone());
     tasks.start("http", async move { Ok(serve_http.await?) });
-    let service = MpsServer::new(MpsService::new(Arc::clone(&roster), shown));
-    tasks.start("mps", serve(listener, service, roster, stop));
+    let service = MpsServer::new(MpsService::new(Arc::clone(&roster), tools.board.subscribe()));
     info!(socket = %socket_path.display(), "MPS host started");
-    let ended = tasks.run().await.map_err(AppError::Tasks);
-    remove_if_there(&socket_path);
-    ended
+    tasks.start("mps", serve(listener, socket_path, service, roster, stop));
+    tasks.run().await.map_err(AppError::Tasks)
 }
 
-/// Streams never end by themselves, so they are cut; then the daemons are ended.
+async fn remove_daemons(root: &Root, tools: &Tools, socket_path: &Path) -> Result<(), AppError> {
+    let look = |source| AppError::Look { path: tools.root.clone(), source };
+    let count = remove_all(root, tools, Deadline::of(LAST_PATIENCE)).await.map_err(look)?;
+    remove_if_there(socket_path);
+    if count > 0 { Err(AppError::Left { count, root: tools.root.clone() }) } else { Ok(()) }
+}
+
+/// Streams never end by themselves, so they are cut, and nobody finds the socket any more; then the daemons are ended.
 async fn serve(
     listener: UnixListener,
+    socket_path: PathBuf,
     service: MpsServer<MpsService>,
     roster: Arc<Roster>,
     stop: CancellationToken,
@@ -97,14 +119,15 @@ async fn serve(
         served = serve => served,
         () = stop.cancelled() => Ok(()),
     };
-    roster.stop_all(LAST_PATIENCE).await;
+    remove_if_there(&socket_path);
+    roster.hand_over(LAST_PATIENCE).await;
     Ok(served?)
 }
 
-/// Only root may start programs here.
+/// Only root may start programs here, from the first moment on.
 fn bind_for_root(path: &Path) -> Result<UnixListener, SocketError> {
-    let listener = bind(path)?;
-    let private = fs::set_permissions(path, fs::Permissions::from_mode(0o600));
-    private.map_err(|source| SocketError::Directory { path: path.to_owned(), source })?;
-    Ok(listener)
+    let before = umask(Mode::RWXG | Mode::RWXO);
+    let listener = bind(path);
+    umask(before);
+    listener
 }

@@ -17,6 +17,9 @@ pub struct Args {
     /// Socket for the kubelet plugin [default: host.sock in --root]
     #[arg(long, env = "MPS_SOCKET")]
     pub socket: Option<PathBuf>,
+    /// End and remove every daemon in --root and exit, instead of running them: for an uninstall
+    #[arg(long)]
+    pub remove: bool,
     /// Where this process sees the root of the NVIDIA driver installation
     #[arg(long, env = "DRIVER_ROOT", default_value = "/driver-root")]
     pub driver_root: PathBuf,

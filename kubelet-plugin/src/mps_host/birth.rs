@@ -8,18 +8,24 @@ use std::time::Duration;
 
 use dra_hardware::{DaemonError, DaemonSpec, MultiUser};
 use dra_mps::launch::{CONTROL_SOCKET, knows_no_multi_user};
-use dra_mps::{Command, Launch, Limit};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use dra_mps::{Command, Launch, Limit, pids, printable};
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
 
+use super::death::end_all;
 use super::front_end::{AskError, FrontEnd};
 use super::inside;
 use super::log_file;
-use super::place::{Place, PlaceError};
+use super::order::Deadline;
+use super::place::Place;
 use super::process::{End, Process};
 use super::programs::Programs;
 
 /// How often the socket is looked for; it is there some milliseconds after the start.
 const LOOK: Duration = Duration::from_millis(2);
+
+/// How often a daemon is started anew that clients found before it had its limits.
+const MOST_TRIES: usize = 5;
 
 /// A daemon that answers.
 #[derive(Debug)]
@@ -42,9 +48,7 @@ pub struct Birth<'a> {
     /// Of what.
     pub programs: &'a Programs,
     /// How long it may take.
-    pub patience: Duration,
-    /// When that is over.
-    pub end: Instant,
+    pub by: Deadline,
 }
 
 impl Birth<'_> {
@@ -63,21 +67,36 @@ impl Birth<'_> {
         }
     }
 
+    /// Containers of an earlier daemon of this place may use this one at once. A server keeps the limits that it was started
+    /// with, so one that was there before them goes again, with its daemon.
     async fn bear_with(&self, multi_user: bool) -> Result<Born, DaemonError> {
-        let process = self.spawn(multi_user)?;
+        for _ in 0..MOST_TRIES {
+            if let Some(born) = self.try_with(multi_user).await? {
+                return Ok(born);
+            }
+            tracing::info!(daemon = %self.spec.id, "clients were faster than the limits: started again");
+            end_all(self.place, &self.spec.id).await?;
+        }
+        Err(self.not_ready(format!("clients used it before it had its limits, {MOST_TRIES} times")))
+    }
+
+    /// Nothing if clients were faster.
+    async fn try_with(&self, multi_user: bool) -> Result<Option<Born>, DaemonError> {
+        let process = self.spawn(multi_user).await?;
         let front_end = self.front_end();
         let raised = tokio::select! {
             end = process.ended() => Err(self.failed(end, multi_user)),
             raised = self.raise(&front_end) => raised,
         };
-        if let Err(error) = raised {
-            process.end().await;
-            return Err(error);
+        if let Ok(true) = raised {
+            return Ok(Some(Born { process, multi_user, front_end }));
         }
-        Ok(Born { process, multi_user, front_end })
+        process.end().await;
+        raised.map(|_unlimited| None)
     }
 
-    async fn raise(&self, front_end: &FrontEnd) -> Result<(), DaemonError> {
+    /// Whether all that use it have its limits.
+    async fn raise(&self, front_end: &FrontEnd) -> Result<bool, DaemonError> {
         self.until_ready(front_end).await?;
         self.limit(front_end).await
     }
@@ -87,14 +106,12 @@ impl Birth<'_> {
         FrontEnd::new(&self.programs.control, &self.place.pipe_dir(), &self.place.driver_dir())
     }
 
-    fn spawn(&self, multi_user: bool) -> Result<Process, DaemonError> {
-        let no_place = |error: PlaceError| error.into_daemon_error(&self.spec.id);
-        self.place.fresh_pipe().map_err(no_place)?;
-        let driver_dir = self.place.fresh_driver_dir().map_err(no_place)?;
-        let make = |path| move |source| no_place(PlaceError::Make { path, source });
-        self.programs.link(&driver_dir).map_err(make(driver_dir.clone()))?;
-        let log = log_file::create(&self.place.log_path()).map_err(make(self.place.log_path()))?;
-        let driver_dir = driver_dir.display().to_string();
+    async fn spawn(&self, multi_user: bool) -> Result<Process, DaemonError> {
+        let (place, programs) = (self.place.clone(), self.programs.clone());
+        let fresh = spawn_blocking(move || place.fresh(&programs)).await;
+        let fresh = fresh.map_err(|panic| self.not_ready(panic.to_string()))?;
+        let log = fresh.map_err(|error| error.into_daemon_error(&self.spec.id))?;
+        let driver_dir = self.place.driver_dir().display().to_string();
         let (pipe_dir, log_dir) = (self.place.pipe_dir(), self.place.log_dir());
         let launch = Launch {
             pipe_dir: &pipe_dir,
@@ -110,7 +127,7 @@ impl Birth<'_> {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.stdout(log.try_clone().map_err(not_run)?).stderr(log);
         let child = command.spawn().map_err(not_run)?;
-        Process::of_child(child.id()).map_err(not_run)
+        Process::of_child(child).map_err(not_run)
     }
 
     /// Waits for the first answer. The socket is there before somebody listens.
@@ -134,22 +151,24 @@ impl Birth<'_> {
         }
     }
 
-    /// Sets the limits and reads them back.
-    async fn limit(&self, front_end: &FrontEnd) -> Result<(), DaemonError> {
-        set_limits(self.spec, front_end, self.left()).await.map_err(|error| self.unanswered(&error))?;
-        match wrong_limit(self.spec, front_end, self.left()).await.map_err(|error| self.unanswered(&error))? {
-            None => Ok(()),
-            Some((limit, found)) => Err(DaemonError::LimitNotTaken {
-                id: self.spec.id.clone(),
-                what: limit.to_string(),
-                wanted: limit.value(),
-                found,
-            }),
+    /// Sets the limits and reads them back; tells whether every server has them.
+    async fn limit(&self, front_end: &FrontEnd) -> Result<bool, DaemonError> {
+        if limits(self.spec).is_empty() {
+            return Ok(true);
         }
+        set_limits(self.spec, front_end, self.left()).await.map_err(|error| self.unanswered(&error))?;
+        let wrong = wrong_limit(self.spec, front_end, self.left()).await.map_err(|error| self.unanswered(&error))?;
+        if let Some((limit, found)) = wrong {
+            let (id, what, wanted) = (self.spec.id.clone(), limit.to_string(), limit.value());
+            return Err(DaemonError::LimitNotTaken { id, what, wanted, found });
+        }
+        let servers = front_end.ask(&[Command::Servers], self.left()).await.map_err(|error| self.unanswered(&error))?;
+        let servers = pids(&servers);
+        Ok(servers.is_empty() || log_file::have_limits(&self.place.log_path(), &servers))
     }
 
     fn left(&self) -> Duration {
-        self.end.saturating_duration_since(Instant::now())
+        self.by.left()
     }
 
     /// Why a daemon that should have answered ended instead.
@@ -169,12 +188,12 @@ impl Birth<'_> {
     }
 
     fn not_ready(&self, seen: String) -> DaemonError {
-        DaemonError::NotReady { id: self.spec.id.clone(), waited: self.patience.saturating_sub(self.left()), seen }
+        DaemonError::NotReady { id: self.spec.id.clone(), waited: self.by.patience.saturating_sub(self.left()), seen }
     }
 }
 
 /// The limits of a spec.
-fn limits(spec: &DaemonSpec) -> Vec<Limit> {
+pub fn limits(spec: &DaemonSpec) -> Vec<Limit> {
     let threads = spec.threads.map(Limit::Threads);
     let memory = spec.memory.iter().map(|(place, bytes)| Limit::Memory(*place, *bytes));
     threads.into_iter().chain(memory).collect()
@@ -198,9 +217,8 @@ pub async fn wrong_limit(
     for limit in limits(spec) {
         let answer = front_end.ask(&[limit.question()], patience).await?;
         if !limit.agrees(&answer) {
-            let answer = answer.trim();
-            let found = if answer.is_empty() { "none" } else { answer };
-            return Ok(Some((limit, found.to_owned())));
+            let found = printable(&answer);
+            return Ok(Some((limit, if found.is_empty() { "none".to_owned() } else { found })));
         }
     }
     Ok(None)

@@ -4,15 +4,20 @@
 //! Clients are learned from the daemon and from its log, and forgotten when their process has ended.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use dra_mps::{Command, Event, pids};
 
 use super::front_end::{AskError, FrontEnd};
+use super::log_file::LogFile;
 use super::processes::ProcessId;
 
 /// How long one question may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// There is one server for each user at a time, and a turn for each; more is no answer that is believed.
+const MOST_SERVERS: usize = 64;
 
 /// The clients of one daemon as far as they are known.
 #[derive(Debug, Default)]
@@ -28,6 +33,18 @@ impl Clients {
     /// Clients that were known to an earlier process.
     pub fn remembered(known: BTreeSet<ProcessId>) -> Self {
         Self { known, ..Self::default() }
+    }
+
+    /// Learns from all that a daemon said that is gone. A process that came later than its last word is no client of it but
+    /// one that has the number of a client.
+    pub fn note_all(&mut self, log_path: &Path) {
+        let last_word = log_path.metadata().and_then(|found| found.modified());
+        // What cannot be read tells of no clients.
+        let (Ok(last_word), Ok(events)) = (last_word, LogFile::whole(log_path.to_owned()).news()) else { return };
+        for event in events {
+            self.note(event);
+        }
+        self.known.retain(|client| client.is_older_than(last_word));
     }
 
     /// Those that live.
@@ -61,7 +78,7 @@ impl Clients {
 
     /// Asks for all of them.
     pub async fn ask(&mut self, front_end: &FrontEnd) -> Result<(), AskError> {
-        for server in pids(&front_end.ask(&[Command::Servers], PATIENCE).await?) {
+        for server in pids(&front_end.ask(&[Command::Servers], PATIENCE).await?).into_iter().take(MOST_SERVERS) {
             let answer = front_end.ask(&[Command::Clients(server)], PATIENCE).await?;
             self.known.extend(pids(&answer).into_iter().filter_map(ProcessId::of));
         }
@@ -103,5 +120,24 @@ mod tests {
         assert_eq!(clients.living(), &BTreeSet::from([own]));
         clients.note(Event::ClientServed { pid: own.pid, user: 0 });
         assert_eq!(clients.living().len(), 1);
+    }
+
+    #[test]
+    fn clients_that_a_dead_daemon_served_are_learned_from_its_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let pid = std::process::id();
+        let served =
+            format!("[2026-11-22 09:52:46.873 Control 1] NEW CLIENT {pid} from user 0: Server already exists\n");
+        std::fs::write(&path, served).unwrap();
+        let learned = || {
+            let mut clients = Clients::default();
+            clients.note_all(&path);
+            clients.living().iter().map(|client| client.pid).collect::<Vec<_>>()
+        };
+        assert_eq!(learned(), [pid]);
+        let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        std::fs::File::options().append(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+        assert_eq!(learned(), [0; 0], "that number is another process's");
     }
 }

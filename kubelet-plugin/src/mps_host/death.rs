@@ -10,16 +10,22 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-use super::front_end::FrontEnd;
+use super::front_end::{AskError, FrontEnd};
 use super::place::Place;
 use super::process::{LAST_PATIENCE, Process, kill};
-use super::processes::{ProcessId, using};
+use super::processes::{ProcessId, of_daemon};
 
 /// What a daemon may take beyond the patience that it was told.
 const MARGIN: Duration = Duration::from_secs(1);
 
 /// Between two looks at what is left.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Between two requests to quit.
+const ASK: Duration = Duration::from_millis(500);
+
+/// How long all processes may take to be looked through; one that hangs must not hold up the end of others.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Lets a daemon end by itself, as its clients would have it. It does not matter what is answered: the program says 0 for a
 /// command that it lost and 1 for a graceful end after a server that failed (seen). What counts is that it is gone.
@@ -28,12 +34,20 @@ pub async fn ask_to_quit(process: &Process, front_end: &FrontEnd, patience: Dura
     let patience = patience.max(Duration::from_secs(1));
     let whole = patience + MARGIN;
     let quitting = async {
+        let mut said = false;
         loop {
-            // A command that was lost leaves a daemon that has to be asked again.
-            if let Err(error) = front_end.ask(&[Command::Quit(patience)], whole).await {
-                warn!(pid = process.id().pid, error = %dra_runtime::chain(&error), "a daemon does not take quit");
+            let refused = front_end.ask(&[Command::Quit(patience)], whole).await.err();
+            if let Some(error) = &refused
+                && !std::mem::replace(&mut said, true)
+            {
+                warn!(pid = process.id().pid, error = %dra_runtime::chain(error), "a daemon does not take quit");
             }
-            sleep(LOOK).await;
+            if matches!(refused, Some(AskError::Run { .. })) {
+                // It never hears of it, so there is nothing to wait for.
+                return;
+            }
+            // A command that was lost leaves a daemon that has to be asked again.
+            sleep(ASK).await;
         }
     };
     tokio::select! {
@@ -42,11 +56,11 @@ pub async fn ask_to_quit(process: &Process, front_end: &FrontEnd, patience: Dura
     }
 }
 
-/// Ends every process that uses the pipe directory of a place.
+/// Ends every process of the daemon of a place.
 pub async fn end_all(place: &Place, id: &DaemonId) -> Result<(), DaemonError> {
     let end = Instant::now() + LAST_PATIENCE;
     loop {
-        let left = processes_of(place).await;
+        let left = processes_of(place).await.map_err(|why| still_there(id, why))?;
         if left.is_empty() {
             return Ok(());
         }
@@ -74,7 +88,13 @@ fn still_there(id: &DaemonId, left: String) -> DaemonError {
     DaemonError::StillThere { id: id.clone(), left }
 }
 
-async fn processes_of(place: &Place) -> Vec<ProcessId> {
-    let pipe_dir = place.pipe_dir();
-    spawn_blocking(move || using(&pipe_dir)).await.unwrap_or_default()
+async fn processes_of(place: &Place) -> Result<Vec<ProcessId>, String> {
+    let (pipe_dir, program_dir) = (place.pipe_dir(), place.driver_dir());
+    let look = spawn_blocking(move || of_daemon(&pipe_dir, &program_dir));
+    let failed = |why: &dyn std::fmt::Display| format!("the processes of this machine cannot be looked through: {why}");
+    match timeout(LOOK_PATIENCE, look).await {
+        Ok(Ok(found)) => found.map_err(|error| failed(&error)),
+        Ok(Err(panic)) => Err(failed(&panic)),
+        Err(elapsed) => Err(failed(&elapsed)),
+    }
 }

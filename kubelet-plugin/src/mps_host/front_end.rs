@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use dra_mps::Command;
 use dra_mps::launch::{front_end_environment, script};
+use dra_mps::{Command, printable};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process;
 use tokio::time::timeout;
@@ -65,7 +65,7 @@ impl FrontEnd {
             Err(_elapsed) => Err(AskError::Silent { patience }),
             Ok(Err(source)) => Err(failed(source)),
             Ok(Ok((true, answer))) => Ok(answer),
-            Ok(Ok((false, said))) => Err(AskError::Unreached { said: said.trim().to_owned() }),
+            Ok(Ok((false, said))) => Err(AskError::Unreached { said: printable(&said) }),
         }
     }
 

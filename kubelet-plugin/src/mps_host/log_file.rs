@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use dra_mps::{Event, event};
+use dra_mps::{Event, event, printable};
 
 /// A file that has grown beyond this is cut.
 const LONGEST: u64 = 1 << 20;
@@ -35,55 +35,66 @@ pub fn create(path: &Path) -> io::Result<File> {
 
 /// The end of it, in one line.
 pub fn end_of(path: &Path) -> String {
-    let text = read_from(path, |length| length.saturating_sub(SHOWN)).unwrap_or_default();
-    String::from_utf8_lossy(&text).split_whitespace().collect::<Vec<_>>().join(" ")
+    let (_, text) = read_from(path, |length| length.saturating_sub(SHOWN)).unwrap_or_default();
+    printable(&String::from_utf8_lossy(&text))
+}
+
+/// Whether each of these servers was started after the last limit was set, and so has it.
+pub fn have_limits(path: &Path, servers: &[u32]) -> bool {
+    let events = LogFile::whole(path.to_owned()).news().unwrap_or_default();
+    let Some(last) = events.iter().rposition(|event| *event == Event::LimitSet) else { return false };
+    let later = || events.iter().skip(last);
+    let is_later =
+        |server: &u32| later().any(|event| matches!(event, Event::ServerStarts { pid, .. } if pid == server));
+    servers.iter().all(is_later)
 }
 
 impl LogFile {
-    /// Follows a file from its end on.
-    pub fn follow(path: PathBuf) -> Self {
-        let mut log = Self { path, read: 0 };
-        log.skip();
-        log
+    /// Reads a file from its beginning on.
+    pub fn whole(path: PathBuf) -> Self {
+        Self { path, read: 0 }
     }
 
-    /// Takes everything that was said up to now for known.
-    pub fn skip(&mut self) {
-        self.read = std::fs::metadata(&self.path).map_or(0, |found| found.len());
+    /// Reads a file from its end on.
+    pub fn from_now(path: PathBuf) -> Self {
+        let read = std::fs::metadata(&path).map_or(0, |found| found.len());
+        Self { path, read }
     }
 
     /// What was said since the last look and matters. A line that is not complete yet counts when it is.
     pub fn news(&mut self) -> io::Result<Vec<Event>> {
-        let bytes = read_from(&self.path, |length| if length < self.read { 0 } else { self.read })?;
+        let (from, bytes) = read_from(&self.path, |length| if length < self.read { 0 } else { self.read })?;
         let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let lines = bytes.get(..complete).map(String::from_utf8_lossy).unwrap_or_default();
-        self.read += u64::try_from(complete).unwrap_or_default();
+        self.read = from + u64::try_from(complete).unwrap_or_default();
         let events = lines.lines().filter_map(event).collect();
         self.cut()?;
         Ok(events)
     }
 
+    /// By its length and not by what was read: a line need never end.
     fn cut(&mut self) -> io::Result<()> {
-        if self.read < LONGEST {
+        let length = std::fs::metadata(&self.path)?.len();
+        if length < LONGEST {
             return Ok(());
         }
-        let end = read_from(&self.path, |length| length.saturating_sub(KEPT))?;
+        let (from, end) = read_from(&self.path, |length| length.saturating_sub(KEPT))?;
         let mut file = OpenOptions::new().append(true).open(&self.path)?;
         file.set_len(0)?;
         file.write_all(&end)?;
-        self.skip();
+        self.read = self.read.saturating_sub(from);
         Ok(())
     }
 }
 
-/// The file from a place on, which its length tells; never more than a whole file may have.
-fn read_from(path: &Path, place: impl FnOnce(u64) -> u64) -> io::Result<Vec<u8>> {
+/// The file from a place on, which its length tells, and that place; never more than a whole file may have.
+fn read_from(path: &Path, place: impl FnOnce(u64) -> u64) -> io::Result<(u64, Vec<u8>)> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(place(length).max(length.saturating_sub(2 * LONGEST))))?;
+    let from = file.seek(SeekFrom::Start(place(length).max(length.saturating_sub(2 * LONGEST))))?;
     let mut bytes = Vec::new();
     file.take(2 * LONGEST).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok((from, bytes))
 }
 
 #[cfg(test)]
@@ -99,7 +110,7 @@ mod tests {
         let path = dir.path().join("log");
         let mut file = create(&path).unwrap();
         file.write_all(ENDS.as_bytes()).unwrap();
-        let mut log = LogFile::follow(path.clone());
+        let mut log = LogFile::from_now(path.clone());
         assert_eq!(log.news().unwrap(), []);
         let (begin, rest) = ENDS.split_at(20);
         file.write_all(format!("{STARTS}nothing\n{begin}").as_bytes()).unwrap();
@@ -114,12 +125,46 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut file = create(&path).unwrap();
-        let mut log = LogFile::follow(path.clone());
+        let mut log = LogFile::from_now(path.clone());
         for _ in 0..40 {
             file.write_all("x".repeat(100_000).as_bytes()).unwrap();
             file.write_all(format!("\n{STARTS}").as_bytes()).unwrap();
             assert_eq!(log.news().unwrap().len(), 1);
             assert!(path.metadata().unwrap().len() <= LONGEST + 100_100);
+        }
+    }
+
+    #[test]
+    fn a_line_without_an_end_does_not_fill_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut file = create(&path).unwrap();
+        let mut log = LogFile::from_now(path.clone());
+        for _ in 0..40 {
+            file.write_all("x".repeat(100_000).as_bytes()).unwrap();
+            assert_eq!(log.news().unwrap(), []);
+            assert!(path.metadata().unwrap().len() <= LONGEST + 100_000);
+        }
+        file.write_all(format!("\n{STARTS}").as_bytes()).unwrap();
+        assert_eq!(log.news().unwrap(), [Event::ServerStarts { pid: 5, user: 0 }]);
+        assert_eq!(log.news().unwrap(), []);
+    }
+
+    #[test]
+    fn a_server_has_the_limits_that_were_set_before_it_was_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let limit = "[2026-11-22 09:52:46.873 Control 1] Cmd:set_default_active_thread_percentage 9\n";
+        for (said, servers, expect) in [
+            ([STARTS, limit], &[5][..], false),
+            ([limit, STARTS], &[5], true),
+            ([limit, STARTS], &[5, 6], false),
+            ([limit, ENDS], &[5], false),
+            (["", STARTS], &[5], false),
+            (["", limit], &[], true),
+        ] {
+            std::fs::write(&path, said.concat()).unwrap();
+            assert_eq!(have_limits(&path, servers), expect, "{said:?}");
         }
     }
 }

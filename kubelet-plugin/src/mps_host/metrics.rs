@@ -36,6 +36,7 @@ pub struct Metrics {
     deaths: Counter,
     lost: Counter,
     limits_restored: Counter,
+    server_failures: Counter,
 }
 
 impl Metrics {
@@ -48,6 +49,7 @@ impl Metrics {
             deaths: Counter::default(),
             lost: Counter::default(),
             limits_restored: Counter::default(),
+            server_failures: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("gpu_dra_mps");
         registry.register("daemons", "MPS daemons that are meant to be there, by state", metrics.daemons.clone());
@@ -64,6 +66,11 @@ impl Metrics {
             "limits_restored",
             "Times that limits of an MPS daemon were changed by somebody else and set again",
             metrics.limits_restored.clone(),
+        );
+        registry.register(
+            "server_failures",
+            "Times that a server of an MPS daemon was seen to have failed, which ends its clients",
+            metrics.server_failures.clone(),
         );
         metrics.daemons(&Shown::new());
         metrics
@@ -95,6 +102,11 @@ impl Metrics {
     /// Counts one that was not found again.
     pub fn lost(&self) {
         self.lost.inc();
+    }
+
+    /// Counts a server that failed.
+    pub fn server_failed(&self) {
+        self.server_failures.inc();
     }
 
     /// Counts limits that were set again.

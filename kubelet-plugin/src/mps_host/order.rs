@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dra_hardware::{Daemon, DaemonError, DaemonSpec};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// What a supervisor is told.
 #[derive(Debug)]
@@ -13,16 +14,44 @@ pub enum Order {
     Start {
         /// As this.
         spec: DaemonSpec,
-        /// Within this time.
-        patience: Duration,
+        /// Until when.
+        by: Deadline,
         /// Who asks.
         answer: oneshot::Sender<Result<Daemon, DaemonError>>,
     },
     /// Let it be gone.
     Stop {
         /// How long clients may go on.
-        patience: Duration,
+        by: Deadline,
         /// Who asks.
         answer: oneshot::Sender<Result<(), DaemonError>>,
     },
+    /// Let its processes end and its place stay, for the next process of this program.
+    HandOver {
+        /// How long clients may go on.
+        by: Deadline,
+        /// Who asks.
+        answer: oneshot::Sender<()>,
+    },
+}
+
+/// How long something may take, from when it was ordered: an order may have to wait for others.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    /// How long that was.
+    pub patience: Duration,
+    /// When it is over.
+    pub end: Instant,
+}
+
+impl Deadline {
+    /// From now on.
+    pub fn of(patience: Duration) -> Self {
+        Self { patience, end: Instant::now() + patience }
+    }
+
+    /// What is left.
+    pub fn left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
 }

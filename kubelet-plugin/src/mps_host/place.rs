@@ -9,17 +9,20 @@
 //!             state.json    what this process has to find again
 //! ```
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use dra_hardware::DaemonError;
 use dra_model::DaemonId;
+use rustix::fs::{CWD, Mode, fchmod};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-/// Linux has 108 bytes for a socket path, the last of which is zero (`unix(7)`).
-const LONGEST_SOCKET_PATH: usize = 107;
+use super::log_file;
+use super::programs::Programs;
+use super::removal::{open_dir, remove_tree};
+use crate::sockets::LONGEST_PATH;
 
 /// The socket with the longest name that a daemon makes (seen with R535 and R550).
 const LONGEST_SOCKET: &str = "control_privileged";
@@ -27,11 +30,14 @@ const LONGEST_SOCKET: &str = "control_privileged";
 /// More mounts on one directory than this are not ours to take away.
 const MOST_MOUNTS: usize = 16;
 
+/// What is in a place; the last one while it is being written.
+const NAMES: [&str; 6] = ["run", "shm", "log", "driver", "state.json", ".state.json.host.tmp"];
+
 /// A directory that is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// The path leaves no room for a socket.
-    #[error("a socket in {} has a path of more than {LONGEST_SOCKET_PATH} bytes: use a shorter --root", path.display())]
+    #[error("a socket in {} has a path of more than {LONGEST_PATH} bytes: use a shorter --root", path.display())]
     TooLong {
         /// The pipe directory.
         path: PathBuf,
@@ -63,6 +69,21 @@ pub enum PlaceError {
         #[source]
         source: io::Error,
     },
+    /// Not read.
+    #[error("unable to read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something in it is not of a daemon, so that the place may be another's.
+    #[error("{} is not of an MPS daemon: remove it by hand if nobody needs it", path.display())]
+    Foreign {
+        /// What is there.
+        path: PathBuf,
+    },
     /// Not removed.
     #[error("unable to remove {}", path.display())]
     Remove {
@@ -79,6 +100,8 @@ impl PlaceError {
     pub fn into_daemon_error(self, id: &DaemonId) -> DaemonError {
         let path = match &self {
             Self::TooLong { path }
+            | Self::Foreign { path }
+            | Self::Read { path, .. }
             | Self::Make { path, .. }
             | Self::Mount { path, .. }
             | Self::Unmount { path, .. }
@@ -143,13 +166,16 @@ impl Place {
     /// Makes what is missing. Servers run as the user of their clients, so everybody may look in.
     pub fn make(&self, shm_bytes: Option<u64>) -> Result<(), PlaceError> {
         self.check_length()?;
-        for path in [self.dir.clone(), self.run_dir(), self.log_dir(), self.shm_dir(), self.driver_dir()] {
+        self.check_owner()?;
+        for path in [self.dir.clone(), self.run_dir(), self.log_dir()] {
             make_dir(&path)?;
         }
         if self.is_mounted() {
+            // Clients of an earlier daemon write to it; its mode is theirs too.
             return Ok(());
         }
         let path = self.shm_dir();
+        make_dir(&path)?;
         let size = shm_bytes.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
         let failed = |source| PlaceError::Mount { path: path.clone(), source };
         let options = std::ffi::CString::new(format!("mode=1777{size}")).map_err(|error| failed(error.into()))?;
@@ -157,8 +183,20 @@ impl Place {
         mount("gpu-dra-mps", &path, "tmpfs", flags, options.as_c_str()).map_err(|errno| failed(errno.into()))
     }
 
-    /// An empty pipe directory: a daemon binds in a used one, past the sockets of a dead one and beside those of a live one.
-    pub fn fresh_pipe(&self) -> Result<(), PlaceError> {
+    /// What one start needs and no other may have used: an empty pipe directory, as a daemon binds in a used one, past the
+    /// sockets of a dead one and beside those of a live one; links to the driver, whose files may be others than last time;
+    /// and an empty log, which is returned.
+    pub fn fresh(&self, programs: &Programs) -> Result<File, PlaceError> {
+        self.fresh_pipe()?;
+        let driver_dir = self.driver_dir();
+        remove(&driver_dir)?;
+        make_new_dir(&driver_dir)?;
+        let make = |path| move |source| PlaceError::Make { path, source };
+        programs.link(&driver_dir).map_err(make(driver_dir.clone()))?;
+        log_file::create(&self.log_path()).map_err(make(self.log_path()))
+    }
+
+    fn fresh_pipe(&self) -> Result<(), PlaceError> {
         let (pipe_dir, old_dir) = (self.pipe_dir(), self.dir.join("run/.old"));
         remove(&old_dir)?;
         match fs::rename(&pipe_dir, &old_dir) {
@@ -167,15 +205,8 @@ impl Place {
             }
             Ok(()) | Err(_) => {}
         }
-        make_dir(&pipe_dir)?;
+        make_new_dir(&pipe_dir)?;
         remove(&old_dir)
-    }
-
-    /// An empty directory for links to the driver, whose files may be others than last time.
-    pub fn fresh_driver_dir(&self) -> Result<PathBuf, PlaceError> {
-        remove(&self.driver_dir())?;
-        make_dir(&self.driver_dir())?;
-        Ok(self.driver_dir())
     }
 
     /// Why a daemon may have found no room: the file system of its pipe directory has none left.
@@ -186,6 +217,7 @@ impl Place {
 
     /// Takes all of it away, mounts first. What is not there is gone.
     pub fn remove(&self) -> Result<(), PlaceError> {
+        self.check_owner()?;
         let path = self.shm_dir();
         for _ in 0..MOST_MOUNTS {
             if !self.is_mounted() {
@@ -204,26 +236,89 @@ impl Place {
         mounted.is_some() && mounted != device(&self.dir)
     }
 
+    fn check_owner(&self) -> Result<(), PlaceError> {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(|source| PlaceError::Read { path: self.dir.clone(), source })?,
+        };
+        let other = entries.flatten().find(|entry| !NAMES.iter().any(|name| entry.file_name() == *name));
+        other.map_or(Ok(()), |entry| Err(PlaceError::Foreign { path: entry.path() }))
+    }
+
     fn check_length(&self) -> Result<(), PlaceError> {
         let path = self.pipe_dir();
-        if path.join(LONGEST_SOCKET).as_os_str().len() > LONGEST_SOCKET_PATH {
+        if path.join(LONGEST_SOCKET).as_os_str().len() > LONGEST_PATH {
             return Err(PlaceError::TooLong { path });
         }
         Ok(())
     }
 }
 
-/// Makes a directory that everybody may look into, whatever the umask.
-pub fn make_dir(path: &Path) -> Result<(), PlaceError> {
-    let made = fs::create_dir_all(path).and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)));
-    made.map_err(|source| PlaceError::Make { path: path.to_owned(), source })
+/// A directory that everybody may look into, whatever the umask; one that is there is taken, and nothing but a directory.
+fn make_dir(path: &Path) -> Result<(), PlaceError> {
+    match make_new_dir(path) {
+        Err(PlaceError::Make { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => open_to_all(path),
+        answer => answer,
+    }
 }
 
-fn remove(dir: &Path) -> Result<(), PlaceError> {
-    match fs::remove_dir_all(dir) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(PlaceError::Remove { path: dir.to_owned(), source })
+fn make_new_dir(path: &Path) -> Result<(), PlaceError> {
+    let made = fs::DirBuilder::new().mode(0o755).create(path);
+    made.map_err(|source| PlaceError::Make { path: path.to_owned(), source })?;
+    open_to_all(path)
+}
+
+fn open_to_all(path: &Path) -> Result<(), PlaceError> {
+    let opened = open_dir(CWD, path).and_then(|dir| fchmod(dir, Mode::from_raw_mode(0o755)));
+    opened.map_err(|errno| PlaceError::Make { path: path.to_owned(), source: errno.into() })
+}
+
+fn remove(path: &Path) -> Result<(), PlaceError> {
+    remove_tree(path).map_err(|source| PlaceError::Remove { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, Place) {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(dir.path(), &"gpu-0".parse().unwrap());
+        (dir, place)
+    }
+
+    #[test]
+    fn a_directory_with_anything_else_in_it_is_left_alone() {
+        let (_dir, place) = place();
+        place.remove().unwrap();
+        for name in ["run", "log", "photos"] {
+            fs::create_dir_all(place.dir.join(name)).unwrap();
         }
-        Ok(()) | Err(_) => Ok(()),
+        for refused in [place.remove(), place.make(None)] {
+            let path = place.dir.join("photos");
+            assert!(matches!(&refused, Err(PlaceError::Foreign { path: found }) if *found == path), "{refused:?}");
+        }
+        assert!(place.dir.join("run").exists());
+        fs::remove_dir(place.dir.join("photos")).unwrap();
+        place.remove().unwrap();
+        assert!(!place.exists());
+    }
+
+    #[test]
+    fn nothing_that_was_planted_is_followed() {
+        let (dir, place) = place();
+        let other_path = dir.path().join("other");
+        fs::create_dir(&other_path).unwrap();
+        fs::set_permissions(&other_path, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::create_dir_all(place.run_dir()).unwrap();
+        symlink(&other_path, place.pipe_dir()).unwrap();
+        place.fresh_pipe().unwrap();
+        assert!(!place.pipe_dir().is_symlink() && place.pipe_dir().is_dir());
+        remove(&place.run_dir()).unwrap();
+        symlink(&other_path, place.run_dir()).unwrap();
+        assert!(matches!(place.make(None), Err(PlaceError::Make { .. })));
+        assert_eq!(fs::metadata(&other_path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }

@@ -4,9 +4,10 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-
+use std::process::Child;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -46,18 +47,30 @@ impl fmt::Display for End {
 }
 
 impl Process {
-    /// Takes hold of a process that has not ended.
-    pub fn hold(id: ProcessId) -> io::Result<Self> {
-        let descriptor = open_watched(id.pid)?;
+    /// Takes hold of a process, if it has not ended.
+    pub fn hold(id: ProcessId) -> io::Result<Option<Self>> {
+        let descriptor = match open_watched(id.pid) {
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => return Ok(None),
+            opened => opened?,
+        };
         // Between the number and the descriptor another process could have taken the number over.
-        if id.lives() { Ok(Self { id, descriptor }) } else { Err(io::ErrorKind::NotFound.into()) }
+        Ok(id.lives().then_some(Self { id, descriptor }))
     }
 
     /// Takes hold of a child, which keeps its number until it is waited for here.
-    pub fn of_child(pid: u32) -> io::Result<Self> {
-        let descriptor = open_watched(pid)?;
-        let id = ProcessId::of(pid).unwrap_or(ProcessId { pid, started: 0 });
-        Ok(Self { id, descriptor })
+    pub fn of_child(mut child: Child) -> io::Result<Self> {
+        let pid = child.id();
+        match open_watched(pid) {
+            Ok(descriptor) => {
+                let id = ProcessId::of(pid).unwrap_or(ProcessId { pid, started: 0 });
+                Ok(Self { id, descriptor })
+            }
+            Err(error) => {
+                // Nobody could wait for it later.
+                child.kill().and_then(|()| child.wait()).map(|_end| ()).ok();
+                Err(error)
+            }
+        }
     }
 
     /// Which process.
@@ -113,12 +126,11 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_a_child_is_seen_whatever_it_is() {
         for (script, expect) in [("exit 3", End::Exit(3)), ("kill -9 $$", End::Signal(9))] {
-            #[expect(clippy::zombie_processes, reason = "it is waited for by its descriptor")]
             let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
-            let process = Process::of_child(child.id()).unwrap();
+            let process = Process::of_child(child).unwrap();
             assert_eq!(process.ended().await, expect);
             assert_eq!(process.ended().await, End::Unseen, "nobody is left to ask");
-            assert!(Process::hold(process.id()).is_err());
+            assert!(Process::hold(process.id()).unwrap().is_none());
         }
     }
 }

@@ -2,10 +2,15 @@
 //! Processes of this machine, as `/proc` shows them.
 
 use std::fs;
+use std::io;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dra_mps::launch::PIPE_VARIABLE;
 use serde::{Deserialize, Serialize};
+
+/// What start times are counted in (`USER_HZ`): 100 wherever NVIDIA's driver runs.
+const TICKS_PER_SECOND: u64 = 100;
 
 /// A process, told from a later one with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -20,6 +25,12 @@ impl ProcessId {
     /// The process that has this number now. One that ended and was not waited for is none.
     pub fn of(pid: u32) -> Option<Self> {
         parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Whether it was started before a moment, as far as whole seconds tell.
+    pub fn is_older_than(&self, moment: SystemTime) -> bool {
+        let since_boot = Duration::from_secs(self.started / TICKS_PER_SECOND);
+        boot_time().is_some_and(|boot| boot + since_boot <= moment + Duration::from_secs(1))
     }
 
     /// Whether it has not ended.
@@ -37,20 +48,33 @@ fn parse(pid: u32, stat: &str) -> Option<ProcessId> {
     (!matches!(state, "Z" | "X")).then_some(ProcessId { pid, started })
 }
 
-/// The processes that have this pipe directory in their environment: a daemon, its servers and its front ends. Containers
-/// know the directory by another path.
-pub fn using(pipe_dir: &Path) -> Vec<ProcessId> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+/// The processes of a daemon: itself, its servers and front ends that we ask it with. They are in the control group of this
+/// process, as all that it starts, and have the whole environment that it gives them. Whoever only knows the pipe
+/// directory is somebody else. The group is looked at first, since the environment of a foreign process that hangs may
+/// not be readable for as long as that hangs (`proc(5)`: it is read from its memory).
+pub fn of_daemon(pipe_dir: &Path, program_dir: &Path) -> io::Result<Vec<ProcessId>> {
+    let own_group = fs::read("/proc/self/cgroup")?;
+    let variable = |name: &str, dir: &Path| format!("{name}={}", dir.display()).into_bytes();
+    let wanted = [variable(PIPE_VARIABLE, pipe_dir), variable("PATH", program_dir)];
+    let entries = fs::read_dir("/proc")?;
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let wanted = format!("{PIPE_VARIABLE}={}", pipe_dir.display());
+    let is_beside = |id: &ProcessId| fs::read(format!("/proc/{}/cgroup", id.pid)).is_ok_and(|group| group == own_group);
     // The number is looked up before the environment: a process that took it over since then is not the one that is returned.
-    let candidates = pids.filter_map(ProcessId::of);
-    candidates.filter(|id| has_variable(id.pid, wanted.as_bytes())).collect()
+    let candidates = pids.filter_map(ProcessId::of).filter(is_beside);
+    Ok(candidates.filter(|id| has_variables(id.pid, &wanted)).collect())
 }
 
-fn has_variable(pid: u32, wanted: &[u8]) -> bool {
+fn has_variables(pid: u32, wanted: &[Vec<u8>]) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+    let has = |wanted: &Vec<u8>| environment.split(|byte| *byte == 0).any(|variable| variable == wanted);
+    wanted.iter().all(has)
+}
+
+/// When this machine was started, to the second (`proc(5)`, `btime`).
+fn boot_time() -> Option<SystemTime> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?.parse().ok()?;
+    Some(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 #[cfg(test)]
@@ -70,19 +94,29 @@ mod tests {
     }
 
     #[test]
-    fn the_users_of_a_pipe_directory_are_found() {
+    fn a_process_is_older_than_what_comes_after_it() {
+        let own = ProcessId::of(std::process::id()).unwrap();
+        let now = SystemTime::now();
+        assert!(own.is_older_than(now) && !own.is_older_than(now - Duration::from_hours(9999)));
+    }
+
+    #[test]
+    fn the_processes_of_a_daemon_are_told_from_those_that_know_its_directory() {
         let dir = tempfile::tempdir().unwrap();
-        let other = dir.path().join("other");
-        let mut child = Command::new("cat")
-            .env(PIPE_VARIABLE, dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let id = ProcessId::of(child.id()).unwrap();
-        assert_eq!((using(dir.path()), using(&other)), (vec![id], vec![]));
-        drop(child.stdin.take());
-        child.wait().unwrap();
-        assert!(using(dir.path()).is_empty() && !id.lives());
+        let program_dir = dir.path().join("driver");
+        let start = |path: &Path| {
+            let mut command = Command::new("/bin/cat");
+            command.env_clear().env(PIPE_VARIABLE, dir.path()).env("PATH", path);
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+        };
+        let (ours, foreign) = (start(&program_dir), start(Path::new("/usr/bin")));
+        let id = ProcessId::of(ours.id()).unwrap();
+        let found = || of_daemon(dir.path(), &program_dir).unwrap();
+        assert_eq!((found(), of_daemon(&dir.path().join("other"), &program_dir).unwrap()), (vec![id], vec![]));
+        for mut child in [ours, foreign] {
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        }
+        assert!(found().is_empty() && !id.lives());
     }
 }

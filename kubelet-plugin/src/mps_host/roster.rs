@@ -10,9 +10,8 @@ use dra_model::DaemonId;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tracing::error;
 
-use super::order::Order;
+use super::order::{Deadline, Order};
 use super::supervisor::Supervisor;
 use super::tools::Tools;
 
@@ -40,28 +39,26 @@ impl Roster {
 
     /// See [`dra_hardware::Daemons::start`].
     pub async fn start(&self, spec: DaemonSpec, patience: Duration) -> Result<Daemon, DaemonError> {
-        let id = spec.id.clone();
-        self.order(&id, |answer| Order::Start { spec: spec.clone(), patience, answer }).await
+        let (id, by) = (spec.id.clone(), Deadline::of(patience));
+        self.order(&id, |answer| Order::Start { spec: spec.clone(), by, answer }).await
     }
 
     /// See [`dra_hardware::Daemons::stop`].
     pub async fn stop(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
-        self.order(id, |answer| Order::Stop { patience, answer }).await
+        let by = Deadline::of(patience);
+        self.order(id, |answer| Order::Stop { by, answer }).await
     }
 
-    /// Ends all daemons side by side.
-    pub async fn stop_all(self: &Arc<Self>, patience: Duration) {
+    /// Ends the processes of all daemons side by side, and keeps their places for whoever comes next.
+    pub async fn hand_over(self: &Arc<Self>, patience: Duration) {
+        let by = Deadline::of(patience);
         let ids: Vec<DaemonId> = self.orders.lock().keys().cloned().collect();
-        let mut stops = JoinSet::new();
+        let mut ends = JoinSet::new();
         for id in ids {
             let roster = Arc::clone(self);
-            stops.spawn(async move { roster.stop(&id, patience).await });
+            ends.spawn(async move { roster.order(&id, |answer| Order::HandOver { by, answer }).await });
         }
-        while let Some(stopped) = stops.join_next().await {
-            if let Ok(Err(failure)) = stopped {
-                error!(error = %failure, "an MPS daemon outlives its host");
-            }
-        }
+        ends.join_all().await;
     }
 
     /// A supervisor that ends because its daemon is gone drops the orders it did not take; then another one gets them.

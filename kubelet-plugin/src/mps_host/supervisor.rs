@@ -7,27 +7,29 @@
 //!    +------ stop -----+---------- stop ----------+     (what does not end is leaving, until it is stopped again)
 //! ```
 
+mod ends;
+
+mod starts;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState};
+use dra_hardware::{Daemon, DaemonError, DaemonState};
 use dra_model::DaemonId;
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use super::adopt::{Found, find};
 use super::back_off::BackOff;
-use super::birth::{Birth, Born};
+use super::birth::Born;
 use super::board::Seen;
 use super::clients::Clients;
-use super::death::{ask_to_quit, clear, end_all};
-use super::kept::{Kept, Phase};
-use super::log_file;
-use super::order::Order;
+use super::front_end::AskError;
+use super::kept::Kept;
+use super::order::{Deadline, Order};
 use super::place::{Place, PlaceError};
 use super::process::End;
-use super::programs::Programs;
 use super::running::{Looked, Running};
 use super::tools::Tools;
 
@@ -81,22 +83,23 @@ impl Supervisor {
     }
 
     /// Of a daemon that an earlier process left and that lives.
-    pub async fn adopted(kept: Kept, born: Born, tools: Arc<Tools>) -> Self {
+    pub fn adopted(kept: Kept, born: Born, tools: Arc<Tools>) -> Self {
         let mut supervisor = Self::absent(kept.spec.id.clone(), tools);
-        let mut clients = Clients::remembered(kept.clients.clone());
-        if let Err(error) = clients.ask(&born.front_end).await {
-            warn!(daemon = %supervisor.id, error = %dra_runtime::chain(&error), "an adopted daemon does not tell its clients");
-        }
-        supervisor.run_on(kept, born, clients);
+        supervisor.take_over(kept, born);
         supervisor
     }
 
     /// Of a daemon that an earlier process left and that did not survive.
     pub fn lost(kept: Kept, tools: Arc<Tools>) -> Self {
         let mut supervisor = Self::absent(kept.spec.id.clone(), tools);
-        supervisor.tools.metrics.lost();
-        let clients = Clients::remembered(kept.clients.clone());
-        supervisor.be_gone(Gone { kept, state: DaemonState::Lost, clients, next: Instant::now() });
+        supervisor.lose(kept);
+        supervisor
+    }
+
+    /// Of a daemon that an earlier process meant to end and that does not end.
+    pub fn leaving(kept: Kept, error: &DaemonError, tools: Arc<Tools>) -> Self {
+        let mut supervisor = Self::absent(kept.spec.id.clone(), tools);
+        supervisor.leave(kept, error);
         supervisor
     }
 
@@ -106,7 +109,7 @@ impl Supervisor {
             match self.next(&mut orders).await {
                 Happened::Ordered(None) => return,
                 Happened::Ordered(Some(order)) => self.obey(order).await,
-                Happened::Ended(end) => self.died(end),
+                Happened::Ended(end) => self.died(&end.to_string()),
                 Happened::Time => self.look().await,
             }
             if matches!(self.life, Life::Absent) {
@@ -135,173 +138,52 @@ impl Supervisor {
     /// Nobody may wait for the answer any more.
     async fn obey(&mut self, order: Order) {
         match order {
-            Order::Start { spec, patience, answer } => drop(answer.send(self.start(spec, patience).await)),
-            Order::Stop { patience, answer } => drop(answer.send(self.stop(patience).await)),
-        }
-    }
-
-    async fn start(&mut self, spec: DaemonSpec, patience: Duration) -> Result<Daemon, DaemonError> {
-        let id = self.id.clone();
-        let other = match &self.life {
-            Life::Running(running) => running.kept.spec != spec,
-            Life::Gone(gone) => gone.kept.spec != spec,
-            Life::Absent | Life::Leaving(_) => false,
-        };
-        if other {
-            return Err(DaemonError::Different { id });
-        }
-        match std::mem::replace(&mut self.life, Life::Absent) {
-            Life::Running(running) => {
-                let daemon = self.daemon(&running.kept, DaemonState::Ready);
-                self.life = Life::Running(running);
-                Ok(daemon)
+            Order::Start { spec, by, answer } => drop(answer.send(self.start(spec, by).await)),
+            Order::Stop { by, answer } => drop(answer.send(self.stop(by).await)),
+            Order::HandOver { by, answer } => {
+                self.hand_over(by).await;
+                answer.send(()).ok();
             }
-            Life::Gone(mut gone) => {
-                let clients = gone.clients.living().len();
-                let answer = if clients > 0 { Err(DaemonError::ClientsLeft { id, clients }) } else { Ok(()) };
-                match answer {
-                    Ok(()) => self.restart(*gone, patience).await,
-                    Err(error) => {
-                        self.life = Life::Gone(gone);
-                        Err(error)
-                    }
-                }
-            }
-            Life::Absent | Life::Leaving(_) => self.begin(spec, patience).await,
         }
     }
 
-    /// The first start. One that fails leaves nothing.
-    async fn begin(&mut self, spec: DaemonSpec, patience: Duration) -> Result<Daemon, DaemonError> {
-        self.clear().await?;
-        let kept = Kept::new(spec, &self.tools.boot_id);
-        self.show(&kept, DaemonState::Changing, "");
-        let failure = match self.bear(kept.clone(), patience).await {
-            Ok((kept, born)) => {
-                info!(daemon = %self.id, pid = born.process.id().pid, multi_user = born.multi_user, "MPS daemon started");
-                return Ok(self.run_on(kept, born, Clients::default()));
-            }
-            Err(failure) => failure,
-        };
-        warn!(daemon = %self.id, error = %failure, "MPS daemon not started");
-        match self.clear().await {
-            Ok(()) => self.tools.board.remove(&self.id),
-            Err(error) => self.leave(kept, &error),
+    /// A supervisor that ended by a fault of this program left its daemon behind.
+    fn recover(&mut self) -> Result<(), DaemonError> {
+        if !matches!(self.life, Life::Absent) {
+            return Ok(());
         }
-        Err(failure)
-    }
-
-    /// A later start, with the same directories for containers that have them mounted. One that fails is tried again.
-    async fn restart(&mut self, gone: Gone, patience: Duration) -> Result<Daemon, DaemonError> {
-        let Gone { kept, state, clients, .. } = gone;
-        let failure = match self.bear_again(&kept, patience).await {
-            Ok((kept, born)) => {
-                info!(daemon = %self.id, pid = born.process.id().pid, restarts = kept.restarts, "MPS daemon started again");
-                return Ok(self.run_on(kept, born, Clients::default()));
-            }
-            Err(failure) => failure,
-        };
-        warn!(daemon = %self.id, error = %failure, "MPS daemon not started again (will retry)");
-        let next = Instant::now() + self.back_off.pause_after(Duration::ZERO);
-        self.be_gone(Gone { kept, state, clients, next });
-        Err(failure)
-    }
-
-    /// What is left of the earlier one, such as a server that outlived it, ends now.
-    async fn bear_again(&mut self, kept: &Kept, patience: Duration) -> Result<(Kept, Born), DaemonError> {
-        end_all(&self.place, &self.id).await?;
-        let mut kept = kept.clone();
-        kept.process = None;
-        self.bear(kept, patience).await
-    }
-
-    /// Makes a place and a daemon in it.
-    async fn bear(&mut self, mut kept: Kept, patience: Duration) -> Result<(Kept, Born), DaemonError> {
-        let begun = Instant::now();
-        let born = self.bear_in_place(&kept, patience).await;
-        self.tools.metrics.started(born.is_ok(), begun.elapsed());
-        let born = born?;
-        if kept.phase == Phase::Running {
-            kept.restarts += 1;
+        match find(&self.id, &self.tools)? {
+            Found::Living(kept, born) => self.take_over(kept, born),
+            Found::Lost(kept) => self.lose(kept),
+            Found::Leftovers(_) => {}
         }
-        kept.phase = Phase::Running;
-        kept.multi_user = born.multi_user;
-        kept.process = Some(born.process.id());
-        kept.clients.clear();
-        if let Err(error) = self.write(&kept) {
-            born.process.end().await;
-            return Err(error);
-        }
-        Ok((kept, born))
+        Ok(())
     }
 
-    async fn bear_in_place(&self, kept: &Kept, patience: Duration) -> Result<Born, DaemonError> {
-        let end = Instant::now() + patience;
-        let programs = Programs::find(&self.tools.driver_root)?;
-        let (place, shm_bytes) = (self.place.clone(), self.tools.shm_bytes);
-        let made = spawn_blocking(move || place.make(shm_bytes)).await;
-        let made = made.map_err(|panic| self.no_place(&panic))?;
-        made.map_err(|error| error.into_daemon_error(&self.id))?;
-        self.write(kept)?;
-        Birth { spec: &kept.spec, place: &self.place, programs: &programs, patience, end }.bear().await
+    fn take_over(&mut self, kept: Kept, born: Born) {
+        info!(daemon = %self.id, pid = born.process.id().pid, "found an MPS daemon that lives");
+        self.run_on(Running::adopted(kept, born, self.place.log_path()));
     }
 
-    fn run_on(&mut self, kept: Kept, born: Born, clients: Clients) -> Daemon {
-        let daemon = self.daemon(&kept, DaemonState::Ready);
-        self.show(&kept, DaemonState::Ready, "");
-        self.life = Life::Running(Box::new(Running::new(kept, born, self.place.log_path(), clients)));
+    fn lose(&mut self, kept: Kept) {
+        let mut clients = Clients::remembered(kept.clients.clone());
+        clients.note_all(&self.place.log_path());
+        let living = clients.living().len();
+        warn!(daemon = %self.id, clients = living, "an MPS daemon was lost with the host's last process");
+        self.tools.metrics.lost();
+        self.be_gone(Gone { kept, state: DaemonState::Lost, clients, next: Instant::now() });
+    }
+
+    fn run_on(&mut self, running: Running) -> Daemon {
+        let daemon = self.daemon(&running.kept, DaemonState::Ready);
+        self.show(&running.kept, DaemonState::Ready, "");
+        self.life = Life::Running(Box::new(running));
         daemon
     }
 
-    /// Ends it. It is gone when nothing is left of it.
-    async fn stop(&mut self, patience: Duration) -> Result<(), DaemonError> {
-        let kept = match std::mem::replace(&mut self.life, Life::Absent) {
-            Life::Absent => None,
-            Life::Leaving(kept) => Some(*kept),
-            Life::Gone(gone) => Some(gone.kept),
-            Life::Running(running) => {
-                let Running { mut kept, born, .. } = *running;
-                kept.phase = Phase::Stopping;
-                if let Err(error) = self.write(&kept) {
-                    warn!(daemon = %self.id, %error, "stopping an MPS daemon without a note of it");
-                }
-                self.show(&kept, DaemonState::Changing, "");
-                ask_to_quit(&born.process, &born.front_end, patience).await;
-                born.process.end().await;
-                Some(kept)
-            }
-        };
-        match (self.clear().await, kept) {
-            (Ok(()), kept) => {
-                self.tools.board.remove(&self.id);
-                if kept.is_some() {
-                    info!(daemon = %self.id, "MPS daemon stopped");
-                }
-                Ok(())
-            }
-            (Err(error), Some(kept)) => {
-                self.leave(kept, &error);
-                Err(error)
-            }
-            (Err(error), None) => Err(error),
-        }
-    }
-
-    fn died(&mut self, end: End) {
-        let Life::Running(running) = std::mem::replace(&mut self.life, Life::Absent) else { return };
-        let Running { mut kept, mut log, mut clients, since, .. } = *running;
-        // What cannot be read any more tells of no more clients.
-        log.news().unwrap_or_default().into_iter().for_each(|event| clients.note(event));
-        kept.clients.clone_from(clients.living());
-        kept.process = None;
-        let why = format!("it {end}, `{}`", log_file::end_of(&self.place.log_path()));
-        warn!(daemon = %self.id, why, clients = kept.clients.len(), "MPS daemon died");
-        self.tools.metrics.died();
-        let next = Instant::now() + self.back_off.pause_after(since.elapsed());
-        self.be_gone(Gone { kept, state: DaemonState::Died { why }, clients, next });
-    }
-
-    fn be_gone(&mut self, gone: Gone) {
+    fn be_gone(&mut self, mut gone: Gone) {
+        gone.kept.process = None;
+        gone.kept.clients.clone_from(gone.clients.living());
         if let Err(error) = self.write(&gone.kept) {
             warn!(daemon = %self.id, %error, "no note of an MPS daemon that is gone");
         }
@@ -321,7 +203,7 @@ impl Supervisor {
             Life::Gone(mut gone) => {
                 if gone.clients.living().is_empty() {
                     // A failure was logged, and is tried again.
-                    self.restart(*gone, RESTART_PATIENCE).await.map(|_daemon| ()).ok();
+                    self.restart(*gone, Deadline::of(RESTART_PATIENCE)).await.map(|_daemon| ()).ok();
                 } else {
                     gone.next = Instant::now() + LOOK_AT_CLIENTS;
                     self.life = Life::Gone(gone);
@@ -332,20 +214,15 @@ impl Supervisor {
     }
 
     async fn look_at(&mut self, mut running: Box<Running>) {
-        let message = match running.look().await {
-            Ok(Looked::Fine) => "",
-            Ok(Looked::LimitsRestored) => {
-                warn!(daemon = %self.id, "somebody changed the limits of an MPS daemon, they were set again");
-                self.tools.metrics.limits_restored();
-                "somebody changed the limits, they were set again"
-            }
-            Err(error) => {
-                warn!(daemon = %self.id, error = %dra_runtime::chain(&error), "an MPS daemon does not answer");
-                "it does not answer"
-            }
-        };
+        let looked = running.look().await;
+        if running.is_deaf() {
+            running.born.process.end().await;
+            self.life = Life::Running(running);
+            return self.died("gave no answer any more and was ended");
+        }
+        let message = self.message(&running, looked);
         let state = running.state();
-        self.show(&running.kept, state, message);
+        self.show(&running.kept, state, &message);
         if running.kept.clients != *running.clients.living() {
             running.kept.clients.clone_from(running.clients.living());
             if let Err(error) = self.write(&running.kept) {
@@ -355,9 +232,28 @@ impl Supervisor {
         self.life = Life::Running(running);
     }
 
-    /// Ends whatever is left in the place and takes it away. Without a place there is nothing: it goes last.
-    async fn clear(&self) -> Result<(), DaemonError> {
-        if self.place.exists() { clear(&self.place, &self.id).await } else { Ok(()) }
+    /// What people should know of a look.
+    fn message(&self, running: &Running, looked: Result<Looked, AskError>) -> String {
+        let Looked { limits_restored, fault } = match looked {
+            Ok(looked) => looked,
+            Err(error) => {
+                warn!(daemon = %self.id, error = %dra_runtime::chain(&error), "an MPS daemon does not answer");
+                return "it does not answer".to_owned();
+            }
+        };
+        if fault {
+            warn!(daemon = %self.id, message = running.message(), "a server of an MPS daemon failed");
+            self.tools.metrics.server_failed();
+        }
+        if limits_restored {
+            warn!(daemon = %self.id, "somebody changed the limits of an MPS daemon, they were set again");
+            self.tools.metrics.limits_restored();
+        }
+        let message = running.message();
+        if message.is_empty() && limits_restored {
+            return "somebody changed the limits, they were set again".to_owned();
+        }
+        message.to_owned()
     }
 
     fn show(&self, kept: &Kept, state: DaemonState, message: &str) {
@@ -375,9 +271,5 @@ impl Supervisor {
         let path = self.place.kept_path();
         let failed = |source| PlaceError::Make { path: path.clone(), source }.into_daemon_error(&self.id);
         kept.write(&path).map_err(failed)
-    }
-
-    fn no_place(&self, why: &dyn std::fmt::Display) -> DaemonError {
-        DaemonError::NoPlace { id: self.id.clone(), path: self.place.run_dir(), why: why.to_string() }
     }
 }

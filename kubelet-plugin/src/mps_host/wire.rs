@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, MultiUser};
-use dra_model::{Bytes, DaemonId, ThreadPercentage};
+use dra_model::{Bytes, DaemonId, GpuUuid, MigUuid, ThreadPercentage};
 use dra_proto::mps_v1::failure::Reason;
 use dra_proto::mps_v1::spec::MultiUser as WireMultiUser;
 use dra_proto::mps_v1::{self as pb, Failure};
@@ -13,6 +13,7 @@ use prost::Message as _;
 use tonic::{Code, Status};
 
 pub use super::board::{Seen, Shown};
+use super::root::is_ours;
 
 /// A daemon that a reader of the stream hears of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,21 +26,44 @@ pub enum Change {
 
 /// The id of a message.
 pub fn id_of(text: &str) -> Result<DaemonId, Status> {
-    text.parse().map_err(|error: dra_model::IdError| Status::invalid_argument(error.to_string()))
+    let id: DaemonId = text.parse().map_err(invalid::<dra_model::IdError>)?;
+    let expected = "expected gpu- and the digits of a UUID, or claim-, a UID and a number";
+    if is_ours(&id) { Ok(id) } else { Err(Status::invalid_argument(format!("daemon id {id}: {expected}"))) }
 }
 
 /// The spec of a message.
 pub fn spec_of(spec: pb::Spec) -> Result<DaemonSpec, Status> {
-    let multi_user = match spec.multi_user() {
+    let multi_user = WireMultiUser::try_from(spec.multi_user).map_err(invalid)?;
+    let multi_user = match multi_user {
         WireMultiUser::Off => MultiUser::Off,
         WireMultiUser::On => MultiUser::On,
         WireMultiUser::IfKnown => MultiUser::IfKnown,
     };
-    let percentage = |percentage: u32| ThreadPercentage::try_from(u64::from(percentage));
-    let threads = spec.active_thread_percentage.map(percentage).transpose();
-    let threads = threads.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let threads = spec.active_thread_percentage.map(|number| ThreadPercentage::try_from(u64::from(number)));
+    let threads = threads.transpose().map_err(invalid)?;
+    let devices = spec.devices;
+    let stranger = devices.iter().find(|device| !is_device(device));
+    if let Some(device) = stranger {
+        return Err(Status::invalid_argument(format!("`{device}` is no UUID of a GPU or MIG device")));
+    }
+    if devices.is_empty() {
+        return Err(Status::invalid_argument("a daemon needs a device"));
+    }
+    let stray =
+        spec.pinned_memory_bytes.keys().find(|place| usize::try_from(**place).is_ok_and(|at| at >= devices.len()));
+    if let Some(place) = stray {
+        return Err(Status::invalid_argument(format!("there is no device {place} to limit, but {}", devices.len())));
+    }
     let memory = spec.pinned_memory_bytes.into_iter().map(|(place, bytes)| (place, Bytes(bytes))).collect();
-    Ok(DaemonSpec { id: id_of(&spec.id)?, devices: spec.devices, multi_user, threads, memory })
+    Ok(DaemonSpec { id: id_of(&spec.id)?, devices, multi_user, threads, memory })
+}
+
+fn is_device(text: &str) -> bool {
+    text.parse::<GpuUuid>().is_ok() || text.parse::<MigUuid>().is_ok()
+}
+
+fn invalid<E: std::error::Error + 'static>(error: E) -> Status {
+    Status::invalid_argument(dra_runtime::chain(&error).to_string())
 }
 
 /// A spec as a message.
@@ -206,14 +230,17 @@ fn words_of(status: &Status) -> String {
 mod tests {
     use super::*;
 
+    const GPU: &str = "GPU-00112233-4455-6677-8899-aabbccddeeff";
+    const MIG: &str = "MIG-00112233-4455-6677-8899-aabbccddee00";
+
     fn id() -> DaemonId {
-        "gpu-0".parse().unwrap()
+        "gpu-00112233445566778899aabbccddeeff".parse().unwrap()
     }
 
     fn a_seen(state: DaemonState) -> Seen {
         let spec = DaemonSpec {
             id: id(),
-            devices: vec!["GPU-1".to_owned(), "MIG-2".to_owned()],
+            devices: [GPU, MIG].map(str::to_owned).to_vec(),
             multi_user: MultiUser::IfKnown,
             threads: ThreadPercentage::try_from(7).ok(),
             memory: [(0, Bytes(1 << 30)), (1, Bytes(1 << 20))].into(),
@@ -250,6 +277,25 @@ mod tests {
             let heard: Vec<Change> =
                 changes(&before, &now).into_iter().map(|message| change_of(message).unwrap()).collect();
             assert_eq!(heard, expect);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let good = || spec(&a_seen(DaemonState::Ready).spec);
+        spec_of(good()).unwrap();
+        for (bad, expect) in [
+            (pb::Spec { id: "backups".to_owned(), ..good() }, "daemon id backups: expected gpu-"),
+            (pb::Spec { id: "../x".to_owned(), ..good() }, "`../x` is not a valid daemon id"),
+            (pb::Spec { multi_user: 3, ..good() }, "unknown enumeration value 3"),
+            (pb::Spec { devices: vec![format!("{GPU},{MIG}")], ..good() }, "is no UUID of a GPU or MIG device"),
+            (pb::Spec { devices: vec![], ..good() }, "a daemon needs a device"),
+            (pb::Spec { pinned_memory_bytes: [(2, 1 << 30)].into(), ..good() }, "there is no device 2 to limit, but 2"),
+            (pb::Spec { active_thread_percentage: Some(101), ..good() }, "101"),
+        ] {
+            let refused = spec_of(bad).unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument);
+            assert!(refused.message().contains(expect), "{refused}");
         }
     }
 

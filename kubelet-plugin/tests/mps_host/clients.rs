@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is known of the clients of a daemon, which a machine without a GPU has none of: the log tells of them.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
 use dra_hardware::{DaemonError, DaemonState};
@@ -23,29 +21,20 @@ fn end(mut client: Child) {
     client.wait().unwrap();
 }
 
-fn say(host: &Host, line: &str) {
-    let mut log = OpenOptions::new().append(true).open(host.place(ID).join("log/control.out")).unwrap();
-    log.write_all(format!("[2026-11-22 09:52:46.873 Control 11130] {line}\n").as_bytes()).unwrap();
-}
-
-fn state(host: &Host) -> DaemonState {
-    host.seen(ID).unwrap().daemon.state
-}
-
 #[test]
 fn a_user_that_waits_for_another_one_is_told_of() {
     let host = Host::real();
     host.start(&spec(ID)).unwrap();
     let waiting = client();
-    say(&host, "Starting new server 1 for user 0");
-    say(
-        &host,
+    host.say(ID, "Starting new server 1 for user 0");
+    host.say(
+        ID,
         &format!("NEW CLIENT {} from user 1000: Server is not ready, push client to pending list", waiting.id()),
     );
     let expect = DaemonState::UserWaits { waiting: 1000, active: 0 };
-    until("somebody waits", || (state(&host) == expect).then_some(()));
+    until("somebody waits", || (host.state(ID) == expect).then_some(()));
     end(waiting);
-    until("nobody waits", || (state(&host) == DaemonState::Ready).then_some(()));
+    until("nobody waits", || (host.state(ID) == DaemonState::Ready).then_some(()));
 }
 
 #[test]
@@ -53,20 +42,61 @@ fn a_dead_daemon_waits_for_the_end_of_its_clients() {
     let mut host = Host::real();
     host.start(&spec(ID)).unwrap();
     let client = client();
-    say(&host, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+    host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+    host.say(ID, "client \u{1b}[2Jname\u{202e}");
     kill(host.daemon(ID));
-    let why = until("the death is seen", || match state(&host) {
+    let why = until("the death is seen", || match host.state(ID) {
         DaemonState::Died { why } => Some(why),
         DaemonState::Changing | DaemonState::Ready | DaemonState::UserWaits { .. } | DaemonState::Lost => None,
     });
-    assert!(why.starts_with("it ended by signal 9"), "{why}");
+    assert!(why.starts_with("it ended by signal 9") && why.ends_with("client ?[2Jname?`"), "{why}");
     let left = DaemonError::ClientsLeft { id: id_of(ID), clients: 1 };
     assert_eq!(host.start(&spec(ID)), Err(left.clone()));
     host.kill();
     host.start_again();
-    assert_eq!((state(&host), host.start(&spec(ID))), (DaemonState::Lost, Err(left)));
+    assert_eq!((host.state(ID), host.start(&spec(ID))), (DaemonState::Lost, Err(left)));
     end(client);
-    until("it is started again", || (state(&host) == DaemonState::Ready).then_some(()));
+    until("it is started again", || (host.state(ID) == DaemonState::Ready).then_some(()));
+}
+
+#[test]
+fn clients_that_live_on_keep_away_a_daemon_that_ended_with_its_host() {
+    // In an upgrade, and when both are killed before anybody looked at what the daemon said.
+    for end_both in [
+        |host: &mut Host| assert!(host.terminate()),
+        |host: &mut Host| {
+            host.kill();
+            kill(host.daemon(ID));
+            until("the daemon is gone", || host.processes(ID).is_empty().then_some(()));
+        },
+    ] {
+        let mut host = Host::real();
+        host.start(&spec(ID)).unwrap();
+        let client = client();
+        host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+        end_both(&mut host);
+        assert!(host.processes(ID).is_empty());
+        host.start_again();
+        let left = DaemonError::ClientsLeft { id: id_of(ID), clients: 1 };
+        assert_eq!((host.state(ID), host.start(&spec(ID))), (DaemonState::Lost, Err(left)));
+        end(client);
+        until("it is started again", || (host.state(ID) == DaemonState::Ready).then_some(()));
+    }
+}
+
+#[test]
+fn a_server_that_fails_is_told_of() {
+    let host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    host.say(ID, "Server 11175 exited with status 1");
+    let message = until("it is told", || host.seen(ID).map(|seen| seen.message).filter(|message| !message.is_empty()));
+    assert_eq!(message, "a server ended with status 1, and with it the work of its clients");
+    assert_eq!(
+        (host.state(ID), host.metric("gpu_dra_mps_server_failures_total")),
+        (DaemonState::Ready, "1".to_owned())
+    );
+    host.say(ID, "Starting new server 11176 for user 0");
+    until("it is over", || host.seen(ID).filter(|seen| seen.message.is_empty()));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! What happens to a daemon of NVIDIA's own program that nobody wished for.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use dra_hardware::{DaemonError, DaemonState};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -18,12 +19,15 @@ fn a_daemon_that_dies_is_told_of_and_comes_back_with_its_limits() {
     host.start(&wanted).unwrap();
     let before = host.daemon(ID);
     fs::write(host.place(ID).join("shm/kept"), "").unwrap();
+    let mode = || fs::metadata(host.place(ID).join("shm")).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(), 0o1777);
     kill(before);
     let seen = until("it is started again", || host.seen(ID).filter(|seen| seen.restarts == 1));
     assert_eq!((seen.daemon.state, seen.spec), (DaemonState::Ready, wanted));
     assert_ne!(host.daemon(ID), before);
     assert_eq!(host.ask(ID, "get_default_active_thread_percentage"), "40.0");
     assert!(host.place(ID).join("shm/kept").exists() && host.mounts() == 1, "clients keep their shared memory");
+    assert_eq!(mode(), 0o1777);
     assert_eq!(host.metric("gpu_dra_mps_deaths_total"), "1");
     assert!(host.log().contains("ended by signal 9"));
     assert_eq!(host.children(), 1, "the dead one was waited for");
@@ -83,11 +87,18 @@ fn limits_that_somebody_else_changes_are_set_again() {
     let host = Host::real();
     let mut wanted = spec(ID);
     wanted.threads = percent(40);
+    wanted.memory = [(0, dra_model::Bytes(1536 << 20))].into();
     host.start(&wanted).unwrap();
     assert_eq!(host.ask(ID, "set_default_active_thread_percentage 99"), "99.0");
     let metric = "gpu_dra_mps_limits_restored_total";
     until("it is put right", || (host.metric(metric) == "1").then_some(()));
     assert_eq!(host.ask(ID, "get_default_active_thread_percentage"), "40.0");
+    // Read back it looks the same.
+    host.ask(ID, "set_default_device_pinned_mem_limit 0 1400M");
+    until("it is put right", || (host.metric(metric) == "2").then_some(()));
+    host.say(ID, "Server 1 exited with status 1");
+    until("it was looked at again", || host.seen(ID).filter(|seen| seen.message.contains("status 1")));
+    assert_eq!(host.metric(metric), "2", "our own settings are not taken for another's");
 }
 
 #[test]

@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dra_hardware::{Daemon, DaemonError, DaemonSpec, Daemons as _, MultiUser};
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons as _, MultiUser};
 use dra_kubelet_plugin::mps_client::MpsClient;
 use dra_kubelet_plugin::mps_host::wire::Seen;
 use dra_model::{DaemonId, ThreadPercentage};
@@ -171,9 +170,37 @@ impl Host {
         until("the host ends", || self.child.try_wait().unwrap()).success()
     }
 
+    /// Starts another one beside it, as in an upgrade.
+    pub(crate) fn start_beside(&self) -> Child {
+        spawn(&self.root(), &self.driver_root, "127.0.0.1:0")
+    }
+
+    /// Goes on with another one.
+    pub(crate) fn take(&mut self, child: Child) {
+        self.child = child;
+        self.until_serving();
+    }
+
+    /// As an uninstall does.
+    pub(crate) fn remove(&self) -> bool {
+        let mut remove = command(&self.root(), &self.driver_root, "127.0.0.1:0");
+        remove.arg("--remove").status().unwrap().success()
+    }
+
+    /// Adds a line to what a daemon said.
+    pub(crate) fn say(&self, id: &str, line: &str) {
+        let mut log = fs::File::options().append(true).open(self.place(id).join("log/control.out")).unwrap();
+        let line = format!("[2026-11-22 09:52:46.873 Control 11130] {line}\n");
+        std::io::Write::write_all(&mut log, line.as_bytes()).unwrap();
+    }
+
+    /// How a daemon is.
+    pub(crate) fn state(&self, id: &str) -> DaemonState {
+        self.seen(id).unwrap().daemon.state
+    }
+
     fn until_serving(&self) {
-        let socket = self.root().join("host.sock");
-        until("the host serves", || UnixStream::connect(&socket).ok());
+        until("the host serves", || self.client().list().ok());
     }
 }
 
@@ -183,12 +210,15 @@ impl Drop for Host {
             kill_process(Pid::from_child(&self.child), Signal::TERM).ok();
             self.child.wait().ok();
         }
+        let removed = self.remove();
         let of_this_root = format!("CUDA_MPS_PIPE_DIRECTORY={}/", self.root().display());
         for pid in processes_with(&of_this_root).into_keys() {
             kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), Signal::KILL).ok();
         }
         if std::thread::panicking() {
             eprintln!("{}", self.log());
+        } else {
+            assert!(removed, "{}", self.log());
         }
     }
 }
@@ -226,8 +256,13 @@ fn processes_with(variable: &str) -> BTreeMap<u32, String> {
 }
 
 fn spawn(root: &Path, driver_root: &Path, http_address: &str) -> Child {
+    command(root, driver_root, http_address).spawn().unwrap()
+}
+
+fn command(root: &Path, driver_root: &Path, http_address: &str) -> Command {
     let log = fs::File::options().create(true).append(true).open(log_path(root)).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_gpu-mps-host"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gpu-mps-host"));
+    command
         .arg("--root")
         .arg(root)
         .arg("--driver-root")
@@ -237,9 +272,8 @@ fn spawn(root: &Path, driver_root: &Path, http_address: &str) -> Child {
         .env("RUST_LOG", "debug,h2=info,tower=info,hyper=info")
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap()
+        .stderr(log);
+    command
 }
 
 fn log_path(root: &Path) -> PathBuf {

@@ -2,12 +2,14 @@
 //! A daemon of NVIDIA's own program from its start to its end.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use dra_hardware::{DaemonError, DaemonState, Daemons as _, MultiUser};
 use dra_model::Bytes;
 
-use crate::host::{Host, percent, spec};
+use crate::host::{Host, percent, spec, until};
 
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
 
@@ -83,15 +85,72 @@ fn a_program_without_multi_user_is_told_from_one_that_fails() {
 }
 
 #[test]
-fn the_end_of_the_host_is_the_end_of_its_daemons() {
+fn the_end_of_the_host_ends_its_daemons_and_the_next_one_brings_them_back_where_they_were() {
     let mut host = Host::real();
     let ids = [ID, "claim-3f1b2c4d-0000-4000-8000-123456789abc-0"];
     for id in ids {
         host.start(&spec(id)).unwrap();
+        fs::write(host.place(id).join("shm/kept"), "").unwrap();
     }
+    let run_dir = host.place(ID).join("run");
+    let inode = || fs::metadata(&run_dir).unwrap().ino();
+    let before = inode();
     assert!(host.terminate());
+    assert_eq!(ids.map(|id| host.processes(id).len()), [0, 0]);
+    assert!(!host.root().join("host.sock").exists());
+    host.start_again();
     for id in ids {
-        assert_eq!((host.processes(id).len(), host.place(id).exists()), (0, false));
+        let seen = until("it is started again", || host.seen(id).filter(|seen| seen.restarts == 1));
+        assert_eq!(seen.daemon.state, DaemonState::Ready);
+        assert!(host.place(id).join("shm/kept").exists());
     }
-    assert_eq!(host.mounts(), 0);
+    assert_eq!((inode(), host.mounts(), host.metric("gpu_dra_mps_lost_total")), (before, 2, "2".to_owned()));
+}
+
+#[test]
+fn an_uninstall_leaves_nothing_whether_daemons_live_or_not() {
+    for end in [Host::kill, |host: &mut Host| assert!(host.terminate())] {
+        let mut host = Host::real();
+        host.start(&spec(ID)).unwrap();
+        end(&mut host);
+        assert!(host.remove());
+        assert_eq!((host.processes(ID).len(), host.mounts()), (0, 0));
+        assert_eq!(fs::read_dir(host.root()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_host_waits_for_the_end_of_another_one() {
+    let mut host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    let next = host.start_beside();
+    until("it waits", || host.log().contains("waiting for another MPS host to end").then_some(()));
+    assert_eq!(host.state(ID), DaemonState::Ready);
+    assert!(host.terminate());
+    host.take(next);
+    until("it is started again", || host.seen(ID).filter(|seen| seen.restarts == 1));
+}
+
+#[test]
+fn what_is_not_ours_is_left_alone() {
+    let mut host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    host.kill();
+    let photo_path = host.place("gpu-ffffffffffffffffffffffffffffffff").join("photos/1");
+    let backup_path = host.root().join("backups/1");
+    for path in [&photo_path, &backup_path] {
+        fs::create_dir_all(path).unwrap();
+    }
+    let mut foreign = Command::new("cat");
+    foreign.env("CUDA_MPS_PIPE_DIRECTORY", host.place(ID).join("run/pipe")).stdin(Stdio::piped());
+    let mut foreign = foreign.spawn().unwrap();
+    host.start_again();
+    let refused = host.start(&spec("gpu-ffffffffffffffffffffffffffffffff")).unwrap_err().to_string();
+    assert!(refused.contains("photos is not of an MPS daemon: remove it by hand"), "{refused}");
+    host.stop(ID).unwrap();
+    assert!(!host.place(ID).exists() && photo_path.exists() && backup_path.exists());
+    assert_eq!(foreign.try_wait().unwrap(), None, "it only knew the pipe directory");
+    drop(foreign.stdin.take());
+    foreign.wait().unwrap();
+    fs::remove_dir_all(photo_path.parent().unwrap()).unwrap();
 }

@@ -6,10 +6,10 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use dra_hardware::{DaemonError, Daemons as _, MultiUser};
+use dra_hardware::{DaemonError, DaemonState, Daemons as _, MultiUser};
 use tempfile::TempDir;
 
-use crate::host::{Host, nvidia_root, percent, spec};
+use crate::host::{Host, nvidia_root, percent, spec, until};
 
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
 
@@ -109,8 +109,43 @@ fn a_daemon_that_keeps_dying_is_started_more_and_more_slowly() {
     fs::write(&broken, "").unwrap();
     crate::host::kill(host.daemon(ID));
     let failures = || host.metric("gpu_dra_mps_starts_total{result=\"failure\"}");
-    crate::host::until("two starts fail", || (failures() == "2").then_some(()));
+    until("two starts fail", || (failures() == "2").then_some(()));
     assert_eq!((host.mounts(), host.seen(ID).unwrap().restarts), (1, 0));
     fs::remove_file(broken).unwrap();
-    crate::host::until("a later one does not", || host.seen(ID).filter(|seen| seen.restarts == 1));
+    until("a later one does not", || host.seen(ID).filter(|seen| seen.restarts == 1));
+}
+
+#[test]
+fn a_daemon_that_clients_found_before_it_had_its_limits_is_started_anew() {
+    let driver = driver(
+        "[ \"$1\" = -f ] && { echo start >>${0%/*}/starts; exec $real -f; }; input=$(/bin/cat)
+        case \"$input\" in get_server_list*) [ -e ${0%/*}/asked ] || { : >${0%/*}/asked; echo 4711; exit 0; };; esac
+        echo \"$input\" | $real",
+    );
+    let host = Host::new(driver.path());
+    let mut wanted = spec(ID);
+    wanted.threads = percent(30);
+    host.start(&wanted).unwrap();
+    assert_eq!(fs::read_to_string(driver.path().join("usr/bin/starts")).unwrap(), "start\nstart\n");
+    assert_eq!(host.seen(ID).unwrap().restarts, 0);
+    assert_eq!(host.ask(ID, "get_default_active_thread_percentage"), "30.0");
+}
+
+#[test]
+fn a_daemon_that_answers_no_more_is_taken_for_dead() {
+    let driver = driver("[ \"$1\" = -f ] && exec $real -f; [ -e ${0%/*}/deaf ] && exec /bin/sleep 1000; exec $real");
+    let host = Host::new(driver.path());
+    host.start(&spec(ID)).unwrap();
+    let deaf = driver.path().join("usr/bin/deaf");
+    fs::write(&deaf, "").unwrap();
+    let refused = host.start(&spec(ID)).unwrap_err();
+    assert!(matches!(refused, DaemonError::NotReady { .. }), "{refused}");
+    host.say(ID, "Starting new server 1 for user 0");
+    let why = until("it is taken for dead", || match host.state(ID) {
+        DaemonState::Died { why } => Some(why),
+        DaemonState::Changing | DaemonState::Ready | DaemonState::UserWaits { .. } | DaemonState::Lost => None,
+    });
+    assert!(why.starts_with("it gave no answer any more and was ended"), "{why}");
+    fs::remove_file(deaf).unwrap();
+    until("it is started again", || host.seen(ID).filter(|seen| seen.restarts == 1));
 }

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The directory of all daemons, held by one process at a time; and which of the names in it are daemons.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dra_model::DaemonId;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use tokio::time::{Instant, sleep};
+use tracing::info;
+
+/// Between two attempts to hold what another process holds.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A root that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// No directory.
+    #[error("unable to use {} as --root", path.display())]
+    Use {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Two hosts would end each other's daemons.
+    #[error(
+        "another MPS host had not left {} after {patience:?}: let its pod end first, or choose another --root", path.display()
+    )]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// How long it was waited for.
+        patience: Duration,
+    },
+}
+
+/// The directory of all daemons, held until this is dropped.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    /// Has the lock; it is closed when this process becomes a daemon.
+    _dir: File,
+}
+
+impl Root {
+    /// Makes the directory if it is missing and waits until no other process holds it: when a pod is replaced, the old one
+    /// may still be ending its daemons.
+    pub async fn hold(path: &Path, patience: Duration) -> Result<Self, RootError> {
+        let failed = |source| RootError::Use { path: path.to_owned(), source };
+        // Servers run as the users of their clients, so everybody may look in, whatever the umask.
+        fs::create_dir_all(path).map_err(failed)?;
+        fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(failed)?;
+        let dir = File::open(path).map_err(failed)?;
+        let end = Instant::now() + patience;
+        let mut said = false;
+        loop {
+            match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { path: path.to_owned(), _dir: dir }),
+                Err(Errno::WOULDBLOCK) if Instant::now() < end => {}
+                Err(Errno::WOULDBLOCK) => return Err(RootError::Held { path: path.to_owned(), patience }),
+                Err(errno) => return Err(failed(errno.into())),
+            }
+            if !std::mem::replace(&mut said, true) {
+                info!(root = %path.display(), ?patience, "waiting for another MPS host to end");
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// The daemons that have a place here. Whatever else is here belongs to others.
+    pub fn daemons(&self) -> io::Result<Vec<DaemonId>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let id = entry.file_name().to_str().and_then(|name| name.parse().ok()).filter(is_ours);
+            if entry.file_type()?.is_dir() {
+                found.extend(id);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether this is the id of a daemon of a GPU or of a claim, which are all there are.
+pub fn is_ours(id: &DaemonId) -> bool {
+    let group = || id.as_str().rsplit_once('-')?.1.parse().ok();
+    let of_claim = || Some(DaemonId::of_claim(&id.claim()?, group()?));
+    id.gpu().map(|gpu| DaemonId::of_gpu(&gpu)).or_else(of_claim).as_ref() == Some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GPU: &str = "gpu-00112233445566778899aabbccddeeff";
+    const CLAIM: &str = "claim-3f1b2c4d-0000-4000-8000-123456789abc-0";
+
+    #[tokio::test]
+    async fn only_directories_named_like_our_daemons_are_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::hold(&dir.path().join("mps"), Duration::ZERO).await.unwrap();
+        for name in [GPU, CLAIM, "backups", "gpu-0", "gpu-zz112233445566778899aabbccddeeff", "claim-x", "claim-x-y"] {
+            fs::create_dir(root.path.join(name)).unwrap();
+        }
+        fs::write(root.path.join("claim-y-0"), "").unwrap();
+        let mut found = root.daemons().unwrap();
+        found.sort();
+        assert_eq!(found.iter().map(DaemonId::as_str).collect::<Vec<_>>(), [CLAIM, GPU]);
+    }
+
+    #[tokio::test]
+    async fn two_hosts_do_not_share_a_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Root::hold(dir.path(), Duration::ZERO).await.unwrap();
+        let second = Root::hold(dir.path(), LOOK / 2).await;
+        assert!(matches!(second, Err(RootError::Held { .. })), "{second:?}");
+        drop(first);
+        Root::hold(dir.path(), Duration::ZERO).await.unwrap();
+    }
+}
