@@ -89,6 +89,20 @@ fn without_an_api_server_to_find_it_says_what_to_do() {
     );
 }
 
+#[tokio::test]
+async fn it_stays_without_a_node_or_an_api_server_and_ends_when_told_to() {
+    let child = program().arg("--stay").spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    // proc(5): a bit for each signal that is caught, SIGTERM's being the fifteenth.
+    let catches_term = || {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 14) != 0
+    };
+    until("it can be told to end", catches_term).await;
+    assert!(terminate(child).await);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_publishes_answers_and_ends_cleanly() {
     let server = ApiServer::start().await;
