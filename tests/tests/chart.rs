@@ -221,10 +221,28 @@ fn the_controller_is_told_the_forms_and_shares() {
 }
 
 #[test]
+fn settings_are_restored_after_uninstalling_and_waited_for() {
+    let chart = rendered(&[]).unwrap();
+    let restore = daemon_set(&chart, "restore");
+    let job = document(&chart, "Job");
+    for (document, weight) in [(&restore, 0), (&job, 1)] {
+        assert!(document.contains("helm.sh/hook: post-delete\n"), "{document}");
+        assert!(document.contains(&format!("helm.sh/hook-weight: \"{weight}\"\n")), "{document}");
+    }
+    assert!(job.contains("- --await-daemonset=gpu-dra-driver-restore\n") && job.contains("- --timeout-seconds=60\n"));
+    let roles = documents(&chart, "Role");
+    let role = roles.iter().find(|role| role.contains("resources: [daemonsets]\n")).unwrap();
+    assert!(role.contains("    resourceNames: [gpu-dra-driver-restore]\n    verbs: [get, delete]\n"), "{role}");
+    // The folder of a driver that left nothing must not be made again.
+    assert_eq!(mount(&restore, "plugins"), "/var/lib/kubelet/plugins");
+    assert!(!restore.contains("plugins/gpu.nvidia.com"), "{restore}");
+    assert!(!rendered(&["withdraw.enabled=false"]).unwrap().contains("restore"));
+}
+
+#[test]
 fn without_mps_nothing_of_it_runs() {
     let chart = rendered(&["mps.enabled=false", "sharing.forms={gpu,mig,timeSlicing}"]).unwrap();
-    assert_eq!(documents(&chart, "DaemonSet").len(), 1);
-    assert!(!chart.contains("component: mps-host"));
+    assert!(!chart.contains("mps-host") && !chart.contains("name: gpu-dra-driver-mps\n"));
 }
 
 #[test]

@@ -68,6 +68,14 @@ since /proc/driver/nvidia and the PCI tree of sysfs are the same in every contai
 {{- end -}}
 {{- end }}
 
+{{/* Where the plugin finds the driver and the kernel's files about it. */}}
+{{- define "gpu-dra-driver.rootFlags" -}}
+- --driver-root={{ include "gpu-dra-driver.rootInside" . }}
+- --driver-root-host={{ .Values.driver.root }}
+- --proc-root={{ include "gpu-dra-driver.treeInside" (dict "context" . "name" "procRoot" "path" .Values.driver.procRoot "default" "/proc") }}
+- --sys-root={{ include "gpu-dra-driver.treeInside" (dict "context" . "name" "sysRoot" "path" .Values.driver.sysRoot "default" "/sys") }}
+{{- end }}
+
 {{/* Rights of everything but the plugin: none. */}}
 {{- define "gpu-dra-driver.unprivileged" -}}
 runAsNonRoot: true
