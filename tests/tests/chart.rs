@@ -229,10 +229,16 @@ fn settings_are_restored_after_uninstalling_and_waited_for() {
         assert!(document.contains("helm.sh/hook: post-delete\n"), "{document}");
         assert!(document.contains(&format!("helm.sh/hook-weight: \"{weight}\"\n")), "{document}");
     }
-    assert!(job.contains("- --await-daemonset=gpu-dra-driver-restore\n") && job.contains("- --timeout-seconds=60\n"));
+    assert!(job.contains("- --await-daemonset=gpu-dra-driver-restore\n") && job.contains("- --timeout-seconds=80\n"));
     let roles = documents(&chart, "Role");
     let role = roles.iter().find(|role| role.contains("resources: [daemonsets]\n")).unwrap();
     assert!(role.contains("    resourceNames: [gpu-dra-driver-restore]\n    verbs: [get, delete]\n"), "{role}");
+    let programs = restore.split("command: [/usr/bin/").skip(1).filter_map(|rest| rest.split(']').next());
+    let order: Vec<_> = programs.collect();
+    assert_eq!(order, ["gpu-mps-host", "gpu-kubelet-plugin", "gpu-controller"], "daemons first, then what they needed");
+    let host = daemon_set(&chart, "mps-host");
+    assert_eq!(mount(&restore, "daemons"), mount(&host, "daemons"));
+    assert!(restore.contains("\n      hostPID: true\n"));
     // The folder of a driver that left nothing must not be made again.
     assert_eq!(mount(&restore, "plugins"), "/var/lib/kubelet/plugins");
     assert!(!restore.contains("plugins/gpu.nvidia.com"), "{restore}");
