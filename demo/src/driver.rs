@@ -43,10 +43,11 @@ pub fn build_image(cluster: &Cluster, repository: &Repository) -> Result<Image> 
     Ok(image)
 }
 
-/// Installs the chart and waits until every node has published its devices.
+/// Installs the chart and waits until every node has published its devices and has its MPS host.
 pub fn install(cluster: &Cluster, repository: &Repository) -> Result<BTreeMap<String, Pool>> {
     helm(cluster, repository, "install", &["--create-namespace"])?;
     wait_for_pods(cluster)?;
+    wait_for_mps_hosts(cluster)?;
     wait_for_pools(cluster)
 }
 
@@ -67,6 +68,18 @@ pub fn wait_for_pods(cluster: &Cluster) -> Result<()> {
     let daemon_set = format!("daemonset/{RELEASE}");
     let args = ["rollout", "status", &daemon_set, "--namespace", NAMESPACE, "--timeout=120s"];
     cluster.kubectl(&args).map(drop).doing("wait for the driver's pods")
+}
+
+/// Waits until every node has an MPS host that is ready. `kubectl rollout status` knows no DaemonSet that is upgraded by hand.
+pub fn wait_for_mps_hosts(cluster: &Cluster) -> Result<()> {
+    let daemon_set = format!("daemonset/{RELEASE}-mps");
+    let ready = || {
+        let counts = "jsonpath={.status.numberReady} {.status.desiredNumberScheduled}";
+        let counts = cluster.kubectl(&["get", &daemon_set, "--namespace", NAMESPACE, "-o", counts])?;
+        let nodes = cluster.nodes().len().to_string();
+        Ok((counts == format!("{nodes} {nodes}")).then_some(()))
+    };
+    cluster.wait_until("an MPS host on every node", LIMIT, ready).doing("wait for the MPS hosts")
 }
 
 /// Waits until all slices of every node are there.

@@ -15,6 +15,7 @@ pub mod published;
 mod repository;
 pub mod scenes;
 mod seen;
+pub mod settings;
 mod stage;
 
 pub use error::{DemoError, Doing, Result};

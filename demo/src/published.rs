@@ -27,8 +27,10 @@ pub struct Pool {
 pub struct Device {
     /// Name in the pool.
     pub name: String,
-    /// `gpu` or `mig`.
+    /// `gpu`, `mig` or `shared-gpu`.
     pub kind: String,
+    /// How many claims share it: `MPS` or `TimeSlicing`; of a `shared-gpu`.
+    pub strategy: Option<String>,
     /// Such as `NVIDIA H100 80GB HBM3`.
     pub product_name: String,
     /// Of a MIG device, such as `1g.10gb`.
@@ -45,9 +47,9 @@ impl Pool {
         self.slices > 0 && self.slices == self.expected_slices
     }
 
-    /// The device of this UUID.
+    /// The device of this UUID that one claim has for itself.
     pub fn device(&self, uuid: &str) -> Option<&Device> {
-        self.devices.iter().find(|device| device.uuid == uuid)
+        self.devices.iter().find(|device| device.uuid == uuid && device.strategy.is_none())
     }
 
     /// The devices of this type.
@@ -76,10 +78,11 @@ impl fmt::Display for Pool {
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { product_name, profile, memory, .. } = self;
-        match profile {
-            Some(profile) => write!(f, "MIG {profile} of {product_name}, {memory}"),
-            None => write!(f, "{product_name}, {memory}"),
+        let Self { product_name, profile, strategy, memory, .. } = self;
+        match (profile, strategy) {
+            (Some(profile), _) => write!(f, "MIG {profile} of {product_name}, {memory}"),
+            (None, Some(strategy)) => write!(f, "{product_name}, {memory}, or shares of it by {strategy}"),
+            (None, None) => write!(f, "{product_name}, {memory}"),
         }
     }
 }
@@ -114,12 +117,13 @@ fn add(pool: &mut Pool, slice: &Value) {
 
 fn device(device: &Value) -> Device {
     let attribute = |name: &str| text(device, &format!("/attributes/{name}/string")).to_owned();
-    let profile = attribute("profile");
+    let optional = |name: &str| Some(attribute(name)).filter(|text| !text.is_empty());
     Device {
         name: text(device, "/name").to_owned(),
         kind: attribute("type"),
+        strategy: optional("sharingStrategy"),
         product_name: attribute("productName"),
-        profile: (!profile.is_empty()).then_some(profile),
+        profile: optional("profile"),
         uuid: attribute("uuid"),
         memory: text(device, "/capacity/memory/value").to_owned(),
     }

@@ -6,11 +6,15 @@
 mod explained;
 mod mig;
 mod several;
+mod sharing;
 mod whole;
 
 pub use explained::{DescribedClaim, Unsatisfied, cannot_be_satisfied, described_claim, described_slices};
 pub use mig::{CUT, MigCut, cut_into_mig, mig_by_profile};
 pub use several::{SeveralRequests, SharedClaim, several_requests, shared_claim};
+pub use sharing::{
+    MpsClient, MpsClients, SideBySide, TEAMS, WrongWishes, mps_claims, mps_shares, side_by_side, wrong_wishes,
+};
 pub use whole::{OldDeployment, TenGpus, by_model_and_memory, old_deployment, one_gpu, ten_gpus};
 
 use crate::{error::Result, stage::Stage};
@@ -29,7 +33,7 @@ pub struct Scene {
 }
 
 /// Scenes in the order of the demo. From the second on two of the eight H100 are cut into MIG devices.
-pub const SCENES: [Scene; 11] = [
+pub const SCENES: [Scene; 15] = [
     Scene {
         title: "One GPU for one pod",
         story: "A ResourceClaimTemplate says \"any whole GPU\". Kubernetes makes a claim for the pod, picks a free GPU\n\
@@ -82,6 +86,26 @@ pub const SCENES: [Scene; 11] = [
         play: |stage| Ok(several_requests(stage)?.to_string()),
     },
     Scene {
+        title: "Three teams on one GPU at the same time, by MPS",
+        story: "Each has its own namespace and claim, for a share with so much memory and so many of the threads. The\n\
+                scheduler adds up what it gave away; the driver starts one MPS daemon for all of them.",
+        command: Some("kubectl apply -f demo/workloads/mps-shares.yaml"),
+        play: |stage| Ok(mps_shares(stage)?.to_string()),
+    },
+    Scene {
+        title: "Four pods take turns on one GPU; a fifth has another for itself",
+        story: "Nobody configured the node: each claim says how its GPU is shared, and all strategies live side by side.",
+        command: Some("kubectl apply -f demo/workloads/time-slicing-shares.yaml -f demo/workloads/exclusive.yaml"),
+        play: |stage| Ok(side_by_side(stage)?.to_string()),
+    },
+    Scene {
+        title: "A claim with an MPS daemon of its own, on a GPU and on a MIG device",
+        story: "Its configuration sets limits for each process. The daemon starts with the first of its pods and ends with\n\
+                the last.",
+        command: Some("kubectl apply -f demo/workloads/mps-claim.yaml -f demo/workloads/mig-mps.yaml"),
+        play: |stage| Ok(mps_claims(stage)?.to_string()),
+    },
+    Scene {
         title: "What is there: the slices",
         story: "Everything a claim can select by, as the driver publishes it. Here is one device of many.",
         command: Some("kubectl describe resourceslices"),
@@ -100,5 +124,11 @@ pub const SCENES: [Scene; 11] = [
             "kubectl apply -f demo/workloads/cannot-be-satisfied.yaml; kubectl describe pod cannot-be-satisfied",
         ),
         play: |stage| Ok(cannot_be_satisfied(stage)?.to_string()),
+    },
+    Scene {
+        title: "Wrong wishes and their answers",
+        story: "Each pod waits, and its event names the field, the reason and what to write instead.",
+        command: Some("kubectl apply -f demo/workloads/wrong-wishes.yaml; kubectl describe pod -l app=wrong-wishes"),
+        play: |stage| Ok(wrong_wishes(stage)?.to_string()),
     },
 ];

@@ -7,7 +7,7 @@ use crate::{
     seen::Seen,
 };
 use dra_cluster::{Cluster, ClusterError};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{fmt, time::Duration};
 
 /// How long Kubernetes may take for what it does in seconds.
@@ -62,6 +62,22 @@ impl Stage<'_> {
         self.cluster.kubectl(&["apply", "-f", &path]).map(drop).doing(format!("apply {file_name}"))
     }
 
+    /// Applies a workload with its pods bound to a node.
+    pub fn apply_on(&self, node: &str, file_name: &str) -> Result<()> {
+        let path = self.repository.workload_path(file_name).display().to_string();
+        let bound = || {
+            let mut objects =
+                parse_all(&self.cluster.kubectl(&["create", "--dry-run=client", "-o", "json", "-f", &path])?)?;
+            for pod in objects.iter_mut().filter(|object| text(object, "/kind") == "Pod") {
+                if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
+                    spec.insert("nodeSelector".to_owned(), json!({"kubernetes.io/hostname": node}));
+                }
+            }
+            self.cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())
+        };
+        bound().map(drop).doing(format!("apply {file_name} on {node}"))
+    }
+
     /// Deletes a workload and waits until it is gone.
     pub fn delete(&self, file_name: &str) -> Result<()> {
         let path = self.repository.workload_path(file_name).display().to_string();
@@ -87,6 +103,12 @@ impl Stage<'_> {
         let what = format!("a list of GPUs in the log of {pod}");
         let seen = self.cluster.wait_until(&what, LIMIT, list).doing(format!("read the log of {pod}"))?;
         Ok(PodSaw { pod: pod.to_owned(), container: container.to_owned(), node, seen })
+    }
+
+    /// What a shell script prints in the container `main` of a pod that runs.
+    pub fn run_in(&self, namespace: &str, pod: &str, script: &str) -> Result<String> {
+        let args = ["-n", namespace, "exec", pod, "-c", "main", "--", "sh", "-c", script];
+        self.cluster.kubectl(&args).doing(format!("run a script in {namespace}/{pod}"))
     }
 
     /// What all pods with this `app` label were given.
@@ -167,5 +189,14 @@ pub(crate) fn number(value: &Value, pointer: &str) -> u64 {
 }
 
 fn parse(json: &str) -> dra_cluster::Result<Value> {
-    serde_json::from_str(json).map_err(|source| ClusterError::Json { what: "the answer of kubectl".to_owned(), source })
+    serde_json::from_str(json).map_err(json_error)
+}
+
+/// One object after the other.
+fn parse_all(json: &str) -> dra_cluster::Result<Vec<Value>> {
+    serde_json::Deserializer::from_str(json).into_iter().collect::<serde_json::Result<_>>().map_err(json_error)
+}
+
+fn json_error(source: serde_json::Error) -> ClusterError {
+    ClusterError::Json { what: "the answer of kubectl".to_owned(), source }
 }
