@@ -5,7 +5,9 @@ use dra_cluster::{Cluster, ClusterOptions, Node, NodeOptions};
 use dra_demo::{
     Repository, Stage, driver,
     published::{self, Pool},
-    scenes, text,
+    scenes,
+    settings::{self, GpuSetting},
+    text,
 };
 use serde_json::Value;
 use std::{collections::BTreeMap, error::Error, fs, iter, process::Command, time::Duration};
@@ -87,6 +89,23 @@ impl Arena {
             let ready = pods.iter().filter(|pod| is_ready(pod)).count();
             (ready == count && pods.len() == count).then_some(pods)
         })
+    }
+
+    /// How the GPUs of a node are set, as its own nvidia-smi tells.
+    pub(crate) fn settings(&self, node: &str) -> Vec<GpuSetting> {
+        told(settings::of_node(&self.cluster, node))
+    }
+
+    /// How the GPU of this index is set.
+    pub(crate) fn setting(&self, node: &str, gpu: &str) -> GpuSetting {
+        self.settings(node).into_iter().find(|setting| setting.index == gpu).expect("the GPU")
+    }
+
+    /// Sets a GPU as its administrator would.
+    pub(crate) fn set(&self, node: &str, gpu: &str, compute_mode: &str, interval: u32) {
+        told(self.node(node).nvidia_smi(&["-i", gpu, "-c", compute_mode]));
+        let interval = interval.to_string();
+        told(self.node(node).nvidia_smi(&["compute-policy", "-i", gpu, "--set-timeslice", &interval]));
     }
 
     /// The names of a node's files in a folder, sorted.

@@ -67,7 +67,7 @@ fn a_pod_starts_as_soon_as_the_api_server_is_back(arena: &Arena) {
 }
 
 fn a_bad_configuration_is_explained_in_the_pods_event(arena: &Arena) {
-    for (field, value) in [("sharign", json!({})), ("sharing", json!({"strategy": "TimeSlicing"}))] {
+    for (field, value) in [("sharign", json!({})), ("sharing", json!({"strategy": "Shared"}))] {
         let parameters = json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", field: value});
         let mut devices = pods::gpu("");
         devices["config"] = json!([{"opaque": {"driver": driver::DRIVER, "parameters": parameters}}]);

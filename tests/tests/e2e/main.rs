@@ -17,11 +17,13 @@
 
 mod arena;
 mod faults;
+mod mps;
 mod pods;
 mod publishing;
 mod restarts;
 mod runner;
 mod scenes;
+mod sharing;
 mod uninstall;
 
 use runner::{Case, case};
@@ -32,7 +34,16 @@ fn main() -> ExitCode {
 }
 
 fn cases() -> Vec<Case> {
-    [scenes::cases(), publishing::cases(), faults::cases(), restarts::cases(), uninstall::cases()].concat()
+    [
+        scenes::cases(),
+        publishing::cases(),
+        mps::cases(),
+        sharing::cases(),
+        faults::cases(),
+        restarts::cases(),
+        uninstall::cases(),
+    ]
+    .concat()
 }
 
 /// Names cases after their functions.

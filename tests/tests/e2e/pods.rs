@@ -2,7 +2,7 @@
 //! Pods that the files of the demo do not have: on a node, with a claim that a case wants.
 
 use crate::arena::Arena;
-use dra_demo::text;
+use dra_demo::{driver, text};
 use serde_json::{Value, json};
 
 /// A request for a GPU for which this is true; empty means any.
@@ -11,24 +11,54 @@ pub(crate) fn gpu(expression: &str) -> Value {
     json!({"requests": [{"name": "gpu", "exactly": {"deviceClassName": "gpu.nvidia.com", "selectors": selectors}}]})
 }
 
+/// A share of the GPU with this UUID by the class, with these amounts.
+pub(crate) fn share(class: &str, uuid: &str, amounts: &Value) -> Value {
+    let mut devices = gpu(&format!("device.attributes['gpu.nvidia.com'].uuid == '{uuid}'"));
+    devices["requests"][0]["exactly"]["deviceClassName"] = json!(class);
+    devices["requests"][0]["exactly"]["capacity"] = json!({ "requests": amounts });
+    devices
+}
+
+/// The same devices with a `sharing` stanza for GPUs.
+pub(crate) fn shared_by(mut devices: Value, sharing: &Value) -> Value {
+    let parameters = json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", "sharing": sharing});
+    devices["config"] = json!([{"opaque": {"driver": driver::DRIVER, "parameters": parameters}}]);
+    devices
+}
+
 /// Applies a pod on a node and a claim of the same name with these devices.
 pub(crate) fn start(arena: &Arena, name: &str, node: &str, devices: &Value) {
+    start_as(arena, ("default", 0), name, node, devices);
+}
+
+/// The same in a namespace and as a user of one's own.
+pub(crate) fn start_as(arena: &Arena, owner: (&str, u32), name: &str, node: &str, devices: &Value) {
+    let (namespace, user) = owner;
+    let metadata = json!({"namespace": namespace, "name": name});
     let claim = json!({
-        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": name},
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": metadata,
         "spec": {"devices": devices},
     });
     let mut spec = pod_spec(&json!({"name": "gpu", "resourceClaimName": name}));
     spec["restartPolicy"] = json!("Never");
     spec["nodeSelector"] = json!({"kubernetes.io/hostname": node});
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+    spec["securityContext"] = json!({ "runAsUser": user });
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
     arena.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [claim, pod]}).to_string());
 }
 
 /// Removes what `start` made, and the events about it.
 pub(crate) fn remove(arena: &Arena, name: &str) {
-    arena.kubectl(&["delete", "pod", name, "--timeout=60s"]);
-    arena.kubectl(&["delete", "resourceclaim", name, "--timeout=60s"]);
-    arena.kubectl(&["delete", "events", "--field-selector", &format!("involvedObject.name={name}")]);
+    remove_in(arena, "default", name);
+}
+
+/// Removes what `start_as` made, and the events about it.
+pub(crate) fn remove_in(arena: &Arena, namespace: &str, name: &str) {
+    for kind in ["pod", "resourceclaim"] {
+        arena.kubectl(&["-n", namespace, "delete", kind, name, "--timeout=60s"]);
+    }
+    let about = format!("involvedObject.name={name}");
+    arena.kubectl(&["-n", namespace, "delete", "events", "--field-selector", &about]);
 }
 
 /// Plays while a deployment of this many pods runs, each with a claim of its own for these devices.

@@ -64,7 +64,7 @@ fn a_lost_gpu_takes_only_itself_away(arena: &Arena) {
     let before = contents(arena);
     let node = arena.node("node-2");
     told(node.gpu_sim("lose", &["--gpu", "3"]));
-    arena.until("slices without the lost GPU", || (arena.pools()["node-2"].devices.len() == 3).then_some(()));
+    arena.until("slices without the lost GPU", || (arena.pools()["node-2"].of_kind("gpu").count() == 3).then_some(()));
     assert_eq!(
         arena.pools()["node-1"].devices.len(),
         before
@@ -98,7 +98,7 @@ fn slices_catch_up_after_the_api_server_was_away(arena: &Arena) {
     });
     assert_eq!(contents(arena), before, "nothing can have been written");
     arena.reconnect("node-2");
-    arena.until("slices without the lost GPU", || (arena.pools()["node-2"].devices.len() == 3).then_some(()));
+    arena.until("slices without the lost GPU", || (arena.pools()["node-2"].of_kind("gpu").count() == 3).then_some(()));
     told(node.gpu_sim("reset", &["--gpu", "3"]));
     arena.until("the GPU again", || (contents(arena) == before).then_some(()));
 }

@@ -3,10 +3,10 @@
 
 use crate::{
     arena::{Arena, state_dir, told},
-    pods,
+    mps, pods,
 };
 use dra_demo::{driver, published, text};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     thread,
@@ -64,6 +64,9 @@ fn slices_are_back_soon_after_a_kubelet_restart_and_pods_go_on(arena: &Arena) {
 fn pods_start_all_the_while_during_a_rolling_upgrade(arena: &Arena) {
     let driver_uids = || ["node-1", "node-2"].map(|node| text(&arena.driver_pod(node), "/metadata/uid").to_owned());
     let old = driver_uids();
+    pods::start(arena, "client", "node-2", &mps::share(arena, "3", &json!({})));
+    told(arena.stage().saw("client"));
+    let daemon = mps::only_daemon(arena, "node-2");
     pods::with_deployment(arena, "pair", 2, &pods::gpu(AMPERE), |before| {
         told(driver::upgrade(&arena.cluster, &arena.repository, &["kubeletPlugin.podAnnotations.generation=2"]));
         let failures = thread::scope(|scope| {
@@ -88,28 +91,38 @@ fn pods_start_all_the_while_during_a_rolling_upgrade(arena: &Arena) {
     });
     let new = driver_uids();
     assert!(old.iter().all(|uid| !new.contains(uid)), "the driver's pods are new");
+    assert_eq!(mps::only_daemon(arena, "node-2"), daemon, "a daemon was touched");
+    assert_eq!(mps::asked(arena, "default", "client"), "100.0");
+    pods::remove(arena, "client");
     assert!(arena.pools().values().all(published::Pool::is_complete));
 }
 
 fn pods_and_their_devices_come_back_after_a_reboot(arena: &Arena) {
-    pods::with_deployment(arena, "pair", 2, &pods::gpu(AMPERE), |before| {
-        let (was, devices) = (uuids(arena, "pair"), arena.pools()["node-2"].devices.clone());
-        told(arena.node("node-2").reboot());
-        arena.until("new containers of the same pods", || {
-            let pods = arena.list(&["pods", "-l", "app=pair"]);
-            let new = started(&pods).is_disjoint(&started(before));
-            (pods.len() == 2 && new && pods.iter().all(crate::arena::is_ready)).then_some(())
-        });
-        assert_eq!(uuids(arena, "pair"), was);
-        let specs = arena.files("node-2", "/var/run/cdi");
-        assert_eq!(specs.len(), 3, "one spec of the driver and one for each claim: {specs:?}");
-        let pools = told(driver::wait_for_pools(&arena.cluster));
-        assert_eq!(pools["node-2"].devices, devices);
-        told(driver::wait_for_pods(&arena.cluster));
-        pods::start(arena, "after", "node-2", &pods::gpu(""));
-        told(arena.stage().saw("after"));
-        pods::remove(arena, "after");
+    let share = mps::share(arena, "3", &json!({}));
+    pods::with_deployment(arena, "sharer", 1, &share, |sharers| {
+        pods::with_deployment(arena, "pair", 2, &pods::gpu(AMPERE), |pair| reboot(arena, &[sharers, pair].concat()));
     });
     let gone = || arena.files("node-2", &state_dir("claims")).is_empty().then_some(());
     arena.until("the end of all records", gone);
+}
+
+fn reboot(arena: &Arena, before: &[Value]) {
+    let (was, devices) = (uuids(arena, "pair"), arena.pools()["node-2"].devices.clone());
+    told(arena.node("node-2").reboot());
+    arena.until("new containers of the same pods", || {
+        let pods = arena.list(&["pods", "-l", "app in (pair, sharer)"]);
+        let new = started(&pods).is_disjoint(&started(before));
+        (pods.len() == 3 && new && pods.iter().all(crate::arena::is_ready)).then_some(())
+    });
+    assert_eq!(uuids(arena, "pair"), was);
+    let sharer = told(arena.stage().only_pod_of("sharer"));
+    assert_eq!(mps::asked(arena, "default", &sharer), "100.0", "the daemon is back before its clients");
+    let specs = arena.files("node-2", "/var/run/cdi");
+    assert_eq!(specs.len(), 4, "one spec of the driver and one for each claim: {specs:?}");
+    let pools = told(driver::wait_for_pools(&arena.cluster));
+    assert_eq!(pools["node-2"].devices, devices);
+    told(driver::wait_for_pods(&arena.cluster));
+    pods::start(arena, "after", "node-2", &pods::gpu(""));
+    told(arena.stage().saw("after"));
+    pods::remove(arena, "after");
 }

@@ -15,6 +15,10 @@ crate::cases![
     two_pods_share_one_claim,
     an_old_deployment_gets_its_gpu_without_a_claim,
     several_requests_reach_their_containers,
+    three_namespaces_share_a_gpu_by_mps_with_limits,
+    four_pods_take_turns_beside_one_that_has_a_gpu_for_itself,
+    pods_of_a_claim_share_its_mps_daemon_on_a_gpu_and_on_a_mig_device,
+    a_claim_takes_longer_turns,
     an_administrator_sees_all_gpus_of_a_node_and_takes_none,
     slices_describe_what_can_be_asked,
     a_claim_tells_which_hardware_it_became,
@@ -32,8 +36,10 @@ fn published(arena: &Arena, node: &str, uuid: &str) -> Device {
 fn every_node_publishes_its_gpus(arena: &Arena) {
     let pools = arena.pools();
     assert_eq!(pools.keys().collect::<Vec<_>>(), ["node-1", "node-2"]);
-    assert_eq!(pools["node-1"].to_string(), "8 x NVIDIA H100 80GB HBM3, 81559Mi");
-    let devices = |model: &str| pools["node-2"].devices.iter().filter(|gpu| gpu.product_name == model).count();
+    let h100s = "8 x NVIDIA H100 80GB HBM3, 81559Mi";
+    let shares = ["MPS", "TimeSlicing"].map(|strategy| format!("{h100s}, or shares of it by {strategy}"));
+    assert_eq!(pools["node-1"].to_string(), format!("{h100s}\n{}", shares.join("\n")));
+    let devices = |model: &str| pools["node-2"].of_kind("gpu").filter(|gpu| gpu.product_name == model).count();
     assert_eq!((devices("NVIDIA A100-SXM4-40GB"), devices("Tesla T4")), (2, 2), "{:?}", pools["node-2"]);
     let uuids: BTreeSet<_> = pools.values().flat_map(|pool| &pool.devices).map(|gpu| &gpu.uuid).collect();
     assert_eq!(uuids.len(), 12);
@@ -107,6 +113,66 @@ fn several_requests_reach_their_containers(arena: &Arena) {
     assert_eq!(slice.migs().map(|mig| mig.profile.as_str()).collect::<Vec<_>>(), ["1g.10gb"]);
     let all: BTreeSet<_> = [pair, slice, best].into_iter().flat_map(|seen| seen.uuids()).collect();
     assert_eq!(all.len(), 4, "no device twice");
+}
+
+fn three_namespaces_share_a_gpu_by_mps_with_limits(arena: &Arena) {
+    let clients = told(scenes::mps_shares(&arena.stage())).clients;
+    let uuids: BTreeSet<_> = clients.iter().flat_map(|client| client.pod.seen.uuids()).collect();
+    assert_eq!((clients.len(), uuids.len()), (3, 1), "{clients:?}");
+    let memory = published(arena, &clients[0].pod.node, clients[0].pod.seen.uuids()[0]).memory;
+    let tenth = memory.strip_suffix("Mi").unwrap().parse::<u64>().unwrap() / 10;
+    // The one that asked for nothing has a tenth.
+    let asked = [(50, 8 << 10), (25, 4 << 10), (10, tenth)];
+    for (client, (threads, mebibytes)) in clients.iter().zip(asked) {
+        let expect = [
+            format!("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE={threads}"),
+            format!("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT=0={mebibytes}M"),
+            "CUDA_MPS_PIPE_DIRECTORY=/tmp/nvidia-mps/pipe".to_owned(),
+        ];
+        assert_eq!(client.environment, expect, "{client}");
+        assert_eq!(client.threads, "100.0", "the daemon itself limits nobody");
+    }
+}
+
+fn four_pods_take_turns_beside_one_that_has_a_gpu_for_itself(arena: &Arena) {
+    let side_by_side = told(scenes::side_by_side(&arena.stage()));
+    let turns: BTreeSet<_> = side_by_side.turns.iter().flat_map(|pod| pod.seen.uuids()).collect();
+    assert_eq!((side_by_side.turns.len(), turns.len()), (4, 1), "{side_by_side}");
+    assert_eq!(side_by_side.turns[0].node, side_by_side.exclusive.node);
+    let exclusive = side_by_side.exclusive.seen.uuids();
+    assert!(exclusive.len() == 1 && !turns.contains(exclusive[0]), "{side_by_side}");
+    for setting in &side_by_side.settings {
+        let is_exclusive = setting.uuid == exclusive[0];
+        assert_eq!(setting.compute_mode, if is_exclusive { "Exclusive_Process" } else { "Default" }, "{setting}");
+    }
+}
+
+fn pods_of_a_claim_share_its_mps_daemon_on_a_gpu_and_on_a_mig_device(arena: &Arena) {
+    arena.ensure_mig();
+    let clients = told(scenes::mps_claims(&arena.stage())).clients;
+    let (gpu, mig) = clients.split_at(3);
+    for (clients, threads) in [(gpu, "30.0"), (mig, "50.0")] {
+        let uuids: BTreeSet<_> = clients.iter().flat_map(|client| client.pod.seen.uuids()).collect();
+        assert_eq!(uuids.len(), 1, "{clients:?}");
+        for client in clients {
+            let environment = ["CUDA_MPS_PIPE_DIRECTORY=/tmp/nvidia-mps/pipe"];
+            assert_eq!(
+                (client.threads.as_str(), &client.environment[..]),
+                (threads, &environment.map(str::to_owned)[..])
+            );
+        }
+    }
+    assert_eq!(mig[0].pod.seen.migs().count(), 1, "{mig:?}");
+}
+
+fn a_claim_takes_longer_turns(arena: &Arena) {
+    let stage = arena.stage();
+    let (saw, policies) = told(stage.with("time-slicing-claim.yaml", || {
+        let saw = [stage.saw("time-slicing-claim-a")?, stage.saw("time-slicing-claim-b")?];
+        Ok((saw, stage.run_in("default", "time-slicing-claim-b", "nvidia-smi compute-policy -l")?))
+    }));
+    assert_eq!(saw[0].seen, saw[1].seen);
+    assert!(policies.contains("Long"), "{policies}");
 }
 
 fn an_administrator_sees_all_gpus_of_a_node_and_takes_none(arena: &Arena) {
