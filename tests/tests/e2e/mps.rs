@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! MPS daemons: NVIDIA's own, started for shares, asked from inside pods, and gone in the end.
+//! MPS daemons: NVIDIA's own, started for shares, asked from inside pods, killed, and gone in the end.
 //!
 //! Without a GPU no program of CUDA runs, so nobody gets as far as its server: what is proven is that a client finds the
 //! daemon, and its limits and the shared memory with it.
@@ -8,10 +8,14 @@ use crate::{
     arena::{Arena, told},
     pods,
 };
-use dra_demo::text;
+use dra_demo::{driver, text};
 use serde_json::{Value, json};
 
-crate::cases![shares_of_other_namespaces_and_users_meet_in_one_daemon,];
+crate::cases![
+    shares_of_other_namespaces_and_users_meet_in_one_daemon,
+    a_killed_daemon_is_told_on_its_claims_and_started_again,
+    a_deleted_mps_host_takes_its_daemons_along_and_the_next_one_serves,
+];
 
 const NODE: &str = "node-2";
 /// A T4.
@@ -64,6 +68,24 @@ fn claim(arena: &Arena, namespace: &str, name: &str) -> Value {
     serde_json::from_str(&claim).unwrap()
 }
 
+/// The condition of the claim's only device, once it has this status.
+fn mps_ready(arena: &Arena, name: &str, status: &str) -> Value {
+    arena.until(&format!("MPSReady {status} on claim {name}"), || {
+        let claim = claim(arena, "default", name);
+        let conditions = claim.pointer("/status/devices/0/conditions")?.as_array()?.clone();
+        conditions.into_iter().find(|it| text(it, "/type") == "MPSReady" && text(it, "/status") == status)
+    })
+}
+
+/// The text of an Event on a claim.
+fn event(arena: &Arena, name: &str, reason: &str) -> String {
+    arena.until(&format!("the Event {reason} on claim {name}"), || {
+        let about = format!("involvedObject.kind=ResourceClaim,involvedObject.name={name},reason={reason}");
+        let events = arena.list(&["events", "--field-selector", &about]);
+        events.last().map(|event| text(event, "/message").to_owned())
+    })
+}
+
 fn no_daemon_is_left(arena: &Arena) {
     assert_eq!(daemons(arena, NODE), []);
     assert_eq!(told(arena.node(NODE).shell("ls /run/gpu-dra/mps")), "host.sock\n");
@@ -102,10 +124,57 @@ fn shares_of_other_namespaces_and_users_meet_in_one_daemon(arena: &Arena) {
     assert_eq!(daemon.id, format!("gpu-{}", uuid["GPU-".len()..].replace('-', "")));
     told(stage.run_in("default", "asks", "echo hello >/dev/shm/greeting"));
     assert_eq!(told(stage.run_in("team-b", "asks-nothing", "cat /dev/shm/greeting")), "hello\n");
+    mps_ready(arena, "asks", "True");
+    let device = claim(arena, "default", "asks")["status"]["devices"][0].take();
+    let shown = json!({
+        "type": "shared-gpu", "uuid": uuid, "shareID": device["shareID"], "strategy": "MPS",
+        "computeMode": "Exclusive_Process", "limits": {"memory": "978Mi", "activeThreadPercentage": 30},
+        "daemon": {"id": daemon.id, "state": "DaemonReady", "multiUser": false},
+    });
+    assert_eq!(device["data"], shown);
     pods::remove_in(arena, "team-b", "asks-nothing");
     assert_eq!(only_daemon(arena, NODE), daemon, "the other share still uses it");
     assert_eq!(asked(arena, "default", "asks"), "100.0");
     pods::remove(arena, "asks");
     arena.kubectl(&["delete", "namespace", "team-b", "--wait=false"]);
+    no_daemon_is_left(arena);
+}
+
+fn a_killed_daemon_is_told_on_its_claims_and_started_again(arena: &Arena) {
+    pods::start(arena, "client", NODE, &share(arena, GPU, &json!({})));
+    told(arena.stage().saw("client"));
+    mps_ready(arena, "client", "True");
+    let killed = only_daemon(arena, NODE);
+    told(arena.node(NODE).shell(&format!("kill -KILL {}", killed.pid)));
+    let message = event(arena, "client", "DaemonDied");
+    assert!(message.contains(&killed.id), "{message}");
+    let next = arena.until("the next daemon", || daemons(arena, NODE).into_iter().find(|daemon| *daemon != killed));
+    assert_eq!(next.id, killed.id);
+    event(arena, "client", "DaemonReady");
+    mps_ready(arena, "client", "True");
+    assert_eq!(asked(arena, "default", "client"), "100.0", "a container that runs finds the new daemon");
+    pods::remove(arena, "client");
+    no_daemon_is_left(arena);
+}
+
+fn a_deleted_mps_host_takes_its_daemons_along_and_the_next_one_serves(arena: &Arena) {
+    pods::start(arena, "client", NODE, &share(arena, GPU, &json!({})));
+    told(arena.stage().saw("client"));
+    let before = only_daemon(arena, NODE);
+    let label = "app.kubernetes.io/component=mps-host";
+    let of_node = format!("spec.nodeName={NODE}");
+    let of_node = ["-n", driver::NAMESPACE, "-l", label, "--field-selector", &of_node];
+    arena.kubectl(&[&["delete", "pod", "--timeout=60s"], &of_node[..]].concat());
+    told(driver::wait_for_mps_hosts(&arena.cluster));
+    // The driver knows from its records which daemons there have to be.
+    let next = arena.until("the daemon again", || daemons(arena, NODE).into_iter().find(|daemon| *daemon != before));
+    assert_eq!(next.id, before.id);
+    mps_ready(arena, "client", "True");
+    pods::start(arena, "newcomer", NODE, &share(arena, GPU, &json!({})));
+    told(arena.stage().saw("newcomer"));
+    assert_eq!(asked(arena, "default", "newcomer"), "100.0");
+    for name in ["client", "newcomer"] {
+        pods::remove(arena, name);
+    }
     no_daemon_is_left(arena);
 }
