@@ -3,6 +3,7 @@
 
 use crate::arena::{Arena, told};
 use dra_demo::{published::Device, scenes};
+use dra_model::Bytes;
 use std::{collections::BTreeSet, time::Duration};
 
 crate::cases![
@@ -120,7 +121,7 @@ fn three_namespaces_share_a_gpu_by_mps_with_limits(arena: &Arena) {
     let uuids: BTreeSet<_> = clients.iter().flat_map(|client| client.pod.seen.uuids()).collect();
     assert_eq!((clients.len(), uuids.len()), (3, 1), "{clients:?}");
     let memory = published(arena, &clients[0].pod.node, clients[0].pod.seen.uuids()[0]).memory;
-    let tenth = memory.strip_suffix("Mi").unwrap().parse::<u64>().unwrap() / 10;
+    let tenth = memory.parse::<Bytes>().unwrap().mib() / 10;
     // The one that asked for nothing has a tenth.
     let asked = [(50, 8 << 10), (25, 4 << 10), (10, tenth)];
     for (client, (threads, mebibytes)) in clients.iter().zip(asked) {
