@@ -119,7 +119,13 @@ async fn configurations_that_are_not_understood() {
         ("kind", config("ComputeDomainConfig"), &[path, "kind", "ComputeDomainConfig"]),
         ("type", with("kind", json!(3)), &[path, "kind"]),
         ("list", json!([]), &[path]),
-        ("sharing", with("sharing", json!({"strategy": "MPS"})), &["sharing", "not supported yet"]),
+        ("sharing", with("sharing", json!({"strategy": "Slices"})), &[path, "sharing.strategy", "Slices"]),
+        // There is no MPS host on this node.
+        (
+            "mps",
+            with("sharing", json!({"strategy": "MPS"})),
+            &["mps/host.sock", "see that the MPS pod of this node runs"],
+        ),
         ("device", config("MigDeviceConfig"), &[]),
     ] {
         let claim = NewClaim::of(name, &node.gpus.name(0)).config(&parameters).create(&node.api);
