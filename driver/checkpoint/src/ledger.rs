@@ -113,11 +113,9 @@ impl LedgerStore {
             },
             None => match self.read(gpu, &damaged)? {
                 None => Ok(LedgerFound::Nothing),
-                Some(content) => {
-                    let reason =
-                        content.err().unwrap_or_else(|| "set aside although nothing is wrong with it".to_owned());
-                    Ok(LedgerFound::Bad(DamagedLedger { gpu: gpu.clone(), path: damaged, reason }))
-                }
+                // Of a newer format, set aside while an older version of this driver ran.
+                Some(Ok(ledger)) => Ok(LedgerFound::Ledger(Box::new(ledger))),
+                Some(Err(reason)) => Ok(LedgerFound::Bad(DamagedLedger { gpu: gpu.clone(), path: damaged, reason })),
             },
         }
     }

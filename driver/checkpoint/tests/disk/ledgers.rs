@@ -52,6 +52,17 @@ fn a_ledger_reads_and_writes_its_golden_file() {
 }
 
 #[test]
+fn a_ledger_that_was_set_aside_and_can_be_read_again_is_the_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    store.put(&ledger()).unwrap();
+    let path = store.path(&gpu());
+    std::fs::rename(&path, format!("{}.damaged", path.display())).unwrap();
+    assert_eq!(store.load(&gpu()).unwrap(), LedgerFound::Ledger(Box::new(ledger())));
+    assert_eq!(store.list().unwrap().ledgers, [ledger()]);
+}
+
+#[test]
 fn a_damaged_ledger_counts_until_another_is_put_or_it_is_removed_and_the_bytes_stay() {
     let other = "GPU-99999999-2222-3333-4444-555555555555";
     let golden =
