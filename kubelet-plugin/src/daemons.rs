@@ -103,14 +103,9 @@ impl DaemonWatch {
             // A daemon that was started for a claim is told with the claim.
             (None, DaemonHealth::Ready) => return Ok(()),
             (_, DaemonHealth::Ready) => info!(daemon = %id, "MPS daemon takes clients again"),
-            (
-                _,
-                DaemonHealth::UserWaits { .. }
-                | DaemonHealth::Died { .. }
-                | DaemonHealth::Lost
-                | DaemonHealth::LimitsChanged { .. }
-                | DaemonHealth::ComputeModeChanged { .. },
-            ) => warn!(daemon = %id, ?health, "MPS daemon does not take clients"),
+            (_, DaemonHealth::UserWaits { .. } | DaemonHealth::Died { .. } | DaemonHealth::Lost) => {
+                warn!(daemon = %id, ?health, "MPS daemon does not take clients");
+            }
         }
         self.tell_users(now).await
     }

@@ -262,11 +262,7 @@ impl Reporter {
         self.status(&claim, &devices).await;
         let type_ = match daemon.health {
             DaemonHealth::Ready => EventType::Normal,
-            DaemonHealth::UserWaits { .. }
-            | DaemonHealth::Died { .. }
-            | DaemonHealth::Lost
-            | DaemonHealth::LimitsChanged { .. }
-            | DaemonHealth::ComputeModeChanged { .. } => EventType::Warning,
+            DaemonHealth::UserWaits { .. } | DaemonHealth::Died { .. } | DaemonHealth::Lost => EventType::Warning,
         };
         self.event(&claim, type_, daemon.health.reason(), daemon.message()).await;
     }

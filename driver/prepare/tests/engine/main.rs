@@ -17,6 +17,7 @@ mod life;
 mod lives;
 mod messages;
 mod node;
+mod owed;
 mod parallel;
 mod reconcile;
 mod sharing;

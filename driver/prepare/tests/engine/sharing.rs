@@ -2,41 +2,40 @@
 //! Strategies and shares: what a GPU has while claims use it, and that it is as it was when they have gone.
 
 use dra_checkpoint::files::faults::Fault;
-use dra_hardware::{MultiUser, Setting};
+use dra_hardware::MultiUser;
 use dra_model::{Bytes, Claim, ComputeMode, DaemonId, Interval, ShareLimits};
-use dra_prepare::{ClaimLife, Deed, PrepareCause, PreparedSharing, Refusal};
+use dra_prepare::{ClaimLife, PrepareCause, PreparedSharing, Refusal};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use crate::daemons::Mood;
 use crate::node::{Node, allocate, share, shares, wish};
 use crate::twin::gpu_uuid;
 
-type Found = (Option<ComputeMode>, Option<Interval>);
+pub(crate) type Found = (Option<ComputeMode>, Option<Interval>);
 
-const DEFAULT: Found = (Some(ComputeMode::Default), Some(Interval::Default));
+pub(crate) const DEFAULT: Found = (Some(ComputeMode::Default), Some(Interval::Default));
 
-fn exclusive(interval: Interval) -> Found {
+pub(crate) fn exclusive(interval: Interval) -> Found {
     (Some(ComputeMode::ExclusiveProcess), Some(interval))
 }
 
-fn time_slicing(interval: &str) -> Value {
+pub(crate) fn time_slicing(interval: &str) -> Value {
     json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": interval}})
 }
 
-fn gpu_wish(name: &str, sharing: &Value) -> Claim {
+pub(crate) fn gpu_wish(name: &str, sharing: &Value) -> Claim {
     wish(allocate(name, &[("gpu", "gpu-00000000")]), &[], "GpuConfig", sharing)
 }
 
-fn ts_share(name: &str, mib: u64) -> Claim {
+pub(crate) fn ts_share(name: &str, mib: u64) -> Claim {
     shares(name, vec![share("some", "gpu-00000000-ts", &format!("s-{name}"), mib, None)])
 }
 
-fn mps_share(name: &str, mib: u64, percent: u64) -> Claim {
+pub(crate) fn mps_share(name: &str, mib: u64, percent: u64) -> Claim {
     shares(name, vec![share("some", "gpu-00000000-mps", &format!("s-{name}"), mib, Some(percent))])
 }
 
-fn is_tidy(node: &Node) {
+pub(crate) fn is_tidy(node: &Node) {
     let report = node.engine.reconcile(&|_| ClaimLife::Alive);
     assert!(report.problems.is_empty() && report.drifted.is_empty(), "{report:?}");
     assert!(node.names("gpus").is_empty(), "{:?}", node.names("gpus"));
@@ -203,201 +202,6 @@ fn admin_access_sets_nothing_and_is_no_share() {
     assert_eq!(node.machine.settings(0), DEFAULT);
     assert!(node.daemons.running().is_empty() && node.engine.promised().unwrap().is_empty());
     node.prepare(&mps_share("user", 80_000, 100)).unwrap();
-}
-
-#[test]
-fn what_an_administrator_changed_is_told_and_put_right_by_the_next_prepare() {
-    let node = Node::new(1);
-    let first = wish(ts_share("first", 1000), &[], "GpuConfig", &time_slicing("Long"));
-    node.prepare(&first).unwrap();
-    node.machine.configure(0, Some(ComputeMode::Prohibited), Some(Interval::Short));
-    for _ in 0..2 {
-        let report = node.engine.reconcile(&|_| ClaimLife::Alive);
-        let told: Vec<_> =
-            report.drifted.iter().map(|it| (it.setting, it.wanted.as_str(), it.found.as_str())).collect();
-        assert_eq!(told, [(Setting::ComputeMode, "Default", "Prohibited"), (Setting::Interval, "Long", "Short")]);
-        assert_eq!(report.drifted[0].claims, std::slice::from_ref(&first.reference));
-        assert!(report.problems.is_empty() && report.repaired.is_empty(), "{report:?}");
-        assert_eq!(node.machine.settings(0), (Some(ComputeMode::Prohibited), Some(Interval::Short)));
-    }
-    node.prepare(&ts_share("second", 1000)).unwrap();
-    assert_eq!(node.machine.settings(0), (Some(ComputeMode::Default), Some(Interval::Long)));
-    node.machine.configure(0, Some(ComputeMode::Prohibited), Some(Interval::Long));
-    node.prepare(&first).unwrap();
-    assert_eq!(node.machine.settings(0), (Some(ComputeMode::Default), Some(Interval::Long)), "a repeat looks as well");
-    assert_eq!(node.engine.deeds().get(&Deed::PutRight(Setting::ComputeMode)), Some(&1));
-}
-
-#[test]
-fn a_gpu_that_takes_nothing_now_keeps_nobody_from_leaving_and_the_next_from_coming() {
-    let mut node = Node::new(2);
-    let claim = gpu_wish("a", &json!({"strategy": "Exclusive"}));
-    let next = allocate("b", &[("gpu", "gpu-00000000")]);
-    node.prepare(&claim).unwrap();
-    node.machine.set_stubborn(0, true);
-    node.engine.unprepare(&claim.reference).unwrap();
-    assert!(node.names("claims").is_empty());
-    node.restart();
-    let error = node.prepare(&next).unwrap_err();
-    assert!(matches!(&*error.cause, PrepareCause::Debt { .. }), "{error}");
-    node.prepare(&allocate("c", &[("gpu", "gpu-00000001")])).unwrap();
-    node.machine.set_stubborn(0, false);
-    node.prepare(&next).unwrap();
-    assert_eq!(node.machine.settings(0), DEFAULT);
-    node.engine.unprepare(&next.reference).unwrap();
-    is_tidy(&node);
-}
-
-#[test]
-fn the_reconciliation_the_last_instance_and_the_uninstallation_pay_what_is_owed() {
-    let ways: [fn(&Node); 3] = [
-        |node| assert_eq!(node.engine.reconcile(&|_| ClaimLife::Alive).restored, [gpu_uuid(0)]),
-        |node| assert!(node.engine.retire()),
-        |node| assert_eq!(node.engine.restore_all().restored, [gpu_uuid(0)]),
-    ];
-    for way in ways {
-        let mut node = Node::new(1);
-        let claim = gpu_wish("a", &json!({"strategy": "MPS"}));
-        node.prepare(&claim).unwrap();
-        node.machine.set_broken(0, true);
-        node.daemons.set(Mood::Clinging);
-        node.engine.unprepare(&claim.reference).unwrap();
-        assert!(!node.engine.retire(), "something is owed");
-        node.restart();
-        node.machine.set_broken(0, false);
-        node.daemons.set(Mood::Willing);
-        way(&node);
-        node.restart();
-        assert_eq!(node.machine.settings(0), DEFAULT);
-        is_tidy(&node);
-    }
-}
-
-#[test]
-fn an_uninstallation_gives_back_what_claims_still_use_and_names_them() {
-    let node = Node::new(1);
-    let claim = mps_share("a", 1000, 10);
-    node.prepare(&claim).unwrap();
-    for mood in [Mood::Willing, Mood::Away] {
-        node.daemons.set(mood);
-        let done = node.engine.restore_all();
-        assert_eq!(done.claims, std::slice::from_ref(&claim.reference));
-        assert!(done.problems.is_empty(), "{:?}", done.problems);
-        assert_eq!(node.machine.settings(0), DEFAULT);
-        assert!(node.names("gpus").is_empty());
-        node.daemons.set(Mood::Willing);
-        node.prepare(&claim).unwrap();
-        assert_eq!(node.machine.settings(0), exclusive(Interval::Default), "installed again");
-    }
-    node.engine.unprepare(&claim.reference).unwrap();
-    assert_eq!(node.machine.settings(0), DEFAULT);
-    is_tidy(&node);
-}
-
-#[test]
-fn without_an_mps_host_only_mps_waits_and_its_gpu_is_left_alone() {
-    let node = Node::new(1);
-    node.daemons.set(Mood::Away);
-    let effects = node.files.effects();
-    node.prepare(&mps_share("a", 1000, 10)).unwrap_err();
-    assert_eq!((node.machine.settings(0), node.names("gpus").len()), (DEFAULT, 0));
-    assert!(node.names("claims").is_empty() && node.files.effects() == effects);
-    for sharing in [json!({"strategy": "Exclusive"}), time_slicing("Long"), Value::Null] {
-        let claim = gpu_wish("b", &sharing);
-        node.prepare(&claim).unwrap();
-        node.engine.unprepare(&claim.reference).unwrap();
-    }
-    assert!(node.engine.reconcile(&|_| ClaimLife::Alive).problems.is_empty(), "nobody misses it");
-}
-
-#[test]
-fn an_mps_host_that_goes_away_keeps_no_claim_and_no_gpu() {
-    let node = Node::new(1);
-    let claim = mps_share("a", 1000, 10);
-    node.prepare(&claim).unwrap();
-    node.daemons.set(Mood::Away);
-    assert_eq!(node.engine.reconcile(&|_| ClaimLife::Alive).problems.len(), 2, "the claim misses it");
-    node.engine.unprepare(&claim.reference).unwrap();
-    assert_eq!(node.machine.settings(0), DEFAULT);
-    let next = allocate("b", &[("gpu", "gpu-00000000")]);
-    node.prepare(&next).unwrap();
-    node.daemons.set(Mood::Willing);
-    node.engine.reconcile(&|_| ClaimLife::Alive);
-    assert!(node.daemons.running().is_empty(), "ended when it can be");
-}
-
-#[test]
-fn daemons_that_died_with_their_host_are_started_again_and_strange_ones_end() {
-    let node = Node::new(1);
-    node.prepare(&mps_share("a", 1000, 10)).unwrap();
-    node.daemons.die();
-    node.daemons.add(DaemonId::of_gpu(&gpu_uuid(7)));
-    node.daemons.add("claim-uid-lost-0".parse().unwrap());
-    let report = node.engine.reconcile(&|_| ClaimLife::Alive);
-    assert!(report.problems.is_empty(), "{:?}", report.problems);
-    assert_eq!(node.daemons.running().into_keys().collect::<Vec<_>>(), [DaemonId::of_gpu(&gpu_uuid(0))]);
-}
-
-#[test]
-fn after_a_reboot_what_is_found_is_read_anew() {
-    let mut node = Node::new(1);
-    node.machine.configure(0, Some(ComputeMode::Prohibited), Some(Interval::Long));
-    let claims = [gpu_wish("a", &json!({"strategy": "Exclusive"})), mps_share("b", 1000, 10), ts_share("c", 1000)];
-    for claim in &claims {
-        node.prepare(claim).unwrap();
-        node.reboot();
-        node.prepare(claim).unwrap();
-        node.engine.unprepare(&claim.reference).unwrap();
-        assert_eq!(node.machine.settings(0), DEFAULT);
-        node.prepare(claim).unwrap();
-        node.reboot();
-        node.engine.unprepare(&claim.reference).unwrap();
-        assert_eq!(node.machine.settings(0), DEFAULT);
-        is_tidy(&node);
-    }
-}
-
-#[test]
-fn a_gpu_that_is_cut_while_it_is_held_has_nothing_to_get_back() {
-    let node = Node::new(1);
-    let claim = gpu_wish("a", &json!({"strategy": "Exclusive"}));
-    node.prepare(&claim).unwrap();
-    node.machine.cut(0, &[0], 1);
-    node.engine.unprepare(&claim.reference).unwrap();
-    is_tidy(&node);
-}
-
-#[test]
-fn a_damaged_ledger_is_told_and_its_gpu_gets_what_it_has_after_a_reboot() {
-    let node = Node::new(1);
-    let claim = mps_share("a", 1000, 10);
-    node.prepare(&claim).unwrap();
-    let path = node.state_dir().join("gpus").join(format!("{}.json", gpu_uuid(0)));
-    std::fs::write(&path, "garbage").unwrap();
-    assert_eq!(node.engine.reconcile(&|_| ClaimLife::Alive).problems.len(), 1);
-    assert_eq!(node.machine.settings(0), exclusive(Interval::Default));
-    node.engine.unprepare(&claim.reference).unwrap();
-    assert_eq!(node.machine.settings(0), DEFAULT);
-    assert!(node.daemons.running().is_empty());
-    assert!(node.engine.reconcile(&|_| ClaimLife::Alive).problems.is_empty());
-}
-
-#[test]
-fn a_share_in_doubt_keeps_the_settings_and_the_daemon_until_it_is_settled() {
-    let mut node = Node::new(1);
-    let (lost, other) = (mps_share("lost", 1000, 10), mps_share("other", 1000, 10));
-    node.prepare(&lost).unwrap();
-    node.prepare(&other).unwrap();
-    std::fs::write(node.state_dir().join("claims/uid-lost.json"), "garbage").unwrap();
-    node.restart();
-    node.engine.unprepare(&other.reference).unwrap();
-    node.engine.reconcile(&|_| ClaimLife::Alive);
-    assert_eq!((node.machine.settings(0), node.daemons.running().len()), (exclusive(Interval::Default), 1));
-    node.prepare(&other).unwrap();
-    node.engine.unprepare(&other.reference).unwrap();
-    node.engine.unprepare(&lost.reference).unwrap();
-    assert_eq!(node.machine.settings(0), DEFAULT);
-    is_tidy(&node);
 }
 
 #[test]

@@ -92,16 +92,6 @@ pub enum DaemonHealth {
     },
     /// It was not found again after a restart of the MPS host.
     Lost,
-    /// Its limits are no longer those it was started with.
-    LimitsChanged {
-        /// What was found.
-        found: String,
-    },
-    /// The compute mode of its GPU is no longer the one it needs.
-    ComputeModeChanged {
-        /// What was found.
-        found: ComputeMode,
-    },
 }
 
 impl SharingStatus {
@@ -143,11 +133,7 @@ impl DaemonStatus {
     pub(super) fn condition(&self) -> Condition {
         let status = match &self.health {
             DaemonHealth::Ready => "True",
-            DaemonHealth::UserWaits { .. }
-            | DaemonHealth::Died { .. }
-            | DaemonHealth::Lost
-            | DaemonHealth::LimitsChanged { .. }
-            | DaemonHealth::ComputeModeChanged { .. } => "False",
+            DaemonHealth::UserWaits { .. } | DaemonHealth::Died { .. } | DaemonHealth::Lost => "False",
         };
         Condition {
             type_: "MPSReady".to_owned(),
@@ -177,12 +163,6 @@ impl DaemonStatus {
             DaemonHealth::Lost => format!(
                 "MPS daemon {id} ended with the MPS host: end the processes that used it, then it is started again"
             ),
-            DaemonHealth::LimitsChanged { found } => format!(
-                "one of its users changed the limits of MPS daemon {id} to {found}: create the claim anew to have its own"
-            ),
-            DaemonHealth::ComputeModeChanged { found } => format!(
-                "somebody set the compute mode of the GPU to {found}: set it to Exclusive_Process (`nvidia-smi -c EXCLUSIVE_PROCESS`), as the next claim on it does"
-            ),
         }
     }
 }
@@ -195,8 +175,6 @@ impl DaemonHealth {
             Self::UserWaits { .. } => "UserWaits",
             Self::Died { .. } => "DaemonDied",
             Self::Lost => "DaemonLost",
-            Self::LimitsChanged { .. } => "LimitsChanged",
-            Self::ComputeModeChanged { .. } => "ComputeModeChanged",
         }
     }
 }
