@@ -17,6 +17,7 @@ use crate::error::chain;
 use crate::locks::Reach;
 use crate::reconcile::{Problem, Reconciliation};
 use crate::step::{self, StepError, Tools};
+use crate::users::Asking;
 
 /// What was given back to the GPUs of a node.
 #[derive(Debug, Default)]
@@ -50,7 +51,7 @@ impl Engine {
             }
         };
         let (nobody, boot_id) = (Others::default(), self.host.boot_id().ok());
-        let tools = self.tools(None, &nobody, boot_id.as_deref());
+        let tools = self.tools(Asking::Nobody, &nobody, boot_id.as_deref());
         for gpu in gpus {
             let lock = self.lock_gpu(&gpu, gpu.to_string(), UNINSTALLATION, self.deadline(), Reach::AtLeastHere);
             let lock = lock.map_err(|source| Problem::Lock { source });
@@ -127,7 +128,7 @@ impl Engine {
             Err(source) => return Some(Problem::Others { source }),
         };
         let boot_id = self.host.boot_id().ok();
-        let tools = self.tools(None, &others, boot_id.as_deref());
+        let tools = self.tools(Asking::Nobody, &others, boot_id.as_deref());
         if tools.users.rely_on_daemon(id) {
             return None;
         }
@@ -152,7 +153,7 @@ impl Engine {
             Err(source) => return Some(Err(Problem::Others { source })),
         };
         let boot_id = self.host.boot_id().ok();
-        let done = work(&self.tools(None, &others, boot_id.as_deref()));
+        let done = work(&self.tools(Asking::Nobody, &others, boot_id.as_deref()));
         Some(done.map_err(|source| Problem::Debt { gpu: gpu.clone(), source }))
     }
 }

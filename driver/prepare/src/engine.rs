@@ -29,6 +29,7 @@ use crate::error::{FetchError, NotLocked, OpenError, PrepareCause, PrepareError,
 use crate::locks::{Lock, Locks, Passing, Reach};
 use crate::tally::Tally;
 use crate::undo;
+use crate::users::Asking;
 pub(crate) use attempt::{Base, claim_of, is_kept};
 use others::Others;
 pub use others::OthersError;
@@ -141,7 +142,7 @@ impl Engine {
         let others = if has_more { self.others() } else { Ok(Others::default()) };
         let others = others.map_err(|source| UnprepareCause::Others { source })?;
         let boot_id = if has_more { self.host.boot_id().ok() } else { None };
-        let tools = self.tools(Some(&claim.uid), &others, boot_id.as_deref());
+        let tools = self.tools(Asking::Leaving(&claim.uid), &others, boot_id.as_deref());
         undo::undo(&record, &self.records, &tools).map_err(|failures| UnprepareCause::Undo { failures })?;
         self.records.settle(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?;
         debug!(claim = %claim, claim_uid = %claim.uid, "claim unprepared");

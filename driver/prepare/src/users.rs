@@ -9,11 +9,23 @@ use dra_model::{ClaimRef, ClaimUid, DaemonId, GpuSettings, GpuUuid};
 
 use crate::doubts::Doubt;
 
+/// Whose call it is.
+#[derive(Debug, Clone, Copy)]
+pub enum Asking<'a> {
+    /// No claim's.
+    Nobody,
+    /// That of a claim that is prepared. Its record does not count, and one that was set aside does: containers of an
+    /// earlier promise may run.
+    Coming(&'a ClaimUid),
+    /// That of a claim that is unprepared, of which nothing counts.
+    Leaving(&'a ClaimUid),
+}
+
 /// The other claims of this node, as far as one of them is concerned, or all of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Users<'a> {
-    /// Who asks and does not count.
-    pub asking: Option<&'a ClaimUid>,
+    /// Who asks.
+    pub asking: Asking<'a>,
     /// All records.
     pub records: &'a [ClaimRecord],
     /// Those that were set aside.
@@ -55,15 +67,21 @@ impl<'a> Users<'a> {
 
     fn records(&self) -> impl Iterator<Item = &'a ClaimRecord> {
         let Self { asking, boot_id, .. } = *self;
-        let counts = move |record: &&ClaimRecord| {
-            asking != Some(&record.claim.uid) && boot_id.is_none_or(|boot_id| record.boot_id == boot_id)
+        let is_own = move |record: &ClaimRecord| match asking {
+            Asking::Nobody => false,
+            Asking::Coming(uid) | Asking::Leaving(uid) => record.claim.uid == *uid,
         };
+        let counts =
+            move |record: &&ClaimRecord| !is_own(record) && boot_id.is_none_or(|boot_id| record.boot_id == boot_id);
         self.records.iter().filter(counts)
     }
 
     fn doubts(&self) -> impl Iterator<Item = &'a Doubt> {
         let asking = self.asking;
-        self.doubts.iter().filter(move |doubt| asking.is_none_or(|uid| !doubt.is_about(uid)))
+        self.doubts.iter().filter(move |doubt| match asking {
+            Asking::Nobody | Asking::Coming(_) => true,
+            Asking::Leaving(uid) => !doubt.is_about(uid),
+        })
     }
 }
 

@@ -21,6 +21,7 @@ use crate::run::{self, RunError};
 use crate::shares;
 use crate::step::{self, Occasion, Tools, Work};
 use crate::undo;
+use crate::users::Asking;
 
 /// Which base spec the claim's containers are told to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +88,7 @@ impl Engine {
         let gpus = self.read_gpus(claim, &targets)?;
         let others = self.others().map_err(|source| PrepareCause::Others { source })?;
         let mut work = self.work(&Asked { claim, targets: &targets, gpus: &gpus, kept }, &others, boot_id, base)?;
-        let tools = self.tools(Some(&claim.reference.uid), &others, Some(boot_id));
+        let tools = self.tools(Asking::Coming(&claim.reference.uid), &others, Some(boot_id));
         let acted = if let Some(kept) = kept {
             run::repair(&mut work, kept, base.occasion(), &self.records, &tools).map_err(failed)?
         } else {

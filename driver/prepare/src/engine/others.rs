@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use dra_cdi::SpecStoreError;
 use dra_checkpoint::{ClaimRecord, Quarantined, StoreError};
-use dra_model::{ClaimUid, GpuUuid};
+use dra_model::GpuUuid;
 
 use super::Engine;
 use crate::doubts::Doubt;
 use crate::error::NotLocked;
 use crate::locks::{Lock, Reach};
 use crate::step::Tools;
-use crate::users::Users;
+use crate::users::{Asking, Users};
 
 /// All records, and those that were set aside.
 #[derive(Debug, Default)]
@@ -59,13 +59,8 @@ impl Engine {
         Ok(Others { records: listing.records, doubts })
     }
 
-    /// For a claim, which is not one of the others, or for none.
-    pub(crate) fn tools<'a>(
-        &'a self,
-        asking: Option<&'a ClaimUid>,
-        others: &'a Others,
-        boot_id: Option<&'a str>,
-    ) -> Tools<'a> {
+    /// For the call of a claim, or for nobody's.
+    pub(crate) fn tools<'a>(&'a self, asking: Asking<'a>, others: &'a Others, boot_id: Option<&'a str>) -> Tools<'a> {
         Tools {
             specs: &self.specs,
             host: &self.host,

@@ -10,7 +10,7 @@ use super::Engine;
 use crate::answer::{self, PreparedDevice};
 use crate::shares;
 use crate::tally::Deed;
-use crate::users::Users;
+use crate::users::{Asking, Users};
 
 /// What is promised of one form of a GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Engine {
     pub fn users_of(&self, daemon: &DaemonId) -> Result<Vec<(ClaimRef, Vec<PreparedDevice>)>, StoreError> {
         let records = self.records.list()?.records;
         let boot_id = self.host.boot_id().ok();
-        let users = Users { asking: None, records: &records, doubts: &[], boot_id: boot_id.as_deref() };
+        let users = Users { asking: Asking::Nobody, records: &records, doubts: &[], boot_id: boot_id.as_deref() };
         Ok(users.of_daemon(daemon).map(|record| (record.claim.clone(), answer::of_record(record))).collect())
     }
 

@@ -17,6 +17,7 @@ struct State {
     running: BTreeMap<DaemonId, DaemonSpec>,
     mood: Mood,
     starts: usize,
+    stops: usize,
 }
 
 /// How the MPS host takes what it is asked for.
@@ -48,6 +49,11 @@ impl TwinDaemons {
 
     pub(crate) fn starts(&self) -> usize {
         self.0.lock().starts
+    }
+
+    /// How often a daemon that ran was ended.
+    pub(crate) fn stops(&self) -> usize {
+        self.0.lock().stops
     }
 
     /// A daemon that nobody here asked for.
@@ -98,7 +104,7 @@ impl Daemons for TwinDaemons {
         if state.mood == Mood::Clinging && state.running.contains_key(id) {
             return Err(DaemonError::StillThere { id: id.clone(), left: "process 4711".to_owned() });
         }
-        state.running.remove(id);
+        state.stops += usize::from(state.running.remove(id).is_some());
         Ok(())
     }
 

@@ -206,3 +206,22 @@ fn a_share_in_doubt_keeps_the_settings_and_the_daemon_until_it_is_settled() {
     assert_eq!(node.machine.settings(0), DEFAULT);
     is_tidy(&node);
 }
+
+#[test]
+fn a_claim_in_doubt_that_is_prepared_again_keeps_its_daemon_and_its_settings() {
+    let claims = [mps_share("a", 1000, 10), gpu_wish("a", &json!({"strategy": "MPS"}))];
+    for claim in claims {
+        let mut node = Node::new(1);
+        node.machine.configure(0, Some(ComputeMode::Prohibited), Some(Interval::Default));
+        let answer = node.prepare(&claim).unwrap();
+        std::fs::write(node.state_dir().join("claims/uid-a.json"), "garbage").unwrap();
+        node.restart();
+        assert_eq!(node.prepare(&claim).unwrap(), answer);
+        assert_eq!(node.daemons.starts(), 1, "its clients go on");
+        assert_eq!(node.daemons.stops(), 0);
+        assert_eq!(node.machine.settings(0), exclusive(Interval::Default));
+        node.engine.unprepare(&claim.reference).unwrap();
+        assert_eq!(node.machine.settings(0).0, Some(ComputeMode::Prohibited), "as it was found before all of that");
+        is_tidy(&node);
+    }
+}
