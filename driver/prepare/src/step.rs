@@ -172,7 +172,10 @@ pub fn undo(step: &Step, uid: &ClaimUid, tools: &Tools<'_>) -> Result<(), StepEr
         Step::ClaimSpec => {
             tools.specs.remove(&Kind::Claim(uid.clone())).map_err(|source| StepError::RemoveClaimSpec { source })
         }
-        Step::GpuSettings { gpu, .. } => settings::undo(gpu, tools),
+        Step::GpuSettings { gpu, .. } => {
+            settings::undo(gpu, tools);
+            Ok(())
+        }
         Step::MpsDaemon { id, gpus } => daemon::undo(id, gpus, tools),
     }
 }

@@ -14,8 +14,10 @@ use super::{Files, HostFiles, NewFile};
 pub enum Fault {
     /// It fails with this error, and later ones work again.
     Once(Errno),
-    /// It and every later effect fail, as on a full or read-only disk; reading still works.
+    /// It and every later effect fail, as on a read-only disk; reading still works.
     FromNowOn(Errno),
+    /// It and every later effect that takes space fail, as on a full disk; removing and renaming still work.
+    Full,
     /// The process is gone: a write is left half done, and nothing works any more.
     Crash,
 }
@@ -32,6 +34,13 @@ struct State {
     fault: Option<(u64, Fault)>,
     crashed: bool,
     unreadable: Option<PathBuf>,
+}
+
+/// What an effect does to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Space {
+    Takes,
+    TakesNone,
 }
 
 /// What an effect has to do.
@@ -64,7 +73,7 @@ impl FaultyFiles {
         *state = State { effects: state.effects, ..State::default() };
     }
 
-    fn effect(&self) -> Verdict {
+    fn effect(&self, space: Space) -> Verdict {
         let mut state = self.state.lock();
         let now = state.effects;
         state.effects += 1;
@@ -74,6 +83,7 @@ impl FaultyFiles {
         match state.fault {
             Some((at, Fault::Once(errno))) if now == at => Verdict::Fail(errno.into()),
             Some((at, Fault::FromNowOn(errno))) if now >= at => Verdict::Fail(errno.into()),
+            Some((at, Fault::Full)) if now >= at && space == Space::Takes => Verdict::Fail(Errno::NOSPC.into()),
             Some((at, Fault::Crash)) if now >= at => {
                 state.crashed = true;
                 Verdict::HalfThenFail(crashed())
@@ -82,8 +92,8 @@ impl FaultyFiles {
         }
     }
 
-    fn simple(&self, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        match self.effect() {
+    fn simple(&self, space: Space, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        match self.effect(space) {
             Verdict::Work => work(),
             Verdict::Fail(error) | Verdict::HalfThenFail(error) => Err(error),
         }
@@ -117,12 +127,12 @@ impl Files for FaultyFiles {
     }
 
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
-        self.simple(|| HostFiles.make_dir(dir))
+        self.simple(Space::Takes, || HostFiles.make_dir(dir))
     }
 
     fn write(&self, path: &Path, bytes: &[u8], how: NewFile) -> io::Result<()> {
         let how = NewFile { durable: false, ..how };
-        match self.effect() {
+        match self.effect(Space::Takes) {
             Verdict::Work => HostFiles.write(path, bytes, how),
             Verdict::Fail(error) => Err(error),
             Verdict::HalfThenFail(error) => HostFiles.write(path, half(bytes), how).and(Err(error)),
@@ -130,7 +140,7 @@ impl Files for FaultyFiles {
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        match self.effect() {
+        match self.effect(Space::Takes) {
             Verdict::Work => HostFiles.append(path, bytes),
             Verdict::Fail(error) => Err(error),
             Verdict::HalfThenFail(error) => HostFiles.append(path, half(bytes)).and(Err(error)),
@@ -138,14 +148,14 @@ impl Files for FaultyFiles {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.simple(|| HostFiles.rename(from, to))
+        self.simple(Space::TakesNone, || HostFiles.rename(from, to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.simple(|| HostFiles.remove(path))
+        self.simple(Space::TakesNone, || HostFiles.remove(path))
     }
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        self.simple(|| Ok(()))
+        self.simple(Space::TakesNone, || Ok(()))
     }
 }

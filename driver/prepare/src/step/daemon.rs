@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use dra_checkpoint::{GpuLedger, RecordedDevice};
+use dra_checkpoint::RecordedDevice;
 use dra_hardware::DaemonError;
 use dra_model::{DaemonId, GpuUuid};
 use tracing::warn;
@@ -58,7 +58,14 @@ pub(super) fn undo(id: &DaemonId, gpus: &[GpuUuid], tools: &Tools<'_>) -> Result
         warn!(%id, error = chain(&error), "an MPS daemon is still to be ended");
         return Ok(());
     }
-    naming_it.iter_mut().try_for_each(|ledger| forget(id, ledger, tools))
+    for mut ledger in naming_it {
+        ledger.daemons.remove(id);
+        if let Err(error) = ledger::keep(&ledger, tools) {
+            // A full disk, perhaps. Whoever pays finds out that it has ended.
+            warn!(%id, error = chain(&error), "an MPS daemon that ended is still in a ledger");
+        }
+    }
+    Ok(())
 }
 
 /// Ends a daemon.
@@ -72,9 +79,4 @@ pub(crate) fn stop(id: &DaemonId, tools: &Tools<'_>) -> Result<(), StepError> {
 /// with it, so this keeps no GPU from its next claim.
 pub(super) fn is_unanswered(error: &StepError) -> bool {
     matches!(error, StepError::Stop { source, .. } if matches!(**source, DaemonError::Unreachable { .. }))
-}
-
-fn forget(id: &DaemonId, ledger: &mut GpuLedger, tools: &Tools<'_>) -> Result<(), StepError> {
-    ledger.daemons.remove(id);
-    ledger::keep(ledger, tools)
 }

@@ -14,7 +14,7 @@ use dra_hardware::{GpuError, MachineError, NvmlCode, Setting};
 use dra_model::{ClaimRef, ComputeMode, GpuSettings, GpuUuid, Interval};
 use tracing::warn;
 
-use super::{Occasion, StepError, Tools, ledger};
+use super::{Occasion, StepError, Tools, ledger, pay};
 use crate::error::chain;
 use crate::tally::Deed;
 
@@ -60,15 +60,14 @@ pub(super) fn ensure(
 
 /// Gives a GPU that nobody else relies on its settings back. One that does not take them now keeps its ledger, and whoever
 /// wants the GPU next has to try again.
-pub(super) fn undo(gpu: &GpuUuid, tools: &Tools<'_>) -> Result<(), StepError> {
+pub(super) fn undo(gpu: &GpuUuid, tools: &Tools<'_>) {
     if tools.users.rely_on_settings(gpu) {
-        return Ok(());
+        return;
     }
-    let Some(mut ledger) = ledger::load(gpu, tools)? else { return Ok(()) };
-    if let Err(error) = restore(&mut ledger, tools) {
-        warn!(%gpu, error = chain(&error), "the settings of a GPU are owed to it");
+    // Whatever else is owed to it as well, so that its ledger can go even where the disk takes no new one.
+    if let Err(error) = pay(gpu, tools) {
+        warn!(%gpu, error = chain(&error), "a GPU is still owed something");
     }
-    ledger::keep(&ledger, tools)
 }
 
 /// Restores what can be restored and strikes it out of the ledger.

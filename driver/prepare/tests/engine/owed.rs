@@ -2,6 +2,7 @@
 //! What is owed to a GPU: paid when its last claim goes, and where that fails, by the next claim, the reconciliation, the
 //! last instance and the uninstallation.
 
+use dra_checkpoint::files::faults::Fault;
 use dra_hardware::Setting;
 use dra_model::{ComputeMode, DaemonId, Interval};
 use dra_prepare::{ClaimLife, Deed, PrepareCause};
@@ -223,5 +224,31 @@ fn a_claim_in_doubt_that_is_prepared_again_keeps_its_daemon_and_its_settings() {
         node.engine.unprepare(&claim.reference).unwrap();
         assert_eq!(node.machine.settings(0).0, Some(ComputeMode::Prohibited), "as it was found before all of that");
         is_tidy(&node);
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_no_claim_from_leaving_and_no_gpu_from_getting_back_what_it_had() {
+    let claims = [
+        gpu_wish("a", &json!({"strategy": "Exclusive"})),
+        gpu_wish("a", &json!({"strategy": "MPS"})),
+        mps_share("a", 1000, 10),
+        wish(ts_share("a", 1000), &[], "GpuConfig", &time_slicing("Long")),
+    ];
+    for claim in claims {
+        let node = Node::new(1);
+        node.machine.configure(0, Some(ComputeMode::Prohibited), Some(Interval::Medium));
+        for mood in [Mood::Willing, Mood::Clinging] {
+            node.prepare(&claim).unwrap();
+            node.files.fail_after(0, Fault::Full);
+            node.daemons.set(mood);
+            node.engine.unprepare(&claim.reference).unwrap();
+            assert!(node.names("claims").is_empty() && !node.claim_spec_path(&claim).exists());
+            assert_eq!(node.machine.settings(0), (Some(ComputeMode::Prohibited), Some(Interval::Medium)));
+            node.daemons.set(Mood::Willing);
+            node.files.heal();
+            node.engine.reconcile(&|_| ClaimLife::Alive);
+            is_tidy(&node);
+        }
     }
 }
