@@ -52,8 +52,13 @@ pub fn repair(
     if changed {
         records.put(&work.record).map_err(RunError::Record)?;
     }
+    let mut failed = None;
     for step in done {
-        changed |= step::apply(step, work, occasion, tools).map_err(RunError::Step)?;
+        match step::apply(step, work, occasion, tools) {
+            Ok(had_to) => changed |= had_to,
+            // One that fails keeps no other from being repaired.
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
-    Ok(changed)
+    failed.map_or(Ok(changed), |error| Err(RunError::Step(error)))
 }

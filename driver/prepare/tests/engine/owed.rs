@@ -124,7 +124,9 @@ fn an_mps_host_that_goes_away_keeps_no_claim_and_no_gpu() {
     let claim = mps_share("a", 1000, 10);
     node.prepare(&claim).unwrap();
     node.daemons.set(Mood::Away);
+    std::fs::remove_dir_all(node.cdi_dir()).unwrap();
     assert_eq!(node.engine.reconcile(&|_| ClaimLife::Alive).problems.len(), 2, "the claim misses it");
+    assert!(node.claim_spec_path(&claim).exists(), "and has again what needs no daemon");
     node.engine.unprepare(&claim.reference).unwrap();
     assert_eq!(node.machine.settings(0), DEFAULT);
     let next = allocate("b", &[("gpu", "gpu-00000000")]);
