@@ -80,7 +80,7 @@ impl MpsClient {
         let message = self.within(patience, client.start(request)).await?;
         match change_of(message) {
             Ok(Change::Now(seen)) => Ok(seen.daemon),
-            Ok(Change::Removed(id)) => Err(self.unreachable(format!("it says that {id} is gone"))),
+            Ok(Change::Removed(id)) => Err(self.silent(format!("it says that {id} is gone"))),
             Err(status) => Err(error_of(&status, &self.socket_path)),
         }
     }
@@ -100,12 +100,12 @@ impl MpsClient {
         match timeout(patience, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(error_of(&status, &self.socket_path)),
-            Err(_elapsed) => Err(self.unreachable(format!("no answer within {patience:?}"))),
+            Err(_elapsed) => Err(self.silent(format!("nothing within {patience:?}"))),
         }
     }
 
-    fn unreachable(&self, why: String) -> DaemonError {
-        DaemonError::Unreachable { socket: self.socket_path.clone(), why }
+    fn silent(&self, why: String) -> DaemonError {
+        DaemonError::Silent { socket: self.socket_path.clone(), why }
     }
 }
 

@@ -90,9 +90,17 @@ pub enum DaemonState {
 /// Something about a daemon that was not achieved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DaemonError {
-    /// Nobody answers on the socket of the MPS host.
-    #[error("the MPS host does not answer on {socket}: see that the MPS pod of this node runs ({why})")]
+    /// There is nobody at the socket of the MPS host.
+    #[error("there is no MPS host at {socket}: see that the MPS pod of this node runs ({why})")]
     Unreachable {
+        /// Its socket.
+        socket: PathBuf,
+        /// What was tried and seen.
+        why: String,
+    },
+    /// Somebody is there and gives no answer.
+    #[error("the MPS host at {socket} gives no answer: look at the log of the MPS pod of this node ({why})")]
+    Silent {
         /// Its socket.
         socket: PathBuf,
         /// What was tried and seen.
@@ -172,12 +180,28 @@ pub enum DaemonError {
 }
 
 impl DaemonError {
+    /// Whether it says nothing of the daemon, since no MPS host answered.
+    pub fn is_no_answer(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Silent { .. } => true,
+            Self::NoProgram { .. }
+            | Self::NoMultiUser { .. }
+            | Self::LimitNotTaken { .. }
+            | Self::Different { .. }
+            | Self::NotReady { .. }
+            | Self::ClientsLeft { .. }
+            | Self::StillThere { .. }
+            | Self::NoPlace { .. } => false,
+        }
+    }
+
     /// Whether trying again may help.
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::NoMultiUser { .. } | Self::LimitNotTaken { .. } => Disposition::Permanent,
             Self::Different { .. } | Self::ClientsLeft { .. } => Disposition::Busy,
             Self::Unreachable { .. }
+            | Self::Silent { .. }
             | Self::NoProgram { .. }
             | Self::NotReady { .. }
             | Self::StillThere { .. }

@@ -7,12 +7,12 @@
 use std::time::Instant;
 
 use dra_checkpoint::{LedgerListing, Step};
-use dra_hardware::Daemon;
+use dra_hardware::{Daemon, Daemons as _};
 use dra_model::{ClaimRef, DaemonId, GpuUuid};
 use tracing::warn;
 
-use crate::engine::Engine;
 use crate::engine::others::Others;
+use crate::engine::{Call, Engine};
 use crate::error::chain;
 use crate::locks::Reach;
 use crate::reconcile::{Problem, Reconciliation};
@@ -51,7 +51,8 @@ impl Engine {
             }
         };
         let (nobody, boot_id) = (Others::default(), self.host.boot_id().ok());
-        let tools = self.tools(Asking::Nobody, &nobody, boot_id.as_deref());
+        let call = self.call(self.deadline());
+        let tools = self.tools(Asking::Nobody, &nobody, boot_id.as_deref(), &call);
         for gpu in gpus {
             let lock = self.lock_gpu(&gpu, gpu.to_string(), UNINSTALLATION, self.deadline(), Reach::AtLeastHere);
             let lock = lock.map_err(|source| Problem::Lock { source });
@@ -65,24 +66,24 @@ impl Engine {
     }
 
     /// Gives back what no claim relies on, and says whether nothing is owed to any GPU.
-    pub(crate) fn pay_all(&self) -> bool {
+    pub(crate) fn pay_all(&self, call: &Call<'_>) -> bool {
         let owed = || self.ledgers.list().map(|listing| gpus(&listing));
         for gpu in owed().unwrap_or_default() {
-            if let Some(Err(problem)) = self.at_gpu(&gpu, |tools| step::pay(&gpu, tools)) {
+            if let Some(Err(problem)) = self.at_gpu(&gpu, call, |tools| step::pay(&gpu, tools)) {
                 warn!(error = chain(&problem), "a GPU is still owed something");
             }
         }
         owed().is_ok_and(|gpus| gpus.is_empty())
     }
 
-    pub(crate) fn reconcile_gpus(&self, report: &mut Reconciliation) {
+    pub(crate) fn reconcile_gpus(&self, call: &Call<'_>, report: &mut Reconciliation) {
         let listing = match self.ledgers.list() {
             Ok(listing) => listing,
             Err(source) => return report.problems.push(Problem::Ledgers { source }),
         };
         for gpu in gpus(&listing) {
             let both = |tools: &Tools<'_>| Ok((step::pay(&gpu, tools)?, step::drifts(&gpu, tools)?));
-            match self.at_gpu(&gpu, both) {
+            match self.at_gpu(&gpu, call, both) {
                 None => {}
                 Some(Ok((paid, drifts))) => {
                     report.restored.extend(paid.then(|| gpu.clone()));
@@ -96,21 +97,21 @@ impl Engine {
                 let removed = tools.ledgers.remove_unfinished(gpu);
                 removed.map_err(|source| StepError::Ledger { gpu: gpu.clone(), source })
             };
-            report.problems.extend(self.at_gpu(gpu, remove).and_then(Result::err));
+            report.problems.extend(self.at_gpu(gpu, call, remove).and_then(Result::err));
         }
         let damaged = listing.damaged.into_iter();
         report.problems.extend(damaged.map(|ledger| Problem::Damaged { path: ledger.path, reason: ledger.reason }));
         report.foreign.extend(listing.foreign);
         let owes_daemons = listing.ledgers.iter().any(|ledger| !ledger.daemons.is_empty());
-        self.reconcile_daemons(owes_daemons, report);
+        self.reconcile_daemons(owes_daemons, call, report);
     }
 
     /// Ends daemons that no record and no ledger tells of, as after a loss of the state directory.
-    fn reconcile_daemons(&self, owes_daemons: bool, report: &mut Reconciliation) {
-        match self.daemons.list() {
+    fn reconcile_daemons(&self, owes_daemons: bool, call: &Call<'_>, report: &mut Reconciliation) {
+        match call.list() {
             Ok(daemons) => {
                 let orphans = daemons.into_iter().map(|Daemon { id, .. }| id);
-                report.problems.extend(orphans.filter_map(|id| self.end_orphan(&id)));
+                report.problems.extend(orphans.filter_map(|id| self.end_orphan(&id, call)));
             }
             // Where nobody uses MPS there need not be anybody to ask.
             Err(source) if owes_daemons || self.some_claim_has_a_daemon() => {
@@ -120,15 +121,14 @@ impl Engine {
         }
     }
 
-    fn end_orphan(&self, id: &DaemonId) -> Option<Problem> {
-        let now = Instant::now();
-        let _lock = self.locks.take(&lock_name(id), RECONCILIATION, now, Reach::AtLeastHere).ok()?;
+    fn end_orphan(&self, id: &DaemonId, call: &Call<'_>) -> Option<Problem> {
+        let _lock = self.locks.take(&lock_name(id), RECONCILIATION, call.deadline, Reach::AtLeastHere).ok()?;
         let others = match self.others() {
             Ok(others) => others,
             Err(source) => return Some(Problem::Others { source }),
         };
         let boot_id = self.host.boot_id().ok();
-        let tools = self.tools(Asking::Nobody, &others, boot_id.as_deref());
+        let tools = self.tools(Asking::Nobody, &others, boot_id.as_deref(), call);
         if tools.users.rely_on_daemon(id) {
             return None;
         }
@@ -144,6 +144,7 @@ impl Engine {
     fn at_gpu<T>(
         &self,
         gpu: &GpuUuid,
+        call: &Call<'_>,
         work: impl FnOnce(&Tools<'_>) -> Result<T, StepError>,
     ) -> Option<Result<T, Problem>> {
         let now = Instant::now();
@@ -153,7 +154,7 @@ impl Engine {
             Err(source) => return Some(Err(Problem::Others { source })),
         };
         let boot_id = self.host.boot_id().ok();
-        let done = work(&self.tools(Asking::Nobody, &others, boot_id.as_deref()));
+        let done = work(&self.tools(Asking::Nobody, &others, boot_id.as_deref(), call));
         Some(done.map_err(|source| Problem::Debt { gpu: gpu.clone(), source }))
     }
 }

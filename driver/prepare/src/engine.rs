@@ -5,6 +5,7 @@
 //! lost at any time: the truth is in the records, the spec directory and the hardware.
 
 pub(crate) mod attempt;
+pub(crate) mod call;
 pub(crate) mod others;
 mod shown;
 mod turns;
@@ -31,6 +32,7 @@ use crate::tally::Tally;
 use crate::undo;
 use crate::users::Asking;
 pub(crate) use attempt::{Base, claim_of, is_kept};
+pub(crate) use call::Call;
 use others::Others;
 pub use others::OthersError;
 pub use shown::Promise;
@@ -106,13 +108,15 @@ impl Engine {
         fetch: &dyn Fn() -> Result<Claim, FetchError>,
     ) -> Result<Vec<PreparedDevice>, PrepareError> {
         let turn = self.turns.wait_for(&claim.uid);
-        let deadline = self.deadline();
-        let prepared =
-            self.lock_claim(claim, deadline).map_err(|error| Box::new(PrepareCause::Lock(error))).and_then(|_lock| {
+        let call = self.call(self.deadline());
+        let prepared = self
+            .lock_claim(claim, call.deadline)
+            .map_err(|error| Box::new(PrepareCause::Lock(error)))
+            .and_then(|_lock| {
                 if turn.is_overtaken() {
                     return Err(Box::new(PrepareCause::Overtaken));
                 }
-                self.prepare_locked(claim, fetch, deadline)
+                self.prepare_locked(claim, fetch, &call)
             });
         let record = prepared.map_err(|cause| PrepareError { claim: claim.clone(), cause })?;
         Ok(answer::of_record(&record))
@@ -120,29 +124,29 @@ impl Engine {
 
     /// Takes back what was promised to a claim; for one that nothing was promised to, that is done already.
     pub fn unprepare(&self, claim: &ClaimRef) -> Result<(), UnprepareError> {
-        let deadline = self.deadline();
-        let unprepared = match self.lock_claim(claim, deadline) {
+        let call = self.call(self.deadline());
+        let unprepared = match self.lock_claim(claim, call.deadline) {
             Ok(_lock) => {
                 self.turns.overtake(&claim.uid);
-                self.unprepare_locked(claim, deadline)
+                self.unprepare_locked(claim, &call)
             }
             Err(error) => Err(Box::new(UnprepareCause::Lock(error))),
         };
         unprepared.map_err(|cause| UnprepareError { claim: claim.clone(), cause })
     }
 
-    pub(crate) fn unprepare_locked(&self, claim: &ClaimRef, deadline: Instant) -> Result<(), Box<UnprepareCause>> {
+    pub(crate) fn unprepare_locked(&self, claim: &ClaimRef, call: &Call<'_>) -> Result<(), Box<UnprepareCause>> {
         let Some(record) = self.load(&claim.uid).map_err(|source| UnprepareCause::Record { source })? else {
-            return self.unprepare_unknown(claim);
+            return self.unprepare_unknown(claim, call);
         };
         let gpus = record.devices.iter().map(|device| (device.hardware.gpu().clone(), device.device.to_string()));
         let _locks =
-            self.lock_gpus(claim, gpus.collect(), deadline, Reach::AtLeastHere).map_err(UnprepareCause::Lock)?;
+            self.lock_gpus(claim, gpus.collect(), call.deadline, Reach::AtLeastHere).map_err(UnprepareCause::Lock)?;
         let has_more = record.effects().iter().any(|step| *step != Step::ClaimSpec);
         let others = if has_more { self.others() } else { Ok(Others::default()) };
         let others = others.map_err(|source| UnprepareCause::Others { source })?;
         let boot_id = if has_more { self.host.boot_id().ok() } else { None };
-        let tools = self.tools(Asking::Leaving(&claim.uid), &others, boot_id.as_deref());
+        let tools = self.tools(Asking::Leaving(&claim.uid), &others, boot_id.as_deref(), call);
         undo::undo(&record, &self.records, &tools).map_err(|failures| UnprepareCause::Undo { failures })?;
         self.records.settle(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?;
         debug!(claim = %claim, claim_uid = %claim.uid, "claim unprepared");
@@ -150,15 +154,19 @@ impl Engine {
     }
 
     /// A record that was set aside, or lost with its disk, may have left a spec, and what its GPUs are owed.
-    fn unprepare_unknown(&self, claim: &ClaimRef) -> Result<(), Box<UnprepareCause>> {
+    fn unprepare_unknown(&self, claim: &ClaimRef, call: &Call<'_>) -> Result<(), Box<UnprepareCause>> {
         let removed = self.specs.remove(&Kind::Claim(claim.uid.clone()));
         removed.map_err(|source| UnprepareCause::Spec { source })?;
         let was_in_doubt = self.is_in_doubt(&claim.uid);
         self.records.settle(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?;
         if was_in_doubt {
-            self.pay_all();
+            self.pay_all(call);
         }
         Ok(())
+    }
+
+    pub(crate) fn call(&self, deadline: Instant) -> Call<'_> {
+        Call::until(deadline, &*self.daemons)
     }
 
     pub(crate) fn deadline(&self) -> Instant {

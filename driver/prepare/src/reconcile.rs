@@ -14,7 +14,7 @@ use dra_checkpoint::{ClaimRecord, ClaimState, Listing, Quarantined, StoreError};
 use dra_hardware::{BootIdError, DaemonError, DriverFilesError};
 use dra_model::{ClaimRef, ClaimUid, GpuUuid};
 
-use crate::engine::{Base, Engine, OthersError, claim_of, is_kept};
+use crate::engine::{Base, Call, Engine, OthersError, claim_of, is_kept};
 use crate::error::{NotLocked, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
 use crate::step::{Drift, StepError};
 
@@ -161,6 +161,8 @@ impl Engine {
     /// kubelet the time to end its containers and unprepare it.
     pub fn reconcile(&self, life: &dyn Fn(&ClaimRef) -> ClaimLife) -> Reconciliation {
         let mut report = Reconciliation::default();
+        // It waits for nobody.
+        let call = self.call(Instant::now());
         if let Err(source) = self.locks.sweep() {
             report.problems.push(Problem::Locks { source });
         }
@@ -169,8 +171,8 @@ impl Engine {
         match self.records.list() {
             Ok(listing) => {
                 let missed_before = std::mem::take(&mut *self.missed.lock());
-                self.reconcile_claims(&listing.records, &missed_before, life, &mut report);
-                self.reconcile_doubts(&listing.records, &missed_before, life, &mut report);
+                self.reconcile_claims(&listing.records, &missed_before, life, &call, &mut report);
+                self.reconcile_doubts(&listing.records, &missed_before, life, &call, &mut report);
                 listing.unfinished.iter().for_each(|uid| self.remove_unfinished_record(uid, &mut report));
                 report.foreign.extend(listing.foreign);
                 if let Ok(specs) = specs {
@@ -179,7 +181,7 @@ impl Engine {
             }
             Err(source) => report.problems.push(Problem::Records { source }),
         }
-        self.reconcile_gpus(&mut report);
+        self.reconcile_gpus(&call, &mut report);
         match self.records.quarantined() {
             Ok(quarantined) => report.quarantined = quarantined,
             Err(source) => report.problems.push(Problem::Records { source }),
@@ -192,6 +194,7 @@ impl Engine {
         records: &[ClaimRecord],
         missed_before: &[ClaimUid],
         life: &dyn Fn(&ClaimRef) -> ClaimLife,
+        call: &Call<'_>,
         report: &mut Reconciliation,
     ) {
         let boot_id = match self.host.boot_id() {
@@ -208,10 +211,10 @@ impl Engine {
                 (ClaimLife::Gone, _) if kept && !missed_before.contains(&claim.uid) => {
                     self.missed.lock().push(claim.uid.clone());
                 }
-                (ClaimLife::Gone, _) | (_, ClaimState::Undoing { .. }) => self.undo_gone(claim, report),
+                (ClaimLife::Gone, _) | (_, ClaimState::Undoing { .. }) => self.undo_gone(claim, call, report),
                 (ClaimLife::Alive | ClaimLife::Unknown, ClaimState::Ready { .. }) => {
                     if let Some(boot_id) = boot_id.as_deref().filter(|_| kept) {
-                        self.repair(claim, boot_id, report);
+                        self.repair(claim, boot_id, call, report);
                     }
                 }
                 // The kubelet tries again, or takes the claim back.
@@ -226,6 +229,7 @@ impl Engine {
         records: &[ClaimRecord],
         missed_before: &[ClaimUid],
         life: &dyn Fn(&ClaimRef) -> ClaimLife,
+        call: &Call<'_>,
         report: &mut Reconciliation,
     ) {
         // A folder that cannot be read is told below.
@@ -235,17 +239,16 @@ impl Engine {
                 continue;
             }
             if missed_before.contains(&claim.uid) {
-                self.undo_gone(&claim, report);
+                self.undo_gone(&claim, call, report);
             } else {
                 self.missed.lock().push(claim.uid);
             }
         }
     }
 
-    fn undo_gone(&self, claim: &ClaimRef, report: &mut Reconciliation) {
-        let now = Instant::now();
-        let Ok(_lock) = self.lock_claim(claim, now) else { return };
-        match self.unprepare_locked(claim, now) {
+    fn undo_gone(&self, claim: &ClaimRef, call: &Call<'_>, report: &mut Reconciliation) {
+        let Ok(_lock) = self.lock_claim(claim, call.deadline) else { return };
+        match self.unprepare_locked(claim, call) {
             Ok(()) => report.undone.push(claim.clone()),
             Err(cause) if matches!(*cause, UnprepareCause::Lock(NotLocked::Busy { .. })) => {}
             Err(cause) => {
@@ -255,16 +258,15 @@ impl Engine {
         }
     }
 
-    fn repair(&self, claim: &ClaimRef, boot_id: &str, report: &mut Reconciliation) {
-        let now = Instant::now();
-        let Ok(_lock) = self.lock_claim(claim, now) else { return };
+    fn repair(&self, claim: &ClaimRef, boot_id: &str, call: &Call<'_>, report: &mut Reconciliation) {
+        let Ok(_lock) = self.lock_claim(claim, call.deadline) else { return };
         // It may have changed since it was listed.
         let record = match self.load(&claim.uid) {
             Ok(Some(record)) if is_kept(&record, boot_id) => record,
             Ok(_) => return,
             Err(source) => return report.problems.push(Problem::Records { source }),
         };
-        match self.settle(&claim_of(&record), Some(&record), boot_id, Base::AsTold(&record.base), now) {
+        match self.settle(&claim_of(&record), Some(&record), boot_id, Base::AsTold(&record.base), call) {
             Ok((_, true)) => report.repaired.push(claim.clone()),
             Ok((_, false)) => {}
             Err(cause) if matches!(*cause, PrepareCause::Lock(NotLocked::Busy { .. })) => {}

@@ -3,6 +3,8 @@
 //!
 //! Base specs are made again by the first prepare, so a mere restart loses nothing.
 
+use std::time::Instant;
+
 use dra_cdi::Kind;
 use tracing::warn;
 
@@ -17,7 +19,7 @@ impl Engine {
         if !self.has_no_claim() {
             return false;
         }
-        let owes_nothing = self.pay_all();
+        let owes_nothing = self.pay_all(&self.call(Instant::now()));
         if let Err(error) = self.locks.remove() {
             warn!(%error, "unable to remove the folder of locks");
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Values of the port as messages and back, for both ends of the socket. Nothing is lost on the way.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,7 +153,9 @@ pub fn refused(error: &DaemonError) -> Status {
     let path = |path: &Path| path.display().to_string();
     let named = |reason: Reason, id: &DaemonId| Failure { id: id.to_string(), ..blank(reason) };
     let (code, failure) = match error {
-        DaemonError::Unreachable { why, .. } => (Code::Unavailable, Failure { why: why.clone(), ..Failure::default() }),
+        DaemonError::Unreachable { why, .. } | DaemonError::Silent { why, .. } => {
+            (Code::Unavailable, Failure { why: why.clone(), ..Failure::default() })
+        }
         DaemonError::NoProgram { program, root } => {
             let (name, path) = (program.clone(), path(root));
             (Code::FailedPrecondition, Failure { name, path, ..blank(Reason::NoProgram) })
@@ -186,10 +189,23 @@ fn blank(reason: Reason) -> Failure {
     Failure { reason: reason.into(), ..Failure::default() }
 }
 
-/// The error of a status. One that no host wrote is that nobody answers.
+/// The error of a status. One that no host wrote is that there is none, or that it gives no answer.
 pub fn error_of(status: &Status, socket: &Path) -> DaemonError {
-    known_error(status.details())
-        .unwrap_or_else(|| DaemonError::Unreachable { socket: socket.to_owned(), why: words_of(status) })
+    known_error(status.details()).unwrap_or_else(|| {
+        let (socket, why) = (socket.to_owned(), words_of(status));
+        if is_nobody_there(status) {
+            DaemonError::Unreachable { socket, why }
+        } else {
+            DaemonError::Silent { socket, why }
+        }
+    })
+}
+
+/// Whether there was no socket, or nobody who listens at it. Anything else may be a host that hangs or ends.
+fn is_nobody_there(status: &Status) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    let mut errors = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    errors.any(|error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
 }
 
 fn known_error(details: &[u8]) -> Option<DaemonError> {
@@ -319,7 +335,7 @@ mod tests {
     #[test]
     fn what_no_host_wrote_is_that_nobody_answers() {
         let why = |status: &Status| {
-            let DaemonError::Unreachable { why, .. } = error_of(status, Path::new("/s")) else { panic!("{status}") };
+            let DaemonError::Silent { why, .. } = error_of(status, Path::new("/s")) else { panic!("{status}") };
             why
         };
         assert_eq!(why(&Status::unavailable("no socket")), "no socket");

@@ -2,16 +2,15 @@
 //! One attempt to prepare a claim whose lock is held: look, decide, check, and only then act.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use dra_cdi::{ClaimDevice, MpsClient, RenderedSpec, render};
 use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedSharing};
-use dra_hardware::GpuError;
+use dra_hardware::{Daemons, GpuError};
 use dra_model::{AllocatedDevice, Claim, ClaimRef, DriverFiles, Gpu, GpuUuid, ShareLimits};
 use tracing::{debug, warn};
 
-use super::Engine;
 use super::others::Others;
+use super::{Call, Engine};
 use crate::doubts::target_of;
 use crate::error::{FetchError, PrepareCause, chain};
 use crate::locks::Reach;
@@ -59,7 +58,7 @@ impl Engine {
         &self,
         reference: &ClaimRef,
         fetch: &dyn Fn() -> Result<Claim, FetchError>,
-        deadline: Instant,
+        call: &Call<'_>,
     ) -> Attempted<ClaimRecord> {
         let boot_id = self.host.boot_id().map_err(|source| PrepareCause::Boot { source })?;
         let existing = self.load(&reference.uid).map_err(|source| PrepareCause::Record { source })?;
@@ -67,7 +66,7 @@ impl Engine {
             Some(record) if is_kept(record, &boot_id) => claim_of(record),
             Some(_) | None => fetched(reference, fetch).map_err(|source| PrepareCause::Fetch { source })?,
         };
-        self.settle(&claim, existing.as_ref(), &boot_id, Base::OfLoadedDriver, deadline).map(|(record, _)| record)
+        self.settle(&claim, existing.as_ref(), &boot_id, Base::OfLoadedDriver, call).map(|(record, _)| record)
     }
 
     /// Lets a claim be prepared, whatever there is of it; says whether anything had to be done.
@@ -77,22 +76,23 @@ impl Engine {
         existing: Option<&ClaimRecord>,
         boot_id: &str,
         base: Base<'_>,
-        deadline: Instant,
+        call: &Call<'_>,
     ) -> Attempted<(ClaimRecord, bool)> {
         plan::admit(claim, &self.settings.node).map_err(PrepareCause::Refused)?;
         let targets = self.targets(claim, existing)?;
         let kept = existing.filter(|record| is_kept(record, boot_id));
         let reach = if kept.is_some() { Reach::AtLeastHere } else { Reach::Everyone };
         let to_lock = gpus_to_lock(claim, &targets, existing);
-        let _locks = self.lock_gpus(&claim.reference, to_lock.clone(), deadline, reach).map_err(PrepareCause::Lock)?;
+        let _locks =
+            self.lock_gpus(&claim.reference, to_lock.clone(), call.deadline, reach).map_err(PrepareCause::Lock)?;
         let gpus = self.read_gpus(claim, &targets)?;
         let others = self.others().map_err(|source| PrepareCause::Others { source })?;
         let mut work = self.work(&Asked { claim, targets: &targets, gpus: &gpus, kept }, &others, boot_id, base)?;
-        let tools = self.tools(Asking::Coming(&claim.reference.uid), &others, Some(boot_id));
+        let tools = self.tools(Asking::Coming(&claim.reference.uid), &others, Some(boot_id), call);
         let acted = if let Some(kept) = kept {
             run::repair(&mut work, kept, base.occasion(), &self.records, &tools).map_err(failed)?
         } else {
-            self.ask_for_daemons(&work.record)?;
+            ask_for_daemons(&work.record, call)?;
             undo_leftover(existing, &tools)?;
             pay(&to_lock, &tools)?;
             self.run(&mut work, existing, &tools)?;
@@ -194,15 +194,6 @@ impl Engine {
         Ok(rendered.map_err(|source| PrepareCause::Render { source })?)
     }
 
-    /// Without the MPS host a claim that needs it leaves its GPUs alone.
-    fn ask_for_daemons(&self, promise: &ClaimRecord) -> Attempted<()> {
-        let needs_one = |device: &RecordedDevice| matches!(device.sharing, RecordedSharing::Mps { .. });
-        if promise.devices.iter().any(needs_one) {
-            self.daemons.list().map_err(|source| PrepareCause::Daemons { source })?;
-        }
-        Ok(())
-    }
-
     /// Keeps a new promise. When that fails a claim that had nothing before has nothing again; one that had a promise,
     /// of an earlier boot perhaps, keeps its devices until the kubelet takes them back.
     fn run(&self, work: &mut Work, leftover: Option<&ClaimRecord>, tools: &Tools<'_>) -> Attempted<()> {
@@ -260,6 +251,15 @@ pub(crate) fn claim_of(record: &ClaimRecord) -> Claim {
         devices: record.devices.iter().map(allocated).collect(),
         configs: Vec::new(),
     }
+}
+
+/// Without the MPS host a claim that needs it leaves its GPUs alone.
+fn ask_for_daemons(promise: &ClaimRecord, daemons: &dyn Daemons) -> Attempted<()> {
+    let needs_one = |device: &RecordedDevice| matches!(device.sharing, RecordedSharing::Mps { .. });
+    if promise.devices.iter().any(needs_one) {
+        daemons.list().map_err(|source| PrepareCause::Daemons { source })?;
+    }
+    Ok(())
 }
 
 /// An attempt that was cut, an undoing that failed, or a claim of an earlier boot: gone before a new start.

@@ -7,7 +7,7 @@ use dra_cdi::SpecStoreError;
 use dra_checkpoint::{ClaimRecord, Quarantined, StoreError};
 use dra_model::GpuUuid;
 
-use super::Engine;
+use super::{Call, Engine};
 use crate::doubts::Doubt;
 use crate::error::NotLocked;
 use crate::locks::{Lock, Reach};
@@ -60,12 +60,18 @@ impl Engine {
     }
 
     /// For the call of a claim, or for nobody's.
-    pub(crate) fn tools<'a>(&'a self, asking: Asking<'a>, others: &'a Others, boot_id: Option<&'a str>) -> Tools<'a> {
+    pub(crate) fn tools<'a>(
+        &'a self,
+        asking: Asking<'a>,
+        others: &'a Others,
+        boot_id: Option<&'a str>,
+        call: &'a Call<'_>,
+    ) -> Tools<'a> {
         Tools {
             specs: &self.specs,
             host: &self.host,
             ledgers: &self.ledgers,
-            daemons: &*self.daemons,
+            daemons: call,
             users: Users { asking, records: &others.records, doubts: &others.doubts, boot_id },
             tally: &self.tally,
         }

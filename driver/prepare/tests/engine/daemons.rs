@@ -18,6 +18,8 @@ struct State {
     mood: Mood,
     starts: usize,
     stops: usize,
+    /// Questions while it was silent.
+    unanswered: usize,
 }
 
 /// How the MPS host takes what it is asked for.
@@ -25,8 +27,10 @@ struct State {
 pub(crate) enum Mood {
     #[default]
     Willing,
-    /// Nobody answers on its socket.
+    /// There is none.
     Away,
+    /// It hangs.
+    Silent,
     /// No daemon becomes ready.
     Refusing,
     /// No daemon ends.
@@ -51,6 +55,11 @@ impl TwinDaemons {
         self.0.lock().starts
     }
 
+    /// How often it was asked while it hung, since the last time this was looked at.
+    pub(crate) fn unanswered(&self) -> usize {
+        std::mem::take(&mut self.0.lock().unanswered)
+    }
+
     /// How often a daemon that ran was ended.
     pub(crate) fn stops(&self) -> usize {
         self.0.lock().stops
@@ -70,12 +79,16 @@ impl TwinDaemons {
 }
 
 impl State {
-    fn answer(&self) -> Result<(), DaemonError> {
-        let away = || DaemonError::Unreachable {
-            socket: PathBuf::from("/run/gpu-dra/mps/host.sock"),
-            why: "no such file".to_owned(),
-        };
-        if self.mood == Mood::Away { Err(away()) } else { Ok(()) }
+    fn answer(&mut self) -> Result<(), DaemonError> {
+        let socket = PathBuf::from("/run/gpu-dra/mps/host.sock");
+        match self.mood {
+            Mood::Away => Err(DaemonError::Unreachable { socket, why: "no such file".to_owned() }),
+            Mood::Silent => {
+                self.unanswered += 1;
+                Err(DaemonError::Silent { socket, why: "nothing within 15s".to_owned() })
+            }
+            Mood::Willing | Mood::Refusing | Mood::Clinging => Ok(()),
+        }
     }
 }
 
@@ -109,7 +122,7 @@ impl Daemons for TwinDaemons {
     }
 
     fn list(&self) -> Result<Vec<Daemon>, DaemonError> {
-        let state = self.0.lock();
+        let mut state = self.0.lock();
         state.answer()?;
         Ok(state.running.keys().map(daemon).collect())
     }

@@ -143,7 +143,8 @@ fn act() -> impl Strategy<Value = (Act, Option<Trouble>)> {
     ];
     let trouble = prop_oneof![
         4 => (0_u64..25, 0_usize..3).prop_map(|(at, fault)| Trouble::Disk(at, fault)),
-        1 => prop_oneof![Just(Mood::Away), Just(Mood::Refusing), Just(Mood::Clinging)].prop_map(Trouble::Host),
+        1 => prop_oneof![Just(Mood::Away), Just(Mood::Silent), Just(Mood::Refusing), Just(Mood::Clinging)]
+            .prop_map(Trouble::Host),
         1 => (0_u32..2).prop_map(Trouble::Stubborn),
     ];
     (act, prop::option::weighted(0.4, trouble))

@@ -248,6 +248,8 @@ fn effects(sentences: &mut Sentences) {
     sentences.refused("an interval before Turing", &node, &wish(gpu_claim(), &[], "GpuConfig", &long));
     node.daemons.set(Mood::Away);
     sentences.refused("no MPS host", &node, &mps);
+    node.daemons.set(Mood::Silent);
+    sentences.refused("an MPS host that hangs", &node, &mps);
     node.daemons.set(Mood::Refusing);
     sentences.refused("a daemon that does not start", &node, &mps);
     node.daemons.set(Mood::Willing);

@@ -9,7 +9,7 @@ use dra_prepare::{ClaimLife, Deed, PrepareCause};
 use serde_json::{Value, json};
 
 use crate::daemons::Mood;
-use crate::node::{Node, allocate, wish};
+use crate::node::{Node, allocate, share, shares, wish};
 use crate::sharing::{DEFAULT, exclusive, gpu_wish, is_tidy, mps_share, time_slicing, ts_share};
 use crate::twin::gpu_uuid;
 
@@ -253,4 +253,34 @@ fn a_full_disk_keeps_no_claim_from_leaving_and_no_gpu_from_getting_back_what_it_
             is_tidy(&node);
         }
     }
+}
+
+#[test]
+fn an_mps_host_that_hangs_costs_a_call_one_patience_and_counts_as_one_whose_daemons_live() {
+    let node = Node::new(3);
+    let claims: Vec<_> = (0_u32..)
+        .zip(["a", "b", "c"])
+        .map(|(gpu, name)| shares(name, vec![share("some", &format!("gpu-{gpu:08x}-mps"), "s1", 1000, Some(10))]))
+        .collect();
+    for claim in &claims {
+        node.prepare(claim).unwrap();
+    }
+    node.daemons.set(Mood::Silent);
+    assert_eq!(node.engine.reconcile(&|_| ClaimLife::Alive).problems.len(), 4, "each claim and the daemons are told");
+    assert_eq!(node.daemons.unanswered(), 1);
+    node.prepare(&claims[0]).unwrap_err();
+    assert_eq!(node.daemons.unanswered(), 1);
+    node.engine.unprepare(&claims[0].reference).unwrap();
+    assert_eq!(node.daemons.unanswered(), 1);
+    assert_eq!(node.machine.settings(0), DEFAULT);
+    let next = allocate("next", &[("gpu", "gpu-00000000")]);
+    let error = node.prepare(&next).unwrap_err();
+    assert!(matches!(&*error.cause, PrepareCause::Debt { .. }), "its daemon may have the GPU: {error}");
+    node.daemons.set(Mood::Willing);
+    node.prepare(&next).unwrap();
+    assert_eq!(node.daemons.running().len(), 2);
+    for claim in claims.iter().chain([&next]) {
+        node.engine.unprepare(&claim.reference).unwrap();
+    }
+    is_tidy(&node);
 }
