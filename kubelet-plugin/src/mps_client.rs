@@ -85,9 +85,9 @@ impl MpsClient {
         }
     }
 
-    async fn stopped(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
+    async fn stopped(&self, id: &DaemonId, unless_used: bool, patience: Duration) -> Result<(), DaemonError> {
         let mut client = Client::new(self.channel.clone());
-        let request = pb::StopRequest { id: id.to_string(), patience_ms: millis(patience) };
+        let request = pb::StopRequest { id: id.to_string(), patience_ms: millis(patience), unless_used };
         self.within(patience, client.stop(request)).await.map(|pb::StopResponse {}| ())
     }
 
@@ -115,7 +115,11 @@ impl Daemons for MpsClient {
     }
 
     fn stop(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
-        self.runtime.block_on(self.stopped(id, patience))
+        self.runtime.block_on(self.stopped(id, false, patience))
+    }
+
+    fn stop_unused(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
+        self.runtime.block_on(self.stopped(id, true, patience))
     }
 
     fn list(&self) -> Result<Vec<Daemon>, DaemonError> {

@@ -18,6 +18,9 @@ pub trait Daemons: Send + Sync + fmt::Debug {
     /// Lets it be gone, with its pipe directory and its shared memory. One that is not known is gone.
     fn stop(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError>;
 
+    /// As [`Daemons::stop`], but one that has clients stays.
+    fn stop_unused(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError>;
+
     /// Every daemon there is, and every one that died or was lost and is still meant to be there.
     fn list(&self) -> Result<Vec<Daemon>, DaemonError>;
 }
@@ -159,6 +162,14 @@ pub enum DaemonError {
         /// How many processes.
         clients: usize,
     },
+    /// It was to be stopped unless it has clients, and it has.
+    #[error("MPS daemon {id} has {clients} clients and is ended after the last of them")]
+    InUse {
+        /// Which daemon.
+        id: DaemonId,
+        /// How many processes.
+        clients: usize,
+    },
     /// Something of it is left after a stop.
     #[error("MPS daemon {id} could not be ended whole: {left}")]
     StillThere {
@@ -190,6 +201,7 @@ impl DaemonError {
             | Self::Different { .. }
             | Self::NotReady { .. }
             | Self::ClientsLeft { .. }
+            | Self::InUse { .. }
             | Self::StillThere { .. }
             | Self::NoPlace { .. } => false,
         }
@@ -199,7 +211,7 @@ impl DaemonError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::NoMultiUser { .. } | Self::LimitNotTaken { .. } => Disposition::Permanent,
-            Self::Different { .. } | Self::ClientsLeft { .. } => Disposition::Busy,
+            Self::Different { .. } | Self::ClientsLeft { .. } | Self::InUse { .. } => Disposition::Busy,
             Self::Unreachable { .. }
             | Self::Silent { .. }
             | Self::NoProgram { .. }

@@ -4,6 +4,7 @@
 //!
 //! Each GPU is looked at under its lock; one that somebody works on has its turn the next time.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use dra_checkpoint::{LedgerListing, Step};
@@ -106,23 +107,30 @@ impl Engine {
         self.reconcile_daemons(owes_daemons, call, report);
     }
 
-    /// Ends daemons that no record and no ledger tells of, as after a loss of the state directory.
+    /// Ends daemons that no record and no ledger tells of, as after a loss of the state directory. One that was not there
+    /// the last time may have clients soon, and one that has clients stays: they may be of pods that nothing here knows of.
     fn reconcile_daemons(&self, owes_daemons: bool, call: &Call<'_>, report: &mut Reconciliation) {
-        match call.list() {
-            Ok(daemons) => {
-                let orphans = daemons.into_iter().map(|Daemon { id, .. }| id);
-                report.problems.extend(orphans.filter_map(|id| self.end_orphan(&id, call)));
-            }
+        let daemons = match call.list() {
+            Ok(daemons) => daemons,
             // Where nobody uses MPS there need not be anybody to ask.
-            Err(source) if owes_daemons || self.some_claim_has_a_daemon() => {
-                report.problems.push(Problem::Daemons { source });
-            }
-            Err(_) => {}
-        }
+            Err(_) if !owes_daemons && !self.some_claim_has_a_daemon() => return,
+            Err(source) => return report.problems.push(Problem::Daemons { source }),
+        };
+        let others = match self.others() {
+            Ok(others) => others,
+            Err(source) => return report.problems.push(Problem::Others { source }),
+        };
+        let boot_id = self.host.boot_id().ok();
+        let users = self.tools(Asking::Nobody, &others, boot_id.as_deref(), call).users;
+        let ids = daemons.into_iter().map(|Daemon { id, .. }| id);
+        let strange: BTreeSet<DaemonId> = ids.filter(|id| !users.rely_on_daemon(id)).collect();
+        let before = std::mem::replace(&mut *self.strange.lock(), strange.clone());
+        report.problems.extend(strange.intersection(&before).filter_map(|id| self.end_strange(id, call)));
     }
 
-    fn end_orphan(&self, id: &DaemonId, call: &Call<'_>) -> Option<Problem> {
+    fn end_strange(&self, id: &DaemonId, call: &Call<'_>) -> Option<Problem> {
         let _lock = self.locks.take(&lock_name(id), RECONCILIATION, call.deadline, Reach::AtLeastHere).ok()?;
+        // A claim may have come since.
         let others = match self.others() {
             Ok(others) => others,
             Err(source) => return Some(Problem::Others { source }),
@@ -132,7 +140,7 @@ impl Engine {
         if tools.users.rely_on_daemon(id) {
             return None;
         }
-        step::stop(id, &tools).err().map(|source| Problem::Orphan { source })
+        step::stop_unused(id, &tools).err().map(|source| Problem::Strange { source })
     }
 
     fn some_claim_has_a_daemon(&self) -> bool {

@@ -10,7 +10,7 @@ pub(crate) mod others;
 mod shown;
 mod turns;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Not;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use dra_checkpoint::files::Files;
 use dra_checkpoint::store::Found;
 use dra_checkpoint::{ClaimRecord, LedgerStore, RecordStore, Step, StoreError};
 use dra_hardware::{Daemons, Host};
-use dra_model::{Claim, ClaimRef, ClaimUid, GpuUuid, NodeName};
+use dra_model::{Claim, ClaimRef, ClaimUid, DaemonId, GpuUuid, NodeName};
 use parking_lot::Mutex;
 use tracing::{debug, warn};
 
@@ -71,6 +71,8 @@ pub struct Engine {
     pub(crate) locks: Locks,
     /// Claims that the last reconciliation found gone although they were ready.
     pub(crate) missed: Mutex<Vec<ClaimUid>>,
+    /// MPS daemons that the last reconciliation found and no claim relies on.
+    pub(crate) strange: Mutex<BTreeSet<DaemonId>>,
     pub(crate) tally: Tally,
     turns: Turns,
 }
@@ -95,8 +97,9 @@ impl Engine {
             warn!(error = crate::error::chain(&error), "the CDI directory is not there yet");
         }
         let locks = Locks::new(locks_dir);
-        let (missed, tally, turns) = (Mutex::default(), Tally::default(), Turns::default());
-        Ok(Self { host, settings, daemons, records, ledgers, specs, locks, missed, tally, turns })
+        let (missed, strange) = (Mutex::default(), Mutex::default());
+        let (tally, turns) = (Tally::default(), Turns::default());
+        Ok(Self { host, settings, daemons, records, ledgers, specs, locks, missed, strange, tally, turns })
     }
 
     /// Lets the devices of a claim be usable and says how. A repeat gives the same answer and repairs what is missing.

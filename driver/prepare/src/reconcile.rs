@@ -140,9 +140,9 @@ pub enum Problem {
         #[source]
         source: DaemonError,
     },
-    /// A daemon that nobody needs and that stays.
-    #[error("an MPS daemon that belongs to nobody stays")]
-    Orphan {
+    /// A daemon that no claim known here relies on and that stays.
+    #[error("an MPS daemon that belongs to no claim of this driver stays")]
+    Strange {
         /// Why.
         #[source]
         source: StepError,

@@ -17,7 +17,7 @@ use dra_model::{ClaimUid, DaemonId, Disposition, GpuUuid};
 
 use crate::tally::Tally;
 use crate::users::Users;
-pub(crate) use daemon::stop;
+pub(crate) use daemon::stop_unused;
 pub(crate) use debts::{pay, pay_regardless};
 pub use settings::Drift;
 pub(crate) use settings::drifts;

@@ -21,6 +21,8 @@ pub enum Order {
     },
     /// Let it be gone.
     Stop {
+        /// Whether one that has clients stays.
+        unless_used: bool,
         /// How long clients may go on.
         by: Deadline,
         /// Who asks.

@@ -43,10 +43,10 @@ impl Roster {
         self.order(&id, |answer| Order::Start { spec: spec.clone(), by, answer }).await
     }
 
-    /// See [`dra_hardware::Daemons::stop`].
-    pub async fn stop(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
+    /// See [`dra_hardware::Daemons::stop`] and [`dra_hardware::Daemons::stop_unused`].
+    pub async fn stop(&self, id: &DaemonId, unless_used: bool, patience: Duration) -> Result<(), DaemonError> {
         let by = Deadline::of(patience);
-        self.order(id, |answer| Order::Stop { by, answer }).await
+        self.order(id, |answer| Order::Stop { unless_used, by, answer }).await
     }
 
     /// Ends the processes of all daemons side by side, and keeps their places for whoever comes next.

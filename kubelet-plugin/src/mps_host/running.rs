@@ -117,6 +117,13 @@ impl Running {
         self.born.front_end.ask(&[Command::Threads], PATIENCE).await.map(|_answer| ())
     }
 
+    /// How many processes use it now.
+    pub async fn count_clients(&mut self) -> Result<usize, AskError> {
+        self.read_log();
+        self.clients.ask(&self.born.front_end).await?;
+        Ok(self.clients.living().len())
+    }
+
     /// Learns what its log says that was not read yet. What cannot be read tells nothing; the next look tries again.
     pub fn read_log(&mut self) -> Vec<Event> {
         let events = self.log.news().unwrap_or_default();

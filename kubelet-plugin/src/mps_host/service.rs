@@ -43,8 +43,8 @@ impl pb::mps_server::Mps for MpsService {
     }
 
     async fn stop(&self, request: Request<pb::StopRequest>) -> Result<Response<pb::StopResponse>, Status> {
-        let pb::StopRequest { id, patience_ms } = request.into_inner();
-        let stopped = self.roster.stop(&id_of(&id)?, Duration::from_millis(patience_ms.into())).await;
+        let pb::StopRequest { id, patience_ms, unless_used } = request.into_inner();
+        let stopped = self.roster.stop(&id_of(&id)?, unless_used, Duration::from_millis(patience_ms.into())).await;
         stopped.map_err(|error| refused(&error))?;
         Ok(Response::new(pb::StopResponse {}))
     }

@@ -139,7 +139,7 @@ impl Supervisor {
     async fn obey(&mut self, order: Order) {
         match order {
             Order::Start { spec, by, answer } => drop(answer.send(self.start(spec, by).await)),
-            Order::Stop { by, answer } => drop(answer.send(self.stop(by).await)),
+            Order::Stop { unless_used, by, answer } => drop(answer.send(self.stop(unless_used, by).await)),
             Order::HandOver { by, answer } => {
                 self.hand_over(by).await;
                 answer.send(()).ok();

@@ -174,6 +174,10 @@ pub fn refused(error: &DaemonError) -> Status {
             let number = u64::try_from(*clients).unwrap_or(u64::MAX);
             (Code::FailedPrecondition, Failure { number, ..named(Reason::ClientsLeft, id) })
         }
+        DaemonError::InUse { id, clients } => {
+            let number = u64::try_from(*clients).unwrap_or(u64::MAX);
+            (Code::FailedPrecondition, Failure { number, ..named(Reason::InUse, id) })
+        }
         DaemonError::StillThere { id, left } => {
             (Code::Internal, Failure { why: left.clone(), ..named(Reason::StillThere, id) })
         }
@@ -227,6 +231,9 @@ fn known_error(details: &[u8]) -> Option<DaemonError> {
         }
         Reason::ClientsLeft => {
             DaemonError::ClientsLeft { id: id()?, clients: usize::try_from(failure.number).unwrap_or(usize::MAX) }
+        }
+        Reason::InUse => {
+            DaemonError::InUse { id: id()?, clients: usize::try_from(failure.number).unwrap_or(usize::MAX) }
         }
         Reason::StillThere => DaemonError::StillThere { id: id()?, left: failure.why },
         Reason::NoPlace => DaemonError::NoPlace { id: id()?, path, why: failure.why },
@@ -325,6 +332,7 @@ mod tests {
             DaemonError::Different { id: id() },
             DaemonError::NotReady { id: id(), waited: Duration::from_millis(1500), seen: text("s") },
             DaemonError::ClientsLeft { id: id(), clients: 3 },
+            DaemonError::InUse { id: id(), clients: 2 },
             DaemonError::StillThere { id: id(), left: text("l") },
             DaemonError::NoPlace { id: id(), path: "/p".into(), why: text("full") },
         ] {

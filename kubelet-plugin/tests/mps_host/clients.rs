@@ -3,11 +3,11 @@
 
 use std::process::{Child, Command, Stdio};
 
-use dra_hardware::{DaemonError, DaemonState};
+use dra_hardware::{DaemonError, DaemonState, Daemons as _};
 use dra_kubelet_plugin::mps_host::wire::Change;
 use futures::StreamExt as _;
 
-use crate::host::{Host, id_of, kill, spec, until};
+use crate::host::{Host, PATIENCE, id_of, kill, spec, until};
 
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
 
@@ -57,6 +57,21 @@ fn a_dead_daemon_waits_for_the_end_of_its_clients() {
     assert_eq!((host.state(ID), host.start(&spec(ID))), (DaemonState::Lost, Err(left)));
     end(client);
     until("it is started again", || (host.state(ID) == DaemonState::Ready).then_some(()));
+}
+
+#[test]
+fn a_daemon_with_clients_stays_where_only_unused_ones_are_to_end() {
+    let host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    let client = client();
+    host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+    let stop = || host.client().stop_unused(&id_of(ID), PATIENCE);
+    assert_eq!(stop(), Err(DaemonError::InUse { id: id_of(ID), clients: 1 }));
+    assert_eq!(host.state(ID), DaemonState::Ready);
+    end(client);
+    stop().unwrap();
+    assert!(host.processes(ID).is_empty() && !host.place(ID).exists());
+    stop().unwrap();
 }
 
 #[test]

@@ -71,6 +71,9 @@ pub struct StopRequest {
     /// How long clients may go on before their servers are ended.
     #[prost(uint32, tag = "2")]
     pub patience_ms: u32,
+    /// Whether one that has clients stays, which is IN_USE then.
+    #[prost(bool, tag = "3")]
+    pub unless_used: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopResponse {}
@@ -154,6 +157,7 @@ pub mod failure {
         ClientsLeft = 6,
         StillThere = 7,
         NoPlace = 8,
+        InUse = 9,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -171,6 +175,7 @@ pub mod failure {
                 Self::ClientsLeft => "CLIENTS_LEFT",
                 Self::StillThere => "STILL_THERE",
                 Self::NoPlace => "NO_PLACE",
+                Self::InUse => "IN_USE",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -185,6 +190,7 @@ pub mod failure {
                 "CLIENTS_LEFT" => Some(Self::ClientsLeft),
                 "STILL_THERE" => Some(Self::StillThere),
                 "NO_PLACE" => Some(Self::NoPlace),
+                "IN_USE" => Some(Self::InUse),
                 _ => None,
             }
         }

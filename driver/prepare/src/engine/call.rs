@@ -48,6 +48,10 @@ impl Daemons for Call<'_> {
         self.ask(|daemons| daemons.stop(id, patience))
     }
 
+    fn stop_unused(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
+        self.ask(|daemons| daemons.stop_unused(id, patience))
+    }
+
     fn list(&self) -> Result<Vec<Daemon>, DaemonError> {
         self.ask(Daemons::list)
     }

@@ -69,8 +69,16 @@ pub(super) fn undo(id: &DaemonId, gpus: &[GpuUuid], tools: &Tools<'_>) -> Result
 }
 
 /// Ends a daemon.
-pub(crate) fn stop(id: &DaemonId, tools: &Tools<'_>) -> Result<(), StepError> {
-    let stopped = tools.daemons.stop(id, STOP);
+pub(super) fn stop(id: &DaemonId, tools: &Tools<'_>) -> Result<(), StepError> {
+    counted(id, tools.daemons.stop(id, STOP), tools)
+}
+
+/// Ends a daemon that has no clients.
+pub(crate) fn stop_unused(id: &DaemonId, tools: &Tools<'_>) -> Result<(), StepError> {
+    counted(id, tools.daemons.stop_unused(id, STOP), tools)
+}
+
+fn counted(id: &DaemonId, stopped: Result<(), DaemonError>, tools: &Tools<'_>) -> Result<(), StepError> {
     tools.tally.count(if stopped.is_ok() { Deed::Stopped } else { Deed::NotStopped });
     stopped.map_err(|source| StepError::Stop { id: id.clone(), source: Box::new(source) })
 }

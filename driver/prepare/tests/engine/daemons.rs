@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! MPS daemons made of memory, with the switches that these tests need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ pub(crate) struct TwinDaemons(Mutex<State>);
 struct State {
     running: BTreeMap<DaemonId, DaemonSpec>,
     mood: Mood,
+    /// Those with clients.
+    used: BTreeSet<DaemonId>,
     starts: usize,
     stops: usize,
     /// Questions while it was silent.
@@ -63,6 +65,16 @@ impl TwinDaemons {
     /// How often a daemon that ran was ended.
     pub(crate) fn stops(&self) -> usize {
         self.0.lock().stops
+    }
+
+    /// Whether a daemon has clients.
+    pub(crate) fn set_used(&self, id: &DaemonId, used: bool) {
+        let mut state = self.0.lock();
+        if used {
+            state.used.insert(id.clone())
+        } else {
+            state.used.remove(id)
+        };
     }
 
     /// A daemon that nobody here asked for.
@@ -119,6 +131,13 @@ impl Daemons for TwinDaemons {
         }
         state.stops += usize::from(state.running.remove(id).is_some());
         Ok(())
+    }
+
+    fn stop_unused(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
+        if self.0.lock().used.contains(id) {
+            return Err(DaemonError::InUse { id: id.clone(), clients: 2 });
+        }
+        self.stop(id, patience)
     }
 
     fn list(&self) -> Result<Vec<Daemon>, DaemonError> {

@@ -137,15 +137,38 @@ fn an_mps_host_that_goes_away_keeps_no_claim_and_no_gpu() {
 }
 
 #[test]
-fn daemons_that_died_with_their_host_are_started_again_and_strange_ones_end() {
+fn daemons_that_died_with_their_host_are_started_again() {
     let node = Node::new(1);
     node.prepare(&mps_share("a", 1000, 10)).unwrap();
     node.daemons.die();
-    node.daemons.add(DaemonId::of_gpu(&gpu_uuid(7)));
-    node.daemons.add("claim-uid-lost-0".parse().unwrap());
     let report = node.engine.reconcile(&|_| ClaimLife::Alive);
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     assert_eq!(node.daemons.running().into_keys().collect::<Vec<_>>(), [DaemonId::of_gpu(&gpu_uuid(0))]);
+}
+
+#[test]
+fn daemons_of_nobody_end_at_the_second_look_unless_they_have_clients() {
+    let mut node = Node::new(1);
+    let claim = mps_share("a", 1000, 10);
+    node.prepare(&claim).unwrap();
+    let own = DaemonId::of_gpu(&gpu_uuid(0));
+    let [idle, used]: [DaemonId; 2] = [DaemonId::of_gpu(&gpu_uuid(7)), "claim-uid-lost-0".parse().unwrap()];
+    node.daemons.add(idle.clone());
+    node.daemons.add(used.clone());
+    node.daemons.set_used(&used, true);
+    let look = |node: &Node| {
+        let report = node.engine.reconcile(&|_| ClaimLife::Alive);
+        (node.daemons.running().into_keys().collect::<Vec<_>>(), report.problems.len())
+    };
+    assert_eq!(look(&node), (vec![used.clone(), own.clone(), idle.clone()], 0), "its first client may be on its way");
+    assert_eq!(look(&node), (vec![used.clone(), own.clone()], 1), "the one that stays is told");
+    node.daemons.set_used(&used, false);
+    assert_eq!(look(&node), (vec![own.clone()], 0));
+    std::fs::remove_dir_all(node.state_dir()).unwrap();
+    node.restart();
+    assert_eq!(look(&node).0, std::slice::from_ref(&own), "what the state directory knew is lost");
+    node.prepare(&claim).unwrap();
+    assert_eq!((look(&node).0, node.daemons.starts()), (vec![own], 1), "the kubelet asks for the claim again");
 }
 
 #[test]

@@ -14,8 +14,11 @@ use super::{Gone, Life, Supervisor};
 
 impl Supervisor {
     /// Ends it. It is gone when nothing is left of it.
-    pub(super) async fn stop(&mut self, by: Deadline) -> Result<(), DaemonError> {
+    pub(super) async fn stop(&mut self, unless_used: bool, by: Deadline) -> Result<(), DaemonError> {
         self.recover()?;
+        if unless_used {
+            self.is_unused().await?;
+        }
         let kept = match std::mem::replace(&mut self.life, Life::Absent) {
             Life::Absent => None,
             Life::Leaving(kept) => Some(*kept),
@@ -36,6 +39,19 @@ impl Supervisor {
             }
             (Err(error), None) => Err(error),
         }
+    }
+
+    /// One that does not tell its clients may have some.
+    async fn is_unused(&mut self) -> Result<(), DaemonError> {
+        let clients = match &mut self.life {
+            Life::Absent | Life::Leaving(_) => 0,
+            Life::Gone(gone) => gone.clients.living().len(),
+            Life::Running(running) => running.count_clients().await.map_err(|error| {
+                let left = format!("it does not tell its clients, {}", dra_runtime::chain(&error));
+                DaemonError::StillThere { id: self.id.clone(), left }
+            })?,
+        };
+        if clients == 0 { Ok(()) } else { Err(DaemonError::InUse { id: self.id.clone(), clients }) }
     }
 
     async fn end(&self, running: Running, by: Deadline) -> Kept {
