@@ -10,7 +10,8 @@
 //! the GPU's lock when they change a ledger; reading needs none, since a file is replaced whole.
 //!
 //! A ledger that cannot be understood is renamed to `….json.damaged` and still counts, as one whose settings are not
-//! known, until another one is put or it is removed. Then `.settled` is added and the bytes are there for people only.
+//! known, until another one is put or it is removed. Then `.settled` is added and the bytes are there for people only. One
+//! that a newer driver wrote is left for it.
 
 mod v1;
 
@@ -53,6 +54,8 @@ pub enum LedgerFound {
     Ledger(Box<GpuLedger>),
     /// Something that is not known.
     Bad(DamagedLedger),
+    /// Something that only a newer driver knows.
+    Newer(DamagedLedger),
 }
 
 /// A ledger that cannot be understood.
@@ -73,6 +76,8 @@ pub struct LedgerListing {
     pub ledgers: Vec<GpuLedger>,
     /// Those that cannot be understood, ordered by GPU.
     pub damaged: Vec<DamagedLedger>,
+    /// Those of a newer driver, ordered by GPU.
+    pub newer: Vec<DamagedLedger>,
     /// GPUs with a temporary file; it is a leftover unless that GPU's lock is held.
     pub unfinished: Vec<GpuUuid>,
     /// What nobody here wrote.
@@ -107,15 +112,20 @@ impl LedgerStore {
         let (path, damaged) = (self.path(gpu), self.damaged_path(gpu));
         match self.read(gpu, &path)? {
             Some(Ok(ledger)) => Ok(LedgerFound::Ledger(Box::new(ledger))),
-            Some(Err(reason)) => match self.files.rename(&path, &damaged) {
+            Some(Err(Unread::Newer(reason))) => {
+                Ok(LedgerFound::Newer(DamagedLedger { gpu: gpu.clone(), path, reason }))
+            }
+            Some(Err(Unread::Damaged(reason))) => match self.files.rename(&path, &damaged) {
                 Ok(()) => Ok(LedgerFound::Bad(DamagedLedger { gpu: gpu.clone(), path: damaged, reason })),
                 Err(source) => Err(StoreError::SetAside { path, reason, source }),
             },
             None => match self.read(gpu, &damaged)? {
                 None => Ok(LedgerFound::Nothing),
-                // Of a newer format, set aside while an older version of this driver ran.
+                // Somebody put it right.
                 Some(Ok(ledger)) => Ok(LedgerFound::Ledger(Box::new(ledger))),
-                Some(Err(reason)) => Ok(LedgerFound::Bad(DamagedLedger { gpu: gpu.clone(), path: damaged, reason })),
+                Some(Err(Unread::Newer(reason) | Unread::Damaged(reason))) => {
+                    Ok(LedgerFound::Bad(DamagedLedger { gpu: gpu.clone(), path: damaged, reason }))
+                }
             },
         }
     }
@@ -176,11 +186,13 @@ impl LedgerStore {
     }
 
     /// The ledger in a file, or what is wrong with it.
-    fn read(&self, gpu: &GpuUuid, path: &Path) -> Result<Option<Result<GpuLedger, String>>, StoreError> {
+    fn read(&self, gpu: &GpuUuid, path: &Path) -> Result<Option<Result<GpuLedger, Unread>>, StoreError> {
         match self.files.read(path, frame::MAX_BYTES) {
             Ok(None) => Ok(None),
             Ok(Some(bytes)) => Ok(Some(decode(gpu, &bytes))),
-            Err(source) if source.kind() == io::ErrorKind::InvalidData => Ok(Some(Err(source.to_string()))),
+            Err(source) if source.kind() == io::ErrorKind::InvalidData => {
+                Ok(Some(Err(Unread::Damaged(source.to_string()))))
+            }
             Err(source) => Err(StoreError::Read { path: path.to_owned(), source }),
         }
     }
@@ -190,6 +202,7 @@ impl LedgerStore {
             Ok(LedgerFound::Nothing) => {}
             Ok(LedgerFound::Ledger(ledger)) => listing.ledgers.push(*ledger),
             Ok(LedgerFound::Bad(damaged)) => listing.damaged.push(damaged),
+            Ok(LedgerFound::Newer(newer)) => listing.newer.push(newer),
             Err(StoreError::SetAside { path, reason, .. }) => listing.damaged.push(DamagedLedger { gpu, path, reason }),
             Err(StoreError::Read { path, source }) => {
                 listing.damaged.push(DamagedLedger { gpu, path, reason: format!("unable to read it: {source}") });
@@ -209,6 +222,12 @@ impl LedgerStore {
         };
         settled.map_err(|source| StoreError::Settle { path, source })
     }
+}
+
+/// Why bytes are no ledger that this driver knows.
+enum Unread {
+    Damaged(String),
+    Newer(String),
 }
 
 /// A name in the folder.
@@ -237,11 +256,16 @@ fn temp_name(gpu: &GpuUuid) -> String {
     format!(".{gpu}{SUFFIX}.{gpu}{TEMP_SUFFIX}")
 }
 
-fn decode(gpu: &GpuUuid, bytes: &[u8]) -> Result<GpuLedger, String> {
-    let frame = frame::decode(Kind::Ledger, bytes).map_err(|error| DecodeError::Frame(error).to_string())?;
+fn decode(gpu: &GpuUuid, bytes: &[u8]) -> Result<GpuLedger, Unread> {
+    let frame = frame::decode(Kind::Ledger, bytes);
+    let frame = frame.map_err(|error| Unread::Damaged(DecodeError::Frame(error).to_string()))?;
     let ledger = match frame.version {
-        1 => v1::decode(frame.payload).map_err(|error| format!("not a GPU ledger: {error}"))?,
-        other => return Err(DecodeError::Version(other).to_string()),
+        1 => v1::decode(frame.payload).map_err(|error| Unread::Damaged(format!("not a GPU ledger: {error}")))?,
+        other => return Err(Unread::Newer(DecodeError::Version(other).to_string())),
     };
-    if ledger.gpu == *gpu { Ok(ledger) } else { Err(format!("about {} although it is named after {gpu}", ledger.gpu)) }
+    if ledger.gpu == *gpu {
+        Ok(ledger)
+    } else {
+        Err(Unread::Damaged(format!("about {} although it is named after {gpu}", ledger.gpu)))
+    }
 }

@@ -15,8 +15,9 @@
 //! derived: when a power cut eats the mark, the record says `Preparing` again and the claim is prepared anew, which a
 //! new boot asks for anyway.
 //!
-//! A record that cannot be understood is moved to `quarantine/` with its reason. Its claim counts as holding what the
-//! bytes still name, until it is prepared again, unprepared or known to be gone.
+//! A record that cannot be understood is moved to `quarantine/` with its reason; one that a newer driver wrote stays until
+//! its claim is asked for. Its claim counts as holding what the bytes still name, until it is prepared again, unprepared
+//! or known to be gone.
 //!
 //! Reading order: [`files`], [`record`], [`frame`], [`versions`], [`remains`], [`quarantine`], [`store`], [`ledger`].
 

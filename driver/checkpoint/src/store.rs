@@ -15,7 +15,7 @@ use crate::files::{self, Files, NewFile, TEMP_SUFFIX};
 use crate::frame;
 use crate::quarantine::{self, Quarantined};
 use crate::record::ClaimRecord;
-use crate::versions;
+use crate::versions::{self, DecodeError};
 
 const SUFFIX: &str = ".json";
 
@@ -34,7 +34,7 @@ pub struct RecordStore {
 pub struct Listing {
     /// Records, ordered by claim UID.
     pub records: Vec<ClaimRecord>,
-    /// Records set aside just now.
+    /// Records set aside just now, and those that stay where they are: of a newer driver, or on a disk that fails.
     pub quarantined: Vec<Quarantined>,
     /// Claims with a temporary file; it is a leftover unless that claim's lock is held.
     pub unfinished: Vec<ClaimUid>,
@@ -142,26 +142,39 @@ impl RecordStore {
         Ok(Self { files, claims_dir, quarantine_dir })
     }
 
-    /// Looks a claim up.
+    /// Looks up a claim that is to be prepared or unprepared. Whichever driver wrote a record that cannot be understood, it
+    /// is set aside: what becomes of the claim is decided here now.
     pub fn load(&self, uid: &ClaimUid) -> Result<Found, StoreError> {
-        let path = self.path(uid);
-        let reason = match self.files.read(&path, frame::MAX_BYTES) {
-            Ok(None) => return Ok(Found::Nothing),
-            Ok(Some(bytes)) => match versions::decode(&bytes) {
-                Ok(record) if record.claim.uid == *uid => return Ok(Found::Record(Box::new(record))),
-                Ok(record) => format!("about claim {} although it is named after {uid}", record.claim.uid),
-                Err(error) => error.to_string(),
-            },
-            Err(source) if source.kind() == io::ErrorKind::InvalidData => source.to_string(),
-            Err(source) => return Err(StoreError::Read { path, source }),
-        };
-        match quarantine::set_aside(&*self.files, &path, &self.quarantine_dir, &reason) {
-            Ok(quarantined) => Ok(Found::Bad(Box::new(quarantined))),
-            Err(source) => Err(StoreError::SetAside { path, reason, source }),
+        match self.read(uid)? {
+            Read::Nothing => Ok(Found::Nothing),
+            Read::Record(record) => Ok(Found::Record(record)),
+            Read::Bad(reason) | Read::Newer(reason) => Ok(Found::Bad(Box::new(self.set_aside(uid, reason)?))),
         }
     }
 
-    /// Everything in the folder. A bad record that cannot even be read or moved is left out and told with its old path.
+    fn read(&self, uid: &ClaimUid) -> Result<Read, StoreError> {
+        let path = self.path(uid);
+        match self.files.read(&path, frame::MAX_BYTES) {
+            Ok(None) => Ok(Read::Nothing),
+            Ok(Some(bytes)) => Ok(match versions::decode(&bytes) {
+                Ok(record) if record.claim.uid == *uid => Read::Record(Box::new(record)),
+                Ok(record) => Read::Bad(format!("about claim {} although it is named after {uid}", record.claim.uid)),
+                Err(error @ DecodeError::Version(_)) => Read::Newer(error.to_string()),
+                Err(error @ (DecodeError::Frame(_) | DecodeError::Content(_))) => Read::Bad(error.to_string()),
+            }),
+            Err(source) if source.kind() == io::ErrorKind::InvalidData => Ok(Read::Bad(source.to_string())),
+            Err(source) => Err(StoreError::Read { path, source }),
+        }
+    }
+
+    fn set_aside(&self, uid: &ClaimUid, reason: String) -> Result<Quarantined, StoreError> {
+        let path = self.path(uid);
+        quarantine::set_aside(&*self.files, &path, &self.quarantine_dir, &reason)
+            .map_err(|source| StoreError::SetAside { path, reason, source })
+    }
+
+    /// Everything in the folder. A bad record that cannot even be read or moved is told with its old path, and so is one of
+    /// a newer driver, which is left for it: both run in an upgrade, and one may be gone back from.
     pub fn list(&self) -> Result<Listing, StoreError> {
         let dir = &self.claims_dir;
         let names = self.files.list(dir).map_err(|source| StoreError::List { path: dir.clone(), source })?;
@@ -177,20 +190,27 @@ impl RecordStore {
     }
 
     fn list_one(&self, uid: &ClaimUid, listing: &mut Listing) -> Result<(), StoreError> {
-        match self.load(uid) {
-            Ok(Found::Nothing) => {}
-            Ok(Found::Record(record)) => listing.records.push(*record),
-            Ok(Found::Bad(quarantined)) => listing.quarantined.push(*quarantined),
-            Err(StoreError::SetAside { path, reason, .. }) => {
-                listing.quarantined.push(quarantine::look(&*self.files, path, reason));
-            }
-            Err(StoreError::Read { path, source }) => {
-                let reason = format!("unable to read it: {source}");
-                listing.quarantined.push(quarantine::look(&*self.files, path, reason));
-            }
+        let mut stays = |reason| listing.quarantined.push(quarantine::look(&*self.files, self.path(uid), reason));
+        match self.read(uid) {
+            Ok(Read::Nothing) => {}
+            Ok(Read::Record(record)) => listing.records.push(*record),
+            Ok(Read::Newer(reason)) => stays(reason),
+            Ok(Read::Bad(reason)) => match self.set_aside(uid, reason) {
+                Ok(quarantined) => listing.quarantined.push(quarantined),
+                Err(StoreError::SetAside { reason, .. }) => stays(reason),
+                Err(error) => return Err(error),
+            },
+            Err(StoreError::Read { source, .. }) => stays(format!("unable to read it: {source}")),
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Every record that cannot be understood and is not settled, wherever it is.
+    pub fn in_doubt(&self) -> Result<Vec<Quarantined>, StoreError> {
+        // First those of earlier times: what is set aside by the listing is told by it.
+        let before = self.quarantined()?;
+        Ok([before, self.list()?.quarantined].concat())
     }
 
     /// Everything that was set aside and is not settled.
@@ -241,6 +261,15 @@ impl RecordStore {
     pub fn path(&self, uid: &ClaimUid) -> PathBuf {
         self.claims_dir.join(format!("{uid}{SUFFIX}"))
     }
+}
+
+/// What a file says.
+enum Read {
+    Nothing,
+    Record(Box<ClaimRecord>),
+    Bad(String),
+    /// Of a version that this driver does not know yet.
+    Newer(String),
 }
 
 pub(crate) fn uid_of_record(name: &str) -> Option<ClaimUid> {

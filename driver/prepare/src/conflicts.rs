@@ -31,11 +31,7 @@ pub fn check(
             return Err(in_the_way(device, holder, held));
         }
         if let Some(doubt) = doubts.iter().find(|doubt| !doubt.is_about(&claim.uid) && doubt.holds(device)) {
-            return Err(Refusal::HeldInDoubt {
-                device: device.device.clone(),
-                holder: doubt.holder(),
-                path: doubt.record.path.clone(),
-            });
+            return Err(doubt.refusal(device));
         }
     }
     Ok(())

@@ -179,5 +179,6 @@ fn lock_name(id: &DaemonId) -> String {
 /// The GPUs to which something is owed, those where it is not known what included.
 fn gpus(listing: &LedgerListing) -> Vec<GpuUuid> {
     let known = listing.ledgers.iter().map(|ledger| &ledger.gpu);
-    known.chain(listing.damaged.iter().map(|damaged| &damaged.gpu)).cloned().collect()
+    let unknown = listing.damaged.iter().chain(&listing.newer).map(|unread| &unread.gpu);
+    known.chain(unknown).cloned().collect()
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use dra_checkpoint::{Quarantined, RecordedDevice, RecordedHardware};
 use dra_model::{ClaimUid, DeviceName, GpuUuid, Inventory};
 
+use crate::refusal::Refusal;
 use crate::resolve::{Target, resolve};
 
 /// One such claim.
@@ -50,8 +51,14 @@ impl Doubt {
         self.hardware.iter().any(|held| held.gpu() == gpu) || self.names.iter().any(is_of_gpu)
     }
 
+    /// Why another claim cannot have this device.
+    pub fn refusal(&self, device: &RecordedDevice) -> Refusal {
+        let (device, path) = (device.device.clone(), self.record.path.clone());
+        Refusal::HeldInDoubt { device, holder: self.holder(), path }
+    }
+
     /// How people know the claim.
-    pub fn holder(&self) -> String {
+    fn holder(&self) -> String {
         match (&self.record.remains.claim, &self.record.uid) {
             (Some(claim), _) => format!("claim {claim}"),
             (None, Some(uid)) => format!("the claim with UID {uid}"),

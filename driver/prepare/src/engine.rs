@@ -195,7 +195,7 @@ impl Engine {
 
     /// Whether a record of this claim was set aside and is not settled; where that cannot be told, it is.
     pub(crate) fn is_in_doubt(&self, uid: &ClaimUid) -> bool {
-        self.records.quarantined().is_ok_and(|all| all.iter().all(|one| !one.is_about(uid))).not()
+        self.records.in_doubt().is_ok_and(|all| all.iter().all(|one| !one.is_about(uid))).not()
     }
 
     /// The record of a claim, unless it had to be set aside.

@@ -65,7 +65,7 @@ pub fn plan(situation: &Situation<'_>) -> Result<ClaimRecord, Refusal> {
     limits::check(&devices, &wishes, gpus)?;
     conflicts::check(&claim.reference, &devices, records, doubts)?;
     if situation.kept.is_none() {
-        shares::check(&claim.reference, &devices, gpus, records)?;
+        shares::check(&claim.reference, &devices, gpus, records, doubts)?;
     }
     let kept = records.iter().find(|record| record.claim.uid == claim.reference.uid);
     Ok(ClaimRecord {

@@ -182,8 +182,8 @@ impl Engine {
             Err(source) => report.problems.push(Problem::Records { source }),
         }
         self.reconcile_gpus(&call, &mut report);
-        match self.records.quarantined() {
-            Ok(quarantined) => report.quarantined = quarantined,
+        match self.records.in_doubt() {
+            Ok(in_doubt) => report.quarantined = in_doubt,
             Err(source) => report.problems.push(Problem::Records { source }),
         }
         report
@@ -233,7 +233,7 @@ impl Engine {
         report: &mut Reconciliation,
     ) {
         // A folder that cannot be read is told below.
-        for Quarantined { remains, .. } in self.records.quarantined().unwrap_or_default() {
+        for Quarantined { remains, .. } in self.records.in_doubt().unwrap_or_default() {
             let Some(claim) = remains.claim.filter(|_| remains.is_claim_certain) else { continue };
             if records.iter().any(|record| record.claim.uid == claim.uid) || life(&claim) != ClaimLife::Gone {
                 continue;

@@ -9,19 +9,23 @@ use std::collections::BTreeMap;
 use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedHardware, RecordedSharing};
 use dra_model::{ClaimRef, ClaimUid, Gpu, GpuUuid, Interval, ShareLimits, SharedForm};
 
+use crate::doubts::Doubt;
 use crate::refusal::{Refusal, mebi};
 
-/// Refuses another interval than the one in force, and more than is left of a GPU.
+/// Refuses another interval than the one in force, and more than is left of a GPU, which is not known while the record of
+/// another share cannot be read.
 pub(crate) fn check(
     claim: &ClaimRef,
     devices: &[RecordedDevice],
     gpus: &BTreeMap<GpuUuid, Gpu>,
     records: &[ClaimRecord],
+    doubts: &[Doubt],
 ) -> Result<(), Refusal> {
     for (at, device) in devices.iter().enumerate() {
         if device.admin_access || !matches!(device.hardware, RecordedHardware::Shared { .. }) {
             continue;
         }
+        none_in_doubt(claim, device, doubts)?;
         let earlier = devices.iter().take(at).map(|device| (claim, device));
         let beside: Vec<_> = of_others(&claim.uid, records)
             .chain(earlier)
@@ -49,6 +53,14 @@ pub(crate) fn limits(sharing: &RecordedSharing) -> ShareLimits {
     match sharing {
         RecordedSharing::Plain | RecordedSharing::Exclusive => ShareLimits::default(),
         RecordedSharing::TimeSlicing { limits, .. } | RecordedSharing::Mps { limits, .. } => *limits,
+    }
+}
+
+fn none_in_doubt(claim: &ClaimRef, device: &RecordedDevice, doubts: &[Doubt]) -> Result<(), Refusal> {
+    let mut others = doubts.iter().filter(|doubt| !doubt.is_about(&claim.uid));
+    match others.find(|doubt| doubt.may_use(device.hardware.gpu())) {
+        None => Ok(()),
+        Some(doubt) => Err(doubt.refusal(device)),
     }
 }
 

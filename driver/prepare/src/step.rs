@@ -10,6 +10,8 @@ mod debts;
 mod ledger;
 mod settings;
 
+use std::path::PathBuf;
+
 use dra_cdi::{Kind, RenderedSpec, SpecStore, SpecStoreError};
 use dra_checkpoint::{ClaimRecord, LedgerStore, Step, StoreError};
 use dra_hardware::{DaemonError, Daemons, GpuError, Host};
@@ -94,6 +96,19 @@ pub enum StepError {
         #[source]
         source: StoreError,
     },
+    /// What is owed to a GPU, as a newer driver wrote it.
+    #[error(
+        "what is owed to {gpu} is {reason}: let the version that wrote {path} run again, or remove that file if the GPU \
+         may have what it has after a reboot"
+    )]
+    Newer {
+        /// Which GPU.
+        gpu: GpuUuid,
+        /// The ledger.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The settings that a strategy needs.
     #[error("the GPU could not be set up for its strategy")]
     Settings {
@@ -142,6 +157,7 @@ impl StepError {
             | Self::ClaimSpec { .. }
             | Self::RemoveClaimSpec { .. }
             | Self::Ledger { .. }
+            | Self::Newer { .. }
             | Self::Settings { .. }
             | Self::Restore { .. }
             | Self::Stop { .. } => Disposition::Transient,
@@ -176,6 +192,9 @@ pub fn undo(step: &Step, uid: &ClaimUid, tools: &Tools<'_>) -> Result<(), StepEr
             settings::undo(gpu, tools);
             Ok(())
         }
-        Step::MpsDaemon { id, gpus } => daemon::undo(id, gpus, tools),
+        Step::MpsDaemon { id, gpus } => {
+            daemon::undo(id, gpus, tools);
+            Ok(())
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use dra_checkpoint::files::HostFiles;
 use dra_checkpoint::files::faults::{Fault, FaultyFiles};
-use dra_checkpoint::{GpuLedger, LedgerFound, LedgerListing, LedgerStore, Unknown};
+use dra_checkpoint::{DamagedLedger, GpuLedger, LedgerFound, LedgerListing, LedgerStore, Unknown};
 use dra_model::{ComputeMode, GpuSettings, Interval};
 use proptest::prelude::*;
 use rustix::io::Errno;
@@ -73,10 +73,6 @@ fn a_damaged_ledger_counts_until_another_is_put_or_it_is_removed_and_the_bytes_s
             "dra-claim 1 0 0000000000000000\n\n".to_owned(),
             "damaged: the first line is not the header of a GPU ledger".to_owned(),
         ),
-        (
-            "gpu-ledger 2 0 0000000000000000\n\n".to_owned(),
-            "written in format 2, which this version of the driver does not know".to_owned(),
-        ),
         (golden, format!("about {NAME} although it is named after {other}")),
     ] {
         let dir = tempfile::tempdir().unwrap();
@@ -98,6 +94,21 @@ fn a_damaged_ledger_counts_until_another_is_put_or_it_is_removed_and_the_bytes_s
             assert_eq!(std::fs::read_to_string(settled).unwrap(), bytes);
         }
     }
+}
+
+#[test]
+fn a_ledger_of_a_newer_driver_is_left_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    store.put(&ledger()).unwrap();
+    let good = std::fs::read_to_string(store.path(&gpu())).unwrap();
+    let newer = good.replacen("gpu-ledger 1", "gpu-ledger 2", 1);
+    std::fs::write(store.path(&gpu()), &newer).unwrap();
+    let reason = "written in format 2, which this version of the driver does not know".to_owned();
+    let unread = DamagedLedger { gpu: gpu(), path: store.path(&gpu()), reason };
+    assert_eq!(store.load(&gpu()).unwrap(), LedgerFound::Newer(unread.clone()));
+    assert_eq!(store.list().unwrap(), LedgerListing { newer: vec![unread], ..LedgerListing::default() });
+    assert_eq!(std::fs::read_to_string(store.path(&gpu())).unwrap(), newer);
 }
 
 #[test]
@@ -154,7 +165,7 @@ fn every_effect_can_be_cut_or_fail_and_the_debt_is_not_lost() {
                 LedgerFound::Ledger(found) if outcome.is_ok() => assert_eq!(*found, new),
                 LedgerFound::Ledger(found) => assert!(*found == new || *found == ledger(), "{fault:?} at {at}"),
                 LedgerFound::Bad(_) => assert!(damage && outcome.is_err(), "{fault:?} at {at}"),
-                LedgerFound::Nothing => panic!("{fault:?} at {at}"),
+                LedgerFound::Nothing | LedgerFound::Newer(_) => panic!("{fault:?} at {at}"),
             }
             store.put(&new).unwrap();
             assert_eq!(store.list().unwrap(), LedgerListing { ledgers: vec![new.clone()], ..LedgerListing::default() });
@@ -178,7 +189,7 @@ proptest! {
         std::fs::write(store.path(&gpu()), &bytes).unwrap();
         match store.load(&gpu()).unwrap() {
             LedgerFound::Ledger(found) => prop_assert_eq!(*found, ledger()),
-            LedgerFound::Bad(_) => {}
+            LedgerFound::Bad(_) | LedgerFound::Newer(_) => {}
             LedgerFound::Nothing => prop_assert!(false, "a ledger was lost"),
         }
     }

@@ -50,7 +50,6 @@ fn garbage_is_set_aside_with_its_reason_and_its_devices_are_still_told() {
         ("00000000-0000-0000-0000-000000000001", good.clone(), "about claim 0b5f3a1e"),
         ("00000000-0000-0000-0000-000000000002", Vec::new(), "damaged: the first line is not the header"),
         ("00000000-0000-0000-0000-000000000003", vec![b'x'; 600_000], "is larger than"),
-        ("00000000-0000-0000-0000-000000000004", b"dra-claim 7 0 0000000000000000\n\n".to_vec(), "written in format 7"),
         (
             "00000000-0000-0000-0000-000000000005",
             dra_checkpoint::frame::encode(Kind::Claim, 1, b"{}"),
@@ -65,12 +64,32 @@ fn garbage_is_set_aside_with_its_reason_and_its_devices_are_still_told() {
         let told = told.iter().find(|one| one.path == listing.quarantined[0].path).unwrap();
         assert_eq!(*told, listing.quarantined[0]);
     }
-    let cut = &store.quarantined().unwrap()[5];
+    let cut = &store.quarantined().unwrap()[4];
     assert_eq!(
         cut.remains.devices.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["gpu-11111111", "gpu-11111111-mig-9-4"]
     );
     assert!(store.list().unwrap().quarantined.is_empty(), "each is set aside once");
+}
+
+#[test]
+fn a_record_of_a_newer_driver_is_left_for_it_until_its_claim_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    let uid = UID.parse().unwrap();
+    let good = String::from_utf8(versions::encode(&record(ClaimState::Ready { done: vec![] })).unwrap()).unwrap();
+    let newer = good.replacen("dra-claim 1", "dra-claim 3", 1);
+    std::fs::write(store.path(&uid), &newer).unwrap();
+    for _ in 0..2 {
+        let [told] = <[_; 1]>::try_from(store.list().unwrap().quarantined).unwrap();
+        assert!(told.path == store.path(&uid) && told.reason.starts_with("written in format 3"), "{told:?}");
+        assert_eq!(told.remains.hardware, [gpu_device().hardware]);
+        assert!(told.remains.is_claim_certain && store.quarantined().unwrap().is_empty());
+        assert_eq!(store.in_doubt().unwrap(), [told]);
+    }
+    assert_eq!(std::fs::read_to_string(store.path(&uid)).unwrap(), newer);
+    assert!(matches!(store.load(&uid).unwrap(), Found::Bad(_)));
+    assert_eq!(store.in_doubt().unwrap()[0].path, dir.path().join(format!("quarantine/{UID}.json")));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use dra_checkpoint::RecordedDevice;
+use dra_checkpoint::{GpuLedger, RecordedDevice};
 use dra_hardware::DaemonError;
 use dra_model::{DaemonId, GpuUuid};
 use tracing::warn;
@@ -43,29 +43,27 @@ pub(super) fn ensure(
 }
 
 /// Ends a daemon that nobody else relies on. One that does not end now stays in the ledgers of its GPUs.
-pub(super) fn undo(id: &DaemonId, gpus: &[GpuUuid], tools: &Tools<'_>) -> Result<(), StepError> {
+pub(super) fn undo(id: &DaemonId, gpus: &[GpuUuid], tools: &Tools<'_>) {
     if tools.users.rely_on_daemon(id) {
-        return Ok(());
+        return;
     }
-    let mut naming_it = Vec::new();
-    for gpu in gpus {
-        naming_it.extend(ledger::load(gpu, tools)?.filter(|ledger| ledger.daemons.contains(id)));
-    }
-    if naming_it.is_empty() {
-        return Ok(());
+    let ledgers: Vec<_> = gpus.iter().map(|gpu| ledger::load(gpu, tools)).collect();
+    let names_it = |ledger: &GpuLedger| ledger.daemons.contains(id);
+    // A ledger that cannot be read may name it.
+    if ledgers.iter().flatten().flatten().all(|ledger| !names_it(ledger)) && ledgers.iter().all(Result::is_ok) {
+        return;
     }
     if let Err(error) = stop(id, tools) {
         warn!(%id, error = chain(&error), "an MPS daemon is still to be ended");
-        return Ok(());
+        return;
     }
-    for mut ledger in naming_it {
+    for mut ledger in ledgers.into_iter().flatten().flatten().filter(names_it) {
         ledger.daemons.remove(id);
         if let Err(error) = ledger::keep(&ledger, tools) {
             // A full disk, perhaps. Whoever pays finds out that it has ended.
             warn!(%id, error = chain(&error), "an MPS daemon that ended is still in a ledger");
         }
     }
-    Ok(())
 }
 
 /// Ends a daemon.

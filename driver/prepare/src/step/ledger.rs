@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use dra_checkpoint::{GpuLedger, LedgerFound, Unknown};
+use dra_checkpoint::{DamagedLedger, GpuLedger, LedgerFound, Unknown};
 use dra_model::{ComputeMode, DaemonId, GpuSettings, GpuUuid, Interval};
 use tracing::warn;
 
@@ -27,6 +27,7 @@ pub(crate) fn load(gpu: &GpuUuid, tools: &Tools<'_>) -> Result<Option<GpuLedger>
             tools.ledgers.remove(gpu).map_err(|source| failed(gpu, source))?;
             Ok(None)
         }
+        LedgerFound::Newer(DamagedLedger { gpu, path, reason }) => Err(StepError::Newer { gpu, path, reason }),
         LedgerFound::Bad(damaged) => {
             let path = damaged.path.display();
             warn!(%gpu, %path, reason = damaged.reason, "what the GPU had before its claims is not known any more");

@@ -5,7 +5,8 @@
 use dra_checkpoint::files::faults::Fault;
 use dra_hardware::Setting;
 use dra_model::{ComputeMode, DaemonId, Interval};
-use dra_prepare::{ClaimLife, Deed, PrepareCause};
+use dra_prepare::reconcile::Problem;
+use dra_prepare::{ClaimLife, Deed, PrepareCause, Refusal};
 use serde_json::{Value, json};
 
 use crate::daemons::Mood;
@@ -205,8 +206,7 @@ fn a_damaged_ledger_is_told_and_its_gpu_gets_what_it_has_after_a_reboot() {
     let node = Node::new(1);
     let claim = mps_share("a", 1000, 10);
     node.prepare(&claim).unwrap();
-    let path = node.state_dir().join("gpus").join(format!("{}.json", gpu_uuid(0)));
-    std::fs::write(&path, "garbage").unwrap();
+    std::fs::write(gpu_file(&node), "garbage").unwrap();
     assert_eq!(node.engine.reconcile(&|_| ClaimLife::Alive).problems.len(), 1);
     assert_eq!(node.machine.settings(0), exclusive(Interval::Default));
     node.engine.unprepare(&claim.reference).unwrap();
@@ -226,11 +226,51 @@ fn a_share_in_doubt_keeps_the_settings_and_the_daemon_until_it_is_settled() {
     node.engine.unprepare(&other.reference).unwrap();
     node.engine.reconcile(&|_| ClaimLife::Alive);
     assert_eq!((node.machine.settings(0), node.daemons.running().len()), (exclusive(Interval::Default), 1));
+    let error = node.prepare(&other).unwrap_err();
+    let in_doubt = matches!(&*error.cause, PrepareCause::Refused(Refusal::HeldInDoubt { .. }));
+    assert!(in_doubt, "what is left of the GPU is not known: {error}");
+    node.prepare(&lost).unwrap();
     node.prepare(&other).unwrap();
     node.engine.unprepare(&other.reference).unwrap();
     node.engine.unprepare(&lost.reference).unwrap();
-    assert_eq!(node.machine.settings(0), DEFAULT);
+    assert_eq!((node.machine.settings(0), node.daemons.starts()), (DEFAULT, 1));
     is_tidy(&node);
+}
+
+/// A driver that was gone back from, or runs on beside this one during an upgrade.
+#[test]
+fn what_a_newer_driver_wrote_is_left_for_it_and_keeps_no_claim_from_leaving() {
+    let mut node = Node::new(2);
+    let (theirs, ours) = (mps_share("theirs", 1000, 10), mps_share("ours", 1000, 10));
+    node.prepare(&theirs).unwrap();
+    node.prepare(&ours).unwrap();
+    let files = [node.state_dir().join("claims/uid-theirs.json"), gpu_file(&node)];
+    let newer = files.clone().map(|path| {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replacen("dra-claim 2 ", "dra-claim 9 ", 1).replacen("gpu-ledger 1 ", "gpu-ledger 9 ", 1);
+        std::fs::write(&path, &text).unwrap();
+        text
+    });
+    node.restart();
+    let report = node.engine.reconcile(&|_| ClaimLife::Alive);
+    assert_eq!(report.quarantined[0].path, files[0]);
+    assert!(report.problems.iter().any(|problem| matches!(problem, Problem::Debt { .. })), "{:?}", report.problems);
+    assert_eq!(node.daemons.running().len(), 1);
+    node.engine.unprepare(&ours.reference).unwrap();
+    assert_eq!(files.clone().map(|path| std::fs::read_to_string(path).unwrap()), newer);
+    assert_eq!((node.machine.settings(0), node.daemons.stops()), (exclusive(Interval::Default), 0));
+    node.prepare(&ours).unwrap_err();
+    node.prepare(&allocate("other", &[("gpu", "gpu-00000001")])).unwrap();
+    node.engine.unprepare(&theirs.reference).unwrap();
+    assert!(!files[0].exists());
+    let error = node.prepare(&ours).unwrap_err();
+    assert!(matches!(&*error.cause, PrepareCause::Debt { .. }), "{error}");
+    std::fs::remove_file(&files[1]).unwrap();
+    node.prepare(&ours).unwrap();
+}
+
+fn gpu_file(node: &Node) -> std::path::PathBuf {
+    node.state_dir().join("gpus").join(format!("{}.json", gpu_uuid(0)))
 }
 
 #[test]
