@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use dra_checkpoint::{LedgerListing, Step};
+use dra_checkpoint::{ClaimRecord, LedgerListing, Step};
 use dra_hardware::{Daemon, Daemons as _};
 use dra_model::{ClaimRef, DaemonId, GpuUuid};
 use tracing::warn;
@@ -82,7 +82,9 @@ impl Engine {
             Ok(listing) => listing,
             Err(source) => return report.problems.push(Problem::Ledgers { source }),
         };
-        for gpu in gpus(&listing) {
+        // A claim may rely on a GPU whose ledger was lost.
+        let relied_on = self.records.list().map_or_else(|_| Vec::new(), |listing| set_up(&listing.records));
+        for gpu in gpus(&listing).into_iter().chain(relied_on).collect::<BTreeSet<_>>() {
             let both = |tools: &Tools<'_>| Ok((step::pay(&gpu, tools)?, step::drifts(&gpu, tools)?));
             match self.at_gpu(&gpu, call, both) {
                 None => {}
@@ -174,6 +176,15 @@ fn lock_name(id: &DaemonId) -> String {
         (None, Some(claim)) => format!("claim-{claim}"),
         (None, None) => id.to_string(),
     }
+}
+
+/// The GPUs that were set up for claims.
+fn set_up(records: &[ClaimRecord]) -> Vec<GpuUuid> {
+    let of_step = |step| match step {
+        Step::GpuSettings { gpu, .. } => Some(gpu),
+        Step::MpsDaemon { .. } | Step::ClaimSpec => None,
+    };
+    records.iter().flat_map(ClaimRecord::effects).filter_map(of_step).collect()
 }
 
 /// The GPUs to which something is owed, those where it is not known what included.

@@ -109,14 +109,16 @@ fn given_back<T: PartialEq + Copy>(
 /// again, the interval included.
 pub(crate) fn drifts(gpu: &GpuUuid, tools: &Tools<'_>) -> Result<Vec<Drift>, StepError> {
     let wanted = tools.users.with_settings(gpu).fold(GpuSettings::default(), |all, (_, wanted)| merged(all, wanted));
-    let Some(mut ledger) = ledger::load(gpu, tools)?.filter(|_| wanted != GpuSettings::default()) else {
+    if wanted == GpuSettings::default() {
         return Ok(Vec::new());
-    };
+    }
     let now = read(gpu, wanted, tools)?;
-    let in_force = merged(ledger.in_force, now);
-    if in_force != ledger.in_force {
-        ledger.in_force = in_force;
-        ledger::put(&ledger, tools)?;
+    if let Some(mut ledger) = ledger::load(gpu, tools)? {
+        let in_force = merged(ledger.in_force, now);
+        if in_force != ledger.in_force {
+            ledger.in_force = in_force;
+            ledger::put(&ledger, tools)?;
+        }
     }
     let mode = drift(gpu, Setting::ComputeMode, wanted.compute_mode, now.compute_mode, tools);
     Ok(mode.into_iter().chain(drift(gpu, Setting::Interval, wanted.interval, now.interval, tools)).collect())

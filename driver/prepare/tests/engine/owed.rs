@@ -38,6 +38,22 @@ fn what_an_administrator_changed_is_told_and_put_right_by_the_next_prepare() {
 }
 
 #[test]
+fn what_was_changed_is_told_although_the_ledger_is_lost() {
+    let node = Node::new(1);
+    let claim = wish(ts_share("a", 1000), &[], "GpuConfig", &time_slicing("Long"));
+    node.prepare(&claim).unwrap();
+    std::fs::remove_file(gpu_file(&node)).unwrap();
+    node.machine.configure(0, Some(ComputeMode::Default), Some(Interval::Short));
+    let drifted = node.engine.reconcile(&|_| ClaimLife::Alive).drifted;
+    assert_eq!(drifted.iter().map(|it| it.setting).collect::<Vec<_>>(), [Setting::Interval]);
+    node.prepare(&claim).unwrap();
+    assert_eq!(node.machine.settings(0).1, Some(Interval::Long));
+    node.engine.unprepare(&claim.reference).unwrap();
+    assert_eq!(node.machine.settings(0).1, Some(Interval::Short), "what is found then is given back");
+    is_tidy(&node);
+}
+
+#[test]
 fn a_gpu_that_takes_nothing_now_keeps_nobody_from_leaving_and_the_next_from_coming() {
     let mut node = Node::new(2);
     let claim = gpu_wish("a", &json!({"strategy": "Exclusive"}));
