@@ -63,6 +63,8 @@ pub fn plan(situation: &Situation<'_>) -> Result<ClaimRecord, Refusal> {
     let promise = |((device, target), sharing)| promise(situation, device, target, sharing);
     let devices: Vec<RecordedDevice> = rows.map(promise).collect::<Result<_, _>>()?;
     limits::check(&devices, &wishes, gpus)?;
+    // What is kept was there before whatever came in doubt beside it.
+    let doubts = if situation.kept.is_some() { &[] } else { doubts };
     conflicts::check(&claim.reference, &devices, records, doubts)?;
     if situation.kept.is_none() {
         shares::check(&claim.reference, &devices, gpus, records, doubts)?;

@@ -117,6 +117,8 @@ enum Act {
     Restart,
     Reboot,
     HostDies,
+    /// The record of a claim is cut, or garbage.
+    Damage(usize, bool),
     Admin(u32, ComputeMode, Interval),
     Reconcile,
 }
@@ -138,6 +140,7 @@ fn act() -> impl Strategy<Value = (Act, Option<Trouble>)> {
         1 => Just(Act::Restart),
         1 => Just(Act::Reboot),
         1 => Just(Act::HostDies),
+        1 => (0_usize..12, any::<bool>()).prop_map(|(at, cut)| Act::Damage(at, cut)),
         1 => (0_u32..2, mode, interval).prop_map(|(gpu, mode, interval)| Act::Admin(gpu, mode, interval)),
         1 => Just(Act::Reconcile),
     ];
@@ -157,6 +160,10 @@ struct Model {
     usable: BTreeMap<usize, bool>,
     /// Begun or given back in a call that failed.
     maybe: BTreeSet<usize>,
+    /// Those of which the record was damaged.
+    damaged: BTreeSet<usize>,
+    /// Those of which it is hardly known what they held, and that hold nothing any more.
+    ghosts: BTreeSet<usize>,
     /// What may be found on a GPU that nobody uses: its settings before its claims, and what was set behind their backs.
     found: BTreeMap<u32, Vec<Settings>>,
     /// GPUs that an administrator changed since the last prepare.
@@ -167,11 +174,24 @@ impl Model {
     fn new() -> Self {
         let fresh = (Some(ComputeMode::Default), Some(Interval::Default));
         let found = (0..3).map(|gpu| (gpu, vec![fresh])).collect();
-        Self { wanted: wanted(), usable: BTreeMap::new(), maybe: BTreeSet::new(), found, changed: BTreeSet::new() }
+        Self {
+            wanted: wanted(),
+            usable: BTreeMap::new(),
+            maybe: BTreeSet::new(),
+            damaged: BTreeSet::new(),
+            ghosts: BTreeSet::new(),
+            found,
+            changed: BTreeSet::new(),
+        }
     }
 
     fn held(&self) -> impl Iterator<Item = &Wanted> {
-        self.usable.keys().chain(&self.maybe).map(|at| &self.wanted[*at])
+        self.usable.keys().chain(&self.maybe).chain(&self.ghosts).map(|at| &self.wanted[*at])
+    }
+
+    fn settled(&mut self, at: usize) {
+        self.damaged.remove(&at);
+        self.ghosts.remove(&at);
     }
 
     fn users(&self, gpu: u32) -> usize {
@@ -180,7 +200,8 @@ impl Model {
 
     fn prepared(&mut self, at: usize, is_in_trouble: bool, outcome: Result<(), String>) {
         let is_beside = |other: &&usize| **other != at;
-        let beside = || self.usable.keys().chain(&self.maybe).filter(is_beside).map(|other| &self.wanted[*other]);
+        let known = || self.usable.keys().chain(&self.maybe).chain(&self.ghosts);
+        let beside = || known().filter(is_beside).map(|other| &self.wanted[*other]);
         match outcome {
             Ok(()) => {
                 let excluded =
@@ -188,6 +209,7 @@ impl Model {
                 assert!(!excluded, "c{at} got a GPU in another form than those who have it");
                 self.usable.insert(at, true);
                 self.maybe.remove(&at);
+                self.settled(at);
                 for (gpu, _) in &self.wanted[at].uses {
                     self.changed.remove(gpu);
                 }
@@ -209,11 +231,24 @@ impl Model {
         match outcome {
             Ok(()) => {
                 self.maybe.remove(&at);
+                self.settled(at);
             }
             Err(error) => {
                 assert!(is_in_trouble, "c{at} was not given back for no reason: {error}");
                 self.maybe.insert(at);
             }
+        }
+    }
+
+    /// What a record said of an earlier boot, or of a promise that was not kept, need not be known any more: no container
+    /// has it.
+    fn damaged(&mut self, at: usize) {
+        if self.usable.get(&at) == Some(&true) {
+            self.damaged.insert(at);
+        } else {
+            self.usable.remove(&at);
+            self.maybe.remove(&at);
+            self.ghosts.insert(at);
         }
     }
 
@@ -230,9 +265,11 @@ impl Model {
 
     fn rebooted(&mut self) {
         let wanted = self.wanted.len();
+        let is_damaged = |at: &usize| self.damaged.contains(at);
         *self = Self {
-            usable: self.usable.keys().map(|at| (*at, false)).collect(),
-            maybe: self.maybe.clone(),
+            usable: self.usable.keys().filter(|at| !is_damaged(at)).map(|at| (*at, false)).collect(),
+            maybe: self.maybe.iter().copied().filter(|at| !is_damaged(at)).collect(),
+            ghosts: self.ghosts.union(&self.damaged).copied().collect(),
             ..Self::new()
         };
         assert_eq!(self.wanted.len(), wanted);
@@ -249,9 +286,11 @@ impl Model {
         }
         let running: BTreeSet<String> = node.daemons.running().into_keys().map(|id| id.to_string()).collect();
         let of = |at: &usize| self.wanted[*at].daemon.clone();
-        let needed: BTreeSet<String> =
-            self.usable.iter().filter(|(_, now)| **now).filter_map(|(at, _)| of(at)).collect();
-        let known: BTreeSet<String> = self.usable.keys().chain(&self.maybe).filter_map(of).collect();
+        // One whose record was damaged has its daemon again when it is asked for again.
+        let is_known = |(at, now): &(&usize, &bool)| **now && !self.damaged.contains(at);
+        let needed: BTreeSet<String> = self.usable.iter().filter(is_known).filter_map(|(at, _)| of(at)).collect();
+        let known = self.usable.keys().chain(&self.maybe).chain(&self.ghosts);
+        let known: BTreeSet<String> = known.filter_map(of).collect();
         assert!(running.is_superset(&needed), "{needed:?} are needed, {running:?} run");
         assert!(running.is_subset(&known), "{running:?} run, {known:?} are known");
     }
@@ -314,6 +353,13 @@ fn live(node: &mut Node, model: &mut Model, act: Act, trouble: Option<Trouble>) 
             model.rebooted();
         }
         Act::HostDies => node.daemons.die(),
+        Act::Damage(at, cut) => {
+            let path = node.state_dir().join(format!("claims/uid-c{at}.json"));
+            if let Ok(bytes) = std::fs::read(&path) {
+                std::fs::write(path, if cut { &bytes[..bytes.len() / 2] } else { b"garbage" }).unwrap();
+                model.damaged(at);
+            }
+        }
         Act::Admin(gpu, mode, interval) => {
             node.machine.configure(gpu, Some(mode), Some(interval));
             model.configured(gpu, (Some(mode), Some(interval)));

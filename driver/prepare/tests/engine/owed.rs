@@ -239,6 +239,7 @@ fn a_share_in_doubt_keeps_the_settings_and_the_daemon_until_it_is_settled() {
     node.prepare(&other).unwrap();
     std::fs::write(node.state_dir().join("claims/uid-lost.json"), "garbage").unwrap();
     node.restart();
+    node.prepare(&other).unwrap();
     node.engine.unprepare(&other.reference).unwrap();
     node.engine.reconcile(&|_| ClaimLife::Alive);
     assert_eq!((node.machine.settings(0), node.daemons.running().len()), (exclusive(Interval::Default), 1));
