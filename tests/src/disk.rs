@@ -3,6 +3,7 @@
 //!
 //! Root writes whatever the permissions say, so for root it is a small tmpfs of its own; for others permissions do.
 
+use std::ffi::CStr;
 use std::fs::{self, File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -30,7 +31,10 @@ pub enum Hindrance {
 }
 
 /// Enough for a few records and specs.
-const SIZE: &std::ffi::CStr = c"size=1m,nr_inodes=100";
+const SMALL: &CStr = c"size=1m,nr_inodes=100";
+
+/// Whatever a node writes to what does not outlive a boot.
+const LARGE: &CStr = c"size=64m";
 
 /// More than the disk has.
 const INODES: u32 = 1000;
@@ -41,9 +45,18 @@ const BALLAST: &str = ".ballast";
 impl Disk {
     /// Puts a disk of its own at an empty directory.
     pub fn at(dir: &Path) -> Self {
+        Self::with(dir, SMALL)
+    }
+
+    /// The same with room for everything: what `/run` is on every host.
+    pub fn run_dir(dir: &Path) -> Self {
+        Self::with(dir, LARGE)
+    }
+
+    fn with(dir: &Path, options: &CStr) -> Self {
         let mounted = geteuid().is_root();
         if mounted {
-            mount("tmpfs", dir, "tmpfs", MountFlags::empty(), SIZE).expect("root may mount");
+            mount("tmpfs", dir, "tmpfs", MountFlags::empty(), options).expect("root may mount");
         }
         Self { dir: dir.to_owned(), mounted }
     }

@@ -43,6 +43,12 @@ impl Gpus {
         Self { dir: dir.to_owned(), store }
     }
 
+    /// Installs NVIDIA's own programs, as a Debian package has them, and returns their names.
+    pub fn install_programs(&self, package_dir: &Path) -> Vec<&'static str> {
+        let library_path = built("libnvidia_ml.so");
+        driver_files::install(&self.dir, &library_path, DRIVER_VERSION, Some(package_dir)).expect("a tree of our own")
+    }
+
     /// The driver root.
     pub fn dir(&self) -> &Path {
         &self.dir

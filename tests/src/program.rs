@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A program under test: the kubelet plugin in this process or as the real program that can be killed, or the controller.
+//! A program under test: the kubelet plugin in this process or as the real program that can be killed, the controller, or
+//! the MPS host.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -59,6 +60,11 @@ impl Program {
         Self::start(dir.join("controller.log"), flags, |flags, log_path| process("gpu-controller", flags, log_path))
     }
 
+    /// Starts an MPS host with these flags; the address of its probes is added.
+    pub fn mps_host(flags: Vec<String>, dir: &Path) -> Self {
+        Self::start(dir.join("mps-host.log"), flags, |flags, log_path| process("gpu-mps-host", flags, log_path))
+    }
+
     fn start(log_path: PathBuf, mut flags: Vec<String>, run: impl FnOnce(&[String], &Path) -> Running) -> Self {
         let http_address = format!("127.0.0.1:{}", free_port());
         flags.push(format!("--http-address={http_address}"));
@@ -89,6 +95,15 @@ impl Program {
         };
         child.start_kill().expect("a running child");
         within("the killed program ends", child.wait()).await.expect("a child")
+    }
+
+    /// Ends it where nobody can wait, such as in a drop.
+    pub fn kill_now(&mut self) {
+        match std::mem::replace(&mut self.running, Running::Over) {
+            Running::Tasks { stop, .. } => stop.cancel(),
+            Running::Process(mut child) => child.start_kill().unwrap_or_default(),
+            Running::Over => {}
+        }
     }
 
     /// Whether the process has ended by itself, and how.
@@ -145,11 +160,7 @@ impl Drop for Program {
         if std::thread::panicking() {
             eprintln!("--- {}\n{}", self.log_path.display(), self.log());
         }
-        match &mut self.running {
-            Running::Tasks { stop, .. } => stop.cancel(),
-            Running::Process(child) => child.start_kill().unwrap_or_default(),
-            Running::Over => {}
-        }
+        self.kill_now();
     }
 }
 
