@@ -97,8 +97,8 @@ pub(crate) fn milliseconds(took: Duration) -> f64 {
     took.as_secs_f64() * 1000.0
 }
 
-/// Shows the figures to a person, the promises first.
-pub(crate) fn print(figures: &[Figure]) {
+/// Shows the figures to a person, the promises first, and says whether all of those are kept.
+pub(crate) fn print(figures: &[Figure]) -> bool {
     let promised = figures.iter().filter(|figure| figure.target.is_some());
     let told = figures.iter().filter(|figure| figure.target.is_none());
     let width = figures.iter().map(|figure| figure.name.chars().count()).max().unwrap_or(0);
@@ -113,6 +113,7 @@ pub(crate) fn print(figures: &[Figure]) {
     } else {
         println!("NOT KEPT: {}", missed.join("; "));
     }
+    missed.is_empty()
 }
 
 fn row(figure: &Figure, width: usize) -> String {

@@ -5,8 +5,9 @@
 //! stage (cluster, plugin, controller) -> one_by_one, at_once, idle, mig -> figures -> table and target/bench.json
 //! ```
 //!
-//! All times are taken side by side in one run, because absolute times of a shared machine say little. A missed target
-//! is told and is no error: this is a benchmark, not a test.
+//! All times are taken side by side in one run, because absolute times of a shared machine say little. A missed target is
+//! told at the end and makes the run a failure. `cargo bench -p dra-tests -- PART...` takes only the figures of some
+//! parts, and leaves `bench.json` as it is.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -24,6 +25,10 @@ mod one_by_one;
 mod reports;
 mod stage;
 
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, ValueEnum};
 use dra_cluster::{Cluster, ClusterOptions};
 use dra_proto::dra_v1::Claim;
 use dra_tests::source::root_dir;
@@ -42,42 +47,90 @@ const WARM_UP: usize = 10;
 /// Claims one by one in each round.
 const ALONE: usize = 5;
 
-fn main() {
+/// What `cargo bench` is asked for.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Said by `cargo bench` itself.
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Which figures to take [default: all]
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+}
+
+/// What is measured together, in the order of measuring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Claims for whole GPUs, alone and eight at once
+    Claims,
+    /// A minute in which nothing happens
+    Idle,
+    /// MIG devices made on the node
+    Mig,
+}
+
+fn main() -> ExitCode {
     // `cargo test --all-targets` runs this program too, and asks for nothing.
     if !std::env::args().any(|argument| argument == "--bench") {
         println!("figures are taken by `cargo bench`");
-        return;
+        return ExitCode::SUCCESS;
     }
+    let Args { bench: _, parts } = Args::parse();
     let cluster = Cluster::start(&ClusterOptions::default()).expect("a cluster starts");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-    let figures = runtime.block_on(measure(&cluster));
+    let figures = runtime.block_on(measure(&cluster, &parts));
     cluster.stop().expect("the cluster stops");
-    print(&figures);
-    let path = write(&figures, &root_dir().join("target"));
-    println!("written to {}", path.display());
+    let all_kept = print(&figures);
+    if parts.is_empty() {
+        let path = write(&figures, &root_dir().join("target"));
+        println!("written to {}", path.display());
+    }
+    if all_kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn measure(cluster: &Cluster) -> Vec<Figure> {
+async fn measure(cluster: &Cluster, parts: &[Part]) -> Vec<Figure> {
     let stage = Stage::set(cluster).await;
     let started = stage.rss();
-    let one_by_one = stage.create_claims("alone", (WARM_UP + ROUNDS) * ALONE).await;
-    let at_once = stage.create_claims("together", (WARM_UP + ROUNDS) * stage.devices.len()).await;
-    let rounds = || one_by_one.chunks(ALONE).zip(at_once.chunks(stage.devices.len()));
-    measure_rounds(&stage, rounds().take(WARM_UP)).await;
-    let (alone, together) = measure_rounds(&stage, rounds().skip(WARM_UP)).await;
-    let worked = stage.rss();
-    eprintln!("one idle minute");
-    let quiet = idle::measure(&stage).await;
-    let idle = stage.rss();
-    let mig = mig::measure(&stage).await;
-    let stopped = stage.strike().await;
+    let mut figures = Vec::new();
+    for part in Part::value_variants() {
+        if parts.is_empty() || parts.contains(part) {
+            let began = Instant::now();
+            figures.extend(part.measure(&stage, &started).await);
+            eprintln!("{:5.0} s for {part:?}", began.elapsed().as_secs_f64());
+        }
+    }
+    let stopped = f64::from(u8::from(stage.strike().await));
+    figures.push(Figure::told("both processes ended cleanly on SIGTERM", stopped, Unit::Count));
+    figures
+}
 
+impl Part {
+    async fn measure(self, stage: &Stage<'_>, started: &Rss) -> Vec<Figure> {
+        match self {
+            Self::Claims => claims_of_gpus(stage).await,
+            Self::Idle => idle_minute(stage, started).await,
+            Self::Mig => mig::measure(stage).await.figures(),
+        }
+    }
+}
+
+async fn claims_of_gpus(stage: &Stage<'_>) -> Vec<Figure> {
+    let gpus = stage.devices.len();
+    let one_by_one = stage.create_claims("alone", (WARM_UP + ROUNDS) * ALONE).await;
+    let at_once = stage.create_claims("together", (WARM_UP + ROUNDS) * gpus).await;
+    let rounds = || one_by_one.chunks(ALONE).zip(at_once.chunks(gpus));
+    measure_rounds(stage, rounds().take(WARM_UP)).await;
+    let (alone, together) = measure_rounds(stage, rounds().skip(WARM_UP)).await;
     let mut figures = alone.figures();
     figures.extend(together.figures(alone.prepare.p50()));
-    figures.extend(memory_figures(&started, &worked, &idle));
+    figures
+}
+
+async fn idle_minute(stage: &Stage<'_>, started: &Rss) -> Vec<Figure> {
+    let worked = stage.rss();
+    let quiet = idle::measure(stage).await;
+    let mut figures = memory_figures(started, &worked, &stage.rss());
     figures.extend(quiet.figures());
-    figures.extend(mig.figures());
-    figures.push(Figure::told("both processes ended cleanly on SIGTERM", f64::from(u8::from(stopped)), Unit::Count));
     figures
 }
 
