@@ -97,6 +97,11 @@ pub(crate) fn milliseconds(took: Duration) -> f64 {
     took.as_secs_f64() * 1000.0
 }
 
+/// Of things that there are not many of.
+pub(crate) fn count(things: usize) -> f64 {
+    f64::from(u32::try_from(things).expect("nothing here is that many"))
+}
+
 /// Shows the figures to a person, the promises first, and says whether all of those are kept.
 pub(crate) fn print(figures: &[Figure]) -> bool {
     let promised = figures.iter().filter(|figure| figure.target.is_some());

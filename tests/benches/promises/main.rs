@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The figures of `SPECIFICATION.md`: the real programs, a real API server, eight simulated GPUs, and us as the kubelet.
+//! The figures of `SPECIFICATION.md`: the real programs with NVIDIA's own MPS daemons, a real API server, eight simulated
+//! GPUs, and us as the kubelet.
 //!
 //! ```text
-//! stage (cluster, plugin, controller) -> one_by_one, at_once, idle, mig -> figures -> table and target/bench.json
+//! stage (cluster, plugin, controller, MPS host)
+//!   -> one_by_one, at_once, idle, mps, shares, rounds, mig -> figures -> table and target/bench.json
 //! ```
 //!
 //! All times are taken side by side in one run, because absolute times of a shared machine say little. A missed target is
@@ -18,11 +20,16 @@
 mod at_once;
 mod claims;
 mod figures;
+mod footprint;
 mod idle;
 mod memory;
 mod mig;
+mod mps;
+mod mps_host;
 mod one_by_one;
 mod reports;
+mod rounds;
+mod shares;
 mod stage;
 
 use std::process::ExitCode;
@@ -34,6 +41,7 @@ use dra_proto::dra_v1::Claim;
 use dra_tests::source::root_dir;
 
 use crate::at_once::Together;
+use crate::claims::Wish;
 use crate::figures::{Figure, Unit, print, write};
 use crate::memory::Rss;
 use crate::one_by_one::Alone;
@@ -65,6 +73,12 @@ enum Part {
     Claims,
     /// A minute in which nothing happens
     Idle,
+    /// MPS claims beside plain ones
+    Mps,
+    /// A hundred shares of one GPU
+    Shares,
+    /// A thousand daemons started and stopped
+    Rounds,
     /// MIG devices made on the node
     Mig,
 }
@@ -100,7 +114,7 @@ async fn measure(cluster: &Cluster, parts: &[Part]) -> Vec<Figure> {
         }
     }
     let stopped = f64::from(u8::from(stage.strike().await));
-    figures.push(Figure::told("both processes ended cleanly on SIGTERM", stopped, Unit::Count));
+    figures.push(Figure::told("all processes ended cleanly on SIGTERM", stopped, Unit::Count));
     figures
 }
 
@@ -109,6 +123,9 @@ impl Part {
         match self {
             Self::Claims => claims_of_gpus(stage).await,
             Self::Idle => idle_minute(stage, started).await,
+            Self::Mps => mps::measure(stage).await.figures(),
+            Self::Shares => shares::measure(stage).await.figures(),
+            Self::Rounds => rounds::measure(stage).await.figures(),
             Self::Mig => mig::measure(stage).await.figures(),
         }
     }
@@ -116,8 +133,8 @@ impl Part {
 
 async fn claims_of_gpus(stage: &Stage<'_>) -> Vec<Figure> {
     let gpus = stage.devices.len();
-    let one_by_one = stage.create_claims("alone", (WARM_UP + ROUNDS) * ALONE).await;
-    let at_once = stage.create_claims("together", (WARM_UP + ROUNDS) * gpus).await;
+    let one_by_one = stage.create_claims("alone", Wish::Plain, gpus, (WARM_UP + ROUNDS) * ALONE).await;
+    let at_once = stage.create_claims("together", Wish::Plain, gpus, (WARM_UP + ROUNDS) * gpus).await;
     let rounds = || one_by_one.chunks(ALONE).zip(at_once.chunks(gpus));
     measure_rounds(stage, rounds().take(WARM_UP)).await;
     let (alone, together) = measure_rounds(stage, rounds().skip(WARM_UP)).await;

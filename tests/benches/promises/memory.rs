@@ -40,7 +40,7 @@ impl Stage<'_> {
     }
 }
 
-fn memory(process_id: u32) -> Process {
+pub(crate) fn memory(process_id: u32) -> Process {
     let status = fs::read_to_string(format!("/proc/{process_id}/status")).expect("the process runs");
     let field = |name: &str| -> f64 {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("every Linux tells it");

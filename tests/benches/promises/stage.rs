@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use dra_cluster::Cluster;
 use dra_proto::dra_v1::dra_plugin_client::DraPluginClient;
+use dra_tests::disk::Disk;
 use dra_tests::machine::Gpus;
 use dra_tests::node::{DRIVER, NODE};
 use dra_tests::program::Program;
@@ -26,6 +27,7 @@ use tokio::net::UnixStream;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::mps_host::MpsHost;
 use crate::reports::Reports;
 
 /// The kubelet's side of the DRA socket.
@@ -41,6 +43,8 @@ pub(crate) struct Stage<'a> {
     cluster: &'a Cluster,
     plugin: Program,
     controller: Program,
+    /// Runs the MPS daemons.
+    pub mps_host: MpsHost,
     /// The simulated machine.
     pub gpus: Gpus,
     /// The names under which its GPUs are published.
@@ -53,9 +57,9 @@ pub(crate) struct Stage<'a> {
     pub kubelet: KubeletClient,
     /// What the driver told the claims.
     pub reports: Reports,
+    /// For CDI specs, locks and MPS daemons: in memory, as `/run` is on every host.
+    _run: Disk,
     dir: TempDir,
-    /// For CDI specs and locks: in memory, as `/run` is on every host.
-    _memory: TempDir,
 }
 
 impl<'a> Stage<'a> {
@@ -63,18 +67,19 @@ impl<'a> Stage<'a> {
     pub(crate) async fn set(cluster: &'a Cluster) -> Self {
         // The path of a socket is short, and the temporary directory of some systems is in memory.
         let dir = tempfile::Builder::new().prefix("b").tempdir_in("/var/tmp").expect("/var/tmp is writable");
-        let memory = tempfile::tempdir_in("/dev/shm").expect("/dev/shm is writable");
-        for name in ["m", "k/plugins_registry"] {
+        for name in ["m", "k/plugins_registry", "r"] {
             fs::create_dir_all(dir.path().join(name)).expect("a folder of our own");
         }
+        let run = Disk::run_dir(&dir.path().join("r"));
         install(cluster, dir.path());
         let admin = client(&cluster.kubeconfig_path()).await;
         let as_driver = client(&dir.path().join("kubeconfig")).await;
         let gpus = Gpus::create(&dir.path().join("m"), "h100:8", NODE);
         let devices = (0..gpus.state().gpus.len()).map(|gpu| gpus.name(gpu)).collect();
         let kubelet = Kubelet::start(&dir.path().join("k"));
+        let mps_host = MpsHost::start(&gpus, &dir.path().join("r/mps"), dir.path()).await;
         let with_account = |flags: Vec<String>| [flags, account_flags(dir.path())].concat();
-        let flags = with_account(plugin_flags(dir.path(), memory.path()));
+        let flags = with_account(plugin_flags(dir.path()));
         let plugin = Program::plugin(Mode::Process, flags, as_driver.clone(), dir.path(), "bench");
         let controller = Program::controller(with_account(controller_flags(dir.path())), dir.path());
         let registered = kubelet.until_registered().await;
@@ -84,14 +89,15 @@ impl<'a> Stage<'a> {
             cluster,
             plugin,
             controller,
+            mps_host,
             gpus,
             devices,
             admin,
             as_driver,
             kubelet,
             reports,
+            _run: run,
             dir,
-            _memory: memory,
         };
         stage.until_published().await;
         stage
@@ -100,6 +106,11 @@ impl<'a> Stage<'a> {
     /// Where the driver keeps its records.
     pub(crate) fn records_dir(&self) -> PathBuf {
         self.dir.path().join("k/plugins").join(DRIVER).join("claims")
+    }
+
+    /// Where the driver writes: its state, and what does not outlive a boot, CDI specs among it.
+    pub(crate) fn driver_dirs(&self) -> [PathBuf; 2] {
+        ["k/plugins", "r"].map(|name| self.dir.path().join(name))
     }
 
     /// The plugin and the controller.
@@ -117,10 +128,11 @@ impl<'a> Stage<'a> {
         metrics.lines().filter(counts).filter_map(count).sum()
     }
 
-    /// Ends the programs and says whether both ended cleanly.
+    /// Ends the programs and says whether all ended cleanly.
     pub(crate) async fn strike(mut self) -> bool {
         let controller = self.controller.stop().await;
-        self.plugin.stop().await && controller
+        let plugin = self.plugin.stop().await;
+        self.mps_host.stop().await && plugin && controller
     }
 
     async fn until_published(&self) {
@@ -222,15 +234,15 @@ async fn client(kubeconfig_path: &Path) -> Client {
     Client::try_from(config).expect("usable credentials")
 }
 
-fn plugin_flags(dir: &Path, memory: &Path) -> Vec<String> {
-    let (dir, memory) = (dir.display(), memory.display());
+fn plugin_flags(dir: &Path) -> Vec<String> {
+    let dir = dir.display();
     vec![
         format!("--node-name={NODE}"),
         "--pod-uid=bench".to_owned(),
         format!("--driver-name={DRIVER}"),
         format!("--kubelet-root-dir={dir}/k"),
-        format!("--cdi-root={memory}/cdi"),
-        format!("--run-dir={memory}/run"),
+        format!("--cdi-root={dir}/r/cdi"),
+        format!("--run-dir={dir}/r"),
         format!("--driver-root={dir}/m"),
         "--driver-root-host=/".to_owned(),
         format!("--proc-root={dir}/m/proc"),
