@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Processes of this machine, as `/proc` shows them.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::Path;
+use std::thread::yield_now;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dra_mps::launch::PIPE_VARIABLE;
+use dra_mps::launch::{FOREGROUND, PIPE_VARIABLE};
 use serde::{Deserialize, Serialize};
 
 /// What start times are counted in (`USER_HZ`): 100 wherever NVIDIA's driver runs.
 const TICKS_PER_SECOND: u64 = 100;
+
+/// What a daemon is given is shorter.
+const LONGEST_ENVIRONMENT: usize = 64 << 10;
+
+/// How often a process is looked at that is becoming another program; it takes it a few.
+const MOST_LOOKS: usize = 1000;
 
 /// A process, told from a later one with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -64,10 +71,45 @@ pub fn of_daemon(pipe_dir: &Path, program_dir: &Path) -> io::Result<Vec<ProcessI
     Ok(candidates.filter(|id| has_variables(id.pid, &wanted)).collect())
 }
 
+/// Whether this is no server, which goes on without its daemon: the daemon itself, or what will be it.
+pub fn is_daemon(id: &ProcessId) -> bool {
+    let line = fs::read(format!("/proc/{}/cmdline", id.pid)).unwrap_or_default();
+    line.split(|byte| *byte == 0).any(|argument| argument == FOREGROUND.as_bytes())
+}
+
 fn has_variables(pid: u32, wanted: &[Vec<u8>]) -> bool {
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let environment = environment(pid);
     let has = |wanted: &Vec<u8>| environment.split(|byte| *byte == 0).any(|variable| variable == wanted);
     wanted.iter().all(has)
+}
+
+/// What a process was given. One that is becoming another program shows none for a moment, in the midst of `execve(2)`.
+fn environment(pid: u32) -> Vec<u8> {
+    for _ in 0..MOST_LOOKS {
+        let found = begin_of(&format!("/proc/{pid}/environ")).unwrap_or_default();
+        if !found.is_empty() || has_none(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default()) {
+            return found;
+        }
+        yield_now();
+    }
+    Vec::new()
+}
+
+/// At once: between two reads the process may become another program, of which the second one knows nothing.
+fn begin_of(path: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; LONGEST_ENVIRONMENT];
+    let length = File::open(path)?.read(&mut bytes)?;
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+/// Whether a process has no environment and gets none: threads of the kernel and dead processes have no memory, and of
+/// others it is known where the code ends, which is told last, and where the environment begins and ends
+/// (`proc_pid_stat(5)`, fields 23, 27, 50 and 51).
+fn has_none(stat: &str) -> bool {
+    let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied().unwrap_or("0");
+    field(23) == "0" || (field(27) != "0" && field(50) == field(51))
 }
 
 /// When this machine was started, to the second (`proc(5)`, `btime`).
@@ -118,5 +160,21 @@ mod tests {
             child.wait().unwrap();
         }
         assert!(found().is_empty() && !id.lives());
+    }
+
+    #[test]
+    fn a_process_that_becomes_another_program_stays_the_same() {
+        let becomes = "exec /bin/sh -c \"$becomes\"";
+        let mut command = Command::new("/bin/sh");
+        let mut child = command.args(["-c", becomes]).env_clear().env("becomes", becomes).spawn().unwrap();
+        let wanted = [format!("becomes={becomes}").into_bytes()];
+        let missed = (0..2000).filter(|_| !has_variables(child.id(), &wanted)).count();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(missed, 0);
+        let mut bare = Command::new("/bin/cat").env_clear().stdin(Stdio::piped()).spawn().unwrap();
+        assert!(!has_variables(bare.id(), &wanted) && !has_variables(child.id(), &wanted));
+        drop(bare.stdin.take());
+        bare.wait().unwrap();
     }
 }
