@@ -90,7 +90,7 @@ pub async fn remove_all(root: &Root, tools: &Tools, by: Deadline) -> io::Result<
 async fn supervisor_of(id: &DaemonId, tools: &Arc<Tools>) -> Option<Supervisor> {
     match find(id, tools) {
         Ok(Found::Living(kept, born)) => Some(Supervisor::adopted(kept, born, Arc::clone(tools))),
-        Ok(Found::Lost(kept)) => Some(Supervisor::lost(kept, Arc::clone(tools))),
+        Ok(Found::Lost(kept)) => Some(Supervisor::lost(kept, Arc::clone(tools)).await),
         Ok(Found::Leftovers(kept)) => {
             let error = end_leftovers(id, kept.as_ref(), tools).await.err()?;
             kept.map(|kept| Supervisor::leaving(kept, &error, Arc::clone(tools)))

@@ -13,7 +13,7 @@ use tracing::warn;
 use super::front_end::{AskError, FrontEnd};
 use super::place::Place;
 use super::process::{LAST_PATIENCE, Process, kill};
-use super::processes::{ProcessId, of_daemon};
+use super::processes::{ProcessId, is_daemon, of_daemon};
 
 /// What a daemon may take beyond the patience that it was told.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -58,9 +58,19 @@ pub async fn ask_to_quit(process: &Process, front_end: &FrontEnd, patience: Dura
 
 /// Ends every process of the daemon of a place.
 pub async fn end_all(place: &Place, id: &DaemonId) -> Result<(), DaemonError> {
+    end_each(place, id, |_| true).await
+}
+
+/// Ends the daemon of a place, if there is one, and lets its servers go on for their clients.
+pub async fn end_daemon(place: &Place, id: &DaemonId) -> Result<(), DaemonError> {
+    end_each(place, id, is_daemon).await
+}
+
+async fn end_each(place: &Place, id: &DaemonId, is_meant: impl Fn(&ProcessId) -> bool) -> Result<(), DaemonError> {
     let end = Instant::now() + LAST_PATIENCE;
     loop {
-        let left = processes_of(place).await.map_err(|why| still_there(id, why))?;
+        let mut left = processes_of(place).await.map_err(|why| still_there(id, why))?;
+        left.retain(&is_meant);
         if left.is_empty() {
             return Ok(());
         }

@@ -226,7 +226,9 @@ impl Place {
             let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
             unmount(&path, flags).map_err(|errno| PlaceError::Unmount { path: path.clone(), source: errno.into() })?;
         }
-        remove(&self.dir)
+        // One by one: a removal that is cut leaves no names but these, and what is written down of the daemon until last.
+        NAMES.iter().try_for_each(|name| remove(&self.dir.join(name)))?;
+        remove_empty(&self.dir)
     }
 
     /// Whether something is mounted as shared memory: it is on another file system than the directory it is in.
@@ -271,6 +273,15 @@ fn make_new_dir(path: &Path) -> Result<(), PlaceError> {
 fn open_to_all(path: &Path) -> Result<(), PlaceError> {
     let opened = open_dir(CWD, path).and_then(|dir| fchmod(dir, Mode::from_raw_mode(0o755)));
     opened.map_err(|errno| PlaceError::Make { path: path.to_owned(), source: errno.into() })
+}
+
+fn remove_empty(path: &Path) -> Result<(), PlaceError> {
+    match fs::remove_dir(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(PlaceError::Remove { path: path.to_owned(), source })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn remove(path: &Path) -> Result<(), PlaceError> {

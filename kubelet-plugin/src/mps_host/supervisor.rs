@@ -25,6 +25,7 @@ use super::back_off::BackOff;
 use super::birth::Born;
 use super::board::Seen;
 use super::clients::Clients;
+use super::death::end_daemon;
 use super::front_end::AskError;
 use super::kept::Kept;
 use super::order::{Deadline, Order};
@@ -90,9 +91,9 @@ impl Supervisor {
     }
 
     /// Of a daemon that an earlier process left and that did not survive.
-    pub fn lost(kept: Kept, tools: Arc<Tools>) -> Self {
+    pub async fn lost(kept: Kept, tools: Arc<Tools>) -> Self {
         let mut supervisor = Self::absent(kept.spec.id.clone(), tools);
-        supervisor.lose(kept);
+        supervisor.lose(kept).await;
         supervisor
     }
 
@@ -148,13 +149,13 @@ impl Supervisor {
     }
 
     /// A supervisor that ended by a fault of this program left its daemon behind.
-    fn recover(&mut self) -> Result<(), DaemonError> {
+    async fn recover(&mut self) -> Result<(), DaemonError> {
         if !matches!(self.life, Life::Absent) {
             return Ok(());
         }
         match find(&self.id, &self.tools)? {
             Found::Living(kept, born) => self.take_over(kept, born),
-            Found::Lost(kept) => self.lose(kept),
+            Found::Lost(kept) => self.lose(kept).await,
             Found::Leftovers(_) => {}
         }
         Ok(())
@@ -165,7 +166,11 @@ impl Supervisor {
         self.run_on(Running::adopted(kept, born, self.place.log_path()));
     }
 
-    fn lose(&mut self, kept: Kept) {
+    /// One may live all the same, if that process ended between its start and the note of it; nobody knows its limits.
+    async fn lose(&mut self, kept: Kept) {
+        if let Err(error) = end_daemon(&self.place, &self.id).await {
+            warn!(daemon = %self.id, %error, "an MPS daemon that nobody knows may go on");
+        }
         let mut clients = Clients::remembered(kept.clients.clone());
         clients.note_all(&self.place.log_path());
         let living = clients.living().len();

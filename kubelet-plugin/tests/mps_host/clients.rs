@@ -12,11 +12,11 @@ use crate::host::{Host, PATIENCE, id_of, kill, spec, until};
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
 
 /// A process that lives until it is told to end.
-fn client() -> Child {
+pub(crate) fn client() -> Child {
     Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
 }
 
-fn end(mut client: Child) {
+pub(crate) fn end(mut client: Child) {
     drop(client.stdin.take());
     client.wait().unwrap();
 }

@@ -147,10 +147,11 @@ impl Host {
     }
 
     /// Its children, waited for or not.
-    pub(crate) fn children(&self) -> usize {
+    pub(crate) fn children(&self) -> Vec<u32> {
         let children = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        tasks.map(|task| children(task.unwrap()).split_whitespace().count()).sum()
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten().flatten();
+        let children: Vec<String> = tasks.map(children).collect();
+        children.iter().flat_map(|pids| pids.split_whitespace()).map(|pid| pid.parse().unwrap()).collect()
     }
 
     /// As the out-of-memory killer does.
@@ -166,8 +167,16 @@ impl Host {
 
     /// As the kubelet does.
     pub(crate) fn terminate(&mut self) -> bool {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.ask_to_end();
         until("the host ends", || self.child.try_wait().unwrap()).success()
+    }
+
+    pub(crate) fn ask_to_end(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Starts another one beside it, as in an upgrade.
@@ -183,8 +192,18 @@ impl Host {
 
     /// As an uninstall does.
     pub(crate) fn remove(&self) -> bool {
-        let mut remove = command(&self.root(), &self.driver_root, "127.0.0.1:0");
-        remove.arg("--remove").status().unwrap().success()
+        self.removal().status().unwrap().success()
+    }
+
+    /// The same, in the place of a host that was killed.
+    pub(crate) fn begin_to_remove(&mut self) {
+        self.child = self.removal().spawn().unwrap();
+    }
+
+    fn removal(&self) -> Command {
+        let mut removal = command(&self.root(), &self.driver_root, "127.0.0.1:0");
+        removal.arg("--remove");
+        removal
     }
 
     /// Adds a line to what a daemon said.

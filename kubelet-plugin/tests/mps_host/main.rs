@@ -10,4 +10,6 @@ mod faults;
 
 mod clients;
 
+mod kills;
+
 mod scripts;

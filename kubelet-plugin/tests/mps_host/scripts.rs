@@ -14,7 +14,7 @@ use crate::host::{Host, nvidia_root, percent, spec, until};
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
 
 /// A driver root whose control program is a script; `$real` is NVIDIA's.
-fn driver(script: &str) -> TempDir {
+pub(crate) fn driver(script: &str) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     let bin_dir = root.path().join("usr/bin");
     fs::create_dir_all(&bin_dir).unwrap();
@@ -31,7 +31,8 @@ fn driver(script: &str) -> TempDir {
     root
 }
 
-fn left_of(host: &Host) -> (usize, usize, bool) {
+/// Processes, mounts, and whether there is a place.
+pub(crate) fn left_of(host: &Host) -> (usize, usize, bool) {
     (host.processes(ID).len(), host.mounts(), host.place(ID).exists())
 }
 

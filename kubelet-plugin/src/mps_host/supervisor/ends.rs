@@ -15,7 +15,7 @@ use super::{Gone, Life, Supervisor};
 impl Supervisor {
     /// Ends it. It is gone when nothing is left of it.
     pub(super) async fn stop(&mut self, unless_used: bool, by: Deadline) -> Result<(), DaemonError> {
-        self.recover()?;
+        self.recover().await?;
         if unless_used {
             self.is_unused().await?;
         }

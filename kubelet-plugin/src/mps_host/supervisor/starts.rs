@@ -18,7 +18,7 @@ use super::{Gone, Life, Supervisor};
 
 impl Supervisor {
     pub(super) async fn start(&mut self, spec: DaemonSpec, by: Deadline) -> Result<Daemon, DaemonError> {
-        self.recover()?;
+        self.recover().await?;
         let id = self.id.clone();
         let other = match &self.life {
             Life::Running(running) => running.kept.spec != spec,

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The host killed at every step of what it does: what lives is found again or ended and told, and nothing is left.
+//!
+//! Steps that are programs are met exactly, by scripts before NVIDIA's own that kill the host. Those in between are counted
+//! from outside, as changes of files, mounts and processes: a round for each number of them, until the host is faster.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use dra_hardware::{DaemonError, DaemonSpec, DaemonState, Daemons as _};
+use dra_model::Bytes;
+
+use crate::clients::{client, end};
+use crate::host::{Host, PATIENCE, kill, percent, spec, until};
+use crate::scripts::{driver, left_of};
+
+const ID: &str = "gpu-00112233445566778899aabbccddeeff";
+
+/// There is no work with fewer changes than these.
+const FEWEST: usize = 5;
+
+fn wanted() -> DaemonSpec {
+    DaemonSpec { threads: percent(30), memory: [(0, Bytes(512 << 20))].into(), ..spec(ID) }
+}
+
+/// Files, what is mounted and what the host runs, at one moment.
+fn sight(host: &Host) -> BTreeSet<(String, u64)> {
+    let mut seen = host.children().into_iter().map(|pid| ("process".to_owned(), pid.into())).collect();
+    look_into(&host.root(), &mut seen);
+    seen
+}
+
+/// Everything may go while it is looked at.
+fn look_into(dir: &Path, seen: &mut BTreeSet<(String, u64)>) {
+    for path in fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let Ok(found) = path.symlink_metadata() else { continue };
+        seen.insert((path.display().to_string(), found.dev() << 32 | found.ino()));
+        if found.is_dir() {
+            look_into(&path, seen);
+        }
+    }
+}
+
+/// Kills the host at the first sight of so many changes; tells whether it was done before.
+fn kill_after(changes: usize, host: &mut Host, mut is_done: impl FnMut(&mut Host) -> bool) -> bool {
+    let (mut count, mut before) = (0, sight(host));
+    let mut done = false;
+    while count < changes && !done {
+        done = is_done(host);
+        let now = sight(host);
+        count += now.symmetric_difference(&before).count();
+        before = now;
+    }
+    host.kill();
+    done
+}
+
+/// Rounds with a later and later end of the host, until it is done with its work before. One that is done sooner than it can
+/// be was fast while nobody looked.
+fn until_done(mut round: impl FnMut(usize) -> bool) {
+    let rounds = (0..1000).find(|changes| round(*changes) && *changes > FEWEST);
+    eprintln!("killed {} times", rounds.unwrap());
+}
+
+/// What the next host finds is whole or nothing; either way the same daemon can be started, used and stopped.
+fn assert_whole(host: &Host, killed: &str) {
+    match host.seen(ID) {
+        None => assert_eq!(left_of(host), (0, 0, false), "{killed}"),
+        Some(seen) => assert_eq!((seen.spec, host.mounts()), (wanted(), 1), "{killed}"),
+    }
+    assert_eq!(host.start(&wanted()).unwrap().state, DaemonState::Ready, "{killed}");
+    let questions = ["get_default_active_thread_percentage", "get_default_device_pinned_mem_limit 0"];
+    assert_eq!(questions.map(|question| host.ask(ID, question)), ["30.0", "512M"], "{killed}");
+    host.daemon(ID);
+    stop(host, killed);
+}
+
+fn stop(host: &Host, killed: &str) {
+    host.stop(ID).unwrap();
+    assert_eq!((left_of(host), host.seen(ID)), ((0, 0, false), None), "{killed}");
+    assert_eq!(fs::read_dir(host.root()).unwrap().count(), 1, "{killed}: the socket is left");
+}
+
+#[test]
+fn a_host_killed_in_a_start() {
+    let mut host = Host::real();
+    until_done(|changes| {
+        let client = host.client();
+        let start = thread::spawn(move || client.start(&wanted(), PATIENCE));
+        let done = kill_after(changes, &mut host, |_| start.is_finished());
+        let is_told = start.join().unwrap().is_ok();
+        host.start_again();
+        let killed = format!("killed after {changes} changes");
+        assert!(is_told || !done);
+        // Whoever was told of a daemon finds it.
+        assert!(
+            !is_told || (host.state(ID), host.metric("gpu_dra_mps_lost_total")) == (DaemonState::Ready, "0".to_owned()),
+            "{killed}"
+        );
+        assert_whole(&host, &killed);
+        done
+    });
+}
+
+#[test]
+fn a_host_killed_in_a_stop() {
+    let mut host = Host::real();
+    until_done(|changes| {
+        host.start(&wanted()).unwrap();
+        let client = host.client();
+        let stop = thread::spawn(move || client.stop(&wanted().id, Duration::from_secs(5)));
+        let done = kill_after(changes, &mut host, |_| stop.is_finished());
+        let is_told = stop.join().unwrap().is_ok();
+        host.start_again();
+        let killed = format!("killed after {changes} changes");
+        assert!(is_told || !done);
+        assert!(!is_told || host.seen(ID).is_none(), "{killed}");
+        assert_whole(&host, &killed);
+        done
+    });
+}
+
+/// Work on a daemon whose place containers have mounted: it comes back where it was.
+fn come_back(begin: impl Fn(&Host), mut is_done: impl FnMut(&mut Host) -> bool) {
+    let mut host = Host::real();
+    until_done(|changes| {
+        host.start(&wanted()).unwrap();
+        let inode = |host: &Host| fs::metadata(host.place(ID).join("run")).unwrap().ino();
+        let before = inode(&host);
+        fs::write(host.place(ID).join("shm/kept"), "").unwrap();
+        begin(&host);
+        let done = kill_after(changes, &mut host, &mut is_done);
+        host.start_again();
+        let killed = format!("killed after {changes} changes");
+        until("it is back", || (host.state(ID) == DaemonState::Ready).then_some(()));
+        assert_eq!(
+            (inode(&host), host.place(ID).join("shm/kept").exists(), host.mounts()),
+            (before, true, 1),
+            "{killed}"
+        );
+        assert_whole(&host, &killed);
+        done
+    });
+}
+
+#[test]
+fn a_host_killed_while_it_starts_a_daemon_again() {
+    let kept = |host: &Host| fs::read_to_string(host.place(ID).join("state.json")).unwrap_or_default();
+    come_back(|host| kill(host.daemon(ID)), |host| kept(host).contains("\"restarts\":1"));
+}
+
+#[test]
+fn a_host_killed_while_it_ends() {
+    come_back(Host::ask_to_end, Host::has_ended);
+}
+
+#[test]
+fn an_uninstall_killed_while_it_removes() {
+    let mut host = Host::real();
+    until_done(|changes| {
+        host.start(&wanted()).unwrap();
+        host.kill();
+        host.begin_to_remove();
+        let done = kill_after(changes, &mut host, Host::has_ended);
+        assert!(host.remove());
+        assert_eq!(left_of(&host), (0, 0, false), "killed after {changes} changes");
+        assert_eq!(fs::read_dir(host.root()).unwrap().count(), 0);
+        host.start_again();
+        done
+    });
+}
+
+/// Kills whoever runs this, before or after a daemon or a front end with these words does its work; once.
+const FATAL: &str = r#"
+    fatal=${0%/*}/fatal; moment=; [ -s $fatal ] && read moment step <$fatal
+    [ "$1" = -f ] && said=-f || said=$(/bin/cat)
+    fatal() { [ "$moment" = $1 ] && case "$said" in "$step"*) : >$fatal; kill -9 $PPID;; esac; }
+    fatal before
+    [ "$1" = -f ] && exec $real -f
+    echo "$said" | $real
+    code=$?
+    fatal after
+    exit $code"#;
+
+#[test]
+fn a_host_killed_with_each_of_its_programs() {
+    let driver = driver(FATAL);
+    let mut host = Host::new(driver.path());
+    let fatal = driver.path().join("usr/bin/fatal");
+    let questions = ["get_default_active", "set_default_active", "get_default_device", "get_server_list"];
+    for step in ["-f"].into_iter().chain(questions).chain(["quit"]) {
+        for moment in ["before", "after"] {
+            // The host goes on as soon as a daemon is there, and when it is gone.
+            if moment == "after" && ["-f", "quit"].contains(&step) {
+                continue;
+            }
+            let killed = format!("killed {moment} {step}");
+            if step == "quit" {
+                host.start(&wanted()).unwrap();
+            }
+            fs::write(&fatal, format!("{moment} {step}\n")).unwrap();
+            let refused = if step == "quit" { host.stop(ID).err() } else { host.start(&wanted()).err() };
+            assert!(matches!(refused, Some(DaemonError::Unreachable { .. })), "{killed}: {refused:?}");
+            assert_eq!(fs::read_to_string(&fatal).unwrap(), "", "{killed}");
+            host.kill();
+            host.start_again();
+            assert_eq!(host.seen(ID), None, "{killed}");
+            assert_whole(&host, &killed);
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_nobody_vouches_for_ends_and_its_clients_do_not() {
+    let driver = driver(FATAL);
+    let mut host = Host::new(driver.path());
+    host.start(&wanted()).unwrap();
+    fs::write(driver.path().join("usr/bin/fatal"), "before -f\n").unwrap();
+    kill(host.daemon(ID));
+    until("the host is killed as it starts it again", || host.has_ended().then_some(()));
+    until("it lives without its limits", || {
+        (host.ask(ID, "get_default_active_thread_percentage") == "100.0").then_some(())
+    });
+    let client = client();
+    host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+    host.start_again();
+    assert_eq!((host.state(ID), host.processes(ID).len()), (DaemonState::Lost, 0));
+    assert_eq!(host.start(&wanted()), Err(DaemonError::ClientsLeft { id: wanted().id, clients: 1 }));
+    end(client);
+    until("it is back", || (host.state(ID) == DaemonState::Ready).then_some(()));
+    assert_whole(&host, "killed as it started a daemon again");
+}
