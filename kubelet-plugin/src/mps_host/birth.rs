@@ -138,7 +138,8 @@ impl Birth<'_> {
         loop {
             looks.tick().await;
             if self.left().is_zero() {
-                return Err(self.not_ready(log_file::end_of(&self.place.log_path())));
+                let said = log_file::end_of(&self.place.log_path());
+                return Err(self.not_ready(if said.is_empty() { "it said nothing".to_owned() } else { said }));
             }
             if !socket_path.exists() {
                 continue;

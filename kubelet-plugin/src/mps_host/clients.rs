@@ -66,9 +66,12 @@ impl Clients {
                 self.active = Some((pid, user));
                 self.waiting = self.waiting.filter(|(_, waiting)| *waiting != user);
             }
+            // The first one of a server waits for it, and nothing tells when it is served.
             Event::ClientWaits { pid, user } => {
                 let other = self.active.is_some_and(|(_, active)| active != user);
-                self.waiting = ProcessId::of(pid).map(|process| (process, user)).filter(|_| other).or(self.waiting);
+                let process = ProcessId::of(pid);
+                self.known.extend(process);
+                self.waiting = process.map(|process| (process, user)).filter(|_| other).or(self.waiting);
             }
             Event::ClientServed { pid, .. } => self.known.extend(ProcessId::of(pid)),
             Event::ServerEnded { pid, .. } => self.active = self.active.filter(|(server, _)| *server != pid),
@@ -118,8 +121,11 @@ mod tests {
         let ended = ProcessId { started: own.started + 1, ..own };
         let mut clients = Clients::remembered(BTreeSet::from([own, ended]));
         assert_eq!(clients.living(), &BTreeSet::from([own]));
-        clients.note(Event::ClientServed { pid: own.pid, user: 0 });
-        assert_eq!(clients.living().len(), 1);
+        for event in [Event::ClientServed { pid: own.pid, user: 0 }, Event::ClientWaits { pid: own.pid, user: 0 }] {
+            let mut clients = Clients::default();
+            clients.note(event);
+            assert_eq!(clients.living(), &BTreeSet::from([own]), "{event:?}");
+        }
     }
 
     #[test]

@@ -138,9 +138,9 @@ impl Running {
         self.fault.as_deref().unwrap_or_default()
     }
 
-    /// How it is for its clients.
+    /// How it is for its clients. With one server for all users nobody waits for another one.
     pub fn state(&mut self) -> DaemonState {
-        let waiting = self.clients.waiting();
+        let waiting = self.clients.waiting().filter(|_| !self.kept.multi_user);
         waiting.map_or(DaemonState::Ready, |(waiting, active)| DaemonState::UserWaits { waiting, active })
     }
 

@@ -13,3 +13,5 @@ mod clients;
 mod kills;
 
 mod scripts;
+
+mod stand_in;
