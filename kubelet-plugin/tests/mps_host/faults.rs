@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use dra_hardware::{DaemonError, DaemonState};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 
 use crate::host::{Host, kill, percent, spec, until};
 
@@ -138,6 +138,76 @@ fn a_full_file_system_is_named_and_left_as_it_was() {
     host.start(&spec(ID)).unwrap();
     host.stop(ID).unwrap();
     unmount(host.root(), UnmountFlags::DETACH).unwrap();
+}
+
+#[test]
+fn a_start_that_finds_the_disk_full_at_any_file_leaves_nothing() {
+    let mut host = Host::real();
+    host.kill();
+    mount("small", host.root(), "tmpfs", MountFlags::empty(), c"nr_inodes=8").unwrap();
+    host.start_again();
+    let mut wanted = spec(ID);
+    wanted.threads = percent(40);
+    let needed = (9..64).find(|files| {
+        let options = std::ffi::CString::new(format!("nr_inodes={files}")).unwrap();
+        mount_remount(host.root(), MountFlags::empty(), &options).unwrap();
+        let refused = host.start(&wanted).err();
+        if let Some(refused) = &refused {
+            let named = matches!(refused, DaemonError::NoPlace { path, .. } if path.starts_with(host.place(ID)));
+            assert!(named && refused.to_string().contains("o space left"), "{files} files: {refused}");
+            assert_eq!(
+                (host.processes(ID).len(), host.mounts(), host.place(ID).exists()),
+                (0, 1, false),
+                "{files} files"
+            );
+        }
+        refused.is_none()
+    });
+    host.stop(ID).unwrap();
+    unmount(host.root(), UnmountFlags::DETACH).unwrap();
+    assert!(needed.unwrap() > 15, "{needed:?}");
+}
+
+#[test]
+fn what_cannot_be_read_of_a_daemon_is_no_reason_to_end_it() {
+    let mut host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    let daemon = host.daemon(ID);
+    host.kill();
+    // A file whose reading fails as on a broken disk.
+    let kept_path = host.place(ID).join("state.json");
+    mount_bind("/proc/self/mem", &kept_path).unwrap();
+    host.start_again();
+    assert_eq!((host.seen(ID), host.daemon(ID)), (None, daemon));
+    for refused in [host.start(&spec(ID)).map(|_daemon| ()), host.stop(ID)] {
+        assert!(matches!(&refused, Err(DaemonError::NoPlace { path, .. }) if *path == kept_path), "{refused:?}");
+    }
+    assert_eq!(host.daemon(ID), daemon);
+    unmount(&kept_path, UnmountFlags::empty()).unwrap();
+    host.start(&spec(ID)).unwrap();
+    assert_eq!((host.daemon(ID), host.state(ID)), (daemon, DaemonState::Ready));
+    host.stop(ID).unwrap();
+    assert_eq!((host.processes(ID).len(), host.mounts(), host.place(ID).exists()), (0, 0, false));
+}
+
+#[test]
+fn an_end_that_fails_is_told_until_it_succeeds() {
+    let mut host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    host.kill();
+    let path = host.place(ID).join("state.json");
+    let kept = fs::read_to_string(&path).unwrap();
+    fs::write(&path, kept.replace("\"running\"", "\"stopping\"")).unwrap();
+    let photos_dir = host.place(ID).join("photos");
+    fs::create_dir(&photos_dir).unwrap();
+    host.start_again();
+    let seen = host.seen(ID).unwrap();
+    assert_eq!((seen.daemon.state, host.processes(ID).len()), (DaemonState::Changing, 0));
+    assert!(seen.message.contains("photos is not of an MPS daemon"), "{}", seen.message);
+    assert!(matches!(host.stop(ID), Err(DaemonError::StillThere { .. })));
+    fs::remove_dir(photos_dir).unwrap();
+    host.stop(ID).unwrap();
+    assert_eq!((host.seen(ID), host.mounts(), host.place(ID).exists()), (None, 0, false));
 }
 
 #[test]

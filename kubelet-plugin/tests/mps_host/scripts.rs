@@ -72,6 +72,39 @@ fn a_daemon_that_hangs_at_its_end_is_killed() {
 }
 
 #[test]
+fn a_daemon_that_takes_no_quit_is_asked_now_and_then_and_killed() {
+    let driver = driver(
+        "[ \"$1\" = -f ] && exec $real -f; input=$(/bin/cat)
+        case \"$input\" in quit*) echo quit >>${0%/*}/asked; exit 1;; esac; echo \"$input\" | $real",
+    );
+    let host = Host::new(driver.path());
+    host.start(&spec(ID)).unwrap();
+    host.client().stop(&spec(ID).id, Duration::from_secs(1)).unwrap();
+    assert_eq!(left_of(&host), (0, 0, false));
+    let asked = fs::read_to_string(driver.path().join("usr/bin/asked")).unwrap().lines().count();
+    assert!((2..=5).contains(&asked), "asked {asked} times in two seconds");
+    assert_eq!(host.log().matches("does not take quit").count(), 1);
+}
+
+#[test]
+fn an_order_that_has_to_wait_for_another_one_is_answered_in_its_time() {
+    let driver = driver(
+        "[ \"$1\" = -f ] && exec $real -f; input=$(/bin/cat)
+        case \"$input\" in quit*) : >${0%/*}/quits; exec /bin/sleep 1000;; esac; echo \"$input\" | $real",
+    );
+    let host = Host::new(driver.path());
+    host.start(&spec(ID)).unwrap();
+    let client = host.client();
+    let stop = std::thread::spawn(move || client.stop(&spec(ID).id, Duration::from_secs(1)));
+    until("the daemon is told to quit", || driver.path().join("usr/bin/quits").exists().then_some(()));
+    let refused = host.client().start(&spec(ID), Duration::from_millis(500)).unwrap_err();
+    let DaemonError::NotReady { seen, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(seen, "the MPS host was busy with it");
+    stop.join().unwrap().unwrap();
+    assert_eq!(left_of(&host), (0, 0, false));
+}
+
+#[test]
 fn a_limit_that_is_taken_in_silence_and_forgotten_is_refused() {
     let driver = driver(
         "[ \"$1\" = -f ] && exec $real -f; input=$(/bin/cat)
