@@ -44,6 +44,18 @@ fn check(answer: &str, args: &[&str]) {
     for object in objects(&given) {
         strictly_typed(&object);
     }
+    let values = String::from_utf8(run(&[args, &["--values"]].concat()).stdout).unwrap();
+    if !values.is_empty() {
+        let chart = include_str!("../../deploy/chart/values.yaml");
+        is_in(&serde_saphyr::from_str(&values).unwrap(), &serde_saphyr::from_str(chart).unwrap());
+    }
+}
+
+/// Every value that is set has one to replace.
+fn is_in(set: &Value, chart: &Value) {
+    for (name, value) in set.as_object().into_iter().flatten() {
+        is_in(value, chart.get(name).unwrap_or_else(|| panic!("{name} is no value of the chart")));
+    }
 }
 
 fn objects(text: &str) -> Vec<Value> {

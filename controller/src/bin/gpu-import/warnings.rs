@@ -52,7 +52,8 @@ const LESSONS: [Lesson; 30] = [
     Lesson {
         key: "flags.nvidiaDevRoot",
         harmless: "\"/\"",
-        text: "not imported: device nodes are found with the chart's `driver.root`",
+        text: "not imported: device nodes are found with the chart's `driver.root`, or else with the chart's \
+               `driver.devDir`",
     },
     Lesson { key: "flags.gdrcopyEnabled", harmless: "false", text: NOT_HANDED_OUT },
     Lesson { key: "flags.gdsEnabled", harmless: "false", text: NOT_HANDED_OUT },
@@ -81,7 +82,7 @@ const LESSONS: [Lesson; 30] = [
     Lesson {
         key: "flags.plugin.mpsRoot",
         harmless: "",
-        text: "not imported: say where MPS daemons keep their files with the chart's `mps.root`",
+        text: "not imported: here MPS daemons keep their files in /run/gpu-dra/mps, and nothing sets another place",
     },
     Lesson { key: "flags.gfd", harmless: "", text: NO_LABELS },
     Lesson {
@@ -216,8 +217,8 @@ pub(crate) fn more_than_clients(path: &str, replicas: u32) -> Warning {
 /// Nothing divides what a share gets when the number of time slices is fixed.
 pub(crate) fn does_not_divide(path: &str, replicas: u32, max_shares: u32, fit: u32) -> Warning {
     let text = format!(
-        "{max_shares} shares per GPU cannot be {replicas} equal ones: {fit} fit; set sharing.timeSlicing.maxShares to a \
-         multiple of {replicas}"
+        "{max_shares} shares per GPU cannot be {replicas} equal ones: {fit} fit; set the chart's \
+         `sharing.timeSlicing.maxShares` to a multiple of {replicas}"
     );
     warning(path, text)
 }
@@ -352,6 +353,21 @@ mod tests {
         let lessons = LESSONS.iter().map(|lesson| lesson.text).chain(MISTAKEN.iter().map(|(_, text)| *text));
         for text in lessons {
             assert!(!text.contains('\n') && !text.contains("  ") && !text.ends_with('.'), "{text}");
+        }
+    }
+
+    /// Any sentence of this file that sends its reader to the chart.
+    #[test]
+    fn values_of_the_chart_that_are_named_exist() {
+        let chart = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/chart/values.yaml"));
+        let chart: Value = serde_saphyr::from_str(chart).unwrap();
+        let sentences = include_str!("warnings.rs").split("#[cfg(test)]").next().unwrap();
+        let sentences = sentences.split_whitespace().filter(|word| *word != "\\").collect::<Vec<_>>().join(" ");
+        let named: Vec<_> =
+            sentences.split("the chart's `").skip(1).filter_map(|rest| rest.split('`').next()).collect();
+        assert!(named.len() > 3, "{named:?}");
+        for name in named {
+            assert!(chart.pointer(&format!("/{}", name.replace('.', "/"))).is_some(), "the chart has no value {name}");
         }
     }
 
