@@ -38,6 +38,8 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct Server {
     verdicts: BTreeMap<Gated, Verdict>,
+    /// As it was when it was asked last.
+    version: Option<ServerVersion>,
     asks_again: bool,
 }
 
@@ -84,12 +86,13 @@ impl Gated {
         Verdict::Unavailable { reason }
     }
 
-    fn dropped(self, version: &ServerVersion) -> Verdict {
+    fn dropped(self, version: Option<&ServerVersion>) -> Verdict {
         let (what, gate) = match self {
             Self::Counters => ("counters", "DRAPartitionableDevices"),
             Self::Shares => ("allowMultipleAllocations or requestPolicy", "DRAConsumableCapacity"),
         };
-        let reason = format!("the API server {} drops {what}; enable its feature gate {gate}", version.full);
+        let version = version.map(|version| format!(" {}", version.full)).unwrap_or_default();
+        let reason = format!("the API server{version} drops {what}; enable its feature gate {gate}");
         Verdict::Unavailable { reason }
     }
 }
@@ -112,6 +115,7 @@ impl Server {
                 let verdict = ask(cluster, gated, &probe, observed, &version).await?;
                 self.verdicts.insert(gated, verdict);
             }
+            self.version = Some(version);
         }
         self.asks_again = false;
         let usable = |gated| self.refusal(gated).is_none();
@@ -130,9 +134,10 @@ impl Server {
         }
     }
 
-    /// Learns from a write of which these fields did not come back.
-    pub fn dropped(&mut self, gated: Gated, version: &ServerVersion) {
-        self.verdicts.insert(gated, gated.dropped(version));
+    /// Learns from a write of which these fields did not come back. Nothing is asked, since a question that fails would have them
+    /// written again.
+    pub fn dropped(&mut self, gated: Gated) {
+        self.verdicts.insert(gated, gated.dropped(self.version.as_ref()));
     }
 
     /// Everything is asked anew the next time: it may have been upgraded, or replaced by an older one.
@@ -155,7 +160,7 @@ async fn ask(
         return Ok(Verdict::Kept);
     }
     match cluster.dry_run(probe).await {
-        Ok(kept) if gated.amount(&kept.spec) < gated.amount(&probe.spec) => Ok(gated.dropped(version)),
+        Ok(kept) if gated.amount(&kept.spec) < gated.amount(&probe.spec) => Ok(gated.dropped(Some(version))),
         Ok(_) => Ok(Verdict::Kept),
         Err(error) if error.is_invalid() => Ok(forbidden(&error)),
         // Whoever refuses dry runs does not answer the question; the answers to real writes will.

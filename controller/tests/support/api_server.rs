@@ -61,6 +61,8 @@ pub struct World {
     pub dropped: &'static [&'static str],
     /// A field of devices that a policy forbids.
     pub forbidden: Option<&'static str>,
+    /// Whether questions for the version fail.
+    pub hides_version: bool,
     /// Whether watches are forbidden although lists are not.
     pub refuses_watches: bool,
     /// How many writes are still answered with a conflict.
@@ -194,7 +196,10 @@ fn routes(shared: Arc<Shared>) -> Router {
 }
 
 async fn version(State(shared): State<Arc<Shared>>) -> Response {
-    let minor = shared.with(|world| world.minor);
+    let (minor, hidden) = shared.with(|world| (world.minor, world.hides_version));
+    if hidden {
+        return failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+    }
     ok(&json!({
         "major": "1", "minor": minor.to_string(), "gitVersion": format!("v1.{minor}.0"), "gitCommit": "", "buildDate": "",
         "gitTreeState": "", "goVersion": "", "compiler": "", "platform": "",
