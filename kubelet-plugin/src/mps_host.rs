@@ -16,7 +16,7 @@
 //!
 //! Reading order: [`args`], [`wire`], [`root`], [`removal`], [`place`], [`kept`], [`processes`], [`process`], [`inside`], [`programs`],
 //! [`front_end`], [`log_file`], [`birth`], [`death`], [`clients`], [`running`], [`board`], [`tools`], [`order`],
-//! [`back_off`], [`supervisor`], [`roster`], [`adopt`], [`service`], [`metrics`].
+//! [`back_off`], [`supervisor`], [`roster`], [`adopt`], [`service`], [`metrics`], [`then`].
 
 pub mod args;
 
@@ -68,8 +68,11 @@ pub mod service;
 
 pub mod metrics;
 
+pub mod then;
+
 pub mod app;
 
 pub use app::{AppError, run};
 pub use args::Args;
 pub use inside::become_daemon;
+pub use then::run_then;

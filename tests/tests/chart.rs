@@ -233,11 +233,14 @@ fn settings_are_restored_after_uninstalling_and_waited_for() {
     let roles = documents(&chart, "Role");
     let role = roles.iter().find(|role| role.contains("resources: [daemonsets]\n")).unwrap();
     assert!(role.contains("    resourceNames: [gpu-dra-driver-restore]\n    verbs: [get, delete]\n"), "{role}");
-    let programs = restore.split("command: [/usr/bin/").skip(1).filter_map(|rest| rest.split(']').next());
+    let programs = restore.split("/usr/bin/").skip(1).filter_map(|rest| rest.split([']', '\n']).next());
     let order: Vec<_> = programs.collect();
     assert_eq!(order, ["gpu-mps-host", "gpu-kubelet-plugin", "gpu-controller"], "daemons first, then what they needed");
-    let host = daemon_set(&chart, "mps-host");
-    assert_eq!(mount(&restore, "daemons"), mount(&host, "daemons"));
+    // One container, since one that fails would keep the next from running.
+    assert!(
+        restore.contains("\n            - --\n            - /usr/bin/gpu-kubelet-plugin\n            - --restore\n")
+    );
+    assert_eq!(mount(&restore, "run"), "/run/gpu-dra, mountPropagation: Bidirectional");
     assert!(restore.contains("\n      hostPID: true\n"));
     // The folder of a driver that left nothing must not be made again.
     assert_eq!(mount(&restore, "plugins"), "/var/lib/kubelet/plugins");
@@ -249,6 +252,12 @@ fn settings_are_restored_after_uninstalling_and_waited_for() {
 fn without_mps_nothing_of_it_runs() {
     let chart = rendered(&["mps.enabled=false", "sharing.forms={gpu,mig,timeSlicing}"]).unwrap();
     assert!(!chart.contains("mps-host") && !chart.contains("name: gpu-dra-driver-mps\n"));
+    let restore = daemon_set(&chart, "restore");
+    let command = "command: [/usr/bin/gpu-kubelet-plugin]\n          args:\n            - --restore\n";
+    assert!(
+        restore.contains(command) && !restore.contains("Bidirectional") && !restore.contains("hostPID"),
+        "{restore}"
+    );
 }
 
 #[test]
@@ -321,8 +330,8 @@ fn the_flags_of_the_chart_are_flags_of_the_programs() {
     ];
     let chart = rendered(&[]).unwrap();
     let mut checked = 0;
-    for command in chart.split("command: [/usr/bin/").skip(1) {
-        let name = command.split([']', ',']).next().unwrap();
+    for command in chart.split("/usr/bin/").skip(1) {
+        let name = command.split([']', ',', '\n']).next().unwrap();
         let (_, known) = programs.iter().find(|(program, _)| *program == name).unwrap();
         for flag in command.lines().filter_map(|line| line.trim().strip_prefix("- --")) {
             let flag = flag.split('=').next().unwrap();

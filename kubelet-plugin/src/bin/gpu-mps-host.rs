@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use dra_kubelet_plugin::mps_host::{self, Args, become_daemon};
+use dra_kubelet_plugin::mps_host::{self, Args, become_daemon, run_then};
 use dra_runtime::chain;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let args = Args::parse();
+    let then = args.then.clone();
     dra_runtime::logging::start(args.log_format);
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = match builder.enable_all().thread_keep_alive(Duration::from_millis(500)).build() {
@@ -29,11 +30,12 @@ fn main() -> ExitCode {
     let ended = runtime.block_on(mps_host::run(args, CancellationToken::new()));
     // A look at a process that hangs may hang too, and is not waited for.
     runtime.shutdown_background();
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            error!(error = %chain(&failure), "the MPS host ended");
-            ExitCode::FAILURE
-        }
+    if let Err(failure) = &ended {
+        error!(error = %chain(failure), "the MPS host ended");
     }
+    let followed = run_then(&then);
+    if let Err(failure) = &followed {
+        error!(error = %chain(failure), "what follows was not done");
+    }
+    if ended.is_ok() && followed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Flags and environment of the MPS host.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -20,6 +21,9 @@ pub struct Args {
     /// End and remove every daemon in --root and exit, instead of running them: for an uninstall
     #[arg(long)]
     pub remove: bool,
+    /// After --remove, whatever came of it, run this program with these arguments; it is a failure if either fails
+    #[arg(last = true, value_name = "PROGRAM", requires = "remove")]
+    pub then: Vec<OsString>,
     /// Where this process sees the root of the NVIDIA driver installation
     #[arg(long, env = "DRIVER_ROOT", default_value = "/driver-root")]
     pub driver_root: PathBuf,

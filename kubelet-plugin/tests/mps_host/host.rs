@@ -192,16 +192,21 @@ impl Host {
 
     /// As an uninstall does.
     pub(crate) fn remove(&self) -> bool {
-        self.removal().status().unwrap().success()
+        self.remove_from(&self.root(), &[])
+    }
+
+    /// The same from another root, and then this program.
+    pub(crate) fn remove_from(&self, root: &Path, then: &[&str]) -> bool {
+        self.removal(root).arg("--").args(then).status().unwrap().success()
     }
 
     /// The same, in the place of a host that was killed.
     pub(crate) fn begin_to_remove(&mut self) {
-        self.child = self.removal().spawn().unwrap();
+        self.child = self.removal(&self.root()).spawn().unwrap();
     }
 
-    fn removal(&self) -> Command {
-        let mut removal = command(&self.root(), &self.driver_root, "127.0.0.1:0");
+    fn removal(&self, root: &Path) -> Command {
+        let mut removal = command(root, &self.driver_root, "127.0.0.1:0");
         removal.arg("--remove");
         removal
     }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -117,6 +118,31 @@ fn an_uninstall_leaves_nothing_whether_daemons_live_or_not() {
         assert_eq!((host.processes(ID).len(), host.mounts()), (0, 0));
         assert_eq!(fs::read_dir(host.root()).unwrap().count(), 0);
     }
+}
+
+#[test]
+fn what_follows_a_removal_runs_whatever_came_of_it_and_the_failure_of_either_is_told() {
+    let mut host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    assert!(host.terminate());
+    let blocked_path = host.dir.path().join("blocked");
+    fs::write(&blocked_path, "").unwrap();
+    let log = |root: &Path| fs::read_to_string(root.with_extension("log")).unwrap();
+    for (root, script, succeeds, told) in [
+        (&blocked_path, "exit 0", false, "unable to use"),
+        (&host.root(), "exit 3", false, "sh failed (exit status: 3)"),
+        (&host.root(), "exit 0", true, "removed what was left"),
+    ] {
+        let ran_path = host.dir.path().join("ran");
+        let script = format!("ls {} > {}; {script}", host.root().display(), ran_path.display());
+        assert_eq!(host.remove_from(root, &["sh", "-c", &script]), succeeds, "{}", log(root));
+        assert!(log(root).contains(told), "{told}: {}", log(root));
+        let left = fs::read_to_string(&ran_path).unwrap();
+        assert_eq!(left.contains(ID), root == &blocked_path, "it runs after the removal: {left}");
+        fs::remove_file(ran_path).unwrap();
+    }
+    assert!(!host.remove_from(&host.root(), &["/no/such/program"]));
+    assert!(host.log().contains("unable to run /no/such/program"), "{}", host.log());
 }
 
 #[test]
