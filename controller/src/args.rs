@@ -52,7 +52,7 @@ pub struct Args {
     #[arg(long, requires = "withdraw")]
     pub all_nodes: bool,
     /// Then wait until all pods of this DaemonSet are ready, and delete it: it works on every node for the uninstallation.
-    #[arg(long, value_name = "NAME", requires_all = ["withdraw", "namespace"])]
+    #[arg(long, value_name = "NAME", requires_all = ["withdraw", "namespace", "selector"])]
     pub await_daemonset: Option<String>,
     /// Wait until every node with a ready driver pod has a complete pool of slices, and exit. For `helm test`.
     #[arg(long, requires_all = ["namespace", "selector"], conflicts_with_all = ["once", "withdraw"])]
@@ -63,7 +63,7 @@ pub struct Args {
     /// Namespace of the driver's pods or of the DaemonSet.
     #[arg(long)]
     pub namespace: Option<String>,
-    /// Label selector of the driver's pods.
+    /// Label selector of the driver's pods or of those of the DaemonSet.
     #[arg(long)]
     pub selector: Option<String>,
     /// How long --check-published waits, and --await-daemonset for each of the two.
@@ -195,14 +195,16 @@ impl Args {
             return Ok(Config::Stay);
         }
         let patience = Duration::from_secs(timeout_seconds);
-        if let (true, Some(namespace), Some(selector)) = (check_published, &namespace, selector) {
-            return Ok(Config::Check { driver, pods: DriverPods { namespace: namespace.clone(), selector, patience } });
+        if let (true, Some(namespace), Some(selector)) = (check_published, &namespace, &selector) {
+            let (namespace, selector) = (namespace.clone(), selector.clone());
+            return Ok(Config::Check { driver, pods: DriverPods { namespace, selector, patience } });
         }
         let node: Option<NodeName> = node_name.map(|name| name.parse()).transpose().map_err(ArgsError::Node)?;
         if withdraw {
             let node = if all_nodes { None } else { Some(node.ok_or(ArgsError::NoNode)?) };
-            let work = namespace.zip(await_daemonset);
-            let work = work.map(|(namespace, daemon_set)| NodeWork { namespace, daemon_set, patience });
+            let work = namespace.zip(selector).zip(await_daemonset);
+            let work =
+                work.map(|((namespace, selector), daemon_set)| NodeWork { namespace, daemon_set, selector, patience });
             return Ok(Config::Withdraw { driver, node, work });
         }
         let node = node.ok_or(ArgsError::NoNode)?;
@@ -245,6 +247,7 @@ mod tests {
         let file = || Source::File("f".into());
         let driver = || whose().driver;
         let withdraw = |node, work| Config::Withdraw { driver: driver(), node, work };
+        let of_pods = ["--namespace=ns", "--selector=a=b", "--timeout-seconds=5"];
         for (given, expect) in [
             (
                 vec!["--node-name=n"],
@@ -265,7 +268,7 @@ mod tests {
             ),
             (vec!["--withdraw", "--node-name=n"], withdraw(Some(whose().node), None)),
             (
-                vec!["--check-published", "--namespace=ns", "--selector=a=b", "--timeout-seconds=5"],
+                [&["--check-published"][..], &of_pods].concat(),
                 Config::Check {
                     driver: driver(),
                     pods: DriverPods {
@@ -278,12 +281,13 @@ mod tests {
             (vec!["--withdraw", "--all-nodes"], withdraw(None, None)),
             (vec!["--withdraw", "--all-nodes", "--node-name=n"], withdraw(None, None)),
             (
-                vec!["--withdraw", "--all-nodes", "--await-daemonset=d", "--namespace=ns", "--timeout-seconds=5"],
+                [&["--withdraw", "--all-nodes", "--await-daemonset=d"][..], &of_pods].concat(),
                 withdraw(
                     None,
                     Some(NodeWork {
                         namespace: "ns".to_owned(),
                         daemon_set: "d".to_owned(),
+                        selector: "a=b".to_owned(),
                         patience: Duration::from_secs(5),
                     }),
                 ),
@@ -305,8 +309,9 @@ mod tests {
             vec!["--node-name=n", "--all-nodes"],
             vec!["--node-name=n", "--withdraw", "--once"],
             vec!["--withdraw"],
-            vec!["--withdraw", "--all-nodes", "--await-daemonset=d"],
-            vec!["--node-name=n", "--await-daemonset=d", "--namespace=ns"],
+            vec!["--withdraw", "--all-nodes", "--await-daemonset=d", "--namespace=ns"],
+            vec!["--withdraw", "--all-nodes", "--await-daemonset=d", "--selector=a=b"],
+            vec!["--node-name=n", "--await-daemonset=d", "--namespace=ns", "--selector=a=b"],
             vec!["--stay", "--once"],
         ] {
             assert!(config(&given).is_err(), "{given:?}");

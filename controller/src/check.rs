@@ -89,11 +89,13 @@ async fn look(cluster: &Cluster, wanted: &DriverPods) -> Result<(), CheckError> 
     Ok(())
 }
 
-fn node_of(pod: &Pod) -> Option<&str> {
+/// Where a pod runs.
+pub(crate) fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// Whether a pod is ready.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

@@ -2,15 +2,18 @@
 //! Waits until a DaemonSet has done its work on every node, and deletes it, for when the driver is uninstalled.
 //!
 //! A pod of it becomes ready when its node is done. A node that is down never gets there, so what takes too long is told
-//! and left: the rest of the uninstallation does not depend on it.
+//! with the name of the node and left: the rest of the uninstallation does not depend on it. The pods are gone after that, and
+//! their logs with them, so what they said of a failure is told as well.
 
 use std::time::Duration;
 
 use dra_runtime::chain;
 use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::check::{is_ready, node_of};
 use crate::cluster::{Cluster, RequestError};
 use crate::outage::Outage;
 
@@ -24,6 +27,8 @@ pub struct NodeWork {
     pub namespace: String,
     /// Its name.
     pub daemon_set: String,
+    /// Label selector of its pods.
+    pub selector: String,
     /// How long to wait for its work, and then for the end of its pods.
     pub patience: Duration,
 }
@@ -51,6 +56,9 @@ enum Stage {
 /// Waits for the work, deletes the DaemonSet with its pods, and waits for their end; how both waits ended.
 pub async fn finish(cluster: &Cluster, work: &NodeWork) -> Result<[Waited; 2], RequestError> {
     let worked = wait(cluster, work, "the work on the nodes", Stage::is_done).await?;
+    if worked == Waited::TooLong {
+        tell_left(cluster, work).await;
+    }
     cluster.delete_daemon_set(&work.namespace, &work.daemon_set).await?;
     let ended = wait(cluster, work, "the end of its pods", |stage| stage == Stage::Gone).await?;
     Ok([worked, ended])
@@ -90,6 +98,37 @@ async fn wait(
     }
 }
 
+async fn tell_left(cluster: &Cluster, work: &NodeWork) {
+    let pods = match cluster.pods(&work.namespace, &work.selector).await {
+        Ok(pods) => pods,
+        Err(error) => return warn!(error = %chain(&error), "unable to look which nodes are left"),
+    };
+    for pod in pods.iter().filter(|pod| !is_ready(pod)) {
+        let node = node_of(pod).unwrap_or("none");
+        let reason = failure_of(pod).unwrap_or_else(|| "it does not answer, or its pod did not start".to_owned());
+        warn!(
+            node,
+            reason,
+            "not done on this node: MPS daemons may run on, and GPUs keep the settings of claims; install again to repair it"
+        );
+    }
+}
+
+/// What its containers said when they failed last: warnings and errors, or else everything.
+fn failure_of(pod: &Pod) -> Option<String> {
+    let statuses = pod.status.as_ref()?.init_container_statuses.as_deref().unwrap_or_default();
+    let said = statuses.iter().find_map(last_words)?;
+    let is_bad = |line: &&str| ["WARN", "ERROR"].iter().any(|level| line.contains(level));
+    let bad: Vec<_> = said.lines().filter(is_bad).map(str::trim).collect();
+    Some(if bad.is_empty() { said.trim().replace('\n', "; ") } else { bad.join("; ") })
+}
+
+fn last_words(status: &ContainerStatus) -> Option<&str> {
+    let both = [status.state.as_ref(), status.last_state.as_ref()];
+    let ends = both.into_iter().flatten().filter_map(|state| state.terminated.as_ref());
+    ends.filter(|end| end.exit_code != 0).find_map(|end| end.message.as_deref())
+}
+
 impl Stage {
     /// Numbers of an older generation say nothing, and neither do those that were never written.
     fn of(daemon_set: Option<&DaemonSet>) -> Self {
@@ -119,6 +158,28 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn what_a_failed_container_complained_of_is_its_reason() {
+        let pod = |status: Value| serde_json::from_value::<Pod>(json!({ "status": status })).unwrap();
+        let ended = |code: i32, message: &str| json!({"terminated": {"exitCode": code, "message": message}});
+        let restore = |state: Value, last: Value| {
+            let status = json!({"name": "restore", "image": "", "imageID": "", "ready": false, "restartCount": 1,
+                "state": state, "lastState": last});
+            pod(json!({ "initContainerStatuses": [status] }))
+        };
+        let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let log = "T  INFO looked\nT  WARN daemon left\nT  INFO restored\nT ERROR GPU left\n";
+        for (given, expect) in [
+            (restore(waiting.clone(), ended(1, log)), Some("T  WARN daemon left; T ERROR GPU left")),
+            (restore(ended(1, "killed\nby hand"), json!({})), Some("killed; by hand")),
+            (restore(ended(0, log), json!({})), None),
+            (restore(waiting, json!({})), None),
+            (pod(json!({})), None),
+        ] {
+            assert_eq!(failure_of(&given).as_deref(), expect, "{given:?}");
+        }
+    }
 
     #[test]
     fn only_numbers_of_the_newest_generation_count() {

@@ -225,6 +225,7 @@ fn settings_are_restored_after_uninstalling_and_waited_for() {
     let chart = rendered(&[]).unwrap();
     let restore = daemon_set(&chart, "restore");
     let job = document(&chart, "Job");
+    assert!(job.contains("helm.sh/hook-output-log-policy: hook-succeeded,hook-failed\n"), "{job}");
     for (document, weight) in [(&restore, 0), (&job, 1)] {
         assert!(document.contains("helm.sh/hook: post-delete\n"), "{document}");
         assert!(document.contains(&format!("helm.sh/hook-weight: \"{weight}\"\n")), "{document}");
@@ -233,6 +234,10 @@ fn settings_are_restored_after_uninstalling_and_waited_for() {
     let roles = documents(&chart, "Role");
     let role = roles.iter().find(|role| role.contains("resources: [daemonsets]\n")).unwrap();
     assert!(role.contains("    resourceNames: [gpu-dra-driver-restore]\n    verbs: [get, delete]\n"), "{role}");
+    let selector = job.lines().find_map(|line| line.trim().strip_prefix("- --selector=")).unwrap();
+    for label in selector.split(',') {
+        assert!(restore.contains(&format!("\n        {}\n", label.replace('=', ": "))), "{label}");
+    }
     let programs = restore.split("/usr/bin/").skip(1).filter_map(|rest| rest.split([']', '\n']).next());
     let order: Vec<_> = programs.collect();
     assert_eq!(order, ["gpu-mps-host", "gpu-kubelet-plugin", "gpu-controller"], "daemons first, then what they needed");

@@ -13,7 +13,7 @@ const NAME: &str = "restore";
 const DELETED: &str = "delete restore Foreground";
 
 fn work(patience: Duration) -> NodeWork {
-    NodeWork { namespace: "ns".to_owned(), daemon_set: NAME.to_owned(), patience }
+    NodeWork { namespace: "ns".to_owned(), daemon_set: NAME.to_owned(), selector: "a=b".to_owned(), patience }
 }
 
 /// With this many nodes done of three, and numbers of this generation of two.
