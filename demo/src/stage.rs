@@ -7,7 +7,7 @@ use crate::{
     seen::Seen,
 };
 use dra_cluster::{Cluster, ClusterError};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{fmt, time::Duration};
 
 /// How long Kubernetes may take for what it does in seconds.
@@ -60,22 +60,6 @@ impl Stage<'_> {
     pub fn apply(&self, file_name: &str) -> Result<()> {
         let path = self.repository.workload_path(file_name).display().to_string();
         self.cluster.kubectl(&["apply", "-f", &path]).map(drop).doing(format!("apply {file_name}"))
-    }
-
-    /// Applies a workload with its pods bound to a node.
-    pub fn apply_on(&self, node: &str, file_name: &str) -> Result<()> {
-        let path = self.repository.workload_path(file_name).display().to_string();
-        let bound = || {
-            let mut objects =
-                parse_all(&self.cluster.kubectl(&["create", "--dry-run=client", "-o", "json", "-f", &path])?)?;
-            for pod in objects.iter_mut().filter(|object| text(object, "/kind") == "Pod") {
-                if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
-                    spec.insert("nodeSelector".to_owned(), json!({"kubernetes.io/hostname": node}));
-                }
-            }
-            self.cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())
-        };
-        bound().map(drop).doing(format!("apply {file_name} on {node}"))
     }
 
     /// Deletes a workload and waits until it is gone.
@@ -189,14 +173,5 @@ pub(crate) fn number(value: &Value, pointer: &str) -> u64 {
 }
 
 fn parse(json: &str) -> dra_cluster::Result<Value> {
-    serde_json::from_str(json).map_err(json_error)
-}
-
-/// One object after the other.
-fn parse_all(json: &str) -> dra_cluster::Result<Vec<Value>> {
-    serde_json::Deserializer::from_str(json).into_iter().collect::<serde_json::Result<_>>().map_err(json_error)
-}
-
-fn json_error(source: serde_json::Error) -> ClusterError {
-    ClusterError::Json { what: "the answer of kubectl".to_owned(), source }
+    serde_json::from_str(json).map_err(|source| ClusterError::Json { what: "the answer of kubectl".to_owned(), source })
 }

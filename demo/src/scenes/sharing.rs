@@ -96,15 +96,11 @@ pub fn side_by_side(stage: &Stage<'_>) -> Result<SideBySide> {
     stage.with("time-slicing-shares.yaml", || {
         stage.wait_for_deployment("time-slicing-shares")?;
         let turns = stage.all_saw("time-slicing-shares")?;
-        let node = turns.first().map_or("", |pod| pod.node.as_str());
-        // The scheduler may well have chosen another node, where this would prove nothing.
-        stage.apply_on(node, "exclusive.yaml")?;
-        let played = stage.saw("exclusive").and_then(|exclusive| {
+        stage.with("exclusive.yaml", || {
+            let exclusive = stage.saw("exclusive")?;
             let settings = settings::of_node(stage.cluster, &exclusive.node)?;
-            Ok(SideBySide { turns: turns.clone(), exclusive, settings })
-        });
-        stage.delete("exclusive.yaml")?;
-        played
+            Ok(SideBySide { turns, exclusive, settings })
+        })
     })
 }
 
