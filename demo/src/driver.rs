@@ -51,10 +51,9 @@ pub fn install(cluster: &Cluster, repository: &Repository) -> Result<BTreeMap<St
     wait_for_pools(cluster)
 }
 
-/// Upgrades the release with further settings, such as `kubeletPlugin.podAnnotations.generation=2`, and returns at once.
-pub fn upgrade(cluster: &Cluster, repository: &Repository, settings: &[&str]) -> Result<()> {
-    let further: Vec<_> = settings.iter().flat_map(|setting| ["--set-string", setting]).collect();
-    helm(cluster, repository, "upgrade", &further)
+/// Upgrades the release with further arguments for Helm, such as `--values FILE`, and returns at once.
+pub fn upgrade(cluster: &Cluster, repository: &Repository, further: &[&str]) -> Result<()> {
+    helm(cluster, repository, "upgrade", further)
 }
 
 /// Removes the release and waits until its hooks ran.

@@ -17,6 +17,7 @@
 
 mod arena;
 mod faults;
+mod import;
 mod mps;
 mod pods;
 mod publishing;
@@ -39,6 +40,7 @@ fn cases() -> Vec<Case> {
         publishing::cases(),
         mps::cases(),
         sharing::cases(),
+        import::cases(),
         faults::cases(),
         restarts::cases(),
         uninstall::cases(),

@@ -40,10 +40,8 @@ pub(crate) fn start_as(arena: &Arena, owner: (&str, u32), name: &str, node: &str
         "spec": {"devices": devices},
     });
     let mut spec = pod_spec(&json!({"name": "gpu", "resourceClaimName": name}));
-    spec["restartPolicy"] = json!("Never");
-    spec["nodeSelector"] = json!({"kubernetes.io/hostname": node});
     spec["securityContext"] = json!({ "runAsUser": user });
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
+    let pod = pod(&metadata, node, spec);
     arena.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [claim, pod]}).to_string());
 }
 
@@ -99,6 +97,26 @@ pub(crate) fn failures_of(arena: &Arena, pod: &str) -> Vec<String> {
     let mut events = arena.list(&["events", "--field-selector", &selector]);
     events.sort_by_key(|event| text(event, "/lastTimestamp").to_owned());
     events.iter().map(|event| text(event, "/message").to_owned()).collect()
+}
+
+/// Applies a pod of the namespace `default` on a node with a claim from this template.
+pub(crate) fn start_from(arena: &Arena, name: &str, node: &str, template: &str) {
+    let spec = pod_spec(&json!({"name": "gpu", "resourceClaimTemplateName": template}));
+    arena.apply(&pod(&json!({"namespace": "default", "name": name}), node, spec).to_string());
+}
+
+/// Applies a pod of the namespace `default` on a node that asks for an extended resource and has no claim of its own.
+pub(crate) fn start_asking(arena: &Arena, name: &str, node: &str, resource: &str) {
+    let mut spec = pod_spec(&Value::Null);
+    spec["resourceClaims"] = Value::Null;
+    spec["containers"][0]["resources"] = json!({"limits": {resource: 1}});
+    arena.apply(&pod(&json!({"namespace": "default", "name": name}), node, spec).to_string());
+}
+
+fn pod(metadata: &Value, node: &str, mut spec: Value) -> Value {
+    spec["restartPolicy"] = json!("Never");
+    spec["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 }
 
 fn pod_spec(claim: &Value) -> Value {

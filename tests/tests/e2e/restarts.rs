@@ -68,7 +68,8 @@ fn pods_start_all_the_while_during_a_rolling_upgrade(arena: &Arena) {
     told(arena.stage().saw("client"));
     let daemon = mps::only_daemon(arena, "node-2");
     pods::with_deployment(arena, "pair", 2, &pods::gpu(AMPERE), |before| {
-        told(driver::upgrade(&arena.cluster, &arena.repository, &["kubeletPlugin.podAnnotations.generation=2"]));
+        let change = ["--set-string", "kubeletPlugin.podAnnotations.generation=2"];
+        told(driver::upgrade(&arena.cluster, &arena.repository, &change));
         let failures = thread::scope(|scope| {
             let rollout = scope.spawn(|| driver::wait_for_pods(&arena.cluster));
             let mut failures = Vec::new();
