@@ -21,7 +21,7 @@ crate::cases![
 const NODE: &str = "node-2";
 /// A T4.
 const GPU: &str = "2";
-const TIME_SLICING: &str = "timeslicing.gpu.nvidia.com";
+pub(crate) const TIME_SLICING: &str = "timeslicing.gpu.nvidia.com";
 
 fn every_gpu_has_three_forms_on_one_counter_set(arena: &Arena) {
     arena.ensure_mig();
