@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `--restore`: gives the GPUs of the node back as they were found, once, for when the driver is uninstalled.
+//!
+//! A plugin that is still ending may be setting what is given back here, so its end is waited for, and none starts meanwhile.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dra_hardware::Machine;
 use dra_prepare::Restoration;
@@ -11,10 +14,17 @@ use tracing::{error, info, warn};
 
 use crate::app::{self, AppError};
 use crate::args::Config;
+use crate::sockets::{SocketError, wait_alone};
+
+/// How long a plugin may take to end: what the chart gives it, and a little more.
+const PATIENCE: Duration = Duration::from_secs(70);
 
 /// Something of a GPU could not be given back.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
+    /// Another process may change the GPUs.
+    #[error("nothing was given back")]
+    InUse(#[source] SocketError),
     /// The state of the plugin.
     #[error("nothing was given back")]
     State(#[source] AppError),
@@ -32,7 +42,9 @@ pub enum RestoreError {
 /// Gives back everything, whichever claims rely on it, and says what and which. Where the driver has no state, nothing is
 /// made.
 pub async fn run(config: &Config, machine: Arc<dyn Machine>) -> Result<(), RestoreError> {
-    if !config.paths.plugin_dir.join("gpus").is_dir() {
+    let alone = wait_alone(&config.paths, PATIENCE).await.map_err(RestoreError::InUse)?;
+    // The instance that ended last may have given everything back.
+    if alone.is_none() || !config.paths.plugin_dir.join("gpus").is_dir() {
         info!("no GPU of this node was changed");
         return Ok(());
     }

@@ -9,13 +9,18 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 /// Linux has 108 bytes for a socket path, the last of which is zero (`unix(7)`).
 pub(crate) const LONGEST_PATH: usize = 107;
+
+/// How often it is looked whether another instance has ended.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How much of a pod UID is kept when the whole does not fit.
 const SHORT_UID: usize = 13;
@@ -45,6 +50,14 @@ pub enum SocketError {
         uid: String,
         /// The lock file.
         path: PathBuf,
+    },
+    /// An instance that does not end.
+    #[error("a plugin still works in {path} after {} s: end the plugin's pod on this node (will retry)", patience.as_secs())]
+    InUse {
+        /// The plugin's directory.
+        path: PathBuf,
+        /// How long it was waited for.
+        patience: Duration,
     },
     /// The socket cannot be made.
     #[error("failed to listen on {path}")]
@@ -157,6 +170,35 @@ pub fn claim_instance(paths: &SocketPaths) -> Result<InstanceLock, SocketError> 
     Ok(InstanceLock { _file: file, plugin_dir, paths: paths.clone() })
 }
 
+/// Proof that no instance lives or starts, held until it is dropped.
+#[derive(Debug)]
+pub struct Alone {
+    _plugin_dir: File,
+}
+
+/// Waits until the last instance has ended. `None` where there was none ever, and nothing is made.
+pub async fn wait_alone(paths: &SocketPaths, patience: Duration) -> Result<Option<Alone>, SocketError> {
+    let path = &paths.plugin_dir;
+    let plugin_dir = match File::open(path) {
+        Ok(plugin_dir) => plugin_dir,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(SocketError::Directory { path: path.clone(), source }),
+    };
+    let end = Instant::now() + patience;
+    let mut waits = false;
+    while flock(&plugin_dir, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() >= end {
+            return Err(SocketError::InUse { path: path.clone(), patience });
+        }
+        if !waits {
+            info!(path = %path.display(), "waiting for the plugin that works there to end");
+            waits = true;
+        }
+        sleep(LOOK).await;
+    }
+    Ok(Some(Alone { _plugin_dir: plugin_dir }))
+}
+
 /// Continues past anything that cannot be removed: a stale socket costs log lines in the kubelet, no more.
 fn remove_dead_instances(paths: &SocketPaths) {
     let Ok(entries) = fs::read_dir(paths.instances_dir()) else { return };
@@ -232,6 +274,32 @@ mod tests {
         assert!(!dead.dra_path.exists() && !dead.registration_path.exists());
         assert!(live.dra_path.exists() && live.registration_path.exists());
         assert!(matches!(claim_instance(&live), Err(SocketError::SameUid { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_wants_to_be_alone_waits_for_the_last_instance_but_not_for_ever() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = |uid| SocketPaths::new(root.path(), "d", uid).unwrap();
+        let patience = Duration::from_mins(1);
+        assert!(wait_alone(&paths(UID), patience).await.unwrap().is_none());
+        assert!(!paths(UID).plugin_dir.exists());
+        let instance = claim_instance(&paths(OTHER)).unwrap();
+        let refused = wait_alone(&paths(UID), patience).await.unwrap_err().to_string();
+        assert!(
+            refused.ends_with(
+                "still works in {} after 60 s: end the plugin's pod on this node (will retry)"
+                    .replace("{}", &paths(UID).plugin_dir.display().to_string())
+                    .as_str()
+            ),
+            "{refused}"
+        );
+        let ending = async {
+            sleep(patience / 2).await;
+            drop(instance);
+        };
+        let own_paths = paths(UID);
+        let (alone, ()) = tokio::join!(wait_alone(&own_paths, patience), ending);
+        assert!(alone.unwrap().is_some());
     }
 
     #[test]

@@ -73,6 +73,12 @@ impl Node {
         Program::plugin(mode, self.flags(pod_uid), self.api.client(), self.dir.path(), pod_uid)
     }
 
+    /// Gives the GPUs back, as an uninstallation does.
+    pub fn start_restore(&self) -> Program {
+        let flags = [self.flags("restore"), vec!["--restore".to_owned()]].concat();
+        Program::plugin(Mode::Process, flags, self.api.client(), self.dir.path(), "restore")
+    }
+
     /// Starts the controller beside the plugin of a pod.
     pub fn start_controller(&self, pod_uid: &str) -> Program {
         let socket_path = self.node_socket_path(pod_uid);

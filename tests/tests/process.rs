@@ -3,9 +3,11 @@
 
 use std::fs;
 
+use dra_sim::state::ComputeMode;
 use dra_tests::api_server::{Resource, Verb};
 use dra_tests::wait::until;
 use dra_tests::{Mode, NewClaim, Node};
+use serde_json::json;
 
 fn sockets(node: &Node) -> usize {
     let is_socket = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().ends_with(".sock");
@@ -76,6 +78,34 @@ async fn at_sigterm_it_leaves_the_kubelet_first_ends_what_it_began_and_removes_i
     assert!(clean, "{}", plugin.log());
     assert_eq!(sockets(&node), 0);
     assert_eq!(node.leftovers().len(), 2, "what is prepared stays prepared");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_uninstallation_gives_back_what_a_plugin_that_still_ends_was_setting() {
+    let node = Node::new("t4:1");
+    let mut plugin = node.start(Mode::Process).await;
+    let config = json!({
+        "apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", "sharing": {"strategy": "Exclusive"},
+    });
+    let claim = NewClaim::of("exclusive", &node.gpus.name(0)).config(&config).create(&node.api);
+    let asked = node.api.requests(Verb::Get, Resource::ResourceClaims);
+    node.api.hang();
+    let call = node.kubelet.prepare(&claim);
+    let ending = async {
+        node.api.until_requested(Verb::Get, Resource::ResourceClaims, asked + 1).await;
+        let restoring = async {
+            let mut restore = node.start_restore();
+            restore.until_logged("waiting for the plugin").await;
+            node.api.answer_again();
+            restore.ended().await
+        };
+        tokio::join!(plugin.stop(), restoring)
+    };
+    let (answer, (clean, restored)) = tokio::join!(call, ending);
+    answer.unwrap();
+    assert!(clean && restored.success(), "{}", plugin.log());
+    assert_eq!(node.gpus.state().gpus[0].compute_mode, ComputeMode::Default);
+    assert_eq!(node.leftovers().len(), 2, "the claim is the kubelet's to end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
