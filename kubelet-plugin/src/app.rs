@@ -34,11 +34,12 @@ use tracing::{info, warn};
 
 use crate::args::Config;
 use crate::claims::Claims;
-use crate::daemons::{Board, DaemonWatch};
+use crate::daemons::{ABSENCE, Board, DaemonWatch};
 use crate::dra_service::DraService;
 use crate::fetch::ClaimSource;
 use crate::metrics::Metrics;
 use crate::mps_client::{MpsClient, SocketPathError};
+use crate::news::News;
 use crate::node_service::{NodeService, NodeState};
 use crate::observe::Observer;
 use crate::promises::Promises;
@@ -213,6 +214,9 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
         engine: Arc::clone(&parts.engine),
         reports: parts.reports.clone(),
         board: parts.board.clone(),
+        metrics: parts.metrics.clone(),
+        absence: ABSENCE,
+        news: News::default(),
     };
     tasks.start("daemons", daemons.run(stop()));
     let promises =

@@ -11,8 +11,8 @@
 //!
 //! It never lists or writes ResourceSlices. Everything that blocks (NVML, files, locks) runs on blocking threads.
 //!
-//! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`daemons`],
-//! [`shown`], [`note`], [`report`], [`observe`], [`node_service`], [`reconcile`], [`promises`], [`restore`], [`metrics`]; [`mps_host`] is a process of its own, which
+//! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`news`],
+//! [`daemons`], [`shown`], [`note`], [`report`], [`observe`], [`node_service`], [`reconcile`], [`promises`], [`restore`], [`metrics`]; [`mps_host`] is a process of its own, which
 //! [`mps_client`] asks.
 
 pub mod args;
@@ -28,6 +28,8 @@ pub mod dra_service;
 pub mod claims;
 
 pub mod fetch;
+
+pub mod news;
 
 pub mod daemons;
 

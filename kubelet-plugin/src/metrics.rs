@@ -8,6 +8,7 @@ use std::time::Duration;
 use dra_hardware::Setting;
 use dra_model::{GpuEntry, Inventory, MigMode};
 use dra_prepare::{Deed, Promise};
+use dra_resource::status::DaemonHealth;
 use dra_runtime::http::DURATIONS;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -62,6 +63,11 @@ struct ShareLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DaemonLabels {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RestoreLabels {
     what: &'static str,
     result: &'static str,
@@ -105,6 +111,7 @@ pub struct Metrics {
     devices: Family<DeviceLabels, Gauge>,
     shares: Family<ShareLabels, Gauge>,
     promised_memory: Family<ShareLabels, Gauge>,
+    daemons: Family<DaemonLabels, Gauge>,
     restores: Family<RestoreLabels, Counter>,
     drifts: Family<DriftLabels, Counter>,
     quarantined: Gauge,
@@ -122,6 +129,7 @@ impl Metrics {
             devices: Family::default(),
             shares: Family::default(),
             promised_memory: Family::default(),
+            daemons: Family::default(),
             restores: Family::default(),
             drifts: Family::default(),
             quarantined: Gauge::default(),
@@ -142,23 +150,6 @@ impl Metrics {
         );
         registry.register("claims_in_flight", "Claims being worked on now", metrics.in_flight.clone());
         registry.register("devices", "GPUs and MIG devices found on this node, by state", metrics.devices.clone());
-        registry.register("shares", "Shares of a GPU that claims hold", metrics.shares.clone());
-        registry.register_with_unit(
-            "promised_memory",
-            "Memory that the shares of a GPU were promised together",
-            Unit::Bytes,
-            metrics.promised_memory.clone(),
-        );
-        registry.register(
-            "restores",
-            "Settings given back to a GPU as they were found, and MPS daemons ended, by result",
-            metrics.restores.clone(),
-        );
-        registry.register(
-            "drifts",
-            "Settings that somebody changed although claims rely on them and that were put right",
-            metrics.drifts.clone(),
-        );
         registry.register("quarantined_records", "Claim records that could not be read", metrics.quarantined.clone());
         registry.register("registrations", "Times the kubelet accepted this plugin", metrics.registrations.clone());
         registry.register(
@@ -166,7 +157,40 @@ impl Metrics {
             "Events and device statuses not written because the API server is slow or away",
             metrics.reports_dropped.clone(),
         );
+        metrics.register_sharing(registry);
         metrics
+    }
+
+    /// Counters begin at 0 and not with what they count, so that the first time is seen as an increase.
+    fn register_sharing(&self, registry: &mut Registry) {
+        registry.register("shares", "Shares of a GPU that claims hold", self.shares.clone());
+        registry.register_with_unit(
+            "promised_memory",
+            "Memory that the shares of a GPU were promised together",
+            Unit::Bytes,
+            self.promised_memory.clone(),
+        );
+        registry.register(
+            "mps_daemons_seen",
+            "MPS daemons of this node by state as this process sees them; host_away while their host does not answer",
+            self.daemons.clone(),
+        );
+        registry.register(
+            "restores",
+            "Settings given back to a GPU as they were found, and MPS daemons ended, by result",
+            self.restores.clone(),
+        );
+        registry.register(
+            "drifts",
+            "Settings that somebody changed although claims rely on them and that were put right",
+            self.drifts.clone(),
+        );
+        self.daemons(std::iter::empty());
+        let settings = [Setting::ComputeMode, Setting::Interval];
+        let of_setting = settings
+            .iter()
+            .flat_map(|setting| [Deed::Restored(*setting), Deed::NotRestored(*setting), Deed::PutRight(*setting)]);
+        self.deeds(&of_setting.chain([Deed::Stopped, Deed::NotStopped]).map(|deed| (deed, 0)).collect());
     }
 
     /// Counts a call that has begun.
@@ -202,6 +226,15 @@ impl Metrics {
         }
     }
 
+    /// Shows how the MPS daemons are.
+    pub fn daemons<'a>(&self, daemons: impl Iterator<Item = &'a DaemonHealth>) {
+        let states: Vec<&str> = daemons.map(daemon_state).collect();
+        for state in DAEMON_STATES {
+            let count = states.iter().filter(|found| **found == state).count();
+            self.daemons.get_or_create(&DaemonLabels { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
     /// Shows what was counted since the start.
     pub fn deeds(&self, deeds: &BTreeMap<Deed, u64>) {
         for (deed, count) in deeds {
@@ -230,6 +263,19 @@ impl Metrics {
     /// Counts a report that was given up.
     pub fn report_dropped(&self) {
         self.reports_dropped.inc();
+    }
+}
+
+/// Words that the MPS host's own metrics use too.
+const DAEMON_STATES: [&str; 5] = ["ready", "user_waits", "died", "lost", "host_away"];
+
+const fn daemon_state(health: &DaemonHealth) -> &'static str {
+    match health {
+        DaemonHealth::Ready => "ready",
+        DaemonHealth::UserWaits { .. } => "user_waits",
+        DaemonHealth::Died { .. } => "died",
+        DaemonHealth::Lost => "lost",
+        DaemonHealth::HostAway => "host_away",
     }
 }
 

@@ -74,6 +74,13 @@ pub enum Report {
         /// How the daemon is now.
         daemon: DaemonStatus,
     },
+    /// What the claim's status says of its MPS daemon may be no longer so.
+    Status {
+        /// The claim.
+        claim: ClaimRef,
+        /// Its devices.
+        devices: Vec<PreparedDevice>,
+    },
     /// Somebody changed a setting that the claim relies on.
     Drift {
         /// The claim.
@@ -102,6 +109,13 @@ impl Drop for Working {
 }
 
 impl ReportSender {
+    /// With nobody behind it who writes them.
+    #[cfg(test)]
+    pub(crate) fn to_queue(metrics: Metrics) -> (Self, mpsc::Receiver<Report>) {
+        let (queue, reports) = mpsc::channel(MOST);
+        (Self { queue, working: watch::Sender::default(), metrics }, reports)
+    }
+
     /// Lets reports wait while the API server and this process have pods to start.
     pub fn working(&self) -> Working {
         self.working.send_modify(|calls| *calls = calls.saturating_add(1));
@@ -222,6 +236,10 @@ impl Reporter {
             Report::Prepared { claim, devices } => self.prepared(claim, devices).await,
             Report::Failed { claim, text, disposition } => self.failed(claim, text, disposition).await,
             Report::Daemon { claim, devices, daemon } => self.daemon(claim, devices, daemon).await,
+            Report::Status { claim, devices } => {
+                self.give_way().await;
+                self.status(&claim, &devices).await;
+            }
             Report::Drift { claim, text } => {
                 self.give_way().await;
                 self.event(&claim, EventType::Warning, "SettingsChanged", text).await;
@@ -262,15 +280,19 @@ impl Reporter {
         self.status(&claim, &devices).await;
         let type_ = match daemon.health {
             DaemonHealth::Ready => EventType::Normal,
-            DaemonHealth::UserWaits { .. } | DaemonHealth::Died { .. } | DaemonHealth::Lost => EventType::Warning,
+            DaemonHealth::UserWaits { .. }
+            | DaemonHealth::Died { .. }
+            | DaemonHealth::Lost
+            | DaemonHealth::HostAway => EventType::Warning,
         };
         self.event(&claim, type_, daemon.health.reason(), daemon.message()).await;
     }
 
-    /// A daemon that was started for these devices is on the board as soon as the MPS host has told of it.
+    /// A daemon that was started for these devices is on the board as soon as the MPS host has told of it. While that is not
+    /// heard nobody waits: when it is heard again the status is put right.
     async fn until_on_board(&mut self, devices: &[PreparedDevice]) {
         let ids: Vec<&DaemonId> = devices.iter().filter_map(shown::daemon).collect();
-        let all = self.board.wait_for(|board| ids.iter().all(|id| board.contains_key(id)));
+        let all = self.board.wait_for(|board| !board.is_live || ids.iter().all(|id| board.daemons.contains_key(*id)));
         // Without it the status is silent about the daemon.
         drop(timeout(COURTESY, all).await);
     }

@@ -25,7 +25,7 @@ pub fn status(device: &PreparedDevice, board: &Board) -> SharingStatus {
         interval,
         limits: Limits { memory: limits.memory, threads: limits.threads, ..Limits::default() },
         compute_mode: device.settings.compute_mode,
-        daemon: daemon(device).and_then(|id| board.get(id)).cloned(),
+        daemon: daemon(device).and_then(|id| board.daemons.get(id)).cloned(),
     }
 }
 

@@ -155,7 +155,7 @@ mod tests {
         let daemon = |health| DaemonStatus {
             id: "gpu-12345678000000000000000000000001".parse().unwrap(),
             health,
-            multi_user: false,
+            multi_user: Some(false),
             since: time(),
         };
         for (health, status, reason, message) in [
@@ -209,6 +209,23 @@ mod tests {
                 })
             );
         }
+    }
+
+    #[test]
+    fn of_a_daemon_whose_host_is_away_nothing_is_known() {
+        let id = "gpu-12345678000000000000000000000001";
+        let uuid = "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap();
+        let daemon =
+            DaemonStatus { id: id.parse().unwrap(), health: DaemonHealth::HostAway, multi_user: None, since: time() };
+        let sharing = SharingStatus { strategy: Strategy::Mps, daemon: Some(daemon), ..SharingStatus::default() };
+        let (conditions, data) = shown("gpu-12345678", None, &LiveIdentity::Gpu { uuid }, &sharing);
+        let mps_ready = json!({
+            "type": "MPSReady", "status": "Unknown", "reason": "MPSHostAway",
+            "message": format!("whether MPS daemon {id} takes clients is not known, since the MPS host is away: see that the MPS pod of this node runs"),
+            "lastTransitionTime": "2026-11-22T03:00:00Z",
+        });
+        assert_eq!(conditions, json!([ready(), mps_ready]));
+        assert_eq!(data["daemon"], json!({"id": id, "state": "MPSHostAway"}));
     }
 
     #[test]

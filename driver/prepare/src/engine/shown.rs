@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is shown of shares: read from the records, without a lock, at the moment of asking.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use dra_checkpoint::{RecordedHardware, StoreError};
+use dra_checkpoint::{RecordedHardware, RecordedSharing, StoreError};
 use dra_model::{Bytes, ClaimRef, DaemonId, DeviceName, GpuUuid, SharedForm};
 
 use super::Engine;
@@ -45,12 +45,23 @@ impl Engine {
         Ok(promised.into_values().collect())
     }
 
-    /// The claims that rely on a daemon, with their devices.
+    /// The daemons that claims of this node have.
+    pub fn daemons_in_use(&self) -> Result<BTreeSet<DaemonId>, StoreError> {
+        let devices = self.records.list()?.records.into_iter().flat_map(|record| record.devices);
+        let daemon = |sharing| match sharing {
+            RecordedSharing::Mps { daemon, .. } => Some(daemon),
+            RecordedSharing::Plain | RecordedSharing::Exclusive | RecordedSharing::TimeSlicing { .. } => None,
+        };
+        Ok(devices.filter_map(|device| daemon(device.sharing)).collect())
+    }
+
+    /// The claims that were told that they can use a daemon, with their devices.
     pub fn users_of(&self, daemon: &DaemonId) -> Result<Vec<(ClaimRef, Vec<PreparedDevice>)>, StoreError> {
         let records = self.records.list()?.records;
         let boot_id = self.host.boot_id().ok();
         let users = Users { asking: Asking::Nobody, records: &records, doubts: &[], boot_id: boot_id.as_deref() };
-        Ok(users.of_daemon(daemon).map(|record| (record.claim.clone(), answer::of_record(record))).collect())
+        let users = users.of_daemon(daemon).filter(|record| record.is_ready());
+        Ok(users.map(|record| (record.claim.clone(), answer::of_record(record))).collect())
     }
 
     /// How often settings and daemons were given back, or were not, since this process began.

@@ -67,8 +67,8 @@ pub struct DaemonStatus {
     pub id: DaemonId,
     /// How it is.
     pub health: DaemonHealth,
-    /// Whether the processes of several users share one server.
-    pub multi_user: bool,
+    /// Whether the processes of several users share one server, as far as that is known.
+    pub multi_user: Option<bool>,
     /// Since when it is so.
     pub since: Time,
 }
@@ -92,6 +92,8 @@ pub enum DaemonHealth {
     },
     /// It was not found again after a restart of the MPS host.
     Lost,
+    /// Nobody can tell: the MPS host is away.
+    HostAway,
 }
 
 impl SharingStatus {
@@ -134,6 +136,7 @@ impl DaemonStatus {
         let status = match &self.health {
             DaemonHealth::Ready => "True",
             DaemonHealth::UserWaits { .. } | DaemonHealth::Died { .. } | DaemonHealth::Lost => "False",
+            DaemonHealth::HostAway => "Unknown",
         };
         Condition {
             type_: "MPSReady".to_owned(),
@@ -146,7 +149,11 @@ impl DaemonStatus {
     }
 
     fn data(&self) -> Value {
-        json!({"id": self.id, "state": self.health.reason(), "multiUser": self.multi_user})
+        let mut data = json!({"id": self.id, "state": self.health.reason()});
+        if let (Some(data), Some(multi_user)) = (data.as_object_mut(), self.multi_user) {
+            data.insert("multiUser".to_owned(), json!(multi_user));
+        }
+        data
     }
 
     /// What is so, and what its reader can do about it.
@@ -163,6 +170,9 @@ impl DaemonStatus {
             DaemonHealth::Lost => format!(
                 "MPS daemon {id} ended with the MPS host: end the processes that used it, then it is started again"
             ),
+            DaemonHealth::HostAway => format!(
+                "whether MPS daemon {id} takes clients is not known, since the MPS host is away: see that the MPS pod of this node runs"
+            ),
         }
     }
 }
@@ -175,6 +185,7 @@ impl DaemonHealth {
             Self::UserWaits { .. } => "UserWaits",
             Self::Died { .. } => "DaemonDied",
             Self::Lost => "DaemonLost",
+            Self::HostAway => "MPSHostAway",
         }
     }
 }
