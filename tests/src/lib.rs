@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! simulated GPUs (dra-sim) <- plugin <-> kubelet (fake, real gRPC)
-//!                               |  \
-//!                      controller   +-> api_server (fake, real HTTP)
+//!                             | |  \
+//!  mps_host (fake, real gRPC) +  |   +-> api_server (fake, real HTTP)
+//!                           controller
 //! ```
 //!
 //! The plugin and the controller are the real ones, in this process or as processes. Nothing here sleeps: tests wait
-//! for conditions. Reading order: [`wait`], [`api_server`], [`kubelet`], [`machine`], [`claim`], [`containers`],
-//! [`program`], [`node`]; [`programs`] builds what is run, [`source`] is for the checks of the source tree.
+//! for conditions. Reading order: [`wait`], [`api_server`], [`kubelet`], [`mps_host`], [`machine`], [`claim`],
+//! [`containers`], [`program`], [`node`]; [`programs`] builds what is run, [`source`] is for the checks of the source tree.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -23,6 +24,8 @@ pub mod wait;
 pub mod api_server;
 
 pub mod kubelet;
+
+pub mod mps_host;
 
 pub mod programs;
 
@@ -43,5 +46,6 @@ pub mod source;
 pub use api_server::ApiServer;
 pub use claim::NewClaim;
 pub use kubelet::Kubelet;
+pub use mps_host::MpsHost;
 pub use node::Node;
 pub use program::Mode;

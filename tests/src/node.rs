@@ -129,6 +129,11 @@ impl Node {
         self.kubelet_dir().join("plugins").join(DRIVER)
     }
 
+    /// Where an MPS host would be heard.
+    pub fn mps_root(&self) -> PathBuf {
+        self.dir.path().join("r/mps")
+    }
+
     /// Where container runtimes read.
     pub fn cdi_dir(&self) -> PathBuf {
         self.dir.path().join("c")

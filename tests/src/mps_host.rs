@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An MPS host as far as the plugin sees one: it speaks its protocol over its socket, and its daemons are words.
+//!
+//! What a real one does is tried with the real one, in `kubelet-plugin/tests/mps_host` and on a real cluster.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use dra_hardware::{Daemon, DaemonState};
+use dra_kubelet_plugin::mps_host::wire::{Seen, Shown, changes, daemon, id_of, seen, spec_of};
+use dra_proto::mps_v1 as pb;
+use dra_proto::mps_v1::mps_server::MpsServer;
+use futures::{Stream, StreamExt as _, stream};
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+use crate::wait::within;
+
+/// The host of one node.
+#[derive(Debug)]
+pub struct MpsHost {
+    root: PathBuf,
+    daemons: watch::Sender<Shown>,
+    serving: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl MpsHost {
+    /// One without daemons that is heard below this directory.
+    pub fn start(root: &Path) -> Self {
+        let mut host = Self { root: root.to_owned(), daemons: watch::Sender::default(), serving: None };
+        host.come_back();
+        host
+    }
+
+    /// It ends, as far as others see.
+    pub async fn go_away(&mut self) {
+        let (stop, serving) = self.serving.take().expect("a host that is there");
+        fs::remove_file(self.socket_path()).expect("a socket");
+        stop.cancel();
+        within("the MPS host ends its connections", serving).await.expect("it does not panic");
+    }
+
+    /// It is there again, with what became of its daemons meanwhile.
+    pub fn come_back(&mut self) {
+        fs::create_dir_all(&self.root).expect("a writable directory");
+        let listener = UnixListener::bind(self.socket_path()).expect("a host that was away");
+        let incoming = stream::poll_fn(move |context| listener.poll_accept(context).map(Some));
+        let incoming = incoming.map(|accepted| accepted.map(|(stream, _)| stream));
+        let stop = CancellationToken::new();
+        let service = Service { root: self.root.clone(), daemons: self.daemons.clone(), stop: stop.clone() };
+        let stopped = stop.clone().cancelled_owned();
+        let serve = Server::builder().add_service(MpsServer::new(service));
+        let serving = async move {
+            serve.serve_with_incoming_shutdown(incoming, stopped).await.expect("a socket accepts");
+        };
+        self.serving = Some((stop, tokio::spawn(serving)));
+    }
+
+    /// Lets every daemon be so.
+    pub fn all_are(&self, state: &DaemonState) {
+        self.daemons.send_modify(|daemons| daemons.values_mut().for_each(|seen| seen.daemon.state = state.clone()));
+    }
+
+    /// Lets it know no daemon any more.
+    pub fn forget_all(&self) {
+        self.daemons.send_modify(Shown::clear);
+    }
+
+    fn socket_path(&self) -> PathBuf {
+        self.root.join("host.sock")
+    }
+}
+
+#[derive(Debug)]
+struct Service {
+    root: PathBuf,
+    daemons: watch::Sender<Shown>,
+    stop: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl pb::mps_server::Mps for Service {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::Daemon, Status>> + Send>>;
+
+    async fn start(&self, request: Request<pb::StartRequest>) -> Result<Response<pb::Daemon>, Status> {
+        let spec = spec_of(request.into_inner().spec.unwrap_or_default())?;
+        let (id, dir) = (spec.id.clone(), self.root.join(spec.id.as_str()));
+        let (run_dir, shm_dir) = (dir.join("run"), dir.join("shm"));
+        let started = Daemon { id: id.clone(), state: DaemonState::Ready, run_dir, shm_dir, multi_user: false };
+        let answer = daemon(&spec, &started);
+        let new = Seen { spec, daemon: started, message: String::new(), restarts: 0 };
+        self.daemons.send_if_modified(|daemons| {
+            let is_new = !daemons.contains_key(&id);
+            daemons.entry(id).or_insert(new);
+            is_new
+        });
+        Ok(Response::new(answer))
+    }
+
+    async fn stop(&self, request: Request<pb::StopRequest>) -> Result<Response<pb::StopResponse>, Status> {
+        let id = id_of(&request.into_inner().id)?;
+        self.daemons.send_modify(|daemons| _ = daemons.remove(&id));
+        Ok(Response::new(pb::StopResponse {}))
+    }
+
+    async fn list(&self, _request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
+        let daemons = self.daemons.borrow().values().map(seen).collect();
+        Ok(Response::new(pb::ListResponse { daemons }))
+    }
+
+    async fn watch(&self, _request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let mut shown = self.daemons.subscribe();
+        shown.mark_changed();
+        let news = stream::unfold((shown, Shown::new()), |(mut shown, told)| async move {
+            shown.changed().await.ok()?;
+            let now = shown.borrow_and_update().clone();
+            let news = changes(&told, &now);
+            Some((stream::iter(news.into_iter().map(Ok)), (shown, now)))
+        });
+        let until_stopped = news.flatten().take_until(self.stop.clone().cancelled_owned());
+        Ok(Response::new(Box::pin(until_stopped)))
+    }
+}

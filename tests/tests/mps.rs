@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a claim shows of its MPS daemon while plugin and MPS host come and go.
+#![expect(clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+use dra_hardware::DaemonState;
+use dra_tests::api_server::Resource;
+use dra_tests::{Mode, MpsHost, NewClaim, Node};
+use serde_json::{Value, json};
+
+fn mps() -> Value {
+    json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", "sharing": {"strategy": "MPS"}})
+}
+
+/// Waits until the condition `MPSReady` of the claim's only device has this reason, or is not there.
+async fn until_shown(node: &Node, claim: &str, reason: Option<&str>) {
+    let shown = |claims: &[Value]| {
+        let found = claims.iter().find(|object| object["metadata"]["name"] == claim)?;
+        let conditions = found["status"]["devices"][0]["conditions"].as_array()?;
+        let condition = conditions.iter().find(|condition| condition["type"] == "MPSReady");
+        (condition.map(|condition| &condition["reason"]) == reason.map(|reason| json!(reason)).as_ref()).then_some(())
+    };
+    node.api.until(&format!("MPSReady of claim {claim} is {reason:?}"), Resource::ResourceClaims, shown).await;
+}
+
+/// The Events of a reason, oldest first.
+fn events(node: &Node, reason: &str) -> Vec<String> {
+    let events = node.api.list(Resource::Events).into_iter().filter(|event| event["reason"] == reason);
+    events.map(|event| event["note"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_recovered_while_the_plugin_was_down_is_ready_without_an_event() {
+    let node = Node::new("t4:1");
+    let host = MpsHost::start(&node.mps_root());
+    let mut plugin = node.start(Mode::Process).await;
+    let claim = NewClaim::of("c", &node.gpus.name(0)).config(&mps()).create(&node.api);
+    node.kubelet.prepare(&claim).await.unwrap();
+    until_shown(&node, "c", Some("DaemonReady")).await;
+    host.all_are(&DaemonState::Died { why: "it ended by signal 9".to_owned() });
+    until_shown(&node, "c", Some("DaemonDied")).await;
+    plugin.kill().await;
+    host.all_are(&DaemonState::Ready);
+    let _plugin = node.start(Mode::Process).await;
+    until_shown(&node, "c", Some("DaemonReady")).await;
+    assert_eq!(events(&node, "DaemonReady"), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_outage_of_the_host_a_claim_shows_what_is_left_of_its_daemon() {
+    let node = Node::new("t4:1");
+    let mut host = MpsHost::start(&node.mps_root());
+    let _plugin = node.start(Mode::InProcess).await;
+    let claim = NewClaim::of("c", &node.gpus.name(0)).config(&mps()).create(&node.api);
+    node.kubelet.prepare(&claim).await.unwrap();
+    until_shown(&node, "c", Some("DaemonReady")).await;
+    host.go_away().await;
+    host.all_are(&DaemonState::Lost);
+    host.come_back();
+    until_shown(&node, "c", Some("DaemonLost")).await;
+    host.go_away().await;
+    host.forget_all();
+    host.come_back();
+    until_shown(&node, "c", None).await;
+    assert_eq!(events(&node, "DaemonLost").len(), 1);
+}
