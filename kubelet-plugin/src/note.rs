@@ -1,17 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The sentence of the Event that says what a claim got, for people. Pure.
+//! The sentences of Events: what a claim got and what its user should know of it, for people. Pure.
 //!
-//! In come the devices and the inventory, which knows product names; out goes one line of at most 1024 bytes.
+//! In come the devices and the inventory, which knows product names; out goes one line.
 
-use dra_model::{Inventory, LiveIdentity, NodeName};
-use dra_prepare::PreparedDevice;
+use std::collections::{BTreeMap, BTreeSet};
+
+use dra_model::{DaemonId, Inventory, LiveIdentity, NodeName};
+use dra_prepare::{Drift, PreparedDevice};
 
 use crate::shown;
 
 /// The longest note of an Event (`NoteLengthLimit` of events.k8s.io).
 pub const LONGEST: usize = 1024;
 
-/// Names every device with its product and its UUID, as many as there is room for.
+/// What somebody changed behind the back of a claim. The kubelet prepares a claim for the first of its pods and not for those
+/// that come while it lives (`prepareResources` of its DRA manager).
+pub fn drift(drift: &Drift) -> String {
+    let Drift { gpu, setting, wanted, found, claims: _ } = drift;
+    format!(
+        "somebody set the {setting} of {gpu} to {found}, and this claim needs {wanted}: set it back; or it is put right with \
+         the next claim on that GPU, or with the next pod of this claim after all of its pods have ended"
+    )
+}
+
+/// A container that gets both has the pipe directory of one: the later mount of a path replaces the earlier one.
+pub fn several_daemons(devices: &[PreparedDevice]) -> Option<String> {
+    let mut requests: BTreeMap<&DaemonId, BTreeSet<&str>> = BTreeMap::new();
+    for device in devices {
+        if let Some(daemon) = shown::daemon(device) {
+            requests.entry(daemon).or_default().insert(&device.request);
+        }
+    }
+    let all: BTreeSet<&str> = requests.values().flatten().copied().collect();
+    (requests.len() > 1).then(|| {
+        let all: Vec<&str> = all.into_iter().collect();
+        format!(
+            "the requests {} have MPS daemons of their own, and a process is the client of one: let each container name one of \
+             them in resources.claims[].request, since one with several can use the devices of one only",
+            all.join(" and ")
+        )
+    })
+}
+
+/// Names every device with its product and its UUID, as many as there is room for, in at most 1024 bytes.
 pub fn prepared(devices: &[PreparedDevice], inventory: Option<&Inventory>, node: &NodeName) -> String {
     let all: Vec<String> = devices.iter().map(|device| described(device, inventory)).collect();
     let sentence = |shown: usize| {
@@ -45,6 +76,7 @@ fn described(device: &PreparedDevice, inventory: Option<&Inventory>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use dra_hardware::Setting;
     use dra_model::{Bytes, DriverState, Gpu, GpuEntry, GpuSettings, Interval, MigMode, ShareLimits, Version};
     use dra_prepare::PreparedSharing;
 
@@ -112,6 +144,40 @@ mod tests {
         assert_eq!(
             prepared(&[part()], None, &node),
             "prepared gpu-00000000-mig-19-0 (1g.10gb, MIG-aaaaaaaa-0000-0000-0000-000000000000) on node node-1"
+        );
+    }
+
+    #[test]
+    fn requests_with_daemons_of_their_own_are_named() {
+        let mps = |request: &str, daemon: &str, number| PreparedDevice {
+            request: request.to_owned(),
+            sharing: PreparedSharing::Mps { daemon: daemon.parse().unwrap(), limits: ShareLimits::default() },
+            ..whole(number)
+        };
+        for one_daemon in [vec![], vec![whole(0)], vec![mps("a", "claim-u-0", 0), mps("b", "claim-u-0", 1), whole(2)]] {
+            assert_eq!(several_daemons(&one_daemon), None);
+        }
+        assert_eq!(
+            several_daemons(&[mps("b", "gpu-1", 1), whole(2), mps("a", "gpu-0", 0)]).unwrap(),
+            "the requests a and b have MPS daemons of their own, and a process is the client of one: let each container \
+             name one of them in resources.claims[].request, since one with several can use the devices of one only"
+        );
+    }
+
+    #[test]
+    fn who_finds_a_changed_setting_hears_what_puts_it_right() {
+        let changed = Drift {
+            gpu: "GPU-00000000-0000-0000-0000-000000000000".parse().unwrap(),
+            setting: Setting::ComputeMode,
+            wanted: "Exclusive_Process".to_owned(),
+            found: "Default".to_owned(),
+            claims: Vec::new(),
+        };
+        assert_eq!(
+            drift(&changed),
+            "somebody set the compute mode of GPU-00000000-0000-0000-0000-000000000000 to Default, and this claim needs \
+             Exclusive_Process: set it back; or it is put right with the next claim on that GPU, or with the next pod of \
+             this claim after all of its pods have ended"
         );
     }
 

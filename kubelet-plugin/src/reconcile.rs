@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use crate::fetch::ClaimSource;
 use crate::metrics::Metrics;
+use crate::note;
 use crate::report::{Report, ReportSender};
 
 /// Between two rounds. A round costs one GET per record, so that claims whose end the kubelet never told are found.
@@ -81,9 +82,7 @@ impl Reconciler {
 
     fn tell_drift(&self, drift: &Drift) {
         let Drift { gpu, setting, wanted, found, claims } = drift;
-        let text = format!(
-            "somebody set the {setting} of {gpu} to {found}, and this claim needs {wanted}; the next claim prepared on that GPU puts it right"
-        );
+        let text = note::drift(drift);
         warn!(%gpu, %setting, wanted, found, claims = claims.len(), "somebody changed a setting that claims rely on");
         for claim in claims {
             self.reports.send(Report::Drift { claim: claim.clone(), text: text.clone() });

@@ -272,6 +272,9 @@ impl Reporter {
         let inventory = self.state.borrow().inventory.clone();
         let note = note::prepared(&devices, inventory.as_deref(), &self.node);
         self.event(&claim, EventType::Normal, "DevicesPrepared", note).await;
+        if let Some(note) = note::several_daemons(&devices) {
+            self.event(&claim, EventType::Warning, "SeveralMPSDaemons", note).await;
+        }
         self.remember(claim, Said::Prepared(devices));
     }
 

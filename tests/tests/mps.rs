@@ -4,6 +4,7 @@
 
 use dra_hardware::DaemonState;
 use dra_tests::api_server::Resource;
+use dra_tests::node::DRIVER;
 use dra_tests::{Mode, MpsHost, NewClaim, Node};
 use serde_json::{Value, json};
 
@@ -62,4 +63,27 @@ async fn after_an_outage_of_the_host_a_claim_shows_what_is_left_of_its_daemon() 
     host.come_back();
     until_shown(&node, "c", None).await;
     assert_eq!(events(&node, "DaemonLost").len(), 1);
+}
+
+/// A share of a GPU, as the scheduler counts it.
+fn share(node: &Node, request: &str, gpu: usize) -> Value {
+    json!({
+        "request": request, "driver": DRIVER, "pool": "node-1", "device": format!("{}-mps", node.gpus.name(gpu)),
+        "shareID": format!("00000000-0000-0000-0000-00000000000{gpu}"),
+        "consumedCapacity": {"memory": "1Gi", "activeThreadPercentage": "10"},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn daemons_that_cannot_be_used_by_one_container_are_warned_of() {
+    let node = Node::new("t4:2");
+    let _host = MpsHost::start(&node.mps_root());
+    let _plugin = node.start(Mode::InProcess).await;
+    let claim = NewClaim::new("two").result(share(&node, "a", 0)).result(share(&node, "b", 1)).create(&node.api);
+    node.kubelet.prepare(&claim).await.unwrap();
+    let told = |events: &[Value]| {
+        events.iter().find(|event| event["reason"] == "SeveralMPSDaemons").map(|event| event["note"].clone())
+    };
+    let note = node.api.until("an Event warns", Resource::Events, told).await;
+    assert!(note.as_str().unwrap().starts_with("the requests a and b have MPS daemons of their own"), "{note}");
 }
