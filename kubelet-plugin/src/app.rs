@@ -24,7 +24,7 @@ use dra_runtime::{Tasks, http};
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -201,11 +201,13 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
         metrics: parts.metrics.clone(),
     };
     tasks.start("observe", observer.run(stop()));
+    let reconciled = Arc::new(Notify::new());
     let reconciler = Reconciler {
         engine: Arc::clone(&parts.engine),
         source: parts.source.clone(),
         reports: parts.reports.clone(),
         metrics: parts.metrics.clone(),
+        reconciled: Arc::clone(&reconciled),
         drifted: Vec::new(),
     };
     tasks.start("reconcile", reconciler.run(stop()));
@@ -219,8 +221,12 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
         news: News::default(),
     };
     tasks.start("daemons", daemons.run(stop()));
-    let promises =
-        Promises { engine: Arc::clone(&parts.engine), calls: parts.reports.calls(), metrics: parts.metrics.clone() };
+    let promises = Promises {
+        engine: Arc::clone(&parts.engine),
+        calls: parts.reports.calls(),
+        reconciled,
+        metrics: parts.metrics.clone(),
+    };
     tasks.start("promises", promises.run(stop()));
     tasks.start("readiness", show_readiness(parts.state.subscribe(), parts.ready.clone(), stop()));
 }

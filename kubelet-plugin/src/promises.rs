@@ -7,7 +7,7 @@ use std::time::Duration;
 use dra_prepare::Engine;
 use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -25,12 +25,14 @@ pub struct Promises {
     pub engine: Arc<Engine>,
     /// How many calls of the kubelet are in flight.
     pub calls: watch::Receiver<usize>,
+    /// After each reconciliation, which collects shares without a call.
+    pub reconciled: Arc<Notify>,
     /// Where it is shown.
     pub metrics: Metrics,
 }
 
 impl Promises {
-    /// Shows what is on disk at the start, and again after calls.
+    /// Shows what is on disk at the start, and again after calls and reconciliations.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), TaskError> {
         loop {
             self.calls.mark_unchanged();
@@ -43,6 +45,7 @@ impl Promises {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 called = called => called?,
+                () = self.reconciled.notified() => {}
             }
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use dra_prepare::{Drift, Engine};
 use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
+use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,8 @@ pub struct Reconciler {
     pub reports: ReportSender,
     /// Shows what is on disk.
     pub metrics: Metrics,
+    /// Woken after each round.
+    pub reconciled: Arc<Notify>,
     /// What was told already.
     pub drifted: Vec<Drift>,
 }
@@ -51,6 +54,7 @@ impl Reconciler {
     async fn round(&mut self) -> Result<(), TaskError> {
         let (engine, source) = (Arc::clone(&self.engine), self.source.clone());
         let report = spawn_blocking(move || engine.reconcile(&|claim| source.life(claim))).await?;
+        self.reconciled.notify_one();
         self.metrics.quarantined(report.quarantined.len());
         for claim in &report.repaired {
             info!(%claim, "claim repaired");

@@ -3,7 +3,8 @@
 #![expect(clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 use dra_hardware::DaemonState;
-use dra_tests::api_server::Resource;
+use dra_tests::api_server::{Key, Resource};
+use dra_tests::claim::NAMESPACE;
 use dra_tests::node::DRIVER;
 use dra_tests::{Mode, MpsHost, NewClaim, Node};
 use serde_json::{Value, json};
@@ -72,6 +73,31 @@ fn share(node: &Node, request: &str, gpu: usize) -> Value {
         "shareID": format!("00000000-0000-0000-0000-00000000000{gpu}"),
         "consumedCapacity": {"memory": "1Gi", "activeThreadPercentage": "10"},
     })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_promised_is_shown_also_when_nobody_calls() {
+    let node = Node::new("t4:1");
+    let host = MpsHost::start(&node.mps_root());
+    let mut plugin = node.start(Mode::Process).await;
+    let claim = NewClaim::new("c").result(share(&node, "r", 0)).create(&node.api);
+    node.kubelet.prepare(&claim).await.unwrap();
+    let labels = format!("{{device=\"{}-mps\",strategy=\"MPS\"}}", node.gpus.name(0));
+    for line in [
+        format!("gpu_dra_shares{labels} 1\n"),
+        format!("gpu_dra_promised_memory_bytes{labels} 1073741824\n"),
+        "gpu_dra_mps_daemons_seen{state=\"ready\"} 1\n".to_owned(),
+        "gpu_dra_restores_total{what=\"compute_mode\",result=\"success\"} 0\n".to_owned(),
+    ] {
+        plugin.until_http("/metrics", |_, body| body.contains(&line).then_some(())).await;
+    }
+    plugin.kill().await;
+    node.gpus.reboot();
+    host.forget_all();
+    node.api.remove(&Key { resource: Resource::ResourceClaims, namespace: NAMESPACE.to_owned(), name: claim.name });
+    let plugin = node.start(Mode::Process).await;
+    let nothing = |_, body: &str| (body.contains("gpu_dra_registrations") && !body.contains(&labels)).then_some(());
+    plugin.until_http("/metrics", nothing).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
