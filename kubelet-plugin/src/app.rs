@@ -45,7 +45,8 @@ use crate::observe::Observer;
 use crate::promises::Promises;
 use crate::reconcile::Reconciler;
 use crate::registration::{ActiveInstance, Registration, RegistrationService};
-use crate::report::{RETRY, ReportSender, Reporter, reporter};
+use crate::report::ReportSender;
+use crate::reporter::{RETRY, Reporter, reporter};
 use crate::sockets::{SocketError, bind, claim_instance, remove_if_there};
 
 /// How long a call waits for its claim and GPUs: well below the 45 s a kubelet waits, so that it hears who holds them.
@@ -201,13 +202,13 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
         metrics: parts.metrics.clone(),
     };
     tasks.start("observe", observer.run(stop()));
-    let reconciled = Arc::new(Notify::new());
+    let in_order = Arc::new(Notify::new());
     let reconciler = Reconciler {
         engine: Arc::clone(&parts.engine),
         source: parts.source.clone(),
         reports: parts.reports.clone(),
         metrics: parts.metrics.clone(),
-        reconciled: Arc::clone(&reconciled),
+        in_order: Arc::clone(&in_order),
         drifted: Vec::new(),
     };
     tasks.start("reconcile", reconciler.run(stop()));
@@ -224,7 +225,7 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
     let promises = Promises {
         engine: Arc::clone(&parts.engine),
         calls: parts.reports.calls(),
-        reconciled,
+        in_order,
         metrics: parts.metrics.clone(),
     };
     tasks.start("promises", promises.run(stop()));

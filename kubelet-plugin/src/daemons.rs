@@ -261,6 +261,7 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
+    use crate::report::{Reports, reports};
 
     const GPU: &str = "GPU-00112233-4455-6677-8899-aabbccddeeff";
 
@@ -325,7 +326,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let (reports, mut queue) = ReportSender::to_queue(metrics.clone());
+        let (reports, Reports { mut queue, .. }) = reports(metrics.clone());
         let (board, mut shown) = watch::channel(Board::default());
         let client = MpsClient::new(dir.path().join("host.sock")).unwrap();
         let engine = engine(dir.path());

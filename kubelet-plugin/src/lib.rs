@@ -12,8 +12,8 @@
 //! It never lists or writes ResourceSlices. Everything that blocks (NVML, files, locks) runs on blocking threads.
 //!
 //! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`news`],
-//! [`daemons`], [`shown`], [`note`], [`report`], [`observe`], [`node_service`], [`reconcile`], [`promises`], [`restore`], [`metrics`]; [`mps_host`] is a process of its own, which
-//! [`mps_client`] asks.
+//! [`daemons`], [`shown`], [`note`], [`report`], [`reporter`], [`observe`], [`node_service`], [`reconcile`], [`promises`],
+//! [`restore`], [`metrics`]; [`mps_host`] is a process of its own, which [`mps_client`] asks.
 
 pub mod args;
 
@@ -38,6 +38,8 @@ pub mod shown;
 pub mod note;
 
 pub mod report;
+
+pub mod reporter;
 
 pub mod observe;
 

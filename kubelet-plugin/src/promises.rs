@@ -26,7 +26,7 @@ pub struct Promises {
     /// How many calls of the kubelet are in flight.
     pub calls: watch::Receiver<usize>,
     /// After each reconciliation, which collects shares without a call.
-    pub reconciled: Arc<Notify>,
+    pub in_order: Arc<Notify>,
     /// Where it is shown.
     pub metrics: Metrics,
 }
@@ -45,7 +45,7 @@ impl Promises {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 called = called => called?,
-                () = self.reconciled.notified() => {}
+                () = self.in_order.notified() => {}
             }
         }
     }

@@ -33,7 +33,7 @@ pub struct Reconciler {
     /// Shows what is on disk.
     pub metrics: Metrics,
     /// Woken after each round.
-    pub reconciled: Arc<Notify>,
+    pub in_order: Arc<Notify>,
     /// What was told already.
     pub drifted: Vec<Drift>,
 }
@@ -54,7 +54,7 @@ impl Reconciler {
     async fn round(&mut self) -> Result<(), TaskError> {
         let (engine, source) = (Arc::clone(&self.engine), self.source.clone());
         let report = spawn_blocking(move || engine.reconcile(&|claim| source.life(claim))).await?;
-        self.reconciled.notify_one();
+        self.in_order.notify_one();
         self.metrics.quarantined(report.quarantined.len());
         for claim in &report.repaired {
             info!(%claim, "claim repaired");

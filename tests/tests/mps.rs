@@ -110,6 +110,6 @@ async fn daemons_that_cannot_be_used_by_one_container_are_warned_of() {
     let told = |events: &[Value]| {
         events.iter().find(|event| event["reason"] == "SeveralMPSDaemons").map(|event| event["note"].clone())
     };
-    let note = node.api.until("an Event warns", Resource::Events, told).await;
-    assert!(note.as_str().unwrap().starts_with("the requests a and b have MPS daemons of their own"), "{note}");
+    let warning = node.api.until("an Event warns", Resource::Events, told).await;
+    assert!(warning.as_str().unwrap().starts_with("the requests a and b have MPS daemons of their own"), "{warning}");
 }
