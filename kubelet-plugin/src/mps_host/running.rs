@@ -46,6 +46,8 @@ pub struct Running {
     limits: Limits,
     /// How its last server ended, if that was a fault.
     fault: Option<String>,
+    /// Whether a server ended by a fault since the last look.
+    is_news: bool,
     silent_looks: u32,
 }
 
@@ -83,6 +85,7 @@ impl Running {
             own_settings,
             limits: Limits::Ours,
             fault: None,
+            is_news: false,
             silent_looks: 0,
         }
     }
@@ -146,7 +149,6 @@ impl Running {
 
     async fn learn(&mut self) -> Result<Looked, AskError> {
         let events = self.read_log();
-        let fault = events.iter().any(|event| fault(*event).is_some());
         let limits_restored = match self.limits {
             Limits::Ours => false,
             Limits::Unknown => {
@@ -161,10 +163,11 @@ impl Running {
             self.clients.ask(&self.born.front_end).await?;
             self.asked = Some(Instant::now());
         }
-        Ok(Looked { limits_restored, fault })
+        Ok(Looked { limits_restored, fault: std::mem::take(&mut self.is_news) })
     }
 
     fn note(&mut self, event: Event) {
+        self.is_news |= fault(event).is_some();
         match event {
             Event::LimitSet if self.own_settings > 0 => self.own_settings -= 1,
             Event::LimitSet => self.limits = Limits::Changed,

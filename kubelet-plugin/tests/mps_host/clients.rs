@@ -65,9 +65,12 @@ fn a_daemon_with_clients_stays_where_only_unused_ones_are_to_end() {
     host.start(&spec(ID)).unwrap();
     let client = client();
     host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+    host.say(ID, "Server 11175 exited with status 1");
     let stop = || host.client().stop_unused(&id_of(ID), PATIENCE);
     assert_eq!(stop(), Err(DaemonError::InUse { id: id_of(ID), clients: 1 }));
     assert_eq!(host.state(ID), DaemonState::Ready);
+    let failures = || host.metric("gpu_dra_mps_server_failures_total");
+    until("what was read on the way counts", || (failures() == "1").then_some(()));
     end(client);
     stop().unwrap();
     assert!(host.processes(ID).is_empty() && !host.place(ID).exists());

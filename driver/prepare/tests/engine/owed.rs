@@ -74,6 +74,30 @@ fn a_gpu_that_takes_nothing_now_keeps_nobody_from_leaving_and_the_next_from_comi
 }
 
 #[test]
+fn shares_of_a_gpu_that_is_lost_leave_and_it_has_back_what_it_had_when_it_returns() {
+    for claim in [mps_share("a", 1000, 10), wish(ts_share("a", 1000), &[], "GpuConfig", &time_slicing("Long"))] {
+        let mut node = Node::new(2);
+        node.machine.configure(0, Some(ComputeMode::Prohibited), Some(Interval::Medium));
+        node.prepare(&claim).unwrap();
+        node.machine.set_broken(0, true);
+        let problems = node.engine.reconcile(&|_| ClaimLife::Alive).problems;
+        assert!(
+            problems.iter().any(|it| matches!(it, Problem::Debt { gpu, .. } if *gpu == gpu_uuid(0))),
+            "{problems:?}"
+        );
+        node.prepare(&allocate("other", &[("gpu", "gpu-00000001")])).unwrap();
+        node.prepare(&ts_share("late", 1000)).unwrap_err();
+        node.engine.unprepare(&claim.reference).unwrap();
+        assert!(node.daemons.running().is_empty() && !node.claim_spec_path(&claim).exists());
+        node.restart();
+        node.machine.set_broken(0, false);
+        assert_eq!(node.engine.reconcile(&|_| ClaimLife::Alive).restored, [gpu_uuid(0)]);
+        assert_eq!(node.machine.settings(0), (Some(ComputeMode::Prohibited), Some(Interval::Medium)));
+        is_tidy(&node);
+    }
+}
+
+#[test]
 fn the_reconciliation_the_last_instance_and_the_uninstallation_pay_what_is_owed() {
     let ways: [fn(&Node); 3] = [
         |node| assert_eq!(node.engine.reconcile(&|_| ClaimLife::Alive).restored, [gpu_uuid(0)]),

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use dra_model::Disposition;
+use dra_model::{Disposition, Interval};
 use dra_prepare::PrepareCause;
 
-use crate::node::{Node, allocate};
+use crate::node::{Node, allocate, share, shares, wish};
+use crate::sharing::time_slicing;
 
 #[test]
 fn a_slow_gpu_delays_nobody_else_and_the_one_who_waits_hears_for_whom() {
@@ -33,6 +34,31 @@ fn a_slow_gpu_delays_nobody_else_and_the_one_who_waits_hears_for_whom() {
         first.join().unwrap().unwrap();
     });
     assert!(node.prepare(&slow).is_ok());
+}
+
+#[test]
+fn settings_of_one_gpu_are_changed_by_one_call_at_a_time_and_those_of_another_meanwhile() {
+    let mut node = Node::new(2);
+    let long = |name, gpu| {
+        let share = share("some", &format!("gpu-0000000{gpu}-ts"), &format!("s-{name}"), 1000, None);
+        wish(shares(name, vec![share]), &[], "GpuConfig", &time_slicing("Long"))
+    };
+    node.patience = Duration::from_millis(50);
+    node.restart();
+    node.machine.set_slow_to_set(0, true);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| node.prepare(&long("first", 0)));
+        node.machine.wait_until_asked();
+        node.prepare(&long("other", 1)).unwrap();
+        assert_eq!(node.machine.settings(1).1, Some(Interval::Long));
+        let error = node.prepare(&long("second", 0)).unwrap_err();
+        assert_eq!(error.cause.disposition(), Disposition::Busy);
+        assert_eq!(node.machine.settings(0).1, Some(Interval::Default));
+        node.machine.set_slow_to_set(0, false);
+        first.join().unwrap().unwrap();
+    });
+    assert_eq!(node.machine.settings(0).1, Some(Interval::Long));
+    node.prepare(&long("second", 0)).unwrap();
 }
 
 #[test]

@@ -31,6 +31,8 @@ struct State {
     interval_calls: usize,
     /// GPUs that do not answer until they are let go.
     slow: BTreeSet<GpuUuid>,
+    /// GPUs that take no settings until they are let go.
+    slow_to_set: BTreeSet<GpuUuid>,
     /// Calls that wait for a slow GPU.
     waiting: usize,
 }
@@ -122,6 +124,16 @@ impl Twin {
         self.changed.notify_all();
     }
 
+    pub(crate) fn set_slow_to_set(&self, gpu: u32, slow: bool) {
+        let mut state = self.state.lock();
+        if slow {
+            state.slow_to_set.insert(gpu_uuid(gpu))
+        } else {
+            state.slow_to_set.remove(&gpu_uuid(gpu))
+        };
+        self.changed.notify_all();
+    }
+
     /// Until a call waits for a slow GPU.
     pub(crate) fn wait_until_asked(&self) {
         let mut state = self.state.lock();
@@ -138,6 +150,10 @@ impl Twin {
 
     fn set(&self, gpu: &GpuUuid, setting: Setting, wanted: GpuSettings) -> Result<(), GpuError> {
         let mut state = self.state.lock();
+        state.waiting += 1;
+        self.changed.notify_all();
+        self.changed.wait_while(&mut state, |state| state.slow_to_set.contains(gpu));
+        state.waiting -= 1;
         let found = state.settings_of(gpu);
         let GpuSettings { compute_mode, interval } = wanted;
         let known = compute_mode.is_none() || found.compute_mode.is_some();
