@@ -48,6 +48,14 @@ pub(crate) fn gpu_uuid(index: u32) -> GpuUuid {
     format!("GPU-{index:08x}-1111-2222-3333-444444444444").parse().unwrap()
 }
 
+fn switch(gpus: &mut BTreeSet<GpuUuid>, gpu: u32, on: bool) {
+    if on {
+        gpus.insert(gpu_uuid(gpu))
+    } else {
+        gpus.remove(&gpu_uuid(gpu))
+    };
+}
+
 impl Twin {
     pub(crate) fn new(gpus: u32) -> Self {
         let gpus = (0..gpus).map(gpu).collect();
@@ -68,12 +76,7 @@ impl Twin {
     }
 
     pub(crate) fn set_broken(&self, gpu: u32, broken: bool) {
-        let mut state = self.state.lock();
-        if broken {
-            state.broken.insert(gpu_uuid(gpu))
-        } else {
-            state.broken.remove(&gpu_uuid(gpu))
-        };
+        switch(&mut self.state.lock().broken, gpu, broken);
     }
 
     /// Settings live in the driver and go with it.
@@ -101,12 +104,7 @@ impl Twin {
 
     /// Whether settings of a GPU can be changed.
     pub(crate) fn set_stubborn(&self, gpu: u32, stubborn: bool) {
-        let mut state = self.state.lock();
-        if stubborn {
-            state.stubborn.insert(gpu_uuid(gpu))
-        } else {
-            state.stubborn.remove(&gpu_uuid(gpu))
-        };
+        switch(&mut self.state.lock().stubborn, gpu, stubborn);
     }
 
     /// How often a setting was asked for or set.
@@ -115,22 +113,12 @@ impl Twin {
     }
 
     pub(crate) fn set_slow(&self, gpu: u32, slow: bool) {
-        let mut state = self.state.lock();
-        if slow {
-            state.slow.insert(gpu_uuid(gpu))
-        } else {
-            state.slow.remove(&gpu_uuid(gpu))
-        };
+        switch(&mut self.state.lock().slow, gpu, slow);
         self.changed.notify_all();
     }
 
     pub(crate) fn set_slow_to_set(&self, gpu: u32, slow: bool) {
-        let mut state = self.state.lock();
-        if slow {
-            state.slow_to_set.insert(gpu_uuid(gpu))
-        } else {
-            state.slow_to_set.remove(&gpu_uuid(gpu))
-        };
+        switch(&mut self.state.lock().slow_to_set, gpu, slow);
         self.changed.notify_all();
     }
 
