@@ -10,10 +10,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::memory::memory;
 use crate::stage::Stage;
 
-/// Between two looks: threads without work end sooner.
-const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks: threads without work end sooner. No part of a second, since what the plugin does each second has a
+/// thread for half of it, which looks in step with that would always meet, or never.
+const LOOK: Duration = Duration::from_millis(700);
 /// Looks at a node that does not come to rest, or not to the rest it had.
-const LOOKS: usize = 30;
+const LOOKS: usize = 40;
 
 /// What can be counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
