@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -154,6 +154,16 @@ fn a_server_that_crashes_is_told_and_the_next_one_serves() {
     assert_eq!((stand_in.host.state(ID), failures()), (DaemonState::Ready, "2".to_owned()));
 }
 
+/// A dead daemon is not started again while a client of it lives, and until then the server of that goes on.
+fn assert_kept_until_it_ends(stand_in: &StandIn, server: u32, client: Child) {
+    let refused = stand_in.start(MultiUser::Off).unwrap_err();
+    assert_eq!(refused, DaemonError::ClientsLeft { id: spec(ID).id, clients: 1 });
+    assert!(lives(server));
+    end(client);
+    until("it is started again", || stand_in.host.seen(ID).filter(|seen| seen.restarts == 1));
+    assert!(!lives(server));
+}
+
 #[test]
 fn clients_of_a_dead_daemon_keep_their_server_until_they_end() {
     let stand_in = StandIn::new();
@@ -165,12 +175,7 @@ fn clients_of_a_dead_daemon_keep_their_server_until_they_end() {
     // Before anybody looked: what is known is what the log says.
     kill(stand_in.host.daemon(ID));
     until("it is told", || matches!(stand_in.host.state(ID), DaemonState::Died { .. }).then_some(()));
-    let refused = stand_in.start(MultiUser::Off).unwrap_err();
-    assert_eq!(refused, DaemonError::ClientsLeft { id: spec(ID).id, clients: 1 });
-    assert!(lives(server));
-    end(client);
-    until("it is started again", || stand_in.host.seen(ID).filter(|seen| seen.restarts == 1));
-    assert!(!lives(server));
+    assert_kept_until_it_ends(&stand_in, server, client);
 }
 
 #[test]
@@ -185,12 +190,7 @@ fn clients_of_a_daemon_that_died_with_its_host_keep_their_server_until_they_end(
     kill(stand_in.host.daemon(ID));
     stand_in.host.start_again();
     assert_eq!(stand_in.host.state(ID), DaemonState::Lost);
-    let refused = stand_in.start(MultiUser::Off).unwrap_err();
-    assert_eq!(refused, DaemonError::ClientsLeft { id: spec(ID).id, clients: 1 });
-    assert!(lives(server));
-    end(client);
-    until("it is started again", || stand_in.host.seen(ID).filter(|seen| seen.restarts == 1));
-    assert!(!lives(server));
+    assert_kept_until_it_ends(&stand_in, server, client);
 }
 
 #[test]
