@@ -4,24 +4,35 @@
 //! A counter for each memory slice makes placements exclusive, a counter for each kind of engine limits what several
 //! MIG devices may use together. The whole GPU consumes all of them. The scheduler adds up what allocated devices
 //! consume and never exceeds a counter, so a GPU is never handed out twice in different forms.
+//!
+//! The counter `memory` decides nothing that the memory slices do not decide already. Quota by memory reads it, under
+//! one name on every GPU.
 
 use std::collections::BTreeMap;
 
-use dra_model::{Gpu, MigDevice, Placement};
+use dra_model::{Bytes, Gpu, MigDevice, Placement};
 use k8s_openapi::api::resource::v1::{Counter, CounterSet, DeviceCounterConsumption};
 
 use crate::capacity::engines;
 use crate::limits;
-use crate::quantity::{Milli, decimal};
+use crate::names;
+use crate::quantity::{Milli, binary, decimal, fraction};
 
 /// Kinds of engines that have a counter each.
 const ENGINE_KINDS: u32 = 6;
 
-/// Room for memory slices in a counter set; GPUs have 8.
+/// Room for memory slices in a counter set, beside the engines and `memory`; GPUs have 8.
 const MEMORY_COUNTERS: u32 = {
     assert!(limits::COUNTERS == 32, "the line below follows the API's limit");
-    32 - ENGINE_KINDS
+    32 - ENGINE_KINDS - 1
 };
+
+/// Amounts of counters, by name, and of the counter `memory`.
+#[derive(Debug, Default)]
+struct Amounts {
+    counts: BTreeMap<String, Milli>,
+    memory: Bytes,
+}
 
 /// The name of the counter set of the GPU that is published under this name.
 pub fn set_name(gpu_name: &str) -> String {
@@ -43,28 +54,29 @@ pub fn of_mig(gpu: &Gpu, mig: &MigDevice, gpu_name: &str) -> DeviceCounterConsum
     consumption(gpu_name, consumed(gpu, mig))
 }
 
-fn consumption(gpu_name: &str, counters: BTreeMap<String, Milli>) -> DeviceCounterConsumption {
+fn consumption(gpu_name: &str, amounts: Amounts) -> DeviceCounterConsumption {
     DeviceCounterConsumption {
         counter_set: set_name(gpu_name),
-        counters: rendered(counters),
+        counters: rendered(amounts),
         compatibility_groups: None,
     }
 }
 
-fn rendered(counters: BTreeMap<String, Milli>) -> BTreeMap<String, Counter> {
-    counters
-        .into_iter()
-        .filter(|(_, amount)| *amount > Milli(0))
-        .map(|(name, amount)| (name, Counter { value: decimal(amount) }))
-        .collect()
+fn rendered(Amounts { counts, memory }: Amounts) -> BTreeMap<String, Counter> {
+    let counts = counts.into_iter().filter(|(_, amount)| *amount > Milli(0));
+    let memory = (memory.0 > 0).then(|| (names::MEMORY.to_owned(), binary(memory)));
+    let counts = counts.map(|(name, amount)| (name, decimal(amount)));
+    counts.chain(memory).map(|(name, value)| (name, Counter { value })).collect()
 }
 
-/// Of each engine the most that any profile can have, or what exists already if that is more.
-fn totals(gpu: &Gpu) -> BTreeMap<String, Milli> {
-    let mut totals = BTreeMap::new();
+/// Of memory what the GPU has, of each engine the most that any profile can have, or what exists already if that is more.
+fn totals(gpu: &Gpu) -> Amounts {
+    let mut totals: BTreeMap<String, Milli> = BTreeMap::new();
+    let mut cut = 0_u64;
     for mig in gpu.mig_devices() {
+        cut = cut.saturating_add(memory_consumed(mig).0);
         for (counter, amount) in engines_consumed(mig) {
-            let total: &mut Milli = totals.entry(counter).or_default();
+            let total = totals.entry(counter).or_default();
             *total = total.plus(amount);
         }
     }
@@ -75,15 +87,24 @@ fn totals(gpu: &Gpu) -> BTreeMap<String, Milli> {
         }
     }
     totals.extend((0..memory_slices(gpu).min(MEMORY_COUNTERS)).map(|slice| (memory_counter(slice), Milli::ONE)));
-    totals
+    Amounts { counts: totals, memory: gpu.memory.unwrap_or_default().max(Bytes(cut)) }
 }
 
-fn consumed(gpu: &Gpu, mig: &MigDevice) -> BTreeMap<String, Milli> {
+fn consumed(gpu: &Gpu, mig: &MigDevice) -> Amounts {
     let share = mig.identity.share;
-    let memory = Milli::ONE.fraction(share.slices, share.of);
+    let slice = Milli::ONE.fraction(share.slices, share.of);
     let mut consumed: BTreeMap<String, Milli> = engines_consumed(mig).collect();
-    consumed.extend(memory_counters(gpu, mig.identity.placement).map(|slice| (memory_counter(slice), memory)));
-    consumed
+    consumed.extend(memory_counters(gpu, mig.identity.placement).map(|at| (memory_counter(at), slice)));
+    Amounts { counts: consumed, memory: memory_consumed(mig) }
+}
+
+/// The memory of a GPU instance, of which a compute instance that does not span it counts its part in whole MiB.
+fn memory_consumed(mig: &MigDevice) -> Bytes {
+    let share = mig.identity.share;
+    if share.is_whole() {
+        return mig.memory;
+    }
+    Bytes::from_mib(fraction(mig.memory.mib(), share.slices, share.of))
 }
 
 /// Multiprocessors are a compute instance's own; all other engines belong to its GPU instance, of which it counts its

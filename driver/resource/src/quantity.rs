@@ -20,18 +20,23 @@ impl Milli {
         Self(u64::from(count) * 1000)
     }
 
-    /// `part` of `whole`, rounded down so that the parts never exceed the whole; all of it when `whole` is zero.
+    /// `part` of `whole`, see [`fraction`].
     pub fn fraction(self, part: u32, whole: u32) -> Self {
-        if whole == 0 || part >= whole {
-            return self;
-        }
-        Self(self.0.saturating_mul(u64::from(part)) / u64::from(whole))
+        Self(fraction(self.0, part, whole))
     }
 
     /// The sum, without overflow.
     pub fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
+}
+
+/// `part` of `whole` of an amount, rounded down so that the parts never exceed the whole; all of it when `whole` is zero.
+pub(crate) fn fraction(amount: u64, part: u32, whole: u32) -> u64 {
+    if whole == 0 || part >= whole {
+        return amount;
+    }
+    amount.saturating_mul(u64::from(part)) / u64::from(whole)
 }
 
 /// A decimal quantity: `14`, `333m`, `1k`.

@@ -10,9 +10,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dra_hardware::discover::discover;
-use dra_resource::{Features, Form, Offer, Pool, ShareSettings, Write, diff, pack};
+use dra_model::{Bytes, Inventory};
+use dra_resource::{Features, Form, Offer, Pool, ShareSettings, SliceContent, Write, diff, pack};
 use dra_sim::catalog::{self, Model};
 use dra_sim::{Code, Setup, Simulator, State};
+use k8s_openapi::api::resource::v1::CounterSet;
 
 fn golden_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models")
@@ -32,7 +34,8 @@ fn cut(state: &mut State, gpu: usize) -> Result<(), Code> {
     Ok(())
 }
 
-fn slices(model: &'static Model) -> String {
+/// Two boards, the second one cut where the model can be.
+fn inventory(model: &'static Model) -> Inventory {
     let setup = Setup { seed: "golden".to_owned(), gpus: vec![model; 2], driver_version: "580.95.05".to_owned() };
     let machine = Simulator::new(&setup);
     if model.mig.is_some() {
@@ -40,16 +43,35 @@ fn slices(model: &'static Model) -> String {
     }
     let inventory = discover(&machine, Path::new("/nonexistent"));
     assert_eq!(inventory.good_gpus().count(), 2, "{inventory:?}");
+    inventory
+}
+
+fn slices(model: &'static Model) -> String {
     let pool = Pool {
         driver: "gpu.nvidia.com".parse().unwrap(),
         node: "node-1".parse().unwrap(),
         node_uid: "11111111-2222-3333-4444-555555555555".to_owned(),
     };
-    let features = Features { partitionable: true, consumable: true };
-    let offer = Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default() };
-    let created = diff(&pool, &pack(&inventory, &offer), &[]);
+    let created = diff(&pool, &pack(&inventory(model), &everything()), &[]);
     let documents = created.iter().filter_map(Write::slice).map(|slice| serde_saphyr::to_string(slice).unwrap());
     documents.collect::<Vec<_>>().join("---\n")
+}
+
+fn everything() -> Offer {
+    let features = Features { partitionable: true, consumable: true };
+    Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default() }
+}
+
+/// Where the memory of all instances together were more, the counter would change with them.
+#[test]
+fn the_counter_memory_of_every_model_is_its_memory_whether_it_is_cut_or_not() {
+    for model in catalog::models() {
+        let slices = pack(&inventory(model), &everything());
+        let SliceContent::Counters(sets) = slices.first().unwrap() else { panic!("no counters") };
+        let memory = |set: &CounterSet| set.counters.get("memory").unwrap().value.0.parse::<Bytes>().unwrap();
+        let found: Vec<u64> = sets.iter().map(|set| memory(set).mib()).collect();
+        assert_eq!(found, [model.memory.total_mib; 2], "{}", model.id);
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use dra_model::{
     PciAddress, Placement, Version,
 };
 use dra_resource::{Features, Form, Offer, Pool, ShareSettings, SliceContent, Write, diff, pack};
-use k8s_openapi::api::resource::v1::{CapacityRequestPolicyRange, DeviceCapacity, DeviceTaint, ResourceSlice};
+use k8s_openapi::api::resource::v1::{CapacityRequestPolicyRange, Counter, DeviceCapacity, DeviceTaint, ResourceSlice};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
@@ -143,16 +143,17 @@ fn pool() -> Pool {
     Pool { driver: "gpu.nvidia.com".parse().unwrap(), node: "n".parse().unwrap(), node_uid: "u".to_owned() }
 }
 
-/// The value of a quantity in thousandths, for the two spellings used for counters.
+/// The value of a counter in thousandths.
 fn milli(text: &str) -> u64 {
-    let (digits, factor) = match text.strip_suffix('m') {
-        Some(digits) => (digits, 1),
-        None => match text.strip_suffix('k') {
-            Some(digits) => (digits, 1_000_000),
-            None => (text, 1000),
-        },
-    };
-    digits.parse::<u64>().unwrap() * factor
+    match text.strip_suffix('m') {
+        Some(digits) => digits.parse().unwrap(),
+        None => parse_bytes(text).unwrap().0 * 1000,
+    }
+}
+
+/// How much of the counter `memory` there is, or is consumed.
+fn memory_of(counters: &BTreeMap<String, Counter>) -> Option<Bytes> {
+    counters.get("memory").map(|counter| parse_bytes(&counter.value.0).unwrap())
 }
 
 /// What the API server does with a write.
@@ -329,9 +330,32 @@ proptest! {
         }
     }
 
+    /// A quota by memory charges this counter: all of it for a whole GPU and for its shared forms, its own for a MIG device.
+    #[test]
+    fn memory_is_counted_under_one_name_on_every_gpu(gpu in gpu()) {
+        let driver = DriverState::Missing { reason: String::new() };
+        let slices = pack(&Inventory { driver, gpus: vec![GpuEntry::Good(gpu.clone())] }, &everything());
+        let SliceContent::Counters(sets) = &slices[0] else { panic!("no counters") };
+        let total = memory_of(&sets[0].counters);
+        let known = gpu.memory.filter(|memory| memory.0 > 0);
+        let of_instances = gpu.mig_devices().iter().map(|mig| mig.memory.0).sum::<u64>();
+        prop_assert!(total >= known && total.map_or(0, |total| total.0) <= of_instances.max(known.map_or(0, |known| known.0)));
+        let mut in_use = 0;
+        for device in slices.iter().flat_map(SliceContent::devices) {
+            let own = memory_of(&device.consumes_counters.as_ref().unwrap()[0].counters);
+            if device.attributes.as_ref().unwrap()["type"].string.as_deref() == Some("mig") {
+                in_use += own.map_or(0, |own| own.0);
+            } else {
+                prop_assert_eq!(own, total);
+            }
+        }
+        prop_assert!(in_use <= total.map_or(0, |total| total.0));
+    }
+
     #[test]
     fn mig_devices_that_exist_fit_side_by_side(
-        layout in engines(), engines in engines(), cuts in prop::collection::vec((1_u32..4, 1_u32..4), 1..5)
+        layout in engines(), engines in engines(), cuts in prop::collection::vec((1_u32..4, 1_u32..4), 1..5),
+        total in prop::option::of(0_u64..1 << 38), each in 1_u64..1 << 36,
     ) {
         let parent: dra_model::GpuUuid = hex_uuid("GPU", 7).parse().unwrap();
         let mut devices = Vec::new();
@@ -344,7 +368,7 @@ proptest! {
                         share: ComputeShare { start: part, slices: 1, of: parts },
                     },
                     uuid: hex_uuid("MIG", u128::from(start * 10 + part)).parse().unwrap(),
-                    gpu_instance: start, compute_instance: part, profile: "p".to_owned(), memory: Bytes(1), engines,
+                    gpu_instance: start, compute_instance: part, profile: "p".to_owned(), memory: Bytes(each), engines,
                 });
             }
             start += size;
@@ -353,7 +377,7 @@ proptest! {
         let gpu = Gpu {
             uuid: parent, minor: 0, pci: "0000:01:00.0".parse().unwrap(), pcie_root: None, numa_node: None,
             product_name: String::new(), brand: String::new(), architecture: String::new(),
-            compute_capability: Version { major: 9, minor: 0, patch: 0 }, memory: None, addressing_mode: None,
+            compute_capability: Version { major: 9, minor: 0, patch: 0 }, memory: total.map(Bytes), addressing_mode: None,
             mig: MigMode::On { layout, devices },
         };
         let driver = DriverState::Missing { reason: String::new() };
