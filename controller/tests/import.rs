@@ -91,6 +91,13 @@ fn shares_keep_their_capacity() {
     check("nothing-shared.yaml", &["two-configurations.yaml", "--config=default"]);
 }
 
+#[test]
+fn more_shares_than_there_are_become_as_many_as_fit() {
+    check("many-slices.yaml", &["many-slices.yaml"]);
+    check("many-slices-with-slices.yaml", &["many-slices.yaml", "--slices=slices-t4.json"]);
+    check("mps-without-memory.yaml", &["mps.yaml", "--slices=slices-without-memory.json"]);
+}
+
 /// The list of mistakes that circulate: users copy them, so each has its sentence.
 #[test]
 fn every_key_that_never_worked_is_named() {
@@ -122,7 +129,7 @@ fn values_are_printed_alone() {
     let values: Value = serde_saphyr::from_str(&String::from_utf8(output.stdout).unwrap()).unwrap();
     let expect = serde_json::json!({
         "deviceClasses": {"gpu": {"extendedResourceName": ""}},
-        "sharing": {"defaultShares": 4, "timeSlicing": {"maxShares": 4}},
+        "sharing": {"timeSlicing": {"maxShares": 4}},
     });
     assert_eq!(values, expect);
     assert!(run(&["two-configurations.yaml", "--config=default", "--values"]).stdout.is_empty());
@@ -156,6 +163,7 @@ fn what_cannot_be_imported_is_refused_with_its_path() {
         (vec!["mps.yaml", "--memory=80Gb"], 2, "expected an amount"),
         (vec!["mps.yaml", "--memory=1Gi", "--slices=x"], 2, "cannot be used with"),
         (vec!["mps.yaml", "--max-shares=0"], 2, "--max-shares"),
+        (vec!["mps.yaml", "--max-shares=1001"], 2, "expected 1 to 1000"),
         (vec!["mps.yaml", "--driver-name=GPU"], 2, "is not a driver name"),
     ] {
         let output = run(&args);

@@ -8,11 +8,11 @@ use std::ops::RangeInclusive;
 use dra_resource::{Features, Form, FormError, Offer, ShareSettings};
 
 /// A claim that does not say takes at least one percent of the threads, so more than a hundred never fit.
-const DEFAULT_SHARES: RangeInclusive<u32> = 1..=100;
+pub const DEFAULT_SHARES: RangeInclusive<u32> = 1..=100;
 
 /// The API takes any number here. A thousand claims are more than a node has room for pods, and still leave each a MiB
 /// of a GPU of one GiB.
-const MAX_TIME_SLICES: RangeInclusive<u32> = 1..=1000;
+pub const MAX_TIME_SLICES: RangeInclusive<u32> = 1..=1000;
 
 /// What is published, as far as the API server keeps it.
 #[derive(Debug, clap::Args)]

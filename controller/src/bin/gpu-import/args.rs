@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Flags of the program.
 
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::Parser;
+use dra_controller::args::offer::MAX_TIME_SLICES;
 use dra_model::Bytes;
 use dra_model::quantity::parse_bytes;
 use dra_resource::DriverName;
@@ -31,8 +31,8 @@ pub(crate) struct Args {
     pub(crate) slices: Option<PathBuf>,
     /// Keep this `sharing.timeSlicing.maxShares` and let each share take several of them. Default: as many as there
     /// are replicas.
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) max_shares: Option<NonZeroU32>,
+    #[arg(long, value_name = "NUMBER", value_parser = max_shares)]
+    pub(crate) max_shares: Option<u32>,
     /// Print only the values for the chart.
     #[arg(long)]
     pub(crate) values: bool,
@@ -49,4 +49,12 @@ const EXIT_CODES: &str = "Exit codes:
 fn memory(text: &str) -> Result<Bytes, String> {
     let enough = |bytes: &Bytes| bytes.mib() > 0;
     parse_bytes(text).filter(enough).ok_or_else(|| "expected an amount of 1Mi or more, such as 81559Mi".to_owned())
+}
+
+fn max_shares(text: &str) -> Result<u32, String> {
+    let (start, end) = (MAX_TIME_SLICES.start(), MAX_TIME_SLICES.end());
+    text.parse()
+        .ok()
+        .filter(|number| MAX_TIME_SLICES.contains(number))
+        .ok_or_else(|| format!("expected {start} to {end}"))
 }

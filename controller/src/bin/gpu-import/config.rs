@@ -47,8 +47,8 @@ pub(crate) struct Resource {
     pub(crate) path: String,
     /// Which devices.
     pub(crate) kind: Kind,
-    /// How many shares of each, at least two.
-    pub(crate) replicas: u32,
+    /// How many shares of each, at least two and as many as somebody wrote.
+    pub(crate) replicas: u64,
 }
 
 /// Which devices a resource is.
@@ -83,15 +83,10 @@ pub(crate) enum ConfigError {
     Name { path: String, found: String },
     #[error("{path} is named a second time: keep one entry for {name}")]
     Twice { path: String, name: String },
-    #[error("{path} is {found}, more than any GPU has shares: expected 2 to {MOST_REPLICAS}")]
-    TooMany { path: String, found: i64 },
 }
 
 /// What the plugin puts before names that lack it.
 const PREFIX: &str = "nvidia.com/";
-
-/// More shares than this have less than a MiB each on any GPU.
-const MOST_REPLICAS: u32 = 65_536;
 
 const SECTIONS: [&str; 4] = ["version", "flags", "resources", "sharing"];
 const STRATEGIES: [&str; 2] = ["mps", "timeSlicing"];
@@ -228,14 +223,10 @@ impl Reader {
         if resources.iter().any(|other| other.kind == kind) {
             return Err(ConfigError::Twice { path: name_path, name });
         }
-        if replicas < 2 {
+        let Some(replicas) = u64::try_from(replicas).ok().filter(|replicas| *replicas >= 2) else {
             self.warnings.push(warnings::not_shared(&replicas_path, replicas));
             return Ok(());
-        }
-        let replicas = u32::try_from(replicas)
-            .ok()
-            .filter(|replicas| *replicas <= MOST_REPLICAS)
-            .ok_or(ConfigError::TooMany { path: replicas_path, found: replicas })?;
+        };
         resources.push(Resource { path: entry.path.clone(), kind, replicas });
         Ok(())
     }

@@ -78,15 +78,14 @@ fn run(args: &Args) -> Result<(), MainError> {
 
 /// What was said of the cluster.
 fn cluster(args: &Args) -> Result<Cluster, MainError> {
-    let mut cluster = Cluster { max_shares: args.max_shares.map(Into::into), ..Cluster::default() };
+    let mut cluster = Cluster { max_shares: args.max_shares, ..Cluster::default() };
     if let Some(memory) = args.memory {
         cluster.memory = Memory::Typed(memory);
     }
     if let Some(path) = &args.slices {
         let published = published::read(&text(path)?, &args.driver_name);
         let published = published.map_err(|source| MainError::Slices { path: path.clone(), source })?;
-        cluster.memory = Memory::Published(published.memory);
-        cluster.profiles = published.profiles;
+        cluster.memory = Memory::Published(published);
     }
     Ok(cluster)
 }

@@ -3,13 +3,15 @@
 //!
 //! A share of one in N gets what the plugin gave it: 1/N of the memory and 100/N percent of the threads with MPS, one
 //! of N places with time-slicing. Extended resources cannot ask for an amount and take the default share, so the chart
-//! values make that the same.
+//! values make that the same. More shares than this driver makes of a GPU become as many as it makes, with a warning.
 
-use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
-use dra_model::Bytes;
+use dra_controller::args::offer::{DEFAULT_SHARES, MAX_TIME_SLICES};
+use dra_model::{Bytes, SharedForm};
 
 use crate::config::{Config, Kind, MigStrategy, Resource, Shared};
+use crate::published::{Published, Sizes};
 use crate::warnings::{self, Warning};
 
 /// What is known of the cluster.
@@ -17,8 +19,6 @@ use crate::warnings::{self, Warning};
 pub(crate) struct Cluster {
     /// Of each GPU.
     pub(crate) memory: Memory,
-    /// Of its MIG devices; nothing when it was not looked.
-    pub(crate) profiles: BTreeSet<String>,
     /// The `sharing.timeSlicing.maxShares` it is to keep.
     pub(crate) max_shares: Option<u32>,
 }
@@ -31,8 +31,8 @@ pub(crate) enum Memory {
     Unknown,
     /// A person said.
     Typed(Bytes),
-    /// As the driver publishes it, each size once.
-    Published(BTreeSet<Bytes>),
+    /// As the driver publishes it.
+    Published(Published),
 }
 
 /// What to apply.
@@ -90,6 +90,9 @@ pub(crate) enum Amount {
     Memory(Bytes),
 }
 
+/// How many client processes an MPS server takes before CUDA 13.1.
+const MPS_CLIENTS: u64 = 48;
+
 /// Plans the import of one configuration.
 pub(crate) fn plan(config: &Config, cluster: &Cluster) -> Plan {
     let mut plan = Plan::default();
@@ -129,39 +132,34 @@ impl Plan {
 
     fn mps(&mut self, shared: &Shared, resource: &Resource, cluster: &Cluster) {
         let path = format!("{}.replicas", resource.path);
-        if resource.replicas > 100 {
-            self.warn(warnings::more_than_percents(&path, resource.replicas));
-        } else if resource.replicas > 48 {
+        let fit = fitting(resource.replicas, &DEFAULT_SHARES);
+        if u64::from(fit) < resource.replicas {
+            self.warn(warnings::more_than_percents(&path, resource.replicas, fit));
+        }
+        if resource.replicas > MPS_CLIENTS {
             self.warn(warnings::more_than_clients(&path, resource.replicas));
         }
-        let threads = (100 / resource.replicas).max(1);
-        let mut capacity = vec![("activeThreadPercentage", Amount::Count(threads))];
-        capacity.extend(self.memory(resource, cluster));
-        self.values.default_shares = Some(resource.replicas);
+        let mut capacity = vec![("activeThreadPercentage", Amount::Count((100 / fit).max(1)))];
+        capacity.extend(self.memory(resource, fit, SharedForm::Mps, cluster));
+        self.values.default_shares = Some(fit);
         self.class(shared, resource, Devices::Mps);
-        self.templates.push(Template {
-            name: format!("mps-gpu-1-of-{}", resource.replicas),
-            devices: Devices::Mps,
-            capacity,
-        });
+        self.templates.push(Template { name: format!("mps-gpu-1-of-{fit}"), devices: Devices::Mps, capacity });
     }
 
     fn time_slicing(&mut self, shared: &Shared, resource: &Resource, cluster: &Cluster, served: bool) {
-        let replicas = resource.replicas;
         let path = format!("{}.replicas", resource.path);
-        let max_shares = cluster.max_shares.unwrap_or(replicas);
-        let each = (max_shares / replicas).max(1);
-        if !max_shares.is_multiple_of(replicas) {
-            self.warn(warnings::does_not_divide(&path, replicas, max_shares, max_shares / each));
+        let fit = fitting(resource.replicas, &MAX_TIME_SLICES);
+        if u64::from(fit) < resource.replicas {
+            self.warn(warnings::more_than_slices(&path, resource.replicas, fit));
+        }
+        let max_shares = cluster.max_shares.unwrap_or(fit);
+        let each = (max_shares / fit).max(1);
+        if !max_shares.is_multiple_of(fit) {
+            self.warn(warnings::does_not_divide(&path, fit, max_shares, max_shares / each));
         }
         let mut capacity = vec![("shares", Amount::Count(each))];
-        let memory = self.memory(resource, cluster);
-        capacity.extend(memory);
+        capacity.extend(self.memory(resource, fit, SharedForm::TimeSlicing, cluster));
         self.values.max_shares = Some(max_shares);
-        let default_shares = *self.values.default_shares.get_or_insert(replicas);
-        if memory.is_none() && default_shares < replicas {
-            self.warn(warnings::memory_of_mps(&path, replicas, default_shares));
-        }
         if served {
             self.class(shared, resource, Devices::TimeSlicing);
             if each > 1 {
@@ -169,7 +167,7 @@ impl Plan {
                 self.warn(warnings::default_share_only(&path, &advertised, max_shares));
             }
         }
-        let name = format!("time-slicing-gpu-1-of-{replicas}");
+        let name = format!("time-slicing-gpu-1-of-{fit}");
         self.templates.push(Template { name, devices: Devices::TimeSlicing, capacity });
     }
 
@@ -181,8 +179,11 @@ impl Plan {
         if config.mig.as_ref().is_none_or(|(strategy, _)| *strategy != MigStrategy::Mixed) {
             self.warn(warnings::mig_without_mixed(&name));
         }
-        if !cluster.profiles.is_empty() && !cluster.profiles.contains(profile) {
-            let published: Vec<&str> = cluster.profiles.iter().map(String::as_str).collect();
+        if let Memory::Published(Published { profiles, .. }) = &cluster.memory
+            && !profiles.is_empty()
+            && !profiles.contains(profile)
+        {
+            let published: Vec<&str> = profiles.iter().map(String::as_str).collect();
             self.warn(warnings::profile_not_published(&name, profile, &published.join(", ")));
         }
         let devices = Devices::Mig(profile.to_owned());
@@ -201,34 +202,52 @@ impl Plan {
     }
 
     /// 1/N of the memory in whole MiB, where all GPUs have the same.
-    fn memory(&mut self, resource: &Resource, cluster: &Cluster) -> Option<(&'static str, Amount)> {
-        let replicas = resource.replicas;
-        let part = |total: Bytes| Bytes::from_mib((total.mib() / u64::from(replicas)).max(1));
-        let share = match &cluster.memory {
+    fn memory(
+        &mut self,
+        resource: &Resource,
+        shares: u32,
+        form: SharedForm,
+        cluster: &Cluster,
+    ) -> Option<(&'static str, Amount)> {
+        let path = format!("{}.replicas", resource.path);
+        let total = match &cluster.memory {
             Memory::Unknown => None,
-            Memory::Typed(total) => {
-                self.warn(warnings::typed_memory(&shown(part(*total)), replicas));
-                Some(part(*total))
-            }
-            Memory::Published(sizes) => {
-                let mut each = sizes.iter();
-                match (each.next(), each.next()) {
-                    (Some(total), None) => Some(part(*total)),
-                    (Some(_), Some(_)) => {
-                        let sizes: Vec<String> = sizes.iter().copied().map(shown).collect();
-                        let path = format!("{}.replicas", resource.path);
-                        self.warn(warnings::several_sizes(&path, replicas, &sizes.join(", ")));
-                        None
-                    }
-                    (None, _) => {
-                        self.warn(warnings::no_gpu_published());
-                        None
-                    }
-                }
-            }
-        };
-        share.map(|share| ("memory", Amount::Memory(share)))
+            Memory::Typed(total) => Some(*total),
+            Memory::Published(published) => self.only_size(&path, shares, published.of(form)),
+        }?;
+        let share = Bytes::from_mib((total.mib() / u64::from(shares)).max(1));
+        if matches!(cluster.memory, Memory::Typed(_)) {
+            self.warn(warnings::typed_memory(&shown(share), shares));
+        }
+        if total.mib() < u64::from(shares) {
+            self.warn(warnings::less_than_a_unit(&path, shares, &shown(total)));
+        }
+        Some(("memory", Amount::Memory(share)))
     }
+
+    /// The memory of all GPUs, where it is one amount.
+    fn only_size(&mut self, path: &str, shares: u32, sizes: &Sizes) -> Option<Bytes> {
+        if sizes.unknown {
+            self.warn(warnings::no_memory_published(sizes.memory.is_empty()));
+            return None;
+        }
+        let mut each = sizes.memory.iter().copied();
+        match (each.next(), each.next()) {
+            (Some(total), None) => return Some(total),
+            (Some(_), Some(_)) => {
+                let sizes: Vec<String> = sizes.memory.iter().copied().map(shown).collect();
+                self.warn(warnings::several_sizes(path, shares, &sizes.join(", ")));
+            }
+            (None, _) => self.warn(warnings::no_gpu_published()),
+        }
+        None
+    }
+}
+
+/// As many shares as were asked for, or as many as there are.
+fn fitting(replicas: u64, shares: &RangeInclusive<u32>) -> u32 {
+    let most = *shares.end();
+    u32::try_from(replicas).map_or(most, |replicas| replicas.min(most))
 }
 
 /// The name the plugin really advertised.
@@ -243,11 +262,13 @@ fn shown(bytes: Bytes) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
 
-    fn shared(replicas: u32) -> Shared {
+    fn shared(replicas: u64) -> Shared {
         let resource = Resource { path: String::new(), kind: Kind::Gpu, replicas };
         Shared { path: String::new(), renamed: true, resources: vec![resource] }
     }
@@ -261,29 +282,47 @@ mod tests {
         amounts.next().unwrap()
     }
 
+    fn all_with(mib: u64) -> Cluster {
+        let whole = Sizes { memory: BTreeSet::from([Bytes::from_mib(mib)]), unknown: false };
+        Cluster { memory: Memory::Published(Published { whole, ..Published::default() }), ..Cluster::default() }
+    }
+
+    fn says(plan: &Plan, word: &str) -> bool {
+        plan.warnings.iter().any(|warning| warning.to_string().contains(word))
+    }
+
     proptest! {
         /// What the plugin promises with MPS: as many shares as replicas fit, and no more.
         #[test]
-        fn as_many_mps_shares_fit_as_there_were_replicas(replicas in 2_u32..=100, mib in 10_000_u64..400_000) {
+        fn as_many_mps_shares_fit_as_there_were_replicas(replicas in 2_u64..=100, mib in 10_000_u64..400_000) {
             let config = Config { mps: Some(shared(replicas)), ..Config::default() };
-            let memory = Memory::Published(BTreeSet::from([Bytes::from_mib(mib)]));
-            let plan = plan(&config, &Cluster { memory, ..Cluster::default() });
+            let plan = plan(&config, &all_with(mib));
             let (threads, memory) = (asked(&plan, "activeThreadPercentage"), asked(&plan, "memory"));
-            let replicas = u64::from(replicas);
             prop_assert!(replicas * threads <= 100 && replicas * memory <= mib);
             prop_assert_eq!(mib / memory, replicas);
         }
 
         /// And with time-slicing, unless the number of slices is kept and cannot be divided, which is said.
         #[test]
-        fn as_many_time_slices_fit_as_there_were_replicas(replicas in 2_u32..200, kept in proptest::option::of(1_u32..200)) {
+        fn as_many_time_slices_fit_as_there_were_replicas(replicas in 2_u64..200, kept in proptest::option::of(1_u32..200)) {
             let config = Config { time_slicing: Some(shared(replicas)), ..Config::default() };
             let plan = plan(&config, &Cluster { max_shares: kept, ..Cluster::default() });
             let max_shares = u64::from(plan.values.max_shares.unwrap());
-            let fits = max_shares / asked(&plan, "shares") == u64::from(replicas);
-            let said = plan.warnings.iter().any(|warning| warning.to_string().contains("equal ones"));
-            prop_assert!(fits || said);
-            prop_assert_eq!(plan.values.default_shares, Some(replicas));
+            let fits = max_shares / asked(&plan, "shares") == replicas;
+            prop_assert!(fits || says(&plan, "equal ones"));
+            // Shares of MPS are a matter of their own.
+            prop_assert_eq!(plan.values.default_shares, None);
+        }
+
+        /// Replicas that counted memory or were a slip: what fits is said as a number, and is what fits.
+        #[test]
+        fn how_many_shares_fit_is_said(replicas in 101_u64..=1 << 31, mib in 1_u64..400_000, mps: bool) {
+            let config = if mps { Config { mps: Some(shared(replicas)), ..Config::default() } } else { Config { time_slicing: Some(shared(replicas)), ..Config::default() } };
+            let plan = plan(&config, &all_with(mib));
+            let shares = plan.values.default_shares.or(plan.values.max_shares).map(u64::from).unwrap();
+            prop_assert!(shares <= replicas);
+            prop_assert_eq!(shares < replicas, says(&plan, &format!("{shares} fit")) || says(&plan, &format!("{shares} shares fit")));
+            prop_assert_eq!(shares * asked(&plan, "memory") > mib, says(&plan, "do not fit"));
         }
     }
 }

@@ -5,17 +5,50 @@
 
 use std::collections::BTreeSet;
 
-use dra_model::Bytes;
 use dra_model::quantity::parse_bytes;
+use dra_model::{Bytes, SharedForm};
 use dra_resource::DriverName;
 use k8s_openapi::api::resource::v1::{Device, ResourceSlice};
 use serde::Deserialize;
 
-/// Sizes and profiles, each once.
+/// What the driver has to give.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Published {
-    pub(crate) memory: BTreeSet<Bytes>,
+    /// Whole GPUs.
+    pub(crate) whole: Sizes,
+    /// GPUs in their MPS form.
+    pub(crate) mps: Sizes,
+    /// GPUs in their time-slicing form.
+    pub(crate) time_slicing: Sizes,
+    /// Of MIG devices, each once.
     pub(crate) profiles: BTreeSet<String>,
+}
+
+/// How much memory the devices of a kind have.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    /// In whole MiB, each size once.
+    pub(crate) memory: BTreeSet<Bytes>,
+    /// Whether some device has none.
+    pub(crate) unknown: bool,
+}
+
+impl Published {
+    /// What there is to share; that of whole GPUs where the form is not published.
+    pub(crate) fn of(&self, form: SharedForm) -> &Sizes {
+        let shared = match form {
+            SharedForm::Mps => &self.mps,
+            SharedForm::TimeSlicing => &self.time_slicing,
+        };
+        if *shared == Sizes::default() { &self.whole } else { shared }
+    }
+}
+
+impl Sizes {
+    fn add(&mut self, memory: Option<Bytes>) {
+        self.unknown |= memory.is_none();
+        self.memory.extend(memory);
+    }
 }
 
 /// Why nothing can be learned.
@@ -39,7 +72,12 @@ pub(crate) fn read(json: &str, driver: &DriverName) -> Result<Published, Publish
     for spec in list.items.iter().map(|slice| &slice.spec).filter(|spec| spec.driver == driver.as_str()) {
         for device in spec.devices.iter().flatten() {
             match attribute(device, driver, "type") {
-                Some("gpu" | "shared-gpu") => published.memory.extend(memory(device, driver, &spec.pool.name)?),
+                Some("gpu") => published.whole.add(memory(device, driver, &spec.pool.name)?),
+                Some("shared-gpu") => match attribute(device, driver, "sharingStrategy") {
+                    Some("MPS") => published.mps.add(memory(device, driver, &spec.pool.name)?),
+                    Some("TimeSlicing") => published.time_slicing.add(memory(device, driver, &spec.pool.name)?),
+                    Some(_) | None => {}
+                },
                 Some("mig") => published.profiles.extend(attribute(device, driver, "profile").map(str::to_owned)),
                 Some(_) | None => {}
             }
@@ -87,9 +125,14 @@ mod tests {
     fn devices_of_the_driver_are_learned_from() {
         let driver = &"gpu.nvidia.com".parse().unwrap();
         let learned = |attributes, memory| read(&slices(&device(&attributes, memory)), driver).unwrap();
-        let gpu = Published { memory: BTreeSet::from([Bytes::from_mib(81_559)]), ..Published::default() };
+        let of = |mib| Sizes { memory: BTreeSet::from([Bytes::from_mib(mib)]), unknown: false };
+        let gpu = Published { whole: of(81_559), ..Published::default() };
         assert_eq!(learned(json!({"type": {"string": "gpu"}}), "81559Mi"), gpu);
-        assert_eq!(learned(json!({"gpu.nvidia.com/type": {"string": "shared-gpu"}}), "83516417Ki"), gpu);
+        assert_eq!(gpu.of(SharedForm::Mps), &of(81_559));
+        let shared = json!({"gpu.nvidia.com/type": {"string": "shared-gpu"}, "sharingStrategy": {"string": "MPS"}});
+        let mps = Published { mps: of(81_559), ..Published::default() };
+        assert_eq!(learned(shared, "83516417Ki"), mps);
+        assert_eq!(Published { whole: of(90_000), ..mps }.of(SharedForm::Mps), &of(81_559));
         assert_eq!(learned(json!({"type": {"string": "vfio"}}), "81559Mi"), Published::default());
         let mig = learned(json!({"type": {"string": "mig"}, "profile": {"string": "1g.10gb"}}), "9856Mi");
         assert_eq!(mig, Published { profiles: BTreeSet::from(["1g.10gb".to_owned()]), ..Published::default() });

@@ -201,13 +201,27 @@ pub(crate) fn not_shared(path: &str, replicas: i64) -> Warning {
 }
 
 /// More replicas than MPS has percents.
-pub(crate) fn more_than_percents(path: &str, replicas: u32) -> Warning {
-    let text = format!("a share has 1 % of the threads or more, so 100 shares fit on a GPU and not {replicas}");
+pub(crate) fn more_than_percents(path: &str, replicas: u64, fit: u32) -> Warning {
+    let text = format!("a share has 1 % of the threads or more, so {fit} shares fit on a GPU and not {replicas}");
     warning(path, text)
 }
 
+/// More replicas than time-slicing has shares.
+pub(crate) fn more_than_slices(path: &str, replicas: u64, fit: u32) -> Warning {
+    let text = format!(
+        "this driver makes {fit} shares of a GPU at most, so {fit} fit and not {replicas}; where replicas counted memory, \
+         ask for an amount of it in capacity.requests of the template"
+    );
+    warning(path, text)
+}
+
+/// More shares than a GPU has units of memory.
+pub(crate) fn less_than_a_unit(path: &str, shares: u32, total: &str) -> Warning {
+    warning(path, format!("a share has 1Mi of memory or more, so {shares} of them do not fit on a GPU with {total}"))
+}
+
 /// More replicas than an MPS server has clients.
-pub(crate) fn more_than_clients(path: &str, replicas: u32) -> Warning {
+pub(crate) fn more_than_clients(path: &str, replicas: u64) -> Warning {
     let text = format!(
         "an MPS server takes 48 client processes (60 from CUDA 13.1), so {replicas} shares of a GPU never all worked at once"
     );
@@ -250,6 +264,15 @@ pub(crate) fn typed_memory(share: &str, replicas: u32) -> Warning {
     warning("--memory", text)
 }
 
+/// GPUs of which some have no memory to ask for.
+pub(crate) fn no_memory_published(all: bool) -> Warning {
+    let which = if all { "the GPUs" } else { "some of the GPUs" };
+    let text = format!(
+        "{which} publish no memory, which their NVIDIA driver does not tell, so no share of it is asked for in the templates"
+    );
+    warning("--slices", text)
+}
+
 /// Nothing in the slices to divide.
 pub(crate) fn no_gpu_published() -> Warning {
     warning("--slices", "no GPU of this driver in there: memory is left to the default share")
@@ -271,17 +294,8 @@ pub(crate) fn both_strategies(path: &str) -> Warning {
     warning(path, text)
 }
 
-/// Time slices whose memory would be that of another strategy's shares.
-pub(crate) fn memory_of_mps(path: &str, replicas: u32, default_shares: u32) -> Warning {
-    let text = format!(
-        "each takes the default share of memory, 1/{default_shares} of the GPU, so {default_shares} fit and not {replicas}: \
-         import with --slices or --memory, so that the template asks for 1/{replicas}"
-    );
-    warning(path, text)
-}
-
 /// MIG devices with time-slicing.
-pub(crate) fn mig_replicas(path: &str, replicas: u32) -> Warning {
+pub(crate) fn mig_replicas(path: &str, replicas: u64) -> Warning {
     let text = format!(
         "{replicas} replicas were {replicas} names for one MIG device, so a pod that asked for ten saw fewer; here one device \
          is one MIG device: let containers and pods share it by naming one ResourceClaim, or cut smaller profiles"
