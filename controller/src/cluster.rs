@@ -108,6 +108,11 @@ impl Cluster {
         Ok(within(self.slices.list(&query)).await?.items)
     }
 
+    /// The slice of a name, whosever it is.
+    pub async fn slice(&self, name: &str) -> Result<Option<ResourceSlice>, RequestError> {
+        within(self.slices.get_opt(name)).await
+    }
+
     /// Performs a write and returns the slice as the API server keeps it, or nothing after a delete.
     pub async fn write(&self, write: &Write) -> Result<Option<ResourceSlice>, RequestError> {
         match write {

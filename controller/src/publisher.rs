@@ -61,6 +61,15 @@ pub enum PublishError {
     /// The slices could not be read.
     #[error("failed to list the slices of this node")]
     List(#[source] RequestError),
+    /// The slice that holds a name could not be read.
+    #[error("failed to read ResourceSlice {slice}, which holds the name of a slice of this node")]
+    Holder {
+        /// The name.
+        slice: String,
+        /// Why.
+        #[source]
+        source: RequestError,
+    },
     /// The owner of the slices could not be read.
     #[error("failed to read Node {node}")]
     Node {
@@ -213,12 +222,15 @@ impl Publisher {
         let begin = Instant::now();
         let mut writes = 0;
         let mut contended = String::new();
-        for _ in 0..ATTEMPTS {
+        let mut foreign = Vec::new();
+        let mut attempts_left = ATTEMPTS;
+        while attempts_left > 0 {
+            attempts_left -= 1;
             let inventory = match self.view.borrow().publishable() {
                 Ok(inventory) => inventory,
                 Err(reason) => return Ok(Round::Withheld(reason)),
             };
-            match self.attempt(&inventory, &mut writes).await? {
+            match self.attempt(&inventory, &foreign, &mut writes).await? {
                 End::Done => {
                     if writes > 0 {
                         self.metrics.published_in(begin.elapsed().as_secs_f64());
@@ -226,7 +238,13 @@ impl Publisher {
                     }
                     return Ok(Round::Equal { writes });
                 }
-                End::Conflict { slice } => contended = slice,
+                End::Conflict { slice } => match self.foreign_holder(&slice, &foreign).await? {
+                    Some(holder) => {
+                        foreign.push(holder);
+                        attempts_left += 1;
+                    }
+                    None => contended = slice,
+                },
                 End::Withheld => {}
                 // What was written may be handed out twice, so nothing but the budget for writes holds up its replacement.
                 End::Dropped(gated) => self.server.dropped(gated),
@@ -235,7 +253,37 @@ impl Publisher {
         Err(PublishError::Contended { slice: contended })
     }
 
-    async fn attempt(&mut self, inventory: &Arc<Inventory>, writes: &mut usize) -> Result<End, PublishError> {
+    /// The slice that holds a name in conflict, if it is not of this pool and not among those known already.
+    async fn foreign_holder(
+        &self,
+        slice: &str,
+        known: &[ResourceSlice],
+    ) -> Result<Option<ResourceSlice>, PublishError> {
+        if known.iter().any(|holder| holder.metadata.name.as_deref() == Some(slice)) {
+            return Ok(None);
+        }
+        let holder = self.cluster.slice(slice).await;
+        let holder = holder.map_err(|source| PublishError::Holder { slice: slice.to_owned(), source })?;
+        let foreign = holder.filter(|holder| !self.pool.has(holder));
+        if let Some(ResourceSlice { spec, .. }) = &foreign {
+            let (driver, node) = (&spec.driver, spec.node_name.as_deref().unwrap_or("none"));
+            warn!(
+                slice,
+                driver,
+                node,
+                "a slice of another driver or node holds the name of a slice of this node: publishing under another name, delete that slice if nothing needs it"
+            );
+        }
+        Ok(foreign)
+    }
+
+    /// Makes the slices equal to the inventory once; the names of the foreign slices are passed over.
+    async fn attempt(
+        &mut self,
+        inventory: &Arc<Inventory>,
+        foreign: &[ResourceSlice],
+        writes: &mut usize,
+    ) -> Result<End, PublishError> {
         let observed = self.cluster.slices().await.map_err(PublishError::List)?;
         self.known.replace(observed.iter().map(|slice| &slice.metadata));
         if self.pool.node_uid.is_empty() {
@@ -243,14 +291,15 @@ impl Publisher {
         }
         let desired = self.desired(inventory, &observed).await?;
         self.metrics.set_devices(DeviceCounts::of(&desired, inventory));
-        let mut planned = diff(&self.pool, &desired, &observed);
+        let present = [observed.as_slice(), foreign].concat();
+        let mut planned = diff(&self.pool, &desired, &present);
         if planned.is_empty() {
             self.metrics.set_generation(generation(observed.iter()));
             return Ok(End::Done);
         }
         // Slices that vanish may mean that the Node was created anew; an owner that is gone would take them with it.
         if self.read_node().await? {
-            planned = diff(&self.pool, &desired, &observed);
+            planned = diff(&self.pool, &desired, &present);
         }
         sleep(self.budget.take(Instant::now())).await;
         let view = &self.view;

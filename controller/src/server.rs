@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use dra_resource::{Features, Pool, SliceContent, Write, diff};
+use dra_resource::{Features, Pool, SliceContent, Write, diff, slice_name};
 use dra_runtime::chain;
 use k8s_openapi::api::resource::v1::{ResourceSlice, ResourceSliceSpec};
 
@@ -163,8 +163,8 @@ async fn ask(
         Ok(kept) if gated.amount(&kept.spec) < gated.amount(&probe.spec) => Ok(gated.dropped(Some(version))),
         Ok(_) => Ok(Verdict::Kept),
         Err(error) if error.is_invalid() => Ok(forbidden(&error)),
-        // Whoever refuses dry runs does not answer the question; the answers to real writes will.
-        Err(error) if error.is_final() => Ok(Verdict::Kept),
+        // Whoever refuses dry runs, or holds the name, does not answer the question; the answers to real writes will.
+        Err(error) if error.is_final() || error.is_conflict() => Ok(Verdict::Kept),
         Err(error) => Err(error),
     }
 }
@@ -174,13 +174,15 @@ fn forbidden(error: &RequestError) -> Verdict {
     Verdict::Unavailable { reason }
 }
 
-/// The first slice with such fields, under a name that no slice has.
+/// The position of slices that are only tried; no pool has so many.
+const TRIAL: usize = 0xfffff;
+
+/// The first slice with such fields, under a name of this node that no slice has.
 fn probe(gated: Gated, pool: &Pool, desired: &[SliceContent]) -> Option<ResourceSlice> {
     let mut slice = diff(pool, desired, &[]).into_iter().find_map(|write| match write {
         Write::Create(slice) if gated.amount(&slice.spec) > 0 => Some(*slice),
         Write::Create(_) | Write::Update(_) | Write::Delete { .. } => None,
     })?;
-    slice.metadata.name = None;
-    slice.metadata.generate_name = Some("probe-".to_owned());
+    slice.metadata.name = Some(slice_name(TRIAL, &pool.driver, &pool.node));
     Some(slice)
 }

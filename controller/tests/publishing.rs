@@ -290,6 +290,42 @@ async fn conflicts_are_resolved_by_looking_again() {
 }
 
 #[tokio::test]
+async fn a_name_that_a_foreign_slice_holds_keeps_no_device_from_being_published() {
+    let of = |driver: &str, node: &str| {
+        let pool = json!({"name": node, "generation": 1, "resourceSliceCount": 99});
+        json!({"driver": driver, "nodeName": node, "pool": pool})
+    };
+    let other = |slice: &str| slice.replacen('-', "x1-", 1);
+    for spec in [of("gpu.nvidia.com", "m"), of("net.example.com", "n")] {
+        let server = ApiServer::start().await;
+        server.with(|world| [COUNTERS, DEVICES].map(|name| world.add(name, &spec)));
+        let mut publisher = Stepped::new(&server, known(node()));
+        assert_eq!(publisher.round().await.unwrap(), Round::Equal { writes: 2 });
+        assert_eq!(writes(&server), [COUNTERS, DEVICES].map(|name| format!("create {}", other(name))));
+        assert_eq!(publisher.round().await.unwrap(), Round::Equal { writes: 0 });
+        server.with(|world| world.remove(COUNTERS));
+        let mut restarted = Stepped::new(&server, known(node()));
+        assert_eq!(restarted.round().await.unwrap(), Round::Equal { writes: 0 });
+        assert_eq!(server.with(|world| world.names()), [&other(COUNTERS), DEVICES, &other(DEVICES)]);
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_names_are_all_held_is_given_up_after_a_while() {
+    let server = ApiServer::start().await;
+    let pool = json!({"name": "m", "generation": 1, "resourceSliceCount": 1});
+    let spec = json!({"driver": "gpu.nvidia.com", "nodeName": "m", "pool": pool});
+    let names = (1..=255).map(|other| format!("00000x{other:x}-gpu.nvidia.com-n"));
+    server.with(|world| names.chain([COUNTERS.to_owned()]).for_each(|name| world.add(&name, &spec)));
+    let (view, receiver) = watch::channel(known(node()));
+    let fast = Timing { budget: (1000, Duration::from_millis(1)), ..timing() };
+    let (mut publisher, _readiness) = publisher(&server, hardware(), fast, receiver);
+    let error = publisher.round().await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("slice {COUNTERS} is written by somebody else")), "{error}");
+    drop(view);
+}
+
+#[tokio::test]
 async fn a_server_without_counters_gets_only_what_stays_safe_and_the_node_says_why() {
     for (minor, note) in [
         (35, "the API server v1.35.0 has no counters; they need Kubernetes 1.36"),

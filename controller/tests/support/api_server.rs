@@ -85,6 +85,15 @@ impl World {
         stored
     }
 
+    /// Creates a slice as somebody else would.
+    pub fn add(&mut self, name: &str, spec: &Value) {
+        let metadata = json!({"name": name, "uid": format!("uid-{}", self.version + 1)});
+        self.store(
+            "ADDED",
+            json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": metadata, "spec": spec}),
+        );
+    }
+
     /// Deletes a slice as somebody else would.
     pub fn remove(&mut self, name: &str) {
         let object = self.slices.remove(name).expect("the slice exists");
@@ -189,7 +198,7 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/version", get(version))
         .route("/api/v1/nodes/{name}", get(node))
         .route(slices, get(list_or_watch).post(create))
-        .route(&format!("{slices}/{{name}}"), axum::routing::put(update).delete(delete))
+        .route(&format!("{slices}/{{name}}"), get(slice).put(update).delete(delete))
         .route("/apis/apps/v1/namespaces/ns/daemonsets/{name}", get(daemon_set).delete(delete_daemon_set))
         .route("/apis/events.k8s.io/v1/namespaces/default/events", axum::routing::post(event))
         .with_state(shared)
@@ -318,6 +327,11 @@ async fn create(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery, bo
         world.writes.push(format!("create {}", name(&slice)));
         ok(&world.store("ADDED", slice))
     })
+}
+
+async fn slice(State(shared): State<Arc<Shared>>, Path(slice_name): Path<String>) -> Response {
+    let found = shared.with(|world| world.slices.get(&slice_name).cloned());
+    found.map_or_else(|| failure(StatusCode::NOT_FOUND, "NotFound"), |slice| ok(&slice))
 }
 
 async fn update(State(shared): State<Arc<Shared>>, Path(slice_name): Path<String>, body: Bytes) -> Response {

@@ -9,13 +9,13 @@
 //!
 //! Never here: talking to the API server, deciding what to do when a write fails (list again, diff again).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dra_model::NodeName;
 use k8s_openapi::api::resource::v1::{Device, DeviceTaint, ResourcePool, ResourceSlice, ResourceSliceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 
-use crate::names::{DriverName, slice_name};
+use crate::names::{DriverName, slice_name, slice_names};
 use crate::pack::SliceContent;
 
 /// Whose slices these are. The pool is named after its node.
@@ -73,28 +73,30 @@ impl Write {
 }
 
 /// The writes that make the observed slices of a pool equal to the desired ones. Slices of other drivers and nodes
-/// among the observed are ignored.
+/// among the observed are left alone, and no new slice gets the name of one.
 pub fn diff(pool: &Pool, desired: &[SliceContent], observed: &[ResourceSlice]) -> Vec<Write> {
     let mut ours: BTreeMap<&str, &ResourceSlice> =
         observed.iter().filter(|slice| pool.has(slice)).map(|slice| (name_of(slice), slice)).collect();
     let newest = ours.values().filter(|s| pool.has_in_pool(s)).map(|s| s.spec.pool.generation).max().unwrap_or(0);
-    let published = published_devices(observed);
+    let published = published_devices(&ours);
+    let foreign: BTreeSet<&str> = observed.iter().filter(|slice| !pool.has(slice)).map(name_of).collect();
     let mut targets = Vec::with_capacity(desired.len());
     for (index, content) in desired.iter().enumerate() {
-        let name = slice_name(index, &pool.driver, &pool.node);
-        let found = ours.get(name.as_str()).copied().filter(|slice| pool.has_in_pool(slice));
-        if found.is_some() {
-            ours.remove(name.as_str());
+        let found = slice_names(index, &pool.driver, &pool.node)
+            .find_map(|name| ours.get(name.as_str()).copied().filter(|slice| pool.has_in_pool(slice)));
+        if let Some(slice) = found {
+            ours.remove(name_of(slice));
         }
         let spec = pool.spec(with_known_times(content, &published), newest, desired.len());
-        targets.push(Target { name, spec, found });
+        targets.push(Target { name: pool.free_name(index, &foreign), spec, found });
     }
     let deletes = ours.into_values().map(delete);
     deletes.chain(pool.writes(targets, newest)).collect()
 }
 
-/// A slice that should exist, and the one that does under its name.
+/// A slice that should exist, and the one that does under one of its names.
 struct Target<'a> {
+    /// The name to create it under.
     name: String,
     spec: ResourceSliceSpec,
     found: Option<&'a ResourceSlice>,
@@ -102,13 +104,19 @@ struct Target<'a> {
 
 impl Pool {
     /// Whether a slice is this driver's and of this node.
-    fn has(&self, slice: &ResourceSlice) -> bool {
+    pub fn has(&self, slice: &ResourceSlice) -> bool {
         slice.spec.driver == self.driver.as_str() && slice.spec.node_name.as_deref() == Some(self.node.as_str())
     }
 
     /// Pool names are immutable, so a slice in another pool can only be deleted.
     fn has_in_pool(&self, slice: &ResourceSlice) -> bool {
         slice.spec.pool.name == self.node.as_str()
+    }
+
+    /// The first name of the slice at a position that no foreign slice holds.
+    fn free_name(&self, index: usize, foreign: &BTreeSet<&str>) -> String {
+        let free = slice_names(index, &self.driver, &self.node).find(|name| !foreign.contains(name.as_str()));
+        free.unwrap_or_else(|| slice_name(index, &self.driver, &self.node))
     }
 
     fn spec(&self, content: SliceContent, generation: i64, count: usize) -> ResourceSliceSpec {
@@ -193,8 +201,8 @@ fn delete(slice: &ResourceSlice) -> Write {
     Write::Delete { name: name_of(slice).to_owned(), precondition }
 }
 
-fn published_devices(observed: &[ResourceSlice]) -> BTreeMap<&str, &Device> {
-    observed.iter().flat_map(|slice| slice.spec.devices.iter().flatten()).map(|d| (d.name.as_str(), d)).collect()
+fn published_devices<'a>(ours: &BTreeMap<&str, &'a ResourceSlice>) -> BTreeMap<&'a str, &'a Device> {
+    ours.values().flat_map(|slice| slice.spec.devices.iter().flatten()).map(|d| (d.name.as_str(), d)).collect()
 }
 
 /// A taint without a time gets one from the API server. It is kept from then on, also when the device moves to

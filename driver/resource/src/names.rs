@@ -4,8 +4,8 @@
 //! Keys without a domain belong to the driver's own. They are those of NVIDIA's driver, because CEL
 //! expressions, monitoring and other schedulers hard-code them.
 
-use std::fmt;
 use std::str::FromStr;
+use std::{fmt, iter};
 
 use dra_model::NodeName;
 
@@ -86,18 +86,27 @@ impl fmt::Display for DriverName {
 /// The longest name an object of the API may have.
 const OBJECT_NAME_MAX: usize = 253;
 
-/// The name of the slice at a position of a node's pool.
+/// The name of the slice at a position of a node's pool, where no other slice holds it.
 ///
 /// Names are a function of driver, node and position, and not left to the API server (`generateName`): a create whose
 /// answer was lost can be repeated and meets its own first try as a conflict instead of publishing devices twice. The
 /// index comes first, as with the Go helper, because the scheduler tries slices in the order of their names.
 pub fn slice_name(index: usize, driver: &DriverName, node: &NodeName) -> String {
-    let name = format!("{index:05x}-{driver}-{node}");
-    if name.len() <= OBJECT_NAME_MAX {
-        name
-    } else {
-        format!("{index:05x}-{:016x}", fnv1a(&format!("{driver}/{node}")))
-    }
+    name_at(&format!("{index:05x}"), driver, node)
+}
+
+/// All names that the slice at a position may have, the preferred one first.
+///
+/// The others are for when a slice of another driver or node holds the first. In each of them driver and node follow the
+/// first dash, by which the admission policy of the chart tells whose name it is.
+pub fn slice_names(index: usize, driver: &DriverName, node: &NodeName) -> impl Iterator<Item = String> {
+    let others = (1..=u8::MAX).map(move |other| name_at(&format!("{index:05x}x{other:x}"), driver, node));
+    iter::once_with(move || slice_name(index, driver, node)).chain(others)
+}
+
+fn name_at(position: &str, driver: &DriverName, node: &NodeName) -> String {
+    let name = format!("{position}-{driver}-{node}");
+    if name.len() <= OBJECT_NAME_MAX { name } else { format!("{position}-{:016x}", fnv1a(&format!("{driver}/{node}"))) }
 }
 
 /// FNV-1a, for names that are too long; it has to be stable for ever, not strong.
@@ -107,6 +116,8 @@ fn fnv1a(text: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -134,5 +145,21 @@ mod tests {
         let other: NodeName = vec!["b".repeat(62); 4].join(".").parse().unwrap();
         assert_eq!(slice_name(1, &driver, &long).len(), 22);
         assert_ne!(slice_name(1, &driver, &long), slice_name(1, &driver, &other));
+    }
+
+    #[test]
+    fn other_names_of_a_slice_are_different_and_keep_its_place() {
+        let driver: DriverName = "gpu.nvidia.com".parse().unwrap();
+        let long = vec!["a".repeat(62); 4].join(".");
+        for node in ["node-1", long.as_str()] {
+            let node: NodeName = node.parse().unwrap();
+            let names: BTreeSet<String> = slice_names(0, &driver, &node).collect();
+            assert_eq!(names.len(), 256);
+            assert_eq!(names.first(), Some(&slice_name(0, &driver, &node)));
+            assert!(names.last() < Some(&slice_name(1, &driver, &node)), "{names:?}");
+            assert!(names.iter().all(|name| name.len() <= OBJECT_NAME_MAX && name.parse::<NodeName>().is_ok()));
+        }
+        let node: NodeName = "node-1".parse().unwrap();
+        assert_eq!(slice_names(26, &driver, &node).nth(1).as_deref(), Some("0001ax1-gpu.nvidia.com-node-1"));
     }
 }

@@ -123,6 +123,28 @@ fn slices_of_other_drivers_nodes_and_naming_schemes_are_told_apart() {
 }
 
 #[test]
+fn a_name_that_a_foreign_slice_holds_is_passed_over_and_the_next_one_is_kept() {
+    let names = |writes: Vec<Write>| writes.iter().map(|write| write.slice_name().to_owned()).collect::<Vec<_>>();
+    let desired = pack(&node(), &offer());
+    for change in [
+        |foreign: &mut ResourceSlice| foreign.spec.node_name = Some("other".to_owned()),
+        |foreign: &mut ResourceSlice| foreign.spec.driver = "net.example.com".to_owned(),
+    ] {
+        let mut foreign = published(&node())[0].clone();
+        change(&mut foreign);
+        let writes = diff(&pool(), &desired, &[foreign.clone()]);
+        let mut observed = vec![foreign];
+        observed.extend(writes.iter().filter_map(Write::slice).cloned());
+        assert_eq!(names(writes), ["00000x1-gpu.nvidia.com-n", "00001-gpu.nvidia.com-n"]);
+        assert_eq!(diff(&pool(), &desired, &observed), [], "what is published is final");
+        observed.remove(0);
+        assert_eq!(diff(&pool(), &desired, &observed), [], "it stays when the foreign slice has gone");
+        observed.extend(published(&node()));
+        assert_eq!(names(diff(&pool(), &desired, &observed)), ["00000x1-gpu.nvidia.com-n"], "only one is kept");
+    }
+}
+
+#[test]
 fn a_node_that_was_created_anew_owns_its_slices_again() {
     let mut observed = published(&node());
     for slice in &mut observed {
