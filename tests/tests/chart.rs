@@ -221,6 +221,23 @@ fn the_controller_is_told_the_forms_and_shares() {
 }
 
 #[test]
+fn shares_need_an_amount_unless_an_extended_resource_offers_them() {
+    for (settings, expect) in [
+        (&[][..], true),
+        (&["sharing.requireAmount=false"], false),
+        (&["deviceClasses.mps.extendedResourceName=nvidia.com/gpu.shared"], false),
+        (&["deviceClasses.timeSlicing.extendedResourceName=nvidia.com/gpu.shared"], false),
+    ] {
+        let chart = rendered(settings).unwrap();
+        let controller = daemon_set(&chart, "kubelet-plugin");
+        assert_eq!(controller.contains("- --require-share-amount\n"), expect, "{settings:?}");
+        assert_eq!(documents(&chart, "MutatingAdmissionPolicy").len(), usize::from(expect), "{settings:?}");
+    }
+    let policy = document(&rendered(&["sharing.defaultShares=4"]).unwrap(), "MutatingAdmissionPolicy");
+    assert!(policy.contains("{'name': 'activeThreadPercentage', 'value': '25'}"), "{policy}");
+}
+
+#[test]
 fn settings_are_restored_after_uninstalling_and_waited_for() {
     let chart = rendered(&[]).unwrap();
     let restore = daemon_set(&chart, "restore");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
-use dra_resource::{Features, Form, FormError, Offer, ShareSettings};
+use dra_resource::{Features, Form, FormError, Offer, ShareSettings, Unasked};
 
 /// A claim that does not say takes at least one percent of the threads, so more than a hundred never fit.
 pub const DEFAULT_SHARES: RangeInclusive<u32> = 1..=100;
@@ -26,6 +26,9 @@ pub struct OfferArgs {
     /// How many claims share a GPU by time-slicing at most, 1 to 1000.
     #[arg(long, env = "TIME_SLICING_MAX_SHARES", default_value_t = 10)]
     pub time_slicing_max_shares: u32,
+    /// Give shares only to requests that name an amount: activeThreadPercentage or shares in capacity.requests.
+    #[arg(long, env = "REQUIRE_SHARE_AMOUNT")]
+    pub require_share_amount: bool,
 }
 
 /// Why these arguments were refused.
@@ -55,13 +58,14 @@ pub enum OfferError {
 impl OfferArgs {
     /// Checks and converts, for an API server that keeps everything.
     pub fn into_offer(self) -> Result<Offer, OfferError> {
-        let Self { forms, default_shares, time_slicing_max_shares } = self;
+        let Self { forms, default_shares, time_slicing_max_shares, require_share_amount } = self;
         Ok(Offer {
             features: Features { partitionable: true, consumable: true },
             forms: read(&forms)?,
             shares: ShareSettings {
                 default_shares: within("--default-shares", default_shares, DEFAULT_SHARES)?,
                 max_time_slices: within("--time-slicing-max-shares", time_slicing_max_shares, MAX_TIME_SLICES)?,
+                unasked: if require_share_amount { Unasked::Nothing } else { Unasked::DefaultShare },
             },
         })
     }
@@ -123,6 +127,13 @@ mod tests {
             let offer = offer(&given).unwrap();
             let numbers = [offer.shares.default_shares, offer.shares.max_time_slices].map(NonZeroU32::get);
             assert_eq!((offer.forms, numbers), (forms.into_iter().collect(), [shares, slices]), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn shares_without_an_amount_are_given_unless_the_amount_is_required() {
+        for (given, expect) in [(&[][..], Unasked::DefaultShare), (&["--require-share-amount"], Unasked::Nothing)] {
+            assert_eq!(offer(given).unwrap().shares.unasked, expect, "{given:?}");
         }
     }
 

@@ -72,7 +72,7 @@ async fn forms_that_were_not_asked_for_are_neither_published_nor_asked_about() {
 async fn the_numbers_of_shares_reach_the_slices() {
     let server = ApiServer::start().await;
     let number = |number| NonZeroU32::new(number).unwrap();
-    let shares = ShareSettings { default_shares: number(4), max_time_slices: number(3) };
+    let shares = ShareSettings { default_shares: number(4), max_time_slices: number(3), ..ShareSettings::default() };
     Stepped::offering(&server, known(node()), Offer { shares, ..every_form() }).round().await.unwrap();
     let found = server.with(|world| devices(world));
     let found = |strategy: &str, path: &str| {

@@ -109,3 +109,30 @@ tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+
+{{/*
+Not empty where a request must name an amount to get a share. Extended resources cannot name one, so a class that offers shares
+as an extended resource switches it off.
+*/}}
+{{- define "gpu-dra-driver.requireShareAmount" -}}
+{{- if and .Values.sharing.requireAmount (not .Values.deviceClasses.mps.extendedResourceName) (not .Values.deviceClasses.timeSlicing.extendedResourceName) -}}
+true
+{{- end -}}
+{{- end }}
+
+{{/*
+The patches that name the default amount in one kind of request: `is` says whether a request r is of that kind, `request` is what
+holds its class and capacity, `path` where that is below the request.
+*/}}
+{{- define "gpu-dra-driver.addShareAmount" -}}
+variables.requests.transformList(i, r,
+  {{ .is }} && {{ .request }}.deviceClassName in variables.amounts
+  && !(variables.amounts[{{ .request }}.deviceClassName].name in {{ .request }}.?capacity.?requests.orValue({})),
+  has({{ .request }}.capacity) && has({{ .request }}.capacity.requests)
+  ? JSONPatch{op: 'add',
+    path: variables.path + string(i) + {{ .path }} + '/capacity/requests/' + variables.amounts[{{ .request }}.deviceClassName].name,
+    value: dyn(variables.amounts[{{ .request }}.deviceClassName].value)}
+  : JSONPatch{op: 'add',
+    path: variables.path + string(i) + {{ .path }} + '/capacity',
+    value: dyn({'requests': {variables.amounts[{{ .request }}.deviceClassName].name: variables.amounts[{{ .request }}.deviceClassName].value}})})
+{{- end }}

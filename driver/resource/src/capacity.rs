@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::limits;
 use crate::names;
-use crate::offer::ShareSettings;
+use crate::offer::{ShareSettings, Unasked};
 use crate::quantity::{Milli, binary, decimal};
 
 /// The capacities of a device that has this many attributes.
@@ -23,11 +23,12 @@ pub fn capacities(device: Device<'_>, shares: ShareSettings, attributes: usize) 
         Device::Gpu(gpu) => plain(gpu.memory.map(|memory| (names::MEMORY.to_owned(), binary(memory)))),
         Device::Mig(_, mig) => plain(of_mig(mig, limits::ATTRIBUTES_AND_CAPACITIES.saturating_sub(attributes))),
         Device::Shared(gpu, SharedForm::Mps) => {
-            let threads = consumable(100, 100 / u64::from(shares.default_shares.get()), count);
+            let default = 100 / u64::from(shares.default_shares.get());
+            let threads = amount(100, default, shares.unasked);
             of_shared(gpu, shares.default_shares, (names::ACTIVE_THREADS, threads))
         }
         Device::Shared(gpu, SharedForm::TimeSlicing) => {
-            let slices = consumable(shares.max_time_slices.get().into(), 1, count);
+            let slices = amount(shares.max_time_slices.get().into(), 1, shares.unasked);
             of_shared(gpu, shares.max_time_slices, (names::SHARES, slices))
         }
     }
@@ -68,6 +69,27 @@ fn consumable(value: u64, default: u64, spelled: impl Fn(u64) -> Quantity) -> De
         valid_values: (!is_range).then(|| vec![spelled(1)]),
     };
     DeviceCapacity { value: spelled(value), request_policy: Some(policy) }
+}
+
+/// The capacity by which a request asks for a share.
+///
+/// Selectors of a class cannot tell a request for a share from one for any device of the driver; the capacity can. The
+/// API accepts a default that is more than there is as long as the range has no maximum (`validateRequestPolicyRange`,
+/// pkg/apis/resource/validation), and the scheduler then passes over the device for every request that does not name
+/// the capacity, `allocationMode: All` included (`CmpRequestOverCapacity`, dynamic-resource-allocation/structured).
+fn amount(value: u64, default: u64, unasked: Unasked) -> DeviceCapacity {
+    let range = || CapacityRequestPolicyRange { min: count(1), max: None, step: (value > 1).then(|| count(1)) };
+    match unasked {
+        Unasked::DefaultShare => consumable(value, default, count),
+        Unasked::Nothing => DeviceCapacity {
+            value: count(value),
+            request_policy: Some(CapacityRequestPolicy {
+                default: Some(count(value.saturating_add(1))),
+                valid_range: Some(range()),
+                valid_values: None,
+            }),
+        },
+    }
 }
 
 fn count(number: u64) -> Quantity {

@@ -80,20 +80,31 @@ impl Features {
     }
 }
 
-/// How much of a GPU one claim takes that does not say.
+/// What a request gets of a shared form when it names no amount: neither `activeThreadPercentage` nor `shares`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unasked {
+    /// A default share. Extended resources need it, since they cannot name an amount.
+    DefaultShare,
+    /// Nothing, so that a class that selects this driver and no type gets whole GPUs and MIG devices only.
+    Nothing,
+}
+
+/// How shared forms are cut into shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShareSettings {
-    /// How many such claims fit on a GPU by MPS.
+    /// How many default shares fit on a GPU by MPS.
     pub default_shares: NonZeroU32,
     /// How many claims fit on a GPU by time-slicing, whatever they ask for.
     pub max_time_slices: NonZeroU32,
+    /// Who gets a default share.
+    pub unasked: Unasked,
 }
 
 impl Default for ShareSettings {
     /// Ten, which gives round percentages.
     fn default() -> Self {
         const TEN: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
-        Self { default_shares: TEN, max_time_slices: TEN }
+        Self { default_shares: TEN, max_time_slices: TEN, unasked: Unasked::DefaultShare }
     }
 }
 

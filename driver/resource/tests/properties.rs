@@ -9,7 +9,7 @@ use dra_model::{
     Bytes, ComputeShare, DriverState, Engines, Gpu, GpuEntry, Inventory, MigDevice, MigIdentity, MigLayout, MigMode,
     PciAddress, Placement, Version,
 };
-use dra_resource::{Features, Form, Offer, Pool, ShareSettings, SliceContent, Write, diff, pack};
+use dra_resource::{Features, Form, Offer, Pool, ShareSettings, SliceContent, Unasked, Write, diff, pack};
 use k8s_openapi::api::resource::v1::{CapacityRequestPolicyRange, Counter, DeviceCapacity, DeviceTaint, ResourceSlice};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -95,9 +95,11 @@ prop_compose! {
     fn offer()(
         partitionable: bool, consumable: bool, forms in prop::sample::subsequence(Form::ALL.to_vec(), 0..=4),
         default_shares in 1_u32..300, max_time_slices in 1_u32..300,
+        unasked in prop::sample::select(vec![Unasked::DefaultShare, Unasked::Nothing]),
     ) -> Offer {
         let shares = ShareSettings {
             default_shares: default_shares.try_into().unwrap(), max_time_slices: max_time_slices.try_into().unwrap(),
+            unasked,
         };
         Offer { features: Features { partitionable, consumable }, forms: forms.into_iter().collect(), shares }
     }
@@ -123,6 +125,12 @@ fn check_policy(capacity: &DeviceCapacity) {
             for multiple in [default, max] {
                 assert!(multiple.is_multiple_of(step) && (multiple - min).is_multiple_of(step), "{capacity:?}");
             }
+        }
+        (Some(CapacityRequestPolicyRange { min, max: None, step }), None) => {
+            let (min, step) = (number(min), step.as_ref().map_or(0, number));
+            assert!(min <= value && min <= default && min + step <= value, "{capacity:?}");
+            let fits = |step| default.is_multiple_of(step) && (default - min).is_multiple_of(step);
+            assert!(step == 0 || fits(step), "{capacity:?}");
         }
         (None, Some(values)) => {
             let values: Vec<u64> = values.iter().map(number).collect();
@@ -299,9 +307,13 @@ proptest! {
             prop_assert_eq!(attributes["type"].string.as_deref(), Some("shared-gpu"));
             capacity.values().for_each(check_policy);
             let fit = capacity.values().map(fitting).min().unwrap();
-            let said = match strategy.as_str() {
-                "MPS" => u64::from(offer.shares.default_shares.get()).min(100),
-                _ => offer.shares.max_time_slices.get().into(),
+            let said = match (offer.shares.unasked, strategy.as_str()) {
+                (Unasked::Nothing, _) => {
+                    prop_assert_eq!(fit, 0);
+                    continue;
+                }
+                (Unasked::DefaultShare, "MPS") => u64::from(offer.shares.default_shares.get()).min(100),
+                (Unasked::DefaultShare, _) => offer.shares.max_time_slices.get().into(),
             };
             let mib = parse_bytes(&capacity["memory"].value.0).unwrap().mib();
             prop_assert!(fit >= said.min(mib), "{fit} of {said} fit: {capacity:?}");

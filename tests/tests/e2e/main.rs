@@ -16,6 +16,7 @@
 )]
 
 mod arena;
+mod classes;
 mod faults;
 mod import;
 mod mps;
@@ -40,6 +41,7 @@ fn cases() -> Vec<Case> {
         publishing::cases(),
         mps::cases(),
         sharing::cases(),
+        classes::cases(),
         import::cases(),
         faults::cases(),
         restarts::cases(),

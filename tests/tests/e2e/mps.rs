@@ -20,7 +20,7 @@ crate::cases![
 const NODE: &str = "node-2";
 /// A T4.
 const GPU: &str = "3";
-const MPS: &str = "mps.gpu.nvidia.com";
+pub(crate) const CLASS: &str = "mps.gpu.nvidia.com";
 
 /// A control daemon of NVIDIA's as a process of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(crate) fn asked(arena: &Arena, namespace: &str, pod: &str) -> String {
 
 /// A share by MPS of a GPU of `node-2`.
 pub(crate) fn share(arena: &Arena, gpu: &str, amounts: &Value) -> Value {
-    pods::share(MPS, &arena.setting(NODE, gpu).uuid, amounts)
+    pods::share(CLASS, &arena.setting(NODE, gpu).uuid, amounts)
 }
 
 fn claim(arena: &Arena, namespace: &str, name: &str) -> Value {

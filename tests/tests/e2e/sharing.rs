@@ -58,7 +58,7 @@ fn whole(arena: &Arena) -> Value {
 }
 
 /// Waits until the scheduler says that a pod fits nowhere.
-fn waits(arena: &Arena, pod: &str) {
+pub(crate) fn waits(arena: &Arena, pod: &str) {
     arena.until(&format!("the scheduler's word on {pod}"), || {
         let selector = format!("involvedObject.name={pod},reason=FailedScheduling");
         let events = arena.list(&["events", "--field-selector", &selector]);

@@ -51,6 +51,8 @@ pub(crate) struct Values {
     pub(crate) default_shares: Option<u32>,
     /// `sharing.timeSlicing.maxShares`.
     pub(crate) max_shares: Option<u32>,
+    /// Whether requests that name no amount must get a share, as those for an extended resource do.
+    pub(crate) shares_unasked: bool,
     /// Whether the class of whole GPUs has to give up the name `nvidia.com/gpu`.
     pub(crate) give_up_name: bool,
 }
@@ -198,6 +200,7 @@ impl Plan {
             self.values.give_up_name = true;
             self.warn(warnings::kept_name(&format!("{}.renameByDefault", shared.path), &advertised));
         }
+        self.values.shares_unasked |= matches!(devices, Devices::Mps | Devices::TimeSlicing);
         self.classes.push(Class { advertised, devices });
     }
 

@@ -53,6 +53,9 @@ pub(crate) fn values(values: &Values) -> Result<String, RenderError> {
     let mut sharing = serde_json::Map::new();
     sharing.extend(values.default_shares.map(|shares| ("defaultShares".to_owned(), json!(shares))));
     sharing.extend(values.max_shares.map(|shares| ("timeSlicing".to_owned(), json!({"maxShares": shares}))));
+    if values.shares_unasked {
+        sharing.insert("requireAmount".to_owned(), json!(false));
+    }
     if !sharing.is_empty() {
         sections.insert("sharing".to_owned(), sharing.into());
     }
