@@ -2,7 +2,8 @@
 //! The compute mode and the time-slice interval of a GPU: set for the first claim that needs them, restored after the last.
 //!
 //! What was found is durable before anything is set. Both belong to the GPU and live in the driver, so that a killed
-//! process leaves them as they are. A setting that had the right value from the beginning is not ours to restore.
+//! process leaves them as they are. What was found comes back after the last claim, whatever the GPU has by then: a setting
+//! that an administrator changed meanwhile is not in force, and is never taken for one that was restored.
 //!
 //! The interval costs a run of `nvidia-smi`, so it is looked at for the first claim and by the reconciliation, and the
 //! compute mode, which costs some microseconds, by every prepare.
@@ -74,54 +75,76 @@ pub(super) fn undo(gpu: &GpuUuid, tools: &Tools<'_>) {
 pub(super) fn restore(ledger: &mut GpuLedger, tools: &Tools<'_>) -> Result<(), StepError> {
     let GpuLedger { gpu, found, in_force, .. } = ledger;
     let failed = |source| StepError::Restore { gpu: gpu.clone(), source: Box::new(source) };
-    let mode = given_back(found.compute_mode, in_force.compute_mode, Setting::ComputeMode, tools, |mode| {
-        tools.host.set_compute_mode(gpu, mode)
-    });
+    let mode = Original { setting: Setting::ComputeMode, found: found.compute_mode, in_force: in_force.compute_mode };
+    let mode = mode.restore(tools, || tools.host.compute_mode(gpu), |mode| tools.host.set_compute_mode(gpu, mode));
     if mode.is_ok() {
         (found.compute_mode, in_force.compute_mode) = (None, None);
     }
-    let interval = given_back(found.interval, in_force.interval, Setting::Interval, tools, |interval| {
-        tools.host.set_interval(gpu, interval)
-    });
+    let interval = Original { setting: Setting::Interval, found: found.interval, in_force: in_force.interval };
+    let interval =
+        interval.restore(tools, || tools.host.interval(gpu), |interval| tools.host.set_interval(gpu, interval));
     if interval.is_ok() {
         (found.interval, in_force.interval) = (None, None);
     }
     mode.and(interval).map_err(failed)
 }
 
-fn given_back<T: PartialEq + Copy>(
+/// What the ledger says of one setting.
+struct Original<T> {
+    setting: Setting,
     found: Option<T>,
     in_force: Option<T>,
-    setting: Setting,
-    tools: &Tools<'_>,
-    set: impl FnOnce(T) -> Result<(), GpuError>,
-) -> Result<(), GpuError> {
-    let Some(found) = found.filter(|_| found != in_force) else { return Ok(()) };
-    let restored = match set(found) {
-        Err(error) if is_gone(&error) => Ok(()),
-        other => other,
-    };
-    tools.tally.count(if restored.is_ok() { Deed::Restored(setting) } else { Deed::NotRestored(setting) });
-    restored
 }
 
-/// What of the settings that claims rely on is no longer so. The ledger learns of it, so that the next prepare sets them
-/// again, the interval included.
+impl<T: PartialEq + Copy> Original<T> {
+    fn restore(
+        self,
+        tools: &Tools<'_>,
+        read: impl FnOnce() -> Result<Option<T>, GpuError>,
+        set: impl FnOnce(T) -> Result<(), GpuError>,
+    ) -> Result<(), GpuError> {
+        let Some(found) = self.found else { return Ok(()) };
+        // Where no claim needed another value the GPU mostly has it still, and reading tells without a change.
+        let now = if self.in_force == Some(found) { read() } else { Ok(None) };
+        let restored = match now {
+            Ok(now) if now == Some(found) => return Ok(()),
+            Ok(_) => set(found),
+            Err(error) => Err(error),
+        };
+        let restored = match restored {
+            Err(error) if is_gone(&error) => Ok(()),
+            other => other,
+        };
+        let deed = if restored.is_ok() { Deed::Restored(self.setting) } else { Deed::NotRestored(self.setting) };
+        tools.tally.count(deed);
+        restored
+    }
+}
+
+/// What of the settings that claims rely on is no longer so. In the ledger it is not in force any more, so that the next
+/// prepare sets it again, the interval included.
 pub(crate) fn drifts(gpu: &GpuUuid, tools: &Tools<'_>) -> Result<Vec<Drift>, StepError> {
     let wanted = tools.users.with_settings(gpu).fold(GpuSettings::default(), |all, (_, wanted)| merged(all, wanted));
     if wanted == GpuSettings::default() {
         return Ok(Vec::new());
     }
     let now = read(gpu, wanted, tools)?;
+    let mode = drift(gpu, Setting::ComputeMode, wanted.compute_mode, now.compute_mode, tools);
+    let interval = drift(gpu, Setting::Interval, wanted.interval, now.interval, tools);
+    let drifts: Vec<Drift> = mode.into_iter().chain(interval).collect();
     if let Some(mut ledger) = ledger::load(gpu, tools)? {
-        let in_force = merged(ledger.in_force, now);
-        if in_force != ledger.in_force {
-            ledger.in_force = in_force;
+        let before = ledger.in_force;
+        for Drift { setting, .. } in &drifts {
+            match setting {
+                Setting::ComputeMode => ledger.in_force.compute_mode = None,
+                Setting::Interval => ledger.in_force.interval = None,
+            }
+        }
+        if ledger.in_force != before {
             ledger::put(&ledger, tools)?;
         }
     }
-    let mode = drift(gpu, Setting::ComputeMode, wanted.compute_mode, now.compute_mode, tools);
-    Ok(mode.into_iter().chain(drift(gpu, Setting::Interval, wanted.interval, now.interval, tools)).collect())
+    Ok(drifts)
 }
 
 fn drift<T: PartialEq + fmt::Display>(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Random lives of claims that share GPUs, cut at random: forms never mix, nothing is promised twice, every daemon belongs
-//! to a claim, and a GPU that nobody uses is as its administrator left it.
+//! to a claim, and a GPU that no claim uses has what its administrator had set before the first claim that needed anything
+//! else, whatever was changed and changed back meanwhile.
 
 mod wanted;
 
@@ -12,7 +13,7 @@ use dra_prepare::{ClaimLife, Drift};
 use proptest::prelude::*;
 use rustix::io::Errno;
 
-use self::wanted::{EXCLUSIVE, Settings, Wanted, wanted};
+use self::wanted::{EXCLUSIVE, Wanted, wanted};
 use crate::daemons::Mood;
 use crate::node::Node;
 
@@ -41,9 +42,14 @@ enum Trouble {
     Stubborn(u32),
 }
 
-fn act() -> impl Strategy<Value = (Act, Option<Trouble>)> {
+fn admin() -> impl Strategy<Value = Act> {
     let mode = prop_oneof![Just(ComputeMode::Default), Just(ComputeMode::Prohibited), Just(EXCLUSIVE)];
     let interval = prop::sample::select(Interval::ALL.to_vec());
+    (0_u32..2, mode, interval).prop_map(|(gpu, mode, interval)| Act::Admin(gpu, mode, interval))
+}
+
+/// An act, what is wrong meanwhile, and whether the node is looked after before the next act.
+fn act() -> impl Strategy<Value = (Act, Option<Trouble>, bool)> {
     let act = prop_oneof![
         8 => (0_usize..12).prop_map(Act::Prepare),
         6 => (0_usize..12).prop_map(Act::Unprepare),
@@ -51,7 +57,7 @@ fn act() -> impl Strategy<Value = (Act, Option<Trouble>)> {
         1 => Just(Act::Reboot),
         1 => Just(Act::HostDies),
         1 => (0_usize..12, any::<bool>()).prop_map(|(at, cut)| Act::Damage(at, cut)),
-        1 => (0_u32..2, mode, interval).prop_map(|(gpu, mode, interval)| Act::Admin(gpu, mode, interval)),
+        3 => admin(),
         1 => Just(Act::Reconcile),
     ];
     let trouble = prop_oneof![
@@ -60,7 +66,33 @@ fn act() -> impl Strategy<Value = (Act, Option<Trouble>)> {
             .prop_map(Trouble::Host),
         1 => (0_u32..2).prop_map(Trouble::Stubborn),
     ];
-    (act, prop::option::weighted(0.4, trouble))
+    (act, prop::option::weighted(0.4, trouble), prop::bool::weighted(0.6))
+}
+
+/// Values of the settings of a GPU, one of which comes back to it when no claim uses it. There are several only where it is
+/// not certain that a claim had set the GPU before an administrator did.
+struct Before {
+    modes: Vec<ComputeMode>,
+    intervals: Vec<Interval>,
+}
+
+/// Whether claims have set something of a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Taken {
+    No,
+    Perhaps,
+    Surely,
+}
+
+impl Taken {
+    /// An administrator changes what was set before the claims, or what will be there after them.
+    fn changed<T>(self, before: &mut Vec<T>, now: T) {
+        match self {
+            Self::No => *before = vec![now],
+            Self::Perhaps => before.push(now),
+            Self::Surely => {}
+        }
+    }
 }
 
 /// What must be true, kept beside the engine.
@@ -74,24 +106,24 @@ struct Model {
     damaged: BTreeSet<usize>,
     /// Those of which it is hardly known what they held, and that hold nothing any more.
     ghosts: BTreeSet<usize>,
-    /// What may be found on a GPU that nobody uses: its settings before its claims, and what was set behind their backs.
-    found: BTreeMap<u32, Vec<Settings>>,
-    /// GPUs that an administrator changed since the last prepare.
-    changed: BTreeSet<u32>,
+    /// What comes back to each GPU.
+    before: BTreeMap<u32, Before>,
+    /// GPUs that an administrator changed since the last prepare, and whether the reconciliation saw it.
+    changed: BTreeMap<u32, bool>,
 }
 
 impl Model {
     fn new() -> Self {
-        let fresh = (Some(ComputeMode::Default), Some(Interval::Default));
-        let found = (0..3).map(|gpu| (gpu, vec![fresh])).collect();
+        let fresh = || Before { modes: vec![ComputeMode::Default], intervals: vec![Interval::Default] };
+        let before = (0..3).map(|gpu| (gpu, fresh())).collect();
         Self {
             wanted: wanted(),
             usable: BTreeMap::new(),
             maybe: BTreeSet::new(),
             damaged: BTreeSet::new(),
             ghosts: BTreeSet::new(),
-            found,
-            changed: BTreeSet::new(),
+            before,
+            changed: BTreeMap::new(),
         }
     }
 
@@ -121,7 +153,8 @@ impl Model {
                 self.maybe.remove(&at);
                 self.settled(at);
                 for (gpu, _) in &self.wanted[at].uses {
-                    self.changed.remove(gpu);
+                    // An interval that was changed is set again when the change was seen.
+                    self.changed.retain(|changed, seen| changed != gpu || !*seen);
                 }
             }
             Err(error) => {
@@ -162,15 +195,23 @@ impl Model {
         }
     }
 
-    fn configured(&mut self, gpu: u32, settings: Settings) {
-        let is_used = self.users(gpu) > 0;
-        let found = self.found.entry(gpu).or_default();
-        if is_used {
-            found.push(settings);
-            self.changed.insert(gpu);
-        } else {
-            *found = vec![settings];
+    fn configured(&mut self, gpu: u32, mode: ComputeMode, interval: Interval) {
+        let (mode_is, interval_is) = (self.taken(gpu, |needs| needs.0), self.taken(gpu, |needs| needs.1));
+        let before = self.before.get_mut(&gpu).unwrap();
+        mode_is.changed(&mut before.modes, mode);
+        interval_is.changed(&mut before.intervals, interval);
+        if self.users(gpu) > 0 {
+            self.changed.insert(gpu, false);
         }
+    }
+
+    /// Whether a claim that needs a setting has set it.
+    fn taken(&self, gpu: u32, needs: impl Fn((bool, bool)) -> bool) -> Taken {
+        let needs_it = |at: &usize| self.wanted[*at].uses.iter().any(|(used, how)| *used == gpu && needs(how.needs()));
+        let surely = self.usable.iter().filter(|(at, now)| **now && !self.damaged.contains(at)).map(|(at, _)| at);
+        let perhaps = self.usable.keys().chain(&self.maybe).chain(&self.ghosts);
+        let surely = surely.filter(|at| needs_it(at)).map(|_| Taken::Surely);
+        surely.chain(perhaps.filter(|at| needs_it(at)).map(|_| Taken::Perhaps)).max().unwrap_or(Taken::No)
     }
 
     fn rebooted(&mut self) {
@@ -208,16 +249,13 @@ impl Model {
     fn check_settings(&self, node: &Node) {
         for gpu in 0..3 {
             let (mode, interval) = node.machine.settings(gpu);
-            let found = &self.found[&gpu];
-            let is_as_found = || {
-                let interval_is = found.iter().any(|found| found.1 == interval);
-                (mode.is_none() || found.iter().any(|found| found.0 == mode)) && interval_is
-            };
+            let Before { modes, intervals } = &self.before[&gpu];
             if self.users(gpu) == 0 {
-                assert!(is_as_found(), "{gpu} is {mode:?} {interval:?}, found {found:?}");
+                assert!(mode.is_none_or(|mode| modes.contains(&mode)), "{gpu} is {mode:?}, before {modes:?}");
+                assert!(intervals.contains(&interval.unwrap()), "{gpu} is {interval:?}, before {intervals:?}");
                 continue;
             }
-            let usable = self.usable.iter().filter(|(_, now)| **now && !self.changed.contains(&gpu));
+            let usable = self.usable.iter().filter(|(_, now)| **now && !self.changed.contains_key(&gpu));
             let uses = usable.flat_map(|(at, _)| &self.wanted[*at].uses).filter(|(used, _)| *used == gpu);
             for (wanted_mode, wanted_interval) in uses.map(|(_, how)| how.settings()) {
                 assert!(wanted_mode.is_none() || wanted_mode == mode, "{gpu} is {mode:?}, not {wanted_mode:?}");
@@ -244,7 +282,7 @@ fn end(node: &mut Node, trouble: Trouble) {
     }
 }
 
-fn live(node: &mut Node, model: &mut Model, act: Act, trouble: Option<Trouble>) {
+fn live(node: &mut Node, model: &mut Model, (act, trouble, is_looked_after): (Act, Option<Trouble>, bool)) {
     if let Some(trouble) = trouble {
         cause(node, trouble);
     }
@@ -272,7 +310,7 @@ fn live(node: &mut Node, model: &mut Model, act: Act, trouble: Option<Trouble>) 
         }
         Act::Admin(gpu, mode, interval) => {
             node.machine.configure(gpu, Some(mode), Some(interval));
-            model.configured(gpu, (Some(mode), Some(interval)));
+            model.configured(gpu, mode, interval);
         }
         Act::Reconcile => {
             node.engine.reconcile(&|_| ClaimLife::Unknown);
@@ -280,13 +318,21 @@ fn live(node: &mut Node, model: &mut Model, act: Act, trouble: Option<Trouble>) 
     }
     if let Some(trouble) = trouble {
         end(node, trouble);
+    } else if !is_looked_after {
+        return;
     }
+    look_after(node, model);
+    model.check(node);
+}
+
+fn look_after(node: &Node, model: &mut Model) {
     let report = node.engine.reconcile(&|_| ClaimLife::Alive);
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     // A claim that was half given back while the disk took no record is still on record as ready.
     let is_maybe = |claim: &ClaimRef| model.maybe.iter().any(|at| model.wanted[*at].claim.reference == *claim);
     let is_explained = |drift: &Drift| !model.changed.is_empty() || drift.claims.iter().all(is_maybe);
     assert!(report.drifted.iter().all(is_explained), "{:?}", report.drifted);
+    model.changed.values_mut().for_each(|seen| *seen = true);
 }
 
 /// `PROPTEST_CASES` asks for more.
@@ -301,18 +347,23 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn random_lives_of_shares_mix_nothing_and_leave_every_gpu_as_it_was(acts in prop::collection::vec(act(), 1..24)) {
+    fn random_lives_of_shares_mix_nothing_and_leave_every_gpu_as_it_was(
+        acts in prop::collection::vec(act(), 1..24), changes in prop::collection::vec((admin(), any::<bool>()), 0..4),
+    ) {
         let mut node = Node::new(3);
         node.machine.cut(2, &[0], 0);
         node.redraw();
         let mut model = Model::new();
-        for (act, trouble) in acts {
-            live(&mut node, &mut model, act, trouble);
-            model.check(&node);
+        for act in acts {
+            live(&mut node, &mut model, act);
+        }
+        for (act, is_looked_after) in changes {
+            live(&mut node, &mut model, (act, None, is_looked_after));
         }
         for at in 0..model.wanted.len() {
-            live(&mut node, &mut model, Act::Unprepare(at), None);
+            live(&mut node, &mut model, (Act::Unprepare(at), None, false));
         }
+        look_after(&node, &mut model);
         model.check(&node);
         prop_assert!(node.names("claims").is_empty() && node.names("gpus").is_empty());
         prop_assert!(node.daemons.running().is_empty());

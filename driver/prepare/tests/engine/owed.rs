@@ -37,6 +37,32 @@ fn what_an_administrator_changed_is_told_and_put_right_by_the_next_prepare() {
     assert_eq!(node.engine.deeds().get(&Deed::PutRight(Setting::ComputeMode)), Some(&1));
 }
 
+/// Each claim needs a compute mode, and the last one an interval; both were set by it, or were right before.
+#[test]
+fn what_was_found_comes_back_whatever_was_changed_and_changed_back_meanwhile() {
+    let long = wish(ts_share("a", 1000), &[], "GpuConfig", &time_slicing("Long"));
+    let exclusively = gpu_wish("a", &json!({"strategy": "Exclusive"}));
+    for (claim, needs_interval) in [(exclusively, false), (mps_share("a", 1000, 10), false), (long, true)] {
+        for found in [DEFAULT, exclusive(Interval::Long), (Some(ComputeMode::Default), Some(Interval::Long))] {
+            for is_changed_back in [true, false] {
+                let node = Node::new(1);
+                node.machine.configure(0, found.0, found.1);
+                node.prepare(&claim).unwrap();
+                let during = node.machine.settings(0);
+                let mode = if during.0 == DEFAULT.0 { ComputeMode::ExclusiveProcess } else { ComputeMode::Default };
+                node.machine.configure(0, Some(mode), if needs_interval { Some(Interval::Default) } else { found.1 });
+                node.engine.reconcile(&|_| ClaimLife::Alive);
+                if is_changed_back {
+                    node.machine.configure(0, during.0, during.1);
+                }
+                node.engine.unprepare(&claim.reference).unwrap();
+                assert_eq!(node.machine.settings(0), found, "{:?}, {is_changed_back}", claim.devices);
+                is_tidy(&node);
+            }
+        }
+    }
+}
+
 #[test]
 fn what_was_changed_is_told_although_the_ledger_is_lost() {
     let node = Node::new(1);

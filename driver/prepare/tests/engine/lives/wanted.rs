@@ -40,6 +40,15 @@ impl Use {
         }
     }
 
+    /// Whether it needs a compute mode and an interval.
+    pub(super) fn needs(self) -> (bool, bool) {
+        match self {
+            Self::Whole(mode, interval) => (mode.is_some(), interval.is_some()),
+            Self::Mig => (false, false),
+            Self::Shared(form, _) => (true, form == "ts"),
+        }
+    }
+
     pub(super) fn settings(self) -> Settings {
         match self {
             Self::Whole(mode, interval) => (mode, interval),
