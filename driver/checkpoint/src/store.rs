@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The folder of records.
 //!
-//! Callers hold the claim's lock when they change a record. Reading needs no lock: a file is replaced whole, and the
-//! mark is appended to bytes that do not change. Nothing is kept in memory, so two plugin processes of a rolling upgrade
-//! see the same.
+//! Callers hold the claim's lock when they change a record or set one aside. Reading and listing need no lock and move
+//! nothing: a file is replaced whole, and the mark is appended to bytes that do not change. Nothing is kept in memory, so
+//! two plugin processes of a rolling upgrade see the same.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub struct RecordStore {
 pub struct Listing {
     /// Records, ordered by claim UID.
     pub records: Vec<ClaimRecord>,
-    /// Records set aside just now, and those that stay where they are: of a newer driver, or on a disk that fails.
+    /// Records that cannot be understood, where they are: damaged, of a newer driver, or on a disk that fails.
     pub quarantined: Vec<Quarantined>,
     /// Claims with a temporary file; it is a leftover unless that claim's lock is held.
     pub unfinished: Vec<ClaimUid>,
@@ -142,7 +143,7 @@ impl RecordStore {
         Ok(Self { files, claims_dir, quarantine_dir })
     }
 
-    /// Looks up a claim that is to be prepared or unprepared. Whichever driver wrote a record that cannot be understood, it
+    /// Looks up a claim that is to be prepared or unprepared. The caller holds the claim's lock. Whichever driver wrote a record that cannot be understood, it
     /// is set aside: what becomes of the claim is decided here now.
     pub fn load(&self, uid: &ClaimUid) -> Result<Found, StoreError> {
         match self.read(uid)? {
@@ -173,8 +174,17 @@ impl RecordStore {
             .map_err(|source| StoreError::SetAside { path, reason, source })
     }
 
-    /// Everything in the folder. A bad record that cannot even be read or moved is told with its old path, and so is one of
-    /// a newer driver, which is left for it: both run in an upgrade, and one may be gone back from.
+    /// Sets the record of a claim aside if it is damaged, and says so. The caller holds the claim's lock: a record that was
+    /// listed as damaged may have been written anew since. One of a newer driver is left for it: both run in an upgrade, and
+    /// one may be gone back from.
+    pub fn set_aside_if_damaged(&self, uid: &ClaimUid) -> Result<Option<Quarantined>, StoreError> {
+        match self.read(uid)? {
+            Read::Nothing | Read::Record(_) | Read::Newer(_) => Ok(None),
+            Read::Bad(reason) => self.set_aside(uid, reason).map(Some),
+        }
+    }
+
+    /// Everything in the folder, moved or not: a bad record is told with the path that it has.
     pub fn list(&self) -> Result<Listing, StoreError> {
         let dir = &self.claims_dir;
         let names = self.files.list(dir).map_err(|source| StoreError::List { path: dir.clone(), source })?;
@@ -194,12 +204,7 @@ impl RecordStore {
         match self.read(uid) {
             Ok(Read::Nothing) => {}
             Ok(Read::Record(record)) => listing.records.push(*record),
-            Ok(Read::Newer(reason)) => stays(reason),
-            Ok(Read::Bad(reason)) => match self.set_aside(uid, reason) {
-                Ok(quarantined) => listing.quarantined.push(quarantined),
-                Err(StoreError::SetAside { reason, .. }) => stays(reason),
-                Err(error) => return Err(error),
-            },
+            Ok(Read::Newer(reason) | Read::Bad(reason)) => stays(reason),
             Err(StoreError::Read { source, .. }) => stays(format!("unable to read it: {source}")),
             Err(error) => return Err(error),
         }
@@ -208,9 +213,10 @@ impl RecordStore {
 
     /// Every record that cannot be understood and is not settled, wherever it is.
     pub fn in_doubt(&self) -> Result<Vec<Quarantined>, StoreError> {
-        // First those of earlier times: what is set aside by the listing is told by it.
+        // Looked at before and after: a record may be set aside in between.
         let before = self.quarantined()?;
-        Ok([before, self.list()?.quarantined].concat())
+        let listed = self.list()?.quarantined;
+        Ok(once([before, listed, self.quarantined()?].concat()))
     }
 
     /// Everything that was set aside and is not settled.
@@ -261,6 +267,12 @@ impl RecordStore {
     pub fn path(&self, uid: &ClaimUid) -> PathBuf {
         self.claims_dir.join(format!("{uid}{SUFFIX}"))
     }
+}
+
+/// Each file once, as it was seen last.
+pub fn once(quarantined: Vec<Quarantined>) -> Vec<Quarantined> {
+    let by_path: BTreeMap<PathBuf, Quarantined> = quarantined.into_iter().map(|one| (one.path.clone(), one)).collect();
+    by_path.into_values().collect()
 }
 
 /// What a file says.

@@ -177,7 +177,11 @@ impl Engine {
     }
 
     pub(crate) fn lock_claim(&self, claim: &ClaimRef, deadline: Instant) -> Result<Passing<'_>, NotLocked> {
-        let lock = self.locks.take(&format!("claim-{}", claim.uid), "by another call", deadline, Reach::AtLeastHere);
+        self.lock_uid(&claim.uid, deadline)
+    }
+
+    pub(crate) fn lock_uid(&self, uid: &ClaimUid, deadline: Instant) -> Result<Passing<'_>, NotLocked> {
+        let lock = self.locks.take(&format!("claim-{uid}"), "by another call", deadline, Reach::AtLeastHere);
         lock.map(Lock::passing).map_err(|error| NotLocked::new(OWN_LOCK.to_owned(), error))
     }
 

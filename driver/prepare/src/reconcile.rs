@@ -168,7 +168,7 @@ impl Engine {
         }
         // Specs before records: what has a record by then is in use.
         let specs = self.specs.list().map_err(|source| report.problems.push(Problem::Specs { source }));
-        match self.records.list() {
+        match self.listed() {
             Ok(listing) => {
                 let missed_before = std::mem::take(&mut *self.missed.lock());
                 self.reconcile_claims(&listing.records, &missed_before, life, &call, &mut report);
@@ -281,11 +281,8 @@ impl Engine {
     fn collect_specs(&self, listing: SpecListing, report: &mut Reconciliation) {
         report.foreign.extend(listing.foreign);
         for unfinished in listing.unfinished {
-            self.if_idle(&unfinished.writer, || {
-                if let Err(source) = self.specs.remove_unfinished(&unfinished) {
-                    report.problems.push(Problem::Specs { source });
-                }
-            });
+            let removed = self.if_idle(&unfinished.writer, || self.specs.remove_unfinished(&unfinished));
+            report.done_if_idle(removed, |source| Problem::Specs { source });
         }
         let found = self.records.list().and_then(|listing| Ok((listing, self.records.quarantined()?)));
         let (records, doubts) = match found {
@@ -314,33 +311,40 @@ impl Engine {
     }
 
     fn remove_spec(&self, kind: &Kind, report: &mut Reconciliation) {
-        let mut remove = || match self.specs.remove(kind) {
-            Ok(()) => report.removed.push(self.specs.path(kind)),
-            Err(source) => report.problems.push(Problem::Specs { source }),
-        };
-        match kind {
-            Kind::Base(_) => remove(),
+        let remove = || self.specs.remove(kind).map(|()| true);
+        let removed = match kind {
+            Kind::Base(_) => Ok(Some(remove())),
             Kind::Claim(uid) => self.if_idle(uid, || {
-                if matches!(self.load(uid), Ok(None)) && !self.is_in_doubt(uid) {
-                    remove();
-                }
+                // The claim may have been prepared since.
+                let is_unused = matches!(self.load(uid), Ok(None)) && !self.is_in_doubt(uid);
+                if is_unused { remove() } else { Ok(false) }
             }),
+        };
+        if report.done_if_idle(removed, |source| Problem::Specs { source }) == Some(true) {
+            report.removed.push(self.specs.path(kind));
         }
     }
 
     fn remove_unfinished_record(&self, uid: &ClaimUid, report: &mut Reconciliation) {
-        self.if_idle(uid, || {
-            if let Err(source) = self.records.remove_unfinished(uid) {
-                report.problems.push(Problem::Records { source });
-            }
-        });
+        let removed = self.if_idle(uid, || self.records.remove_unfinished(uid));
+        report.done_if_idle(removed, |source| Problem::Records { source });
     }
+}
 
-    /// Does something while nobody works on a claim, or not at all.
-    fn if_idle(&self, uid: &ClaimUid, work: impl FnOnce()) {
-        let claim = ClaimRef { namespace: String::new(), name: String::new(), uid: uid.clone() };
-        if let Ok(_lock) = self.lock_claim(&claim, Instant::now()) {
-            work();
-        }
+impl Reconciliation {
+    /// What was done at a claim that no call works on, where it was done; errors are problems.
+    fn done_if_idle<T, E>(
+        &mut self,
+        done: Result<Option<Result<T, E>>, NotLocked>,
+        problem: impl FnOnce(E) -> Problem,
+    ) -> Option<T> {
+        let failed = match done {
+            Ok(Some(Ok(done))) => return Some(done),
+            Ok(None) => return None,
+            Ok(Some(Err(error))) => problem(error),
+            Err(source) => Problem::Lock { source },
+        };
+        self.problems.push(failed);
+        None
     }
 }

@@ -8,7 +8,7 @@ use dra_checkpoint::files::faults::{Fault, FaultyFiles};
 use dra_checkpoint::files::{Files, HostFiles};
 use dra_checkpoint::frame::Kind;
 use dra_checkpoint::store::Found;
-use dra_checkpoint::{ClaimRecord, ClaimState, RecordStore, Step, versions};
+use dra_checkpoint::{ClaimRecord, ClaimState, Listing, RecordStore, Step, versions};
 use dra_model::ClaimUid;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
@@ -24,6 +24,15 @@ fn loaded(store: &RecordStore) -> Option<ClaimRecord> {
         Found::Record(record) => Some(*record),
         Found::Nothing | Found::Bad(_) => None,
     }
+}
+
+/// Lists, and sets aside what is damaged, as whoever holds the locks of all claims may.
+fn listed(store: &RecordStore) -> Listing {
+    let mut listing = store.list().unwrap();
+    for bad in &mut listing.quarantined {
+        *bad = store.set_aside_if_damaged(bad.uid.as_ref().unwrap()).unwrap().unwrap();
+    }
+    listing
 }
 
 #[test]
@@ -57,7 +66,7 @@ fn garbage_is_set_aside_with_its_reason_and_its_devices_are_still_told() {
         ),
     ] {
         std::fs::write(claims.join(format!("{name}.json")), bytes).unwrap();
-        let listing = store.list().unwrap();
+        let listing = listed(&store);
         assert!(listing.records.is_empty());
         assert!(listing.quarantined[0].reason.starts_with(reason), "{}", listing.quarantined[0].reason);
         let told = store.quarantined().unwrap();
@@ -70,6 +79,24 @@ fn garbage_is_set_aside_with_its_reason_and_its_devices_are_still_told() {
         ["gpu-11111111", "gpu-11111111-mig-9-4"]
     );
     assert!(store.list().unwrap().quarantined.is_empty(), "each is set aside once");
+}
+
+#[test]
+fn a_listing_moves_nothing_and_what_was_written_since_is_not_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    let (uid, good) = (UID.parse().unwrap(), record(ClaimState::Ready { done: vec![] }));
+    std::fs::write(store.path(&uid), "garbage").unwrap();
+    for _ in 0..2 {
+        assert_eq!(store.list().unwrap().quarantined[0].path, store.path(&uid));
+        assert_eq!(store.in_doubt().unwrap().len(), 1);
+        assert!(store.quarantined().unwrap().is_empty());
+    }
+    store.put(&good).unwrap();
+    assert_eq!(store.set_aside_if_damaged(&uid).unwrap(), None);
+    assert_eq!(loaded(&store), Some(good));
+    store.remove(&uid).unwrap();
+    assert_eq!(store.set_aside_if_damaged(&uid).unwrap(), None);
 }
 
 #[test]
@@ -100,7 +127,7 @@ fn what_was_set_aside_counts_until_it_is_settled_and_the_bytes_stay() {
     let at = bytes.windows(7).position(|bytes| bytes == b"bootId\"").unwrap();
     bytes[at] ^= 1;
     std::fs::write(dir.path().join(format!("claims/{UID}.json")), &bytes).unwrap();
-    let bad = &store.list().unwrap().quarantined[0];
+    let bad = &listed(&store).quarantined[0];
     assert!(!bad.remains.is_claim_certain, "the flip may be in its name");
     assert_eq!(bad.remains.claim, Some(record(ClaimState::Ready { done: vec![] }).claim));
     assert_eq!(bad.remains.admin, ["gpu-11111111-mig-9-4".parse().unwrap()]);

@@ -4,8 +4,10 @@
 use std::time::Instant;
 
 use dra_cdi::SpecStoreError;
-use dra_checkpoint::{ClaimRecord, Quarantined, StoreError};
-use dra_model::GpuUuid;
+use dra_checkpoint::store::once;
+use dra_checkpoint::{ClaimRecord, Listing, Quarantined, StoreError};
+use dra_model::{ClaimUid, GpuUuid};
+use tracing::warn;
 
 use super::{Call, Engine};
 use crate::doubts::Doubt;
@@ -41,12 +43,13 @@ pub enum OthersError {
 }
 
 impl Engine {
-    /// What claims hold. What was set aside is looked at first: until it is settled it counts, and after that there is a
-    /// record.
+    /// What claims hold. What was set aside is looked at before the records, since it counts until there is a record again,
+    /// and after them, since a record may be set aside meanwhile.
     pub(crate) fn others(&self) -> Result<Others, OthersError> {
         let failed = |source| OthersError::Records { source };
         let before = self.records.quarantined().map_err(failed)?;
-        let listing = self.records.list().map_err(failed)?;
+        let Listing { records, quarantined, .. } = self.listed().map_err(failed)?;
+        let after = self.records.quarantined().map_err(failed)?;
         let inventory = self.host.latest();
         let doubt = |record: Quarantined| {
             let in_spec = match &record.uid {
@@ -55,8 +58,34 @@ impl Engine {
             };
             Ok(Doubt::new(record, in_spec, &inventory))
         };
-        let doubts = before.into_iter().chain(listing.quarantined).map(doubt).collect::<Result<_, _>>()?;
-        Ok(Others { records: listing.records, doubts })
+        let doubts = once([before, quarantined, after].concat());
+        Ok(Others { records, doubts: doubts.into_iter().map(doubt).collect::<Result<_, _>>()? })
+    }
+
+    /// All records. Damaged ones are set aside first, each under the lock of its claim; where another call works on the claim
+    /// its record stays for now and is told all the same.
+    pub(crate) fn listed(&self) -> Result<Listing, StoreError> {
+        let listing = self.records.list()?;
+        if listing.quarantined.is_empty() {
+            return Ok(listing);
+        }
+        for uid in listing.quarantined.iter().filter_map(|bad| bad.uid.as_ref()) {
+            // A lock or a disk that fails leaves the record where it is.
+            let aside = self.if_idle(uid, || self.records.set_aside_if_damaged(uid));
+            if let Some(bad) = aside.ok().flatten().and_then(|aside| aside.ok().flatten()) {
+                warn!(path = %bad.path.display(), reason = bad.reason, devices = ?bad.remains.devices, "a claim record was set aside");
+            }
+        }
+        self.records.list()
+    }
+
+    /// Does something while no call works on a claim; nothing where one does.
+    pub(crate) fn if_idle<T>(&self, uid: &ClaimUid, work: impl FnOnce() -> T) -> Result<Option<T>, NotLocked> {
+        match self.lock_uid(uid, Instant::now()) {
+            Ok(_lock) => Ok(Some(work())),
+            Err(NotLocked::Busy { .. }) => Ok(None),
+            Err(error @ NotLocked::Failed { .. }) => Err(error),
+        }
     }
 
     /// For the call of a claim, or for nobody's.

@@ -80,6 +80,30 @@ fn an_undoing_that_failed_is_finished() {
     node.prepare(&other).unwrap();
 }
 
+/// Cut in the middle of a write, as another process sees it: by the time its turn comes the record is whole again.
+#[test]
+fn a_record_that_was_rewritten_since_it_was_read_is_not_set_aside() {
+    let node = Node::new(2);
+    let claim = allocate("a", &[("gpu", "gpu-00000000")]);
+    node.prepare(&claim).unwrap();
+    let path = node.state_dir().join("claims/uid-a.json");
+    let good = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &good[..good.len() - 100]).unwrap();
+    node.machine.set_slow(0, true);
+    std::thread::scope(|scope| {
+        // It holds the lock of the claim and has set the bad record aside.
+        let again = scope.spawn(|| node.prepare(&claim));
+        node.machine.wait_until_asked();
+        std::fs::write(&path, "garbage").unwrap();
+        assert_eq!(node.engine.reconcile(&alive).quarantined.len(), 2);
+        assert!(path.exists(), "whoever holds its lock is about to write it");
+        node.machine.set_slow(0, false);
+        again.join().unwrap().unwrap();
+    });
+    assert!(node.engine.reconcile(&alive).quarantined.is_empty());
+    assert_eq!(std::fs::read(&path).unwrap(), good);
+}
+
 #[test]
 fn what_is_ours_and_nobodys_goes_and_what_is_not_ours_stays() {
     let node = Node::new(1);
