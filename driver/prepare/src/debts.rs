@@ -14,7 +14,7 @@ use tracing::warn;
 
 use crate::engine::others::Others;
 use crate::engine::{Call, Engine};
-use crate::error::chain;
+use crate::error::{NotLocked, chain};
 use crate::locks::Reach;
 use crate::reconcile::{Problem, Reconciliation};
 use crate::step::{self, StepError, Tools};
@@ -70,8 +70,9 @@ impl Engine {
     pub(crate) fn pay_all(&self, call: &Call<'_>) -> bool {
         let owed = || self.ledgers.list().map(|listing| gpus(&listing));
         for gpu in owed().unwrap_or_default() {
-            if let Some(Err(problem)) = self.at_gpu(&gpu, call, |tools| step::pay(&gpu, tools)) {
-                warn!(error = chain(&problem), "a GPU is still owed something");
+            match self.at_gpu(&gpu, call, |tools| step::pay(&gpu, tools)) {
+                Ok(Some(_) | None) => {}
+                Err(problem) => warn!(error = chain(&problem), "a GPU is still owed something"),
             }
         }
         owed().is_ok_and(|gpus| gpus.is_empty())
@@ -86,13 +87,9 @@ impl Engine {
         let relied_on = self.records.list().map_or_else(|_| Vec::new(), |listing| set_up(&listing.records));
         for gpu in gpus(&listing).into_iter().chain(relied_on).collect::<BTreeSet<_>>() {
             let both = |tools: &Tools<'_>| Ok((step::pay(&gpu, tools)?, step::drifts(&gpu, tools)?));
-            match self.at_gpu(&gpu, call, both) {
-                None => {}
-                Some(Ok((paid, drifts))) => {
-                    report.restored.extend(paid.then(|| gpu.clone()));
-                    report.drifted.extend(drifts);
-                }
-                Some(Err(problem)) => report.problems.push(problem),
+            if let Some((paid, drifts)) = report.done(self.at_gpu(&gpu, call, both)) {
+                report.restored.extend(paid.then(|| gpu.clone()));
+                report.drifted.extend(drifts);
             }
         }
         for gpu in &listing.unfinished {
@@ -100,7 +97,7 @@ impl Engine {
                 let removed = tools.ledgers.remove_unfinished(gpu);
                 removed.map_err(|source| StepError::Ledger { gpu: gpu.clone(), source })
             };
-            report.problems.extend(self.at_gpu(gpu, call, remove).and_then(Result::err));
+            report.done(self.at_gpu(gpu, call, remove));
         }
         let damaged = listing.damaged.into_iter();
         report.problems.extend(damaged.map(|ledger| Problem::Damaged { path: ledger.path, reason: ledger.reason }));
@@ -127,22 +124,25 @@ impl Engine {
         let ids = daemons.into_iter().map(|Daemon { id, .. }| id);
         let strange: BTreeSet<DaemonId> = ids.filter(|id| !users.rely_on_daemon(id)).collect();
         let before = std::mem::replace(&mut *self.strange.lock(), strange.clone());
-        report.problems.extend(strange.intersection(&before).filter_map(|id| self.end_strange(id, call)));
+        for id in strange.intersection(&before) {
+            let lock = self.locks.take(&lock_name(id), RECONCILIATION, call.deadline, Reach::AtLeastHere);
+            let Some(_lock) = report.locked(lock.map_err(|error| NotLocked::new(id.to_string(), error))) else {
+                continue;
+            };
+            report.problems.extend(self.end_strange(id, call).err());
+        }
     }
 
-    fn end_strange(&self, id: &DaemonId, call: &Call<'_>) -> Option<Problem> {
-        let _lock = self.locks.take(&lock_name(id), RECONCILIATION, call.deadline, Reach::AtLeastHere).ok()?;
+    /// Under the lock that the claims of the daemon are prepared with.
+    fn end_strange(&self, id: &DaemonId, call: &Call<'_>) -> Result<(), Problem> {
         // A claim may have come since.
-        let others = match self.others() {
-            Ok(others) => others,
-            Err(source) => return Some(Problem::Others { source }),
-        };
+        let others = self.others().map_err(|source| Problem::Others { source })?;
         let boot_id = self.host.boot_id().ok();
         let tools = self.tools(Asking::Nobody, &others, boot_id.as_deref(), call);
         if tools.users.rely_on_daemon(id) {
-            return None;
+            return Ok(());
         }
-        step::stop_unused(id, &tools).err().map(|source| Problem::Strange { source })
+        step::stop_unused(id, &tools).map_err(|source| Problem::Strange { source })
     }
 
     fn some_claim_has_a_daemon(&self) -> bool {
@@ -150,22 +150,23 @@ impl Engine {
         self.records.list().is_ok_and(|listing| listing.records.iter().any(|it| it.effects().iter().any(has_one)))
     }
 
-    /// Does something at a GPU that nobody works on.
+    /// Does something at a GPU that no call works on; nothing where one does.
     fn at_gpu<T>(
         &self,
         gpu: &GpuUuid,
         call: &Call<'_>,
         work: impl FnOnce(&Tools<'_>) -> Result<T, StepError>,
-    ) -> Option<Result<T, Problem>> {
+    ) -> Result<Option<T>, Problem> {
         let now = Instant::now();
-        let _lock = self.lock_gpu(gpu, gpu.to_string(), RECONCILIATION, now, Reach::AtLeastHere).ok()?;
-        let others = match self.others() {
-            Ok(others) => others,
-            Err(source) => return Some(Err(Problem::Others { source })),
+        let _lock = match self.lock_gpu(gpu, gpu.to_string(), RECONCILIATION, now, Reach::AtLeastHere) {
+            Ok(lock) => lock,
+            Err(NotLocked::Busy { .. }) => return Ok(None),
+            Err(source @ NotLocked::Failed { .. }) => return Err(Problem::NotLocked { source }),
         };
+        let others = self.others().map_err(|source| Problem::Others { source })?;
         let boot_id = self.host.boot_id().ok();
         let done = work(&self.tools(Asking::Nobody, &others, boot_id.as_deref(), call));
-        Some(done.map_err(|source| Problem::Debt { gpu: gpu.clone(), source }))
+        done.map(Some).map_err(|source| Problem::Debt { gpu: gpu.clone(), source })
     }
 }
 

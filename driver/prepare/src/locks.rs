@@ -102,22 +102,28 @@ impl Locks {
         Ok(Lock { path, file, _place: place })
     }
 
-    /// Removes the files of locks that nobody holds: those of holders that died, and those that stay for the next call.
-    pub fn sweep(&self) -> io::Result<()> {
-        for entry in std::fs::read_dir(&self.dir)? {
-            let name = entry?.file_name();
-            if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) {
-                // One that is held is not left over; one that cannot be locked is found again the next time.
-                self.take(name, "by the sweep of old locks", Instant::now(), Reach::Everyone).map(Lock::passing).ok();
+    /// Removes the files of locks that nobody holds: those of holders that died, and those that stay for the next call. One
+    /// that cannot be removed keeps no other; the first error is told.
+    pub fn sweep(&self) -> Result<(), LockError> {
+        let failed = |source| LockError::File { path: self.dir.clone(), source };
+        let mut outcome = Ok(());
+        for entry in std::fs::read_dir(&self.dir).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let Some(name) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
+            match self.take(name, "by the sweep of old locks", Instant::now(), Reach::Everyone) {
+                Ok(lock) => drop(lock.passing()),
+                // One that is held is not left over.
+                Err(LockError::Held { .. }) => {}
+                Err(error @ LockError::File { .. }) => outcome = outcome.and(Err(error)),
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Removes the folder and all in it, when nobody will take a lock any more.
-    pub fn remove(&self) -> io::Result<()> {
+    pub fn remove(&self) -> Result<(), LockError> {
         self.sweep()?;
-        std::fs::remove_dir(&self.dir)
+        std::fs::remove_dir(&self.dir).map_err(|source| LockError::File { path: self.dir.clone(), source })
     }
 
     /// The turn of one call of this process.

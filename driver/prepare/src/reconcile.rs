@@ -4,19 +4,25 @@
 //! In comes a way to ask whether a claim still exists; out goes a report. It repairs what a ready claim misses, finishes
 //! what was begun, collects what is ours and belongs to nobody, and tells what is not ours without touching it. One thing
 //! that fails stops nothing else. A claim that is being worked on is left alone.
+//!
+//! Listings tell where to look. Whatever is changed is read again under the lock that it is changed with.
+
+mod claims;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use dra_cdi::store::SpecListing;
 use dra_cdi::{Kind, SpecStoreError};
-use dra_checkpoint::{ClaimRecord, ClaimState, Listing, Quarantined, StoreError};
+use dra_checkpoint::{Listing, Quarantined, StoreError};
 use dra_hardware::{BootIdError, DaemonError, DriverFilesError};
 use dra_model::{ClaimRef, ClaimUid, GpuUuid};
 
-use crate::engine::{Base, Call, Engine, OthersError, claim_of, is_kept};
-use crate::error::{NotLocked, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
+use crate::engine::{Engine, OthersError};
+use crate::error::{NotLocked, PrepareError, UnprepareError};
+use crate::locks::LockError;
 use crate::step::{Drift, StepError};
+use claims::Round;
 
 /// What the API server says of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +78,14 @@ pub enum Problem {
     Locks {
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: LockError,
+    },
+    /// Claims or GPUs that cannot be locked, of which this is the first.
+    #[error("what cannot be locked is not reconciled")]
+    NotLocked {
+        /// Why.
+        #[source]
+        source: NotLocked,
     },
     /// Whether the node was rebooted is not known.
     #[error("this boot cannot be told from the one before, so no claim is repaired")]
@@ -166,18 +179,22 @@ impl Engine {
         if let Err(source) = self.locks.sweep() {
             report.problems.push(Problem::Locks { source });
         }
-        // Specs before records: what has a record by then is in use.
-        let specs = self.specs.list().map_err(|source| report.problems.push(Problem::Specs { source }));
+        // Specs before records: what has a record by then is in use. And before claims: a base spec that was collected while a
+        // prepare of another instance came to need it is made again by the repair of that claim.
+        match self.specs.list() {
+            Ok(specs) => self.collect_specs(specs, &mut report),
+            Err(source) => report.problems.push(Problem::Specs { source }),
+        }
         match self.listed() {
             Ok(listing) => {
                 let missed_before = std::mem::take(&mut *self.missed.lock());
-                self.reconcile_claims(&listing.records, &missed_before, life, &call, &mut report);
-                self.reconcile_doubts(&listing.records, &missed_before, life, &call, &mut report);
+                let boot_id = self.host.boot_id().map_err(|source| report.problems.push(Problem::Boot { source })).ok();
+                let boot_id = boot_id.as_deref();
+                let round = Round { life, missed_before: &missed_before, boot_id, call: &call };
+                self.reconcile_claims(&listing.records, round, &mut report);
+                self.reconcile_doubts(&listing.records, round, &mut report);
                 listing.unfinished.iter().for_each(|uid| self.remove_unfinished_record(uid, &mut report));
                 report.foreign.extend(listing.foreign);
-                if let Ok(specs) = specs {
-                    self.collect_specs(specs, &mut report);
-                }
             }
             Err(source) => report.problems.push(Problem::Records { source }),
         }
@@ -187,94 +204,6 @@ impl Engine {
             Err(source) => report.problems.push(Problem::Records { source }),
         }
         report
-    }
-
-    fn reconcile_claims(
-        &self,
-        records: &[ClaimRecord],
-        missed_before: &[ClaimUid],
-        life: &dyn Fn(&ClaimRef) -> ClaimLife,
-        call: &Call<'_>,
-        report: &mut Reconciliation,
-    ) {
-        let boot_id = match self.host.boot_id() {
-            Ok(boot_id) => Some(boot_id),
-            Err(source) => {
-                report.problems.push(Problem::Boot { source });
-                None
-            }
-        };
-        for record in records {
-            let claim = &record.claim;
-            let kept = boot_id.as_deref().is_none_or(|boot_id| is_kept(record, boot_id));
-            match (life(claim), &record.state) {
-                (ClaimLife::Gone, _) if kept && !missed_before.contains(&claim.uid) => {
-                    self.missed.lock().push(claim.uid.clone());
-                }
-                (ClaimLife::Gone, _) | (_, ClaimState::Undoing { .. }) => self.undo_gone(claim, call, report),
-                (ClaimLife::Alive | ClaimLife::Unknown, ClaimState::Ready { .. }) => {
-                    if let Some(boot_id) = boot_id.as_deref().filter(|_| kept) {
-                        self.repair(claim, boot_id, call, report);
-                    }
-                }
-                // The kubelet tries again, or takes the claim back.
-                (ClaimLife::Alive | ClaimLife::Unknown, ClaimState::Preparing { .. }) => {}
-            }
-        }
-    }
-
-    /// Claims of which nothing is left but a record that was set aside are undone when they are surely gone.
-    fn reconcile_doubts(
-        &self,
-        records: &[ClaimRecord],
-        missed_before: &[ClaimUid],
-        life: &dyn Fn(&ClaimRef) -> ClaimLife,
-        call: &Call<'_>,
-        report: &mut Reconciliation,
-    ) {
-        // A folder that cannot be read is told below.
-        for Quarantined { remains, .. } in self.records.in_doubt().unwrap_or_default() {
-            let Some(claim) = remains.claim.filter(|_| remains.is_claim_certain) else { continue };
-            if records.iter().any(|record| record.claim.uid == claim.uid) || life(&claim) != ClaimLife::Gone {
-                continue;
-            }
-            if missed_before.contains(&claim.uid) {
-                self.undo_gone(&claim, call, report);
-            } else {
-                self.missed.lock().push(claim.uid);
-            }
-        }
-    }
-
-    fn undo_gone(&self, claim: &ClaimRef, call: &Call<'_>, report: &mut Reconciliation) {
-        let Ok(_lock) = self.lock_claim(claim, call.deadline) else { return };
-        match self.unprepare_locked(claim, call) {
-            Ok(()) => report.undone.push(claim.clone()),
-            Err(cause) if matches!(*cause, UnprepareCause::Lock(NotLocked::Busy { .. })) => {}
-            Err(cause) => {
-                let source = UnprepareError { claim: claim.clone(), cause };
-                report.problems.push(Problem::Undo { source });
-            }
-        }
-    }
-
-    fn repair(&self, claim: &ClaimRef, boot_id: &str, call: &Call<'_>, report: &mut Reconciliation) {
-        let Ok(_lock) = self.lock_claim(claim, call.deadline) else { return };
-        // It may have changed since it was listed.
-        let record = match self.load(&claim.uid) {
-            Ok(Some(record)) if is_kept(&record, boot_id) => record,
-            Ok(_) => return,
-            Err(source) => return report.problems.push(Problem::Records { source }),
-        };
-        match self.settle(&claim_of(&record), Some(&record), boot_id, Base::AsTold(&record.base), call) {
-            Ok((_, true)) => report.repaired.push(claim.clone()),
-            Ok((_, false)) => {}
-            Err(cause) if matches!(*cause, PrepareCause::Lock(NotLocked::Busy { .. })) => {}
-            Err(cause) => {
-                let source = PrepareError { claim: claim.clone(), cause };
-                report.problems.push(Problem::Repair { source });
-            }
-        }
     }
 
     /// Removes specs that no record needs, not even one that was set aside. The base spec of the loaded driver stays for the next claim.
@@ -338,13 +267,34 @@ impl Reconciliation {
         done: Result<Option<Result<T, E>>, NotLocked>,
         problem: impl FnOnce(E) -> Problem,
     ) -> Option<T> {
-        let failed = match done {
-            Ok(Some(Ok(done))) => return Some(done),
-            Ok(None) => return None,
-            Ok(Some(Err(error))) => problem(error),
-            Err(source) => Problem::Lock { source },
-        };
-        self.problems.push(failed);
+        let done = self.locked(done)??;
+        done.map_err(|error| self.problems.push(problem(error))).ok()
+    }
+
+    /// What was done; a failure is a problem.
+    pub(crate) fn done<T>(&mut self, done: Result<Option<T>, Problem>) -> Option<T> {
+        match done {
+            Ok(done) => done,
+            Err(Problem::NotLocked { source }) => self.locked(Err(source)),
+            Err(problem) => {
+                self.problems.push(problem);
+                None
+            }
+        }
+    }
+
+    /// What was locked. What another call works on is looked at by the next round; a lock that fails is a problem, and told
+    /// once, since the folder of locks fails for all.
+    pub(crate) fn locked<T>(&mut self, locked: Result<T, NotLocked>) -> Option<T> {
+        match locked {
+            Ok(locked) => return Some(locked),
+            Err(NotLocked::Busy { .. }) => {}
+            Err(source @ NotLocked::Failed { .. }) => {
+                if !self.problems.iter().any(|problem| matches!(problem, Problem::NotLocked { .. })) {
+                    self.problems.push(Problem::NotLocked { source });
+                }
+            }
+        }
         None
     }
 }

@@ -21,7 +21,7 @@ impl Engine {
         }
         let owes_nothing = self.pay_all(&self.call(Instant::now()));
         if let Err(error) = self.locks.remove() {
-            warn!(%error, "unable to remove the folder of locks");
+            warn!(error = chain(&error), "unable to remove the folder of locks");
         }
         let specs = match self.specs.list() {
             Ok(listing) => listing.specs,

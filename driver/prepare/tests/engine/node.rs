@@ -56,6 +56,11 @@ impl Node {
         self.engine = open(self.dir.path(), &self.machine, &self.daemons, &self.files, self.patience);
     }
 
+    /// A second process on the same node, as during an upgrade.
+    pub(crate) fn other_instance(&self) -> Engine {
+        open(self.dir.path(), &self.machine, &self.daemons, &self.files, self.patience)
+    }
+
     /// Nothing in memory, tmpfs or the GPUs survives, and MIG devices that come back have other ids.
     pub(crate) fn reboot(&mut self) {
         self.boot += 1;

@@ -80,6 +80,46 @@ fn an_undoing_that_failed_is_finished() {
     node.prepare(&other).unwrap();
 }
 
+/// The claims are listed, and before the reconciliation gets to them the kubelet's retry has prepared them.
+#[test]
+fn a_claim_that_is_prepared_while_the_reconciliation_runs_is_not_undone() {
+    for is_other_instance in [false, true] {
+        let node = Node::new(1);
+        let other = node.other_instance();
+        let claim = allocate("a", &[("gpu", "gpu-00000000")]);
+        node.prepare(&claim).unwrap();
+        node.files.fail_after(0, Fault::Once(Errno::ACCESS));
+        node.engine.unprepare(&claim.reference).unwrap_err();
+        let life = |_: &ClaimRef| {
+            let engine = if is_other_instance { &other } else { &node.engine };
+            engine.prepare(&claim.reference, &|| Ok(claim.clone())).unwrap();
+            ClaimLife::Alive
+        };
+        assert!(node.engine.reconcile(&life).undone.is_empty());
+        assert_eq!(node.names("claims"), ["uid-a.json"]);
+        assert!(node.claim_spec_path(&claim).exists(), "its pod runs");
+        assert_eq!(node.prepare(&claim).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_claim_in_doubt_that_is_prepared_while_the_reconciliation_runs_is_not_undone() {
+    let mut node = Node::new(1);
+    let claim = allocate("a", &[("gpu", "gpu-00000000")]);
+    node.prepare(&claim).unwrap();
+    let path = node.state_dir().join("claims/uid-a.json");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 100]).unwrap();
+    node.restart();
+    node.engine.reconcile(&gone);
+    let life = |_: &ClaimRef| {
+        node.prepare(&claim).unwrap();
+        ClaimLife::Gone
+    };
+    assert!(node.engine.reconcile(&life).undone.is_empty());
+    assert!(node.claim_spec_path(&claim).exists(), "its pod runs");
+}
+
 /// Cut in the middle of a write, as another process sees it: by the time its turn comes the record is whole again.
 #[test]
 fn a_record_that_was_rewritten_since_it_was_read_is_not_set_aside() {
@@ -102,6 +142,24 @@ fn a_record_that_was_rewritten_since_it_was_read_is_not_set_aside() {
     });
     assert!(node.engine.reconcile(&alive).quarantined.is_empty());
     assert_eq!(std::fs::read(&path).unwrap(), good);
+}
+
+#[test]
+fn a_folder_of_locks_that_fails_is_told_once_and_changes_nothing() {
+    let node = Node::new(2);
+    let claims = [("a", "gpu-00000000"), ("b", "gpu-00000001")].map(|(name, gpu)| allocate(name, &[("gpu", gpu)]));
+    for claim in &claims {
+        node.prepare(claim).unwrap();
+        std::fs::remove_file(node.claim_spec_path(claim)).unwrap();
+    }
+    let hidden = node.dir.path().join("hidden");
+    std::fs::rename(node.locks_dir(), &hidden).unwrap();
+    let report = node.engine.reconcile(&alive);
+    assert!(report.repaired.is_empty());
+    let told: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["old locks cannot be swept", "what cannot be locked is not reconciled"]);
+    std::fs::rename(&hidden, node.locks_dir()).unwrap();
+    assert_eq!(node.engine.reconcile(&alive).repaired.len(), 2);
 }
 
 #[test]
