@@ -52,6 +52,10 @@ use crate::sockets::{SocketError, bind, claim_instance, remove_if_there};
 /// How long a call waits for its claim and GPUs: well below the 45 s a kubelet waits, so that it hears who holds them.
 const LOCK_PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a ready claim that the API server does not know any more is left to the kubelet: the 30 s that a pod has to
+/// terminate unless it says otherwise, and the time of the calls that follow.
+const MISSING_GRACE: Duration = Duration::from_secs(35);
+
 /// How often the registration socket is looked after.
 const SOCKET_CHECK: Duration = Duration::from_secs(1);
 
@@ -136,7 +140,7 @@ fn parts(
     let node = config.node_name.clone();
     let (reports, reporter) =
         reporter(client.clone(), driver.clone(), node, node_state, daemons_seen, metrics.clone(), RETRY);
-    let source = ClaimSource::new(client, driver, stop.clone());
+    let source = ClaimSource::new(client, driver, config.node_name.clone(), stop.clone());
     let claims = Claims::new(Arc::clone(&engine), source.clone(), reports.clone(), metrics.clone());
     let active = ActiveInstance::new(&config.paths, &config.pod_uid);
     let (registration, _) = watch::channel(Registration::default());
@@ -183,6 +187,7 @@ fn settings(config: &Config) -> Settings {
         cdi_dir: config.cdi_root.clone(),
         mps_root: config.mps_root(),
         lock_patience: LOCK_PATIENCE,
+        missing_grace: MISSING_GRACE,
         architecture: Architecture::own(),
     }
 }

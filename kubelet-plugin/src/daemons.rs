@@ -313,6 +313,7 @@ mod tests {
             cdi_dir: dir.join("cdi"),
             mps_root: dir.join("run/mps"),
             lock_patience: Duration::from_secs(1),
+            missing_grace: Duration::from_secs(1),
             architecture: Architecture::own(),
         };
         let roots = Roots { driver: dir.into(), driver_on_host: dir.into(), proc: dir.join("proc"), sys: dir.into() };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dra_model::{Claim, ClaimRef};
+use dra_model::{Claim, ClaimRef, NodeName};
 use dra_prepare::{ClaimLife, FetchError};
 use dra_resource::{ClaimError, DriverName, claim_of};
 use k8s_openapi::api::resource::v1::ResourceClaim;
@@ -48,6 +48,7 @@ impl Abandoned {
 pub struct ClaimSource {
     client: Client,
     driver: DriverName,
+    node: NodeName,
     runtime: Handle,
     stop: CancellationToken,
 }
@@ -60,8 +61,8 @@ impl std::fmt::Debug for ClaimSource {
 
 impl ClaimSource {
     /// A source whose requests run on the current runtime.
-    pub fn new(client: Client, driver: DriverName, stop: CancellationToken) -> Self {
-        Self { client, driver, runtime: Handle::current(), stop }
+    pub fn new(client: Client, driver: DriverName, node: NodeName, stop: CancellationToken) -> Self {
+        Self { client, driver, node, runtime: Handle::current(), stop }
     }
 
     /// Reads a claim. Called on a blocking thread, after the claim's lock was taken.
@@ -81,14 +82,14 @@ impl ClaimSource {
         })
     }
 
-    /// Whether a claim of this UID still exists and is allocated. Not known any more once the process stops.
+    /// Whether a claim of this UID still exists and is allocated to this node. Not known any more once the process stops.
     pub fn life(&self, claim: &ClaimRef) -> ClaimLife {
         if self.stop.is_cancelled() {
             return ClaimLife::Unknown;
         }
         match self.runtime.block_on(self.object(claim)) {
-            Ok(Some(object)) if object.metadata.uid.as_deref() == Some(claim.uid.as_str()) => ClaimLife::Alive,
-            Ok(_) => ClaimLife::Gone,
+            Ok(Some(object)) => life_of(&object, claim, &self.driver, &self.node),
+            Ok(None) => ClaimLife::Gone,
             Err(_) => ClaimLife::Unknown,
         }
     }
@@ -102,6 +103,52 @@ impl ClaimSource {
     }
 }
 
+/// The answer is the newest: a GET without a resource version is answered from the storage, not from a cache. A claim that is
+/// reserved for a pod is allocated, to the node of that pod.
+fn life_of(object: &ResourceClaim, claim: &ClaimRef, driver: &DriverName, node: &NodeName) -> ClaimLife {
+    if object.metadata.uid.as_deref() != Some(claim.uid.as_str()) {
+        return ClaimLife::Gone;
+    }
+    let allocation = object.status.as_ref().and_then(|status| status.allocation.as_ref());
+    let devices = allocation.and_then(|allocation| allocation.devices.as_ref());
+    let mut results = devices.into_iter().flat_map(|devices| devices.results.iter().flatten());
+    if results.any(|result| result.driver == driver.as_str() && result.pool == node.as_str()) {
+        ClaimLife::Alive
+    } else {
+        ClaimLife::Released
+    }
+}
+
 fn unreachable(why: NoAnswer) -> FetchError {
     FetchError::Unreachable { source: Box::new(why) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_claim_lives_here_while_a_device_of_this_node_is_allocated_to_it() {
+        let result = |driver: &str, pool: &str| json!({"request": "r", "driver": driver, "pool": pool, "device": "d"});
+        let allocated = |results: &[Value]| json!({"allocation": {"devices": {"results": results}}});
+        let (ours, theirs) = (result("gpu.nvidia.com", "here"), result("net.example.com", "here"));
+        for (uid, status, life) in [
+            ("u-1", allocated(&[theirs.clone(), ours.clone()]), ClaimLife::Alive),
+            ("u-1", allocated(&[result("gpu.nvidia.com", "there")]), ClaimLife::Released),
+            ("u-1", allocated(&[theirs]), ClaimLife::Released),
+            ("u-1", json!({"allocation": {}}), ClaimLife::Released),
+            ("u-1", json!({}), ClaimLife::Released),
+            ("u-1", Value::Null, ClaimLife::Released),
+            ("u-2", allocated(&[ours]), ClaimLife::Gone),
+        ] {
+            let object =
+                json!({"metadata": {"name": "c", "namespace": "ns", "uid": uid}, "spec": {}, "status": status});
+            let object: ResourceClaim = serde_json::from_value(object).unwrap();
+            let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u-1".parse().unwrap() };
+            let found = life_of(&object, &claim, &"gpu.nvidia.com".parse().unwrap(), &"here".parse().unwrap());
+            assert_eq!(found, life, "{uid} {status}");
+        }
+    }
 }

@@ -60,7 +60,7 @@ impl Reconciler {
             info!(%claim, "claim repaired");
         }
         for claim in &report.undone {
-            info!(%claim, "claim undone: it no longer exists");
+            info!(%claim, "claim undone: no pod of this node can use it any more");
         }
         for path in &report.removed {
             info!(path = %path.display(), "unused CDI spec removed");

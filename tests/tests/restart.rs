@@ -12,6 +12,7 @@ use dra_tests::kubelet::{Claim, DEADLINE, Device};
 use dra_tests::wait::until;
 use dra_tests::{Mode, NewClaim, Node};
 use rustix::fs::inotify;
+use serde_json::json;
 
 /// Counts what happens in directories, so that a process can be killed at the k-th effect.
 struct Effects(Vec<rustix::fd::OwnedFd>);
@@ -217,24 +218,30 @@ async fn two_instances_of_an_upgrade_share_what_they_know() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn claims_that_ended_while_the_node_was_down_are_collected() {
-    let node = Node::new("t4:2");
+    let node = Node::new("t4:4");
     let mut plugin = node.start(Mode::Process).await;
-    let [ended, kept] = ["ended", "kept"].map(|name| (name, usize::from(name == "kept")));
-    let [ended, kept] = [ended, kept].map(|(name, gpu)| NewClaim::of(name, &node.gpus.name(gpu)).create(&node.api));
-    for claim in [&ended, &kept] {
+    let names = ["ended", "released", "moved", "kept"];
+    let claims = [0, 1, 2, 3].map(|at| NewClaim::of(names[at], &node.gpus.name(at)).create(&node.api));
+    for claim in &claims {
         node.kubelet.prepare(claim).await.unwrap();
     }
     plugin.kill().await;
     node.gpus.reboot();
-    node.api.remove(&Key {
+    let [ended, released, moved, kept] = claims;
+    let key = |claim: &Claim| Key {
         resource: Resource::ResourceClaims,
         namespace: NAMESPACE.to_owned(),
-        name: ended.name.clone(),
-    });
+        name: claim.name.clone(),
+    };
+    node.api.remove(&key(&ended));
+    node.api.edit(&key(&released), |claim| claim["status"] = json!({}));
+    node.api
+        .edit(&key(&moved), |claim| claim["status"]["allocation"]["devices"]["results"][0]["pool"] = json!("other"));
     let _plugin = node.start(Mode::Process).await;
-    let collected = || (!node.leftovers().iter().any(|name| name.contains(&ended.uid))).then_some(());
-    until("the claim that ended is undone", collected).await;
-    assert!(node.leftovers().iter().any(|name| name.contains(&kept.uid)));
+    let is_there = |claim: &Claim| node.leftovers().iter().any(|name| name.contains(&claim.uid));
+    let collected = || (![&ended, &released, &moved].into_iter().any(is_there)).then_some(());
+    until("the claims that ended here are undone", collected).await;
+    assert!(is_there(&kept));
     let next = NewClaim::of("next", &node.gpus.name(0)).create(&node.api);
     node.kubelet.prepare(&next).await.unwrap();
     node.kubelet.prepare(&kept).await.unwrap();

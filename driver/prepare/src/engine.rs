@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 use crate::answer::{self, PreparedDevice};
 use crate::error::{FetchError, NotLocked, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
 use crate::locks::{Lock, Locks, Passing, Reach};
+use crate::missing::Missing;
 use crate::tally::Tally;
 use crate::undo;
 use crate::users::Asking;
@@ -55,6 +56,8 @@ pub struct Settings {
     pub mps_root: PathBuf,
     /// How long a call waits for others to be done with its claim and GPUs; well below the 45 s the kubelet waits.
     pub lock_patience: Duration,
+    /// How long a ready claim that the API server does not know any more is left to the kubelet; see [`crate::missing`].
+    pub missing_grace: Duration,
     /// Of the containers.
     pub architecture: Architecture,
 }
@@ -69,8 +72,7 @@ pub struct Engine {
     pub(crate) ledgers: LedgerStore,
     pub(crate) specs: SpecStore,
     pub(crate) locks: Locks,
-    /// Claims that the last reconciliation found gone although they were ready.
-    pub(crate) missed: Mutex<Vec<ClaimUid>>,
+    pub(crate) missing: Missing,
     /// MPS daemons that the last reconciliation found and no claim relies on.
     pub(crate) strange: Mutex<BTreeSet<DaemonId>>,
     pub(crate) tally: Tally,
@@ -97,9 +99,9 @@ impl Engine {
             warn!(error = crate::error::chain(&error), "the CDI directory is not there yet");
         }
         let locks = Locks::new(locks_dir);
-        let (missed, strange) = (Mutex::default(), Mutex::default());
+        let (missing, strange) = (Missing::default(), Mutex::default());
         let (tally, turns) = (Tally::default(), Turns::default());
-        Ok(Self { host, settings, daemons, records, ledgers, specs, locks, missed, strange, tally, turns })
+        Ok(Self { host, settings, daemons, records, ledgers, specs, locks, missing, strange, tally, turns })
     }
 
     /// Lets the devices of a claim be usable and says how. A repeat gives the same answer and repairs what is missing.
@@ -111,6 +113,7 @@ impl Engine {
         fetch: &dyn Fn() -> Result<Claim, FetchError>,
     ) -> Result<Vec<PreparedDevice>, PrepareError> {
         let turn = self.turns.wait_for(&claim.uid);
+        self.missing.forget(&claim.uid);
         let call = self.call(self.deadline());
         let prepared = self
             .lock_claim(claim, call.deadline)

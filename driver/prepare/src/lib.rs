@@ -24,7 +24,8 @@
 //! then is owed: it keeps no claim from leaving, and the next claim on that GPU from coming.
 //!
 //! Reading order: [`refusal`], [`resolve`], [`configuration`], `sharing`, `limits`, [`doubts`], [`conflicts`], `shares`,
-//! [`plan`], [`locks`], [`users`], [`step`], [`run`], [`undo`], [`error`], [`engine`], [`reconcile`], `debts`, [`retire`].
+//! [`plan`], [`locks`], [`users`], [`step`], [`run`], [`undo`], [`error`], `missing`, [`engine`], [`reconcile`], `debts`,
+//! [`retire`].
 
 pub mod refusal;
 
@@ -51,6 +52,8 @@ pub mod locks;
 pub mod users;
 
 mod tally;
+
+mod missing;
 
 pub mod step;
 

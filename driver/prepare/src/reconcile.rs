@@ -29,7 +29,9 @@ use claims::Round;
 pub enum ClaimLife {
     /// It exists, with this UID, and is allocated to this node.
     Alive,
-    /// It does not.
+    /// It exists, with this UID, and is not allocated, or not to this node. It may be again.
+    Released,
+    /// It does not exist, and never will again.
     Gone,
     /// The API server did not say.
     Unknown,
@@ -38,6 +40,9 @@ pub enum ClaimLife {
 /// What was found and done.
 #[derive(Debug, Default)]
 pub struct Reconciliation {
+    /// Ready claims that the API server does not know any more, or not as allocated to this node: they are undone by a later
+    /// round, unless the kubelet unprepares them first.
+    pub missing: Vec<ClaimRef>,
     /// Ready claims that missed something and have it again.
     pub repaired: Vec<ClaimRef>,
     /// Claims that were undone.
@@ -170,8 +175,7 @@ pub enum Problem {
 }
 
 impl Engine {
-    /// See the module. A ready claim of this boot is undone when two calls in a row find it gone, which leaves the
-    /// kubelet the time to end its containers and unprepare it.
+    /// See the module. A ready claim of this boot is undone when it is missing for a while; see [`crate::missing`].
     pub fn reconcile(&self, life: &dyn Fn(&ClaimRef) -> ClaimLife) -> Reconciliation {
         let mut report = Reconciliation::default();
         // It waits for nobody.
@@ -187,12 +191,12 @@ impl Engine {
         }
         match self.listed() {
             Ok(listing) => {
-                let missed_before = std::mem::take(&mut *self.missed.lock());
                 let boot_id = self.host.boot_id().map_err(|source| report.problems.push(Problem::Boot { source })).ok();
                 let boot_id = boot_id.as_deref();
-                let round = Round { life, missed_before: &missed_before, boot_id, call: &call };
+                let round = Round { life, boot_id, call: &call };
                 self.reconcile_claims(&listing.records, round, &mut report);
                 self.reconcile_doubts(&listing.records, round, &mut report);
+                self.missing.keep_only(|uid| report.missing.iter().any(|missing| missing.uid == *uid));
                 listing.unfinished.iter().for_each(|uid| self.remove_unfinished_record(uid, &mut report));
                 report.foreign.extend(listing.foreign);
             }

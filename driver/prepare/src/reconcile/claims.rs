@@ -5,8 +5,10 @@
 //! from its record as it is under the claim's lock: the kubelet, or another instance of the plugin, may have prepared or
 //! unprepared the claim since.
 
+use std::time::Instant;
+
 use dra_checkpoint::{ClaimRecord, ClaimState, Quarantined};
-use dra_model::{ClaimRef, ClaimUid};
+use dra_model::ClaimRef;
 
 use super::{ClaimLife, Problem, Reconciliation};
 use crate::engine::{Base, Call, Engine, claim_of, is_kept};
@@ -19,7 +21,7 @@ enum Fate {
     Stays,
     /// It gets what it misses.
     Repaired,
-    /// It is gone, and its containers may still be ending.
+    /// It is left to the kubelet for a while, since its containers may still be ending, and then undone.
     Missing,
     /// It is undone.
     Undone,
@@ -29,26 +31,23 @@ enum Fate {
 #[derive(Clone, Copy)]
 pub(super) struct Round<'a> {
     pub(super) life: &'a dyn Fn(&ClaimRef) -> ClaimLife,
-    /// Claims that the last round found gone although they were ready.
-    pub(super) missed_before: &'a [ClaimUid],
     /// Where this boot cannot be told from others, every claim may have containers.
     pub(super) boot_id: Option<&'a str>,
     pub(super) call: &'a Call<'a>,
 }
 
-impl Round<'_> {
-    fn fate(&self, record: &ClaimRecord, life: ClaimLife) -> Fate {
-        let may_have_containers = self.boot_id.is_none_or(|boot_id| is_kept(record, boot_id));
-        match (life, &record.state) {
-            (ClaimLife::Gone, _) if may_have_containers && !self.missed_before.contains(&record.claim.uid) => {
-                Fate::Missing
-            }
-            (ClaimLife::Gone, _) | (_, ClaimState::Undoing { .. }) => Fate::Undone,
-            (ClaimLife::Alive | ClaimLife::Unknown, ClaimState::Ready { .. }) if may_have_containers => Fate::Repaired,
-            (ClaimLife::Alive | ClaimLife::Unknown, ClaimState::Ready { .. } | ClaimState::Preparing { .. }) => {
-                Fate::Stays
-            }
+/// What becomes of a claim. Pure.
+fn fate(record: &ClaimRecord, life: ClaimLife, boot_id: Option<&str>) -> Fate {
+    let may_have_containers = boot_id.is_none_or(|boot_id| is_kept(record, boot_id));
+    match (life, &record.state) {
+        (ClaimLife::Gone | ClaimLife::Released, ClaimState::Preparing { .. } | ClaimState::Ready { .. })
+            if may_have_containers =>
+        {
+            Fate::Missing
         }
+        (ClaimLife::Gone | ClaimLife::Released, _) | (_, ClaimState::Undoing { .. }) => Fate::Undone,
+        (ClaimLife::Alive | ClaimLife::Unknown, ClaimState::Ready { .. }) if may_have_containers => Fate::Repaired,
+        (ClaimLife::Alive | ClaimLife::Unknown, ClaimState::Ready { .. } | ClaimState::Preparing { .. }) => Fate::Stays,
     }
 }
 
@@ -57,10 +56,10 @@ impl Engine {
         for listed in records {
             let claim = &listed.claim;
             let life = (round.life)(claim);
-            match round.fate(listed, life) {
-                Fate::Stays => {}
-                Fate::Missing => self.missed.lock().push(claim.uid.clone()),
-                Fate::Repaired | Fate::Undone => self.reconcile_claim(claim, life, round, report),
+            match fate(listed, life, round.boot_id) {
+                Fate::Stays => self.missing.forget(&claim.uid),
+                Fate::Missing if !self.is_over(claim) => report.missing.push(claim.clone()),
+                Fate::Missing | Fate::Repaired | Fate::Undone => self.reconcile_claim(claim, life, round, report),
             }
         }
     }
@@ -72,11 +71,21 @@ impl Engine {
             Ok(None) => return,
             Err(source) => return report.problems.push(Problem::Records { source }),
         };
-        match round.fate(&record, life) {
-            Fate::Stays | Fate::Missing => {}
-            Fate::Repaired => self.repair(&record, round, report),
-            Fate::Undone => self.undo_locked(claim, round, report),
+        match fate(&record, still(claim, life, round.life), round.boot_id) {
+            Fate::Stays => {}
+            Fate::Repaired => {
+                self.missing.forget(&claim.uid);
+                self.repair(&record, round, report);
+            }
+            Fate::Missing if !self.is_over(claim) => report.missing.push(claim.clone()),
+            Fate::Missing | Fate::Undone => self.undo_locked(claim, round, report),
         }
+    }
+
+    /// Whether a missing claim is left to the kubelet no longer.
+    fn is_over(&self, claim: &ClaimRef) -> bool {
+        let missing_for = self.missing.miss(&claim.uid, Instant::now());
+        missing_for.is_some_and(|missing_for| missing_for >= self.settings.missing_grace)
     }
 
     /// Claims of which nothing is left but a record that was set aside are undone when they are surely gone.
@@ -84,21 +93,22 @@ impl Engine {
         // A folder that cannot be read is told at the end of the round.
         for Quarantined { remains, .. } in self.records.in_doubt().unwrap_or_default() {
             let Some(claim) = remains.claim.filter(|_| remains.is_claim_certain) else { continue };
-            if records.iter().any(|record| record.claim.uid == claim.uid) || (round.life)(&claim) != ClaimLife::Gone {
+            if records.iter().any(|record| record.claim.uid == claim.uid) {
                 continue;
             }
-            if round.missed_before.contains(&claim.uid) {
-                self.reconcile_doubt(&claim, round, report);
-            } else {
-                self.missed.lock().push(claim.uid);
+            match (round.life)(&claim) {
+                ClaimLife::Alive | ClaimLife::Unknown => self.missing.forget(&claim.uid),
+                ClaimLife::Gone | ClaimLife::Released if !self.is_over(&claim) => report.missing.push(claim),
+                life @ (ClaimLife::Gone | ClaimLife::Released) => self.reconcile_doubt(&claim, life, round, report),
             }
         }
     }
 
-    fn reconcile_doubt(&self, claim: &ClaimRef, round: Round<'_>, report: &mut Reconciliation) {
+    fn reconcile_doubt(&self, claim: &ClaimRef, life: ClaimLife, round: Round<'_>, report: &mut Reconciliation) {
         let Some(_lock) = report.locked(self.lock_claim(claim, round.call.deadline)) else { return };
         // Prepared again, it has a record and is looked at by the next round; unprepared, nothing is left to undo.
-        if matches!(self.load(&claim.uid), Ok(None)) && self.is_in_doubt(&claim.uid) {
+        let is_in_doubt = matches!(self.load(&claim.uid), Ok(None)) && self.is_in_doubt(&claim.uid);
+        if is_in_doubt && matches!(still(claim, life, round.life), ClaimLife::Gone | ClaimLife::Released) {
             self.undo_locked(claim, round, report);
         }
     }
@@ -125,5 +135,14 @@ impl Engine {
                 report.problems.push(Problem::Repair { source });
             }
         }
+    }
+}
+
+/// What the API server says under the claim's lock. A claim that is gone stays gone; one that was released may have been
+/// allocated to this node again, and prepared.
+fn still(claim: &ClaimRef, life: ClaimLife, ask: &dyn Fn(&ClaimRef) -> ClaimLife) -> ClaimLife {
+    match life {
+        ClaimLife::Released => ask(claim),
+        ClaimLife::Alive | ClaimLife::Gone | ClaimLife::Unknown => life,
     }
 }

@@ -209,6 +209,7 @@ fn open(
         cdi_dir: dir.join("cdi"),
         mps_root: "/run/gpu-dra/mps".into(),
         lock_patience,
+        missing_grace: Duration::ZERO,
         architecture: Architecture::own(),
     };
     let daemons: Arc<dyn Daemons> = Arc::<TwinDaemons>::clone(daemons);

@@ -54,6 +54,26 @@ fn a_claim_that_is_gone_twice_in_a_row_is_undone_and_one_that_may_live_is_not() 
 }
 
 #[test]
+fn a_claim_that_is_not_allocated_here_any_more_is_undone_unless_it_is_allocated_here_again() {
+    let node = Node::new(1);
+    let claim = allocate("a", &[("gpu", "gpu-00000000")]);
+    node.prepare(&claim).unwrap();
+    let released = |_: &ClaimRef| ClaimLife::Released;
+    let report = node.engine.reconcile(&released);
+    assert_eq!((report.missing.as_slice(), report.undone.len()), (std::slice::from_ref(&claim.reference), 0));
+    let asked = RefCell::new(0);
+    let life = |_: &ClaimRef| {
+        *asked.borrow_mut() += 1;
+        if *asked.borrow() == 1 { ClaimLife::Released } else { ClaimLife::Alive }
+    };
+    assert!(node.engine.reconcile(&life).undone.is_empty(), "it is asked about again under its lock");
+    assert!(node.claim_spec_path(&claim).exists());
+    assert!(node.engine.reconcile(&released).undone.is_empty(), "it was back, so the count begins again");
+    assert_eq!(node.engine.reconcile(&released).undone, [claim.reference]);
+    assert!(node.names("claims").is_empty());
+}
+
+#[test]
 fn what_another_boot_left_of_a_claim_that_is_gone_is_undone_at_once() {
     let mut node = Node::new(1);
     let claim = allocate("a", &[("gpu", "gpu-00000000")]);
