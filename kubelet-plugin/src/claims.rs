@@ -34,7 +34,7 @@ impl Claims {
     pub async fn prepare(&self, claim: ClaimRef, abandoned: Abandoned) -> Result<Vec<v1::Device>, String> {
         let timer = self.begin(Operation::Prepare);
         let (engine, source, asked) = (Arc::clone(&self.engine), self.source.clone(), claim.clone());
-        let work = move || engine.prepare(&asked, &|| source.read(&asked, &abandoned));
+        let work = move || engine.prepare(&asked, &|| source.read(&asked, &abandoned), &|other| source.life(other));
         let prepared = spawn_blocking(work).await.map_err(panicked)?;
         match prepared {
             Ok(devices) => {

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use dra_tests::api_server::{Resource, Verb};
+use dra_tests::api_server::{Key, Resource, Verb};
+use dra_tests::claim::NAMESPACE;
 use dra_tests::disk::{Disk, Hindrance};
 use dra_tests::kubelet::{CallError, Claim, Device};
 use dra_tests::wait::{until, within};
@@ -80,6 +81,21 @@ async fn a_gpu_that_fails_half_of_its_queries_spoils_only_itself() {
     refused(&node, &bad, &[&node.gpus.name(1), "repair it, or delete the pod"]).await;
     node.gpus.heal();
     until_prepared(&node, &bad).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_was_deleted_under_its_pod_keeps_its_gpu_and_is_not_named_to_others() {
+    let node = Node::new("t4:1");
+    let _plugin = node.start(Mode::Process).await;
+    let [deleted, next] = ["deleted", "next"].map(|name| NewClaim::of(name, &node.gpus.name(0)).create(&node.api));
+    node.kubelet.prepare(&deleted).await.unwrap();
+    refused(&node, &next, &["is held by claim default/deleted"]).await;
+    let (resource, namespace) = (Resource::ResourceClaims, NAMESPACE.to_owned());
+    node.api.remove(&Key { resource, namespace, name: deleted.name.clone() });
+    let error = node.kubelet.prepare(&next).await.unwrap_err();
+    assert!(error.contains("is not free yet") && !error.contains("default/deleted"), "{error}");
+    node.kubelet.unprepare(&deleted).await.unwrap();
+    node.kubelet.prepare(&next).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@
 
 pub(crate) mod attempt;
 pub(crate) mod call;
+mod holders;
 pub(crate) mod others;
 mod shown;
 mod turns;
@@ -29,6 +30,7 @@ use crate::answer::{self, PreparedDevice};
 use crate::error::{FetchError, NotLocked, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
 use crate::locks::{Lock, Locks, Passing, Reach};
 use crate::missing::Missing;
+use crate::reconcile::ClaimLife;
 use crate::tally::Tally;
 use crate::undo;
 use crate::users::Asking;
@@ -106,11 +108,13 @@ impl Engine {
 
     /// Lets the devices of a claim be usable and says how. A repeat gives the same answer and repairs what is missing.
     ///
-    /// `fetch` gets the claim from the API server; it is called once, and not at all if the claim is ready already.
+    /// `fetch` gets the claim from the API server; it is called once, and not at all if the claim is ready already. `life` asks
+    /// it about another claim that is in the way.
     pub fn prepare(
         &self,
         claim: &ClaimRef,
         fetch: &dyn Fn() -> Result<Claim, FetchError>,
+        life: &dyn Fn(&ClaimRef) -> ClaimLife,
     ) -> Result<Vec<PreparedDevice>, PrepareError> {
         let turn = self.turns.wait_for(&claim.uid);
         self.missing.forget(&claim.uid);
@@ -122,7 +126,7 @@ impl Engine {
                 if turn.is_overtaken() {
                     return Err(Box::new(PrepareCause::Overtaken));
                 }
-                self.prepare_locked(claim, fetch, &call)
+                self.prepare_locked(claim, fetch, life, &call)
             });
         let record = prepared.map_err(|cause| PrepareError { claim: claim.clone(), cause })?;
         Ok(answer::of_record(&record))

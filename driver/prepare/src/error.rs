@@ -243,6 +243,14 @@ pub enum PrepareCause {
         #[source]
         source: StepError,
     },
+    /// A claim that no pod of this node can use any more and that stays. It is not named to who waits; the log says more.
+    #[error(
+        "{device} is not free: a claim that had it was deleted or deallocated, and could not be undone; see the log of the driver on this node (will retry)"
+    )]
+    Holder {
+        /// Which device.
+        device: DeviceName,
+    },
     /// What an earlier attempt left behind is in the way.
     #[error("what an earlier attempt left cannot be undone (will retry): {failures}")]
     Leftover {
@@ -283,6 +291,7 @@ impl PrepareCause {
             | Self::Nodes { .. }
             | Self::ControlNodes { .. }
             | Self::DriverFiles { .. }
+            | Self::Holder { .. }
             | Self::Leftover { .. } => Disposition::Transient,
         }
     }

@@ -7,7 +7,7 @@
 //!
 //! Listings tell where to look. Whatever is changed is read again under the lock that it is changed with.
 
-mod claims;
+pub(crate) mod claims;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -22,7 +22,7 @@ use crate::engine::{Engine, OthersError};
 use crate::error::{NotLocked, PrepareError, UnprepareError};
 use crate::locks::LockError;
 use crate::step::{Drift, StepError};
-use claims::Round;
+use claims::{Ending, Round};
 
 /// What the API server says of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,16 @@ pub enum ClaimLife {
     Gone,
     /// The API server did not say.
     Unknown,
+}
+
+impl ClaimLife {
+    /// Whether no pod of this node can use the claim any more.
+    pub(crate) fn is_over(self) -> bool {
+        match self {
+            Self::Gone | Self::Released => true,
+            Self::Alive | Self::Unknown => false,
+        }
+    }
 }
 
 /// What was found and done.
@@ -273,6 +283,16 @@ impl Reconciliation {
     ) -> Option<T> {
         let done = self.locked(done)??;
         done.map_err(|error| self.problems.push(problem(error))).ok()
+    }
+
+    /// How far a claim was ended.
+    fn ended(&mut self, claim: &ClaimRef, ended: Result<Ending, Problem>) {
+        match ended {
+            Ok(Ending::Holds) => {}
+            Ok(Ending::Left) => self.missing.push(claim.clone()),
+            Ok(Ending::Undone) => self.undone.push(claim.clone()),
+            Err(problem) => self.problems.push(problem),
+        }
     }
 
     /// What was done; a failure is a problem.

@@ -81,6 +81,14 @@ pub enum Refusal {
         /// As which device.
         held: DeviceName,
     },
+    /// It was a claim's that no pod of this node can use any more.
+    #[error(
+        "{device} is not free yet: a claim that had it was deleted or deallocated, and its containers may still be ending; it becomes free when they have ended (will retry)"
+    )]
+    Ending {
+        /// Which device.
+        device: DeviceName,
+    },
     /// Someone else has it, as far as can be told.
     #[error(
         "{device} is held by {holder}, whose record cannot be read: end the pods of that claim or, if it no longer exists, remove {} from the node (will retry)",
@@ -310,6 +318,7 @@ impl Refusal {
             | Self::LimitTooLarge { .. }
             | Self::TwoDaemons { .. } => Disposition::Permanent,
             Self::Held { .. }
+            | Self::Ending { .. }
             | Self::HeldInDoubt { .. }
             | Self::Mixed { .. }
             | Self::OtherInterval { .. }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One attempt to prepare a claim whose lock is held: look, decide, check, and only then act.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dra_cdi::{ClaimDevice, MpsClient, RenderedSpec, render};
 use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedSharing};
@@ -15,6 +15,7 @@ use crate::doubts::target_of;
 use crate::error::{FetchError, PrepareCause, chain};
 use crate::locks::Reach;
 use crate::plan::{self, Situation};
+use crate::reconcile::ClaimLife;
 use crate::resolve::{Target, Unresolved, find, resolve};
 use crate::run::{self, RunError};
 use crate::shares;
@@ -58,6 +59,7 @@ impl Engine {
         &self,
         reference: &ClaimRef,
         fetch: &dyn Fn() -> Result<Claim, FetchError>,
+        life: &dyn Fn(&ClaimRef) -> ClaimLife,
         call: &Call<'_>,
     ) -> Attempted<ClaimRecord> {
         let boot_id = self.host.boot_id().map_err(|source| PrepareCause::Boot { source })?;
@@ -66,7 +68,14 @@ impl Engine {
             Some(record) if is_kept(record, &boot_id) => claim_of(record),
             Some(_) | None => fetched(reference, fetch).map_err(|source| PrepareCause::Fetch { source })?,
         };
-        self.settle(&claim, existing.as_ref(), &boot_id, Base::OfLoadedDriver, call).map(|(record, _)| record)
+        let mut asked = BTreeSet::from([reference.uid.clone()]);
+        loop {
+            match self.settle(&claim, existing.as_ref(), &boot_id, Base::OfLoadedDriver, call) {
+                Ok((record, _)) => return Ok(record),
+                // The locks of the GPUs are free again, and a refusal has changed nothing.
+                Err(cause) => self.clear_the_way(cause, &mut asked, life, call)?,
+            }
+        }
     }
 
     /// Lets a claim be prepared, whatever there is of it; says whether anything had to be done.

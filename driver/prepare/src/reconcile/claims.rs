@@ -27,28 +27,47 @@ enum Fate {
     Undone,
 }
 
-/// What one round knows.
+/// How far a claim was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It goes on.
+    Holds,
+    /// No pod can use it any more, and what was done for it is still there: its containers may be ending, or another call
+    /// works on it or on its GPUs.
+    Left,
+    /// Nothing of it is left.
+    Undone,
+}
+
+/// What a round knows, or a prepare that other claims are in the way of.
 #[derive(Clone, Copy)]
-pub(super) struct Round<'a> {
-    pub(super) life: &'a dyn Fn(&ClaimRef) -> ClaimLife,
+pub(crate) struct Round<'a> {
+    pub(crate) life: &'a dyn Fn(&ClaimRef) -> ClaimLife,
     /// Where this boot cannot be told from others, every claim may have containers.
-    pub(super) boot_id: Option<&'a str>,
-    pub(super) call: &'a Call<'a>,
+    pub(crate) boot_id: Option<&'a str>,
+    pub(crate) call: &'a Call<'a>,
 }
 
 /// What becomes of a claim. Pure.
 fn fate(record: &ClaimRecord, life: ClaimLife, boot_id: Option<&str>) -> Fate {
     let may_have_containers = boot_id.is_none_or(|boot_id| is_kept(record, boot_id));
-    match (life, &record.state) {
-        (ClaimLife::Gone | ClaimLife::Released, ClaimState::Preparing { .. } | ClaimState::Ready { .. })
-            if may_have_containers =>
-        {
-            Fate::Missing
+    match &record.state {
+        ClaimState::Undoing { .. } => Fate::Undone,
+        ClaimState::Preparing { .. } | ClaimState::Ready { .. } if life.is_over() => {
+            if may_have_containers {
+                Fate::Missing
+            } else {
+                Fate::Undone
+            }
         }
-        (ClaimLife::Gone | ClaimLife::Released, _) | (_, ClaimState::Undoing { .. }) => Fate::Undone,
-        (ClaimLife::Alive | ClaimLife::Unknown, ClaimState::Ready { .. }) if may_have_containers => Fate::Repaired,
-        (ClaimLife::Alive | ClaimLife::Unknown, ClaimState::Ready { .. } | ClaimState::Preparing { .. }) => Fate::Stays,
+        ClaimState::Ready { .. } if may_have_containers => Fate::Repaired,
+        ClaimState::Preparing { .. } | ClaimState::Ready { .. } => Fate::Stays,
     }
+}
+
+/// What becomes of a claim of which only a damaged record is left. Pure.
+fn fate_in_doubt(life: ClaimLife) -> Fate {
+    if life.is_over() { Fate::Missing } else { Fate::Stays }
 }
 
 impl Engine {
@@ -71,14 +90,49 @@ impl Engine {
             Ok(None) => return,
             Err(source) => return report.problems.push(Problem::Records { source }),
         };
-        match fate(&record, still(claim, life, round.life), round.boot_id) {
-            Fate::Stays => {}
-            Fate::Repaired => {
+        let fate = fate(&record, still(claim, life, round.life), round.boot_id);
+        if fate == Fate::Repaired {
+            self.repair(&record, round, report);
+        }
+        let ended = self.end_locked(claim, fate, round);
+        report.ended(claim, ended);
+    }
+
+    /// Undoes a claim that keeps another one from being prepared, if no pod can use it any more.
+    pub(crate) fn end(&self, claim: &ClaimRef, round: Round<'_>) -> Result<Ending, Problem> {
+        let life = (round.life)(claim);
+        if !life.is_over() {
+            self.missing.forget(&claim.uid);
+            return Ok(Ending::Holds);
+        }
+        let _lock = match self.lock_claim(claim, Instant::now()) {
+            Ok(lock) => lock,
+            Err(NotLocked::Busy { .. }) => return Ok(Ending::Left),
+            Err(source @ NotLocked::Failed { .. }) => return Err(Problem::NotLocked { source }),
+        };
+        let life = still(claim, life, round.life);
+        let fate = match self.load(&claim.uid).map_err(|source| Problem::Records { source })? {
+            Some(record) => fate(&record, life, round.boot_id),
+            None if self.is_in_doubt(&claim.uid) => fate_in_doubt(life),
+            // Another call was faster.
+            None => return Ok(Ending::Undone),
+        };
+        self.end_locked(claim, fate, round)
+    }
+
+    fn end_locked(&self, claim: &ClaimRef, fate: Fate, round: Round<'_>) -> Result<Ending, Problem> {
+        match fate {
+            Fate::Stays | Fate::Repaired => {
                 self.missing.forget(&claim.uid);
-                self.repair(&record, round, report);
+                return Ok(Ending::Holds);
             }
-            Fate::Missing if !self.is_over(claim) => report.missing.push(claim.clone()),
-            Fate::Missing | Fate::Undone => self.undo_locked(claim, round, report),
+            Fate::Missing if !self.is_over(claim) => return Ok(Ending::Left),
+            Fate::Missing | Fate::Undone => {}
+        }
+        match self.unprepare_locked(claim, round.call) {
+            Ok(()) => Ok(Ending::Undone),
+            Err(cause) if matches!(*cause, UnprepareCause::Lock(NotLocked::Busy { .. })) => Ok(Ending::Left),
+            Err(cause) => Err(Problem::Undo { source: UnprepareError { claim: claim.clone(), cause } }),
         }
     }
 
@@ -96,10 +150,11 @@ impl Engine {
             if records.iter().any(|record| record.claim.uid == claim.uid) {
                 continue;
             }
-            match (round.life)(&claim) {
-                ClaimLife::Alive | ClaimLife::Unknown => self.missing.forget(&claim.uid),
-                ClaimLife::Gone | ClaimLife::Released if !self.is_over(&claim) => report.missing.push(claim),
-                life @ (ClaimLife::Gone | ClaimLife::Released) => self.reconcile_doubt(&claim, life, round, report),
+            let life = (round.life)(&claim);
+            match fate_in_doubt(life) {
+                Fate::Missing if self.is_over(&claim) => self.reconcile_doubt(&claim, life, round, report),
+                Fate::Missing => report.missing.push(claim),
+                Fate::Stays | Fate::Repaired | Fate::Undone => self.missing.forget(&claim.uid),
             }
         }
     }
@@ -107,20 +162,9 @@ impl Engine {
     fn reconcile_doubt(&self, claim: &ClaimRef, life: ClaimLife, round: Round<'_>, report: &mut Reconciliation) {
         let Some(_lock) = report.locked(self.lock_claim(claim, round.call.deadline)) else { return };
         // Prepared again, it has a record and is looked at by the next round; unprepared, nothing is left to undo.
-        let is_in_doubt = matches!(self.load(&claim.uid), Ok(None)) && self.is_in_doubt(&claim.uid);
-        if is_in_doubt && matches!(still(claim, life, round.life), ClaimLife::Gone | ClaimLife::Released) {
-            self.undo_locked(claim, round, report);
-        }
-    }
-
-    fn undo_locked(&self, claim: &ClaimRef, round: Round<'_>, report: &mut Reconciliation) {
-        match self.unprepare_locked(claim, round.call) {
-            Ok(()) => report.undone.push(claim.clone()),
-            Err(cause) if matches!(*cause, UnprepareCause::Lock(NotLocked::Busy { .. })) => {}
-            Err(cause) => {
-                let source = UnprepareError { claim: claim.clone(), cause };
-                report.problems.push(Problem::Undo { source });
-            }
+        if matches!(self.load(&claim.uid), Ok(None)) && self.is_in_doubt(&claim.uid) {
+            let ended = self.end_locked(claim, fate_in_doubt(still(claim, life, round.life)), round);
+            report.ended(claim, ended);
         }
     }
 

@@ -13,6 +13,7 @@
 mod crash;
 mod daemons;
 mod doubts;
+mod holders;
 mod life;
 mod lives;
 mod messages;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use dra_checkpoint::files::faults::Fault;
 use dra_model::{AllocatedDevice, Claim, ClaimConfig, ComputeMode, ConfigSource, ShareLimits};
-use dra_prepare::{FetchError, PrepareError};
+use dra_prepare::{ClaimLife, FetchError, PrepareError};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
@@ -96,6 +96,11 @@ fn allocations(sentences: &mut Sentences) {
     node.prepare(&holder).unwrap();
     let claim = gpu_claim();
     sentences.refused("a device of another claim", &node, &claim);
+    let gone = || node.prepare_beside(&claim, &|_| ClaimLife::Gone).unwrap_err();
+    sentences.failed("a device of a claim that was deleted under its pod", &node, &gone());
+    node.files.fail_after(0, Fault::FromNowOn(Errno::ROFS));
+    sentences.failed("a device of a claim that was deleted and cannot be undone", &node, &gone());
+    node.files.heal();
     assert_eq!((node.names("claims").len(), node.names("cdi").len()), (1, 2), "a refusal leaves nothing");
     let record = node.state_dir().join("claims/uid-b.json");
     let bytes = std::fs::read(&record).unwrap();
@@ -276,9 +281,11 @@ fn api_server(sentences: &mut Sentences) {
         consumed: ShareLimits::default(),
     };
     let other = Claim { reference: reference("other"), devices: vec![device("gpu")], configs: Vec::new() };
-    let failed = |outcome: fn() -> FetchError| node.engine.prepare(&reference("a"), &|| Err(outcome())).unwrap_err();
+    let failed = |outcome: fn() -> FetchError| {
+        node.engine.prepare(&reference("a"), &|| Err(outcome()), &|_| ClaimLife::Alive).unwrap_err()
+    };
     sentences.failed("a claim that is gone", &node, &failed(|| FetchError::Gone));
-    let replaced = node.engine.prepare(&reference("a"), &|| Ok(other.clone())).unwrap_err();
+    let replaced = node.engine.prepare(&reference("a"), &|| Ok(other.clone()), &|_| ClaimLife::Alive).unwrap_err();
     sentences.failed("a claim with another UID", &node, &replaced);
     sentences.failed(
         "a claim without allocation",

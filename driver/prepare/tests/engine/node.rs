@@ -11,7 +11,7 @@ use dra_cdi::{Architecture, Kind, Naming};
 use dra_checkpoint::files::faults::FaultyFiles;
 use dra_hardware::{Daemons, Host, Machine, Roots};
 use dra_model::{AllocatedDevice, Bytes, Claim, ClaimConfig, ClaimRef, ConfigSource, GpuUuid, MigDevice, ShareLimits};
-use dra_prepare::{Engine, PrepareError, PreparedDevice, Settings};
+use dra_prepare::{ClaimLife, Engine, PrepareError, PreparedDevice, Settings};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::{Value, json};
 
@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) engine: Engine,
     pub(crate) fetches: AtomicU32,
     pub(crate) patience: Duration,
+    /// How long claims that are missing are left to the kubelet.
+    pub(crate) grace: Duration,
     boot: u32,
 }
 
@@ -45,20 +47,20 @@ impl Node {
         install_driver(dir.path(), VERSION);
         draw(dir.path(), &machine);
         write_boot_id(dir.path(), 0);
-        let patience = Duration::from_secs(20);
-        let engine = open(dir.path(), &machine, &daemons, &files, patience);
-        Self { dir, machine, daemons, files, engine, fetches: AtomicU32::new(0), patience, boot: 0 }
+        let (patience, grace) = (Duration::from_secs(20), Duration::ZERO);
+        let engine = open(dir.path(), &machine, &daemons, &files, (patience, grace));
+        Self { dir, machine, daemons, files, engine, fetches: AtomicU32::new(0), patience, grace, boot: 0 }
     }
 
     /// A new process finds what the last one left, and a disk that works.
     pub(crate) fn restart(&mut self) {
         self.files.heal();
-        self.engine = open(self.dir.path(), &self.machine, &self.daemons, &self.files, self.patience);
+        self.engine = self.other_instance();
     }
 
     /// A second process on the same node, as during an upgrade.
     pub(crate) fn other_instance(&self) -> Engine {
-        open(self.dir.path(), &self.machine, &self.daemons, &self.files, self.patience)
+        open(self.dir.path(), &self.machine, &self.daemons, &self.files, (self.patience, self.grace))
     }
 
     /// Nothing in memory, tmpfs or the GPUs survives, and MIG devices that come back have other ids.
@@ -84,10 +86,20 @@ impl Node {
     }
 
     pub(crate) fn prepare(&self, claim: &Claim) -> Result<Vec<PreparedDevice>, PrepareError> {
-        self.engine.prepare(&claim.reference, &|| {
+        self.prepare_beside(claim, &|_| ClaimLife::Alive)
+    }
+
+    /// The same while the API server says this of claims that are in the way.
+    pub(crate) fn prepare_beside(
+        &self,
+        claim: &Claim,
+        life: &dyn Fn(&ClaimRef) -> ClaimLife,
+    ) -> Result<Vec<PreparedDevice>, PrepareError> {
+        let fetch = || {
             self.fetches.fetch_add(1, Ordering::SeqCst);
             Ok(claim.clone())
-        })
+        };
+        self.engine.prepare(&claim.reference, &fetch, life)
     }
 
     pub(crate) fn cdi_dir(&self) -> PathBuf {
@@ -195,7 +207,7 @@ fn open(
     machine: &Arc<Twin>,
     daemons: &Arc<TwinDaemons>,
     files: &Arc<FaultyFiles>,
-    lock_patience: Duration,
+    (lock_patience, missing_grace): (Duration, Duration),
 ) -> Engine {
     let roots =
         Roots { driver: dir.to_owned(), driver_on_host: dir.to_owned(), proc: dir.join("proc"), sys: dir.join("sys") };
@@ -209,7 +221,7 @@ fn open(
         cdi_dir: dir.join("cdi"),
         mps_root: "/run/gpu-dra/mps".into(),
         lock_patience,
-        missing_grace: Duration::ZERO,
+        missing_grace,
         architecture: Architecture::own(),
     };
     let daemons: Arc<dyn Daemons> = Arc::<TwinDaemons>::clone(daemons);

@@ -112,7 +112,7 @@ fn a_claim_that_is_prepared_while_the_reconciliation_runs_is_not_undone() {
         node.engine.unprepare(&claim.reference).unwrap_err();
         let life = |_: &ClaimRef| {
             let engine = if is_other_instance { &other } else { &node.engine };
-            engine.prepare(&claim.reference, &|| Ok(claim.clone())).unwrap();
+            engine.prepare(&claim.reference, &|| Ok(claim.clone()), &alive).unwrap();
             ClaimLife::Alive
         };
         assert!(node.engine.reconcile(&life).undone.is_empty());
