@@ -26,7 +26,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -43,6 +43,7 @@ use crate::news::News;
 use crate::node_service::{NodeService, NodeState};
 use crate::observe::Observer;
 use crate::promises::Promises;
+use crate::readiness::Readiness;
 use crate::reconcile::Reconciler;
 use crate::registration::{ActiveInstance, Registration, RegistrationService};
 use crate::report::ReportSender;
@@ -208,12 +209,14 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
     };
     tasks.start("observe", observer.run(stop()));
     let in_order = Arc::new(Notify::new());
+    let (completed, last_round) = watch::channel(Instant::now());
     let reconciler = Reconciler {
         engine: Arc::clone(&parts.engine),
         source: parts.source.clone(),
         reports: parts.reports.clone(),
         metrics: parts.metrics.clone(),
         in_order: Arc::clone(&in_order),
+        completed,
         drifted: Vec::new(),
     };
     tasks.start("reconcile", reconciler.run(stop()));
@@ -234,7 +237,8 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
         metrics: parts.metrics.clone(),
     };
     tasks.start("promises", promises.run(stop()));
-    tasks.start("readiness", show_readiness(parts.state.subscribe(), parts.ready.clone(), stop()));
+    let readiness = Readiness { state: parts.state.subscribe(), last_round, ready: parts.ready.clone() };
+    tasks.start("readiness", readiness.run(stop()));
 }
 
 fn start_services(tasks: &mut Tasks, parts: &Parts) -> Result<(), AppError> {
@@ -332,23 +336,6 @@ async fn wait_until(stop: &CancellationToken, holds: impl Fn() -> bool) -> bool 
         tokio::select! {
             () = stop.cancelled() => return false,
             _ = checks.tick() => if holds() { return true },
-        }
-    }
-}
-
-async fn show_readiness(
-    mut state: watch::Receiver<NodeState>,
-    ready: watch::Sender<Result<(), String>>,
-    stop: CancellationToken,
-) -> Result<(), TaskError> {
-    loop {
-        let count = state.borrow_and_update().registration.count;
-        if count > 0 {
-            ready.send_modify(|ready| *ready = Ok(()));
-        }
-        tokio::select! {
-            changed = state.changed() => changed?,
-            () = stop.cancelled() => return Ok(()),
         }
     }
 }

@@ -12,8 +12,8 @@
 //! It never lists or writes ResourceSlices. Everything that blocks (NVML, files, locks) runs on blocking threads.
 //!
 //! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`news`],
-//! [`daemons`], [`shown`], [`note`], [`report`], [`reporter`], [`observe`], [`node_service`], [`reconcile`], [`promises`],
-//! [`restore`], [`metrics`]; [`mps_host`] is a process of its own, which [`mps_client`] asks.
+//! [`daemons`], [`shown`], [`note`], [`report`], [`reporter`], [`observe`], [`node_service`], [`reconcile`], [`readiness`],
+//! [`promises`], [`restore`], [`metrics`]; [`mps_host`] is a process of its own, which [`mps_client`] asks.
 
 pub mod args;
 
@@ -46,6 +46,8 @@ pub mod observe;
 pub mod node_service;
 
 pub mod reconcile;
+
+pub mod readiness;
 
 pub mod promises;
 

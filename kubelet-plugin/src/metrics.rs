@@ -39,6 +39,22 @@ pub enum Operation {
     Unprepare,
 }
 
+/// How a round of the reconciliation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rounds {
+    /// All is in order.
+    Clean,
+    /// Something could not be put in order.
+    WithProblems,
+    /// It panicked.
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RoundLabels {
+    result: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OperationLabels {
     operation: &'static str,
@@ -102,6 +118,16 @@ impl Outcome {
     }
 }
 
+impl Rounds {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::WithProblems => "problems",
+            Self::Failed => "failure",
+        }
+    }
+}
+
 /// The metrics, cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -115,6 +141,7 @@ pub struct Metrics {
     restores: Family<RestoreLabels, Counter>,
     drifts: Family<DriftLabels, Counter>,
     quarantined: Gauge,
+    reconciliations: Family<RoundLabels, Counter>,
     registrations: Counter,
     reports_dropped: Counter,
 }
@@ -133,6 +160,7 @@ impl Metrics {
             restores: Family::default(),
             drifts: Family::default(),
             quarantined: Gauge::default(),
+            reconciliations: Family::default(),
             registrations: Counter::default(),
             reports_dropped: Counter::default(),
         };
@@ -151,6 +179,11 @@ impl Metrics {
         registry.register("claims_in_flight", "Claims being worked on now", metrics.in_flight.clone());
         registry.register("devices", "GPUs and MIG devices found on this node, by state", metrics.devices.clone());
         registry.register("quarantined_records", "Claim records that could not be read", metrics.quarantined.clone());
+        registry.register(
+            "reconciliations",
+            "Rounds in which claims, files and GPUs were put in order, by result: clean, problems, failure",
+            metrics.reconciliations.clone(),
+        );
         registry.register("registrations", "Times the kubelet accepted this plugin", metrics.registrations.clone());
         registry.register(
             "reports_dropped",
@@ -253,6 +286,11 @@ impl Metrics {
     /// Shows how many records are set aside.
     pub fn quarantined(&self, records: usize) {
         self.quarantined.set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a round of the reconciliation.
+    pub fn reconciled(&self, round: Rounds) {
+        self.reconciliations.get_or_create(&RoundLabels { result: round.label() }).inc();
     }
 
     /// Counts an acceptance by the kubelet.

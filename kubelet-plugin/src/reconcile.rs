@@ -1,25 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 //! At start and then from time to time: repairs what is missing and collects what nobody owns any more.
+//!
+//! A round that fails, even by a panic, ends no later one and not the process: it is logged and counted, and when no round
+//! was completed for long the readiness says so.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_prepare::{Drift, Engine};
+use dra_prepare::{Drift, Engine, Reconciliation};
 use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::fetch::ClaimSource;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Rounds};
 use crate::note;
 use crate::report::{Report, ReportSender};
 
 /// Between two rounds. A round costs one GET per record, so that claims whose end the kubelet never told are found.
-const PERIOD: Duration = Duration::from_mins(5);
+pub const PERIOD: Duration = Duration::from_mins(5);
+
+/// After a round that left missing claims to the kubelet: when they have been left to it long enough.
+const AFTER_MISSING: Duration = Duration::from_secs(40);
 
 /// Runs the rounds.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ pub struct Reconciler {
     pub metrics: Metrics,
     /// Woken after each round.
     pub in_order: Arc<Notify>,
+    /// When the last round was completed.
+    pub completed: watch::Sender<Instant>,
     /// What was told already.
     pub drifted: Vec<Drift>,
 }
@@ -41,47 +49,38 @@ pub struct Reconciler {
 impl Reconciler {
     /// Runs until `stop` is cancelled; a round that has begun is ended.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), TaskError> {
-        let mut rounds = interval(PERIOD);
-        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next = Instant::now();
         loop {
             tokio::select! {
-                _ = rounds.tick() => self.round().await?,
                 () = stop.cancelled() => return Ok(()),
+                () = sleep_until(next) => next = Instant::now() + self.round().await,
             }
         }
     }
 
-    async fn round(&mut self) -> Result<(), TaskError> {
+    /// One round; says how long after it the next one comes.
+    async fn round(&mut self) -> Duration {
         let (engine, source) = (Arc::clone(&self.engine), self.source.clone());
-        let report = spawn_blocking(move || engine.reconcile(&|claim| source.life(claim))).await?;
+        let report = match spawn_blocking(move || engine.reconcile(&|claim| source.life(claim))).await {
+            Ok(report) => report,
+            Err(error) => {
+                error!(%error, "the reconciliation failed, please report it with the log of this moment; will retry");
+                self.metrics.reconciled(Rounds::Failed);
+                return PERIOD;
+            }
+        };
         self.in_order.notify_one();
         self.metrics.quarantined(report.quarantined.len());
-        for claim in &report.repaired {
-            info!(%claim, "claim repaired");
+        self.metrics.reconciled(if report.problems.is_empty() { Rounds::Clean } else { Rounds::WithProblems });
+        if report.is_complete() {
+            self.completed.send_replace(Instant::now());
         }
-        for claim in &report.undone {
-            info!(%claim, "claim undone: no pod of this node can use it any more");
-        }
-        for path in &report.removed {
-            info!(path = %path.display(), "unused CDI spec removed");
-        }
-        for path in &report.foreign {
-            warn!(path = %path.display(), "file that is not of this driver left alone");
-        }
-        for gpu in &report.restored {
-            info!(%gpu, "GPU is as it was found again");
-        }
+        log(&report);
         for drift in report.drifted.iter().filter(|drift| !self.drifted.contains(drift)) {
             self.tell_drift(drift);
         }
         self.drifted = report.drifted;
-        for bad in &report.quarantined {
-            warn!(path = %bad.path.display(), reason = bad.reason, "claim record that cannot be read");
-        }
-        for problem in &report.problems {
-            error!(error = %chain(problem), "not reconciled, will retry");
-        }
-        Ok(())
+        if report.missing.is_empty() { PERIOD } else { AFTER_MISSING }
     }
 
     fn tell_drift(&self, drift: &Drift) {
@@ -91,5 +90,32 @@ impl Reconciler {
         for claim in claims {
             self.reports.send(Report::Drift { claim: claim.clone(), text: text.clone() });
         }
+    }
+}
+
+fn log(report: &Reconciliation) {
+    for claim in &report.repaired {
+        info!(%claim, "claim repaired");
+    }
+    for claim in &report.missing {
+        info!(%claim, "claim was deleted or deallocated and is still prepared: undone soon, unless the kubelet unprepares it");
+    }
+    for claim in &report.undone {
+        info!(%claim, "claim undone: no pod of this node can use it any more");
+    }
+    for path in &report.removed {
+        info!(path = %path.display(), "unused CDI spec removed");
+    }
+    for path in &report.foreign {
+        warn!(path = %path.display(), "file that is not of this driver left alone");
+    }
+    for gpu in &report.restored {
+        info!(%gpu, "GPU is as it was found again");
+    }
+    for bad in &report.quarantined {
+        warn!(path = %bad.path.display(), reason = bad.reason, "claim record that cannot be read");
+    }
+    for problem in &report.problems {
+        error!(error = %chain(problem), "not reconciled, will retry");
     }
 }

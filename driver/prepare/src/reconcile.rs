@@ -275,6 +275,27 @@ impl Engine {
 }
 
 impl Reconciliation {
+    /// Whether the node was looked after as a whole: records could be read, and what was looked at could be locked. Problems
+    /// of single claims and GPUs keep no round from being complete.
+    pub fn is_complete(&self) -> bool {
+        let is_of_all = |problem: &Problem| match problem {
+            Problem::Records { .. } | Problem::Locks { .. } | Problem::NotLocked { .. } => true,
+            Problem::Specs { .. }
+            | Problem::Boot { .. }
+            | Problem::DriverFiles { .. }
+            | Problem::Repair { .. }
+            | Problem::Others { .. }
+            | Problem::Ledgers { .. }
+            | Problem::Damaged { .. }
+            | Problem::Lock { .. }
+            | Problem::Debt { .. }
+            | Problem::Daemons { .. }
+            | Problem::Strange { .. }
+            | Problem::Undo { .. } => false,
+        };
+        !self.problems.iter().any(is_of_all)
+    }
+
     /// What was done at a claim that no call works on, where it was done; errors are problems.
     fn done_if_idle<T, E>(
         &mut self,
