@@ -199,7 +199,9 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
     let serve = http::serve(address, registry, readiness, stop());
     tasks.start("http", async move { Ok(serve.await?) });
     tasks.start("report", reporter.run(stop()));
+    let returned = Arc::new(Notify::new());
     let observer = Observer {
+        returned: Arc::clone(&returned),
         host: Arc::clone(&parts.host),
         dra_path: parts.config.paths.dra_path.clone(),
         registration: parts.registration.subscribe(),
@@ -216,6 +218,7 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
         reports: parts.reports.clone(),
         metrics: parts.metrics.clone(),
         in_order: Arc::clone(&in_order),
+        returned,
         completed,
         drifted: Vec::new(),
     };

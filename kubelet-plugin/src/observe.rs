@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dra_hardware::Host;
-use dra_model::{DriverState, GpuEntry, Inventory};
+use dra_model::{DriverState, Gpu, GpuEntry, Inventory};
 use dra_runtime::tasks::TaskError;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,8 @@ pub struct Observer {
     pub dra_path: PathBuf,
     /// Whether a newer instance took over.
     pub active: ActiveInstance,
+    /// Woken when a GPU can be read that could not be before: it may take the settings that it is owed.
+    pub returned: Arc<Notify>,
     /// For whom the node state is.
     pub state: watch::Sender<NodeState>,
     /// Shows the devices.
@@ -98,19 +100,30 @@ impl Observer {
             host.latest()
         })
         .await?;
+        let mut has_returned = false;
         let changed = self.state.send_if_modified(|state| {
             let changed = state.inventory.as_deref() != Some(inventory.as_ref());
             if changed {
+                has_returned = state.inventory.as_ref().is_some_and(|before| some_gpu_returned(before, &inventory));
                 state.inventory = Some(Arc::clone(&inventory));
             }
             changed
         });
+        if has_returned {
+            self.returned.notify_one();
+        }
         if changed {
             self.metrics.inventory(&inventory);
             log_inventory(&inventory);
         }
         Ok(())
     }
+}
+
+/// Whether a GPU is good now that was broken, or not there, before.
+fn some_gpu_returned(before: &Inventory, now: &Inventory) -> bool {
+    let was_good = |gpu: &Gpu| before.good_gpus().any(|earlier| earlier.uuid == gpu.uuid);
+    now.good_gpus().any(|gpu| !was_good(gpu))
 }
 
 fn log_inventory(inventory: &Inventory) {

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_prepare::{Drift, Engine, Reconciliation};
+use dra_model::GpuUuid;
+use dra_prepare::{Drift, Engine, Reconciliation, Restoration};
 use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
 use tokio::sync::{Notify, watch};
@@ -40,6 +41,8 @@ pub struct Reconciler {
     pub metrics: Metrics,
     /// Woken after each round.
     pub in_order: Arc<Notify>,
+    /// Woken when a GPU that could not be read can be read again.
+    pub returned: Arc<Notify>,
     /// When the last round was completed.
     pub completed: watch::Sender<Instant>,
     /// What was told already.
@@ -53,6 +56,7 @@ impl Reconciler {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                () = self.returned.notified() => self.restore().await,
                 () = sleep_until(next) => next = Instant::now() + self.round().await,
             }
         }
@@ -83,6 +87,20 @@ impl Reconciler {
         if report.missing.is_empty() { PERIOD } else { AFTER_MISSING }
     }
 
+    /// Gives GPUs their settings back that were lost when their last claim left.
+    async fn restore(&self) {
+        let engine = Arc::clone(&self.engine);
+        match spawn_blocking(move || engine.restore_unused()).await {
+            Ok(Restoration { restored, problems, .. }) => {
+                log_restored(&restored);
+                for problem in &problems {
+                    error!(error = %chain(problem), "not given back, will retry");
+                }
+            }
+            Err(error) => error!(%error, "giving back settings failed, please report it; will retry"),
+        }
+    }
+
     fn tell_drift(&self, drift: &Drift) {
         let Drift { gpu, setting, wanted, found, claims } = drift;
         let text = note::drift(drift);
@@ -109,13 +127,17 @@ fn log(report: &Reconciliation) {
     for path in &report.foreign {
         warn!(path = %path.display(), "file that is not of this driver left alone");
     }
-    for gpu in &report.restored {
-        info!(%gpu, "GPU is as it was found again");
-    }
+    log_restored(&report.restored);
     for bad in &report.quarantined {
         warn!(path = %bad.path.display(), reason = bad.reason, "claim record that cannot be read");
     }
     for problem in &report.problems {
         error!(error = %chain(problem), "not reconciled, will retry");
+    }
+}
+
+fn log_restored(gpus: &[GpuUuid]) {
+    for gpu in gpus {
+        info!(%gpu, "GPU is as it was found again");
     }
 }

@@ -7,12 +7,14 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use dra_sim::state::ComputeMode;
 use dra_tests::api_server::{Key, Resource, Verb};
 use dra_tests::claim::NAMESPACE;
 use dra_tests::disk::{Disk, Hindrance};
 use dra_tests::kubelet::{CallError, Claim, Device};
 use dra_tests::wait::{until, within};
 use dra_tests::{Mode, NewClaim, Node};
+use serde_json::json;
 
 /// Prepares as the kubelet does: again and again.
 async fn until_prepared(node: &Node, claim: &Claim) -> Vec<Device> {
@@ -81,6 +83,25 @@ async fn a_gpu_that_fails_half_of_its_queries_spoils_only_itself() {
     refused(&node, &bad, &[&node.gpus.name(1), "repair it, or delete the pod"]).await;
     node.gpus.heal();
     until_prepared(&node, &bad).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_that_returns_has_back_what_it_had_before_its_last_claim() {
+    let node = Node::new("t4:2");
+    let plugin = node.start(Mode::Process).await;
+    let config = json!({
+        "apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", "sharing": {"strategy": "Exclusive"},
+    });
+    let claim = NewClaim::of("exclusive", &node.gpus.name(0)).config(&config).create(&node.api);
+    node.kubelet.prepare(&claim).await.unwrap();
+    node.gpus.change(|state| state.lose_gpu(0));
+    let is_broken = |_, body: &str| body.contains("gpu_dra_devices{type=\"gpu\",state=\"broken\"} 1").then_some(());
+    plugin.until_http("/metrics", is_broken).await;
+    node.kubelet.unprepare(&claim).await.unwrap();
+    assert_eq!(node.gpus.state().gpus[0].compute_mode, ComputeMode::ExclusiveProcess, "it cannot be set");
+    node.gpus.change(|state| state.reset_gpu(0));
+    let is_restored = || (node.gpus.state().gpus[0].compute_mode == ComputeMode::Default).then_some(());
+    until("the GPU is as it was found", is_restored).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

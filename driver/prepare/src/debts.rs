@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is owed to GPUs, away from any claim: given back from time to time, when a claim that was in doubt is settled, by
-//! the last instance, and by an uninstallation. What someone else changed is told.
+//! What is owed to GPUs, away from any claim: given back from time to time, when a GPU can be read again, when a claim that
+//! was in doubt is settled, by the last instance, and by an uninstallation. What someone else changed is told.
 //!
 //! Each GPU is looked at under its lock; one that somebody works on has its turn the next time.
 
@@ -66,16 +66,31 @@ impl Engine {
         done
     }
 
-    /// Gives back what no claim relies on, and says whether nothing is owed to any GPU.
+    /// Gives back what no claim relies on, as when a GPU that took no settings may take them again.
+    pub fn restore_unused(&self) -> Restoration {
+        self.pay_each(&self.call(Instant::now()))
+    }
+
+    /// The same, and says whether nothing is owed to any GPU.
     pub(crate) fn pay_all(&self, call: &Call<'_>) -> bool {
-        let owed = || self.ledgers.list().map(|listing| gpus(&listing));
-        for gpu in owed().unwrap_or_default() {
+        for problem in self.pay_each(call).problems {
+            warn!(error = chain(&problem), "a GPU is still owed something");
+        }
+        self.ledgers.list().is_ok_and(|listing| gpus(&listing).is_empty())
+    }
+
+    fn pay_each(&self, call: &Call<'_>) -> Restoration {
+        let mut done = Restoration::default();
+        let owed = self.ledgers.list().map(|listing| gpus(&listing));
+        let owed = owed.map_err(|source| done.problems.push(Problem::Ledgers { source }));
+        for gpu in owed.unwrap_or_default() {
             match self.at_gpu(&gpu, call, |tools| step::pay(&gpu, tools)) {
-                Ok(Some(_) | None) => {}
-                Err(problem) => warn!(error = chain(&problem), "a GPU is still owed something"),
+                Ok(Some(true)) => done.restored.push(gpu),
+                Ok(Some(false) | None) => {}
+                Err(problem) => done.problems.push(problem),
             }
         }
-        owed().is_ok_and(|gpus| gpus.is_empty())
+        done
     }
 
     pub(crate) fn reconcile_gpus(&self, call: &Call<'_>, report: &mut Reconciliation) {

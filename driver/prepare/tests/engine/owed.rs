@@ -125,7 +125,8 @@ fn shares_of_a_gpu_that_is_lost_leave_and_it_has_back_what_it_had_when_it_return
 
 #[test]
 fn the_reconciliation_the_last_instance_and_the_uninstallation_pay_what_is_owed() {
-    let ways: [fn(&Node); 3] = [
+    let ways: [fn(&Node); 4] = [
+        |node| assert_eq!(node.engine.restore_unused().restored, [gpu_uuid(0)]),
         |node| assert_eq!(node.engine.reconcile(&|_| ClaimLife::Alive).restored, [gpu_uuid(0)]),
         |node| assert!(node.engine.retire()),
         |node| assert_eq!(node.engine.restore_all().restored, [gpu_uuid(0)]),
