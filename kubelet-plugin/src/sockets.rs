@@ -4,13 +4,17 @@
 //! During a rolling upgrade two instances live on one node, so every name carries the pod's UID. An instance holds a
 //! lock on a file of its name as long as it lives: whoever can take that lock knows that the instance is dead and may
 //! remove the sockets it left behind. Nothing else tells a live socket from a stale one without a race.
+//!
+//! The plugin's directory is locked too, as instances of earlier versions do. No other user can open it or what is in it.
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dra_prepare::locks::make_private_dir;
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 use tokio::time::{Instant, sleep};
@@ -156,13 +160,14 @@ impl InstanceLock {
 pub fn claim_instance(paths: &SocketPaths) -> Result<InstanceLock, SocketError> {
     let instances_dir = paths.instances_dir();
     let directory = |source| SocketError::Directory { path: instances_dir.clone(), source };
-    fs::create_dir_all(&paths.plugin_dir).map_err(directory)?;
+    make_private_dir(&paths.plugin_dir).map_err(directory)?;
     let plugin_dir = File::open(&paths.plugin_dir).map_err(directory)?;
     flock(&plugin_dir, FlockOperation::LockShared).map_err(|errno| directory(errno.into()))?;
-    fs::create_dir_all(&instances_dir).map_err(directory)?;
+    make_private_dir(&instances_dir).map_err(directory)?;
     let lock_path = instances_dir.join(&paths.pod_uid);
+    let make = || File::options().write(true).create(true).truncate(true).mode(0o600).open(&lock_path);
     // Held by a file open for reading, which keeps no disk from becoming read-only.
-    let file = File::create(&lock_path).and_then(|_made| File::open(&lock_path)).map_err(directory)?;
+    let file = make().and_then(|_made| File::open(&lock_path)).map_err(directory)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Err(SocketError::SameUid { uid: paths.pod_uid.clone(), path: lock_path });
     }
@@ -239,6 +244,8 @@ pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const UID: &str = "3f1b2c4d-0000-4000-8000-123456789abc";
@@ -274,6 +281,22 @@ mod tests {
         assert!(!dead.dra_path.exists() && !dead.registration_path.exists());
         assert!(live.dra_path.exists() && live.registration_path.exists());
         assert!(matches!(claim_instance(&live), Err(SocketError::SameUid { .. })));
+    }
+
+    #[test]
+    fn no_other_user_can_open_what_an_instance_locks() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = SocketPaths::new(root.path(), "d", UID).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        // As an earlier version made them.
+        for dir in [&paths.plugin_dir, &paths.instances_dir()] {
+            fs::create_dir_all(dir).unwrap();
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let _me = claim_instance(&paths).unwrap();
+        let modes =
+            [&paths.plugin_dir, &paths.instances_dir(), &paths.instances_dir().join(UID)].map(|path| mode(path));
+        assert_eq!(modes, [0o700, 0o700, 0o600]);
     }
 
     #[tokio::test(start_paused = true)]

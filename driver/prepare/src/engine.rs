@@ -93,14 +93,12 @@ impl Engine {
             .map_err(|source| OpenError::Records { source })?;
         let ledgers = LedgerStore::open(Arc::clone(&files), &settings.state_dir)
             .map_err(|source| OpenError::Ledgers { source })?;
-        let locks_dir = settings.run_dir.join("locks");
-        files.make_dir(&locks_dir).map_err(|source| OpenError::Locks { source })?;
+        let locks = Locks::open(settings.run_dir.join("locks")).map_err(|source| OpenError::Locks { source })?;
         let specs = SpecStore::new(files, settings.cdi_dir.clone(), Naming::new(&settings.driver_name));
         if let Err(error) = specs.make_dir() {
             // Preparing tries again and tells whoever waits; unprepare and registration work without.
             warn!(error = crate::error::chain(&error), "the CDI directory is not there yet");
         }
-        let locks = Locks::new(locks_dir);
         let (missing, strange) = (Missing::default(), Mutex::default());
         let (tally, turns) = (Tally::default(), Turns::default());
         Ok(Self { host, settings, daemons, records, ledgers, specs, locks, missing, strange, tally, turns })

@@ -8,17 +8,22 @@
 //! nothing can deadlock.
 //!
 //! What is taken away must be free of a disk that takes no new file: such calls keep each other out in memory.
+//!
+//! Files and folders of locks are root's alone: whoever can open a file can lock it and keep this driver waiting.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
+
+/// The mode of a folder that no other user can look into.
+const PRIVATE: u32 = 0o700;
 
 /// How often a lock held by another process is tried; one held by this process is tried when it is freed.
 const OTHER_PROCESS: Duration = Duration::from_millis(20);
@@ -78,9 +83,10 @@ pub enum LockError {
 }
 
 impl Locks {
-    /// In a folder that exists.
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir, here: Mutex::default(), freed: Condvar::new() }
+    /// In a folder that is made if it is missing and closed to other users if it is open to them.
+    pub fn open(dir: PathBuf) -> io::Result<Self> {
+        make_private_dir(&dir)?;
+        Ok(Self { dir, here: Mutex::default(), freed: Condvar::new() })
     }
 
     /// Takes a lock in the name of `holder`, waiting until `deadline`.
@@ -169,8 +175,22 @@ impl Drop for Passing<'_> {
     }
 }
 
-/// The locked file, or nothing while someone else has it.
-fn try_lock(path: &Path, holder: &str) -> io::Result<Option<File>> {
+/// Makes a folder that no other user can look into, and its parents as they usually are. One that is there is closed.
+pub fn make_private_dir(dir: &Path) -> io::Result<()> {
+    if let Some(parent) = dir.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(PRIVATE).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => Err(error),
+        Err(_) if dir.metadata()?.permissions().mode() & 0o777 != PRIVATE => {
+            std::fs::set_permissions(dir, Permissions::from_mode(PRIVATE))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The locked file, or nothing while someone else has it. No other user can open it.
+pub fn try_lock(path: &Path, holder: &str) -> io::Result<Option<File>> {
     let file = open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) if is_at(&file, path)? => {
@@ -246,7 +266,7 @@ mod tests {
     #[test]
     fn a_held_lock_names_its_holder_and_leaves_a_file_only_for_what_lasts() {
         let dir = tempfile::tempdir().unwrap();
-        let (ours, theirs) = (Locks::new(dir.path().to_owned()), Locks::new(dir.path().to_owned()));
+        let [ours, theirs] = [(); 2].map(|()| Locks::open(dir.path().to_owned()).unwrap());
         let held = ours.take("gpu-1", "for claim ns/a", soon(), Reach::Everyone).unwrap();
         let refused = theirs.take("gpu-1", "claim ns/b", Instant::now(), Reach::Everyone).unwrap_err();
         assert_eq!(refused.to_string(), "held for claim ns/a");
@@ -265,7 +285,7 @@ mod tests {
     #[test]
     fn only_one_at_a_time_whether_in_this_process_or_in_another() {
         let dir = tempfile::tempdir().unwrap();
-        let processes = [Locks::new(dir.path().to_owned()), Locks::new(dir.path().to_owned())];
+        let processes = [(); 2].map(|()| Locks::open(dir.path().to_owned()).unwrap());
         let (inside, turns) = (AtomicU32::new(0), AtomicU32::new(0));
         std::thread::scope(|scope| {
             for at in 0..8 {
@@ -288,7 +308,7 @@ mod tests {
     fn the_file_of_a_dead_holder_is_no_obstacle_and_is_swept() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("claim-1.lock"), "claim ns/dead").unwrap();
-        let locks = Locks::new(dir.path().to_owned());
+        let locks = Locks::open(dir.path().to_owned()).unwrap();
         drop(locks.take("claim-1", "claim ns/a", Instant::now(), Reach::Everyone).unwrap().passing());
         std::fs::write(dir.path().join("claim-2.lock"), "claim ns/dead").unwrap();
         locks.sweep().unwrap();
@@ -297,10 +317,29 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_gone_is_an_error_with_its_path() {
-        let error = Locks::new(PathBuf::from("/nonexistent")).take("x", "me", soon(), Reach::Everyone).unwrap_err();
+        let dir = tempfile::tempdir().unwrap().path().join("locks");
+        let locks = Locks::open(dir.clone()).unwrap();
+        std::fs::remove_dir_all(dir.parent().unwrap()).unwrap();
+        let error = locks.take("x", "me", soon(), Reach::Everyone).unwrap_err();
+        let path = dir.join("x.lock").display().to_string();
         assert_eq!(
             error.to_string(),
-            "unable to lock /nonexistent/x.lock: free space and inodes in its folder and make it writable (will retry)"
+            format!("unable to lock {path}: free space and inodes in its folder and make it writable (will retry)")
         );
+    }
+
+    #[test]
+    fn no_other_user_can_open_a_lock_or_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        // One that an earlier version made, and a new one.
+        std::fs::create_dir(dir.path().join("old")).unwrap();
+        std::fs::set_permissions(dir.path().join("old"), Permissions::from_mode(0o755)).unwrap();
+        for name in ["old", "run/new"] {
+            let path = dir.path().join(name);
+            let locks = Locks::open(path.clone()).unwrap();
+            drop(locks.take("gpu-1", "me", soon(), Reach::Everyone).unwrap());
+            assert_eq!((mode(&path), mode(&path.join("gpu-1.lock"))), (0o700, 0o600), "{name}");
+        }
     }
 }

@@ -83,7 +83,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
     let tools = Arc::new(Tools { root: root_dir, driver_root, shm_bytes, boot_id, board, metrics });
     let root = Root::hold(&tools.root, ROOT_PATIENCE).await.map_err(AppError::Root)?;
     if remove {
-        return remove_daemons(&root, &tools, &socket_path).await;
+        return remove_daemons(root, &tools, &socket_path).await;
     }
     let roster = Arc::new(Roster::new(Arc::clone(&tools)));
     // Who connects from now on is heard when it is known what there is.
@@ -99,10 +99,11 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
     tasks.run().await.map_err(AppError::Tasks)
 }
 
-async fn remove_daemons(root: &Root, tools: &Tools, socket_path: &Path) -> Result<(), AppError> {
+async fn remove_daemons(root: Root, tools: &Tools, socket_path: &Path) -> Result<(), AppError> {
     let look = |source| AppError::Look { path: tools.root.clone(), source };
-    let count = remove_all(root, tools, Deadline::of(LAST_PATIENCE)).await.map_err(look)?;
+    let count = remove_all(&root, tools, Deadline::of(LAST_PATIENCE)).await.map_err(look)?;
     remove_if_there(socket_path);
+    root.leave();
     if count > 0 { Err(AppError::Left { count, root: tools.root.clone() }) } else { Ok(()) }
 }
 

@@ -8,13 +8,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dra_model::DaemonId;
+use dra_prepare::locks::try_lock;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::time::{Instant, sleep};
-use tracing::info;
+use tracing::{info, warn};
+
+use crate::sockets::remove_if_there;
 
 /// Between two attempts to hold what another process holds.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// The file in the root that its holder keeps locked.
+const LOCK: &str = "host.lock";
 
 /// A root that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +50,9 @@ pub enum RootError {
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
-    /// Has the lock; it is closed when this process becomes a daemon.
+    /// Locked; it is closed when this process becomes a daemon.
+    _lock: File,
+    /// Locked too where that was possible, for an MPS host of an earlier version.
     _dir: File,
 }
 
@@ -57,20 +65,19 @@ impl Root {
         fs::create_dir_all(path).map_err(failed)?;
         fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(failed)?;
         let dir = File::open(path).map_err(failed)?;
-        let end = Instant::now() + patience;
-        let mut said = false;
-        loop {
-            match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self { path: path.to_owned(), _dir: dir }),
-                Err(Errno::WOULDBLOCK) if Instant::now() < end => {}
-                Err(Errno::WOULDBLOCK) => return Err(RootError::Held { path: path.to_owned(), patience }),
-                Err(errno) => return Err(failed(errno.into())),
-            }
-            if !std::mem::replace(&mut said, true) {
-                info!(root = %path.display(), ?patience, "waiting for another MPS host to end");
-            }
-            sleep(LOOK).await;
+        let (lock_path, end) = (path.join(LOCK), Instant::now() + patience);
+        let lock = attempt_until(end, path, || try_lock(&lock_path, "")).await.map_err(failed)?;
+        let Some(lock) = lock else { return Err(RootError::Held { path: path.to_owned(), patience }) };
+        // A host of an earlier version locks the directory. So can a process that opened it before it was closed to others.
+        if attempt_until(end, path, || lock_dir(&dir)).await.map_err(failed)?.is_none() {
+            warn!(root = %path.display(), "a process that is no MPS host locks the root: going on without that lock");
         }
+        Ok(Self { path: path.to_owned(), _lock: lock, _dir: dir })
+    }
+
+    /// Removes the lock file, when no MPS host is to come.
+    pub fn leave(self) {
+        remove_if_there(&self.path.join(LOCK));
     }
 
     /// The daemons that have a place here. Whatever else is here belongs to others.
@@ -84,6 +91,35 @@ impl Root {
             }
         }
         Ok(found)
+    }
+}
+
+/// Attempts something again and again until it succeeds, fails, or its time is over.
+async fn attempt_until<T>(
+    end: Instant,
+    root: &Path,
+    mut attempt: impl FnMut() -> io::Result<Option<T>>,
+) -> io::Result<Option<T>> {
+    let mut said = false;
+    loop {
+        if let Some(value) = attempt()? {
+            return Ok(Some(value));
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+        if !std::mem::replace(&mut said, true) {
+            info!(root = %root.display(), "waiting for another MPS host to end");
+        }
+        sleep(LOOK).await;
+    }
+}
+
+fn lock_dir(dir: &File) -> io::Result<Option<()>> {
+    match flock(dir, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(())),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -121,6 +157,16 @@ mod tests {
         let second = Root::hold(dir.path(), LOOK / 2).await;
         assert!(matches!(second, Err(RootError::Held { .. })), "{second:?}");
         drop(first);
-        Root::hold(dir.path(), Duration::ZERO).await.unwrap();
+        Root::hold(dir.path(), Duration::ZERO).await.unwrap().leave();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn only_root_can_lock_a_root_and_who_locks_the_directory_keeps_nobody_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = File::open(dir.path()).unwrap();
+        flock(&other, FlockOperation::LockShared).unwrap();
+        let _root = Root::hold(dir.path(), LOOK / 2).await.unwrap();
+        assert_eq!(fs::metadata(dir.path().join(LOCK)).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -69,6 +69,14 @@ impl Host {
         self.dir.path().join("mps")
     }
 
+    /// What is in its root.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let names = fs::read_dir(self.root()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
     pub(crate) fn place(&self, id: &str) -> PathBuf {
         self.root().join(id)
     }
