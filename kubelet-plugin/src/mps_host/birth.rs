@@ -122,7 +122,7 @@ impl Birth<'_> {
             library_path: &driver_dir,
         };
         let not_run = |error: std::io::Error| self.not_ready(format!("{}: {error}", self.programs.control.display()));
-        let mut command = inside::command(&self.place.shm_dir(), &self.programs.control, &launch.arguments());
+        let mut command = inside::command(self.place, &self.programs.control, &launch.arguments());
         command.env_clear().envs(launch.environment()).current_dir("/").stdin(Stdio::null());
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.stdout(log.try_clone().map_err(not_run)?).stderr(log);

@@ -120,7 +120,17 @@ pub struct Place {
 impl Place {
     /// The place of a daemon, which need not exist.
     pub fn new(root: &Path, id: &DaemonId) -> Self {
-        Self { dir: root.join(id.as_str()) }
+        Self::of_dir(root.join(id.as_str()))
+    }
+
+    /// The place with this directory.
+    pub fn of_dir(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// What holds all of it.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// What containers mount where they look for a pipe directory.
@@ -163,7 +173,7 @@ impl Place {
         self.dir.symlink_metadata().is_ok()
     }
 
-    /// Makes what is missing. Servers run as the user of their clients, so everybody may look in.
+    /// Makes what is missing. Servers run as the users of their clients, so everybody may look in who gets past the root.
     pub fn make(&self, shm_bytes: Option<u64>) -> Result<(), PlaceError> {
         self.check_length()?;
         self.check_owner()?;

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The directory of all daemons, held by one process at a time; and which of the names in it are daemons.
+//!
+//! No other user of the machine can enter it. Containers are given the directories of a daemon, which lie below it, without
+//! passing it, and so are daemons: see [`super::inside`].
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dra_model::DaemonId;
-use dra_prepare::locks::try_lock;
+use dra_prepare::locks::{make_private_dir, try_lock};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::time::{Instant, sleep};
@@ -61,9 +63,7 @@ impl Root {
     /// may still be ending its daemons.
     pub async fn hold(path: &Path, patience: Duration) -> Result<Self, RootError> {
         let failed = |source| RootError::Use { path: path.to_owned(), source };
-        // Servers run as the users of their clients, so everybody may look in, whatever the umask.
-        fs::create_dir_all(path).map_err(failed)?;
-        fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(failed)?;
+        make_private_dir(path).map_err(failed)?;
         let dir = File::open(path).map_err(failed)?;
         let (lock_path, end) = (path.join(LOCK), Instant::now() + patience);
         let lock = attempt_until(end, path, || try_lock(&lock_path, "")).await.map_err(failed)?;
@@ -132,6 +132,8 @@ pub fn is_ours(id: &DaemonId) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const GPU: &str = "gpu-00112233445566778899aabbccddeeff";
@@ -167,6 +169,7 @@ mod tests {
         let other = File::open(dir.path()).unwrap();
         flock(&other, FlockOperation::LockShared).unwrap();
         let _root = Root::hold(dir.path(), LOOK / 2).await.unwrap();
-        assert_eq!(fs::metadata(dir.path().join(LOCK)).unwrap().permissions().mode() & 0o777, 0o600);
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(dir.path().to_owned()), mode(dir.path().join(LOCK))), (0o700, 0o600));
     }
 }

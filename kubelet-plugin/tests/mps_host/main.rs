@@ -10,6 +10,8 @@ mod faults;
 
 mod clients;
 
+mod others;
+
 mod kills;
 
 mod scripts;

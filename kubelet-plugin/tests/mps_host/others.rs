@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Other users of the machine: kept from what a daemon has, while servers that run as one of them find what they need.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::host::{Host, spec, until};
+use crate::scripts::driver;
+
+const ID: &str = "gpu-00112233445566778899aabbccddeeff";
+
+const OTHER_ID: &str = "gpu-ffffffffffffffffffffffffffffffff";
+
+/// Nobody in particular.
+const USER: &str = "65534";
+
+/// Runs a command as a local user of the machine.
+fn as_user(script: &str) -> Output {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", USER, "--regid", USER, "--clear-groups", "--", "sh", "-c", script]);
+    command.output().unwrap()
+}
+
+/// As the directories above those of this driver are on a node.
+fn open_to_all(dir: &Path) {
+    fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn no_other_user_of_the_machine_reaches_a_daemon() {
+    let host = Host::real();
+    open_to_all(host.dir.path());
+    host.start(&spec(ID)).unwrap();
+    let (root, place) = (host.root().display().to_string(), host.place(ID).display().to_string());
+    for attempt in [
+        format!("ls {root}"),
+        format!("flock --shared --nonblock {root} true"),
+        format!("flock --shared --nonblock {root}/host.lock true"),
+        format!("ls {place}"),
+        format!("ls {place}/run/pipe"),
+        format!("cat {place}/log/control.out"),
+        format!("echo x > {place}/shm/nobody"),
+    ] {
+        let output = as_user(&attempt);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("ermission denied"), "{attempt}: {output:?}");
+    }
+    assert!(as_user("ls /").status.success());
+    let mode = |name: &str| fs::metadata(host.place(ID).join(name)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("run"), mode("shm")), (0o755, 0o1777), "containers of any user use these");
+}
+
+/// Tells what it is and sees, in its shared memory, and stays.
+const SERVER: &str = r#"#!/bin/sh
+{
+    /usr/bin/id -u
+    /bin/ls "${CUDA_MPS_PIPE_DIRECTORY%/*/run/pipe}"
+    /bin/ls "$CUDA_MPS_PIPE_DIRECTORY"
+} >/dev/shm/told 2>&1
+/bin/mv /dev/shm/told /dev/shm/said
+exec /bin/sleep 1000
+"#;
+
+#[test]
+fn a_server_of_another_user_finds_its_daemon_and_no_other() {
+    let driver = driver("exec $real \"$@\"");
+    let server = driver.path().join("usr/bin/nvidia-cuda-mps-server");
+    fs::write(driver.path().join("server"), SERVER).unwrap();
+    let mut install = Command::new("install");
+    assert!(install.arg("--mode=755").arg(driver.path().join("server")).arg(server).status().unwrap().success());
+    let host = Host::new(driver.path());
+    open_to_all(driver.path());
+    open_to_all(host.dir.path());
+    host.start(&spec(ID)).unwrap();
+    host.start(&spec(OTHER_ID)).unwrap();
+    host.ask(ID, &format!("start_server -uid {USER}"));
+    let said = until("the server tells what it sees", || fs::read_to_string(host.place(ID).join("shm/said")).ok());
+    let expect = [USER, ID, "control", "control_lock", "control_privileged", "log"];
+    assert_eq!(said.lines().collect::<Vec<_>>(), expect);
+}
