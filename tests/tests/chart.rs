@@ -102,6 +102,8 @@ fn values_nobody_reads_and_impossible_values_are_refused() {
         ("deviceClasses.timeSlicing.interval=medium", "interval"),
         ("deviceClasses.mps.extendedResourceName=shared", "extendedResourceName"),
         ("mps.root=/run/mps", "root"),
+        ("mps.sharedMemory=0", "sharedMemory"),
+        ("mps.sharedMemory=half", "sharedMemory"),
         // Pods would be scheduled onto shares that nobody prepares.
         ("mps.enabled=false", "sharing.forms"),
     ] {
@@ -187,6 +189,18 @@ fn what_the_mps_host_mounts_is_seen_by_all_and_kept_by_nobody() {
         let follows = "/driver-root, readOnly: true, mountPropagation: HostToContainer";
         assert_eq!(mount(daemon_set, "driver-root"), follows);
     }
+}
+
+#[test]
+fn shared_memory_is_small_unless_more_is_asked_for() {
+    let size = |settings: &[&str]| {
+        let host = daemon_set(&rendered(settings).unwrap(), "mps-host");
+        host.lines().find_map(|line| line.trim().strip_prefix("- --shm-bytes=").map(str::to_owned))
+    };
+    assert_eq!(size(&[]).as_deref(), Some("64Mi"));
+    assert_eq!(size(&["mps.sharedMemory=2Gi"]).as_deref(), Some("2Gi"));
+    let by_variable = ["mps.extraEnv[0].name=MPS_SHM_BYTES", "mps.extraEnv[0].value=1073741824"];
+    assert_eq!(size(&by_variable), None, "a flag goes before the variable");
 }
 
 #[test]

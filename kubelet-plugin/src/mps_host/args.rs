@@ -6,7 +6,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
+use dra_model::{Bytes, IdError};
 use dra_runtime::logging::LogFormat;
+
+/// A server makes files of some KiB there.
+const LEAST_SHM: Bytes = Bytes::from_mib(1);
 
 /// Runs the MPS daemons of this node: the kubelet plugin asks for them, containers talk to them.
 #[derive(Debug, Parser)]
@@ -27,9 +31,9 @@ pub struct Args {
     /// Where this process sees the root of the NVIDIA driver installation
     #[arg(long, env = "DRIVER_ROOT", default_value = "/driver-root")]
     pub driver_root: PathBuf,
-    /// Size of the shared memory of the clients of one daemon [default: half of the machine's memory]
-    #[arg(long, env = "MPS_SHM_BYTES")]
-    pub shm_bytes: Option<u64>,
+    /// Size of the shared memory that one daemon and all its clients have together, in bytes or as a quantity
+    #[arg(long, env = "MPS_SHM_BYTES", default_value = "64Mi", value_parser = shm_bytes)]
+    pub shm_bytes: Bytes,
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "HTTP_ADDRESS", default_value = "0.0.0.0:8082")]
     pub http_address: SocketAddr,
@@ -42,5 +46,27 @@ impl Args {
     /// Where the kubelet plugin is listened for.
     pub fn socket_path(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| self.root.join("host.sock"))
+    }
+}
+
+/// For a file system none would mean no limit.
+fn shm_bytes(text: &str) -> Result<Bytes, String> {
+    let bytes: Bytes = text.parse().map_err(|error: IdError| error.to_string())?;
+    if bytes < LEAST_SHM { Err("less than 1Mi".to_owned()) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_memory_has_a_limit() {
+        let given = |arguments: &[&str]| Args::try_parse_from([&["gpu-mps-host"], arguments].concat());
+        assert_eq!(given(&[]).unwrap().shm_bytes, Bytes::from_mib(64));
+        assert_eq!(given(&["--shm-bytes=1073741824"]).unwrap().shm_bytes, Bytes::from_mib(1024));
+        assert_eq!(given(&["--shm-bytes=1.5Gi"]).unwrap().shm_bytes, Bytes::from_mib(1536));
+        for refused in ["0", "1000", "-1", "half"] {
+            assert!(given(&[&format!("--shm-bytes={refused}")]).is_err(), "{refused}");
+        }
     }
 }

@@ -9,15 +9,17 @@
 //!             state.json    what this process has to find again
 //! ```
 
+use std::ffi::{CString, NulError};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use dra_hardware::DaemonError;
-use dra_model::DaemonId;
+use dra_model::{Bytes, DaemonId};
 use rustix::fs::{CWD, Mode, fchmod};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+use tracing::warn;
 
 use super::log_file;
 use super::programs::Programs;
@@ -29,6 +31,9 @@ const LONGEST_SOCKET: &str = "control_privileged";
 
 /// More mounts on one directory than this are not ours to take away.
 const MOST_MOUNTS: usize = 16;
+
+/// What a file has at least, if it is not empty.
+const PAGE: u64 = 4096;
 
 /// What is in a place; the last one while it is being written.
 const NAMES: [&str; 6] = ["run", "shm", "log", "driver", "state.json", ".state.json.host.tmp"];
@@ -174,22 +179,24 @@ impl Place {
     }
 
     /// Makes what is missing. Servers run as the users of their clients, so everybody may look in who gets past the root.
-    pub fn make(&self, shm_bytes: Option<u64>) -> Result<(), PlaceError> {
+    pub fn make(&self, shm_bytes: Bytes) -> Result<(), PlaceError> {
         self.check_length()?;
         self.check_owner()?;
         for path in [self.dir.clone(), self.run_dir(), self.log_dir()] {
             make_dir(&path)?;
         }
+        let path = self.shm_dir();
+        let failed = |source| PlaceError::Mount { path: path.clone(), source };
+        let options = shm_options(shm_bytes).map_err(|error| failed(error.into()))?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         if self.is_mounted() {
-            // Clients of an earlier daemon write to it; its mode is theirs too.
+            // Clients of an earlier daemon write to it. One that holds more than is allowed now stays as large as it is.
+            if let Err(error) = mount_remount(&path, flags, options.as_c_str()) {
+                warn!(path = %path.display(), %error, "the size of this shared memory is not changed");
+            }
             return Ok(());
         }
-        let path = self.shm_dir();
         make_dir(&path)?;
-        let size = shm_bytes.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
-        let failed = |source| PlaceError::Mount { path: path.clone(), source };
-        let options = std::ffi::CString::new(format!("mode=1777{size}")).map_err(|error| failed(error.into()))?;
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount("gpu-dra-mps", &path, "tmpfs", flags, options.as_c_str()).map_err(|errno| failed(errno.into()))
     }
 
@@ -266,6 +273,11 @@ impl Place {
     }
 }
 
+/// Files are as many as there are pages, so that empty ones take no more memory than full ones.
+fn shm_options(Bytes(bytes): Bytes) -> Result<CString, NulError> {
+    CString::new(format!("mode=1777,size={bytes},nr_inodes={}", bytes / PAGE))
+}
+
 /// A directory that everybody may look into, whatever the umask; one that is there is taken, and nothing but a directory.
 fn make_dir(path: &Path) -> Result<(), PlaceError> {
     match make_new_dir(path) {
@@ -317,7 +329,7 @@ mod tests {
         for name in ["run", "log", "photos"] {
             fs::create_dir_all(place.dir.join(name)).unwrap();
         }
-        for refused in [place.remove(), place.make(None)] {
+        for refused in [place.remove(), place.make(Bytes::from_mib(1))] {
             let path = place.dir.join("photos");
             assert!(matches!(&refused, Err(PlaceError::Foreign { path: found }) if *found == path), "{refused:?}");
         }
@@ -339,7 +351,7 @@ mod tests {
         assert!(!place.pipe_dir().is_symlink() && place.pipe_dir().is_dir());
         remove(&place.run_dir()).unwrap();
         symlink(&other_path, place.run_dir()).unwrap();
-        assert!(matches!(place.make(None), Err(PlaceError::Make { .. })));
+        assert!(matches!(place.make(Bytes::from_mib(1)), Err(PlaceError::Make { .. })));
         assert_eq!(fs::metadata(&other_path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }

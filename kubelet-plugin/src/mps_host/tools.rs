@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use dra_model::Bytes;
+
 use super::board::Board;
 use super::metrics::Metrics;
 
@@ -13,8 +15,8 @@ pub struct Tools {
     pub root: PathBuf,
     /// Driver root.
     pub driver_root: PathBuf,
-    /// Size of shared memory; half of the machine's memory without.
-    pub shm_bytes: Option<u64>,
+    /// Size of the shared memory of each daemon.
+    pub shm_bytes: Bytes,
     /// This boot.
     pub boot_id: String,
     /// Where daemons are shown.

@@ -12,6 +12,8 @@ mod clients;
 
 mod others;
 
+mod shm;
+
 mod kills;
 
 mod scripts;
