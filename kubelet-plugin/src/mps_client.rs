@@ -6,15 +6,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dra_hardware::{Daemon, DaemonError, DaemonSpec, Daemons};
-use dra_model::DaemonId;
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, Daemons, Sharer};
+use dra_model::{ClaimUid, DaemonId};
 use dra_proto::mps_v1 as pb;
 use dra_proto::mps_v1::mps_client::MpsClient as Client;
 use futures::{Stream, StreamExt as _};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 
 use crate::mps_host::wire::{Change, Seen, change_of, error_of, spec};
 
@@ -24,6 +24,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// What a call may take beyond the patience that it carries: the host clears what was there before, and what it could not
 /// start; either takes it at most 4 s.
 const MARGIN: Duration = Duration::from_secs(10);
+
+/// How long the host may take to note a sharer, for which it looks into a directory.
+const SHARE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The path is no path of a socket.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +94,18 @@ impl MpsClient {
         self.within(patience, client.stop(request)).await.map(|pb::StopResponse {}| ())
     }
 
+    /// An MPS host of an earlier version does not know of sharers, and needs not.
+    async fn shared(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer) -> Result<(), DaemonError> {
+        let mut client = Client::new(self.channel.clone());
+        let leaves = change == Sharer::Leaves;
+        let request = pb::ShareRequest { id: id.to_string(), claim: claim.to_string(), leaves };
+        match timeout(SHARE_TIMEOUT, client.share(request)).await {
+            Ok(Err(status)) if status.code() != Code::Unimplemented => Err(error_of(&status, &self.socket_path)),
+            Ok(Ok(_) | Err(_)) => Ok(()),
+            Err(_elapsed) => Err(self.silent(format!("nothing within {SHARE_TIMEOUT:?}"))),
+        }
+    }
+
     async fn within<T>(
         &self,
         patience: Duration,
@@ -120,6 +135,10 @@ impl Daemons for MpsClient {
 
     fn stop_unused(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
         self.runtime.block_on(self.stopped(id, true, patience))
+    }
+
+    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer) -> Result<(), DaemonError> {
+        self.runtime.block_on(self.shared(id, claim, change))
     }
 
     fn list(&self) -> Result<Vec<Daemon>, DaemonError> {

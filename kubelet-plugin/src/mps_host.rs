@@ -15,7 +15,7 @@
 //! API server.
 //!
 //! Reading order: [`args`], [`wire`], [`root`], [`removal`], [`place`], [`kept`], [`processes`], [`process`], [`inside`], [`programs`],
-//! [`front_end`], [`log_file`], [`birth`], [`death`], [`clients`], [`running`], [`board`], [`tools`], [`order`],
+//! [`front_end`], [`log_file`], [`birth`], [`death`], [`clients`], [`running`], [`sharers`], [`sweep`], [`board`], [`tools`], [`order`],
 //! [`back_off`], [`supervisor`], [`roster`], [`adopt`], [`service`], [`metrics`], [`then`].
 
 pub mod args;
@@ -49,6 +49,10 @@ pub mod death;
 pub mod clients;
 
 pub mod running;
+
+pub mod sharers;
+
+pub mod sweep;
 
 pub mod board;
 

@@ -102,6 +102,10 @@ impl pb::mps_server::Mps for Service {
         Ok(Response::new(answer))
     }
 
+    async fn share(&self, _request: Request<pb::ShareRequest>) -> Result<Response<pb::ShareResponse>, Status> {
+        Ok(Response::new(pb::ShareResponse {}))
+    }
+
     async fn stop(&self, request: Request<pb::StopRequest>) -> Result<Response<pb::StopResponse>, Status> {
         let id = id_of(&request.into_inner().id)?;
         self.daemons.send_modify(|daemons| _ = daemons.remove(&id));

@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dra_model::{Bytes, DaemonId, Disposition, ThreadPercentage};
+use dra_model::{Bytes, ClaimUid, DaemonId, Disposition, ThreadPercentage};
 
 /// The MPS daemons of one machine.
 pub trait Daemons: Send + Sync + fmt::Debug {
@@ -21,8 +21,21 @@ pub trait Daemons: Send + Sync + fmt::Debug {
     /// As [`Daemons::stop`], but one that has clients stays.
     fn stop_unused(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError>;
 
+    /// Tells that a claim comes to share a daemon or leaves it. What it left in the shared memory, and no process uses, goes
+    /// in a while.
+    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer) -> Result<(), DaemonError>;
+
     /// Every daemon there is, and every one that died or was lost and is still meant to be there.
     fn list(&self) -> Result<Vec<Daemon>, DaemonError>;
+}
+
+/// What a claim that shares a daemon does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharer {
+    /// Its containers may start from now on.
+    Comes,
+    /// Its containers have ended.
+    Leaves,
 }
 
 /// What a daemon should be.

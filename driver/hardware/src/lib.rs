@@ -37,7 +37,7 @@ pub mod discover;
 
 pub mod host;
 
-pub use daemons::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, MultiUser};
+pub use daemons::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, MultiUser, Sharer};
 pub use driver_files::DriverFilesError;
 pub use driver_program::{DriverProgram, ProgramError};
 pub use host::{Host, Roots};

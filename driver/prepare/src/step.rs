@@ -178,7 +178,7 @@ pub fn apply(step: &Step, work: &Work, occasion: Occasion, tools: &Tools<'_>) ->
             Ok([base, Some(claim)].into_iter().flatten().any(|ensured| ensured != dra_cdi::Ensured::AsItWas))
         }
         Step::GpuSettings { gpu, wanted } => settings::ensure(gpu, *wanted, occasion, tools),
-        Step::MpsDaemon { id, gpus } => daemon::ensure(id, gpus, &work.record.devices, tools),
+        Step::MpsDaemon { id, gpus } => daemon::ensure(id, gpus, &work.record, tools),
     }
 }
 
@@ -193,7 +193,7 @@ pub fn undo(step: &Step, uid: &ClaimUid, tools: &Tools<'_>) -> Result<(), StepEr
             Ok(())
         }
         Step::MpsDaemon { id, gpus } => {
-            daemon::undo(id, gpus, tools);
+            daemon::undo(id, gpus, uid, tools);
             Ok(())
         }
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dra_hardware::{Daemon, DaemonError, DaemonSpec};
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, Sharer};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -27,6 +27,15 @@ pub enum Order {
         by: Deadline,
         /// Who asks.
         answer: oneshot::Sender<Result<(), DaemonError>>,
+    },
+    /// A claim shares it, or does so no more.
+    Share {
+        /// UID of the claim.
+        claim: String,
+        /// What it does.
+        change: Sharer,
+        /// Who asks.
+        answer: oneshot::Sender<()>,
     },
     /// Let its processes end and its place stay, for the next process of this program.
     HandOver {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_hardware::{Daemon, DaemonError, DaemonSpec};
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, Sharer};
 use dra_model::DaemonId;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -47,6 +47,11 @@ impl Roster {
     pub async fn stop(&self, id: &DaemonId, unless_used: bool, patience: Duration) -> Result<(), DaemonError> {
         let by = Deadline::of(patience);
         self.order(id, |answer| Order::Stop { unless_used, by, answer }).await
+    }
+
+    /// See [`dra_hardware::Daemons::share`].
+    pub async fn share(&self, id: &DaemonId, claim: &str, change: Sharer) {
+        self.order(id, |answer| Order::Share { claim: claim.to_owned(), change, answer }).await;
     }
 
     /// Ends the processes of all daemons side by side, and keeps their places for whoever comes next.

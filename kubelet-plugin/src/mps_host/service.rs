@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dra_hardware::Sharer;
 use dra_proto::mps_v1 as pb;
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
@@ -47,6 +48,13 @@ impl pb::mps_server::Mps for MpsService {
         let stopped = self.roster.stop(&id_of(&id)?, unless_used, Duration::from_millis(patience_ms.into())).await;
         stopped.map_err(|error| refused(&error))?;
         Ok(Response::new(pb::StopResponse {}))
+    }
+
+    async fn share(&self, request: Request<pb::ShareRequest>) -> Result<Response<pb::ShareResponse>, Status> {
+        let pb::ShareRequest { id, claim, leaves } = request.into_inner();
+        let change = if leaves { Sharer::Leaves } else { Sharer::Comes };
+        self.roster.share(&id_of(&id)?, &claim, change).await;
+        Ok(Response::new(pb::ShareResponse {}))
     }
 
     async fn list(&self, _request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {

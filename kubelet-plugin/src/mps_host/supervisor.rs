@@ -9,6 +9,8 @@
 
 mod ends;
 
+mod shares;
+
 mod starts;
 
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use super::order::{Deadline, Order};
 use super::place::{Place, PlaceError};
 use super::process::End;
 use super::running::{Looked, Running};
+use super::sharers::Sharers;
 use super::tools::Tools;
 
 /// Between two looks at a daemon that runs.
@@ -51,6 +54,7 @@ pub struct Supervisor {
     place: Place,
     life: Life,
     back_off: BackOff,
+    sharers: Sharers,
 }
 
 #[derive(Debug)]
@@ -80,7 +84,7 @@ impl Supervisor {
     /// Of a daemon that is not there.
     pub fn absent(id: DaemonId, tools: Arc<Tools>) -> Self {
         let place = Place::new(&tools.root, &id);
-        Self { id, tools, place, life: Life::Absent, back_off: BackOff::default() }
+        Self { id, tools, place, life: Life::Absent, back_off: BackOff::default(), sharers: Sharers::default() }
     }
 
     /// Of a daemon that an earlier process left and that lives.
@@ -141,6 +145,10 @@ impl Supervisor {
         match order {
             Order::Start { spec, by, answer } => drop(answer.send(self.start(spec, by).await)),
             Order::Stop { unless_used, by, answer } => drop(answer.send(self.stop(unless_used, by).await)),
+            Order::Share { claim, change, answer } => {
+                self.share(&claim, change);
+                answer.send(()).ok();
+            }
             Order::HandOver { by, answer } => {
                 self.hand_over(by).await;
                 answer.send(()).ok();
@@ -163,6 +171,7 @@ impl Supervisor {
 
     fn take_over(&mut self, kept: Kept, born: Born) {
         info!(daemon = %self.id, pid = born.process.id().pid, "found an MPS daemon that lives");
+        self.find_sharers();
         self.run_on(Running::adopted(kept, born, self.place.log_path()));
     }
 
@@ -171,6 +180,7 @@ impl Supervisor {
         if let Err(error) = end_daemon(&self.place, &self.id).await {
             warn!(daemon = %self.id, %error, "an MPS daemon that nobody knows may go on");
         }
+        self.find_sharers();
         let mut clients = Clients::remembered(kept.clients.clone());
         clients.note_all(&self.place.log_path());
         let living = clients.living().len();

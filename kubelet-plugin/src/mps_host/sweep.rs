@@ -9,9 +9,11 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirEntryExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
@@ -46,23 +48,33 @@ pub fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
     found.map(|entry| entry.map(|entry| Entry { name: entry.file_name(), inode: entry.ino() })).collect()
 }
 
-/// Removes those of these entries that no process uses.
-pub async fn sweep(dir: PathBuf, mut left: Vec<Entry>) {
-    let mut unused = BTreeSet::new();
+/// The path of a directory that is open, which is of no other one as long as it is.
+pub fn path_of(opened: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", opened.as_raw_fd()).into()
+}
+
+/// Removes those of these entries of a directory that no process uses.
+pub async fn sweep(opened: OwnedFd, mut left: Vec<Entry>) {
+    // Shared with looks, one of which may go on when it is not waited for any more.
+    let opened = Arc::new(opened);
+    let (mut unused, begun) = (BTreeSet::new(), left.len());
     for _ in 0..MAX_LOOKS {
         if left.is_empty() {
-            return;
+            break;
         }
         let look = spawn_blocking({
-            let (dir, before) = (dir.clone(), std::mem::take(&mut unused));
-            move || sweep_once(&dir, left, &before)
+            let (opened, before) = (Arc::clone(&opened), std::mem::take(&mut unused));
+            move || sweep_once(&path_of(&opened), left, &before)
         });
         (left, unused) = match timeout(LOOK_TIMEOUT, look).await {
             Ok(Ok(Ok(looked))) => looked,
-            Ok(Ok(Err(error))) => return warn!(dir = %dir.display(), %error, "what ended sharers left is kept"),
-            Ok(Err(_)) | Err(_) => return warn!(dir = %dir.display(), "what ended sharers left cannot be looked at"),
+            Ok(Ok(Err(error))) => return warn!(%error, "what an ended sharer left in shared memory is kept"),
+            Ok(Err(_)) | Err(_) => return warn!("what an ended sharer left in shared memory is kept: processes hang"),
         };
         sleep(LOOK).await;
+    }
+    if begun > 0 {
+        info!(removed = begun - left.len(), used = left.len(), "swept what an ended sharer left in shared memory");
     }
 }
 
@@ -79,7 +91,6 @@ fn sweep_once(dir: &Path, entries: Vec<Entry>, before: &BTreeSet<u64>) -> io::Re
             At::Inodes(inodes) => inodes.is_disjoint(&used),
         };
         if is_unused && before.contains(&entry.inode) {
-            info!(path = %path.display(), "removed what no process uses and an ended sharer left");
             remove_tree(&path)?;
             continue;
         }
@@ -147,7 +158,8 @@ fn used_inodes(dir: &Path, names: &BTreeSet<OsString>) -> io::Result<BTreeSet<u6
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
         let is_process = entry.file_name().as_bytes().iter().all(u8::is_ascii_digit);
-        if is_process && let Err(error) = note_used(&entry.path(), device, names, &mut used)
+        if is_process
+            && let Err(error) = note_used(&entry.path(), device, names, &mut used)
             && !has_ended(&error)
         {
             return Err(error);

@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use dra_hardware::{Daemon, DaemonError, DaemonSpec, Daemons};
-use dra_model::DaemonId;
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, Daemons, Sharer};
+use dra_model::{ClaimUid, DaemonId};
 use parking_lot::Mutex;
 
 /// See the module.
@@ -50,6 +50,10 @@ impl Daemons for Call<'_> {
 
     fn stop_unused(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
         self.ask(|daemons| daemons.stop_unused(id, patience))
+    }
+
+    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer) -> Result<(), DaemonError> {
+        self.ask(|daemons| daemons.share(id, claim, change))
     }
 
     fn list(&self) -> Result<Vec<Daemon>, DaemonError> {

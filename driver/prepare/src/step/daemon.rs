@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use dra_checkpoint::{GpuLedger, RecordedDevice};
-use dra_hardware::DaemonError;
-use dra_model::{DaemonId, GpuUuid};
+use dra_checkpoint::{ClaimRecord, GpuLedger};
+use dra_hardware::{DaemonError, Sharer};
+use dra_model::{ClaimUid, DaemonId, GpuUuid};
 use tracing::warn;
 
 use super::{StepError, Tools, ledger};
@@ -26,7 +26,7 @@ const STOP: Duration = Duration::from_secs(5);
 pub(super) fn ensure(
     id: &DaemonId,
     gpus: &[GpuUuid],
-    devices: &[RecordedDevice],
+    record: &ClaimRecord,
     tools: &Tools<'_>,
 ) -> Result<bool, StepError> {
     let mut is_new = false;
@@ -37,15 +37,16 @@ pub(super) fn ensure(
             is_new = true;
         }
     }
-    let started = tools.daemons.start(&limits::daemon(devices, id), START);
+    let started = tools.daemons.start(&limits::daemon(&record.devices, id), START);
     started.map_err(|source| StepError::Start { id: id.clone(), source: Box::new(source) })?;
+    share(id, &record.claim.uid, Sharer::Comes, tools);
     Ok(is_new)
 }
 
 /// Ends a daemon that nobody else relies on. One that does not end now stays in the ledgers of its GPUs.
-pub(super) fn undo(id: &DaemonId, gpus: &[GpuUuid], tools: &Tools<'_>) {
+pub(super) fn undo(id: &DaemonId, gpus: &[GpuUuid], claim: &ClaimUid, tools: &Tools<'_>) {
     if tools.users.rely_on_daemon(id) {
-        return;
+        return share(id, claim, Sharer::Leaves, tools);
     }
     let ledgers: Vec<_> = gpus.iter().map(|gpu| ledger::load(gpu, tools)).collect();
     let names_it = |ledger: &GpuLedger| ledger.daemons.contains(id);
@@ -63,6 +64,16 @@ pub(super) fn undo(id: &DaemonId, gpus: &[GpuUuid], tools: &Tools<'_>) {
             // A full disk, perhaps. Whoever pays finds out that it has ended.
             warn!(%id, error = chain(&error), "an MPS daemon that ended is still in a ledger");
         }
+    }
+}
+
+/// Tells of a claim whose daemon is of a GPU, so that others may share it. It keeps nobody from a device if that is not heard:
+/// then what a claim leaves in shared memory is there until the last one leaves.
+fn share(id: &DaemonId, claim: &ClaimUid, change: Sharer, tools: &Tools<'_>) {
+    if id.gpu().is_some()
+        && let Err(error) = tools.daemons.share(id, claim, change)
+    {
+        warn!(%id, %claim, ?change, %error, "the shared memory of an MPS daemon is not swept for this claim");
     }
 }
 

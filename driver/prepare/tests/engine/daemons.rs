@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons};
-use dra_model::DaemonId;
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, Sharer};
+use dra_model::{ClaimUid, DaemonId};
 use parking_lot::Mutex;
 
 #[derive(Debug, Default)]
@@ -22,6 +22,8 @@ struct State {
     stops: usize,
     /// Questions while it was silent.
     unanswered: usize,
+    /// Claims that came and left.
+    sharers: Vec<(DaemonId, ClaimUid, Sharer)>,
 }
 
 /// How the MPS host takes what it is asked for.
@@ -60,6 +62,11 @@ impl TwinDaemons {
     /// How often it was asked while it hung, since the last time this was looked at.
     pub(crate) fn unanswered(&self) -> usize {
         std::mem::take(&mut self.0.lock().unanswered)
+    }
+
+    /// What it heard of claims that share a daemon, since the last time this was looked at.
+    pub(crate) fn sharers(&self) -> Vec<(DaemonId, ClaimUid, Sharer)> {
+        std::mem::take(&mut self.0.lock().sharers)
     }
 
     /// How often a daemon that ran was ended.
@@ -138,6 +145,13 @@ impl Daemons for TwinDaemons {
             return Err(DaemonError::InUse { id: id.clone(), clients: 2 });
         }
         self.stop(id, patience)
+    }
+
+    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer) -> Result<(), DaemonError> {
+        let mut state = self.0.lock();
+        state.answer()?;
+        state.sharers.push((id.clone(), claim.clone(), change));
+        Ok(())
     }
 
     fn list(&self) -> Result<Vec<Daemon>, DaemonError> {

@@ -2,7 +2,7 @@
 //! Strategies and shares: what a GPU has while claims use it, and that it is as it was when they have gone.
 
 use dra_checkpoint::files::faults::Fault;
-use dra_hardware::MultiUser;
+use dra_hardware::{MultiUser, Sharer};
 use dra_model::{Bytes, Claim, ComputeMode, DaemonId, Interval, ShareLimits};
 use dra_prepare::{ClaimLife, PrepareCause, PreparedSharing, Refusal};
 use rustix::io::Errno;
@@ -167,6 +167,23 @@ fn shares_by_mps_have_one_daemon_and_their_limits_in_the_environment() {
         node.engine.unprepare(&claim.reference).unwrap();
     }
     assert_eq!(node.machine.settings(0), DEFAULT);
+    is_tidy(&node);
+}
+
+#[test]
+fn a_daemon_hears_of_each_claim_that_shares_it_and_of_each_that_leaves_others_behind() {
+    let node = Node::new(1);
+    let claims = ["a", "b"].map(|name| mps_share(name, 8155, 10));
+    let heard = |claim: &Claim, change| (DaemonId::of_gpu(&gpu_uuid(0)), claim.reference.uid.clone(), change);
+    for claim in &claims {
+        node.prepare(claim).unwrap();
+        assert_eq!(node.daemons.sharers(), [heard(claim, Sharer::Comes)]);
+    }
+    node.engine.unprepare(&claims[0].reference).unwrap();
+    assert_eq!(node.daemons.sharers(), [heard(&claims[0], Sharer::Leaves)]);
+    // With the daemon goes all of its shared memory.
+    node.engine.unprepare(&claims[1].reference).unwrap();
+    assert_eq!(node.daemons.sharers(), []);
     is_tidy(&node);
 }
 
