@@ -65,6 +65,13 @@ pub struct DaemonWatch {
     pub news: News,
 }
 
+/// What the MPS host tells of a daemon besides its health, if it is heard.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    multi_user: Option<bool>,
+    restarts: Option<u32>,
+}
+
 /// A time in which the MPS host is not heard.
 #[derive(Debug)]
 struct Outage {
@@ -136,17 +143,19 @@ impl DaemonWatch {
 
     fn is_seen(&mut self, seen: &Seen, heard: Heard) {
         if let Some(health) = health(seen) {
-            self.is(&seen.daemon.id, &health, Some(seen.daemon.multi_user), heard);
+            let (multi_user, restarts) = (Some(seen.daemon.multi_user), Some(seen.restarts));
+            self.is(&seen.daemon.id, &health, Known { multi_user, restarts }, heard);
         }
     }
 
-    fn is(&mut self, id: &DaemonId, health: &DaemonHealth, multi_user: Option<bool>, heard: Heard) {
+    fn is(&mut self, id: &DaemonId, health: &DaemonHealth, known: Known, heard: Heard) {
         let before = self.board.borrow().daemons.get(id).cloned();
         if before.as_ref().map(|daemon| &daemon.health) != Some(health) {
             log(id, before.is_none(), health);
-            let multi_user = multi_user.or_else(|| before?.multi_user);
+            let restarts = known.restarts.or(before.as_ref().map(|before| before.restarts)).unwrap_or_default();
+            let multi_user = known.multi_user.or_else(|| before?.multi_user);
             let (health, since) = (health.clone(), Time(Timestamp::now()));
-            let now = DaemonStatus { id: id.clone(), health, multi_user, since };
+            let now = DaemonStatus { id: id.clone(), health, multi_user, restarts, since };
             self.show(|daemons| _ = daemons.insert(id.clone(), now));
         }
         self.news.is(id, health, heard, Instant::now());
@@ -186,7 +195,7 @@ impl DaemonWatch {
             warn!(why, daemons = daemons.len(), "the MPS host is away: nobody knows whether its daemons take clients");
         }
         for id in &daemons {
-            self.is(id, &DaemonHealth::HostAway, None, Heard::InList);
+            self.is(id, &DaemonHealth::HostAway, Known::default(), Heard::InList);
         }
         self.tell().await
     }
@@ -211,7 +220,7 @@ impl DaemonWatch {
                 self.reports.send(report);
             }
             if let Some(DaemonStatus { health, .. }) = now {
-                self.news.was_told(&id, health, Instant::now());
+                self.news.was_told(&id, health, telling, Instant::now());
             }
         }
         Ok(())

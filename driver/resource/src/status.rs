@@ -152,30 +152,41 @@ mod tests {
     fn a_share_shows_its_limits_and_how_its_daemon_is() {
         let uuid = "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap();
         let identity = LiveIdentity::Shared { uuid, form: SharedForm::Mps };
-        let daemon = |health| DaemonStatus {
+        let daemon = |health, restarts| DaemonStatus {
             id: "gpu-12345678000000000000000000000001".parse().unwrap(),
             health,
             multi_user: Some(false),
+            restarts,
             since: time(),
         };
-        for (health, status, reason, message) in [
+        for (health, restarts, status, reason, message) in [
             (
                 DaemonHealth::Ready,
+                0,
                 "True",
                 "DaemonReady",
                 "MPS daemon gpu-12345678000000000000000000000001 takes clients",
             ),
             (
+                DaemonHealth::Ready,
+                12,
+                "True",
+                "DaemonReady",
+                "MPS daemon gpu-12345678000000000000000000000001 takes clients; it was started again 12 times: a sharer that runs as root can end it",
+            ),
+            (
                 DaemonHealth::UserWaits { waiting: 1001, active: 1000 },
+                1,
                 "False",
                 "UserWaits",
                 "a process of user 1001 waits until those of user 1000 have ended: run the sharers as one user",
             ),
             (
                 DaemonHealth::Died { why: "killed by signal 9".to_owned() },
+                1,
                 "False",
                 "DaemonDied",
-                "MPS daemon gpu-12345678000000000000000000000001 ended by itself (killed by signal 9): end the processes that used it, then it is started again",
+                "MPS daemon gpu-12345678000000000000000000000001 ended by itself (killed by signal 9): end the processes that used it, then it is started again; it was started again once",
             ),
         ] {
             let sharing = SharingStatus {
@@ -188,7 +199,7 @@ mod tests {
                         .into(),
                 },
                 compute_mode: Some(ComputeMode::ExclusiveProcess),
-                daemon: Some(daemon(health)),
+                daemon: Some(daemon(health, restarts)),
             };
             let (conditions, data) = shown("gpu-12345678-mps", Some("s-1"), &identity, &sharing);
             let mps_ready = json!({
@@ -215,8 +226,8 @@ mod tests {
     fn of_a_daemon_whose_host_is_away_nothing_is_known() {
         let id = "gpu-12345678000000000000000000000001";
         let uuid = "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap();
-        let daemon =
-            DaemonStatus { id: id.parse().unwrap(), health: DaemonHealth::HostAway, multi_user: None, since: time() };
+        let (health, multi_user) = (DaemonHealth::HostAway, None);
+        let daemon = DaemonStatus { id: id.parse().unwrap(), health, multi_user, restarts: 0, since: time() };
         let sharing = SharingStatus { strategy: Strategy::Mps, daemon: Some(daemon), ..SharingStatus::default() };
         let (conditions, data) = shown("gpu-12345678", None, &LiveIdentity::Gpu { uuid }, &sharing);
         let mps_ready = json!({

@@ -69,6 +69,8 @@ pub struct DaemonStatus {
     pub health: DaemonHealth,
     /// Whether the processes of several users share one server, as far as that is known.
     pub multi_user: Option<bool>,
+    /// How often it was started again since the first claim came.
+    pub restarts: u32,
     /// Since when it is so.
     pub since: Time,
 }
@@ -160,12 +162,13 @@ impl DaemonStatus {
     pub fn message(&self) -> String {
         let Self { id, .. } = self;
         match &self.health {
-            DaemonHealth::Ready => format!("MPS daemon {id} takes clients"),
+            DaemonHealth::Ready => format!("MPS daemon {id} takes clients{}", self.history()),
             DaemonHealth::UserWaits { waiting, active } => format!(
                 "a process of user {waiting} waits until those of user {active} have ended: run the sharers as one user"
             ),
             DaemonHealth::Died { why } => format!(
-                "MPS daemon {id} ended by itself ({why}): end the processes that used it, then it is started again"
+                "MPS daemon {id} ended by itself ({why}): end the processes that used it, then it is started again{}",
+                self.history()
             ),
             DaemonHealth::Lost => format!(
                 "MPS daemon {id} ended with the MPS host: end the processes that used it, then it is started again"
@@ -173,6 +176,17 @@ impl DaemonStatus {
             DaemonHealth::HostAway => format!(
                 "whether MPS daemon {id} takes clients is not known, since the MPS host is away: see that the MPS pod of this node runs"
             ),
+        }
+    }
+}
+
+impl DaemonStatus {
+    /// Said of a daemon that keeps ending, of which Events tell rarely.
+    fn history(&self) -> String {
+        match self.restarts {
+            0 => String::new(),
+            1 => "; it was started again once".to_owned(),
+            restarts => format!("; it was started again {restarts} times: a sharer that runs as root can end it"),
         }
     }
 }
