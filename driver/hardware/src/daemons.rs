@@ -168,7 +168,10 @@ pub enum DaemonError {
         seen: String,
     },
     /// It died or was lost, and clients of it still live.
-    #[error("MPS daemon {id} is gone and is started again once its {clients} clients have ended")]
+    #[error(
+        "MPS daemon {id} is gone and is started again once its {clients} clients have ended, or in some minutes without them: \
+         end their pods to have it sooner"
+    )]
     ClientsLeft {
         /// Which daemon.
         id: DaemonId,

@@ -78,9 +78,20 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
     let metrics = Metrics::register(&mut registry);
     let boot_id = procfs::boot_id(Path::new("/proc")).map_err(AppError::BootId)?;
     let socket_path = args.socket_path();
-    let Args { root: root_dir, socket: _, remove, then: _, driver_root, shm_bytes, http_address, log_format: _ } = args;
+    let Args {
+        root: root_dir,
+        socket: _,
+        remove,
+        then: _,
+        driver_root,
+        shm_bytes,
+        clients_timeout,
+        http_address,
+        log_format: _,
+    } = args;
+    let clients_timeout = Duration::from_secs(clients_timeout);
     let board = Board::new(metrics.clone());
-    let tools = Arc::new(Tools { root: root_dir, driver_root, shm_bytes, boot_id, board, metrics });
+    let tools = Arc::new(Tools { root: root_dir, driver_root, shm_bytes, clients_timeout, boot_id, board, metrics });
     let root = Root::hold(&tools.root, ROOT_PATIENCE).await.map_err(AppError::Root)?;
     if remove {
         return remove_daemons(root, &tools, &socket_path).await;

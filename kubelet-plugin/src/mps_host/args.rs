@@ -34,6 +34,9 @@ pub struct Args {
     /// Size of the shared memory that one daemon and all its clients have together, in bytes or as a quantity
     #[arg(long, env = "MPS_SHM_BYTES", default_value = "64Mi", value_parser = shm_bytes)]
     pub shm_bytes: Bytes,
+    /// For how many seconds claims wait for the end of the clients of a daemon that died; then their server is ended
+    #[arg(long, env = "MPS_CLIENTS_TIMEOUT", default_value_t = 300)]
+    pub clients_timeout: u64,
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "HTTP_ADDRESS", default_value = "0.0.0.0:8082")]
     pub http_address: SocketAddr,

@@ -2,7 +2,7 @@
 //! One daemon from its first start to its end: the only task that touches it.
 //!
 //! ```text
-//! absent --start--> running --ends by itself--> gone --clients gone--> running
+//! absent --start--> running --ends by itself--> gone --clients gone, or claims waited long--> running
 //!    ^                 |                          |
 //!    +------ stop -----+---------- stop ----------+     (what does not end is leaving, until it is stopped again)
 //! ```
@@ -71,6 +71,15 @@ struct Gone {
     state: DaemonState,
     clients: Clients,
     next: Instant,
+    /// When a claim first waited for the end of the clients.
+    waits_since: Option<Instant>,
+}
+
+impl Gone {
+    /// Whether it can be started again: no client lives, or claims have waited for their end as long as they have to.
+    fn is_free(&mut self, timeout: Duration) -> bool {
+        self.clients.living().is_empty() || self.waits_since.is_some_and(|since| since.elapsed() >= timeout)
+    }
 }
 
 /// What a supervisor waits for.
@@ -186,7 +195,7 @@ impl Supervisor {
         let living = clients.living().len();
         warn!(daemon = %self.id, clients = living, "an MPS daemon was lost with the host's last process");
         self.tools.metrics.lost();
-        self.be_gone(Gone { kept, state: DaemonState::Lost, clients, next: Instant::now() });
+        self.be_gone(Gone { kept, state: DaemonState::Lost, clients, next: Instant::now(), waits_since: None });
     }
 
     fn run_on(&mut self, running: Running) -> Daemon {
@@ -216,7 +225,7 @@ impl Supervisor {
         match std::mem::replace(&mut self.life, Life::Absent) {
             Life::Running(running) => self.look_at(running).await,
             Life::Gone(mut gone) => {
-                if gone.clients.living().is_empty() {
+                if gone.is_free(self.tools.clients_timeout) {
                     // A failure was logged, and is tried again.
                     self.restart(*gone, Deadline::of(RESTART_PATIENCE)).await.map(|_daemon| ()).ok();
                 } else {

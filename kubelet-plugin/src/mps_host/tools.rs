@@ -2,6 +2,7 @@
 //! What the supervisors of all daemons share.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dra_model::Bytes;
 
@@ -17,6 +18,8 @@ pub struct Tools {
     pub driver_root: PathBuf,
     /// Size of the shared memory of each daemon.
     pub shm_bytes: Bytes,
+    /// How long claims wait for the end of the clients of a daemon that died.
+    pub clients_timeout: Duration,
     /// This boot.
     pub boot_id: String,
     /// Where daemons are shown.

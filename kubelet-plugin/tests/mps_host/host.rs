@@ -57,9 +57,15 @@ impl Host {
 
     /// Starts one with the programs of a driver root.
     pub(crate) fn new(driver_root: &Path) -> Self {
+        Self::with(driver_root, &[])
+    }
+
+    /// The same, with more arguments, which a later one does not get.
+    pub(crate) fn with(driver_root: &Path, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let http_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let child = spawn(&dir.path().join("mps"), driver_root, &http_address);
+        let mut command = command(&dir.path().join("mps"), driver_root, &http_address);
+        let child = command.args(arguments).spawn().unwrap();
         let host = Self { dir, driver_root: driver_root.to_owned(), child, http_address, runtime: runtime() };
         host.until_serving();
         host

@@ -38,6 +38,10 @@ struct StandIn {
 
 impl StandIn {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(arguments: &[&str]) -> Self {
         let driver = tempfile::tempdir().unwrap();
         for name in ["nvidia-cuda-mps-control", "nvidia-cuda-mps-server"] {
             // By another process: a program that another test starts at this moment would hold the file open for writing.
@@ -45,7 +49,7 @@ impl StandIn {
             install.args(["-D", "--mode=755"]).arg(program()).arg(driver.path().join("usr/bin").join(name));
             assert!(install.status().unwrap().success());
         }
-        Self { host: Host::new(driver.path()), driver }
+        Self { host: Host::with(driver.path(), arguments), driver }
     }
 
     /// From now on.
@@ -176,6 +180,25 @@ fn clients_of_a_dead_daemon_keep_their_server_until_they_end() {
     kill(stand_in.host.daemon(ID));
     until("it is told", || matches!(stand_in.host.state(ID), DaemonState::Died { .. }).then_some(()));
     assert_kept_until_it_ends(&stand_in, server, client);
+}
+
+#[test]
+fn clients_of_a_dead_daemon_hold_up_claims_for_a_bounded_time() {
+    // Long enough that the first claim is refused, and short enough to see the end.
+    let stand_in = StandIn::with(&["--clients-timeout=5"]);
+    stand_in.start(MultiUser::Off).unwrap();
+    let client = client();
+    stand_in.behave(&format!("client {} 0\n", client.id()));
+    let server = stand_in.server(1);
+    kill(stand_in.host.daemon(ID));
+    until("it is told", || matches!(stand_in.host.state(ID), DaemonState::Died { .. }).then_some(()));
+    let refused = stand_in.start(MultiUser::Off).unwrap_err();
+    assert_eq!(refused, DaemonError::ClientsLeft { id: spec(ID).id, clients: 1 });
+    assert!(lives(server), "nobody is ended at once");
+    until("it is started again", || stand_in.host.seen(ID).filter(|seen| seen.restarts == 1));
+    assert!(!lives(server));
+    stand_in.start(MultiUser::Off).unwrap();
+    end(client);
 }
 
 #[test]

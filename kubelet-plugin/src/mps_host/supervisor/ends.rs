@@ -104,7 +104,7 @@ impl Supervisor {
         warn!(daemon = %self.id, why, clients = clients.living().len(), "MPS daemon died");
         self.tools.metrics.died();
         let next = Instant::now() + self.back_off.pause_after(since.elapsed());
-        self.be_gone(Gone { kept, state: DaemonState::Died { why }, clients, next });
+        self.be_gone(Gone { kept, state: DaemonState::Died { why }, clients, next, waits_since: None });
     }
 
     /// Ends whatever is left in the place and takes it away. Without a place there is nothing: it goes last.

@@ -36,13 +36,15 @@ impl Supervisor {
                 let silent = |error| self.not_ready(by, dra_runtime::chain(&error).to_string());
                 answer.map(|()| daemon).map_err(silent)
             }
-            Life::Gone(mut gone) => match gone.clients.living().len() {
-                0 => self.restart(*gone, by).await,
-                clients => {
-                    self.life = Life::Gone(gone);
-                    Err(DaemonError::ClientsLeft { id, clients })
+            Life::Gone(mut gone) => {
+                if gone.is_free(self.tools.clients_timeout) {
+                    return self.restart(*gone, by).await;
                 }
-            },
+                gone.waits_since.get_or_insert_with(Instant::now);
+                let clients = gone.clients.living().len();
+                self.life = Life::Gone(gone);
+                Err(DaemonError::ClientsLeft { id, clients })
+            }
             Life::Absent | Life::Leaving(_) => self.begin(spec, by).await,
         }
     }
@@ -72,7 +74,11 @@ impl Supervisor {
 
     /// A later start, with the same directories for containers that have them mounted. One that fails is tried again.
     pub(super) async fn restart(&mut self, gone: Gone, by: Deadline) -> Result<Daemon, DaemonError> {
-        let Gone { kept, state, clients, .. } = gone;
+        let Gone { kept, state, mut clients, waits_since, .. } = gone;
+        if !clients.living().is_empty() {
+            let clients = clients.living().len();
+            warn!(daemon = %self.id, clients, "the work of clients of a dead MPS daemon ends, since other claims wait for it");
+        }
         let failure = match self.bear_again(&kept, by).await {
             Ok((kept, born)) => {
                 info!(daemon = %self.id, pid = born.process.id().pid, restarts = kept.restarts, "MPS daemon started again");
@@ -82,7 +88,7 @@ impl Supervisor {
         };
         warn!(daemon = %self.id, error = %failure, "MPS daemon not started again (will retry)");
         let next = Instant::now() + self.back_off.pause_after(Duration::ZERO);
-        self.be_gone(Gone { kept, state, clients, next });
+        self.be_gone(Gone { kept, state, clients, next, waits_since });
         Err(failure)
     }
 
