@@ -20,6 +20,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_
 use rustix::thread::UnshareFlags;
 
 use super::place::Place;
+use super::rights;
 
 /// The first argument of this program when it should become a daemon.
 const WORD: &str = "become-daemon";
@@ -57,6 +58,9 @@ pub enum BecomeError {
         #[source]
         source: io::Error,
     },
+    /// It would have more rights than it needs.
+    #[error("unable to give up the rights that MPS does not need")]
+    Rights(#[source] io::Error),
     /// The program does not start.
     #[error("unable to run {}", path.display())]
     Run {
@@ -77,7 +81,7 @@ pub fn become_daemon(arguments: impl IntoIterator<Item = OsString>) -> Option<Be
     let (Some(dir), Some(program)) = (arguments.next(), arguments.next()) else {
         return Some(BecomeError::Arguments);
     };
-    if let Err(error) = enter(&Place::of_dir(dir.into())) {
+    if let Err(error) = enter(&Place::of_dir(dir.into())).and_then(|()| rights::reduce().map_err(BecomeError::Rights)) {
         return Some(error);
     }
     let source = Command::new(&program).args(arguments).exec();

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Other users of the machine: kept from what a daemon has, while servers that run as one of them find what they need.
+//! Other users of the machine: kept from what a daemon has, while servers that run as one of them find what they need,
+//! and no more.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
+
+use tempfile::TempDir;
 
 use crate::host::{Host, spec, until};
 use crate::scripts::driver;
@@ -58,25 +61,63 @@ const SERVER: &str = r#"#!/bin/sh
     /usr/bin/id -u
     /bin/ls "${CUDA_MPS_PIPE_DIRECTORY%/*/run/pipe}"
     /bin/ls "$CUDA_MPS_PIPE_DIRECTORY"
+    /bin/grep -E '^(CapPrm|CapEff|CapBnd|NoNewPrivs):' /proc/self/status
 } >/dev/shm/told 2>&1
 /bin/mv /dev/shm/told /dev/shm/said
 exec /bin/sleep 1000
 "#;
 
-#[test]
-fn a_server_of_another_user_finds_its_daemon_and_no_other() {
+/// A driver whose control program is NVIDIA's and whose server is that.
+fn telling_driver() -> TempDir {
     let driver = driver("exec $real \"$@\"");
-    let server = driver.path().join("usr/bin/nvidia-cuda-mps-server");
     fs::write(driver.path().join("server"), SERVER).unwrap();
+    let server = driver.path().join("usr/bin/nvidia-cuda-mps-server");
     let mut install = Command::new("install");
     assert!(install.arg("--mode=755").arg(driver.path().join("server")).arg(server).status().unwrap().success());
-    let host = Host::new(driver.path());
     open_to_all(driver.path());
+    driver
+}
+
+/// What a server of a user tells.
+fn told_by_server(host: &Host, user: &str) -> Vec<String> {
+    host.ask(ID, &format!("start_server -uid {user}"));
+    let said = until("the server tells what it sees", || fs::read_to_string(host.place(ID).join("shm/said")).ok());
+    said.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_server_of_another_user_finds_its_daemon_and_no_other() {
+    let driver = telling_driver();
+    let host = Host::new(driver.path());
     open_to_all(host.dir.path());
     host.start(&spec(ID)).unwrap();
     host.start(&spec(OTHER_ID)).unwrap();
-    host.ask(ID, &format!("start_server -uid {USER}"));
-    let said = until("the server tells what it sees", || fs::read_to_string(host.place(ID).join("shm/said")).ok());
     let expect = [USER, ID, "control", "control_lock", "control_privileged", "log"];
-    assert_eq!(said.lines().collect::<Vec<_>>(), expect);
+    assert_eq!(told_by_server(&host, USER)[..6], expect);
+}
+
+/// Those of `capabilities(7)` that MPS needs: CHOWN 0, DAC_OVERRIDE 1, FOWNER 3, KILL 5, SETGID 6, SETUID 7, IPC_LOCK 14 and
+/// SYS_PTRACE 19.
+const NEEDED: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 14 | 1 << 19;
+
+#[test]
+fn a_daemon_and_its_servers_have_the_rights_that_mps_needs_and_no_others() {
+    let driver = telling_driver();
+    for (user, has) in [("0", NEEDED), (USER, 0)] {
+        let host = Host::new(driver.path());
+        open_to_all(host.dir.path());
+        host.start(&spec(ID)).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", host.daemon(ID))).unwrap();
+        let server = told_by_server(&host, user);
+        for (who, lines, has) in [("daemon", status.lines().collect(), NEEDED), ("server", text(&server), has)] {
+            let line = |name: &str| lines.iter().find_map(|line: &&str| line.strip_prefix(name)).unwrap().trim();
+            let set = |name: &str| u64::from_str_radix(line(name), 16).unwrap();
+            assert_eq!([set("CapPrm:"), set("CapEff:"), set("CapBnd:")], [has, has, NEEDED], "{who} of {user}");
+            assert_eq!(line("NoNewPrivs:"), "1", "{who} of {user}");
+        }
+    }
+}
+
+fn text(lines: &[String]) -> Vec<&str> {
+    lines.iter().map(String::as_str).collect()
 }
