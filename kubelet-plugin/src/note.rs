@@ -126,6 +126,7 @@ mod tests {
             architecture: "Hopper".to_owned(),
             compute_capability: version,
             memory: None,
+            reserved: None,
             addressing_mode: None,
             mig: MigMode::Unsupported,
         };

@@ -80,7 +80,8 @@ async fn the_numbers_of_shares_reach_the_slices() {
         found.iter().find(of).unwrap().pointer(path).unwrap().clone()
     };
     assert_eq!(found("MPS", "/capacity/activeThreadPercentage/requestPolicy/default"), "25");
-    assert_eq!(found("MPS", "/capacity/memory/requestPolicy/default"), "20389Mi");
+    // A quarter of what an idle one has free: 480 of 81559 MiB are reserved.
+    assert_eq!(found("MPS", "/capacity/memory/requestPolicy/default"), "20261Mi");
     assert_eq!(found("TimeSlicing", "/capacity/shares/value"), "3");
 }
 

@@ -87,6 +87,7 @@ pub fn complete(facts: GpuFacts, sys_root: &Path) -> Gpu {
         architecture: facts.architecture,
         compute_capability: facts.compute_capability,
         memory: facts.memory,
+        reserved: facts.reserved,
         addressing_mode: facts.addressing_mode,
         mig: facts.mig,
     }

@@ -105,6 +105,8 @@ pub struct GpuFacts {
     pub compute_capability: Version,
     /// Total memory, where NVML has an answer.
     pub memory: Option<dra_model::Bytes>,
+    /// The part of it that the driver keeps, where it tells.
+    pub reserved: Option<dra_model::Bytes>,
     /// Addressing mode, where the driver tells.
     pub addressing_mode: Option<String>,
     /// MIG mode, layout and existing MIG devices.

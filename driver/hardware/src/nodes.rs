@@ -189,6 +189,7 @@ mod tests {
             architecture: String::new(),
             compute_capability: Version { major: 9, minor: 0, patch: 0 },
             memory: None,
+            reserved: None,
             addressing_mode: None,
             mig: MigMode::Unsupported,
         }

@@ -152,7 +152,7 @@ fn compute_mode(gpu: &GpuUuid, device: &Device<'_>) -> Result<Option<ComputeMode
 fn read_shape(nvml: &Nvml, index: u32, shape: &mut GpuShape) -> Result<(), NvmlError> {
     let device = nvml.device_by_index(index)?;
     shape.uuid = device.uuid()?.parse().ok();
-    match device.memory_total() {
+    match device.memory() {
         Err(error) if !error.is_unsupported() => return Err(error),
         Ok(_) | Err(_) => shape.answers = true,
     }

@@ -194,6 +194,7 @@ mod tests {
                 architecture: "Turing".to_owned(),
                 compute_capability: Version { major: 7, minor: 5, patch: 0 },
                 memory: None,
+                reserved: None,
                 addressing_mode: None,
                 mig: MigMode::Unsupported,
             }

@@ -96,6 +96,7 @@ fn facts(number: u8) -> GpuFacts {
         architecture: "Turing".to_owned(),
         compute_capability: Version { major: 7, minor: 5, patch: 0 },
         memory: None,
+        reserved: None,
         addressing_mode: None,
         mig: MigMode::Unsupported,
     }

@@ -13,7 +13,7 @@ use dra_hardware::{
     DriverFilesError, GpuError, GpuSelector, Host, Machine, MachineError, NodeError, NvmlMachine, ProgramError, Roots,
     Setting,
 };
-use dra_model::{ComputeMode, ComputeShare, Device, DriverState, Gpu, GpuEntry, MigMode, Placement};
+use dra_model::{Bytes, ComputeMode, ComputeShare, Device, DriverState, Gpu, GpuEntry, MigMode, Placement};
 
 /// A simulated node and the host as our processes see it.
 struct Node {
@@ -250,6 +250,18 @@ fn what_a_gpu_does_not_know_is_no_fault() {
     node.host.refresh();
     let gpu = node.gpu(0);
     assert_eq!((gpu.memory, gpu.addressing_mode, gpu.brand.as_str()), (None, None, "Unknown"));
+}
+
+/// What version 2 of the question tells beyond version 1, which drivers before R510 have alone.
+#[test]
+fn what_the_driver_keeps_of_the_memory_is_known_from_r510_on() {
+    let node = node("t4:1");
+    node.host.refresh();
+    let told = |gpu: Gpu| [gpu.memory, gpu.reserved, gpu.shareable_memory()].map(|memory| memory.map(Bytes::mib));
+    assert_eq!(told(node.gpu(0)), [Some(15_360), Some(448), Some(14_848)]);
+    node.sim(&["fail", "nvmlDeviceGetMemoryInfo_v2", "--code=13"]);
+    node.host.refresh();
+    assert_eq!(told(node.gpu(0)), [Some(15_360), None, Some(14_720)]);
 }
 
 #[test]

@@ -145,7 +145,7 @@ impl Gpu {
     /// claims use it. One whose memory is not known has none of those, since what shares promise could not be counted.
     pub fn forms(&self) -> Vec<Device<'_>> {
         let is_whole = matches!(self.mig, MigMode::Unsupported | MigMode::Off(_));
-        let is_countable = self.memory.is_some_and(|memory| memory.mib() > 0);
+        let is_countable = self.shareable_memory().is_some();
         let shared = SharedForm::ALL.into_iter().filter(|_| is_whole && is_countable);
         self.devices().into_iter().chain(shared.map(|form| Device::Shared(self, form))).collect()
     }
@@ -221,6 +221,7 @@ mod tests {
                 architecture: String::new(),
                 compute_capability: "9.0".parse().unwrap(),
                 memory,
+                reserved: None,
                 addressing_mode: None,
                 mig,
             };

@@ -15,6 +15,15 @@ pub struct Device<'a> {
     inner: nvml_wrapper::Device<'a>,
 }
 
+/// Memory of a board in bytes (`nvmlMemory_v2_t`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// All of it, what the driver keeps included.
+    pub total: u64,
+    /// What the driver and its firmware keep, where the driver tells.
+    pub reserved: Option<u64>,
+}
+
 /// A C function that tells one number of a device.
 type NumberOf = unsafe extern "C" fn(nvmlDevice_t, *mut c_uint) -> nvmlReturn_t;
 
@@ -65,13 +74,16 @@ impl<'a> Device<'a> {
         Ok((major, u32::try_from(capability.minor).map_err(nonsense)?))
     }
 
-    /// Total memory in bytes, the part the driver keeps included.
+    /// The memory of the board.
     ///
-    /// Asks version 2 and, on drivers before R510 that lack it, version 1; the total is the same.
-    pub fn memory_total(&self) -> Result<u64, NvmlError> {
+    /// Asks version 2 and, on drivers before R510 that lack it, version 1: the total is the same, but there what the
+    /// driver keeps is part of what is used.
+    pub fn memory(&self) -> Result<Memory, NvmlError> {
         match self.nvml.answer("nvmlDeviceGetMemoryInfo_v2", self.inner.memory_info()) {
-            Err(error) if error.code == code::FUNCTION_NOT_FOUND => self.memory_total_v1(),
-            answer => Ok(answer?.total),
+            Err(error) if error.code == code::FUNCTION_NOT_FOUND => {
+                Ok(Memory { total: self.memory_total_v1()?, reserved: None })
+            }
+            answer => answer.map(|memory| Memory { total: memory.total, reserved: Some(memory.reserved) }),
         }
     }
 

@@ -26,7 +26,7 @@ pub mod device;
 
 pub mod mig;
 
-pub use device::Device;
+pub use device::{Device, Memory};
 pub use error::{LoadError, NvmlError};
 pub use library::Nvml;
 pub use mig::{ComputeInstance, GpuInstance, GpuInstanceProfile, MigAttributes, Slices};

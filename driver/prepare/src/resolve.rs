@@ -147,6 +147,7 @@ mod tests {
             architecture: String::new(),
             compute_capability: Version { major: 9, minor: 0, patch: 0 },
             memory: Some(Bytes::from_mib(81_559)),
+            reserved: None,
             addressing_mode: None,
             mig,
         }

@@ -100,7 +100,7 @@ fn fits(
         beside.iter().map(|(_, other)| of(limits(&other.sharing))).fold(0_u64, u64::saturating_add)
     };
     let over = |what, asked, left| Err(Refusal::Overpromised { device: device.device.clone(), what, asked, left });
-    let memory = gpus.get(device.hardware.gpu()).and_then(|gpu| gpu.memory);
+    let memory = gpus.get(device.hardware.gpu()).and_then(Gpu::shareable_memory);
     if let (Some(asked), Some(memory)) = (own.memory, memory) {
         let left = memory.0.saturating_sub(total(|limits| limits.memory.map_or(0, |memory| memory.0)));
         if asked.0 > left {

@@ -50,10 +50,12 @@ fn plain(all: impl IntoIterator<Item = (String, Quantity)>) -> BTreeMap<String, 
     all.into_iter().map(|(name, value)| (name, DeviceCapacity { value, request_policy: None })).collect()
 }
 
-/// Memory in MiB, of which a claim that does not ask takes as much as lets this many have it; and one thing more.
+/// The memory that an idle GPU has free, in MiB, of which a claim that does not ask takes as much as lets this many have it;
+/// and one thing more.
 fn of_shared(gpu: &Gpu, fit: NonZeroU32, other: (&str, DeviceCapacity)) -> BTreeMap<String, DeviceCapacity> {
     let mib = |mib| binary(Bytes::from_mib(mib));
-    let memory = gpu.memory.map(|memory| consumable(memory.mib(), memory.mib() / u64::from(fit.get()), mib));
+    let memory =
+        gpu.shareable_memory().map(|memory| consumable(memory.mib(), memory.mib() / u64::from(fit.get()), mib));
     let memory = memory.map(|memory| (names::MEMORY, memory));
     memory.into_iter().chain([other]).map(|(name, capacity)| (name.to_owned(), capacity)).collect()
 }

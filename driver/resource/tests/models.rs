@@ -74,6 +74,23 @@ fn the_counter_memory_of_every_model_is_its_memory_whether_it_is_cut_or_not() {
     }
 }
 
+/// Ten tenths must fit beside what the driver keeps for itself.
+#[test]
+fn shares_of_every_model_are_promised_no_more_than_an_idle_gpu_has_free() {
+    for model in catalog::models() {
+        let free = model.memory.total_mib - model.memory.reserved_mib;
+        let slices = pack(&inventory(model), &everything());
+        let devices = slices.iter().flat_map(SliceContent::devices);
+        let shared: Vec<_> = devices.filter(|device| device.allow_multiple_allocations == Some(true)).collect();
+        assert!(!shared.is_empty(), "{}", model.id);
+        for device in shared {
+            let memory = &device.capacity.as_ref().unwrap()["memory"].value.0;
+            let promised = memory.parse::<Bytes>().unwrap().mib();
+            assert!(promised <= free && promised + 130 > free, "{}: {promised} of {free} MiB", device.name);
+        }
+    }
+}
+
 #[test]
 fn every_model_is_published_as_before() {
     let differing: Vec<&str> = catalog::models()

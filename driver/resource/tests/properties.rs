@@ -62,7 +62,7 @@ fn mig_mode() -> impl Strategy<Value = MigMode> {
 prop_compose! {
     fn gpu()(
         seed in prop_oneof![0_u128..4, any::<u128>()], domain in 0_u32..0x20000, bus: u8, mut mig in mig_mode(),
-        name in ".{0,100}", memory in prop::option::of(0_u64..1 << 40), root in prop::option::of("pci[0-9]{4}:[0-9]{2}"),
+        name in ".{0,100}", memory in prop::option::of(0_u64..1 << 40), reserved in prop::option::of(0_u64..1 << 31), root in prop::option::of("pci[0-9]{4}:[0-9]{2}"),
         numa in prop::option::of(0_u32..8), addressing in prop::option::of("HMM|ATS|None"),
     ) -> Gpu {
         let uuid: dra_model::GpuUuid = hex_uuid("GPU", seed).parse().unwrap();
@@ -74,7 +74,7 @@ prop_compose! {
         Gpu {
             uuid, minor: 0, pci: PciAddress { domain, bus, device: 0, function: 0 }, pcie_root: root, numa_node: numa,
             product_name: name, brand: "Nvidia".to_owned(), architecture: "Hopper".to_owned(),
-            compute_capability: Version { major: 9, minor: 0, patch: 0 }, memory: memory.map(Bytes),
+            compute_capability: Version { major: 9, minor: 0, patch: 0 }, memory: memory.map(Bytes), reserved: reserved.map(Bytes),
             addressing_mode: addressing, mig,
         }
     }
@@ -389,7 +389,7 @@ proptest! {
         let gpu = Gpu {
             uuid: parent, minor: 0, pci: "0000:01:00.0".parse().unwrap(), pcie_root: None, numa_node: None,
             product_name: String::new(), brand: String::new(), architecture: String::new(),
-            compute_capability: Version { major: 9, minor: 0, patch: 0 }, memory: total.map(Bytes), addressing_mode: None,
+            compute_capability: Version { major: 9, minor: 0, patch: 0 }, memory: total.map(Bytes), reserved: None, addressing_mode: None,
             mig: MigMode::On { layout, devices },
         };
         let driver = DriverState::Missing { reason: String::new() };

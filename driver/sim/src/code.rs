@@ -32,6 +32,8 @@ impl Code {
     pub const DRIVER_NOT_LOADED: Self = Self(9);
     /// No event came in time.
     pub const TIMEOUT: Self = Self(10);
+    /// The library is older than the function.
+    pub const FUNCTION_NOT_FOUND: Self = Self(13);
     /// The GPU fell off the bus.
     pub const GPU_IS_LOST: Self = Self(15);
     /// The GPU answers again after a reset.

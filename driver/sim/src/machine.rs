@@ -163,8 +163,7 @@ impl<'a> Question<'a> {
         self.pci = pci_text.as_ref().ok().and_then(|text| text.parse().ok());
         let uuid = self.parsed("nvmlDeviceGetUUID", uuid_text, self.uuid.clone())?;
         let pci = self.parsed("nvmlDeviceGetPciInfo_v3", pci_text, self.pci)?;
-        let memory = self.ask("nvmlDeviceGetMemoryInfo_v2", |_, model| Ok(model.memory.total_mib));
-        let memory = self.known("nvmlDeviceGetMemoryInfo_v2", memory)?.map(Bytes::from_mib);
+        let (memory, reserved) = self.memory()?;
         let mig = self.mig(&uuid)?;
         let capability = self.told("nvmlDeviceGetCudaComputeCapability", |_, model| Ok(model.compute_capability))?;
         let number = |value: i32| u32::try_from(value).unwrap_or(0);
@@ -186,9 +185,25 @@ impl<'a> Question<'a> {
             architecture,
             compute_capability,
             memory,
+            reserved,
             addressing_mode,
             mig,
         })
+    }
+
+    /// Total and reserved. The second version of the question tells both, the first one, of older drivers, the total.
+    fn memory(&self) -> Result<(Option<Bytes>, Option<Bytes>), GpuError> {
+        let (call, older) = ("nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo");
+        match self.ask(call, |_, model| Ok((model.memory.total_mib, model.memory.reserved_mib))) {
+            Err(Code::FUNCTION_NOT_FOUND) => {
+                let total = self.ask(older, |_, model| Ok(model.memory.total_mib));
+                Ok((self.known(older, total)?.map(Bytes::from_mib), None))
+            }
+            answer => Ok(self
+                .known(call, answer)?
+                .map(|(total, kept)| (Bytes::from_mib(total), Bytes::from_mib(kept)))
+                .unzip()),
+        }
     }
 
     fn mig(&self, uuid: &GpuUuid) -> Result<MigMode, GpuError> {
@@ -214,8 +229,7 @@ impl<'a> Question<'a> {
     fn shape(&mut self, shape: &mut GpuShape) -> Result<(), GpuError> {
         self.index = self.find()?;
         shape.uuid = self.told("nvmlDeviceGetUUID", |gpu, _| Ok(gpu.uuid.clone()))?.parse().ok();
-        let memory = self.ask("nvmlDeviceGetMemoryInfo_v2", |_, model| Ok(model.memory.total_mib));
-        self.known("nvmlDeviceGetMemoryInfo_v2", memory)?;
+        self.memory()?;
         shape.answers = true;
         shape.mig_on = self.told("nvmlDeviceGetMigMode", |gpu, _| Ok(gpu.mig.ok_or(Code::NOT_SUPPORTED)?.current))?;
         let (call, index) = ("nvmlDeviceGetMigDeviceHandleByIndex", self.index);
@@ -252,7 +266,7 @@ impl<'a> Question<'a> {
     fn known<T>(&self, call: &'static str, answer: Result<T, Code>) -> Result<Option<T>, GpuError> {
         match answer {
             Ok(answer) => Ok(Some(answer)),
-            Err(Code::NOT_SUPPORTED) => Ok(None),
+            Err(Code::NOT_SUPPORTED | Code::FUNCTION_NOT_FOUND | Code::ARGUMENT_VERSION_MISMATCH) => Ok(None),
             Err(code) => Err(self.failed(call, code)),
         }
     }

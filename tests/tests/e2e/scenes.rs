@@ -38,7 +38,9 @@ fn every_node_publishes_its_gpus(arena: &Arena) {
     let pools = arena.pools();
     assert_eq!(pools.keys().collect::<Vec<_>>(), ["node-1", "node-2"]);
     let h100s = "8 x NVIDIA H100 80GB HBM3, 81559Mi";
-    let shares = ["MPS", "TimeSlicing"].map(|strategy| format!("{h100s}, or shares of it by {strategy}"));
+    // The driver keeps 480 MiB of each, which no share can have.
+    let shared = "8 x NVIDIA H100 80GB HBM3, 81047Mi";
+    let shares = ["MPS", "TimeSlicing"].map(|strategy| format!("{shared}, or shares of it by {strategy}"));
     assert_eq!(pools["node-1"].to_string(), format!("{h100s}\n{}", shares.join("\n")));
     let devices = |model: &str| pools["node-2"].of_kind("gpu").filter(|gpu| gpu.product_name == model).count();
     assert_eq!((devices("NVIDIA A100-SXM4-40GB"), devices("Tesla T4")), (2, 2), "{:?}", pools["node-2"]);
@@ -120,7 +122,9 @@ fn three_namespaces_share_a_gpu_by_mps_with_limits(arena: &Arena) {
     let clients = told(scenes::mps_shares(&arena.stage())).clients;
     let uuids: BTreeSet<_> = clients.iter().flat_map(|client| client.pod.seen.uuids()).collect();
     assert_eq!((clients.len(), uuids.len()), (3, 1), "{clients:?}");
-    let memory = published(arena, &clients[0].pod.node, clients[0].pod.seen.uuids()[0]).memory;
+    let pool = &arena.pools()[&clients[0].pod.node];
+    let mut shared = pool.of_kind("shared-gpu").filter(|gpu| gpu.uuid == clients[0].pod.seen.uuids()[0]);
+    let memory = &shared.next().expect("the GPU is published for shares").memory;
     let tenth = memory.parse::<Bytes>().unwrap().mib() / 10;
     // The one that asked for nothing has a tenth.
     let asked = [(50, 8 << 10), (25, 4 << 10), (10, tenth)];

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// Which configuration of the ConfigMap, where it has several.
     #[arg(long, value_name = "NAME")]
     pub(crate) config: Option<String>,
-    /// Memory of a GPU as the driver publishes it, such as 81559Mi, to ask for a share of it in numbers.
+    /// Memory of a GPU as the driver publishes it for shares, such as 81047Mi, to ask for a share of it in numbers.
     #[arg(long, value_name = "QUANTITY", value_parser = memory, conflicts_with = "slices")]
     pub(crate) memory: Option<Bytes>,
     /// The same from what is published: a file with the output of `kubectl get resourceslices -o json`.

@@ -21,8 +21,9 @@ pub(super) fn read(
 ) -> Result<GpuFacts, GpuError> {
     let (subject, uuid, pci) = identity(device, which)?;
     let failed = |error| subject.failed(error);
-    let memory = known(device.memory_total()).map_err(failed)?;
-    let profiles = |subject: &Subject<'_>| profiles.table(nvml, device, subject, &uuid, memory);
+    let memory = known(device.memory()).map_err(failed)?;
+    let profiles =
+        |subject: &Subject<'_>| profiles.table(nvml, device, subject, &uuid, memory.map(|memory| memory.total));
     let mig = mig::read(device, &subject, &uuid, profiles)?;
     let (major, minor) = device.compute_capability().map_err(failed)?;
     Ok(GpuFacts {
@@ -31,7 +32,8 @@ pub(super) fn read(
         brand: words::brand(known(device.brand()).map_err(failed)?).to_owned(),
         architecture: words::architecture(known(device.architecture()).map_err(failed)?).to_owned(),
         compute_capability: Version { major, minor, patch: 0 },
-        memory: memory.map(Bytes),
+        memory: memory.map(|memory| Bytes(memory.total)),
+        reserved: memory.and_then(|memory| memory.reserved).map(Bytes),
         addressing_mode: known(device.addressing_mode()).map_err(failed)?.and_then(words::addressing_mode),
         mig,
         uuid,

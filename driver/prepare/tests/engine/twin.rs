@@ -250,6 +250,7 @@ fn gpu(index: u32) -> GpuFacts {
         architecture: "Hopper".to_owned(),
         compute_capability: Version { major: 9, minor: 0, patch: 0 },
         memory: Some(Bytes::from_mib(81_559)),
+        reserved: Some(Bytes::from_mib(480)),
         addressing_mode: None,
         mig: MigMode::Off(LAYOUT),
     }
