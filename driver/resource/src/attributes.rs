@@ -41,6 +41,7 @@ fn of_gpu(gpu: &Gpu) -> BTreeMap<&'static str, DeviceAttribute> {
     // The standard attribute has four digits for the domain; a GPU behind a VMD controller has more.
     let standard_address = (gpu.pci.domain <= 0xffff).then(|| string(&gpu.pci.to_string()));
     [
+        (names::GPU_UUID, Some(string(gpu.uuid.as_str()))),
         (names::PRODUCT_NAME, Some(string(&gpu.product_name))),
         (names::BRAND, Some(string(&gpu.brand))),
         (names::ARCHITECTURE, Some(string(&gpu.architecture))),

@@ -15,6 +15,8 @@ pub const TYPE: &str = "type";
 pub const UUID: &str = "uuid";
 /// UUID of the GPU a MIG device is cut from, or that many claims share.
 pub const PARENT_UUID: &str = "parentUUID";
+/// UUID of the physical GPU behind the device, the same on all of its forms: what takes out a GPU selects by it.
+pub const GPU_UUID: &str = "gpuUUID";
 /// How the claims of a shared GPU share it: `MPS` or `TimeSlicing`.
 pub const SHARING_STRATEGY: &str = "sharingStrategy";
 /// MIG profile name, such as `1g.10gb`.

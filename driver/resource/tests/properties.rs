@@ -290,6 +290,16 @@ proptest! {
         }
     }
 
+    /// One selector finds, or leaves out, everything that would hand out a GPU.
+    #[test]
+    fn all_forms_of_a_gpu_have_its_uuid_under_one_name(inventory in inventory(), offer in offer()) {
+        let names = inventory.devices_by_name();
+        for device in pack(&inventory, &offer).iter().flat_map(SliceContent::devices) {
+            let gpu = names[&device.name.parse().unwrap()].gpu();
+            prop_assert_eq!(device.attributes.as_ref().unwrap()["gpuUUID"].string.as_deref(), Some(gpu.uuid.as_str()));
+        }
+    }
+
     #[test]
     fn shares_have_valid_policies_and_as_many_fit_as_is_said(inventory in inventory(), offer in offer()) {
         let slices = pack(&inventory, &offer);
