@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Events on the Node: what keeps a GPU from being published, told once per change.
+//! Events on the Node: what keeps a GPU from being published, wholly or in part, told once per change.
 
 use std::collections::BTreeMap;
 
-use dra_model::{DriverState, GpuEntry, Inventory, NodeName};
+use dra_model::{DriverState, Fault, Gpu, GpuEntry, Inventory, MigMode, NodeName};
 use dra_resource::{DriverName, Form, Offer};
 use dra_runtime::chain;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -117,7 +117,7 @@ impl NodeEvents {
 
 /// What is wrong with a node of which this should be published.
 pub(crate) fn troubles(inventory: &Inventory, server: &Server, offer: &Offer) -> Troubles {
-    let gpus = inventory.gpus.iter().filter_map(broken);
+    let gpus = inventory.gpus.iter().filter_map(of_gpu);
     let others = [missing_driver(&inventory.driver), no_counters(server), no_shares(server, offer)];
     gpus.chain(others.into_iter().flatten()).collect()
 }
@@ -149,17 +149,65 @@ fn no_shares(server: &Server, offer: &Offer) -> Option<(String, Trouble)> {
     Some(("shared forms".to_owned(), trouble))
 }
 
-fn broken(entry: &GpuEntry) -> Option<(String, Trouble)> {
+/// The one thing that most matters about a GPU, so that what gets worse is not first told to be over.
+fn of_gpu(entry: &GpuEntry) -> Option<(String, Trouble)> {
     match entry {
-        GpuEntry::Good(_) => None,
-        GpuEntry::Broken { index, uuid, pci, reason } => {
+        GpuEntry::Good(gpu) => {
+            let trouble = no_mig_devices(gpu).or_else(|| untold(gpu))?;
+            Some((gpu.uuid.to_string(), trouble))
+        }
+        GpuEntry::Broken { index, uuid, pci, reason, fault } => {
             let uuid = uuid.as_ref().map(ToString::to_string);
             let pci = pci.as_ref().map(ToString::to_string);
             let subject = uuid.clone().or_else(|| pci.clone()).unwrap_or_else(|| format!("GPU {index}"));
             let known: Vec<String> = [uuid, pci].into_iter().flatten().collect();
             let named = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
-            let note = format!("GPU {index}{named} cannot be read and is not published: {reason}; reset or replace it");
+            let advice = advice(*fault);
+            let note = format!("GPU {index}{named} cannot be read and is not published: {reason}; {advice}");
             Some((subject, Trouble { reason: "GpuUnreadable", recovered: "GpuReadable", note }))
         }
     }
+}
+
+const fn advice(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Failing => "reset or replace it",
+        Fault::Unsupported => {
+            "the NVIDIA driver has no answer on this GPU or platform, and without it no container can be given the GPU: \
+             the GPU needs no reset, try another version of the NVIDIA driver"
+        }
+        Fault::Denied => {
+            "access to the GPU is denied: see that no virtual machine has it and that the plugin's container is privileged"
+        }
+    }
+}
+
+fn no_mig_devices(gpu: &Gpu) -> Option<Trouble> {
+    let is_empty = matches!(&gpu.mig, MigMode::On { devices, .. } if devices.is_empty());
+    let Gpu { uuid, pci, .. } = gpu;
+    let note = format!(
+        "{uuid} at {pci} offers nothing: its MIG mode is on and it has no MIG devices; on the node, make some with \
+         `nvidia-smi mig -i {pci} -cgi PROFILES -C`, or turn MIG mode off with `nvidia-smi -i {pci} -mig 0`"
+    );
+    is_empty.then_some(Trouble { reason: "MIGDevicesMissing", recovered: "MIGDevicesFound", note })
+}
+
+/// What a GPU is published without.
+fn untold(gpu: &Gpu) -> Option<Trouble> {
+    let without = [
+        gpu.product_name.is_none().then_some("its name (productName is Unknown)"),
+        gpu.compute_capability.is_none().then_some("the attribute cudaComputeCapability"),
+        gpu.memory.is_none().then_some("memory (shares have no memory limit)"),
+        matches!(gpu.mig, MigMode::On { layout: None, .. })
+            .then_some("the list of its MIG profiles (their names are derived from sizes)"),
+    ];
+    let without: Vec<&str> = without.into_iter().flatten().collect();
+    let note = format!(
+        "{} at {} is published without {}: the NVIDIA driver has no answer on this GPU or platform; the GPU works and \
+         needs no reset, let claims that may use it select by something else",
+        gpu.uuid,
+        gpu.pci,
+        without.join(", ")
+    );
+    (!without.is_empty()).then_some(Trouble { reason: "GPUDetailsMissing", recovered: "GPUDetailsFound", note })
 }

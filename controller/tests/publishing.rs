@@ -12,7 +12,7 @@ use dra_controller::news;
 use dra_controller::publisher::{PublishError, Publisher, Round, Timing};
 use dra_controller::view::NodeView;
 use dra_controller::withdraw::{Patience, WithdrawError, withdraw};
-use dra_model::{GpuEntry, Inventory, MigMode};
+use dra_model::{Fault, GpuEntry, Inventory, MigMode};
 use dra_resource::{Features, Offer};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -386,6 +386,56 @@ async fn what_is_wrong_with_a_node_is_told_once_per_change() {
         "no GPU of this node is published: libnvidia-ml.so.1 not found; install or load the NVIDIA driver"
     );
     server.until("the empty slice is published", |world| world.slices[COUNTERS]["spec"]["devices"].is_null()).await;
+}
+
+#[tokio::test]
+async fn a_gpu_in_mig_mode_without_devices_is_told_with_what_to_do() {
+    let server = ApiServer::start().await;
+    let mut controller = Running::start(&server, known(without_mig(node())));
+    server.until("both are told", |world| world.events.len() == 2).await;
+    controller.until_ready().await;
+    controller.view.send_replace(known(node()));
+    server.until("both are over", |world| world.events.len() == 4).await;
+    let events = server.with(|world| world.events.clone());
+    let reasons: Vec<_> = events.iter().map(|event| event["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["MIGDevicesMissing", "MIGDevicesMissing", "MIGDevicesFound", "MIGDevicesFound"]);
+    let cut: Vec<_> = node().good_gpus().filter(|gpu| !gpu.mig_devices().is_empty()).cloned().collect();
+    for gpu in cut {
+        let (uuid, pci) = (&gpu.uuid, gpu.pci);
+        let expect = format!(
+            "{uuid} at {pci} offers nothing: its MIG mode is on and it has no MIG devices; on the node, make some with \
+             `nvidia-smi mig -i {pci} -cgi PROFILES -C`, or turn MIG mode off with `nvidia-smi -i {pci} -mig 0`"
+        );
+        assert_eq!(events.iter().filter(|event| event["note"] == expect).count(), 1, "{events:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_driver_does_not_answer_is_told_with_advice_that_fits() {
+    let server = ApiServer::start().await;
+    let mut inventory = node();
+    inventory.gpus.truncate(4);
+    let uuids: Vec<_> = inventory.good_gpus().map(|gpu| gpu.uuid.clone()).collect();
+    for (entry, (index, fault)) in inventory.gpus.iter_mut().zip([(0, Fault::Unsupported), (1, Fault::Denied)]) {
+        *entry = GpuEntry::Broken { index, uuid: None, pci: None, reason: format!("{fault:?}"), fault };
+    }
+    let GpuEntry::Good(gpu) = &mut inventory.gpus[2] else { panic!("it is good") };
+    (gpu.product_name, gpu.compute_capability, gpu.memory) = (None, None, None);
+    let mut controller = Running::start(&server, known(inventory));
+    controller.until_ready().await;
+    server.until("all are told", |world| world.events.len() == 3).await;
+    let events = server.with(|world| world.events.clone());
+    let notes: Vec<_> = events.iter().map(|event| event["note"].as_str().unwrap()).collect();
+    assert!(notes.iter().all(|note| !note.contains("reset or replace")), "{notes:?}");
+    let untold = events.iter().find(|event| event["reason"] == "GPUDetailsMissing").unwrap();
+    let note = untold["note"].as_str().unwrap();
+    assert!(note.starts_with(uuids[2].as_str()), "{note}");
+    for what in ["productName is Unknown", "cudaComputeCapability", "memory", "needs no reset"] {
+        assert!(note.contains(what), "{note}");
+    }
+    let devices = server.with(|world| world.slices[DEVICES]["spec"]["devices"].clone());
+    let mut gpus = devices.as_array().unwrap().iter().map(|device| &device["attributes"]["gpuUUID"]["string"]);
+    assert!(gpus.any(|gpu| gpu == uuids[2].as_str()), "{devices}");
 }
 
 #[tokio::test]

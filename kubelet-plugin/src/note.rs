@@ -59,7 +59,8 @@ pub fn prepared(devices: &[PreparedDevice], inventory: Option<&Inventory>, node:
 fn described(device: &PreparedDevice, inventory: Option<&Inventory>) -> String {
     let PreparedDevice { device: name, identity, .. } = device;
     let words = shown::words(device);
-    let product = inventory.and_then(|inventory| inventory.gpu(identity.gpu())).map(|gpu| gpu.product_name.as_str());
+    let product =
+        inventory.and_then(|inventory| inventory.gpu(identity.gpu())).and_then(|gpu| gpu.product_name.as_deref());
     match (identity, product) {
         (LiveIdentity::Gpu { uuid }, Some(product)) => format!("{name} ({product}, {uuid}{words})"),
         (LiveIdentity::Gpu { uuid }, None) => format!("{name} ({uuid}{words})"),
@@ -121,16 +122,16 @@ mod tests {
             pci: "0000:3b:00.0".parse().unwrap(),
             pcie_root: None,
             numa_node: None,
-            product_name: "NVIDIA H100 80GB HBM3".to_owned(),
+            product_name: Some("NVIDIA H100 80GB HBM3".to_owned()),
             brand: "Nvidia".to_owned(),
             architecture: "Hopper".to_owned(),
-            compute_capability: version,
+            compute_capability: Some(version),
             memory: None,
             reserved: None,
             addressing_mode: None,
             mig: MigMode::Unsupported,
         };
-        Inventory { driver: DriverState::Loaded { version, cuda: version }, gpus: vec![GpuEntry::Good(gpu)] }
+        Inventory { driver: DriverState::Loaded { version, cuda: Some(version) }, gpus: vec![GpuEntry::Good(gpu)] }
     }
 
     #[test]

@@ -130,12 +130,13 @@ fn log_inventory(inventory: &Inventory) {
     match &inventory.driver {
         DriverState::Loaded { version, cuda } => {
             let (gpus, devices) = (inventory.gpus.len(), inventory.devices().len());
-            info!(%version, %cuda, gpus, devices, "hardware read");
+            let cuda = cuda.map_or_else(|| "unknown".to_owned(), |cuda| cuda.to_string());
+            info!(%version, cuda, gpus, devices, "hardware read");
         }
         DriverState::Missing { reason } => warn!(reason, "no driver, waiting for it"),
     }
     for entry in &inventory.gpus {
-        if let GpuEntry::Broken { index, uuid, pci, reason } = entry {
+        if let GpuEntry::Broken { index, uuid, pci, reason, .. } = entry {
             let uuid = uuid.as_ref().map_or("unknown", |uuid| uuid.as_str());
             let pci = pci.map_or_else(|| "unknown".to_owned(), |pci| pci.to_string());
             warn!(index, uuid, pci, reason, "GPU cannot be read and is not published");

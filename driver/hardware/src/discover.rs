@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use dra_model::{DriverState, Gpu, GpuEntry, GpuUuid, Inventory, PciAddress};
+use dra_model::{DriverState, Fault, Gpu, GpuEntry, GpuUuid, Inventory, MigMode, PciAddress};
 
 use crate::machine::{GpuError, GpuFacts, GpuSelector, Machine, MachineError};
 use crate::sysfs;
@@ -40,7 +40,16 @@ fn broken(index: u32, error: &GpuError) -> GpuEntry {
         }
         GpuError::NotFound { .. } | GpuError::Machine { .. } => (None, None),
     };
-    GpuEntry::Broken { index, uuid, pci, reason: error.to_string() }
+    let fault = match error {
+        GpuError::Failed { code, .. } => code.fault(),
+        GpuError::NotFound { .. }
+        | GpuError::Nonsense { .. }
+        | GpuError::Unsupported { .. }
+        | GpuError::NotTaken { .. }
+        | GpuError::Program { .. }
+        | GpuError::Machine { .. } => Fault::Failing,
+    };
+    GpuEntry::Broken { index, uuid, pci, reason: error.to_string(), fault }
 }
 
 /// Names the GPUs that are too broken to say who they are, from an earlier reading of the same machine.
@@ -71,6 +80,35 @@ fn identity(entry: &GpuEntry) -> (Option<GpuUuid>, Option<PciAddress>) {
     match entry {
         GpuEntry::Good(gpu) => (Some(gpu.uuid.clone()), Some(gpu.pci)),
         GpuEntry::Broken { uuid, pci, .. } => (uuid.clone(), *pci),
+    }
+}
+
+/// Completes GPUs by what they told in an earlier reading through the same driver, under which none of it changes: an
+/// answer that comes and goes would change what is published each time.
+pub fn remember(mut now: Inventory, earlier: &Inventory) -> Inventory {
+    if now.driver != earlier.driver {
+        return now;
+    }
+    for entry in &mut now.gpus {
+        if let GpuEntry::Good(gpu) = entry
+            && let Some(known) = earlier.gpu(&gpu.uuid)
+        {
+            remember_gpu(gpu, known);
+        }
+    }
+    now
+}
+
+fn remember_gpu(gpu: &mut Gpu, known: &Gpu) {
+    gpu.product_name = gpu.product_name.take().or_else(|| known.product_name.clone());
+    gpu.addressing_mode = gpu.addressing_mode.take().or_else(|| known.addressing_mode.clone());
+    gpu.compute_capability = gpu.compute_capability.or(known.compute_capability);
+    if gpu.memory.is_none() {
+        (gpu.memory, gpu.reserved) = (known.memory, known.reserved);
+    }
+    match &mut gpu.mig {
+        MigMode::On { layout, .. } => *layout = layout.or(known.mig_layout()),
+        MigMode::Off(_) | MigMode::Unsupported => {}
     }
 }
 

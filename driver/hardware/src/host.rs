@@ -12,7 +12,7 @@ use dra_model::{
 };
 use parking_lot::{Mutex, RwLock};
 
-use crate::discover::{complete, discover, recognise};
+use crate::discover::{complete, discover, recognise, remember};
 use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::driver_program::{DriverProgram, ProgramError};
 use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
@@ -150,7 +150,8 @@ impl Host {
     }
 
     fn read_all(&self) -> bool {
-        let inventory = recognise(discover(&self.machine, &self.roots.sys), &self.latest());
+        let inventory = discover(&self.machine, &self.roots.sys);
+        let inventory = remember(recognise(inventory, &self.latest()), &self.latest());
         let mut latest = self.latest.write();
         let changed = **latest != inventory;
         if changed {

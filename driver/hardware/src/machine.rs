@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use dra_model::{ComputeMode, GpuUuid, Interval, MigMode, MigUuid, PciAddress, Version};
+use dra_model::{ComputeMode, Fault, GpuUuid, Interval, MigMode, MigUuid, PciAddress, Version};
 
 use crate::driver_program::ProgramError;
 
@@ -64,8 +64,8 @@ impl fmt::Display for Setting {
 pub struct DriverVersions {
     /// `nvmlSystemGetDriverVersion`.
     pub driver: Version,
-    /// `nvmlSystemGetCudaDriverVersion_v2`.
-    pub cuda: Version,
+    /// `nvmlSystemGetCudaDriverVersion_v2`, where it answers.
+    pub cuda: Option<Version>,
 }
 
 /// Which GPU is meant.
@@ -95,14 +95,14 @@ pub struct GpuFacts {
     pub minor: u32,
     /// PCI address.
     pub pci: PciAddress,
-    /// Product name.
-    pub product_name: String,
+    /// Product name, where the driver tells.
+    pub product_name: Option<String>,
     /// Brand.
     pub brand: String,
     /// Architecture.
     pub architecture: String,
-    /// CUDA compute capability.
-    pub compute_capability: Version,
+    /// CUDA compute capability, where the driver tells.
+    pub compute_capability: Option<Version>,
     /// Total memory, where NVML has an answer.
     pub memory: Option<dra_model::Bytes>,
     /// The part of it that the driver keeps, where it tells.
@@ -262,6 +262,15 @@ impl fmt::Display for NvmlCode {
 }
 
 impl NvmlCode {
+    /// What kind of failure a GPU has that answers so.
+    pub fn fault(self) -> Fault {
+        match self.0 {
+            3 | 13 | 25 => Fault::Unsupported,
+            4 | 17 => Fault::Denied,
+            _ => Fault::Failing,
+        }
+    }
+
     /// The texts `nvmlErrorString` answers with (driver 550).
     fn text(self) -> &'static str {
         match self.0 {

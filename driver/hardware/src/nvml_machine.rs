@@ -70,8 +70,12 @@ impl Machine for NvmlMachine {
         let unreadable =
             |_text| MachineError::NotAnswering { call: "nvmlSystemGetDriverVersion", code: NvmlCode(code::UNKNOWN) };
         let driver = text.parse().map_err(unreadable)?;
-        let (major, minor) = nvml.cuda_version().map_err(not_answering)?;
-        Ok(DriverVersions { driver, cuda: Version { major, minor, patch: 0 } })
+        let cuda = match nvml.cuda_version() {
+            Ok((major, minor)) => Some(Version { major, minor, patch: 0 }),
+            Err(error) if error.is_unsupported() => None,
+            Err(error) => return Err(not_answering(error)),
+        };
+        Ok(DriverVersions { driver, cuda })
     }
 
     fn gpu_count(&self) -> Result<u32, MachineError> {

@@ -189,10 +189,10 @@ mod tests {
                 uuid: uuid(number),
                 minor: number,
                 pci: PciAddress { domain: number, bus: 0, device: 0, function: 0 },
-                product_name: "Tesla T4".to_owned(),
+                product_name: Some("Tesla T4".to_owned()),
                 brand: "Nvidia".to_owned(),
                 architecture: "Turing".to_owned(),
-                compute_capability: Version { major: 7, minor: 5, patch: 0 },
+                compute_capability: Some(Version { major: 7, minor: 5, patch: 0 }),
                 memory: None,
                 reserved: None,
                 addressing_mode: None,
@@ -204,7 +204,7 @@ mod tests {
     impl Machine for OneHangs {
         fn driver(&self) -> Result<DriverVersions, MachineError> {
             let version = Version { major: 1, minor: 0, patch: 0 };
-            Ok(DriverVersions { driver: version, cuda: version })
+            Ok(DriverVersions { driver: version, cuda: Some(version) })
         }
 
         fn gpu_count(&self) -> Result<u32, MachineError> {

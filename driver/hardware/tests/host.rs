@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use dra_hardware::{
     DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Host, Machine, MachineError, NvmlCode, Roots, Setting,
 };
-use dra_model::{ComputeMode, DriverState, GpuEntry, GpuUuid, Interval, MigMode, PciAddress, Version};
+use dra_model::{Bytes, ComputeMode, DriverState, GpuEntry, GpuUuid, Interval, MigMode, PciAddress, Version};
 
 /// A machine made of values.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ impl Twin {
 impl Machine for Twin {
     fn driver(&self) -> Result<DriverVersions, MachineError> {
         let version = |major, minor| Version { major, minor, patch: 0 };
-        self.ask("driver", |_| DriverVersions { driver: version(550, 54), cuda: version(12, 4) })
+        self.ask("driver", |_| DriverVersions { driver: version(550, 54), cuda: Some(version(12, 4)) })
     }
 
     fn gpu_count(&self) -> Result<u32, MachineError> {
@@ -91,10 +91,10 @@ fn facts(number: u8) -> GpuFacts {
         uuid: format!("GPU-00000000-0000-0000-0000-0000000000{number:02x}").parse().unwrap(),
         minor: number.into(),
         pci: PciAddress { domain: 0, bus: number, device: 0, function: 0 },
-        product_name: "Tesla T4".to_owned(),
+        product_name: Some("Tesla T4".to_owned()),
         brand: "Nvidia".to_owned(),
         architecture: "Turing".to_owned(),
-        compute_capability: Version { major: 7, minor: 5, patch: 0 },
+        compute_capability: Some(Version { major: 7, minor: 5, patch: 0 }),
         memory: None,
         reserved: None,
         addressing_mode: None,
@@ -137,6 +137,33 @@ fn a_gpu_that_comes_or_goes_is_noticed_once() {
     twin.change(|state| state.gpus.push(Ok(facts(2))));
     assert_eq!((host.refresh_if_changed(), host.refresh_if_changed()), (true, false));
     assert_eq!(host.latest().good_gpus().count(), 2);
+}
+
+/// Slices would change with each such answer.
+#[test]
+fn what_a_gpu_told_under_the_same_driver_stays_known() {
+    let told = GpuFacts {
+        memory: Some(Bytes::from_mib(15_360)),
+        reserved: Some(Bytes::from_mib(448)),
+        addressing_mode: Some("HMM".to_owned()),
+        ..facts(1)
+    };
+    let untold = GpuFacts {
+        product_name: None,
+        compute_capability: None,
+        memory: None,
+        reserved: None,
+        addressing_mode: None,
+        ..told.clone()
+    };
+    let (twin, host) = host(vec![Ok(told), Ok(facts(2))]);
+    let before = host.refresh();
+    twin.change(|state| state.gpus[0] = Ok(untold));
+    assert_eq!(host.refresh(), before);
+    twin.change(|state| state.driver_gone = true);
+    host.refresh();
+    twin.change(|state| state.driver_gone = false);
+    assert_eq!(host.refresh().good_gpus().next().unwrap().memory, None, "what another driver told says nothing");
 }
 
 #[test]

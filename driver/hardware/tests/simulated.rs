@@ -13,7 +13,7 @@ use dra_hardware::{
     DriverFilesError, GpuError, GpuSelector, Host, Machine, MachineError, NodeError, NvmlMachine, ProgramError, Roots,
     Setting,
 };
-use dra_model::{Bytes, ComputeMode, ComputeShare, Device, DriverState, Gpu, GpuEntry, MigMode, Placement};
+use dra_model::{Bytes, ComputeMode, ComputeShare, Device, DriverState, Fault, Gpu, GpuEntry, MigMode, Placement};
 
 /// A simulated node and the host as our processes see it.
 struct Node {
@@ -34,19 +34,19 @@ fn gpu_sim() -> &'static Path {
     })
 }
 
+fn roots(root: &Path) -> Roots {
+    Roots {
+        driver: root.to_owned(),
+        driver_on_host: PathBuf::from("/run/nvidia/driver"),
+        proc: root.join("proc"),
+        sys: root.join("sys"),
+    }
+}
+
 fn node(gpus: &str) -> Node {
     let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().to_owned();
-    let machine = Arc::new(NvmlMachine::new(&root));
-    let host = Host::new(
-        Arc::<NvmlMachine>::clone(&machine),
-        Roots {
-            driver: root.clone(),
-            driver_on_host: PathBuf::from("/run/nvidia/driver"),
-            proc: root.join("proc"),
-            sys: root.join("sys"),
-        },
-    );
+    let machine = Arc::new(NvmlMachine::new(dir.path()));
+    let host = Host::new(Arc::<NvmlMachine>::clone(&machine), roots(dir.path()));
     let node = Node { dir, host, machine };
     node.sim(&["init", "--seed=worker", "--driver-version=580.95.05", "--gpus", gpus]);
     node
@@ -65,6 +65,10 @@ impl Node {
             GpuEntry::Good(gpu) => gpu.clone(),
             GpuEntry::Broken { reason, .. } => panic!("GPU {index} is broken: {reason}"),
         }
+    }
+
+    fn roots(&self) -> Roots {
+        roots(self.dir.path())
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -264,6 +268,67 @@ fn what_the_driver_keeps_of_the_memory_is_known_from_r510_on() {
     assert_eq!(told(node.gpu(0)), [Some(15_360), None, Some(14_720)]);
 }
 
+/// A missing answer costs what was asked, not the GPU; without these three no container can be given it.
+#[test]
+fn only_what_handing_out_a_gpu_needs_makes_it_unusable() {
+    let node = node("t4:1");
+    node.host.refresh();
+    let before = node.gpu(0);
+    let read = || Host::new(Arc::new(NvmlMachine::new(node.dir.path())), node.roots()).refresh().gpus[0].clone();
+    for code in [3, 13, 25] {
+        for call in ["nvmlDeviceGetName", "nvmlDeviceGetCudaComputeCapability", "nvmlDeviceGetArchitecture"] {
+            node.sim(&["fail", call, &format!("--code={code}")]);
+        }
+        let GpuEntry::Good(gpu) = read() else { panic!("it can be handed out") };
+        assert_eq!((&gpu.product_name, &gpu.compute_capability, gpu.architecture.as_str()), (&None, &None, "Unknown"));
+        assert_eq!((gpu.minor, gpu.memory), (before.minor, before.memory));
+        node.sim(&["heal"]);
+        for call in ["nvmlDeviceGetMinorNumber", "nvmlDeviceGetUUID", "nvmlDeviceGetPciInfo_v3"] {
+            node.sim(&["fail", call, &format!("--code={code}")]);
+            let GpuEntry::Broken { reason, fault: Fault::Unsupported, .. } = read() else { panic!("{call} is needed") };
+            assert!(reason.starts_with(call), "{reason}");
+            node.sim(&["heal"]);
+        }
+    }
+    for (code, expect) in [(4, Fault::Denied), (15, Fault::Failing), (999, Fault::Failing)] {
+        node.sim(&["fail", "nvmlDeviceGetName", &format!("--code={code}")]);
+        let GpuEntry::Broken { fault, .. } = read() else { panic!("{code} is no missing answer") };
+        assert_eq!(fault, expect, "{code}");
+        node.sim(&["heal"]);
+    }
+}
+
+#[test]
+fn a_driver_without_a_cuda_version_is_a_driver() {
+    let node = node("t4:1");
+    node.sim(&["fail", "nvmlSystemGetCudaDriverVersion_v2", "--code=3"]);
+    let inventory = node.host.refresh();
+    let version = "580.95.5".parse().unwrap();
+    assert_eq!((&inventory.driver, inventory.gpus.len()), (&DriverState::Loaded { version, cuda: None }, 1));
+}
+
+#[test]
+fn mig_devices_that_exist_stay_where_their_profiles_are_not_listed() {
+    let node = node("h100:1");
+    node.sim(&["mig", "mode", "on"]);
+    node.sim(&["mig", "cgi", "9:4,19:0", "-C"]);
+    node.host.refresh();
+    let before = node.gpu(0).mig_devices().to_vec();
+    assert_eq!(before.len(), 2);
+    for code in [3, 4] {
+        for call in ["nvmlDeviceGetGpuInstanceProfileInfo*", "nvmlDeviceGetGpuInstancePossiblePlacements*"] {
+            node.sim(&["fail", call, &format!("--code={code}")]);
+            // Another machine, since what a GPU can be cut into is asked once per loaded library.
+            let gpu = Host::new(Arc::new(NvmlMachine::new(node.dir.path())), node.roots()).refresh().gpus[0].clone();
+            let GpuEntry::Good(gpu) = gpu else { panic!("it is in use: {gpu:?}") };
+            assert_eq!((gpu.mig_layout(), gpu.mig_devices()), (None, &before[..]), "{call} {code}");
+            node.host.refresh();
+            assert_eq!(node.gpu(0).mig_devices(), before, "{call} {code}");
+            node.sim(&["heal"]);
+        }
+    }
+}
+
 #[test]
 fn a_guest_that_may_not_cut_its_gpu_has_a_whole_one() {
     let node = node("h100:1");
@@ -298,7 +363,7 @@ fn a_driver_may_go_and_come_back_as_another_version() {
     node.sim(&["remove-driver"]);
     node.sim(&["restore-driver", "--driver-version=590.44.01"]);
     assert!(node.host.refresh_if_changed());
-    let upgraded = DriverState::Loaded { version: "590.44.1".parse().unwrap(), cuda: "13.1".parse().unwrap() };
+    let upgraded = DriverState::Loaded { version: "590.44.1".parse().unwrap(), cuda: Some("13.1".parse().unwrap()) };
     assert_eq!(node.host.latest().driver, upgraded);
     assert_eq!(node.host.latest().gpus, before.gpus);
 }

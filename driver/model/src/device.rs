@@ -142,11 +142,10 @@ impl Gpu {
     }
 
     /// The devices that can be allocated now: the pieces of hardware and, after a whole GPU, the forms in which many
-    /// claims use it. One whose memory is not known has none of those, since what shares promise could not be counted.
+    /// claims use it.
     pub fn forms(&self) -> Vec<Device<'_>> {
         let is_whole = matches!(self.mig, MigMode::Unsupported | MigMode::Off(_));
-        let is_countable = self.shareable_memory().is_some();
-        let shared = SharedForm::ALL.into_iter().filter(|_| is_whole && is_countable);
+        let shared = SharedForm::ALL.into_iter().filter(|_| is_whole);
         self.devices().into_iter().chain(shared.map(|form| Device::Shared(self, form))).collect()
     }
 }
@@ -200,15 +199,15 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_gpus_of_known_memory_have_forms_for_many_claims() {
+    fn only_whole_gpus_have_forms_for_many_claims() {
         let layout = crate::MigLayout { memory_slices: 8, engines: crate::Engines::default() };
         let memory = Some(crate::Bytes::from_mib(81559));
         for (mig, memory, expect) in [
             (MigMode::Unsupported, memory, &["", "-mps", "-ts"][..]),
             (MigMode::Off(layout), memory, &["", "-mps", "-ts"]),
-            (MigMode::Off(layout), None, &[""]),
-            (MigMode::Off(layout), Some(crate::Bytes(1000)), &[""]),
-            (MigMode::On { layout, devices: vec![] }, memory, &[]),
+            (MigMode::Off(layout), None, &["", "-mps", "-ts"]),
+            (MigMode::Off(layout), Some(crate::Bytes(1000)), &["", "-mps", "-ts"]),
+            (MigMode::On { layout: Some(layout), devices: vec![] }, memory, &[]),
         ] {
             let gpu = Gpu {
                 uuid: uuid("12345678-1111-1111-1111-111111111111"),
@@ -216,10 +215,10 @@ mod tests {
                 pci: "0000:01:00.0".parse().unwrap(),
                 pcie_root: None,
                 numa_node: None,
-                product_name: String::new(),
+                product_name: None,
                 brand: String::new(),
                 architecture: String::new(),
-                compute_capability: "9.0".parse().unwrap(),
+                compute_capability: None,
                 memory,
                 reserved: None,
                 addressing_mode: None,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Bytes, GpuUuid, PciAddress, Version};
 use crate::mig::MigDevice;
+use crate::untold;
 
 /// Counts of the engines of a GPU or of a MIG device (`nvmlDeviceAttributes_t`, `nvmlGpuInstanceProfileInfo_t`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,15 +34,16 @@ pub enum MigMode {
     Off(MigLayout),
     /// It is cut; the whole GPU is not usable, not even when no instance exists.
     On {
-        /// What the GPU can be cut into.
-        layout: MigLayout,
+        /// What the GPU can be cut into, where the driver lists it; in a guest it may not.
+        #[serde(with = "untold")]
+        layout: Option<MigLayout>,
         /// What it is cut into now, ordered by placement.
         devices: Vec<MigDevice>,
     },
 }
 
 /// What the memory and engines of a GPU are counted in when it is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigLayout {
     /// Number of memory slices, 8 on most GPUs.
     pub memory_slices: u32,
@@ -49,7 +51,7 @@ pub struct MigLayout {
     pub engines: Engines,
 }
 
-/// A GPU that answered all questions.
+/// A GPU that answered all questions that handing it out needs an answer to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
     /// Its identity.
@@ -62,14 +64,16 @@ pub struct Gpu {
     pub pcie_root: Option<String>,
     /// The NUMA node of its PCI slot; absent when the kernel knows none.
     pub numa_node: Option<u32>,
-    /// `NVIDIA H100 80GB HBM3`.
-    pub product_name: String,
+    /// `NVIDIA H100 80GB HBM3`, where the driver tells.
+    #[serde(with = "untold")]
+    pub product_name: Option<String>,
     /// `Nvidia`, `Tesla`, `GeForce` and so on.
     pub brand: String,
     /// `Hopper`, `Ampere` and so on; `Unknown` for newer than this driver knows.
     pub architecture: String,
-    /// CUDA compute capability.
-    pub compute_capability: Version,
+    /// CUDA compute capability, where the driver tells.
+    #[serde(with = "untold")]
+    pub compute_capability: Option<Version>,
     /// Total memory; absent on parts with unified memory, for which NVML has no answer.
     pub memory: Option<Bytes>,
     /// The part of it that the driver and its firmware keep; absent on drivers before R510, which do not tell.
@@ -113,7 +117,8 @@ impl Gpu {
     /// What the GPU is counted in, when it can be cut.
     pub fn mig_layout(&self) -> Option<MigLayout> {
         match &self.mig {
-            MigMode::On { layout, .. } | MigMode::Off(layout) => Some(*layout),
+            MigMode::On { layout, .. } => *layout,
+            MigMode::Off(layout) => Some(*layout),
             MigMode::Unsupported => None,
         }
     }
@@ -132,10 +137,10 @@ mod tests {
             pci: "0000:01:00.0".parse().unwrap(),
             pcie_root: None,
             numa_node: None,
-            product_name: String::new(),
+            product_name: None,
             brand: String::new(),
             architecture: String::new(),
-            compute_capability: "9.0".parse().unwrap(),
+            compute_capability: None,
             memory: memory.map(Bytes),
             reserved: reserved.map(Bytes),
             addressing_mode: None,
@@ -183,6 +188,17 @@ mod tests {
     fn without_a_total_there_is_nothing_to_divide() {
         assert_eq!(shareable(None, Some(1 << 20)), None);
         assert_eq!(shareable(Some(1 << 20), Some(2 << 20)), None);
+    }
+
+    /// A controller from before these could be absent reads what the plugin sends, and the plugin's own reads it back.
+    #[test]
+    fn what_a_gpu_does_not_tell_is_a_value_on_the_wire() {
+        let mig = MigMode::On { layout: None, devices: Vec::new() };
+        let gpu = Gpu { mig, ..gpu(None, None) };
+        let json = serde_json::to_value(&gpu).unwrap();
+        assert_eq!((&json["product_name"], &json["compute_capability"]), (&"Unknown".into(), &"0.0.0".into()));
+        assert_eq!(json["mig"]["layout"]["memory_slices"], 0);
+        assert_eq!(serde_json::from_value::<Gpu>(json).unwrap(), gpu);
     }
 
     /// Plugin and controller may be of two versions while one is upgraded.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpu::Gpu;
 use crate::ids::{GpuUuid, PciAddress, Version};
+use crate::untold;
 
 /// All GPUs of one node, in PCI order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +25,9 @@ pub enum DriverState {
     Loaded {
         /// Driver version.
         version: Version,
-        /// Newest CUDA version it supports.
-        cuda: Version,
+        /// Newest CUDA version it supports, where it tells.
+        #[serde(with = "untold")]
+        cuda: Option<Version>,
     },
     /// NVML is missing, or its kernel driver is.
     Missing {
@@ -37,8 +39,9 @@ pub enum DriverState {
 /// One GPU: good, or known to be there and broken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
+#[expect(clippy::large_enum_variant, reason = "a node has a few, and most of them are good")]
 pub enum GpuEntry {
-    /// It answered every question.
+    /// It answered every question that handing it out needs an answer to.
     Good(Gpu),
     /// It did not. It is not published, and the node gets an Event.
     Broken {
@@ -50,7 +53,23 @@ pub enum GpuEntry {
         pci: Option<PciAddress>,
         /// Which question failed and how.
         reason: String,
+        /// What kind of failure it is, which decides what can be done about it.
+        #[serde(default)]
+        fault: Fault,
     },
+}
+
+/// Why a question to a GPU failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Fault {
+    /// The GPU does not work.
+    #[default]
+    Failing,
+    /// The driver has no answer on this GPU or platform; the GPU may work.
+    Unsupported,
+    /// The driver or the kernel does not let this process ask.
+    Denied,
 }
 
 impl Inventory {

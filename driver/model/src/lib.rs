@@ -20,6 +20,8 @@ pub mod mig;
 
 pub mod gpu;
 
+mod untold;
+
 pub mod inventory;
 
 pub mod device;
@@ -44,7 +46,7 @@ pub use gpu::{Engines, Gpu, MigLayout, MigMode};
 pub use ids::{
     Bytes, ClaimUid, DaemonId, DeviceName, GpuUuid, IdError, MigUuid, NodeName, PciAddress, ShareId, Version,
 };
-pub use inventory::{DriverState, GpuEntry, Inventory};
+pub use inventory::{DriverState, Fault, GpuEntry, Inventory};
 pub use mig::{ComputeShare, MigDevice, MigIdentity, Placement};
 pub use sharing::{
     ComputeMode, DeviceKey, GpuSettings, Interval, MpsConfig, ShareLimits, SharedForm, Sharing, ThreadPercentage,

@@ -123,7 +123,7 @@ pub fn find<'a>(target: &Target, gpu: &'a Gpu) -> Result<Device<'a>, Unresolved>
 
 #[cfg(test)]
 mod tests {
-    use dra_model::{Bytes, ComputeShare, Engines, MigLayout, PciAddress, Placement, Version};
+    use dra_model::{Bytes, ComputeShare, Engines, Fault, MigLayout, PciAddress, Placement, Version};
 
     use super::*;
 
@@ -142,10 +142,10 @@ mod tests {
             pci: PciAddress { domain: 0, bus: 1, device: 0, function: 0 },
             pcie_root: None,
             numa_node: None,
-            product_name: String::new(),
+            product_name: None,
             brand: String::new(),
             architecture: String::new(),
-            compute_capability: Version { major: 9, minor: 0, patch: 0 },
+            compute_capability: Some(Version { major: 9, minor: 0, patch: 0 }),
             memory: Some(Bytes::from_mib(81_559)),
             reserved: None,
             addressing_mode: None,
@@ -168,16 +168,23 @@ mod tests {
             memory: Bytes(0),
             engines: ENGINES,
         };
-        MigMode::On { layout: LAYOUT, devices: vec![device] }
+        MigMode::On { layout: Some(LAYOUT), devices: vec![device] }
     }
 
     fn inventory() -> Inventory {
         let version = Version { major: 550, minor: 54, patch: 15 };
-        let broken = GpuEntry::Broken { index: 2, uuid: Some(uuid(2)), pci: None, reason: "lost".to_owned() };
-        let silent = GpuEntry::Broken { index: 3, uuid: None, pci: None, reason: "silent".to_owned() };
+        let broken = GpuEntry::Broken {
+            index: 2,
+            uuid: Some(uuid(2)),
+            pci: None,
+            reason: "lost".to_owned(),
+            fault: Fault::Failing,
+        };
+        let silent =
+            GpuEntry::Broken { index: 3, uuid: None, pci: None, reason: "silent".to_owned(), fault: Fault::Failing };
         let whole = GpuEntry::Good(gpu(0, MigMode::Off(LAYOUT)));
         Inventory {
-            driver: DriverState::Loaded { version, cuda: version },
+            driver: DriverState::Loaded { version, cuda: Some(version) },
             gpus: vec![whole, GpuEntry::Good(gpu(1, cut(1))), broken, silent],
         }
     }
@@ -190,13 +197,13 @@ mod tests {
             ("gpu-00000001", Err(Unresolved::MigModeOn)),
             ("gpu-00000001-mig-19-5", Err(Unresolved::MigGone)),
             ("gpu-00000000-mig-19-4", Err(Unresolved::MigGone)),
-            ("gpu-00000002", Err(Unresolved::Broken { reason: "lost".to_owned() })),
-            ("gpu-00000002-mig-19-4", Err(Unresolved::Broken { reason: "lost".to_owned() })),
+            ("gpu-00000002", Err(Unresolved::Broken { reason: "lost".to_owned(), fault: Fault::Failing })),
+            ("gpu-00000002-mig-19-4", Err(Unresolved::Broken { reason: "lost".to_owned(), fault: Fault::Failing })),
             ("gpu-00000000-ts", Ok(Target::Shared(uuid(0), SharedForm::TimeSlicing))),
             ("gpu-00000000-mps", Ok(Target::Shared(uuid(0), SharedForm::Mps))),
             ("gpu-00000000-all", Err(Unresolved::Unknown)),
             ("gpu-00000001-mps", Err(Unresolved::MigModeOn)),
-            ("gpu-00000002-ts", Err(Unresolved::Broken { reason: "lost".to_owned() })),
+            ("gpu-00000002-ts", Err(Unresolved::Broken { reason: "lost".to_owned(), fault: Fault::Failing })),
             ("gpu-00000009", Err(Unresolved::Unknown)),
             ("gpu-0", Err(Unresolved::Unknown)),
         ] {
@@ -219,7 +226,7 @@ mod tests {
             (Target::Mig(identity(uuid(1))), MigMode::Off(LAYOUT), Some(Unresolved::MigGone)),
             (
                 Target::Mig(identity(uuid(1))),
-                MigMode::On { layout: LAYOUT, devices: Vec::new() },
+                MigMode::On { layout: Some(LAYOUT), devices: Vec::new() },
                 Some(Unresolved::MigGone),
             ),
         ] {

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What users select devices by: attributes, named as NVIDIA's driver names them.
+//!
+//! A word that a GPU does not tell is `Unknown`: a selector that asks a device for an attribute that it lacks is an error
+//! for its whole node. A number has no such value and is left out.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +33,8 @@ pub fn attributes(device: Device<'_>, driver: &DriverState) -> BTreeMap<String, 
     }
     match driver {
         DriverState::Loaded { version: driver, cuda } => {
-            all.extend([(names::DRIVER_VERSION, version(*driver)), (names::CUDA_DRIVER_VERSION, version(*cuda))]);
+            all.insert(names::DRIVER_VERSION, version(*driver));
+            all.extend(cuda.map(|cuda| (names::CUDA_DRIVER_VERSION, version(cuda))));
         }
         DriverState::Missing { .. } => {}
     }
@@ -42,10 +46,10 @@ fn of_gpu(gpu: &Gpu) -> BTreeMap<&'static str, DeviceAttribute> {
     let standard_address = (gpu.pci.domain <= 0xffff).then(|| string(&gpu.pci.to_string()));
     [
         (names::GPU_UUID, Some(string(gpu.uuid.as_str()))),
-        (names::PRODUCT_NAME, Some(string(&gpu.product_name))),
+        (names::PRODUCT_NAME, Some(string(gpu.product_name.as_deref().unwrap_or("Unknown")))),
         (names::BRAND, Some(string(&gpu.brand))),
         (names::ARCHITECTURE, Some(string(&gpu.architecture))),
-        (names::COMPUTE_CAPABILITY, Some(version(gpu.compute_capability))),
+        (names::COMPUTE_CAPABILITY, gpu.compute_capability.map(version)),
         (names::ADDRESSING_MODE, gpu.addressing_mode.as_deref().map(string)),
         (names::PCI_BUS_ID, standard_address),
         (names::PCIE_ROOT, gpu.pcie_root.as_deref().map(string)),

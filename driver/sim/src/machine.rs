@@ -25,7 +25,8 @@ impl Machine for Simulator {
         let versions = |state: &mut State| {
             let driver = state.driver_version.parse().map_err(|_bad| Code::UNKNOWN)?;
             let cuda = u32::try_from(state.cuda_version()).map_err(|_bad| Code::UNKNOWN)?;
-            Ok(DriverVersions { driver, cuda: Version { major: cuda / 1000, minor: cuda % 1000 / 10, patch: 0 } })
+            let cuda = Version { major: cuda / 1000, minor: cuda % 1000 / 10, patch: 0 };
+            Ok(DriverVersions { driver, cuda: Some(cuda) })
         };
         self.initialised()?;
         self.call(call, None, versions).map_err(|code| not_answering(call, code))
@@ -165,11 +166,13 @@ impl<'a> Question<'a> {
         let pci = self.parsed("nvmlDeviceGetPciInfo_v3", pci_text, self.pci)?;
         let (memory, reserved) = self.memory()?;
         let mig = self.mig(&uuid)?;
-        let capability = self.told("nvmlDeviceGetCudaComputeCapability", |_, model| Ok(model.compute_capability))?;
+        let capability = self.ask("nvmlDeviceGetCudaComputeCapability", |_, model| Ok(model.compute_capability));
         let number = |value: i32| u32::try_from(value).unwrap_or(0);
-        let compute_capability = Version { major: number(capability.0), minor: number(capability.1), patch: 0 };
+        let version = |(major, minor)| Version { major: number(major), minor: number(minor), patch: 0 };
+        let compute_capability = self.known("nvmlDeviceGetCudaComputeCapability", capability)?.map(version);
         let minor = self.told("nvmlDeviceGetMinorNumber", |gpu, _| Ok(gpu.minor))?;
-        let product_name = self.told("nvmlDeviceGetName", |_, model| Ok(model.name.clone()))?;
+        let product_name = self.ask("nvmlDeviceGetName", |_, model| Ok(model.name.clone()));
+        let product_name = self.known("nvmlDeviceGetName", product_name)?;
         let brand = self.ask("nvmlDeviceGetBrand", |_, _| Ok("Nvidia"));
         let brand = self.known("nvmlDeviceGetBrand", brand)?.unwrap_or("Unknown").to_owned();
         let architecture = self.ask("nvmlDeviceGetArchitecture", |_, model| Ok(architecture_word(model.architecture)));
@@ -209,11 +212,14 @@ impl<'a> Question<'a> {
     fn mig(&self, uuid: &GpuUuid) -> Result<MigMode, GpuError> {
         let mode = self.ask("nvmlDeviceGetMigMode", |gpu, _| gpu.mig.ok_or(Code::NOT_SUPPORTED));
         let Some(mode) = self.known("nvmlDeviceGetMigMode", mode)? else { return Ok(MigMode::Unsupported) };
-        let layout =
-            self.told("nvmlDeviceGetGpuInstanceProfileInfoV", |_, model| model.mig.as_ref().ok_or(Code::NOT_SUPPORTED));
-        let layout = layout_of(layout?);
+        let profiles = "nvmlDeviceGetGpuInstanceProfileInfoV";
+        let layout = match self.ask(profiles, |_, model| model.mig.as_ref().ok_or(Code::NOT_SUPPORTED)) {
+            Ok(model) => Some(layout_of(model)),
+            Err(Code::NOT_SUPPORTED | Code::NO_PERMISSION) => None,
+            Err(code) => return Err(self.failed(profiles, code)),
+        };
         if !mode.current {
-            return Ok(MigMode::Off(layout));
+            return Ok(layout.map_or(MigMode::Unsupported, MigMode::Off));
         }
         let call = "nvmlDeviceGetMigDeviceHandleByIndex";
         let index = self.index;

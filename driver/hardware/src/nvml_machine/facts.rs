@@ -2,8 +2,9 @@
 //! Everything NVML knows of one GPU.
 //!
 //! Identity comes first, so that the error of a later question can name the GPU. A question the driver or the GPU
-//! does not know has a domain answer (`None`, `Unknown`); any other failure makes the whole GPU broken, because a
-//! GPU that fails half of its questions is not one to run anything on.
+//! does not know has a domain answer (`None`, `Unknown`), unless no container can be given the GPU without the answer:
+//! UUID, PCI address and minor number. Any other failure makes the whole GPU broken, because a GPU that fails half of its
+//! questions is not one to run anything on.
 
 use dra_model::{Bytes, GpuUuid, PciAddress, Version};
 use dra_nvml::{Device, Nvml, NvmlError};
@@ -22,16 +23,16 @@ pub(super) fn read(
     let (subject, uuid, pci) = identity(device, which)?;
     let failed = |error| subject.failed(error);
     let memory = known(device.memory()).map_err(failed)?;
-    let profiles =
-        |subject: &Subject<'_>| profiles.table(nvml, device, subject, &uuid, memory.map(|memory| memory.total));
-    let mig = mig::read(device, &subject, &uuid, profiles)?;
-    let (major, minor) = device.compute_capability().map_err(failed)?;
+    let total = memory.map(|memory| memory.total);
+    let profiles = |subject: &Subject<'_>| profiles.table(nvml, device, subject, &uuid, total);
+    let mig = mig::read(device, &subject, &uuid, total, profiles)?;
+    let capability = known(device.compute_capability()).map_err(failed)?;
     Ok(GpuFacts {
         minor: device.minor_number().map_err(failed)?,
-        product_name: device.name().map_err(failed)?,
+        product_name: known(device.name()).map_err(failed)?,
         brand: words::brand(known(device.brand()).map_err(failed)?).to_owned(),
         architecture: words::architecture(known(device.architecture()).map_err(failed)?).to_owned(),
-        compute_capability: Version { major, minor, patch: 0 },
+        compute_capability: capability.map(|(major, minor)| Version { major, minor, patch: 0 }),
         memory: memory.map(|memory| Bytes(memory.total)),
         reserved: memory.and_then(|memory| memory.reserved).map(Bytes),
         addressing_mode: known(device.addressing_mode()).map_err(failed)?.and_then(words::addressing_mode),

@@ -3,6 +3,9 @@
 //!
 //! MIG devices are found in the slots NVML has for them. An administrator may remove one, or put another one in its place,
 //! between two questions about it; then its slot is read again instead of failing the GPU or mixing two devices.
+//!
+//! Where the driver does not list what the GPU can be cut into, as in a guest, the devices that exist are read all the
+//! same.
 
 use std::sync::Arc;
 
@@ -11,7 +14,7 @@ use dra_nvml::error::code;
 use dra_nvml::{Device, MigAttributes, NvmlError};
 
 use super::Subject;
-use super::profiles::ProfileTable;
+use super::profiles::{ProfileTable, sized_name};
 use crate::machine::GpuError;
 
 /// How often a slot is read before its error is believed.
@@ -22,37 +25,53 @@ pub(super) fn read<'a>(
     gpu: &Device<'_>,
     subject: &Subject<'a>,
     uuid: &GpuUuid,
+    memory: Option<u64>,
     profiles: impl Fn(&Subject<'a>) -> Result<Arc<ProfileTable>, GpuError>,
 ) -> Result<MigMode, GpuError> {
-    match gpu.mig_mode() {
-        Err(error) if error.is_unsupported() => Ok(MigMode::Unsupported),
-        Err(error) => Err(subject.failed(error)),
-        Ok(true) => {
-            let table = profiles(subject)?;
-            Ok(MigMode::On { layout: table.layout, devices: devices(gpu, subject, uuid, &table)? })
-        }
-        Ok(false) => match profiles(subject) {
-            Ok(table) => Ok(MigMode::Off(table.layout)),
-            // In a guest the mode can be read and the profiles cannot: it is whole and will stay so.
-            Err(GpuError::Failed { code: answer, .. })
-                if [code::NOT_SUPPORTED, code::NO_PERMISSION].contains(&answer.0) =>
-            {
-                Ok(MigMode::Unsupported)
-            }
-            Err(error) => Err(error),
-        },
+    let is_on = match gpu.mig_mode() {
+        Ok(is_on) => is_on,
+        Err(error) if error.is_unsupported() => return Ok(MigMode::Unsupported),
+        Err(error) => return Err(subject.failed(error)),
+    };
+    let table = listed(profiles(subject))?;
+    let layout = table.as_ref().map(|table| table.layout);
+    if is_on {
+        let names = Names { table: table.as_deref(), memory };
+        return Ok(MigMode::On { layout, devices: devices(gpu, subject, uuid, &names)? });
     }
+    // A GPU in a guest is whole and will stay so.
+    Ok(layout.map_or(MigMode::Unsupported, MigMode::Off))
+}
+
+/// The profiles, or none where the driver does not list them to this machine.
+fn listed(answer: Result<Arc<ProfileTable>, GpuError>) -> Result<Option<Arc<ProfileTable>>, GpuError> {
+    match answer {
+        Ok(table) => Ok(Some(table)),
+        Err(GpuError::Failed { code: answer, .. })
+            if [code::NOT_SUPPORTED, code::NO_PERMISSION].contains(&answer.0) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What the names of profiles are known from.
+struct Names<'a> {
+    table: Option<&'a ProfileTable>,
+    /// Memory of the GPU.
+    memory: Option<u64>,
 }
 
 fn devices(
     gpu: &Device<'_>,
     subject: &Subject<'_>,
     uuid: &GpuUuid,
-    table: &ProfileTable,
+    names: &Names<'_>,
 ) -> Result<Vec<MigDevice>, GpuError> {
     let mut devices = Vec::new();
     for slot in 0..gpu.mig_slots().map_err(|error| subject.failed(error))? {
-        devices.extend(in_slot(gpu, slot, subject, uuid, table)?);
+        devices.extend(in_slot(gpu, slot, subject, uuid, names)?);
     }
     devices.sort_by_key(|device| (device.identity.placement, device.identity.share));
     Ok(devices)
@@ -66,7 +85,7 @@ fn in_slot(
     slot: u32,
     subject: &Subject<'_>,
     uuid: &GpuUuid,
-    table: &ProfileTable,
+    names: &Names<'_>,
 ) -> Result<Option<MigDevice>, GpuError> {
     let mut answer = Answers::in_slot(gpu, slot);
     for _ in 1..ATTEMPTS {
@@ -83,7 +102,7 @@ fn in_slot(
     }
     let Some(answers) = answer.map_err(|error| subject.failed(error))? else { return Ok(None) };
     match answers.uuid.parse() {
-        Ok(mig_uuid) => Ok(Some(answers.device(uuid, mig_uuid, table))),
+        Ok(mig_uuid) => Ok(Some(answers.device(uuid, mig_uuid, names))),
         Err(_) => Err(subject.nonsense("nvmlDeviceGetUUID", answers.uuid)),
     }
 }
@@ -121,12 +140,12 @@ impl Answers {
         Ok(Self { uuid, gpu_instance, compute_instance, profile_id, placement, share, attributes })
     }
 
-    fn device(self, parent: &GpuUuid, uuid: MigUuid, table: &ProfileTable) -> MigDevice {
+    fn device(self, parent: &GpuUuid, uuid: MigUuid, names: &Names<'_>) -> MigDevice {
         MigDevice {
             uuid,
             gpu_instance: self.gpu_instance,
             compute_instance: self.compute_instance,
-            profile: self.profile_name(table),
+            profile: self.profile_name(names),
             memory: Bytes::from_mib(self.attributes.memory_mib),
             engines: engines(&self.attributes),
             identity: MigIdentity {
@@ -139,9 +158,9 @@ impl Answers {
     }
 
     /// `3g.40gb`, or `1c.3g.40gb` for a compute instance that does not span its GPU instance.
-    fn profile_name(&self, table: &ProfileTable) -> String {
-        let unlisted = || format!("{}g.{}gb", self.share.of, self.attributes.memory_mib.div_ceil(1024));
-        let name = table.names.get(&self.profile_id).cloned().unwrap_or_else(unlisted);
+    fn profile_name(&self, names: &Names<'_>) -> String {
+        let listed = names.table.and_then(|table| table.names.get(&self.profile_id)).cloned();
+        let name = listed.unwrap_or_else(|| sized_name(self.share.of, self.attributes.memory_mib, names.memory));
         if self.share.is_whole() { name } else { format!("{}c.{name}", self.share.slices) }
     }
 }

@@ -103,10 +103,14 @@ fn profile_name(profile: &GpuInstanceProfile, memory: Option<u64>) -> String {
     profile.name.clone().unwrap_or_else(|| derived_name(profile, memory))
 }
 
-/// `{slices}g.{memory}gb` and a suffix, where the memory is that of the profile in eighths of the GPU, rounded up, times
-/// the GPU's GiB, rounded up (go-nvlib's rule; checked against the names of A100 to B300).
 fn derived_name(profile: &GpuInstanceProfile, memory: Option<u64>) -> String {
-    let own = profile.memory_mib << 20;
+    format!("{}{}", sized_name(profile.slices, profile.memory_mib, memory), suffix(profile.number))
+}
+
+/// `{slices}g.{memory}gb`, where the memory is that of the profile in eighths of the GPU, rounded up, times the GPU's GiB,
+/// rounded up (go-nvlib's rule; checked against the names of A100 to B300).
+pub(super) fn sized_name(slices: u32, memory_mib: u64, memory: Option<u64>) -> String {
+    let own = memory_mib << 20;
     let gib = match memory {
         Some(total) if total > 0 => {
             let eighths = own.saturating_mul(8).div_ceil(total);
@@ -114,7 +118,7 @@ fn derived_name(profile: &GpuInstanceProfile, memory: Option<u64>) -> String {
         }
         Some(_) | None => own.div_ceil(1 << 30),
     };
-    format!("{}g.{gib}gb{}", profile.slices, suffix(profile.number))
+    format!("{slices}g.{gib}gb")
 }
 
 /// By `NVML_GPU_INSTANCE_PROFILE_*`: media extensions, graphics, none or all of the media engines.

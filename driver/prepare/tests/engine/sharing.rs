@@ -170,6 +170,23 @@ fn shares_by_mps_have_one_daemon_and_their_limits_in_the_environment() {
     is_tidy(&node);
 }
 
+/// A GPU with unified memory does not tell how much it has, so that the scheduler counts threads alone.
+#[test]
+fn shares_without_a_counted_memory_have_no_limit_of_it() {
+    let node = Node::new(1);
+    let mut claim = mps_share("a", 1, 30);
+    claim.devices[0].consumed.memory = None;
+    node.prepare(&claim).unwrap();
+    let env = ["CUDA_MPS_PIPE_DIRECTORY=/tmp/nvidia-mps/pipe", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=30"];
+    assert_eq!(node.spec_edits(&claim)[0]["env"], json!(env));
+    let mut turns = ts_share("b", 1);
+    turns.devices[0].consumed.memory = None;
+    node.engine.unprepare(&claim.reference).unwrap();
+    node.prepare(&turns).unwrap();
+    node.engine.unprepare(&turns.reference).unwrap();
+    is_tidy(&node);
+}
+
 #[test]
 fn a_daemon_hears_of_each_claim_that_shares_it_and_of_each_that_leaves_others_behind() {
     let node = Node::new(1);

@@ -68,7 +68,7 @@ impl Twin {
         let mut state = self.state.lock();
         let parent = state.gpus[gpu].uuid.clone();
         let devices = starts.iter().enumerate().map(|(at, start)| mig(&parent, *start, boot, at)).collect();
-        state.gpus[gpu].mig = MigMode::On { layout: LAYOUT, devices };
+        state.gpus[gpu].mig = MigMode::On { layout: Some(LAYOUT), devices };
     }
 
     pub(crate) fn join(&self, gpu: usize) {
@@ -172,7 +172,7 @@ impl State {
 impl Machine for Twin {
     fn driver(&self) -> Result<DriverVersions, MachineError> {
         let version = Version { major: 550, minor: 54, patch: 15 };
-        let cuda = Version { major: 12, minor: 4, patch: 0 };
+        let cuda = Some(Version { major: 12, minor: 4, patch: 0 });
         let loaded = self.state.lock().driver_loaded;
         loaded.then_some(DriverVersions { driver: version, cuda }).ok_or_else(|| Self::not_loaded("nvmlInit_v2"))
     }
@@ -245,10 +245,10 @@ fn gpu(index: u32) -> GpuFacts {
         uuid: gpu_uuid(index),
         minor: index,
         pci: PciAddress { domain: 0, bus: u8::try_from(index + 1).unwrap(), device: 0, function: 0 },
-        product_name: "NVIDIA H100 80GB HBM3".to_owned(),
+        product_name: Some("NVIDIA H100 80GB HBM3".to_owned()),
         brand: "Nvidia".to_owned(),
         architecture: "Hopper".to_owned(),
-        compute_capability: Version { major: 9, minor: 0, patch: 0 },
+        compute_capability: Some(Version { major: 9, minor: 0, patch: 0 }),
         memory: Some(Bytes::from_mib(81_559)),
         reserved: Some(Bytes::from_mib(480)),
         addressing_mode: None,

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a GPU did not tell, as every version of plugin and controller reads it: as a value that no GPU has.
+//!
+//! Absent fields would be refused by a controller from before they could be absent, while one of the two is upgraded.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::gpu::MigLayout;
+use crate::ids::Version;
+
+/// A value with one that no GPU has.
+pub(crate) trait Untold: PartialEq + Sized {
+    /// The value that no GPU has.
+    fn untold() -> Self;
+}
+
+impl Untold for Version {
+    fn untold() -> Self {
+        Self { major: 0, minor: 0, patch: 0 }
+    }
+}
+
+impl Untold for String {
+    fn untold() -> Self {
+        "Unknown".to_owned()
+    }
+}
+
+impl Untold for MigLayout {
+    fn untold() -> Self {
+        Self::default()
+    }
+}
+
+/// For `#[serde(with)]`.
+#[expect(clippy::ref_option, reason = "the signature is serde's")]
+pub(crate) fn serialize<T: Untold + Serialize, S: Serializer>(
+    value: &Option<T>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => value.serialize(serializer),
+        None => T::untold().serialize(serializer),
+    }
+}
+
+/// For `#[serde(with)]`.
+pub(crate) fn deserialize<'de, T: Untold + Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(|value| Some(value).filter(|value| *value != T::untold()))
+}
