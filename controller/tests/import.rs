@@ -92,6 +92,24 @@ fn shares_keep_their_capacity() {
 }
 
 #[test]
+fn a_configuration_is_found_where_people_keep_it() {
+    for case in ["plugin-values", "operator-values", "manifests"] {
+        let file = format!("{case}.yaml");
+        check(&file, &[&file]);
+    }
+    check("empty-default.yaml", &["empty-default.yaml", "--config=all-other-nodes"]);
+    check("not-the-default.yaml", &["empty-default.yaml", "--config=small-nodes"]);
+}
+
+#[test]
+fn what_the_plugin_reads_is_read() {
+    for case in ["unset", "float", "two-entries", "devices-text"] {
+        let file = format!("{case}.yaml");
+        check(&file, &[&file]);
+    }
+}
+
+#[test]
 fn more_shares_than_there_are_become_as_many_as_fit() {
     check("many-slices.yaml", &["many-slices.yaml"]);
     check("many-slices-with-slices.yaml", &["many-slices.yaml", "--slices=slices-t4.json"]);
@@ -116,6 +134,7 @@ fn every_key_that_never_worked_is_named() {
         "other-case",
         "too-many",
         "many-clients",
+        "lost-indentation",
     ] {
         let file = format!("{case}.yaml");
         check(&file, &[&file]);
@@ -159,6 +178,9 @@ fn what_cannot_be_imported_is_refused_with_its_path() {
         (vec!["two-configurations.yaml", "--config=x"], 1, "there is no configuration named \"x\""),
         (vec!["absent.yaml"], 1, "failed to read absent.yaml"),
         (vec!["slices-h100.json"], 1, "the input is a \"List\", not a ConfigMap"),
+        (vec!["empty-default.yaml"], 1, "choose one with --config: \"all-other-nodes\", \"small-nodes\""),
+        (vec!["parted-gpus.yaml"], 1, "data[\"layouts.yaml\"] is a layout of MIG devices for mig-parted"),
+        (vec!["two-sections.yaml"], 1, "\"sharing\" is given twice, in lines 2 and 9: keep one"),
         (vec!["mps.yaml", "--slices=mps.yaml"], 1, "failed to learn from mps.yaml"),
         (vec!["mps.yaml", "--memory=80Gb"], 2, "expected an amount"),
         (vec!["mps.yaml", "--memory=1Gi", "--slices=x"], 2, "cannot be used with"),

@@ -17,10 +17,11 @@ use dra_resource::DriverName;
 #[derive(Debug, Parser)]
 #[command(name = "gpu-import", version, after_help = EXIT_CODES)]
 pub(crate) struct Args {
-    /// The plugin's ConfigMap, or one file of it; `-` is standard input.
+    /// The plugin's ConfigMap, one file of it, or the Helm values of the plugin or the GPU operator; `-` is standard
+    /// input.
     #[arg(default_value = "-")]
     pub(crate) file: PathBuf,
-    /// Which configuration of the ConfigMap, where it has several.
+    /// Which configuration, where there are several.
     #[arg(long, value_name = "NAME")]
     pub(crate) config: Option<String>,
     /// Memory of a GPU as the driver publishes it for shares, such as 81047Mi, to ask for a share of it in numbers.

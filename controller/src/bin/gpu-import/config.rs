@@ -5,6 +5,8 @@
 //! a strategy only as they are written, again as the plugin.
 
 use crate::fields::{Field, TypeError};
+use crate::keys::{self, RESOURCE_KEYS, SECTIONS, STRATEGIES, STRATEGY_KEYS};
+use crate::lessons;
 use crate::warnings::{self, Warning};
 
 /// What a node shares.
@@ -81,17 +83,10 @@ pub(crate) enum ConfigError {
     Missing { path: String, key: &'static str },
     #[error("{path} is {found:?}, which is no resource name: expected nvidia.com/gpu or nvidia.com/mig-<profile>")]
     Name { path: String, found: String },
-    #[error("{path} is named a second time: keep one entry for {name}")]
-    Twice { path: String, name: String },
 }
 
 /// What the plugin puts before names that lack it.
 const PREFIX: &str = "nvidia.com/";
-
-const SECTIONS: [&str; 4] = ["version", "flags", "resources", "sharing"];
-const STRATEGIES: [&str; 2] = ["mps", "timeSlicing"];
-const STRATEGY_KEYS: [&str; 3] = ["failRequestsGreaterThanOne", "renameByDefault", "resources"];
-const RESOURCE_KEYS: [&str; 4] = ["name", "replicas", "rename", "devices"];
 
 /// A reading in progress.
 struct Reader {
@@ -102,10 +97,14 @@ struct Reader {
 /// Reads one configuration.
 pub(crate) fn read(whole: &Field<'_>) -> Result<(Config, Vec<Warning>), ConfigError> {
     let mut reader = Reader { config: Config::default(), warnings: Vec::new() };
-    for (key, field) in whole.entries().map_err(ConfigError::Type)? {
+    let entries = whole.entries().map_err(ConfigError::Type)?;
+    let lost = keys::lost_indentation(&entries);
+    for (key, field) in entries {
         match reader.name_in(&SECTIONS, key, &field) {
+            name if lost.contains(&name) => {}
             "version" => version(&field)?,
             "flags" => reader.flags(&field, "flags")?,
+            "sharing" if !lost.is_empty() => reader.warnings.push(warnings::lost_indentation(&field.path, &lost)),
             "sharing" => reader.sharing(&field)?,
             name => reader.other(name, name, &field, &SECTIONS),
         }
@@ -115,8 +114,8 @@ pub(crate) fn read(whole: &Field<'_>) -> Result<(Config, Vec<Warning>), ConfigEr
 
 fn version(field: &Field<'_>) -> Result<(), ConfigError> {
     match field.text().map_err(ConfigError::Type)? {
-        "" | "v1" => Ok(()),
-        found => Err(ConfigError::Version { path: field.path.clone(), found: found.to_owned() }),
+        None | Some("" | "v1") => Ok(()),
+        Some(found) => Err(ConfigError::Version { path: field.path.clone(), found: found.to_owned() }),
     }
 }
 
@@ -132,10 +131,10 @@ impl Reader {
 
     /// A key that shares nothing.
     fn other(&mut self, key: &str, lesson: &str, field: &Field<'_>, known: &[&str]) {
-        if warnings::is_known(lesson) {
+        if lessons::is_known(lesson) {
             self.warnings.extend(warnings::of_known(lesson, &field.path, field.value));
         } else {
-            self.warnings.push(warnings::unknown(&field.path, key, known));
+            self.warnings.push(warnings::unknown(&field.path, key, known, keys::place_of(key)));
         }
     }
 
@@ -153,10 +152,11 @@ impl Reader {
 
     fn mig_strategy(&mut self, field: &Field<'_>) -> Result<(), ConfigError> {
         let strategy = match field.text().map_err(ConfigError::Type)? {
-            "none" => MigStrategy::None,
-            "single" => MigStrategy::Single,
-            "mixed" => MigStrategy::Mixed,
-            _ => {
+            None => return Ok(()),
+            Some("none") => MigStrategy::None,
+            Some("single") => MigStrategy::Single,
+            Some("mixed") => MigStrategy::Mixed,
+            Some(_) => {
                 self.warnings.push(warnings::mig_strategy(&field.path));
                 MigStrategy::None
             }
@@ -182,7 +182,7 @@ impl Reader {
         let mut listed = 0;
         for (key, field) in section.entries().map_err(ConfigError::Type)? {
             match key {
-                "renameByDefault" => shared.renamed = field.flag().map_err(ConfigError::Type)?,
+                "renameByDefault" => shared.renamed = field.flag().map_err(ConfigError::Type)? == Some(true),
                 "resources" => {
                     let items = field.items().map_err(ConfigError::Type)?;
                     listed = items.len();
@@ -208,33 +208,37 @@ impl Reader {
         let (mut name, mut replicas) = (None, None);
         for (key, field) in entry.entries().map_err(ConfigError::Type)? {
             match key {
-                "name" => name = Some((full_name(&field)?, field.path)),
-                "replicas" => replicas = Some((field.number().map_err(ConfigError::Type)?, field.path)),
+                "name" => name = full_name(&field)?.map(|name| (name, field.path)),
+                "replicas" => replicas = field.number().map_err(ConfigError::Type)?.map(|number| (number, field.path)),
+                "devices" if !keys::is_choice(field.value) => self.warnings.push(warnings::no_choice(&field.path)),
                 _ => self.other(key, &format!("sharing.*.resources.{key}"), &field, &RESOURCE_KEYS),
             }
         }
         let missing = |key| ConfigError::Missing { path: entry.path.clone(), key };
         let (name, name_path) = name.ok_or_else(|| missing("name"))?;
-        let (replicas, replicas_path) = replicas.ok_or_else(|| missing("replicas"))?;
+        let (number, replicas_path) = replicas.ok_or_else(|| missing("replicas"))?;
         let Some(kind) = kind(&name) else {
             self.warnings.push(warnings::no_such_resource(&name_path, &name));
             return Ok(());
         };
-        if resources.iter().any(|other| other.kind == kind) {
-            return Err(ConfigError::Twice { path: name_path, name });
-        }
-        let Some(replicas) = u64::try_from(replicas).ok().filter(|replicas| *replicas >= 2) else {
-            self.warnings.push(warnings::not_shared(&replicas_path, replicas));
+        let Some(replicas) = u64::try_from(number).ok().filter(|replicas| *replicas >= 2) else {
+            self.warnings.push(warnings::not_shared(&replicas_path, number));
             return Ok(());
         };
-        resources.push(Resource { path: entry.path.clone(), kind, replicas });
+        match resources.iter_mut().find(|other| other.kind == kind) {
+            Some(other) => {
+                other.replicas = replicas.max(other.replicas);
+                self.warnings.push(warnings::named_again(&name_path, &name, other.replicas));
+            }
+            None => resources.push(Resource { path: entry.path.clone(), kind, replicas }),
+        }
         Ok(())
     }
 }
 
 /// With the prefix, checked as the plugin does: a DNS subdomain after it, 63 characters in all.
-fn full_name(field: &Field<'_>) -> Result<String, ConfigError> {
-    let found = field.text().map_err(ConfigError::Type)?;
+fn full_name(field: &Field<'_>) -> Result<Option<String>, ConfigError> {
+    let Some(found) = field.text().map_err(ConfigError::Type)? else { return Ok(None) };
     let short = found.strip_prefix(PREFIX).unwrap_or(found);
     let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let label =
@@ -242,7 +246,7 @@ fn full_name(field: &Field<'_>) -> Result<String, ConfigError> {
     if short.len() + PREFIX.len() > 63 || !short.split('.').all(label) {
         return Err(ConfigError::Name { path: field.path.clone(), found: found.to_owned() });
     }
-    Ok(format!("{PREFIX}{short}"))
+    Ok(Some(format!("{PREFIX}{short}")))
 }
 
 /// Which devices have that name.

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds the one configuration to import: the input is such a file itself, or a ConfigMap with one file per key.
+//! Finds the one configuration to import: a file of the device plugin, or what holds such files under their names.
 //!
 //! The device plugin's chart and the GPU operator mount a ConfigMap whose keys are the names that nodes choose by the
-//! label `nvidia.com/device-plugin.config`.
+//! label `nvidia.com/device-plugin.config`. Their Helm values carry the same files.
 
 use serde_json::Value;
 
 use crate::fields::{Field, TypeError};
+use crate::files::{self, Unfit};
 use crate::warnings::{self, Warning};
+use crate::yaml::{self, YamlError};
 
 /// A configuration of the device plugin.
 #[derive(Debug, PartialEq)]
@@ -16,7 +18,7 @@ pub(crate) struct Document {
     pub(crate) path: String,
     /// Its content, not looked at yet.
     pub(crate) content: Value,
-    /// What the ConfigMap holds besides.
+    /// What the input holds besides.
     pub(crate) warnings: Vec<Warning>,
 }
 
@@ -24,7 +26,7 @@ pub(crate) struct Document {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DocumentError {
     #[error("{whole} is not YAML")]
-    Syntax { whole: String, source: Box<serde_saphyr::Error> },
+    Syntax { whole: String, source: YamlError },
     #[error("the input has an unexpected type")]
     Type(#[source] TypeError),
     #[error("the input is a {found:?}, not a ConfigMap: give the device plugin's ConfigMap or one file of it")]
@@ -33,81 +35,132 @@ pub(crate) enum DocumentError {
         "{whole} has none of the keys version, flags, resources, sharing: it is no configuration of the device plugin"
     )]
     Foreign { whole: String },
+    #[error(
+        "{whole} is a layout of MIG devices for mig-parted, which shares nothing: cut the GPUs with it as before, this \
+         driver publishes the MIG devices it finds; for sharing, give the device plugin's ConfigMap"
+    )]
+    MigLayout { whole: String },
+    #[error("{path} says that the configuration is in the ConfigMap {name:?}: give that one")]
+    Elsewhere { path: String, name: String },
     #[error("the ConfigMap has no configuration of the device plugin")]
     Empty,
-    #[error("the ConfigMap has {count} configurations: choose one with --config: {names}")]
-    Several { count: usize, names: String },
+    #[error("{holder} has {count} configurations: choose one with --config: {names}")]
+    Several { holder: &'static str, count: usize, names: String },
+    #[error("the input has {count} configurations named {name:?}: leave one of them in it")]
+    Namesakes { count: usize, name: String },
     #[error("there is no configuration named {wanted:?}: the input has {names}")]
     Unknown { wanted: String, names: String },
 }
 
-/// Reads the input and chooses; `wanted` is needed only where a ConfigMap has several.
-pub(crate) fn read(input: &str, wanted: Option<&str>) -> Result<Document, DocumentError> {
-    let content = parse(input, "the input")?;
-    let whole = Field::new("", &content);
-    let entries = whole.entries().map_err(DocumentError::Type)?;
-    match entries.iter().find(|(key, _)| *key == "kind") {
-        Some((_, kind)) => match kind.text().map_err(DocumentError::Type)? {
-            "ConfigMap" => from_config_map(&entries, wanted),
-            found => Err(DocumentError::Kind { found: found.to_owned() }),
-        },
-        None if !is_configuration(&content) => Err(DocumentError::Foreign { whole: "the input".to_owned() }),
-        None => match wanted {
-            Some(wanted) => Err(DocumentError::Unknown {
-                wanted: wanted.to_owned(),
-                names: "one without a name: leave --config out".to_owned(),
-            }),
-            None => Ok(Document { path: String::new(), content, warnings: Vec::new() }),
-        },
-    }
+const THE_INPUT: &str = "the input";
+
+/// What was found so far.
+#[derive(Default)]
+struct Search {
+    /// With their names; a file by itself has none.
+    found: Vec<(Option<String>, Document)>,
+    warnings: Vec<Warning>,
+    /// Why the first thing that cannot be imported cannot.
+    refused: Option<DocumentError>,
+    config_maps: usize,
 }
 
-fn from_config_map(entries: &[(&str, Field<'_>)], wanted: Option<&str>) -> Result<Document, DocumentError> {
-    let data = entries.iter().find(|(key, _)| *key == "data");
-    let files = data.map_or(Ok(Vec::new()), |(_, data)| data.entries()).map_err(DocumentError::Type)?;
-    let mut found: Vec<(&str, Document)> = Vec::new();
-    let mut warnings = Vec::new();
-    for (name, file) in files {
-        let text = file.text().map_err(DocumentError::Type)?;
-        match parse(text, &file.path) {
-            Ok(content) if is_configuration(&content) => {
-                found.push((name, Document { path: file.path, content, warnings: Vec::new() }));
+/// Reads the input and chooses; `wanted` is needed only where there are several.
+pub(crate) fn read(input: &str, wanted: Option<&str>) -> Result<Document, DocumentError> {
+    let contents = yaml::documents(input);
+    let contents = contents.map_err(|source| DocumentError::Syntax { whole: THE_INPUT.to_owned(), source })?;
+    let mut search = Search::default();
+    for content in contents.iter().flat_map(files::objects) {
+        search.look(&Field::new("", content), wanted)?;
+    }
+    search.choose(wanted)
+}
+
+impl Search {
+    /// Into one object, or one file.
+    fn look(&mut self, whole: &Field<'_>, wanted: Option<&str>) -> Result<(), DocumentError> {
+        whole.entries().map_err(DocumentError::Type)?;
+        let kind = whole.at(&["kind"]).map_or(Ok(None), |kind| kind.text()).map_err(DocumentError::Type)?;
+        if kind == Some("ConfigMap") {
+            self.config_maps += 1;
+            whole.at(&["data"]).map_or(Ok(()), |data| self.files(&data, wanted))?;
+            self.refuse(DocumentError::Empty);
+        } else if let (None | Some("ClusterPolicy"), Some((path, name))) = (kind, files::named_elsewhere(whole)) {
+            self.refuse(DocumentError::Elsewhere { path, name });
+        } else if let Some(found) = kind {
+            self.refuse(DocumentError::Kind { found: found.to_owned() });
+        } else if let Some(data) = files::in_values(whole) {
+            self.files(&data, wanted)?;
+        } else {
+            self.bare(whole.value);
+        }
+        Ok(())
+    }
+
+    /// A file by itself.
+    fn bare(&mut self, content: &Value) {
+        match files::is_fit(content) {
+            Err(unfit) => self.refuse(unfit.into_error(THE_INPUT)),
+            Ok(()) if self.found.iter().any(|(name, _)| name.is_none()) => {
+                self.warnings.push(warnings::later_document(THE_INPUT));
             }
-            Err(error) if wanted == Some(name) => return Err(error),
-            Ok(_) if wanted == Some(name) => return Err(DocumentError::Foreign { whole: file.path }),
-            Ok(_) | Err(_) => warnings.push(warnings::not_a_configuration(&file.path, name)),
+            Ok(()) => self.add(None, String::new(), content.clone()),
         }
     }
-    let mut chosen = choose(found, wanted)?;
-    chosen.warnings = warnings;
-    Ok(chosen)
-}
 
-fn choose(mut found: Vec<(&str, Document)>, wanted: Option<&str>) -> Result<Document, DocumentError> {
-    let names: Vec<String> = found.iter().map(|(name, _)| format!("{name:?}")).collect();
-    let names = names.join(", ");
-    let at = match wanted {
-        Some(wanted) => found
-            .iter()
-            .position(|(name, _)| *name == wanted)
-            .ok_or_else(|| DocumentError::Unknown { wanted: wanted.to_owned(), names })?,
-        None if found.len() > 1 => return Err(DocumentError::Several { count: found.len(), names }),
-        None if found.is_empty() => return Err(DocumentError::Empty),
-        None => 0,
-    };
-    Ok(found.swap_remove(at).1)
-}
+    /// Files under their names.
+    fn files(&mut self, files: &Field<'_>, wanted: Option<&str>) -> Result<(), DocumentError> {
+        for (name, file) in files.entries().map_err(DocumentError::Type)? {
+            let text = file.text().map_err(DocumentError::Type)?.unwrap_or_default();
+            match files::read(name, text) {
+                Ok((content, is_alone)) => {
+                    if !is_alone {
+                        self.warnings.push(warnings::later_document(&file.path));
+                    }
+                    self.add(Some(name.to_owned()), file.path, content);
+                }
+                Err(unfit) if wanted == Some(name) => return Err(unfit.into_error(&file.path)),
+                Err(unfit) => {
+                    self.warnings.push(unfit.warning(&file.path, name));
+                    if unfit != Unfit::Foreign {
+                        self.refuse(unfit.into_error(&file.path));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 
-fn parse(text: &str, whole: &str) -> Result<Value, DocumentError> {
-    let failed = |source| DocumentError::Syntax { whole: whole.to_owned(), source: Box::new(source) };
-    // Without the lines around the fault: they are the user's, whatever is in them.
-    serde_saphyr::from_str_with_options(text, serde_saphyr::options! { with_snippet: false }).map_err(failed)
-}
+    fn add(&mut self, name: Option<String>, path: String, content: Value) {
+        self.found.push((name, Document { path, content, warnings: Vec::new() }));
+    }
 
-/// Whether the plugin would find anything in it; its parser ignores the case of letters (Go's encoding/json).
-fn is_configuration(content: &Value) -> bool {
-    let known = |key: &String| ["version", "flags", "resources", "sharing"].iter().any(|k| k.eq_ignore_ascii_case(key));
-    content.as_object().is_some_and(|entries| entries.keys().any(known))
+    fn refuse(&mut self, error: DocumentError) {
+        self.refused.get_or_insert(error);
+    }
+
+    fn choose(self, wanted: Option<&str>) -> Result<Document, DocumentError> {
+        let Self { mut found, warnings, refused, config_maps } = self;
+        let shown = |name: &Option<String>| {
+            name.as_ref()
+                .map_or_else(|| "one without a name: leave --config out".to_owned(), |name| format!("{name:?}"))
+        };
+        let names = found.iter().map(|(name, _)| shown(name)).collect::<Vec<_>>().join(", ");
+        let holder = if config_maps == 1 { "the ConfigMap" } else { THE_INPUT };
+        if found.is_empty() {
+            return Err(refused.unwrap_or_else(|| DocumentError::Foreign { whole: THE_INPUT.to_owned() }));
+        }
+        if let Some(wanted) = wanted {
+            found.retain(|(name, _)| name.as_deref() == Some(wanted));
+        }
+        let count = found.len();
+        match (found.pop(), wanted) {
+            (Some((_, document)), _) if count == 1 => Ok(Document { warnings, ..document }),
+            (Some(_), Some(name)) => Err(DocumentError::Namesakes { count, name: name.to_owned() }),
+            (None, Some(wanted)) => Err(DocumentError::Unknown { wanted: wanted.to_owned(), names }),
+            (_, None) => Err(DocumentError::Several { holder, count, names }),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -170,6 +223,49 @@ mod tests {
                 ),
             ),
             ("version: v1\nversion: v1", None, Err("the input is not YAML")),
+        ] {
+            let expect = expect.map(str::to_owned).map_err(str::to_owned);
+            assert_eq!(outcome(input, wanted), expect, "{input:?} {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn files_are_found_in_what_holds_them() {
+        for (input, wanted, expect) in [
+            ("--- {kind: DaemonSet}\n--- {version: v1}\n", None, Ok("")),
+            ("--- {version: v1}\n--- {version: v1}\n", None, Ok("")),
+            ("kind: List\nitems: [{kind: Secret}, {kind: ConfigMap, data: {a: 'version: v1'}}]", None, Ok("data.a")),
+            ("config: {map: {a: 'version: v1'}}\nresources: {}", None, Ok("config.map.a")),
+            (
+                "operator: {devicePlugin: {config: {data: {a: 'version: v1'}}}}",
+                None,
+                Ok("operator.devicePlugin.config.data.a"),
+            ),
+            (
+                "config: {map: {a: 'version: v1', b: ''}}",
+                None,
+                Err("the input has 2 configurations: choose one with --config: \"a\", \"b\""),
+            ),
+            (
+                "config: {map: {}, name: shared}\nresources: {}",
+                None,
+                Err("config.name says that the configuration is in the ConfigMap \"shared\": give that one"),
+            ),
+            (
+                "kind: ClusterPolicy\nspec: {devicePlugin: {config: {name: shared, default: any}}}",
+                None,
+                Err(
+                    "spec.devicePlugin.config.name says that the configuration is in the ConfigMap \"shared\": give that one",
+                ),
+            ),
+            ("kind: ConfigMap\ndata: {a: 'version: v1', FAIL_ON_INIT_ERROR: ''}", None, Ok("data.a")),
+            ("kind: ConfigMap\ndata: {a: 'version: v1', b: '['}", None, Ok("data.a")),
+            ("kind: ConfigMap\ndata: {b: '['}", None, Err("data.b is not YAML")),
+            (
+                "--- {kind: ConfigMap, data: {a: 'version: v1'}}\n--- {kind: ConfigMap, data: {a: ''}}\n",
+                Some("a"),
+                Err("the input has 2 configurations named \"a\": leave one of them in it"),
+            ),
         ] {
             let expect = expect.map(str::to_owned).map_err(str::to_owned);
             assert_eq!(outcome(input, wanted), expect, "{input:?} {wanted:?}");

@@ -47,16 +47,36 @@ impl<'a> Field<'a> {
         Ok(items.map(|(index, value)| Self { path: format!("{}[{index}]", self.path), value }).collect())
     }
 
-    pub(crate) fn text(&self) -> Result<&'a str, TypeError> {
-        self.value.as_str().ok_or_else(|| self.is_not("a string"))
+    /// What is below by these keys, where all of them are there.
+    pub(crate) fn at(&self, keys: &[&str]) -> Option<Self> {
+        let Some((key, keys)) = keys.split_first() else { return Some(self.clone()) };
+        self.entry(key, self.value.get(key)?).at(keys)
     }
 
-    pub(crate) fn flag(&self) -> Result<bool, TypeError> {
-        self.value.as_bool().ok_or_else(|| self.is_not("true or false"))
+    /// A string; nothing where the value is empty, which the plugin takes for a key that is not there.
+    pub(crate) fn text(&self) -> Result<Option<&'a str>, TypeError> {
+        self.unless_empty(Value::as_str, "a string")
     }
 
-    pub(crate) fn number(&self) -> Result<i64, TypeError> {
-        self.value.as_i64().ok_or_else(|| self.is_not("a whole number"))
+    /// The same of true or false.
+    pub(crate) fn flag(&self) -> Result<Option<bool>, TypeError> {
+        self.unless_empty(Value::as_bool, "true or false")
+    }
+
+    /// The same of a whole number, which a program may have written as 4.0.
+    pub(crate) fn number(&self) -> Result<Option<i64>, TypeError> {
+        self.unless_empty(|value| value.as_i64().or_else(|| whole(value.as_f64()?)), "a whole number")
+    }
+
+    fn unless_empty<T>(
+        &self,
+        read: impl Fn(&'a Value) -> Option<T>,
+        wanted: &'static str,
+    ) -> Result<Option<T>, TypeError> {
+        if self.value.is_null() {
+            return Ok(None);
+        }
+        read(self.value).map(Some).ok_or_else(|| self.is_not(wanted))
     }
 
     fn entry(&self, key: &str, value: &'a Value) -> Self {
@@ -80,6 +100,12 @@ impl<'a> Field<'a> {
         let path = if self.path.is_empty() { "the document".to_owned() } else { self.path.clone() };
         TypeError { path, found, wanted }
     }
+}
+
+/// The integer that a float is; beyond 2^53 it may be another than the one that was written.
+fn whole(number: f64) -> Option<i64> {
+    let is_exact = number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
+    is_exact.then(|| format!("{number:.0}").parse().ok()).flatten()
 }
 
 fn is_word(key: &str) -> bool {
@@ -124,5 +150,24 @@ mod tests {
         assert_eq!(accepted(|field| field.text().is_ok()), 1);
         assert_eq!(accepted(|field| field.flag().is_ok()), 1);
         assert_eq!(accepted(|field| field.number().is_ok()), 0);
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_as_floats() {
+        let number = |value| Field::new("", &value).number();
+        assert_eq!(number(json!(4.0)), Ok(Some(4)));
+        assert_eq!(number(json!(-1e3)), Ok(Some(-1000)));
+        assert_eq!(number(json!(null)), Ok(None));
+        for value in [json!(4.5), json!(1e300), json!(9_007_199_254_740_993.0), json!("4")] {
+            assert!(number(value.clone()).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_is_below_is_found_with_its_path() {
+        let document = json!({"a": {"b c": [1]}});
+        let whole = Field::new("", &document);
+        assert_eq!(whole.at(&["a", "b c"]).unwrap().path, r#"a["b c"]"#);
+        assert!(whole.at(&["a", "d"]).is_none() && whole.at(&["a", "b c", "e"]).is_none());
     }
 }

@@ -182,7 +182,7 @@ mod tests {
         let replicas = prop_oneof![2_u64..=1100, 2_u64..=1 << 31, Just(u64::try_from(i64::MAX).unwrap())];
         let name = prop::sample::select(vec!["gpu", "nvidia.com/gpu", "mig-1g.10gb", "mig-7g.80gb.me", "a100"]);
         let resource = (name, replicas).prop_map(|(name, replicas)| json!({ "name": name, "replicas": replicas }));
-        let strategy = (prop::collection::vec(resource, 1..2), any::<bool>())
+        let strategy = (prop::collection::vec(resource, 1..4), any::<bool>())
             .prop_map(|(resources, renamed)| json!({ "renameByDefault": renamed, "resources": resources }))
             .boxed();
         (prop::option::of(strategy.clone()), prop::option::of(strategy))
@@ -268,8 +268,16 @@ mod tests {
                 "sharing.mps.resources[0].name is \"acme.com/gpu\", which is no resource name: expected nvidia.com/gpu or nvidia.com/mig-<profile>",
             ),
             (
-                "sharing: {mps: {resources: [{name: gpu, replicas: 4}, {name: nvidia.com/gpu, replicas: 2}]}}",
-                "sharing.mps.resources[1].name is named a second time: keep one entry for nvidia.com/gpu",
+                "sharing: {mps: {resources: [{name: , replicas: 4}]}}",
+                "sharing.mps.resources[0] has no name: the plugin does not start without it",
+            ),
+            (
+                "version: v1\nsharing: 1\nversion: v1",
+                "\"version\" is given twice, in lines 1 and 3: keep one, the device plugin takes the last",
+            ),
+            (
+                "version: v1\nsharing:\n  mps:\n    resources: [{name: gpu, replicas: 2,\n      replicas: 3}]",
+                "\"replicas\" is given twice, in lines 4 and 5: keep one, the device plugin takes the last",
             ),
             ("kind: ConfigMap\ndata: {a: 'sharing: 1'}", "data.a.sharing is a number, but must be a mapping"),
         ] {

@@ -2,9 +2,9 @@
 //! `gpu-import`: restates the sharing of NVIDIA's device plugin as DeviceClasses and ResourceClaimTemplates.
 //!
 //! ```text
-//! ConfigMap or file -> document -> config -> plan -> render -> objects, values
-//!                          └─────────┴────────┴─> warnings ─> standard error, comments
-//! kubectl's slices -> published ────────┘
+//! ConfigMap, values or file -> document -> config -> plan -> render -> objects, values
+//!                                  └─────────┴────────┴─> warnings ─> standard error, comments
+//!               kubectl's slices -> published ────┘
 //! ```
 //!
 //! It reads files and prints; it never talks to a cluster.
@@ -15,9 +15,15 @@ mod import;
 
 mod document;
 
+mod files;
+
+mod yaml;
+
 mod fields;
 
 mod config;
+
+mod keys;
 
 mod published;
 
@@ -26,6 +32,8 @@ mod plan;
 mod render;
 
 mod warnings;
+
+mod lessons;
 
 use std::fs;
 use std::io::{self, Read, Write};

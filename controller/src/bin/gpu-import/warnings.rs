@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What every key of a device plugin's configuration did that its author may not expect, or does not do here.
+//! What a key of a device plugin's configuration did that its author may not expect, or does not do here.
 //!
-//! The one place with these sentences. What the plugin does is read from its source (since v0.15, which brought MPS):
+//! The one place with these sentences, beside those of `lessons`. What the plugin does is read from its source (since v0.15, which brought MPS):
 //! keys it does not know are skipped in silence, `rename`, `devices` and the section `resources` are read and dropped
 //! (`DisableResourceNamingInConfig`), and with both strategies only MPS is served (`Sharing.ReplicatedResources`).
 
 use std::fmt;
 
 use serde_json::Value;
+
+use crate::lessons::{self, mistaken};
 
 /// A key and what its author should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,153 +25,25 @@ impl fmt::Display for Warning {
     }
 }
 
-/// A key that says the same whatever its value is, except for values that change nothing.
-struct Lesson {
-    /// Below the configuration, without list indexes.
-    key: &'static str,
-    /// The value, as JSON, that asks for what happens anyway.
-    harmless: &'static str,
-    text: &'static str,
-}
-
-const DEVICES_BY_CDI: &str = "not imported: how the plugin hands devices to containers; here that is always CDI";
-const NO_LABELS: &str = "not imported: this driver writes no node labels; select devices by their attributes with CEL";
-const NOT_HANDED_OUT: &str = "not imported: this driver does not hand these device nodes to containers";
-const HEALTH: &str = "not imported: this driver has no settings for health checks";
-
-const LESSONS: [Lesson; 30] = [
-    Lesson {
-        key: "flags.failOnInitError",
-        harmless: "true",
-        text: "not imported: false made the plugin wait for ever without a word where it found no working driver; \
-               here such a node publishes no device and has the Event DriverMissing",
-    },
-    Lesson {
-        key: "flags.nvidiaDriverRoot",
-        harmless: "\"/\"",
-        text: "not imported: say where the driver is installed with the chart's `driver.root`",
-    },
-    Lesson {
-        key: "flags.nvidiaDevRoot",
-        harmless: "\"/\"",
-        text: "not imported: device nodes are found with the chart's `driver.root`, or else with the chart's \
-               `driver.devDir`",
-    },
-    Lesson { key: "flags.gdrcopyEnabled", harmless: "false", text: NOT_HANDED_OUT },
-    Lesson { key: "flags.gdsEnabled", harmless: "false", text: NOT_HANDED_OUT },
-    Lesson { key: "flags.mofedEnabled", harmless: "false", text: NOT_HANDED_OUT },
-    Lesson { key: "flags.useNodeFeatureAPI", harmless: "", text: NO_LABELS },
-    Lesson {
-        key: "flags.deviceDiscoveryStrategy",
-        harmless: "\"auto\"",
-        text: "not imported: this driver finds GPUs with NVML",
-    },
-    Lesson { key: "flags.restartOnDeviceUnhealthy", harmless: "", text: HEALTH },
-    Lesson { key: "flags.health", harmless: "", text: HEALTH },
-    Lesson {
-        key: "flags.resourceNamePrefix",
-        harmless: "\"nvidia.com\"",
-        text: "not imported: the classes printed here begin with nvidia.com",
-    },
-    Lesson { key: "flags.plugin.passDeviceSpecs", harmless: "", text: DEVICES_BY_CDI },
-    Lesson { key: "flags.plugin.deviceListStrategy", harmless: "", text: DEVICES_BY_CDI },
-    Lesson { key: "flags.plugin.deviceIDStrategy", harmless: "", text: DEVICES_BY_CDI },
-    Lesson { key: "flags.plugin.cdiAnnotationPrefix", harmless: "", text: DEVICES_BY_CDI },
-    Lesson { key: "flags.plugin.cdiFeatureFlags", harmless: "", text: DEVICES_BY_CDI },
-    Lesson { key: "flags.plugin.nvidiaCTKPath", harmless: "", text: DEVICES_BY_CDI },
-    Lesson { key: "flags.plugin.nvidiaCDIHookPath", harmless: "", text: DEVICES_BY_CDI },
-    Lesson { key: "flags.plugin.containerDriverRoot", harmless: "", text: DEVICES_BY_CDI },
-    Lesson {
-        key: "flags.plugin.mpsRoot",
-        harmless: "",
-        text: "not imported: here MPS daemons keep their files in /run/gpu-dra/mps, and nothing sets another place",
-    },
-    Lesson { key: "flags.gfd", harmless: "", text: NO_LABELS },
-    Lesson {
-        key: "resources",
-        harmless: "",
-        text: "the plugin drops this section (its log says so): no resource was ever renamed by it; \
-               write DeviceClasses with the names and selectors you want",
-    },
-    Lesson { key: "imex", harmless: "", text: "not imported: this driver does not hand out IMEX channels" },
-    Lesson { key: "health", harmless: "", text: HEALTH },
-    Lesson {
-        key: "sharing.mps.failRequestsGreaterThanOne",
-        harmless: "true",
-        text: "most versions of the plugin take false for true with MPS, so a request for two never was admitted; \
-               each template printed here asks for one share",
-    },
-    Lesson {
-        key: "sharing.timeSlicing.failRequestsGreaterThanOne",
-        harmless: "",
-        text: "a request for two replicas never meant two GPUs or twice the time, and true refused it only after \
-               scheduling, with a pod to delete by hand; here each template asks for one share, and nothing refuses a \
-               pod that asks for `nvidia.com/…: 2`",
-    },
-    Lesson {
-        key: "sharing.timeSlicing.strategy",
-        harmless: "\"\"",
-        text: "the plugin never had a strategy to choose; leave the key out",
-    },
-    Lesson {
-        key: "sharing.*.resources.rename",
-        harmless: "",
-        text: "the plugin reads this name and drops it: only renameByDefault renames, to `<name>.shared`; \
-               the class printed here has the name that was really advertised, change its extendedResourceName if you like",
-    },
-    Lesson {
-        key: "sharing.*.resources.devices",
-        harmless: "\"all\"",
-        text: "the plugin reads this choice and drops it: it shared all GPUs of the node; here a request chooses its GPU \
-               with a CEL selector, and GPUs nobody shares stay whole",
-    },
-    Lesson {
-        key: "sharing.*.resources.memoryGB",
-        harmless: "",
-        text: "only forks of the plugin know this key; ask for memory in capacity.requests of the template",
-    },
-];
-
-/// Names that circulate, and what is true of them.
-const MISTAKEN: [(&str, &str); 8] = [
-    ("renameBy", "the plugin skips this key in silence: it is spelled renameByDefault, so nothing was renamed"),
-    ("failRequestGreaterThanOne", "the plugin skips this key in silence: it is spelled failRequestsGreaterThanOne"),
-    (
-        "NVIDIA_CDI_ENABLED",
-        "the plugin has no such setting; CDI was its DEVICE_LIST_STRATEGY=cdi-cri, and here it is always on",
-    ),
-    (
-        "NVIDIA_MIG_MONITOR_ALL_DEVICES",
-        "the plugin has no such setting; MIG was its MIG_STRATEGY, and here every MIG device is published",
-    ),
-    ("resource-names", "the plugin has no such flag; write DeviceClasses with the names you want"),
-    ("--resource-names", "the plugin has no such flag; write DeviceClasses with the names you want"),
-    ("resourceNames", "the plugin has no such key; write DeviceClasses with the names you want"),
-    ("resourceNamePrefix", "the plugin looks for this key under flags only, and skips it here in silence"),
-];
-
 /// What a key that was read says, unless its value asks for what happens anyway.
 pub(crate) fn of_known(key: &str, path: &str, value: &Value) -> Option<Warning> {
-    let lesson = LESSONS.iter().find(|lesson| lesson.key.eq_ignore_ascii_case(key))?;
-    let harmless = serde_json::from_str::<Value>(lesson.harmless).is_ok_and(|harmless| harmless == *value);
-    (!harmless && !value.is_null()).then(|| warning(path, lesson.text))
+    lessons::of_known(key, value).map(|text| warning(path, text))
 }
 
-/// Whether there is something to say about a key.
-pub(crate) fn is_known(key: &str) -> bool {
-    LESSONS.iter().any(|lesson| lesson.key.eq_ignore_ascii_case(key))
-}
-
-/// A key the plugin does not know; `known` are the ones it does, where they are few.
-pub(crate) fn unknown(path: &str, key: &str, known: &[&str]) -> Warning {
+/// A key the plugin does not know here; `known` are the ones it does, where they are few, and `place` is where it
+/// would know this one.
+pub(crate) fn unknown(path: &str, key: &str, known: &[&str], place: Option<&str>) -> Warning {
     if let Some(text) = mistaken(key) {
         return warning(path, text);
     }
     if is_environment(key) {
         return warning(path, "a name of an environment variable: the plugin skips it in this file in silence");
     }
-    match known.iter().find(|name| name.eq_ignore_ascii_case(key)) {
-        Some(name) => warning(path, format!("the plugin skips this key in silence: it is spelled {name}")),
+    if let Some(name) = known.iter().find(|name| name.eq_ignore_ascii_case(key)) {
+        return warning(path, format!("the plugin skips this key in silence: it is spelled {name}"));
+    }
+    match place {
+        Some(place) => warning(path, format!("the plugin skips this key here in silence: it belongs {place}")),
         None if known.is_empty() => warning(path, "the plugin skips this key in silence"),
         None => warning(path, format!("the plugin skips this key in silence; it knows {} here", known.join(", "))),
     }
@@ -189,6 +63,54 @@ pub(crate) fn not_a_configuration(path: &str, key: &str) -> Warning {
         }
         None => warning(path, "no configuration of the device plugin; skipped"),
     }
+}
+
+/// Whether that is the name of a setting and not of a file.
+pub(crate) fn is_setting(key: &str) -> bool {
+    is_environment(key) || mistaken(key).is_some()
+}
+
+/// A file with more than one document.
+pub(crate) fn later_document(path: &str) -> Warning {
+    warning(path, "the plugin reads the first YAML document of a file alone, and so is this import")
+}
+
+/// A file of a ConfigMap that is for mig-parted.
+pub(crate) fn mig_layout(path: &str) -> Warning {
+    warning(path, "a layout of MIG devices for mig-parted, which shares nothing; skipped")
+}
+
+/// A file of a ConfigMap that nobody can read.
+pub(crate) fn unreadable(path: &str, why: &impl fmt::Display) -> Warning {
+    warning(path, format!("skipped, because it is not YAML: {why}"))
+}
+
+/// Keys that stand beside `sharing` instead of below it.
+pub(crate) fn lost_indentation(path: &str, keys: &[&str]) -> Warning {
+    let keys: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
+    let (last, others) =
+        keys.split_last().map_or((String::new(), String::new()), |(last, others)| (last.clone(), others.join(", ")));
+    let (subject, verb) =
+        if others.is_empty() { (last, "belongs") } else { (format!("{others} and {last}"), "belong") };
+    let text = format!("`sharing` is empty; {subject} {verb} below it, indented, and the plugin shared nothing");
+    warning(path, text)
+}
+
+/// A choice of devices that the plugin cannot read.
+pub(crate) fn no_choice(path: &str) -> Warning {
+    let text = "the plugin refuses the whole file for this value, so it shared nothing: it reads only `all`, a number of \
+                devices, or a list of indexes and UUIDs, and drops even those; leave the key out, here a request chooses \
+                its GPU with a CEL selector";
+    warning(path, text)
+}
+
+/// A resource with more than one entry.
+pub(crate) fn named_again(path: &str, name: &str, replicas: u64) -> Warning {
+    let text = format!(
+        "{name} has an entry before this one: to the plugin each is for all GPUs of the node, and the highest number \
+         counts for all, {replicas}; here each GPU can be shared in its own way: a request chooses one with a CEL selector"
+    );
+    warning(path, text)
 }
 
 /// `replicas` below two.
@@ -349,10 +271,6 @@ pub(crate) fn warning(path: &str, text: impl Into<String>) -> Warning {
     Warning { path: path.to_owned(), text: text.into().replace(ends_line, "?") }
 }
 
-fn mistaken(key: &str) -> Option<&'static str> {
-    MISTAKEN.iter().find(|(name, _)| *name == key).map(|(_, text)| *text)
-}
-
 /// `LIKE_THIS`.
 fn is_environment(key: &str) -> bool {
     key.contains('_') && key.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
@@ -360,22 +278,15 @@ fn is_environment(key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::Value;
 
-    #[test]
-    fn sentences_are_one_line_without_a_full_stop() {
-        let lessons = LESSONS.iter().map(|lesson| lesson.text).chain(MISTAKEN.iter().map(|(_, text)| *text));
-        for text in lessons {
-            assert!(!text.contains('\n') && !text.contains("  ") && !text.ends_with('.'), "{text}");
-        }
-    }
-
-    /// Any sentence of this file that sends its reader to the chart.
+    /// Any sentence of this program that sends its reader to the chart.
     #[test]
     fn values_of_the_chart_that_are_named_exist() {
         let chart = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/chart/values.yaml"));
         let chart: Value = serde_saphyr::from_str(chart).unwrap();
-        let sentences = include_str!("warnings.rs").split("#[cfg(test)]").next().unwrap();
+        let sentences = [include_str!("warnings.rs"), include_str!("lessons.rs")];
+        let sentences = sentences.map(|file| file.split("#[cfg(test)]").next().unwrap()).concat();
         let sentences = sentences.split_whitespace().filter(|word| *word != "\\").collect::<Vec<_>>().join(" ");
         let named: Vec<_> =
             sentences.split("the chart's `").skip(1).filter_map(|rest| rest.split('`').next()).collect();
@@ -383,13 +294,5 @@ mod tests {
         for name in named {
             assert!(chart.pointer(&format!("/{}", name.replace('.', "/"))).is_some(), "the chart has no value {name}");
         }
-    }
-
-    #[test]
-    fn values_that_change_nothing_are_passed_over() {
-        let said = |key: &str, value| of_known(key, key, &value).is_some();
-        assert!(!said("flags.failOnInitError", serde_json::json!(true)));
-        assert!(said("flags.failOnInitError", serde_json::json!(false)));
-        assert!(!said("flags.gfd", Value::Null));
     }
 }

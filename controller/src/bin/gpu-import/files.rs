@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What holds files of the device plugin, and which of these are configurations of it.
+
+use std::iter;
+
+use serde_json::Value;
+
+use crate::document::DocumentError;
+use crate::fields::Field;
+use crate::keys::SECTIONS;
+use crate::warnings::{self, Warning};
+use crate::yaml::{self, YamlError};
+
+/// Why a file is no configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    Syntax(YamlError),
+    MigLayout,
+    Foreign,
+}
+
+impl Unfit {
+    /// Where it is all there is.
+    pub(crate) fn into_error(self, whole: &str) -> DocumentError {
+        let whole = whole.to_owned();
+        match self {
+            Self::Syntax(source) => DocumentError::Syntax { whole, source },
+            Self::MigLayout => DocumentError::MigLayout { whole },
+            Self::Foreign => DocumentError::Foreign { whole },
+        }
+    }
+
+    /// Where it lies beside one.
+    pub(crate) fn warning(&self, path: &str, name: &str) -> Warning {
+        match self {
+            Self::Syntax(why) => warnings::unreadable(path, why),
+            Self::MigLayout => warnings::mig_layout(path),
+            Self::Foreign => warnings::not_a_configuration(path, name),
+        }
+    }
+}
+
+/// Where Helm values of the device plugin and of the GPU operator have the files.
+const FILES: [&[&str]; 2] = [&["config", "map"], &["devicePlugin", "config", "data"]];
+
+/// Where they, and the operator's ClusterPolicy, name a ConfigMap that is there already.
+const NAMES: [&[&str]; 3] =
+    [&["config", "name"], &["devicePlugin", "config", "name"], &["spec", "devicePlugin", "config", "name"]];
+
+/// A document, or the items of a list with a ConfigMap among them.
+pub(crate) fn objects(content: &Value) -> Vec<&Value> {
+    let is = |value: &Value, kind: &str| value.get("kind").is_some_and(|found| found == kind);
+    match content.get("items").and_then(Value::as_array) {
+        Some(items) if is(content, "List") && items.iter().any(|item| is(item, "ConfigMap")) => items.iter().collect(),
+        _ => vec![content],
+    }
+}
+
+/// The files in Helm values, also where the chart is a dependency of another.
+pub(crate) fn in_values<'v>(values: &Field<'v>) -> Option<Field<'v>> {
+    let has_files = |files: &Field<'_>| files.value.as_object().is_some_and(|files| !files.is_empty());
+    charts(values).iter().flat_map(|chart| FILES.map(|keys| chart.at(keys))).flatten().find(has_files)
+}
+
+/// The ConfigMap that values without files name, and where.
+pub(crate) fn named_elsewhere(values: &Field<'_>) -> Option<(String, String)> {
+    let name = |field: Field<'_>| match field.value.as_str() {
+        None | Some("") => None,
+        Some(name) => Some((field.path, name.to_owned())),
+    };
+    let mut names = charts(values).into_iter().flat_map(|chart| NAMES.map(|keys| chart.at(keys))).flatten();
+    if in_values(values).is_some() { None } else { names.find_map(name) }
+}
+
+fn charts<'v>(values: &Field<'v>) -> Vec<Field<'v>> {
+    let dependencies = values.entries().unwrap_or_default().into_iter().map(|(_, chart)| chart);
+    iter::once(values.clone()).chain(dependencies).collect()
+}
+
+/// Reads the file of a name, and whether nothing follows it. An empty file is a configuration that shares nothing.
+pub(crate) fn read(name: &str, text: &str) -> Result<(Value, bool), Unfit> {
+    let mut documents = yaml::documents(text).map_err(Unfit::Syntax)?.into_iter();
+    let content = documents.next().unwrap_or_default();
+    let is_empty = content.is_null() || content.as_object().is_some_and(serde_json::Map::is_empty);
+    if !is_empty || warnings::is_setting(name) {
+        is_fit(&content)?;
+    }
+    Ok((content, documents.next().is_none()))
+}
+
+/// Whether the plugin would find anything in it; its parser ignores the case of letters (Go's encoding/json).
+pub(crate) fn is_fit(content: &Value) -> Result<(), Unfit> {
+    let known = |key: &String| SECTIONS.iter().any(|section| section.eq_ignore_ascii_case(key));
+    if content.get("mig-configs").is_some() {
+        Err(Unfit::MigLayout)
+    } else if content.as_object().is_some_and(|entries| entries.keys().any(known)) {
+        Ok(())
+    } else {
+        Err(Unfit::Foreign)
+    }
+}

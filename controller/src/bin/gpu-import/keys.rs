@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which keys the plugin knows, and where.
+
+use serde_json::{Map, Value};
+
+use crate::fields::Field;
+use crate::lessons;
+
+pub(crate) const SECTIONS: [&str; 4] = ["version", "flags", "resources", "sharing"];
+pub(crate) const STRATEGIES: [&str; 2] = ["mps", "timeSlicing"];
+pub(crate) const STRATEGY_KEYS: [&str; 3] = ["failRequestsGreaterThanOne", "renameByDefault", "resources"];
+pub(crate) const RESOURCE_KEYS: [&str; 4] = ["name", "replicas", "rename", "devices"];
+
+/// The keys beside an empty `sharing` that were meant to be below it.
+pub(crate) fn lost_indentation<'k>(entries: &[(&'k str, Field<'_>)]) -> Vec<&'k str> {
+    let is_empty = |field: &Field<'_>| field.value.is_null() || field.value.as_object().is_some_and(Map::is_empty);
+    if !entries.iter().any(|(key, field)| is(key, "sharing") && is_empty(field)) {
+        return Vec::new();
+    }
+    let below = |(key, field): &&(&str, Field<'_>)| match *key {
+        // The section of that name is a mapping.
+        "resources" => field.value.is_array(),
+        key => STRATEGIES.contains(&key) || STRATEGY_KEYS.contains(&key) || RESOURCE_KEYS.contains(&key),
+    };
+    entries.iter().filter(below).map(|(key, _)| *key).collect()
+}
+
+/// Whether a key is that section to the plugin.
+fn is(key: &str, section: &str) -> bool {
+    key.eq_ignore_ascii_case(section)
+}
+
+/// Where the plugin looks for a key that it does not know where it stands.
+pub(crate) fn place_of(key: &str) -> Option<&'static str> {
+    match key {
+        _ if STRATEGIES.contains(&key) => Some("below sharing"),
+        _ if STRATEGY_KEYS.contains(&key) => Some("below sharing.mps or sharing.timeSlicing"),
+        _ if RESOURCE_KEYS.contains(&key) => Some("in an entry of resources, below sharing.mps or sharing.timeSlicing"),
+        "migStrategy" => Some("below flags"),
+        _ if SECTIONS.contains(&key) => Some("at the top, not below another key"),
+        _ => lessons::place_of_flag(key),
+    }
+}
+
+/// Whether the plugin reads a choice of devices: `all`, how many, or a list of which.
+pub(crate) fn is_choice(devices: &Value) -> bool {
+    match devices {
+        Value::String(text) => text == "all",
+        Value::Number(count) => count.as_i64().is_some_and(|count| count > 0),
+        Value::Array(_) => true,
+        Value::Null | Value::Bool(_) | Value::Object(_) => false,
+    }
+}

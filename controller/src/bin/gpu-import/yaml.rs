@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reads YAML; a fault is told by its line, in words about the file and not about a library.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use serde_saphyr::options::DuplicateKeyPolicy;
+use serde_saphyr::{Error, Options, Spanned, UserMessageFormatter};
+
+/// Why a text cannot be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum YamlError {
+    #[error("{key:?} is given twice, in lines {first} and {second}: keep one, the device plugin takes the last")]
+    Twice { key: String, first: u64, second: u64 },
+    #[error("{0}")]
+    Syntax(String),
+}
+
+/// All documents of a text that are not empty.
+pub(crate) fn documents(text: &str) -> Result<Vec<Value>, YamlError> {
+    serde_saphyr::from_multiple_with_options(text, options(DuplicateKeyPolicy::Error)).map_err(|error| {
+        let twice = matches!(error.without_snippet(), Error::DuplicateMappingKey { .. }).then(|| twice(text));
+        twice.flatten().unwrap_or_else(|| YamlError::Syntax(error.render_with_formatter(&UserMessageFormatter)))
+    })
+}
+
+/// Without the lines around a fault: they are the user's, whatever is in them.
+fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
+    serde_saphyr::options! { with_snippet: false, duplicate_keys: duplicate_keys }
+}
+
+/// The first key that is there twice.
+fn twice(text: &str) -> Option<YamlError> {
+    let options = options(DuplicateKeyPolicy::PassThrough);
+    let documents: Vec<Keys> = serde_saphyr::from_multiple_with_options(text, options).ok()?;
+    documents.into_iter().find_map(|Keys(twice)| twice)
+}
+
+/// A value of which only its keys are looked at: the first that a mapping has twice.
+struct Keys(Option<YamlError>);
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(KeysVisitor)
+    }
+}
+
+struct KeysVisitor;
+
+impl<'de> Visitor<'de> for KeysVisitor {
+    type Value = Keys;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
+        let mut lines: BTreeMap<String, u64> = BTreeMap::new();
+        let mut found = None;
+        while let Some(key) = map.next_key::<Spanned<String>>()? {
+            let second = key.referenced.line();
+            let key = key.value;
+            if let Some(first) = lines.insert(key.clone(), second) {
+                found = found.or(Some(YamlError::Twice { key, first, second }));
+            }
+            let Keys(inside) = map.next_value()?;
+            found = found.or(inside);
+        }
+        Ok(Keys(found))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Keys, A::Error> {
+        let mut found = None;
+        while let Some(Keys(inside)) = seq.next_element()? {
+            found = found.or(inside);
+        }
+        Ok(Keys(found))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Keys, E> {
+        Ok(Keys(None))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Keys, E> {
+        Ok(Keys(None))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Keys, E> {
+        Ok(Keys(None))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Keys, E> {
+        Ok(Keys(None))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Keys, E> {
+        Ok(Keys(None))
+    }
+
+    fn visit_unit<E>(self) -> Result<Keys, E> {
+        Ok(Keys(None))
+    }
+}
