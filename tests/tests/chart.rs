@@ -64,6 +64,13 @@ fn class(chart: &str, name: &str) -> Option<String> {
     documents(chart, "DeviceClass").into_iter().find(|document| document.contains(&line))
 }
 
+/// The admission policy of a name.
+fn policy(chart: &str, name: &str) -> String {
+    let line = format!("\n  name: {name}\n");
+    let found = documents(chart, "ValidatingAdmissionPolicy").into_iter().find(|document| document.contains(&line));
+    found.unwrap_or_else(|| panic!("the chart has no policy {name}"))
+}
+
 /// Where a container mounts a volume, and how.
 fn mount(daemon_set: &str, volume: &str) -> String {
     let start = format!("- name: {volume}\n              mountPath: ");
@@ -119,12 +126,21 @@ fn the_policy_is_about_the_account_of_the_daemon_set() {
         let daemon_set = daemon_set(&chart, "kubelet-plugin");
         let account = daemon_set.lines().find_map(|line| line.trim().strip_prefix("serviceAccountName: ")).unwrap();
         let username = format!("\"system:serviceaccount:gpu-dra-driver:{account}\"");
-        let policy = document(&chart, "ValidatingAdmissionPolicy");
-        assert!(policy.contains(&username), "{settings:?}: the policy does not name {username}");
+        let policies = documents(&chart, "ValidatingAdmissionPolicy");
+        let about_it = policies.iter().filter(|policy| policy.contains(&username));
+        assert_eq!(about_it.count(), 3, "{settings:?}: a policy does not name {username}");
         let bindings = chart.split("\n---\n").filter(|document| document.contains("kind: ClusterRoleBinding"));
         let subject = format!("    name: {account}\n");
         assert_eq!(bindings.filter(|binding| binding.contains(&subject)).count(), 1, "{settings:?}");
     }
+}
+
+#[test]
+fn the_driver_creates_events_and_changes_none() {
+    let roles = documents(&rendered(&[]).unwrap(), "ClusterRole");
+    let rules = roles.iter().flat_map(|role| role.split("\n  - ")).filter(|rule| rule.contains("[events]"));
+    let rules: Vec<_> = rules.map(|rule| rule.lines().take(3).map(str::trim).collect::<Vec<_>>()).collect();
+    assert_eq!(rules, [["apiGroups: [events.k8s.io]", "resources: [events]", "verbs: [create]"]]);
 }
 
 #[test]
@@ -161,7 +177,10 @@ fn the_seconds_of_a_normal_start_are_no_events_and_no_start_is_ended_by_a_probe(
 fn a_driver_of_another_name_is_that_everywhere() {
     let chart = rendered(&["driverName=gpu.example.com"]).unwrap();
     assert!(daemon_set(&chart, "kubelet-plugin").contains("--driver-name=gpu.example.com"));
-    assert!(document(&chart, "ValidatingAdmissionPolicy").contains("s.spec.driver == \"gpu.example.com\""));
+    assert!(policy(&chart, "gpu-dra-driver").contains("s.spec.driver == \"gpu.example.com\""));
+    for policy in documents(&chart, "ValidatingAdmissionPolicy") {
+        assert!(policy.contains("gpu.example.com") && !policy.contains("gpu.nvidia.com"), "{policy}");
+    }
     for class in documents(&chart, "DeviceClass") {
         assert!(class.contains("gpu.example.com") && !class.contains("\"gpu.nvidia.com\""), "{class}");
     }

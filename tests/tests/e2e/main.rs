@@ -15,6 +15,7 @@
     reason = "a test stops at the first surprise, and its runner prints"
 )]
 
+mod admission;
 mod arena;
 mod classes;
 mod faults;
@@ -39,6 +40,7 @@ fn cases() -> Vec<Case> {
     [
         scenes::cases(),
         publishing::cases(),
+        admission::cases(),
         mps::cases(),
         sharing::cases(),
         classes::cases(),

@@ -105,8 +105,19 @@ fn slices_catch_up_after_the_api_server_was_away(arena: &Arena) {
 
 fn a_node_cannot_write_the_slices_of_another(arena: &Arena) {
     let token = token_of_driver_on(arena, "node-1");
+    let named = |name: &str| {
+        let mut slice = slice("node-1", "node-1", driver::DRIVER);
+        slice["metadata"]["name"] = json!(name);
+        slice
+    };
+    let other_name = Some("a pod on node node-1 creates only slices with names as 00000-gpu.nvidia.com-node-1");
     for (given, expect) in [
         (slice("node-1", "node-1", driver::DRIVER), None),
+        (named("000ffx1-gpu.nvidia.com-node-1"), None),
+        (named("000ff-gpu.nvidia.com-node-2"), other_name),
+        (named("000ff-gpu.nvidia.com-node-11"), other_name),
+        (named("000ff-gpu.nvidia.com-my-node-1"), other_name),
+        (named("by-hand"), other_name),
         (slice("node-2", "node-2", driver::DRIVER), Some("a pod on node node-1 writes only the slices of that node")),
         (slice("node-1", "node-2", driver::DRIVER), Some("a pod on node node-1 writes only the pool of that name")),
         (slice("node-1", "node-1", "other.example.com"), Some("this account writes slices only for driver")),
@@ -125,7 +136,7 @@ fn a_node_cannot_write_the_slices_of_another(arena: &Arena) {
     check_write(arena, &unbound, &["create", "--dry-run=server", "-f", "-"], &own, refused);
 }
 
-fn token_of_driver_on(arena: &Arena, node: &str) -> String {
+pub(crate) fn token_of_driver_on(arena: &Arena, node: &str) -> String {
     let pod = arena.driver_pod(node);
     let bound = ["--bound-object-kind=Pod", "--bound-object-name", text(&pod, "/metadata/name")];
     arena.kubectl(&[&["create", "token", driver::RELEASE, "-n", driver::NAMESPACE], &bound[..]].concat())
@@ -133,14 +144,14 @@ fn token_of_driver_on(arena: &Arena, node: &str) -> String {
 
 fn slice(node: &str, pool: &str, driver: &str) -> Value {
     json!({
-        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": "by-hand"},
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": "000ff-gpu.nvidia.com-node-1"},
         "spec": {"driver": driver, "nodeName": node, "devices": [{"name": "gpu-0"}],
                  "pool": {"name": pool, "generation": 99, "resourceSliceCount": 1}},
     })
 }
 
 /// Writes as the driver of `node-1`, with nothing of the administrator's.
-fn check_write(arena: &Arena, token: &str, args: &[&str], input: &str, expect: Option<&str>) {
+pub(crate) fn check_write(arena: &Arena, token: &str, args: &[&str], input: &str, expect: Option<&str>) {
     let admin = arena.kubectl(&["config", "view", "--raw", "-o", "json"]);
     let mut config: Value = serde_json::from_str(&admin).unwrap();
     config["users"][0]["user"] = json!({ "token": token.trim() });
