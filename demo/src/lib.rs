@@ -21,4 +21,4 @@ mod stage;
 pub use error::{DemoError, Doing, Result};
 pub use repository::Repository;
 pub use seen::{Seen, SeenGpu, SeenMig};
-pub use stage::{PodSaw, Stage, text, texts};
+pub use stage::{PodSaw, Stage, refusals, text, texts};

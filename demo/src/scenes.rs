@@ -127,8 +127,12 @@ pub const SCENES: [Scene; 15] = [
     },
     Scene {
         title: "Wrong wishes and their answers",
-        story: "Each pod waits, and its event names the field, the reason and what to write instead.",
-        command: Some("kubectl apply -f demo/workloads/wrong-wishes.yaml; kubectl describe pod -l app=wrong-wishes"),
+        story: "What the configuration alone shows is refused at once. Else the pod waits, and its event tells. Both name the\n\
+                field, the reason and what to write instead.",
+        command: Some(
+            "kubectl apply -f demo/workloads/wrong-configurations.yaml -f demo/workloads/wrong-wishes.yaml; \
+             kubectl describe pod -l app=wrong-wishes",
+        ),
         play: |stage| Ok(wrong_wishes(stage)?.to_string()),
     },
 ];

@@ -8,7 +8,7 @@ use crate::{
 };
 use dra_cluster::{Cluster, ClusterError};
 use serde_json::Value;
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// How long Kubernetes may take for what it does in seconds.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -60,6 +60,16 @@ impl Stage<'_> {
     pub fn apply(&self, file_name: &str) -> Result<()> {
         let path = self.repository.workload_path(file_name).display().to_string();
         self.cluster.kubectl(&["apply", "-f", &path]).map(drop).doing(format!("apply {file_name}"))
+    }
+
+    /// Tries to apply a workload that a policy refuses; the sentences it is refused with, by object.
+    pub fn refused(&self, file_name: &str) -> Result<BTreeMap<String, String>> {
+        let path = self.repository.workload_path(file_name).display().to_string();
+        // What is taken all the same need not be deleted after a dry run.
+        match self.cluster.kubectl(&["apply", "--dry-run=server", "-f", &path]) {
+            Err(ClusterError::Failed { message, .. }) => Ok(refusals(&message)),
+            answer => answer.map(|_taken| BTreeMap::new()).doing(format!("try {file_name}")),
+        }
     }
 
     /// Deletes a workload and waits until it is gone.
@@ -157,6 +167,17 @@ pub(crate) fn list(cluster: &Cluster, what: &[&str]) -> dra_cluster::Result<Vec<
     Ok(list.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default())
 }
 
+/// The sentences that a policy refuses objects with, by the name of the object, in what `kubectl` complains of.
+pub fn refusals(message: &str) -> BTreeMap<String, String> {
+    let refusal = |line: &str| {
+        let (object, reason) = line.split_once("\" is forbidden: ")?;
+        let (_, name) = object.rsplit_once('"')?;
+        let (_, sentence) = reason.split_once(" denied request: ")?;
+        Some((name.to_owned(), sentence.to_owned()))
+    };
+    message.lines().filter_map(refusal).collect()
+}
+
 /// The text at a JSON pointer, empty where there is none.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
@@ -174,4 +195,21 @@ pub(crate) fn number(value: &Value, pointer: &str) -> u64 {
 
 fn parse(json: &str) -> dra_cluster::Result<Value> {
     serde_json::from_str(json).map_err(|source| ClusterError::Json { what: "the answer of kubectl".to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_found_among_what_kubectl_says() {
+        let message = concat!(
+            "Warning: something else\n",
+            "Error from server (Invalid): error when creating \"a.yaml\": resourceclaims.resource.k8s.io \"train\" is forbidden: ",
+            "ValidatingAdmissionPolicy 'p' with binding 'p' denied request: kind is \"X\": expected `GpuConfig`\n",
+            "Error from server (NotFound): error when creating \"a.yaml\": namespaces \"red\" not found",
+        );
+        let expect = BTreeMap::from([("train".to_owned(), "kind is \"X\": expected `GpuConfig`".to_owned())]);
+        assert_eq!(refusals(message), expect);
+    }
 }

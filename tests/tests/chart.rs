@@ -136,6 +136,26 @@ fn the_policy_is_about_the_account_of_the_daemon_set() {
 }
 
 #[test]
+fn a_policy_that_fails_stops_the_driver_but_no_user() {
+    let chart = rendered(&[]).unwrap();
+    let bound = documents(&chart, "ValidatingAdmissionPolicyBinding");
+    assert_eq!(documents(&chart, "ValidatingAdmissionPolicy").len(), bound.len());
+    for (name, expect) in [
+        ("gpu-dra-driver", "Fail"),
+        ("gpu-dra-driver-claim-status", "Fail"),
+        ("gpu-dra-driver-events", "Fail"),
+        ("gpu-dra-driver-configuration", "Ignore"),
+    ] {
+        let policy = policy(&chart, name);
+        assert!(policy.contains(&format!("\n  failurePolicy: {expect}\n")), "{policy}");
+        let is_about_the_driver = policy.contains("- name: written-by-this-driver\n");
+        assert_eq!(is_about_the_driver, expect == "Fail", "{policy}");
+        assert!(bound.iter().any(|binding| binding.contains(&format!("\n  policyName: {name}\n"))), "{name}");
+    }
+    assert!(!rendered(&["admissionPolicy.enabled=false"]).unwrap().contains("ValidatingAdmissionPolicy"));
+}
+
+#[test]
 fn the_driver_creates_events_and_changes_none() {
     let roles = documents(&rendered(&[]).unwrap(), "ClusterRole");
     let rules = roles.iter().flat_map(|role| role.split("\n  - ")).filter(|rule| rule.contains("[events]"));

@@ -75,7 +75,7 @@ impl fmt::Display for SideBySide {
 /// What is said to pods whose wishes cannot be fulfilled.
 #[derive(Debug, Clone)]
 pub struct WrongWishes {
-    /// By pod.
+    /// By template or pod.
     pub answers: BTreeMap<String, String>,
 }
 
@@ -110,8 +110,10 @@ pub fn mps_claims(stage: &Stage<'_>) -> Result<MpsClients> {
     stage.with("mps-claim.yaml", || stage.with("mig-mps.yaml", || mps_clients(stage, pods.map(|pod| ("default", pod)))))
 }
 
-/// Pods with wishes that cannot be fulfilled, and the sentences in their events.
+/// Templates with wishes that cannot be fulfilled, and the sentences they are refused with; pods with such wishes, and the
+/// sentences in their events.
 pub fn wrong_wishes(stage: &Stage<'_>) -> Result<WrongWishes> {
+    let mut refused = stage.refused("wrong-configurations.yaml")?;
     stage.with("wrong-wishes.yaml", || {
         let answered = || {
             let pods = list(stage.cluster, &["pods", "-l", "app=wrong-wishes"])?;
@@ -133,7 +135,8 @@ pub fn wrong_wishes(stage: &Stage<'_>) -> Result<WrongWishes> {
             Ok(answers.collect::<Option<BTreeMap<_, _>>>())
         };
         let answers = stage.cluster.wait_until("an answer to every pod", LIMIT, answered);
-        Ok(WrongWishes { answers: answers.doing("wait for the answers")? })
+        refused.extend(answers.doing("wait for the answers")?);
+        Ok(WrongWishes { answers: refused })
     })
 }
 

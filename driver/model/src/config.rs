@@ -178,4 +178,15 @@ mod tests {
             assert_eq!(outcome(&given), expect.map_err(str::to_owned), "{given}");
         }
     }
+
+    /// The chart's admission policy is asked about the same examples on a real API server.
+    #[test]
+    fn examples_are_accepted_or_refused_with_their_sentence() {
+        let examples: Vec<Value> = serde_json::from_str(include_str!("../testdata/configurations.json")).unwrap();
+        for example in examples {
+            let refused = example["message"].as_str();
+            let expect = refused.map_or(Ok(()), |sentence| Err(sentence.to_owned()));
+            assert_eq!(outcome(&example["parameters"]).map(drop), expect, "{}", example["name"]);
+        }
+    }
 }

@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the admission policies of the chart refuse on a real API server.
+//! What the admission policies of the chart refuse on a real API server, and that they refuse no more.
 
 use crate::{
     arena::{Arena, told},
     publishing::{check_write, token_of_driver_on},
 };
-use dra_demo::{driver, published, text};
+use dra_cluster::ClusterError;
+use dra_demo::{driver, published, refusals, text};
 use serde_json::{Value, json};
+use std::fs;
 
 crate::cases![
     type_checking_finds_nothing_in_the_policies,
+    wrong_configurations_are_refused_at_creation_as_by_the_driver,
+    every_place_of_a_configuration_is_looked_at,
     a_node_speaks_in_events_for_itself_only,
     a_name_that_a_foreign_slice_holds_keeps_no_node_from_publishing,
 ];
+
+/// The examples that the driver itself is tested with.
+const EXAMPLES: &str = include_str!("../../../driver/model/testdata/configurations.json");
 
 fn type_checking_finds_nothing_in_the_policies(arena: &Arena) {
     let policies = || {
@@ -21,10 +28,76 @@ fn type_checking_finds_nothing_in_the_policies(arena: &Arena) {
         policies.iter().all(is_checked).then_some(policies)
     };
     let policies = arena.until("the type checking of the policies", policies);
-    assert_eq!(policies.len(), 3);
+    assert_eq!(policies.len(), 4);
     for policy in policies {
         assert_eq!(policy["status"]["typeChecking"], json!({}), "{policy}");
     }
+}
+
+fn claim(example: &Value) -> Value {
+    let config = json!({"opaque": {"driver": driver::DRIVER, "parameters": example["parameters"]}});
+    json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+        "metadata": {"name": example["name"], "namespace": "default"},
+        "spec": {"devices": {"requests": [request()], "config": [config]}},
+    })
+}
+
+fn request() -> Value {
+    json!({"name": "gpu", "exactly": {"deviceClassName": "gpu.nvidia.com"}})
+}
+
+/// Has the API server judge objects without keeping them.
+fn try_to_create(arena: &Arena, objects: &[Value]) -> Result<String, ClusterError> {
+    let path = arena.cluster.dir().join("tried.json");
+    fs::write(&path, json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()).unwrap();
+    // kubectl's own check takes null for a mistake, wherever it is.
+    let args = ["create", "--dry-run=server", "--validate=false", "-f", &path.display().to_string()];
+    arena.cluster.kubectl(&args)
+}
+
+/// The sentences that objects are refused with, of which none is taken.
+fn refused(arena: &Arena, objects: &[Value]) -> Vec<(String, String)> {
+    match try_to_create(arena, objects) {
+        Err(ClusterError::Failed { message, .. }) => refusals(&message).into_iter().collect(),
+        answer => panic!("these should be refused: {answer:?}"),
+    }
+}
+
+fn wrong_configurations_are_refused_at_creation_as_by_the_driver(arena: &Arena) {
+    let examples: Vec<Value> = serde_json::from_str(EXAMPLES).unwrap();
+    let is_refused = |example: &&Value| example["message"].is_string() && example["leftToTheDriver"] != true;
+    let (wrong, right): (Vec<_>, Vec<_>) = examples.iter().partition(is_refused);
+    told(try_to_create(arena, &right.into_iter().map(claim).collect::<Vec<_>>()));
+    let expect = |example: &&Value| {
+        let message = text(example, "/message");
+        let sentence = format!("spec.devices.config[0].opaque.parameters is refused: {message}");
+        (text(example, "/name").to_owned(), sentence)
+    };
+    let mut expect: Vec<_> = wrong.iter().map(expect).collect();
+    expect.sort();
+    assert_eq!(refused(arena, &wrong.into_iter().map(claim).collect::<Vec<_>>()), expect);
+}
+
+fn every_place_of_a_configuration_is_looked_at(arena: &Arena) {
+    let of = |driver: &str| json!({"opaque": {"driver": driver, "parameters": {"apiVersion": "v0"}}});
+    let configs = json!([of("other.example.com"), of(driver::DRIVER)]);
+    let spec = json!({"devices": {"requests": [request()], "config": configs}});
+    let object = |kind: &str, spec: Value| json!({"apiVersion": "resource.k8s.io/v1", "kind": kind, "metadata": {"name": kind.to_lowercase()}, "spec": spec});
+    let objects = [
+        object("ResourceClaim", spec.clone()),
+        object("ResourceClaimTemplate", json!({ "spec": spec })),
+        object("DeviceClass", json!({ "config": configs })),
+    ];
+    let sentence = |place: &str| {
+        format!("{place}[1].opaque.parameters is refused: apiVersion is \"v0\": expected `resource.nvidia.com/v1beta1`")
+    };
+    let expect = [
+        ("deviceclass", "spec.config"),
+        ("resourceclaim", "spec.devices.config"),
+        ("resourceclaimtemplate", "spec.spec.devices.config"),
+    ];
+    assert_eq!(refused(arena, &objects), expect.map(|(name, place)| (name.to_owned(), sentence(place))));
 }
 
 fn a_node_speaks_in_events_for_itself_only(arena: &Arena) {
