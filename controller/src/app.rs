@@ -6,8 +6,9 @@ use std::time::Duration;
 use dra_model::NodeName;
 use dra_resource::{DriverName, Offer, Pool, Write, diff, pack};
 use dra_runtime::api_server::ApiServerError;
+use dra_runtime::signals::SignalsError;
 use dra_runtime::tasks::{Tasks, TasksError};
-use dra_runtime::{ApiServer, http};
+use dra_runtime::{ApiServer, http, stop_on_signals};
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use kube::Client;
 use tokio::sync::{mpsc, watch};
@@ -36,6 +37,12 @@ pub enum AppError {
     /// No way to the API server.
     #[error("failed to find the API server")]
     ApiServer(#[source] ApiServerError),
+    /// No signal handlers.
+    #[error("failed to start")]
+    Signals(#[source] SignalsError),
+    /// A signal came before the work was done.
+    #[error("stopped by a signal before the work was done; run it again")]
+    Stopped,
     /// A task ended the process.
     #[error("stopped")]
     Tasks(#[source] TasksError),
@@ -85,19 +92,31 @@ pub fn run(config: Config, api_server: &ApiServer) -> Result<(), AppError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
     let client = || api_server.client(USER_AGENT).map_err(AppError::ApiServer);
     runtime.block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signals(stop.clone()).map_err(AppError::Signals)?;
         match config {
             Config::Run { whose, source, offer, http_address } => {
-                serve(client()?, whose, source, offer, http_address).await
+                serve(client()?, whose, source, offer, http_address, stop).await
             }
-            Config::Once { whose, source, offer } => once(client()?, whose, source, offer).await,
-            Config::Print { whose, source, offer } => print(whose, source, &offer).await,
+            Config::Stay => {
+                stop.cancelled().await;
+                Ok(())
+            }
+            Config::Once { whose, source, offer } => {
+                unless(&stop, Box::pin(once(client()?, whose, source, offer))).await
+            }
+            Config::Print { whose, source, offer } => unless(&stop, print(whose, source, &offer)).await,
             Config::Withdraw { driver, node, work } => {
-                withdraw_slices(client()?, &driver, node.as_ref(), work.as_ref()).await
+                unless(&stop, withdraw_slices(client()?, &driver, node.as_ref(), work.as_ref())).await
             }
-            Config::Stay => stay().await,
-            Config::Check { driver, pods } => check_published(client()?, &driver, &pods).await,
+            Config::Check { driver, pods } => unless(&stop, check_published(client()?, &driver, &pods)).await,
         }
     })
+}
+
+/// Work that ends by itself, unless it is stopped first.
+async fn unless(stop: &CancellationToken, work: impl Future<Output = Result<(), AppError>>) -> Result<(), AppError> {
+    stop.run_until_cancelled(work).await.unwrap_or(Err(AppError::Stopped))
 }
 
 async fn serve(
@@ -106,9 +125,9 @@ async fn serve(
     source: Source,
     offer: Offer,
     http_address: std::net::SocketAddr,
+    stop: CancellationToken,
 ) -> Result<(), AppError> {
     let cluster = Cluster::new(client, &whose.driver, Some(&whose.node));
-    let stop = CancellationToken::new();
     let mut tasks = Tasks::new(stop.clone());
     let (metrics, registry) = Metrics::registered();
     let (ready, readiness) = watch::channel(Err("nothing was published yet".to_owned()));
@@ -200,16 +219,6 @@ async fn withdraw_slices(
     let Some(work) = work else { return Ok(()) };
     let finished = node_work::finish(&cluster, work).await;
     finished.map(drop).map_err(|source| AppError::NodeWork { name: work.daemon_set.clone(), source })
-}
-
-async fn stay() -> Result<(), AppError> {
-    let stop = CancellationToken::new();
-    let mut tasks = Tasks::new(stop.clone());
-    tasks.start("stay", async move {
-        stop.cancelled().await;
-        Ok(())
-    });
-    tasks.run().await.map_err(AppError::Tasks)
 }
 
 async fn check_published(client: Client, driver: &DriverName, pods: &DriverPods) -> Result<(), AppError> {

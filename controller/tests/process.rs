@@ -89,18 +89,32 @@ fn without_an_api_server_to_find_it_says_what_to_do() {
     );
 }
 
+/// Whether a process catches SIGTERM: the first one of a container ignores it otherwise.
+fn catches_term(process: u32) -> bool {
+    // proc(5): a bit for each signal that is caught, SIGTERM's being the fifteenth.
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 14) != 0
+}
+
 #[tokio::test]
 async fn it_stays_without_a_node_or_an_api_server_and_ends_when_told_to() {
     let child = program().arg("--stay").spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    // proc(5): a bit for each signal that is caught, SIGTERM's being the fifteenth.
-    let catches_term = || {
-        let status = std::fs::read_to_string(&status).unwrap();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-        u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 14) != 0
-    };
-    until("it can be told to end", catches_term).await;
+    until("it can be told to end", || catches_term(child.id())).await;
     assert!(terminate(child).await);
+}
+
+#[tokio::test]
+async fn a_withdrawal_that_waits_for_the_api_server_ends_when_told_to_and_has_not_succeeded() {
+    let mut withdraw = program();
+    withdraw.args(["--withdraw", "--all-nodes", &format!("--api-server=http://{}", free_address())]);
+    let mut child = withdraw.spawn().unwrap();
+    until("it can be told to end", || catches_term(child.id())).await;
+    let mut log = child.stderr.take().unwrap();
+    assert!(!terminate(child).await);
+    let mut said = String::new();
+    log.read_to_string(&mut said).unwrap();
+    assert!(said.contains("stopped by a signal before the work was done"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

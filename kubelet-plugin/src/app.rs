@@ -98,14 +98,15 @@ struct Parts {
     stop: CancellationToken,
 }
 
-/// Runs the plugin until a signal comes or `stop` is cancelled.
+/// Runs the plugin until `stop` is cancelled.
 pub async fn run(
     config: Config,
     machine: Arc<dyn Machine>,
     client: Client,
     stop: CancellationToken,
 ) -> Result<(), AppError> {
-    let instance = claim_instance(&config.paths).map_err(AppError::Sockets)?;
+    let Some(claimed) = stop.run_until_cancelled(claim_instance(&config.paths)).await else { return Ok(()) };
+    let instance = claimed.map_err(AppError::Sockets)?;
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let (parts, reporter) = parts(config, machine, client, metrics, stop.clone())?;

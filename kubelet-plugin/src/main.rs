@@ -9,7 +9,7 @@ use clap::Parser as _;
 use dra_hardware::NvmlMachine;
 use dra_kubelet_plugin::args::{Args, Config};
 use dra_kubelet_plugin::{app, restore};
-use dra_runtime::chain;
+use dra_runtime::{chain, stop_on_signals};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -38,12 +38,14 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let stop = CancellationToken::new();
+    stop_on_signals(stop.clone())?;
     let (restore, api_server) = (args.restore, args.api_server.clone());
     let config = Config::try_from(args)?;
     let machine = Arc::new(NvmlMachine::new(&config.roots.driver));
     if restore {
-        return Ok(restore::run(&config, machine).await?);
+        return Ok(restore::run(&config, machine, &stop).await?);
     }
     let client = api_server.client(concat!("gpu-kubelet-plugin/", env!("CARGO_PKG_VERSION")))?;
-    Ok(app::run(config, machine, client, CancellationToken::new()).await?)
+    Ok(app::run(config, machine, client, stop).await?)
 }

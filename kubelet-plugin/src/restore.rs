@@ -10,6 +10,7 @@ use dra_hardware::Machine;
 use dra_prepare::Restoration;
 use dra_runtime::chain;
 use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::app::{self, AppError};
@@ -34,14 +35,21 @@ pub enum RestoreError {
         /// How many.
         count: usize,
     },
+    /// A signal came first. What was restored until then stays restored.
+    #[error("stopped before all GPUs were restored; run --restore again")]
+    Stopped,
     /// The work itself failed.
     #[error("giving back did not end")]
     Work(#[source] tokio::task::JoinError),
 }
 
-/// Gives back everything, whichever claims rely on it, and says what and which. Where the driver has no state, nothing is
-/// made.
-pub async fn run(config: &Config, machine: Arc<dyn Machine>) -> Result<(), RestoreError> {
+/// Gives back everything, whichever claims rely on it, and says what and which, unless `stop` is cancelled first. Where the
+/// driver has no state, nothing is made.
+pub async fn run(config: &Config, machine: Arc<dyn Machine>, stop: &CancellationToken) -> Result<(), RestoreError> {
+    stop.run_until_cancelled(restore(config, machine)).await.unwrap_or(Err(RestoreError::Stopped))
+}
+
+async fn restore(config: &Config, machine: Arc<dyn Machine>) -> Result<(), RestoreError> {
     let alone = wait_alone(&config.paths, PATIENCE).await.map_err(RestoreError::InUse)?;
     // The instance that ended last may have given everything back.
     if alone.is_none() || !config.paths.plugin_dir.join("gpus").is_dir() {

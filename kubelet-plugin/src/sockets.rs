@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use dra_prepare::locks::make_private_dir;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tokio::net::UnixListener;
-use tokio::time::{Instant, sleep};
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 /// Linux has 108 bytes for a socket path, the last of which is zero (`unix(7)`).
@@ -156,13 +157,14 @@ impl InstanceLock {
     }
 }
 
-/// Claims this instance's name and removes the sockets that dead instances left behind.
-pub fn claim_instance(paths: &SocketPaths) -> Result<InstanceLock, SocketError> {
+/// Claims this instance's name and removes the sockets that dead instances left behind. Waits for a process that wants to be
+/// alone on the node, such as one that restores its GPUs.
+pub async fn claim_instance(paths: &SocketPaths) -> Result<InstanceLock, SocketError> {
     let instances_dir = paths.instances_dir();
     let directory = |source| SocketError::Directory { path: instances_dir.clone(), source };
     make_private_dir(&paths.plugin_dir).map_err(directory)?;
     let plugin_dir = File::open(&paths.plugin_dir).map_err(directory)?;
-    flock(&plugin_dir, FlockOperation::LockShared).map_err(|errno| directory(errno.into()))?;
+    lock(&plugin_dir, FlockOperation::NonBlockingLockShared, &paths.plugin_dir).await?;
     make_private_dir(&instances_dir).map_err(directory)?;
     let lock_path = instances_dir.join(&paths.pod_uid);
     let make = || File::options().write(true).create(true).truncate(true).mode(0o600).open(&lock_path);
@@ -189,19 +191,26 @@ pub async fn wait_alone(paths: &SocketPaths, patience: Duration) -> Result<Optio
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(SocketError::Directory { path: path.clone(), source }),
     };
-    let end = Instant::now() + patience;
+    let locked = timeout(patience, lock(&plugin_dir, FlockOperation::NonBlockingLockExclusive, path)).await;
+    locked.map_err(|_elapsed| SocketError::InUse { path: path.clone(), patience })??;
+    Ok(Some(Alone { _plugin_dir: plugin_dir }))
+}
+
+/// Takes a lock as soon as no other process holds it. Tries again and again, since a thread that blocks in flock(2) hears of
+/// no signal.
+async fn lock(plugin_dir: &File, operation: FlockOperation, path: &Path) -> Result<(), SocketError> {
     let mut waits = false;
-    while flock(&plugin_dir, FlockOperation::NonBlockingLockExclusive).is_err() {
-        if Instant::now() >= end {
-            return Err(SocketError::InUse { path: path.clone(), patience });
+    loop {
+        match flock(plugin_dir, operation) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(errno) => return Err(SocketError::Directory { path: path.to_owned(), source: errno.into() }),
         }
-        if !waits {
+        if !std::mem::replace(&mut waits, true) {
             info!(path = %path.display(), "waiting for the plugin that works there to end");
-            waits = true;
         }
         sleep(LOOK).await;
     }
-    Ok(Some(Alone { _plugin_dir: plugin_dir }))
 }
 
 /// Continues past anything that cannot be removed: a stale socket costs log lines in the kubelet, no more.
@@ -266,25 +275,25 @@ mod tests {
         assert!(refused.to_string().ends_with("use a shorter --kubelet-root-dir"), "{refused}");
     }
 
-    #[test]
-    fn sockets_of_dead_instances_go_and_those_of_live_ones_stay() {
+    #[tokio::test]
+    async fn sockets_of_dead_instances_go_and_those_of_live_ones_stay() {
         let root = tempfile::tempdir().unwrap();
         let paths = |uid| SocketPaths::new(root.path(), "d", uid).unwrap();
         let (dead, live, mine) = (paths("dead"), paths(OTHER), paths(UID));
         fs::create_dir_all(&mine.registry_dir).unwrap();
-        let _alive = claim_instance(&live).unwrap();
-        drop(claim_instance(&dead).unwrap());
+        let _alive = claim_instance(&live).await.unwrap();
+        drop(claim_instance(&dead).await.unwrap());
         for path in [&dead.dra_path, &dead.registration_path, &live.dra_path, &live.registration_path] {
             fs::write(path, "").unwrap();
         }
-        let _me = claim_instance(&mine).unwrap();
+        let _me = claim_instance(&mine).await.unwrap();
         assert!(!dead.dra_path.exists() && !dead.registration_path.exists());
         assert!(live.dra_path.exists() && live.registration_path.exists());
-        assert!(matches!(claim_instance(&live), Err(SocketError::SameUid { .. })));
+        assert!(matches!(claim_instance(&live).await, Err(SocketError::SameUid { .. })));
     }
 
-    #[test]
-    fn no_other_user_can_open_what_an_instance_locks() {
+    #[tokio::test]
+    async fn no_other_user_can_open_what_an_instance_locks() {
         let root = tempfile::tempdir().unwrap();
         let paths = SocketPaths::new(root.path(), "d", UID).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -293,7 +302,7 @@ mod tests {
             fs::create_dir_all(dir).unwrap();
             fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let _me = claim_instance(&paths).unwrap();
+        let _me = claim_instance(&paths).await.unwrap();
         let modes =
             [&paths.plugin_dir, &paths.instances_dir(), &paths.instances_dir().join(UID)].map(|path| mode(path));
         assert_eq!(modes, [0o700, 0o700, 0o600]);
@@ -306,7 +315,7 @@ mod tests {
         let patience = Duration::from_mins(1);
         assert!(wait_alone(&paths(UID), patience).await.unwrap().is_none());
         assert!(!paths(UID).plugin_dir.exists());
-        let instance = claim_instance(&paths(OTHER)).unwrap();
+        let instance = claim_instance(&paths(OTHER)).await.unwrap();
         let refused = wait_alone(&paths(UID), patience).await.unwrap_err().to_string();
         assert!(
             refused.ends_with(
@@ -325,12 +334,12 @@ mod tests {
         assert!(alone.unwrap().is_some());
     }
 
-    #[test]
-    fn the_last_instance_leaves_no_folder_of_earlier_ones() {
+    #[tokio::test]
+    async fn the_last_instance_leaves_no_folder_of_earlier_ones() {
         let root = tempfile::tempdir().unwrap();
         let paths = |uid| SocketPaths::new(root.path(), "d", uid).unwrap();
-        let before = claim_instance(&paths(OTHER)).unwrap();
-        let after = claim_instance(&paths(UID)).unwrap();
+        let before = claim_instance(&paths(OTHER)).await.unwrap();
+        let after = claim_instance(&paths(UID)).await.unwrap();
         assert!(!after.is_last());
         drop(before);
         assert!(after.is_last());

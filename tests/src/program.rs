@@ -88,6 +88,27 @@ impl Program {
         }
     }
 
+    /// Waits until it catches the signal that a stopping container gets: the first process of a container ignores it
+    /// otherwise.
+    pub async fn until_sigterm_is_caught(&self) {
+        let status_path = format!("/proc/{}/status", self.process_id().expect("a process"));
+        // proc_pid_status(5): a bit for each signal that is caught, that of SIGTERM being the fifteenth.
+        let caught = || {
+            let status = std::fs::read_to_string(&status_path).expect("a running process");
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("Linux");
+            let caught = u64::from_str_radix(caught.trim(), 16).expect("a mask");
+            (caught & 1 << 14 != 0).then_some(())
+        };
+        until("the program catches SIGTERM", caught).await;
+    }
+
+    /// Sends SIGTERM to the process, and returns how it ended.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        let id = self.process_id().expect("a process that runs");
+        send_signal(id, "TERM").await;
+        self.ended().await
+    }
+
     /// Ends it as the out-of-memory killer does.
     pub async fn kill(&mut self) -> ExitStatus {
         let Running::Process(mut child) = std::mem::replace(&mut self.running, Running::Over) else {

@@ -135,3 +135,28 @@ async fn the_last_instance_leaves_nothing_unless_a_claim_needs_it() {
         assert!(left.is_empty(), "{left:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_waits_for_a_restore_to_end_is_stopped_by_sigterm() {
+    let node = Node::new("t4:1");
+    fs::create_dir_all(node.state_dir()).unwrap();
+    let restoring = fs::File::open(node.state_dir()).unwrap();
+    restoring.lock().unwrap();
+    let mut plugin = node.start_instance(Mode::Process, "1");
+    plugin.until_sigterm_is_caught().await;
+    plugin.until_logged("waiting for the plugin that works there to end").await;
+    assert_eq!(plugin.terminate().await.code(), Some(0), "{}", plugin.log());
+    drop(restoring);
+    node.start(Mode::Process).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_waits_for_a_plugin_to_end_is_stopped_by_sigterm_and_has_not_succeeded() {
+    let node = Node::new("t4:1");
+    let _plugin = node.start(Mode::Process).await;
+    let mut restore = node.start_restore();
+    restore.until_logged("waiting for the plugin that works there to end").await;
+    restore.until_sigterm_is_caught().await;
+    assert_eq!(restore.terminate().await.code(), Some(1), "{}", restore.log());
+    assert!(restore.log().contains("stopped before all GPUs were restored"), "{}", restore.log());
+}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The tasks of a process: when the first of them ends, or a signal comes, all are told to stop.
+//! The tasks of a process: when the first of them ends, all are told to stop.
 //!
 //! A task that panics or fails ends the process, so that the kubelet restarts the container instead of keeping half a
 //! driver alive.
@@ -7,10 +7,9 @@
 use std::error::Error;
 use std::future::Future;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::error;
 
 use crate::error_chain::chain;
 
@@ -20,9 +19,6 @@ pub type TaskError = Box<dyn Error + Send + Sync>;
 /// Why a process did not end cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum TasksError {
-    /// The operating system gave no signal handler.
-    #[error("failed to listen for signals")]
-    Signals(#[source] std::io::Error),
     /// One task failed; the others were stopped.
     #[error("a task of this process failed, see the log above")]
     TaskFailed,
@@ -49,27 +45,20 @@ impl Tasks {
         self.running.spawn(async move { (name, task.await) });
     }
 
-    /// Waits for SIGTERM, SIGINT or the end of a task, then stops all tasks and waits for them.
+    /// Waits for the end of a task, then stops all tasks and waits for them.
     pub async fn run(mut self) -> Result<(), TasksError> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(TasksError::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(TasksError::Signals)?;
         let mut clean = true;
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => info!("stopping on SIGTERM"),
-                _ = interrupt.recv() => info!("stopping on SIGINT"),
-                ended = self.running.join_next() => match ended {
-                    None => break,
-                    Some(Ok((_, Ok(())))) => {}
-                    Some(Ok((task, Err(failure)))) => {
-                        error!(task, error = %chain(failure.as_ref()), "task failed");
-                        clean = false;
-                    }
-                    Some(Err(panic)) => {
-                        error!(error = %panic, "task panicked");
-                        clean = false;
-                    }
-                },
+        while let Some(ended) = self.running.join_next().await {
+            match ended {
+                Ok((_, Ok(()))) => {}
+                Ok((task, Err(failure))) => {
+                    error!(task, error = %chain(failure.as_ref()), "task failed");
+                    clean = false;
+                }
+                Err(panic) => {
+                    error!(error = %panic, "task panicked");
+                    clean = false;
+                }
             }
             self.stop.cancel();
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use dra_kubelet_plugin::mps_host::{self, Args, become_daemon, run_then};
-use dra_runtime::chain;
+use dra_runtime::{chain, stop_on_signals};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -17,7 +17,6 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let args = Args::parse();
-    let then = args.then.clone();
     dra_runtime::logging::start(args.log_format);
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = match builder.enable_all().thread_keep_alive(Duration::from_millis(500)).build() {
@@ -27,13 +26,24 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(mps_host::run(args, CancellationToken::new()));
+    let code = runtime.block_on(run(args));
     // A look at a process that hangs may hang too, and is not waited for.
     runtime.shutdown_background();
+    code
+}
+
+async fn run(args: Args) -> ExitCode {
+    let stop = CancellationToken::new();
+    if let Err(failure) = stop_on_signals(stop.clone()) {
+        error!(error = %chain(&failure), "the MPS host ended");
+        return ExitCode::FAILURE;
+    }
+    let then = args.then.clone();
+    let ended = mps_host::run(args, stop.clone()).await;
     if let Err(failure) = &ended {
         error!(error = %chain(failure), "the MPS host ended");
     }
-    let followed = run_then(&then);
+    let followed = run_then(&then, &stop).await;
     if let Err(failure) = &followed {
         error!(error = %chain(failure), "what follows was not done");
     }

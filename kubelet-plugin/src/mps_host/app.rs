@@ -58,6 +58,12 @@ pub enum AppError {
     /// No socket.
     #[error("the MPS host cannot be asked")]
     Socket(#[source] SocketError),
+    /// A signal came first.
+    #[error("stopped before all MPS daemons were removed from {}; run --remove again", root.display())]
+    Stopped {
+        /// Where daemons may be left.
+        root: PathBuf,
+    },
     /// A task failed.
     #[error("the MPS host did not stop cleanly")]
     Tasks(#[source] TasksError),
@@ -71,8 +77,8 @@ pub enum AppError {
     },
 }
 
-/// Runs until a signal comes or `stop` is cancelled. No process of a daemon is left then, but its place: see
-/// [`super::supervisor`]. Or removes all of them.
+/// Runs until `stop` is cancelled. No process of a daemon is left then, but its place: see [`super::supervisor`]. Or removes
+/// all of them.
 pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
@@ -92,10 +98,12 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
     let clients_timeout = Duration::from_secs(clients_timeout);
     let board = Board::new(metrics.clone());
     let tools = Arc::new(Tools { root: root_dir, driver_root, shm_bytes, clients_timeout, boot_id, board, metrics });
-    let root = Root::hold(&tools.root, ROOT_PATIENCE).await.map_err(AppError::Root)?;
     if remove {
-        return remove_daemons(root, &tools, &socket_path).await;
+        let stopped = || Err(AppError::Stopped { root: tools.root.clone() });
+        return stop.run_until_cancelled(remove_daemons(&tools, &socket_path)).await.unwrap_or_else(stopped);
     }
+    let Some(held) = stop.run_until_cancelled(Root::hold(&tools.root, ROOT_PATIENCE)).await else { return Ok(()) };
+    let root = held.map_err(AppError::Root)?;
     let roster = Arc::new(Roster::new(Arc::clone(&tools)));
     // Who connects from now on is heard when it is known what there is.
     let listener = bind_for_root(&socket_path).map_err(AppError::Socket)?;
@@ -110,7 +118,8 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
     tasks.run().await.map_err(AppError::Tasks)
 }
 
-async fn remove_daemons(root: Root, tools: &Tools, socket_path: &Path) -> Result<(), AppError> {
+async fn remove_daemons(tools: &Tools, socket_path: &Path) -> Result<(), AppError> {
+    let root = Root::hold(&tools.root, ROOT_PATIENCE).await.map_err(AppError::Root)?;
     let look = |source| AppError::Look { path: tools.root.clone(), source };
     let count = remove_all(&root, tools, Deadline::of(LAST_PATIENCE)).await.map_err(look)?;
     remove_if_there(socket_path);

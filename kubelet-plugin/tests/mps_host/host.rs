@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons as _, MultiUser};
@@ -198,6 +198,11 @@ impl Host {
         spawn(&self.root(), &self.driver_root, "127.0.0.1:0")
     }
 
+    /// An uninstall beside it.
+    pub(crate) fn remove_beside(&self, then: &[&str]) -> Child {
+        self.removal(&self.root()).arg("--").args(then).spawn().unwrap()
+    }
+
     /// Goes on with another one.
     pub(crate) fn take(&mut self, child: Child) {
         self.child = child;
@@ -282,6 +287,12 @@ pub(crate) fn percent(number: u64) -> Option<ThreadPercentage> {
 
 pub(crate) fn kill(pid: u32) {
     kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), Signal::KILL).unwrap();
+}
+
+/// Sends SIGTERM, and returns how it ended.
+pub(crate) fn terminate(mut child: Child) -> ExitStatus {
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    until("it ends", || child.try_wait().unwrap())
 }
 
 fn processes_with(variable: &str) -> BTreeMap<u32, String> {

@@ -4,13 +4,13 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use dra_hardware::{DaemonError, DaemonState, Daemons as _, MultiUser};
 use dra_model::Bytes;
 
-use crate::host::{Host, percent, spec, until};
+use crate::host::{Host, percent, spec, terminate, until};
 
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
 
@@ -155,6 +155,35 @@ fn a_host_waits_for_the_end_of_another_one() {
     assert!(host.terminate());
     host.take(next);
     until("it is started again", || host.seen(ID).filter(|seen| seen.restarts == 1));
+}
+
+#[test]
+fn a_host_and_a_removal_that_wait_for_another_host_are_stopped_by_sigterm() {
+    let host = Host::real();
+    for (start, expect) in [(Host::start_beside as fn(&Host) -> Child, 0), (|host| host.remove_beside(&["true"]), 1)] {
+        let waits = || host.log().matches("waiting for another MPS host to end").count();
+        let before = waits();
+        let waiting = start(&host);
+        until("it waits", || (waits() > before).then_some(()));
+        assert_eq!(terminate(waiting).code(), Some(expect), "it ends by itself: {}", host.log());
+    }
+    assert!(host.log().contains("true was not run, because this process was told to stop"), "{}", host.log());
+}
+
+#[test]
+fn the_program_after_a_removal_is_told_to_end_with_it() {
+    let mut host = Host::real();
+    assert!(host.terminate());
+    let [runs_path, told_path] = ["runs", "told"].map(|name| host.dir.path().join(name));
+    let script = format!(
+        "trap 'touch {}; exit 0' TERM; touch {}; while :; do sleep 0.01; done",
+        told_path.display(),
+        runs_path.display()
+    );
+    let removal = host.remove_beside(&["sh", "-c", &script]);
+    until("the program runs", || runs_path.exists().then_some(()));
+    assert_eq!(terminate(removal).code(), Some(0), "{}", host.log());
+    assert!(told_path.exists());
 }
 
 #[test]
