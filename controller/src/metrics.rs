@@ -3,7 +3,6 @@
 
 use std::sync::atomic::AtomicI64;
 
-use dra_model::{GpuEntry, Inventory};
 use dra_resource::{SliceContent, names};
 use dra_runtime::http::DURATIONS;
 use k8s_openapi::api::resource::v1::Device;
@@ -32,31 +31,27 @@ struct WriteLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeviceLabels {
     r#type: &'static str,
-    state: &'static str,
 }
 
-/// How many devices of each kind there are.
+/// How many devices of each type are published.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DeviceCounts {
-    /// Whole GPUs published.
+    /// Whole GPUs.
     pub gpus: usize,
-    /// MIG devices published.
+    /// MIG devices.
     pub mig: usize,
     /// GPUs published once more for many claims, each as often as there are ways to share it.
     pub shared: usize,
-    /// GPUs that could not be read.
-    pub broken: usize,
 }
 
 impl DeviceCounts {
-    /// Of a node that has this, when it publishes that.
-    pub fn of(published: &[SliceContent], inventory: &Inventory) -> Self {
+    /// Of these slices.
+    pub fn of(published: &[SliceContent]) -> Self {
         let of = |kind| {
             let devices = published.iter().flat_map(SliceContent::devices);
             devices.filter(|device| kind_of(device) == Some(kind)).count()
         };
-        let broken = inventory.gpus.iter().filter(|gpu| matches!(gpu, GpuEntry::Broken { .. })).count();
-        Self { gpus: of("gpu"), mig: of("mig"), shared: of("shared-gpu"), broken }
+        Self { gpus: of("gpu"), mig: of("mig"), shared: of("shared-gpu") }
     }
 }
 
@@ -80,10 +75,14 @@ impl Metrics {
             "Time to make the slices of the node equal to its inventory, when something had to be written",
             metrics.publish_duration.clone(),
         );
-        registry.register("gpu_dra_devices", "Devices of the node", metrics.devices.clone());
+        registry.register(
+            "gpu_dra_published_devices",
+            "Devices in the ResourceSlices of the node, by type",
+            metrics.devices.clone(),
+        );
         registry.register(
             "gpu_dra_published_generation",
-            "Pool generation of the slices last seen or written",
+            "Pool generation of the ResourceSlices last seen or written",
             metrics.published_generation.clone(),
         );
         (metrics, registry)
@@ -99,20 +98,17 @@ impl Metrics {
         self.publish_duration.observe(seconds);
     }
 
-    /// Tells the devices of the node.
+    /// Sets the number of published devices.
     pub fn set_devices(&self, counts: DeviceCounts) {
-        for (r#type, state, count) in [
-            ("gpu", "published", counts.gpus),
-            ("mig", "published", counts.mig),
-            ("shared-gpu", "published", counts.shared),
-            ("gpu", "unreadable", counts.broken),
-        ] {
-            self.devices.get_or_create(&DeviceLabels { r#type, state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        for (r#type, count) in [("gpu", counts.gpus), ("mig", counts.mig), ("shared-gpu", counts.shared)] {
+            self.devices.get_or_create(&DeviceLabels { r#type }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
-    /// Tells the generation of the pool.
-    pub fn set_generation(&self, generation: i64) {
-        self.published_generation.set(generation);
+    /// Sets the generation of the pool; the last one stays where no slice was seen or written.
+    pub fn saw_generation(&self, generation: Option<i64>) {
+        if let Some(generation) = generation {
+            self.published_generation.set(generation);
+        }
     }
 }

@@ -286,15 +286,15 @@ impl Publisher {
     ) -> Result<End, PublishError> {
         let observed = self.cluster.slices().await.map_err(PublishError::List)?;
         self.known.replace(observed.iter().map(|slice| &slice.metadata));
+        self.metrics.saw_generation(generation(observed.iter()));
         if self.pool.node_uid.is_empty() {
             self.read_node().await?;
         }
         let desired = self.desired(inventory, &observed).await?;
-        self.metrics.set_devices(DeviceCounts::of(&desired, inventory));
+        self.metrics.set_devices(DeviceCounts::of(&desired));
         let present = [observed.as_slice(), foreign].concat();
         let mut planned = diff(&self.pool, &desired, &present);
         if planned.is_empty() {
-            self.metrics.set_generation(generation(observed.iter()));
             return Ok(End::Done);
         }
         // Slices that vanish may mean that the Node was created anew; an owner that is gone would take them with it.
@@ -307,7 +307,7 @@ impl Publisher {
         let applied = apply(&self.cluster, &planned, &mut self.known, &self.metrics, may_write);
         let applied = applied.await.map_err(PublishError::Apply)?;
         *writes += applied.writes;
-        self.metrics.set_generation(generation(planned.iter().take(applied.writes).filter_map(Write::slice)));
+        self.metrics.saw_generation(generation(planned.iter().take(applied.writes).filter_map(Write::slice)));
         Ok(applied.end)
     }
 
@@ -372,6 +372,7 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-fn generation<'a>(slices: impl Iterator<Item = &'a ResourceSlice>) -> i64 {
-    slices.map(|slice| slice.spec.pool.generation).max().unwrap_or(0)
+/// The newest generation of some slices, if there are any.
+fn generation<'a>(slices: impl Iterator<Item = &'a ResourceSlice>) -> Option<i64> {
+    slices.map(|slice| slice.spec.pool.generation).max()
 }

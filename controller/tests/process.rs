@@ -135,9 +135,9 @@ async fn it_publishes_answers_and_ends_cleanly() {
     for line in [
         "gpu_dra_slice_writes_total{op=\"create\",result=\"ok\"} 2",
         "gpu_dra_publish_duration_seconds_count 1",
-        "gpu_dra_devices{type=\"gpu\",state=\"published\"} 6",
-        "gpu_dra_devices{type=\"mig\",state=\"published\"} 9",
-        "gpu_dra_devices{type=\"shared-gpu\",state=\"published\"} 12",
+        "gpu_dra_published_devices{type=\"gpu\"} 6",
+        "gpu_dra_published_devices{type=\"mig\"} 9",
+        "gpu_dra_published_devices{type=\"shared-gpu\"} 12",
         "gpu_dra_published_generation 1",
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");

@@ -21,6 +21,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 #[path = "support/api_server.rs"]
 mod api_server;
 
+#[path = "publishing/figures.rs"]
+mod figures;
+
 #[path = "publishing/forms.rs"]
 mod forms;
 

@@ -243,7 +243,8 @@ impl Metrics {
         let broken = inventory.gpus.iter().filter(|entry| matches!(entry, GpuEntry::Broken { .. })).count();
         let whole = inventory.good_gpus().filter(|gpu| !matches!(gpu.mig, MigMode::On { .. })).count();
         let mig = inventory.good_gpus().map(|gpu| gpu.mig_devices().len()).sum();
-        for (r#type, state, count) in [("gpu", "good", whole), ("gpu", "broken", broken), ("mig", "good", mig)] {
+        for (r#type, state, count) in [("gpu", "healthy", whole), ("gpu", "unhealthy", broken), ("mig", "healthy", mig)]
+        {
             self.devices.get_or_create(&DeviceLabels { r#type, state }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }

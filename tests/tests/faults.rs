@@ -73,8 +73,8 @@ async fn a_gpu_that_fails_half_of_its_queries_spoils_only_itself() {
     let plugin = node.start(Mode::Process).await;
     plugin.until_logged("GPU cannot be read and is not published").await;
     let counted = |_, body: &str| {
-        let all = body.contains("gpu_dra_devices{type=\"gpu\",state=\"good\"} 2");
-        (all && body.contains("gpu_dra_devices{type=\"gpu\",state=\"broken\"} 1")).then_some(())
+        let all = body.contains("gpu_dra_devices{type=\"gpu\",state=\"healthy\"} 2");
+        (all && body.contains("gpu_dra_devices{type=\"gpu\",state=\"unhealthy\"} 1")).then_some(())
     };
     plugin.until_http("/metrics", counted).await;
     let good = NewClaim::of("good", &node.gpus.name(2)).create(&node.api);

@@ -42,8 +42,8 @@ async fn its_metrics_tell_what_it_did() {
         "gpu_dra_claims_total{operation=\"prepare\",result=\"permanent\"} 1",
         "gpu_dra_claims_total{operation=\"unprepare\",result=\"success\"} 1",
         "gpu_dra_claim_duration_seconds_count{operation=\"prepare\"} 2",
-        "gpu_dra_devices{type=\"gpu\",state=\"good\"} 1",
-        "gpu_dra_devices{type=\"mig\",state=\"good\"} 1",
+        "gpu_dra_devices{type=\"gpu\",state=\"healthy\"} 1",
+        "gpu_dra_devices{type=\"mig\",state=\"healthy\"} 1",
         "gpu_dra_registrations_total 1",
     ] {
         plugin.until_http("/metrics", |_, body| body.contains(line).then_some(())).await;

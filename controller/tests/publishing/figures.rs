@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the publisher's metrics say while writes are refused and when nothing is left to publish.
+
+use dra_controller::metrics::Metrics;
+use dra_controller::publisher::Publisher;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use crate::api_server::ApiServer;
+use crate::{cluster, hardware, known, node, timing, whose, without_mig};
+
+fn line(registry: &Registry, name: &str) -> String {
+    let mut text = String::new();
+    encode(&mut text, registry).unwrap();
+    text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn the_generation_stays_the_last_known_one_in_conflicts_and_when_slices_are_only_deleted() {
+    let server = ApiServer::start().await;
+    let (view, receiver) = watch::channel(known(node()));
+    let (metrics, registry) = Metrics::registered();
+    let (ready, _readiness) = watch::channel(Ok(()));
+    let mut publisher = Publisher::new(cluster(&server), whose(), hardware(), receiver, timing(), metrics, ready);
+    let generation = || line(&registry, "gpu_dra_published_generation");
+    publisher.round().await.unwrap();
+    assert_eq!(generation(), "gpu_dra_published_generation 1");
+
+    server.with(|world| world.conflicts = 100);
+    view.send_replace(known(without_mig(node())));
+    publisher.round().await.unwrap_err();
+    assert_eq!(generation(), "gpu_dra_published_generation 1");
+
+    server.with(|world| world.conflicts = 0);
+    publisher.round().await.unwrap();
+    assert_eq!(generation(), "gpu_dra_published_generation 1");
+
+    let mut empty = node();
+    empty.gpus.clear();
+    view.send_replace(known(empty));
+    publisher.round().await.unwrap();
+    assert_eq!(server.with(|world| world.names()), Vec::<String>::new());
+    assert_eq!(generation(), "gpu_dra_published_generation 1");
+    publisher.round().await.unwrap();
+    assert_eq!(generation(), "gpu_dra_published_generation 1");
+}
