@@ -27,9 +27,8 @@ use tokio::net::UnixListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tracing::{info, warn};
 
 use crate::args::Config;
@@ -37,6 +36,7 @@ use crate::claims::Claims;
 use crate::daemons::{ABSENCE, Board, DaemonWatch};
 use crate::dra_service::DraService;
 use crate::fetch::ClaimSource;
+use crate::grpc::serve;
 use crate::metrics::Metrics;
 use crate::mps_client::{MpsClient, SocketPathError};
 use crate::news::News;
@@ -56,6 +56,12 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a ready claim that the API server does not know any more is left to the kubelet: the 30 s that a pod has to
 /// terminate unless it says otherwise, and the time of the calls that follow.
 const MISSING_GRACE: Duration = Duration::from_secs(35);
+
+/// How long prepares may go on when this process stops: what the kubelet waits for each of them, and a little more.
+const PREPARE_DRAIN: Duration = Duration::from_secs(50);
+
+/// How long other calls may go on, which are answered from memory.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// How often the registration socket is looked after.
 const SOCKET_CHECK: Duration = Duration::from_secs(1);
@@ -249,10 +255,14 @@ fn start_services(tasks: &mut Tasks, parts: &Parts) -> Result<(), AppError> {
     let drained = CancellationToken::new();
     let dra_listener = bind(&parts.config.paths.dra_path).map_err(AppError::Sockets)?;
     let service = DraService::new(parts.claims.clone());
-    tasks.start("dra", serve_dra(dra_listener, service, drained.clone()));
+    let both = Routes::new(DraV1::new(service.clone())).add_service(DraV1Beta1::new(service));
+    // Closed when the registration socket is gone, so that the kubelet calls no more.
+    let serve_dra = serve(dra_listener, both, PREPARE_DRAIN, drained.clone());
+    tasks.start("dra", async move { Ok(serve_dra.await?) });
     let node_listener = bind_node_socket(&parts.config.node_socket).map_err(AppError::Sockets)?;
-    let node = NodeServer::new(NodeService::new(parts.state.subscribe()));
-    tasks.start("node", serve_node(node_listener, node, parts.stop.clone()));
+    let node = NodeServer::new(NodeService::new(parts.state.subscribe(), parts.stop.clone()));
+    let serve_node = serve(node_listener, Routes::new(node), DRAIN, parts.stop.clone());
+    tasks.start("node", async move { Ok(serve_node.await?) });
     let config = parts.config.clone();
     let registration = parts.registration.clone();
     let make = {
@@ -266,29 +276,6 @@ fn start_services(tasks: &mut Tasks, parts: &Parts) -> Result<(), AppError> {
         ended
     });
     Ok(())
-}
-
-/// Serves both versions until the registration socket is gone; calls in flight end first.
-async fn serve_dra(listener: UnixListener, service: DraService, drained: CancellationToken) -> Result<(), TaskError> {
-    Server::builder()
-        .add_service(DraV1::new(service.clone()))
-        .add_service(DraV1Beta1::new(service))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), drained.cancelled_owned())
-        .await?;
-    Ok(())
-}
-
-async fn serve_node(
-    listener: UnixListener,
-    service: NodeServer<NodeService>,
-    stop: CancellationToken,
-) -> Result<(), TaskError> {
-    // The stream to the controller never ends by itself, so it is cut instead of drained.
-    let serve = Server::builder().add_service(service).serve_with_incoming(UnixListenerStream::new(listener));
-    tokio::select! {
-        served = serve => Ok(served?),
-        () = stop.cancelled() => Ok(()),
-    }
 }
 
 /// The controller runs as another user of the pod, in the group that the volume gives its files.
@@ -315,16 +302,15 @@ async fn keep_registered(
         if !wait_until(&stop, || path.parent().is_some_and(Path::is_dir)).await {
             return Ok(());
         }
-        let incoming = UnixListenerStream::new(bind(path)?);
-        let gone = wait_until(&stop, || !path.exists());
-        let serve = Server::builder().add_service(RegistrationServer::new(make())).serve_with_incoming_shutdown(
-            incoming,
-            async {
-                gone.await;
-                remove_if_there(path);
-            },
-        );
-        serve.await?;
+        let close = CancellationToken::new();
+        let serving = serve(bind(path)?, Routes::new(RegistrationServer::new(make())), DRAIN, close.clone());
+        let closing = async {
+            wait_until(&stop, || !path.exists()).await;
+            remove_if_there(path);
+            close.cancel();
+        };
+        let (served, ()) = tokio::join!(serving, closing);
+        served?;
         if stop.is_cancelled() {
             return Ok(());
         }

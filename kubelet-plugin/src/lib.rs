@@ -11,7 +11,7 @@
 //!
 //! It never lists or writes ResourceSlices. Everything that blocks (NVML, files, locks) runs on blocking threads.
 //!
-//! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`news`],
+//! Reading order: [`args`], [`app`], [`sockets`], [`grpc`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`news`],
 //! [`daemons`], [`shown`], [`note`], [`report`], [`reporter`], [`observe`], [`node_service`], [`reconcile`], [`readiness`],
 //! [`promises`], [`restore`], [`metrics`]; [`mps_host`] is a process of its own, which [`mps_client`] asks.
 
@@ -20,6 +20,8 @@ pub mod args;
 pub mod app;
 
 pub mod sockets;
+
+pub mod grpc;
 
 pub mod registration;
 

@@ -12,6 +12,7 @@ use futures::Stream;
 use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tracing::error;
 
@@ -30,12 +31,13 @@ pub struct NodeState {
 #[derive(Debug)]
 pub struct NodeService {
     state: watch::Receiver<NodeState>,
+    stop: CancellationToken,
 }
 
 impl NodeService {
-    /// A service that streams the channel.
-    pub fn new(state: watch::Receiver<NodeState>) -> Self {
-        Self { state }
+    /// A service that streams the channel until `stop` is cancelled.
+    pub fn new(state: watch::Receiver<NodeState>, stop: CancellationToken) -> Self {
+        Self { state, stop }
     }
 }
 
@@ -48,7 +50,7 @@ impl pb::node_server::Node for NodeService {
         _request: Request<pb::WatchNodeRequest>,
     ) -> Result<Response<Self::WatchNodeStream>, Status> {
         let states = WatchStream::new(self.state.clone()).map(|state| encode(&state));
-        Ok(Response::new(Box::pin(states)))
+        Ok(Response::new(Box::pin(states.take_until(self.stop.clone().cancelled_owned()))))
     }
 }
 

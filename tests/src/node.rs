@@ -110,7 +110,8 @@ impl Node {
         ]
     }
 
-    fn node_socket_path(&self, pod_uid: &str) -> PathBuf {
+    /// Where the plugin of a pod streams the state of the node.
+    pub fn node_socket_path(&self, pod_uid: &str) -> PathBuf {
         self.dir.path().join(format!("node-{pod_uid}.sock"))
     }
 

@@ -3,11 +3,15 @@
 
 use std::fs;
 
+use dra_proto::node_v1::node_client::NodeClient;
+use dra_proto::node_v1::{NodeState, WatchNodeRequest};
 use dra_sim::state::ComputeMode;
 use dra_tests::api_server::{Resource, Verb};
-use dra_tests::wait::until;
+use dra_tests::wait::{until, within};
 use dra_tests::{Mode, NewClaim, Node};
 use serde_json::json;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Streaming};
 
 fn sockets(node: &Node) -> usize {
     let is_socket = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().ends_with(".sock");
@@ -78,6 +82,40 @@ async fn at_sigterm_it_leaves_the_kubelet_first_ends_what_it_began_and_removes_i
     assert!(clean, "{}", plugin.log());
     assert_eq!(sockets(&node), 0);
     assert_eq!(node.leftovers().len(), 2, "what is prepared stays prepared");
+}
+
+/// Connects to the stream of the plugin of a pod, and opens it.
+async fn node_stream(node: &Node, pod_uid: &str) -> (NodeClient<Channel>, Streaming<NodeState>) {
+    let socket = format!("unix://{}", node.node_socket_path(pod_uid).display());
+    let mut client = NodeClient::new(Endpoint::from_shared(socket).unwrap().connect().await.unwrap());
+    let stream = client.watch_node(WatchNodeRequest {}).await.unwrap().into_inner();
+    (client, stream)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stream_to_a_controller_ends_at_once_when_the_plugin_stops_although_a_prepare_goes_on() {
+    let node = Node::new("t4:1");
+    let mut plugin = node.start(Mode::Process).await;
+    let (mut client, mut stream) = node_stream(&node, "1").await;
+    let claim = NewClaim::of("last", &node.gpus.name(0)).create(&node.api);
+    let asked = node.api.requests(Verb::Get, Resource::ResourceClaims);
+    node.api.hang();
+    let call = node.kubelet.prepare(&claim);
+    let ending = async {
+        node.api.until_requested(Verb::Get, Resource::ResourceClaims, asked + 1).await;
+        let streaming = async {
+            let ended = async { while let Ok(Some(_state)) = stream.message().await {} };
+            within("the stream ends", ended).await;
+            let refused = client.watch_node(WatchNodeRequest {}).await.unwrap_err();
+            assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+            node.api.answer_again();
+        };
+        let (clean, ()) = tokio::join!(plugin.stop(), streaming);
+        clean
+    };
+    let (answer, clean) = tokio::join!(call, ending);
+    answer.unwrap();
+    assert!(clean, "{}", plugin.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,9 +15,8 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tracing::info;
 
 use super::adopt::{adopt, remove_all};
@@ -29,6 +28,7 @@ use super::root::{Root, RootError};
 use super::roster::Roster;
 use super::service::MpsService;
 use super::tools::Tools;
+use crate::grpc;
 use crate::sockets::{SocketError, bind, remove_if_there};
 
 /// How long clients may go on when this process is told to stop.
@@ -97,7 +97,17 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
     } = args;
     let clients_timeout = Duration::from_secs(clients_timeout);
     let board = Board::new(metrics.clone());
-    let tools = Arc::new(Tools { root: root_dir, driver_root, shm_bytes, clients_timeout, boot_id, board, metrics });
+    let tools = Tools {
+        root: root_dir,
+        driver_root,
+        shm_bytes,
+        clients_timeout,
+        boot_id,
+        stop: stop.clone(),
+        board,
+        metrics,
+    };
+    let tools = Arc::new(tools);
     if remove {
         let stopped = || Err(AppError::Stopped { root: tools.root.clone() });
         return stop.run_until_cancelled(remove_daemons(&tools, &socket_path)).await.unwrap_or_else(stopped);
@@ -112,7 +122,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
     let mut tasks = Tasks::new(stop.clone());
     let serve_http = http::serve(http_address, registry, readiness, stop.clone());
     tasks.start("http", async move { Ok(serve_http.await?) });
-    let service = MpsServer::new(MpsService::new(Arc::clone(&roster), tools.board.subscribe()));
+    let service = MpsServer::new(MpsService::new(Arc::clone(&roster), tools.board.subscribe(), stop.clone()));
     info!(socket = %socket_path.display(), "MPS host started");
     tasks.start("mps", serve(listener, socket_path, service, roster, stop));
     tasks.run().await.map_err(AppError::Tasks)
@@ -127,7 +137,8 @@ async fn remove_daemons(tools: &Tools, socket_path: &Path) -> Result<(), AppErro
     if count > 0 { Err(AppError::Left { count, root: tools.root.clone() }) } else { Ok(()) }
 }
 
-/// Streams never end by themselves, so they are cut, and nobody finds the socket any more; then the daemons are ended.
+/// When this process stops nobody finds the socket any more and calls are refused before the daemons are ended: one that was
+/// started later would end at once.
 async fn serve(
     listener: UnixListener,
     socket_path: PathBuf,
@@ -135,13 +146,17 @@ async fn serve(
     roster: Arc<Roster>,
     stop: CancellationToken,
 ) -> Result<(), TaskError> {
-    let serve = Server::builder().add_service(service).serve_with_incoming(UnixListenerStream::new(listener));
-    let served = tokio::select! {
-        served = serve => served,
-        () = stop.cancelled() => Ok(()),
+    let serving = async {
+        let served = grpc::serve(listener, Routes::new(service), LAST_PATIENCE, stop.clone()).await;
+        stop.cancel();
+        served
     };
-    remove_if_there(&socket_path);
-    roster.hand_over(LAST_PATIENCE).await;
+    let handing_over = async {
+        stop.cancelled().await;
+        remove_if_there(&socket_path);
+        roster.hand_over(LAST_PATIENCE).await;
+    };
+    let (served, ()) = tokio::join!(serving, handing_over);
     Ok(served?)
 }
 

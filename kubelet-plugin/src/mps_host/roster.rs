@@ -18,6 +18,10 @@ use super::tools::Tools;
 /// Orders that may wait for one supervisor; whoever orders more waits too.
 const MOST_ORDERS: usize = 16;
 
+/// This process stops, and its daemons with it: nothing is begun any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopping;
+
 /// All supervisors.
 #[derive(Debug)]
 pub struct Roster {
@@ -37,57 +41,74 @@ impl Roster {
         self.orders.lock().insert(id, orders);
     }
 
-    /// See [`dra_hardware::Daemons::start`].
-    pub async fn start(&self, spec: DaemonSpec, patience: Duration) -> Result<Daemon, DaemonError> {
+    /// See [`dra_hardware::Daemons::start`]. A daemon that became ready while this process was told to stop ends with it, so
+    /// nobody is told of it.
+    pub async fn start(&self, spec: DaemonSpec, patience: Duration) -> Result<Result<Daemon, DaemonError>, Stopping> {
         let (id, by) = (spec.id.clone(), Deadline::of(patience));
-        self.order(&id, |answer| Order::Start { spec: spec.clone(), by, answer }).await
+        let started = self.order(&id, |answer| Order::Start { spec: spec.clone(), by, answer }).await?;
+        if self.tools.stop.is_cancelled() { Err(Stopping) } else { Ok(started) }
     }
 
     /// See [`dra_hardware::Daemons::stop`] and [`dra_hardware::Daemons::stop_unused`].
-    pub async fn stop(&self, id: &DaemonId, unless_used: bool, patience: Duration) -> Result<(), DaemonError> {
+    pub async fn stop(
+        &self,
+        id: &DaemonId,
+        unless_used: bool,
+        patience: Duration,
+    ) -> Result<Result<(), DaemonError>, Stopping> {
         let by = Deadline::of(patience);
         self.order(id, |answer| Order::Stop { unless_used, by, answer }).await
     }
 
     /// See [`dra_hardware::Daemons::share`].
-    pub async fn share(&self, id: &DaemonId, claim: &str, change: Sharer) {
-        self.order(id, |answer| Order::Share { claim: claim.to_owned(), change, answer }).await;
+    pub async fn share(&self, id: &DaemonId, claim: &str, change: Sharer) -> Result<(), Stopping> {
+        self.order(id, |answer| Order::Share { claim: claim.to_owned(), change, answer }).await
     }
 
-    /// Ends the processes of all daemons side by side, and keeps their places for whoever comes next.
-    pub async fn hand_over(self: &Arc<Self>, patience: Duration) {
+    /// Ends the processes of all daemons side by side, and keeps their places for whoever comes next. Called when this process
+    /// stops, so that no supervisor is added any more.
+    pub async fn hand_over(&self, patience: Duration) {
         let by = Deadline::of(patience);
-        let ids: Vec<DaemonId> = self.orders.lock().keys().cloned().collect();
+        let all: Vec<mpsc::Sender<Order>> = self.orders.lock().values().cloned().collect();
         let mut ends = JoinSet::new();
-        for id in ids {
-            let roster = Arc::clone(self);
-            ends.spawn(async move { roster.order(&id, |answer| Order::HandOver { by, answer }).await });
+        for orders in all {
+            ends.spawn(async move {
+                let (answer, answered) = oneshot::channel();
+                // A supervisor that has ended has no daemon.
+                if orders.send(Order::HandOver { by, answer }).await.is_ok() {
+                    answered.await.ok();
+                }
+            });
         }
         ends.join_all().await;
     }
 
     /// A supervisor that ends because its daemon is gone drops the orders it did not take; then another one gets them.
-    async fn order<T>(&self, id: &DaemonId, order: impl Fn(oneshot::Sender<T>) -> Order) -> T {
+    async fn order<T>(&self, id: &DaemonId, order: impl Fn(oneshot::Sender<T>) -> Order) -> Result<T, Stopping> {
         loop {
             let (answer, answered) = oneshot::channel();
-            let orders = self.orders_of(id);
+            let orders = self.orders_of(id)?;
             if orders.send(order(answer)).await.is_ok()
                 && let Ok(answer) = answered.await
             {
                 self.orders.lock().retain(|_, orders| !orders.is_closed());
-                return answer;
+                return Ok(answer);
             }
         }
     }
 
-    fn orders_of(&self, id: &DaemonId) -> mpsc::Sender<Order> {
+    /// Asks under the lock whether this process stops, so that a hand-over meets every supervisor there is.
+    fn orders_of(&self, id: &DaemonId) -> Result<mpsc::Sender<Order>, Stopping> {
         let mut all = self.orders.lock();
+        if self.tools.stop.is_cancelled() {
+            return Err(Stopping);
+        }
         if let Some(orders) = all.get(id).filter(|orders| !orders.is_closed()) {
-            return orders.clone();
+            return Ok(orders.clone());
         }
         let orders = run(Supervisor::absent(id.clone(), Arc::clone(&self.tools)));
         all.insert(id.clone(), orders.clone());
-        orders
+        Ok(orders)
     }
 }
 

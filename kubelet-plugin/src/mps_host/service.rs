@@ -10,23 +10,26 @@ use dra_proto::mps_v1 as pb;
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::board::Shown;
-use super::roster::Roster;
+use super::roster::{Roster, Stopping};
 use super::wire::{changes, daemon, id_of, refused, seen, spec_of};
+use crate::grpc::stopping;
 
 /// Serves `gpu_dra.mps.v1`.
 #[derive(Debug)]
 pub struct MpsService {
     roster: Arc<Roster>,
     shown: watch::Receiver<Shown>,
+    stop: CancellationToken,
 }
 
 impl MpsService {
-    /// A service over a roster and what its supervisors show.
-    pub fn new(roster: Arc<Roster>, shown: watch::Receiver<Shown>) -> Self {
-        Self { roster, shown }
+    /// A service over a roster and what its supervisors show. Its streams end when `stop` is cancelled.
+    pub fn new(roster: Arc<Roster>, shown: watch::Receiver<Shown>, stop: CancellationToken) -> Self {
+        Self { roster, shown, stop }
     }
 }
 
@@ -39,21 +42,21 @@ impl pb::mps_server::Mps for MpsService {
         let pb::StartRequest { spec, deadline_ms } = request.into_inner();
         let spec = spec_of(spec.unwrap_or_default())?;
         let started = self.roster.start(spec.clone(), Duration::from_millis(deadline_ms.into())).await;
-        let started = started.map_err(|error| refused(&error))?;
+        let started = started.map_err(|Stopping| stopping())?.map_err(|error| refused(&error))?;
         Ok(Response::new(daemon(&spec, &started)))
     }
 
     async fn stop(&self, request: Request<pb::StopRequest>) -> Result<Response<pb::StopResponse>, Status> {
         let pb::StopRequest { id, patience_ms, unless_used } = request.into_inner();
         let stopped = self.roster.stop(&id_of(&id)?, unless_used, Duration::from_millis(patience_ms.into())).await;
-        stopped.map_err(|error| refused(&error))?;
+        stopped.map_err(|Stopping| stopping())?.map_err(|error| refused(&error))?;
         Ok(Response::new(pb::StopResponse {}))
     }
 
     async fn share(&self, request: Request<pb::ShareRequest>) -> Result<Response<pb::ShareResponse>, Status> {
         let pb::ShareRequest { id, claim, leaves } = request.into_inner();
         let change = if leaves { Sharer::Leaves } else { Sharer::Comes };
-        self.roster.share(&id_of(&id)?, &claim, change).await;
+        self.roster.share(&id_of(&id)?, &claim, change).await.map_err(|Stopping| stopping())?;
         Ok(Response::new(pb::ShareResponse {}))
     }
 
@@ -69,6 +72,6 @@ impl pb::mps_server::Mps for MpsService {
             told = shown;
             stream::iter(news.into_iter().map(Ok))
         });
-        Ok(Response::new(Box::pin(all)))
+        Ok(Response::new(Box::pin(all.take_until(self.stop.clone().cancelled_owned()))))
     }
 }

@@ -149,9 +149,11 @@ impl Supervisor {
         }
     }
 
-    /// Nobody may wait for the answer any more.
+    /// Nobody may wait for the answer any more. When this process stops, orders that waited are dropped unanswered, and
+    /// refused by the roster.
     async fn obey(&mut self, order: Order) {
         match order {
+            Order::Start { .. } | Order::Stop { .. } if self.tools.stop.is_cancelled() => {}
             Order::Start { spec, by, answer } => drop(answer.send(self.start(spec, by).await)),
             Order::Stop { unless_used, by, answer } => drop(answer.send(self.stop(unless_used, by).await)),
             Order::Share { claim, change, answer } => {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use dra_model::Bytes;
 
+use tokio_util::sync::CancellationToken;
+
 use super::board::Board;
 use super::metrics::Metrics;
 
@@ -22,6 +24,8 @@ pub struct Tools {
     pub clients_timeout: Duration,
     /// This boot.
     pub boot_id: String,
+    /// Cancelled when this process stops: from then on no daemon is started or stopped for a caller.
+    pub stop: CancellationToken,
     /// Where daemons are shown.
     pub board: Board,
     /// What is counted.

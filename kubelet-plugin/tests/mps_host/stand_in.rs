@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::OnceLock;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use dra_hardware::{DaemonError, DaemonSpec, DaemonState, Daemons as _, MultiUser};
@@ -13,7 +14,7 @@ use dra_model::Bytes;
 use tempfile::TempDir;
 
 use crate::clients::{client, end};
-use crate::host::{Host, kill, percent, spec, until};
+use crate::host::{Host, PATIENCE, kill, percent, spec, until};
 use crate::scripts::left_of;
 
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
@@ -265,4 +266,40 @@ fn limits_that_are_answered_and_not_taken_are_refused() {
         assert!(matches!(&refused, DaemonError::LimitNotTaken { what, .. } if what == expect), "{refused}");
         assert_eq!(left_of(&stand_in.host), (0, 0, false));
     }
+}
+
+#[test]
+fn a_host_that_hands_over_takes_no_order_on_a_connection_that_was_open_before() {
+    const OTHER: &str = "claim-3f1b2c4d-0000-4000-8000-123456789abc-0";
+    let mut stand_in = StandIn::new();
+    stand_in.start(MultiUser::Off).unwrap();
+    let client = client();
+    stand_in.behave(&format!("client {} 0\n", client.id()));
+    stand_in.server(1);
+    let open_before = stand_in.host.client();
+    assert_eq!(open_before.list().unwrap().len(), 1);
+    stand_in.host.ask_to_end();
+    // The client keeps the host from ending.
+    until("the host hands over", || (!stand_in.host.root().join("host.sock").exists()).then_some(()));
+    let refused = open_before.start(&spec(OTHER), PATIENCE).unwrap_err();
+    assert!(refused.is_no_answer(), "{refused}");
+    assert!(!stand_in.host.place(OTHER).exists());
+    end(client);
+    until("the host ends", || stand_in.host.has_ended().then_some(()));
+}
+
+#[test]
+fn nobody_is_told_of_a_daemon_that_becomes_ready_while_its_host_stops() {
+    let mut stand_in = StandIn::new();
+    stand_in.behave("slow-start 2000");
+    let connection = stand_in.host.client();
+    let start = thread::spawn(move || connection.start(&spec(ID), PATIENCE));
+    until("the daemon starts", || (!stand_in.host.processes(ID).is_empty()).then_some(()));
+    stand_in.host.ask_to_end();
+    let refused = start.join().unwrap().unwrap_err();
+    assert!(refused.is_no_answer(), "{refused}");
+    until("the host ends", || stand_in.host.has_ended().then_some(()));
+    stand_in.behave("");
+    stand_in.host.start_again();
+    stand_in.start(MultiUser::Off).unwrap();
 }
