@@ -151,6 +151,11 @@ impl Program {
         until(&format!("the program logs `{text}`"), || self.log().contains(text).then_some(())).await;
     }
 
+    /// Where its endpoints are.
+    pub fn http_address(&self) -> &str {
+        &self.http_address
+    }
+
     /// Asks one of its endpoints; `None` when nobody listens yet.
     pub async fn http(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(&self.http_address).await.ok()?;

@@ -59,12 +59,13 @@ const TESTS_USE: [&str; 13] = [
 ];
 
 /// A foreign crate and the only crates of ours that may know it.
-const KNOWN_BY: [(&str, &[&str]); 7] = [
+const KNOWN_BY: [(&str, &[&str]); 8] = [
     ("k8s-openapi", &["dra-runtime", "dra-resource", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
     ("kube", &["dra-runtime", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
     ("tonic", &["dra-proto", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
     ("tokio", &["dra-runtime", "dra-controller", "dra-kubelet-plugin", "dra-proto", "dra-tests", "dra-demo"]),
-    ("axum", &["dra-runtime", "dra-tests"]),
+    ("axum", &["dra-tests"]),
+    ("hyper", &["dra-runtime"]),
     ("nvml-wrapper", &["dra-nvml"]),
     ("nvml-wrapper-sys", &["dra-nvml", "dra-sim-library"]),
 ];

@@ -1,24 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `/healthz`, `/readyz` and `/metrics` of a process.
 //!
-//! Healthy means that the process answers; ready means what its [`Readiness`] says, with the reason in the body while
-//! it is not.
+//! Healthy means that the runtime of the process answers; ready means also what its [`Readiness`] says, with the reason in
+//! the body while it is not.
+//!
+//! Whoever reaches the port may open connections without end. They are served on a thread of their own, so that they delay
+//! nothing else, and bounded in number, bytes and time: see [`connections`].
+
+mod connections;
+
+mod pulse;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
-use axum::routing::get;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
+
+use pulse::Pulse;
 
 /// Whether a process does its work: `Err` says for people what it still waits for.
 pub type Readiness = watch::Receiver<Result<(), String>>;
@@ -27,9 +33,15 @@ pub type Readiness = watch::Receiver<Result<(), String>>;
 pub const DURATIONS: [f64; 16] =
     [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384, 32.768];
 
+/// Bytes of the thread's stack; what it runs is shallow.
+const STACK_BYTES: usize = 256 * 1024;
+
 /// Why the endpoints are not served.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
+    /// No thread or no runtime.
+    #[error("failed to start the thread of the HTTP endpoints")]
+    Start(#[source] io::Error),
     /// The address is taken or not ours.
     #[error("failed to listen on {address}: choose another --http-address")]
     Listen {
@@ -39,53 +51,222 @@ pub enum HttpError {
         #[source]
         source: io::Error,
     },
-    /// The listener broke.
-    #[error("failed to serve {address}")]
-    Serve {
+    /// The thread panicked.
+    #[error("the thread of the HTTP endpoints on {address} ended")]
+    Ended {
         /// The address.
         address: SocketAddr,
-        /// Why.
-        #[source]
-        source: io::Error,
     },
 }
 
-#[derive(Debug, Clone)]
 struct Endpoints {
-    registry: Arc<Registry>,
+    registry: Registry,
     readiness: Readiness,
+    pulse: Pulse,
 }
 
-/// Serves until `stop` is cancelled.
+/// Serves until `stop` is cancelled or this future is dropped.
 pub async fn serve(
     address: SocketAddr,
     registry: Registry,
     readiness: Readiness,
     stop: CancellationToken,
 ) -> Result<(), HttpError> {
-    let listener = TcpListener::bind(address).await.map_err(|source| HttpError::Listen { address, source })?;
-    let routes = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(Endpoints { registry: Arc::new(registry), readiness });
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
-        .map_err(|source| HttpError::Serve { address, source })
-}
-
-async fn readyz(State(endpoints): State<Endpoints>) -> impl IntoResponse {
-    match endpoints.readiness.borrow().as_ref() {
-        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    let (pulse, beat) = pulse::pulse();
+    let endpoints = Arc::new(Endpoints { registry, readiness, pulse });
+    let stop = stop.child_token();
+    let (ended, end) = oneshot::channel();
+    let serving = stop.clone();
+    let work = move || drop(ended.send(run(address, endpoints, &serving)));
+    thread::Builder::new().name("http".to_owned()).stack_size(STACK_BYTES).spawn(work).map_err(HttpError::Start)?;
+    let _stops_the_thread = stop.drop_guard();
+    tokio::select! {
+        ended = end => ended.unwrap_or(Err(HttpError::Ended { address })),
+        never = beat => match never {},
     }
 }
 
-async fn metrics(State(endpoints): State<Endpoints>) -> impl IntoResponse {
-    let mut text = String::new();
-    match encode(&mut text, &endpoints.registry) {
-        Ok(()) => Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)),
-        Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+/// What the thread does.
+fn run(address: SocketAddr, endpoints: Arc<Endpoints>, stop: &CancellationToken) -> Result<(), HttpError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(HttpError::Start)?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(address).await.map_err(|source| HttpError::Listen { address, source })?;
+        let answer = move |request| answer(Arc::clone(&endpoints), request);
+        stop.run_until_cancelled(connections::serve(&listener, answer)).await;
+        Ok(())
+    })
+}
+
+async fn answer<B>(endpoints: Arc<Endpoints>, request: Request<B>) -> Response<String> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+    }
+    match request.uri().path() {
+        "/healthz" => healthz(&endpoints).await,
+        "/readyz" => readyz(&endpoints).await,
+        "/metrics" => metrics(&endpoints.registry),
+        _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n"),
+    }
+}
+
+async fn healthz(endpoints: &Endpoints) -> Response<String> {
+    if endpoints.pulse.beats().await {
+        text(StatusCode::OK, "ok\n")
+    } else {
+        text(StatusCode::SERVICE_UNAVAILABLE, "the process does not answer its own endpoints\n")
+    }
+}
+
+async fn readyz(endpoints: &Endpoints) -> Response<String> {
+    let waits_for = endpoints.readiness.borrow().as_ref().err().map(|reason| format!("{reason}\n"));
+    match waits_for {
+        None => healthz(endpoints).await,
+        Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
+    }
+}
+
+fn metrics(registry: &Registry) -> Response<String> {
+    let mut lines = String::new();
+    match encode(&mut lines, registry) {
+        Ok(()) => typed(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", lines),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<String>) -> Response<String> {
+    typed(status, "text/plain; charset=utf-8", body.into())
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response<String> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// Endpoints that are served until this is dropped.
+    struct Served {
+        address: SocketAddr,
+        ready: watch::Sender<Result<(), String>>,
+        _stop: tokio_util::sync::DropGuard,
+    }
+
+    fn free_address() -> SocketAddr {
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    fn served() -> Served {
+        let (address, stop) = (free_address(), CancellationToken::new());
+        let (ready, readiness) = watch::channel(Err("not yet".to_owned()));
+        let mut registry = Registry::default();
+        registry.register("seen", "Seen", prometheus_client::metrics::counter::Counter::<u64>::default());
+        tokio::spawn(serve(address, registry, readiness, stop.clone()));
+        Served { address, ready, _stop: stop.drop_guard() }
+    }
+
+    async fn connect(address: SocketAddr) -> TcpStream {
+        loop {
+            match TcpStream::connect(address).await {
+                Ok(stream) => return stream,
+                Err(_nobody_listens_yet) => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// Status and body of the answer to a request.
+    async fn ask(address: SocketAddr, method: &str, path: &str) -> (u16, String) {
+        let mut stream = connect(address).await;
+        stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    /// Until the server closes a connection.
+    async fn until_closed(stream: &mut TcpStream) {
+        let mut rest = Vec::new();
+        // One that is closed with bytes unread is reset.
+        stream.read_to_end(&mut rest).await.ok();
+    }
+
+    #[tokio::test]
+    async fn each_endpoint_answers_one_request_and_closes() {
+        let server = served();
+        let texts = |status: u16, body: &str| (status, body.to_owned());
+        assert_eq!(ask(server.address, "GET", "/healthz").await, texts(200, "ok\n"));
+        assert_eq!(ask(server.address, "GET", "/readyz").await, texts(503, "not yet\n"));
+        server.ready.send(Ok(())).unwrap();
+        assert_eq!(ask(server.address, "GET", "/readyz").await, texts(200, "ok\n"));
+        let (status, metrics) = ask(server.address, "GET", "/metrics").await;
+        assert!(status == 200 && metrics.contains("seen_total 0"), "{metrics}");
+        assert_eq!(ask(server.address, "GET", "/").await, texts(404, "there are /healthz, /readyz and /metrics\n"));
+        assert_eq!(ask(server.address, "POST", "/healthz").await, texts(405, "only GET\n"));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_named() {
+        let server = served();
+        drop(connect(server.address).await);
+        let (_ready, readiness) = watch::channel(Ok(()));
+        let refused =
+            serve(server.address, Registry::default(), readiness, CancellationToken::new()).await.unwrap_err();
+        let expect = format!("failed to listen on {}: choose another --http-address", server.address);
+        assert_eq!(refused.to_string(), expect);
+    }
+
+    #[tokio::test]
+    async fn too_many_connections_cost_the_oldest_and_never_the_newest() {
+        let server = served();
+        let mut held = Vec::new();
+        for _ in 0..=connections::MAX_CONNECTIONS {
+            let mut stream = connect(server.address).await;
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nX: ").await.unwrap();
+            held.push(stream);
+        }
+        assert_eq!(ask(server.address, "GET", "/healthz").await.0, 200);
+        until_closed(&mut held[0]).await;
+        let newest = held.last_mut().unwrap();
+        newest.write_all(b"y\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        newest.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_does_not_end_is_ended() {
+        let server = served();
+        let mut stream = connect(server.address).await;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), until_closed(&mut stream)).await.unwrap();
+    }
+
+    #[test]
+    fn a_process_whose_runtime_hangs_is_not_healthy_although_its_endpoints_are_served() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (address_sender, addresses) = std::sync::mpsc::channel();
+        let (go_on, hangs) = std::sync::mpsc::channel::<()>();
+        let process = thread::spawn(move || {
+            runtime().block_on(async {
+                let server = served();
+                assert_eq!(ask(server.address, "GET", "/healthz").await.0, 200);
+                address_sender.send(server.address).unwrap();
+                hangs.recv().unwrap();
+                assert_eq!(ask(server.address, "GET", "/healthz").await.0, 200);
+            });
+        });
+        let address = addresses.recv().unwrap();
+        assert_eq!(runtime().block_on(ask(address, "GET", "/healthz")).0, 503);
+        go_on.send(()).unwrap();
+        process.join().unwrap();
     }
 }

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whether the runtime of a process still runs its tasks, asked from another thread.
+//!
+//! However many ask, one question is open at a time, so that asking a runtime that hangs costs no memory.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// How long an answer may take. Less than a liveness probe waits.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The side that asks.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    asked: watch::Sender<u64>,
+    answered: watch::Receiver<u64>,
+}
+
+/// A pulse, and what the runtime that is asked has to run.
+pub(super) fn pulse() -> (Pulse, impl Future<Output = Infallible>) {
+    let (asked, mut questions) = watch::channel(0);
+    let (answers, answered) = watch::channel(0);
+    let beat = async move {
+        while questions.changed().await.is_ok() {
+            answers.send_replace(*questions.borrow_and_update());
+        }
+        std::future::pending().await
+    };
+    (Pulse { asked, answered }, beat)
+}
+
+impl Pulse {
+    /// Asks now; false when no answer comes in time.
+    pub(super) async fn beats(&self) -> bool {
+        let mut question = 0;
+        self.asked.send_modify(|asked| {
+            *asked += 1;
+            question = *asked;
+        });
+        let mut answered = self.answered.clone();
+        let answer = timeout(ANSWER_TIMEOUT, answered.wait_for(|answered| *answered >= question)).await;
+        answer.is_ok_and(|answered| answered.is_ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_that_runs_answers_and_one_that_hangs_does_not() {
+        let (pulse, beat) = pulse();
+        assert!(!pulse.beats().await);
+        let beating = tokio::spawn(beat);
+        assert!(pulse.beats().await && pulse.beats().await);
+        beating.abort();
+        assert!(!pulse.beats().await);
+    }
+}
