@@ -18,8 +18,13 @@ fn helm() -> PathBuf {
     found.unwrap_or_else(|| panic!("no helm below {}: run `make build` first", cache_dir.display()))
 }
 
-/// What `helm template` prints, or why it refuses.
+/// What `helm template` prints with these values, or why it refuses.
 fn rendered(settings: &[&str]) -> Result<String, String> {
+    rendered_with(&settings.iter().flat_map(|setting| ["--set", setting]).collect::<Vec<_>>())
+}
+
+/// The same with these arguments.
+fn rendered_with(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(helm())
         .args([
             "template",
@@ -30,7 +35,7 @@ fn rendered(settings: &[&str]) -> Result<String, String> {
             "--kube-version",
             "1.37.0",
         ])
-        .args(settings.iter().flat_map(|setting| ["--set", setting]))
+        .args(arguments)
         .current_dir(root_dir())
         .output()
         .unwrap();
@@ -111,6 +116,7 @@ fn values_nobody_reads_and_impossible_values_are_refused() {
         ("mps.root=/run/mps", "root"),
         ("mps.sharedMemory=0", "sharedMemory"),
         ("mps.sharedMemory=half", "sharedMemory"),
+        ("networkPolicy.from=monitoring", "from"),
         // Pods would be scheduled onto shares that nobody prepares.
         ("mps.enabled=false", "sharing.forms"),
     ] {
@@ -254,6 +260,39 @@ fn the_mps_host_sees_processes_of_the_node_and_has_no_account_to_speak_of() {
     let bound = bindings.filter(|binding| binding.contains("name: gpu-dra-driver-mps\n")).collect::<Vec<_>>();
     assert!(bound.is_empty(), "{bound:?}");
     assert!(!daemon_set(&chart, "kubelet-plugin").contains("hostPID"), "nothing else needs to");
+}
+
+#[test]
+fn nothing_but_health_and_metrics_is_let_in_from_the_network() {
+    let chart = rendered(&[]).unwrap();
+    let policy = document(&chart, "NetworkPolicy");
+    let rules = "
+  policyTypes: [Ingress]
+  ingress:
+    - from:
+        - namespaceSelector: {}
+      ports:
+        - port: 8080
+        - port: 8081
+        - port: 8082";
+    assert!(policy.trim_end().ends_with(rules), "any Prometheus works: {policy}");
+    let selected = policy.split("matchLabels:").nth(1).unwrap().split("  policyTypes").next().unwrap();
+    for component in ["kubelet-plugin", "mps-host"] {
+        let pods = daemon_set(&chart, component);
+        for label in selected.lines().map(str::trim).filter(|label| !label.is_empty()) {
+            assert!(pods.contains(&format!("\n        {label}\n")), "{component} has no {label}");
+        }
+        assert!(!pods.contains("hostNetwork"), "a NetworkPolicy is not about the network of the node");
+    }
+    let from = |settings: &[&str]| document(&rendered(settings).unwrap(), "NetworkPolicy");
+    let monitoring = "networkPolicy.from[0].namespaceSelector.matchLabels.team=monitoring";
+    assert!(
+        from(&[monitoring])
+            .contains("- namespaceSelector:\n            matchLabels:\n              team: monitoring\n")
+    );
+    let nobody = rendered_with(&["--set-json", "networkPolicy.from=[]"]).unwrap();
+    assert!(document(&nobody, "NetworkPolicy").trim_end().ends_with("\n  ingress: []"));
+    assert!(!rendered(&["networkPolicy.enabled=false"]).unwrap().contains("NetworkPolicy"));
 }
 
 #[test]
