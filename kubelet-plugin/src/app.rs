@@ -16,7 +16,6 @@ use dra_hardware::{Host, Machine};
 use dra_prepare::{Engine, Settings};
 use dra_proto::dra_v1::dra_plugin_server::DraPluginServer as DraV1;
 use dra_proto::dra_v1beta1::dra_plugin_server::DraPluginServer as DraV1Beta1;
-use dra_proto::node_v1::node_server::NodeServer;
 use dra_proto::registration_v1::registration_server::RegistrationServer;
 use dra_resource::{DriverName, DriverNameError};
 use dra_runtime::tasks::{TaskError, TasksError};
@@ -36,7 +35,7 @@ use crate::claims::Claims;
 use crate::daemons::{ABSENCE, Board, DaemonWatch};
 use crate::dra_service::DraService;
 use crate::fetch::ClaimSource;
-use crate::grpc::serve;
+use crate::grpc::{Bounds, serve};
 use crate::metrics::Metrics;
 use crate::mps_client::{MpsClient, SocketPathError};
 use crate::news::News;
@@ -57,11 +56,15 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(20);
 /// terminate unless it says otherwise, and the time of the calls that follow.
 const MISSING_GRACE: Duration = Duration::from_secs(35);
 
-/// How long prepares may go on when this process stops: what the kubelet waits for each of them, and a little more.
-const PREPARE_DRAIN: Duration = Duration::from_secs(50);
+/// The kubelet connects, and calls for each pod. When this process stops its calls may go on for what the kubelet waits for
+/// each of them, and a little more.
+const DRA_BOUNDS: Bounds = Bounds { connections: 64, calls: 200, drain: Duration::from_secs(50) };
 
-/// How long other calls may go on, which are answered from memory.
-const DRAIN: Duration = Duration::from_secs(5);
+/// The kubelet connects for a moment. Answers come from memory.
+const REGISTRATION_BOUNDS: Bounds = Bounds { connections: 16, calls: 16, drain: Duration::from_secs(5) };
+
+/// The controller connects. It has fewer rights than this process, which must not suffer from whatever it does.
+const NODE_BOUNDS: Bounds = Bounds { connections: 4, calls: 4, drain: Duration::from_secs(5) };
 
 /// How often the registration socket is looked after.
 const SOCKET_CHECK: Duration = Duration::from_secs(1);
@@ -257,11 +260,11 @@ fn start_services(tasks: &mut Tasks, parts: &Parts) -> Result<(), AppError> {
     let service = DraService::new(parts.claims.clone());
     let both = Routes::new(DraV1::new(service.clone())).add_service(DraV1Beta1::new(service));
     // Closed when the registration socket is gone, so that the kubelet calls no more.
-    let serve_dra = serve(dra_listener, both, PREPARE_DRAIN, drained.clone());
+    let serve_dra = serve(dra_listener, both, DRA_BOUNDS, drained.clone());
     tasks.start("dra", async move { Ok(serve_dra.await?) });
     let node_listener = bind_node_socket(&parts.config.node_socket).map_err(AppError::Sockets)?;
-    let node = NodeServer::new(NodeService::new(parts.state.subscribe(), parts.stop.clone()));
-    let serve_node = serve(node_listener, Routes::new(node), DRAIN, parts.stop.clone());
+    let node = NodeService::new(parts.state.subscribe(), parts.stop.clone()).server();
+    let serve_node = serve(node_listener, Routes::new(node), NODE_BOUNDS, parts.stop.clone());
     tasks.start("node", async move { Ok(serve_node.await?) });
     let config = parts.config.clone();
     let registration = parts.registration.clone();
@@ -303,7 +306,8 @@ async fn keep_registered(
             return Ok(());
         }
         let close = CancellationToken::new();
-        let serving = serve(bind(path)?, Routes::new(RegistrationServer::new(make())), DRAIN, close.clone());
+        let serving =
+            serve(bind(path)?, Routes::new(RegistrationServer::new(make())), REGISTRATION_BOUNDS, close.clone());
         let closing = async {
             wait_until(&stop, || !path.exists()).await;
             remove_if_there(path);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use dra_model::Inventory;
 use dra_proto::node_v1 as pb;
+use dra_proto::node_v1::node_server::NodeServer;
 use futures::Stream;
 use futures::StreamExt as _;
 use tokio::sync::watch;
@@ -16,7 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tracing::error;
 
+use crate::grpc::StreamLimit;
 use crate::registration::Registration;
+
+/// Streams at a time. There is one controller, and one that broke off may not be known to be gone.
+const MAX_STREAMS: usize = 4;
+
+/// Bytes of a request, which is empty.
+const MAX_REQUEST_BYTES: usize = 1024;
 
 /// What the controller needs to know of this node.
 #[derive(Debug, Clone, Default)]
@@ -31,13 +39,19 @@ pub struct NodeState {
 #[derive(Debug)]
 pub struct NodeService {
     state: watch::Receiver<NodeState>,
+    streams: StreamLimit,
     stop: CancellationToken,
 }
 
 impl NodeService {
     /// A service that streams the channel until `stop` is cancelled.
     pub fn new(state: watch::Receiver<NodeState>, stop: CancellationToken) -> Self {
-        Self { state, stop }
+        Self { state, streams: StreamLimit::new(MAX_STREAMS), stop }
+    }
+
+    /// As what serves it.
+    pub fn server(self) -> NodeServer<Self> {
+        NodeServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 }
 
@@ -50,7 +64,8 @@ impl pb::node_server::Node for NodeService {
         _request: Request<pb::WatchNodeRequest>,
     ) -> Result<Response<Self::WatchNodeStream>, Status> {
         let states = WatchStream::new(self.state.clone()).map(|state| encode(&state));
-        Ok(Response::new(Box::pin(states.take_until(self.stop.clone().cancelled_owned()))))
+        let states = self.streams.count(states.take_until(self.stop.clone().cancelled_owned()))?;
+        Ok(Response::new(Box::pin(states)))
     }
 }
 

@@ -28,11 +28,14 @@ use super::root::{Root, RootError};
 use super::roster::Roster;
 use super::service::MpsService;
 use super::tools::Tools;
-use crate::grpc;
+use crate::grpc::{self, Bounds};
 use crate::sockets::{SocketError, bind, remove_if_there};
 
 /// How long clients may go on when this process is told to stop.
 const LAST_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Plugins of the node connect, and each claim that needs a daemon calls.
+const SOCKET_BOUNDS: Bounds = Bounds { connections: 16, calls: 200, drain: LAST_PATIENCE };
 
 /// How long another process may take to leave the root: what the chart gives it to end, and a little more.
 const ROOT_PATIENCE: Duration = Duration::from_secs(45);
@@ -147,7 +150,7 @@ async fn serve(
     stop: CancellationToken,
 ) -> Result<(), TaskError> {
     let serving = async {
-        let served = grpc::serve(listener, Routes::new(service), LAST_PATIENCE, stop.clone()).await;
+        let served = grpc::serve(listener, Routes::new(service), SOCKET_BOUNDS, stop.clone()).await;
         stop.cancel();
         served
     };

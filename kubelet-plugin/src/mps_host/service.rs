@@ -16,20 +16,24 @@ use tonic::{Request, Response, Status};
 use super::board::Shown;
 use super::roster::{Roster, Stopping};
 use super::wire::{changes, daemon, id_of, refused, seen, spec_of};
-use crate::grpc::stopping;
+use crate::grpc::{StreamLimit, stopping};
+
+/// Streams at a time. Each plugin instance of a node has one.
+const MAX_STREAMS: usize = 16;
 
 /// Serves `gpu_dra.mps.v1`.
 #[derive(Debug)]
 pub struct MpsService {
     roster: Arc<Roster>,
     shown: watch::Receiver<Shown>,
+    streams: StreamLimit,
     stop: CancellationToken,
 }
 
 impl MpsService {
     /// A service over a roster and what its supervisors show. Its streams end when `stop` is cancelled.
     pub fn new(roster: Arc<Roster>, shown: watch::Receiver<Shown>, stop: CancellationToken) -> Self {
-        Self { roster, shown, stop }
+        Self { roster, shown, streams: StreamLimit::new(MAX_STREAMS), stop }
     }
 }
 
@@ -72,6 +76,7 @@ impl pb::mps_server::Mps for MpsService {
             told = shown;
             stream::iter(news.into_iter().map(Ok))
         });
-        Ok(Response::new(Box::pin(all.take_until(self.stop.clone().cancelled_owned()))))
+        let all = self.streams.count(all.take_until(self.stop.clone().cancelled_owned()))?;
+        Ok(Response::new(Box::pin(all)))
     }
 }
