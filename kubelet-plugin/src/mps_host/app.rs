@@ -100,16 +100,8 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
     } = args;
     let clients_timeout = Duration::from_secs(clients_timeout);
     let board = Board::new(metrics.clone());
-    let tools = Tools {
-        root: root_dir,
-        driver_root,
-        shm_bytes,
-        clients_timeout,
-        boot_id,
-        stop: stop.clone(),
-        board,
-        metrics,
-    };
+    let tools =
+        Tools { root: root_dir, driver_root, shm_bytes, clients_timeout, boot_id, stop: stop.clone(), board, metrics };
     let tools = Arc::new(tools);
     if remove {
         let stopped = || Err(AppError::Stopped { root: tools.root.clone() });
