@@ -3,7 +3,7 @@
 //!
 //! Comes in: what a claim that left may have left there. Looked at twice, since a client may hand the name of a file to a
 //! server, which opens it a moment later; and some more times, since a server lets go of a client that ended a moment later.
-//! What cannot be looked at counts as used. Sockets are never removed: nothing tells whether one that is bound is used.
+//! Where looking fails, all counts as used. Sockets are never removed: nothing tells whether one that is bound is used.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -158,9 +158,11 @@ fn used_inodes(dir: &Path, names: &BTreeSet<OsString>) -> io::Result<BTreeSet<u6
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
         let is_process = entry.file_name().as_bytes().iter().all(u8::is_ascii_digit);
+        // Root that may trace processes may look at all of its own user namespace and of those below, where containers are.
         if is_process
             && let Err(error) = note_used(&entry.path(), device, names, &mut used)
             && !has_ended(&error)
+            && error.kind() != io::ErrorKind::PermissionDenied
         {
             return Err(error);
         }

@@ -50,7 +50,9 @@ fn what_a_claim_leaves_in_shared_memory_goes_and_what_others_have_there_stays() 
     share(&host, &elder, Sharer::Comes);
     write("elder");
     share(&host, &younger, Sharer::Comes);
-    ["left", "held"].map(write);
+    for name in ["left", "held"] {
+        write(name);
+    }
     fs::create_dir(shm_dir.join("dir")).unwrap();
     write("dir/left");
     let holder = holding(&shm_dir.join("held"));

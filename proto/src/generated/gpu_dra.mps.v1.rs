@@ -77,6 +77,20 @@ pub struct StopRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShareRequest {
+    /// Of the daemon, which need not be there.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// UID of the claim.
+    #[prost(string, tag = "2")]
+    pub claim: ::prost::alloc::string::String,
+    /// Whether it goes; else it comes.
+    #[prost(bool, tag = "3")]
+    pub leaves: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShareResponse {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -367,6 +381,26 @@ pub mod mps_client {
             req.extensions_mut().insert(GrpcMethod::new("gpu_dra.mps.v1.Mps", "Stop"));
             self.inner.unary(req, path, codec).await
         }
+        /// Claims share the daemon of a GPU. When one leaves, what appeared in the shared memory while it was there, and no process
+        /// uses, is removed.
+        pub async fn share(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ShareRequest>,
+        ) -> std::result::Result<tonic::Response<super::ShareResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/gpu_dra.mps.v1.Mps/Share");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("gpu_dra.mps.v1.Mps", "Share"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn list(
             &mut self,
             request: impl tonic::IntoRequest<super::ListRequest>,
@@ -433,6 +467,12 @@ pub mod mps_server {
             &self,
             request: tonic::Request<super::StopRequest>,
         ) -> std::result::Result<tonic::Response<super::StopResponse>, tonic::Status>;
+        /// Claims share the daemon of a GPU. When one leaves, what appeared in the shared memory while it was there, and no process
+        /// uses, is removed.
+        async fn share(
+            &self,
+            request: tonic::Request<super::ShareRequest>,
+        ) -> std::result::Result<tonic::Response<super::ShareResponse>, tonic::Status>;
         async fn list(
             &self,
             request: tonic::Request<super::ListRequest>,
@@ -597,6 +637,49 @@ pub mod mps_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StopSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/gpu_dra.mps.v1.Mps/Share" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShareSvc<T: Mps>(pub Arc<T>);
+                    impl<T: Mps> tonic::server::UnaryService<super::ShareRequest>
+                    for ShareSvc<T> {
+                        type Response = super::ShareResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ShareRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Mps>::share(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShareSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

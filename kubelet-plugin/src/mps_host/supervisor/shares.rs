@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The claims that share a daemon, and the end of what they left in its shared memory.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use dra_hardware::Sharer;
@@ -36,7 +37,7 @@ impl Supervisor {
     /// Held open, so that nothing is ever looked for in the shared memory of a later daemon.
     fn shared_memory(&self) -> Option<(OwnedFd, Vec<Entry>)> {
         let opened = open_dir(CWD, self.place.shm_dir());
-        let read = opened.map_err(Into::into).and_then(|opened| Ok((entries(&path_of(&opened))?, opened)));
+        let read = opened.map_err(io::Error::from).and_then(|opened| Ok((entries(&path_of(&opened))?, opened)));
         match read {
             Ok((found, opened)) => Some((opened, found)),
             Err(error) => {
