@@ -164,9 +164,12 @@ fn a_policy_that_fails_stops_the_driver_but_no_user() {
 #[test]
 fn the_driver_creates_events_and_changes_none() {
     let roles = documents(&rendered(&[]).unwrap(), "ClusterRole");
-    let rules = roles.iter().flat_map(|role| role.split("\n  - ")).filter(|rule| rule.contains("[events]"));
-    let rules: Vec<_> = rules.map(|rule| rule.lines().take(3).map(str::trim).collect::<Vec<_>>()).collect();
-    assert_eq!(rules, [["apiGroups: [events.k8s.io]", "resources: [events]", "verbs: [create]"]]);
+    let about_events = roles.iter().flat_map(|role| role.split("\n  - ")).filter(|rule| rule.contains("[events]"));
+    let about_events = about_events.map(|rule| rule.lines().take(3).map(str::trim).collect::<Vec<_>>());
+    assert_eq!(
+        about_events.collect::<Vec<_>>(),
+        [["apiGroups: [events.k8s.io]", "resources: [events]", "verbs: [create]"]]
+    );
 }
 
 #[test]
