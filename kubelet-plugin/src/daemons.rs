@@ -152,7 +152,7 @@ impl DaemonWatch {
         let before = self.board.borrow().daemons.get(id).cloned();
         if before.as_ref().map(|daemon| &daemon.health) != Some(health) {
             log(id, before.is_none(), health);
-            let restarts = known.restarts.or(before.as_ref().map(|before| before.restarts)).unwrap_or_default();
+            let restarts = known.restarts.or_else(|| before.as_ref().map(|before| before.restarts)).unwrap_or_default();
             let multi_user = known.multi_user.or_else(|| before?.multi_user);
             let (health, since) = (health.clone(), Time(Timestamp::now()));
             let now = DaemonStatus { id: id.clone(), health, multi_user, restarts, since };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Connections without end to health and metrics: each process stays ready and small, and goes on with its work.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::collections::VecDeque;
 use std::fs;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The plugin as a process: probes, metrics, and how it ends.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::fs;
 

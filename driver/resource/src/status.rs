@@ -148,18 +148,9 @@ mod tests {
         assert_eq!(found, (json!([ready()]), data));
     }
 
-    #[test]
-    fn a_share_shows_its_limits_and_how_its_daemon_is() {
-        let uuid = "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap();
-        let identity = LiveIdentity::Shared { uuid, form: SharedForm::Mps };
-        let daemon = |health, restarts| DaemonStatus {
-            id: "gpu-12345678000000000000000000000001".parse().unwrap(),
-            health,
-            multi_user: Some(false),
-            restarts,
-            since: time(),
-        };
-        for (health, restarts, status, reason, message) in [
+    /// What a daemon is, how often it was restarted, and what is shown of it.
+    fn daemon_states() -> [(DaemonHealth, u64, &'static str, &'static str, &'static str); 4] {
+        [
             (
                 DaemonHealth::Ready,
                 0,
@@ -188,7 +179,21 @@ mod tests {
                 "DaemonDied",
                 "MPS daemon gpu-12345678000000000000000000000001 ended by itself (killed by signal 9): end the processes that used it, then it is started again; it was started again once",
             ),
-        ] {
+        ]
+    }
+
+    #[test]
+    fn a_share_shows_its_limits_and_how_its_daemon_is() {
+        let uuid = "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap();
+        let identity = LiveIdentity::Shared { uuid, form: SharedForm::Mps };
+        let daemon = |health, restarts| DaemonStatus {
+            id: "gpu-12345678000000000000000000000001".parse().unwrap(),
+            health,
+            multi_user: Some(false),
+            restarts,
+            since: time(),
+        };
+        for (health, restarts, status, reason, message) in daemon_states() {
             let sharing = SharingStatus {
                 strategy: Strategy::Mps,
                 interval: None,

@@ -179,11 +179,11 @@ fn note_used(
     let open = fs::read_dir(process_dir.join("fd"))?.map(|entry| entry.map(|entry| entry.path()));
     for link in open.chain([Ok(process_dir.join("cwd")), Ok(process_dir.join("root"))]) {
         let link = link?;
-        let named = match fs::read_link(&link) {
+        let is_candidate = match fs::read_link(&link) {
             Err(error) if has_ended(&error) => continue,
             target => target?.iter().any(|name| names.contains(name)),
         };
-        match named.then(|| identity(&link, AtFlags::empty())).transpose() {
+        match is_candidate.then(|| identity(&link, AtFlags::empty())).transpose() {
             Err(error) if has_ended(&error) => {}
             found => used.extend(found?.filter(|found| found.device == device).map(|found| found.inode)),
         }

@@ -160,7 +160,9 @@ fn a_host_waits_for_the_end_of_another_one() {
 #[test]
 fn a_host_and_a_removal_that_wait_for_another_host_are_stopped_by_sigterm() {
     let host = Host::real();
-    for (start, expect) in [(Host::start_beside as fn(&Host) -> Child, 0), (|host| host.remove_beside(&["true"]), 1)] {
+    let start_beside: fn(&Host) -> Child = Host::start_beside;
+    let remove: fn(&Host) -> Child = |host| host.remove_beside(&["true"]);
+    for (start, expect) in [(start_beside, 0), (remove, 1)] {
         let waits = || host.log().matches("waiting for another MPS host to end").count();
         let before = waits();
         let waiting = start(&host);

@@ -39,8 +39,8 @@ fn every_node_publishes_its_gpus(arena: &Arena) {
     assert_eq!(pools.keys().collect::<Vec<_>>(), ["node-1", "node-2"]);
     let h100s = "8 x NVIDIA H100 80GB HBM3, 81559Mi";
     // The driver keeps 480 MiB of each, which no share can have.
-    let shared = "8 x NVIDIA H100 80GB HBM3, 81047Mi";
-    let shares = ["MPS", "TimeSlicing"].map(|strategy| format!("{shared}, or shares of it by {strategy}"));
+    let less = "8 x NVIDIA H100 80GB HBM3, 81047Mi";
+    let shares = ["MPS", "TimeSlicing"].map(|strategy| format!("{less}, or shares of it by {strategy}"));
     assert_eq!(pools["node-1"].to_string(), format!("{h100s}\n{}", shares.join("\n")));
     let devices = |model: &str| pools["node-2"].of_kind("gpu").filter(|gpu| gpu.product_name == model).count();
     assert_eq!((devices("NVIDIA A100-SXM4-40GB"), devices("Tesla T4")), (2, 2), "{:?}", pools["node-2"]);
