@@ -149,7 +149,7 @@ mod tests {
     }
 
     /// What a daemon is, how often it was restarted, and what is shown of it.
-    fn daemon_states() -> [(DaemonHealth, u64, &'static str, &'static str, &'static str); 4] {
+    fn daemon_states() -> [(DaemonHealth, u32, &'static str, &'static str, &'static str); 4] {
         [
             (
                 DaemonHealth::Ready,
