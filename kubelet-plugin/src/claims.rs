@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use dra_hardware::Deadline;
 use dra_model::{ClaimRef, Disposition};
 use dra_prepare::{Engine, PrepareError, PreparedDevice};
 use dra_proto::dra_v1 as v1;
@@ -31,10 +32,18 @@ impl Claims {
     }
 
     /// Prepares one claim; the error is the sentence users read in the pod's event.
-    pub async fn prepare(&self, claim: ClaimRef, abandoned: Abandoned) -> Result<Vec<v1::Device>, String> {
+    pub async fn prepare(
+        &self,
+        claim: ClaimRef,
+        abandoned: Abandoned,
+        deadline: Deadline,
+    ) -> Result<Vec<v1::Device>, String> {
         let timer = self.begin(Operation::Prepare);
         let (engine, source, asked) = (Arc::clone(&self.engine), self.source.clone(), claim.clone());
-        let work = move || engine.prepare(&asked, &|| source.read(&asked, &abandoned), &|other| source.life(other));
+        let work = move || {
+            let fetch = || source.read(&asked, &abandoned, &deadline);
+            engine.prepare_until(&asked, &fetch, &|other| source.life(other, &deadline), &deadline)
+        };
         let prepared = spawn_blocking(work).await.map_err(panicked)?;
         match prepared {
             Ok(devices) => {
@@ -59,10 +68,10 @@ impl Claims {
     }
 
     /// Unprepares one claim; needs neither the API server nor a driver.
-    pub async fn unprepare(&self, claim: ClaimRef) -> Result<(), String> {
+    pub async fn unprepare(&self, claim: ClaimRef, deadline: Deadline) -> Result<(), String> {
         let timer = self.begin(Operation::Unprepare);
         let (engine, asked) = (Arc::clone(&self.engine), claim.clone());
-        match spawn_blocking(move || engine.unprepare(&asked)).await.map_err(panicked)? {
+        match spawn_blocking(move || engine.unprepare_until(&asked, &deadline)).await.map_err(panicked)? {
             Ok(()) => {
                 let took = timer.end(Outcome::Success);
                 info!(%claim, claim_uid = %claim.uid, took_ms = took.as_millis(), "claim unprepared");

@@ -3,18 +3,31 @@
 //!
 //! Every claim of a call is worked on in a task of its own, so one slow claim delays no other, and a call the kubelet
 //! gives up on cuts nothing that has begun. A claim whose work has not begun when its caller leaves is not begun.
+//!
+//! The kubelet gives a call up after 45 s and shows only that. So each call gets a deadline where it arrives, and every
+//! wait on its behalf keeps to it and says what it waited for. Work that has not ended a little later all the same, on a
+//! disk that hangs perhaps, is answered for here and goes on beside the call; the kubelet's next call finds what became of it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::time::Duration;
 
+use dra_hardware::Deadline;
 use dra_model::ClaimRef;
 use dra_proto::dra_v1 as v1;
 use dra_proto::dra_v1beta1 as v1beta1;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
 use crate::claims::Claims;
 use crate::fetch::Abandoned;
+
+/// How long the work on a claim may wait for others, in all.
+const WORK: Duration = Duration::from_secs(38);
+
+/// When the kubelet is answered at the latest.
+const ANSWER: Duration = Duration::from_secs(40);
 
 /// Serves both versions.
 #[derive(Debug, Clone)]
@@ -30,9 +43,9 @@ impl DraService {
 
     async fn prepare(&self, asked: Vec<v1::Claim>) -> v1::NodePrepareResourcesResponse {
         let call = CallGuard::default();
-        let claims = each(asked, |claim| {
+        let claims = each(asked, |claim, deadline| {
             let (claims, abandoned) = (self.claims.clone(), call.0.clone());
-            async move { claims.prepare(claim, abandoned).await }
+            async move { claims.prepare(claim, abandoned, deadline).await }
         })
         .await;
         let claims = claims.into_iter().map(|(uid, result)| (uid, prepare_response(result))).collect();
@@ -40,9 +53,9 @@ impl DraService {
     }
 
     async fn unprepare(&self, asked: Vec<v1::Claim>) -> v1::NodeUnprepareResourcesResponse {
-        let claims = each(asked, |claim| {
+        let claims = each(asked, |claim, deadline| {
             let claims = self.claims.clone();
-            async move { claims.unprepare(claim).await }
+            async move { claims.unprepare(claim, deadline).await }
         })
         .await;
         let response =
@@ -62,23 +75,37 @@ impl Drop for CallGuard {
     }
 }
 
-/// Works on all claims at once and answers for every one of them, by UID.
-async fn each<T, F>(asked: Vec<v1::Claim>, work: impl Fn(ClaimRef) -> F) -> BTreeMap<String, Result<T, String>>
+/// Works on all claims at once and answers for every one of them in time, by UID.
+async fn each<T, F>(
+    asked: Vec<v1::Claim>,
+    work: impl Fn(ClaimRef, Deadline) -> F,
+) -> BTreeMap<String, Result<T, String>>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, String>> + Send + 'static,
 {
-    let start = |claim: v1::Claim| (claim.uid.clone(), reference(claim).map(|claim| tokio::spawn(work(claim))));
+    let answer_by = Instant::now() + ANSWER;
+    let start = |claim: v1::Claim| {
+        let start = |claim: ClaimRef| (claim.clone(), tokio::spawn(work(claim, Deadline::after(WORK))));
+        (claim.uid.clone(), reference(claim).map(start))
+    };
     let started: Vec<_> = asked.into_iter().map(start).collect();
     let mut answers = BTreeMap::new();
     for (uid, task) in started {
         let answer = match task {
             Err(refused) => Err(refused),
-            Ok(task) => finished(task).await,
+            Ok((claim, task)) => {
+                timeout_at(answer_by, finished(task)).await.unwrap_or_else(|_elapsed| Err(goes_on(&claim)))
+            }
         };
         answers.insert(uid, answer);
     }
     answers
+}
+
+fn goes_on(claim: &ClaimRef) -> String {
+    let seconds = ANSWER.as_secs();
+    format!("claim {claim}: still being worked on after {seconds} s; that goes on, and the next call gets its result")
 }
 
 async fn finished<T>(task: JoinHandle<Result<T, String>>) -> Result<T, String> {
@@ -153,4 +180,29 @@ fn to_v1beta1(response: v1::NodePrepareResourceResponse) -> v1beta1::NodePrepare
         v1beta1::Device { request_names, pool_name, device_name, cdi_device_ids }
     };
     v1beta1::NodePrepareResourceResponse { devices: devices.into_iter().map(device).collect(), error }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn every_claim_of_a_call_is_answered_for_before_the_kubelet_gives_the_call_up() {
+        let claim = |name: &str| v1::Claim { namespace: "ns".to_owned(), name: name.to_owned(), uid: name.to_owned() };
+        let began = Instant::now();
+        let answers = each(vec![claim("hangs"), claim("ready"), claim("too")], |claim, _deadline| async move {
+            if claim.name == "ready" { Ok(7) } else { pending().await }
+        });
+        let answers = answers.await;
+        assert!(began.elapsed() <= Duration::from_secs(42), "the kubelet waits 45 s");
+        let goes_on = |name| {
+            Err(format!(
+                "claim ns/{name}: still being worked on after 40 s; that goes on, and the next call gets its result"
+            ))
+        };
+        let expect = [("hangs", goes_on("hangs")), ("ready", Ok(7)), ("too", goes_on("too"))];
+        assert_eq!(answers, expect.map(|(uid, answer)| (uid.to_owned(), answer)).into());
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dra_hardware::Deadline;
 use dra_model::{Claim, ClaimRef, NodeName};
 use dra_prepare::{ClaimLife, FetchError};
 use dra_resource::{ClaimError, DriverName, claim_of};
@@ -16,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Much shorter than the 45 s a kubelet waits for a prepare, so that the answer says what is wrong.
+/// Much shorter than the call of a kubelet may take, so that the answer says what is wrong.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the API server gave no answer to work with.
@@ -24,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 enum NoAnswer {
     #[error("no answer within {} s", PATIENCE.as_secs())]
     Slow,
+    #[error("the time of this call was over before it answered")]
+    OutOfTime,
     #[error("the request failed")]
     Request(#[source] Box<kube::Error>),
 }
@@ -68,11 +71,12 @@ impl ClaimSource {
     /// Reads a claim. Called on a blocking thread, after the claim's lock was taken.
     ///
     /// When nobody waits for the answer any more nothing may be begun: the claim may be unprepared already.
-    pub fn read(&self, claim: &ClaimRef, abandoned: &Abandoned) -> Result<Claim, FetchError> {
+    pub fn read(&self, claim: &ClaimRef, abandoned: &Abandoned, deadline: &Deadline) -> Result<Claim, FetchError> {
         if abandoned.is_set() {
             return Err(FetchError::Abandoned);
         }
-        let object = self.runtime.block_on(self.object(claim)).map_err(unreachable)?.ok_or(FetchError::Gone)?;
+        let object = self.runtime.block_on(self.object(claim, deadline));
+        let object = object.map_err(unreachable)?.ok_or(FetchError::Gone)?;
         claim_of(&object, claim, &self.driver).map_err(|error| match error {
             ClaimError::Replaced { found, .. } => FetchError::Replaced { found },
             error @ ClaimError::NotAllocated { .. } => FetchError::Unreachable { source: Box::new(error) },
@@ -83,21 +87,23 @@ impl ClaimSource {
     }
 
     /// Whether a claim of this UID still exists and is allocated to this node. Not known any more once the process stops.
-    pub fn life(&self, claim: &ClaimRef) -> ClaimLife {
+    pub fn life(&self, claim: &ClaimRef, deadline: &Deadline) -> ClaimLife {
         if self.stop.is_cancelled() {
             return ClaimLife::Unknown;
         }
-        match self.runtime.block_on(self.object(claim)) {
+        match self.runtime.block_on(self.object(claim, deadline)) {
             Ok(Some(object)) => life_of(&object, claim, &self.driver, &self.node),
             Ok(None) => ClaimLife::Gone,
             Err(_) => ClaimLife::Unknown,
         }
     }
 
-    async fn object(&self, claim: &ClaimRef) -> Result<Option<ResourceClaim>, NoAnswer> {
+    async fn object(&self, claim: &ClaimRef, deadline: &Deadline) -> Result<Option<ResourceClaim>, NoAnswer> {
         let claims: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &claim.namespace);
-        match timeout(PATIENCE, claims.get_opt(&claim.name)).await {
+        let limit = deadline.limit(PATIENCE);
+        match timeout(limit, claims.get_opt(&claim.name)).await {
             Ok(answer) => answer.map_err(|source| NoAnswer::Request(Box::new(source))),
+            Err(_elapsed) if limit < PATIENCE => Err(NoAnswer::OutOfTime),
             Err(_elapsed) => Err(NoAnswer::Slow),
         }
     }

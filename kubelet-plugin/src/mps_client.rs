@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dra_hardware::{Daemon, DaemonError, DaemonSpec, Daemons, Sharer};
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, Daemons, Deadline, Sharer};
 use dra_model::{ClaimUid, DaemonId};
 use dra_proto::mps_v1 as pb;
 use dra_proto::mps_v1::mps_client::MpsClient as Client;
@@ -59,15 +59,20 @@ impl MpsClient {
     /// Every daemon at once, then each change, until the connection ends.
     pub async fn watch(&self) -> Result<impl Stream<Item = Result<Change, DaemonError>> + use<>, DaemonError> {
         let mut client = Client::new(self.channel.clone());
-        let changes = self.within(Duration::ZERO, client.watch(pb::WatchRequest {})).await?;
+        let changes = self.within(Duration::ZERO, &Deadline::none(), client.watch(pb::WatchRequest {})).await?;
         let socket_path = self.socket_path.clone();
         Ok(changes.map(move |change| change.and_then(change_of).map_err(|status| error_of(&status, &socket_path))))
     }
 
     /// Everything that [`Daemons::list`] tells, and what people should know.
     pub async fn seen(&self) -> Result<Vec<Seen>, DaemonError> {
+        self.seen_until(&Deadline::none()).await
+    }
+
+    async fn seen_until(&self, deadline: &Deadline) -> Result<Vec<Seen>, DaemonError> {
         let mut client = Client::new(self.channel.clone());
-        let pb::ListResponse { daemons } = self.within(Duration::ZERO, client.list(pb::ListRequest {})).await?;
+        let list = client.list(pb::ListRequest {});
+        let pb::ListResponse { daemons } = self.within(Duration::ZERO, deadline, list).await?;
         let changes = daemons.into_iter().map(change_of).collect::<Result<Vec<_>, Status>>();
         let changes = changes.map_err(|status| error_of(&status, &self.socket_path))?;
         let now = |change| match change {
@@ -77,10 +82,15 @@ impl MpsClient {
         Ok(changes.into_iter().filter_map(now).collect())
     }
 
-    async fn started(&self, wanted: &DaemonSpec, patience: Duration) -> Result<Daemon, DaemonError> {
+    async fn started(
+        &self,
+        wanted: &DaemonSpec,
+        patience: Duration,
+        deadline: &Deadline,
+    ) -> Result<Daemon, DaemonError> {
         let mut client = Client::new(self.channel.clone());
-        let request = pb::StartRequest { spec: Some(spec(wanted)), deadline_ms: millis(patience) };
-        let message = self.within(patience, client.start(request)).await?;
+        let request = pb::StartRequest { spec: Some(spec(wanted)), deadline_ms: millis(deadline.limit(patience)) };
+        let message = self.within(patience, deadline, client.start(request)).await?;
         match change_of(message) {
             Ok(Change::Now(seen)) => Ok(seen.daemon),
             Ok(Change::Removed(id)) => Err(self.silent(format!("it says that {id} is gone"))),
@@ -88,18 +98,31 @@ impl MpsClient {
         }
     }
 
-    async fn stopped(&self, id: &DaemonId, unless_used: bool, patience: Duration) -> Result<(), DaemonError> {
+    async fn stopped(
+        &self,
+        id: &DaemonId,
+        unless_used: bool,
+        patience: Duration,
+        deadline: &Deadline,
+    ) -> Result<(), DaemonError> {
         let mut client = Client::new(self.channel.clone());
-        let request = pb::StopRequest { id: id.to_string(), patience_ms: millis(patience), unless_used };
-        self.within(patience, client.stop(request)).await.map(|pb::StopResponse {}| ())
+        let patience_ms = millis(deadline.limit(patience));
+        let request = pb::StopRequest { id: id.to_string(), patience_ms, unless_used };
+        self.within(patience, deadline, client.stop(request)).await.map(|pb::StopResponse {}| ())
     }
 
     /// An MPS host of an earlier version does not know of sharers, and needs not.
-    async fn shared(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer) -> Result<(), DaemonError> {
+    async fn shared(
+        &self,
+        id: &DaemonId,
+        claim: &ClaimUid,
+        change: Sharer,
+        deadline: &Deadline,
+    ) -> Result<(), DaemonError> {
         let mut client = Client::new(self.channel.clone());
         let leaves = change == Sharer::Leaves;
         let request = pb::ShareRequest { id: id.to_string(), claim: claim.to_string(), leaves };
-        match timeout(SHARE_TIMEOUT, client.share(request)).await {
+        match timeout(deadline.limit(SHARE_TIMEOUT), client.share(request)).await {
             Ok(Err(status)) if status.code() != Code::Unimplemented => Err(error_of(&status, &self.socket_path)),
             Ok(Ok(_) | Err(_)) => Ok(()),
             Err(_elapsed) => Err(self.silent(format!("nothing within {SHARE_TIMEOUT:?}"))),
@@ -109,13 +132,20 @@ impl MpsClient {
     async fn within<T>(
         &self,
         patience: Duration,
+        deadline: &Deadline,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, DaemonError> {
-        let patience = patience + MARGIN;
-        match timeout(patience, call).await {
+        let out_of_time = || DaemonError::OutOfTime { socket: self.socket_path.clone() };
+        if deadline.is_over() {
+            return Err(out_of_time());
+        }
+        let own = patience + MARGIN;
+        let limit = deadline.limit(own);
+        match timeout(limit, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(error_of(&status, &self.socket_path)),
-            Err(_elapsed) => Err(self.silent(format!("nothing within {patience:?}"))),
+            Err(_elapsed) if limit < own => Err(out_of_time()),
+            Err(_elapsed) => Err(self.silent(format!("nothing within {own:?}"))),
         }
     }
 
@@ -125,24 +155,24 @@ impl MpsClient {
 }
 
 impl Daemons for MpsClient {
-    fn start(&self, spec: &DaemonSpec, patience: Duration) -> Result<Daemon, DaemonError> {
-        self.runtime.block_on(self.started(spec, patience))
+    fn start(&self, spec: &DaemonSpec, patience: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError> {
+        self.runtime.block_on(self.started(spec, patience, deadline))
     }
 
-    fn stop(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
-        self.runtime.block_on(self.stopped(id, false, patience))
+    fn stop(&self, id: &DaemonId, patience: Duration, deadline: &Deadline) -> Result<(), DaemonError> {
+        self.runtime.block_on(self.stopped(id, false, patience, deadline))
     }
 
-    fn stop_unused(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
-        self.runtime.block_on(self.stopped(id, true, patience))
+    fn stop_unused(&self, id: &DaemonId, patience: Duration, deadline: &Deadline) -> Result<(), DaemonError> {
+        self.runtime.block_on(self.stopped(id, true, patience, deadline))
     }
 
-    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer) -> Result<(), DaemonError> {
-        self.runtime.block_on(self.shared(id, claim, change))
+    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer, deadline: &Deadline) -> Result<(), DaemonError> {
+        self.runtime.block_on(self.shared(id, claim, change, deadline))
     }
 
-    fn list(&self) -> Result<Vec<Daemon>, DaemonError> {
-        let seen = self.runtime.block_on(self.seen())?;
+    fn list(&self, deadline: &Deadline) -> Result<Vec<Daemon>, DaemonError> {
+        let seen = self.runtime.block_on(self.seen_until(deadline))?;
         Ok(seen.into_iter().map(|seen| seen.daemon).collect())
     }
 }

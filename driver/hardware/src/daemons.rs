@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The port to the MPS daemons of one machine: started, stopped and listed by id, answered by the MPS host or by a twin.
 //!
-//! Calls block. A start that answers has a daemon that takes clients and has the limits it was given.
+//! Calls block, at most until the deadline of whoever asks. A start that answers has a daemon that takes clients and has the
+//! limits it was given.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,23 +11,31 @@ use std::time::Duration;
 
 use dra_model::{Bytes, ClaimUid, DaemonId, Disposition, ThreadPercentage};
 
+use crate::deadline::Deadline;
+
 /// The MPS daemons of one machine.
 pub trait Daemons: Send + Sync + fmt::Debug {
     /// Lets the daemon be there: one of this id and spec that lives is taken as it is.
-    fn start(&self, spec: &DaemonSpec, patience: Duration) -> Result<Daemon, DaemonError>;
+    fn start(&self, spec: &DaemonSpec, patience: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError>;
 
     /// Lets it be gone, with its pipe directory and its shared memory. One that is not known is gone.
-    fn stop(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError>;
+    fn stop(&self, id: &DaemonId, patience: Duration, deadline: &Deadline) -> Result<(), DaemonError>;
 
     /// As [`Daemons::stop`], but one that has clients stays.
-    fn stop_unused(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError>;
+    fn stop_unused(&self, id: &DaemonId, patience: Duration, deadline: &Deadline) -> Result<(), DaemonError>;
 
     /// Tells that a claim comes to share a daemon or leaves it. What it left in the shared memory, and no process uses, goes
     /// in a while.
-    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer) -> Result<(), DaemonError>;
+    fn share(
+        &self,
+        id: &DaemonId,
+        claim: &ClaimUid,
+        change: Sharer,
+        deadline: &Deadline,
+    ) -> Result<(), DaemonError>;
 
     /// Every daemon there is, and every one that died or was lost and is still meant to be there.
-    fn list(&self) -> Result<Vec<Daemon>, DaemonError>;
+    fn list(&self, deadline: &Deadline) -> Result<Vec<Daemon>, DaemonError>;
 }
 
 /// What a claim that shares a daemon does.
@@ -122,6 +131,12 @@ pub enum DaemonError {
         /// What was tried and seen.
         why: String,
     },
+    /// The call that asked had no time left to wait.
+    #[error("the time of this call was over before the MPS host at {socket} answered (will retry)")]
+    OutOfTime {
+        /// Its socket.
+        socket: PathBuf,
+    },
     /// The driver root has no MPS programs.
     #[error("there is no {program} below {root}: install the MPS programs of the driver there")]
     NoProgram {
@@ -210,7 +225,7 @@ impl DaemonError {
     /// Whether it says nothing of the daemon, since no MPS host answered.
     pub fn is_no_answer(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Silent { .. } => true,
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::OutOfTime { .. } => true,
             Self::NoProgram { .. }
             | Self::NoMultiUser { .. }
             | Self::LimitNotTaken { .. }
@@ -230,6 +245,7 @@ impl DaemonError {
             Self::Different { .. } | Self::ClientsLeft { .. } | Self::InUse { .. } => Disposition::Busy,
             Self::Unreachable { .. }
             | Self::Silent { .. }
+            | Self::OutOfTime { .. }
             | Self::NoProgram { .. }
             | Self::NotReady { .. }
             | Self::StillThere { .. }

@@ -38,7 +38,7 @@ fn broken(index: u32, error: &GpuError) -> GpuEntry {
         GpuError::Unsupported { gpu, .. } | GpuError::NotTaken { gpu, .. } | GpuError::Program { gpu, .. } => {
             (Some(gpu.clone()), None)
         }
-        GpuError::NotFound { .. } | GpuError::Machine { .. } => (None, None),
+        GpuError::NotFound { .. } | GpuError::OutOfTime { .. } | GpuError::Machine { .. } => (None, None),
     };
     let fault = match error {
         GpuError::Failed { code, .. } => code.fault(),

@@ -6,13 +6,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use dra_model::{
-    ComputeMode, Device, DeviceNode, DriverFiles, Gpu, GpuEntry, GpuSettings, GpuUuid, Interval, Inventory,
-};
+use dra_model::{Device, DeviceNode, DriverFiles, Gpu, GpuEntry, GpuSettings, GpuUuid, Inventory};
 use parking_lot::{Mutex, RwLock};
 
-use crate::discover::{complete, discover, recognise, remember};
+use crate::bounded_host::BoundedHost;
+use crate::deadline::Deadline;
+use crate::discover::{discover, recognise, remember};
 use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::driver_program::{DriverProgram, ProgramError};
 use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
@@ -68,9 +69,27 @@ impl Host {
     pub fn refresh(&self) -> Arc<Inventory> {
         let mut outline = self.outline.lock();
         // Before the reading: a change in between is then found the next time.
-        *outline = Some(self.outline());
-        self.read_all();
+        *outline = Some(outline_of(&self.machine));
+        self.keep(discover(&self.machine, &self.roots.sys));
         self.latest()
+    }
+
+    /// The same, unless the deadline comes first: a GPU that was not asked any more is not broken.
+    pub(crate) fn refresh_until(&self, deadline: &Deadline) -> Option<Arc<Inventory>> {
+        let mut outline = self.outline.try_lock_for(deadline.limit(Duration::MAX))?;
+        let machine = self.machine.until(deadline);
+        let (now, inventory) = (outline_of(&machine), discover(&machine, &self.roots.sys));
+        if deadline.is_over() {
+            return None;
+        }
+        *outline = Some(now);
+        self.keep(inventory);
+        Some(self.latest())
+    }
+
+    /// This machine, asked for a call.
+    pub fn until<'a>(&'a self, deadline: &'a Deadline) -> BoundedHost<'a> {
+        BoundedHost::new(self, deadline)
     }
 
     /// Reads everything if the machine changed, and says whether the inventory did.
@@ -79,42 +98,22 @@ impl Host {
     /// else. A GPU that hangs looks alike each time, so that everything is read once when it begins to, and not each time.
     pub fn refresh_if_changed(&self) -> bool {
         let mut outline = self.outline.lock();
-        let now = self.outline();
+        let now = outline_of(&self.machine);
         if outline.as_ref() == Some(&now) && !self.a_broken_gpu_recovered() {
             return false;
         }
         *outline = Some(now);
-        self.read_all()
+        self.keep(discover(&self.machine, &self.roots.sys))
     }
 
     /// One GPU as it is now, MIG devices included.
     pub fn gpu(&self, uuid: &GpuUuid) -> Result<Gpu, GpuError> {
-        Ok(complete(self.machine.gpu(GpuSelector::Uuid(uuid))?, &self.roots.sys))
+        self.until(&Deadline::none()).gpu(uuid)
     }
 
     /// Both settings of a GPU as they are now, where it has them.
     pub fn settings(&self, gpu: &GpuUuid) -> Result<GpuSettings, GpuError> {
         Ok(GpuSettings { compute_mode: self.machine.compute_mode(gpu)?, interval: self.machine.interval(gpu)? })
-    }
-
-    /// See [`Machine::compute_mode`]. Some microseconds, unlike the interval.
-    pub fn compute_mode(&self, gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError> {
-        self.machine.compute_mode(gpu)
-    }
-
-    /// See [`Machine::set_compute_mode`].
-    pub fn set_compute_mode(&self, gpu: &GpuUuid, mode: ComputeMode) -> Result<(), GpuError> {
-        self.machine.set_compute_mode(gpu, mode)
-    }
-
-    /// See [`Machine::interval`]. Some milliseconds, since a program is run for it.
-    pub fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
-        self.machine.interval(gpu)
-    }
-
-    /// See [`Machine::set_interval`].
-    pub fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
-        self.machine.set_interval(gpu, interval)
     }
 
     /// The nodes of one device: that of its GPU, and for a MIG device its two capabilities.
@@ -143,15 +142,17 @@ impl Host {
         procfs::boot_id(&self.roots.proc)
     }
 
-    fn outline(&self) -> Outline {
-        let driver = self.machine.driver()?;
-        let count = self.machine.gpu_count()?;
-        Ok((driver, (0..count).map(|index| self.machine.shape(index)).collect::<Result<_, _>>()?))
+    pub(crate) fn machine(&self) -> &Patient {
+        &self.machine
     }
 
-    fn read_all(&self) -> bool {
-        let inventory = discover(&self.machine, &self.roots.sys);
-        let inventory = remember(recognise(inventory, &self.latest()), &self.latest());
+    pub(crate) fn roots(&self) -> &Roots {
+        &self.roots
+    }
+
+    /// Says whether the inventory changed.
+    fn keep(&self, found: Inventory) -> bool {
+        let inventory = remember(recognise(found, &self.latest()), &self.latest());
         let mut latest = self.latest.write();
         let changed = **latest != inventory;
         if changed {
@@ -167,4 +168,10 @@ impl Host {
             GpuEntry::Broken { index, .. } => self.machine.gpu(GpuSelector::Index(*index)).is_ok(),
         })
     }
+}
+
+fn outline_of(machine: &Patient) -> Outline {
+    let driver = machine.driver()?;
+    let count = machine.gpu_count()?;
+    Ok((driver, (0..count).map(|index| machine.shape(index)).collect::<Result<_, _>>()?))
 }

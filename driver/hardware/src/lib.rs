@@ -11,6 +11,8 @@
 //! [`Host`] is what the other crates use: every question about the machine, over a [`Machine`] and the roots below which
 //! the driver, procfs and sysfs are seen. Everything blocks; nothing here knows of Kubernetes or writes a file.
 
+pub mod deadline;
+
 pub mod machine;
 
 pub mod daemons;
@@ -37,7 +39,11 @@ pub mod discover;
 
 pub mod host;
 
+pub mod bounded_host;
+
+pub use bounded_host::BoundedHost;
 pub use daemons::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, MultiUser, Sharer};
+pub use deadline::Deadline;
 pub use driver_files::DriverFilesError;
 pub use driver_program::{DriverProgram, ProgramError};
 pub use host::{Host, Roots};

@@ -224,6 +224,12 @@ pub enum GpuError {
         #[source]
         source: ProgramError,
     },
+    /// The call that asked had no time left to wait.
+    #[error("the time of this call was over before NVML answered about {which} (will retry)")]
+    OutOfTime {
+        /// Which GPU, or all of them.
+        which: String,
+    },
     /// The driver as a whole stopped answering.
     #[error("the driver stopped answering while {which} was read")]
     Machine {

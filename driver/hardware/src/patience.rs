@@ -5,7 +5,7 @@
 //! question that goes to a GPU is asked on a thread of its own. One that is not answered in time is given up as a timeout,
 //! and until that thread comes back the same question is answered so at once, so that one GPU costs one thread for each
 //! kind of question. Questions to the driver itself are not limited: without persistence mode loading it may rightly take
-//! long.
+//! long. A machine that is asked for a call gives up at the call's deadline too, also on the driver itself.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use std::time::Duration;
 use dra_model::{ComputeMode, GpuUuid, Interval};
 use parking_lot::Mutex;
 
+use crate::deadline::Deadline;
 use crate::machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};
 
 /// Far longer than a GPU that works needs, and below the 45 s a kubelet waits for a prepare.
@@ -32,16 +33,19 @@ const GIVEN_UP: &str = "waiting for NVML";
 const TIMEOUT: NvmlCode = NvmlCode(10);
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Patient {
     machine: Arc<dyn Machine>,
     patience: Duration,
+    deadline: Deadline,
     /// Given up, and not answered yet.
     hanging: Arc<Mutex<BTreeSet<Question>>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Question {
+    Driver,
+    Count,
     Shape(u32),
     Index(u32),
     Uuid(GpuUuid),
@@ -51,24 +55,33 @@ enum Question {
 
 impl Patient {
     pub(crate) fn new(machine: Arc<dyn Machine>, patience: Duration) -> Self {
-        Self { machine, patience, hanging: Arc::default() }
+        Self { machine, patience, deadline: Deadline::none(), hanging: Arc::default() }
+    }
+
+    /// The same machine, asked for a call.
+    pub(crate) fn until(&self, deadline: &Deadline) -> Self {
+        Self { deadline: deadline.clone(), ..self.clone() }
     }
 
     fn patience_for(&self, question: &Question) -> Duration {
         match question {
+            Question::Driver | Question::Count => Duration::MAX,
             Question::Shape(_) => self.patience.min(SHAPE_PATIENCE),
             Question::Index(_) | Question::Uuid(_) | Question::Settings(_) => self.patience,
         }
     }
 
-    /// The answer, or nothing if it is not there in time.
+    /// The answer, if it is there in time.
     fn ask<T: Send + 'static>(
         &self,
         question: &Question,
         ask: impl FnOnce(&dyn Machine) -> T + Send + 'static,
-    ) -> Option<T> {
+    ) -> Result<T, NoAnswer> {
         if self.hanging.lock().contains(question) {
-            return None;
+            return Err(NoAnswer::GivenUp);
+        }
+        if self.deadline.is_over() {
+            return Err(NoAnswer::OutOfTime);
         }
         let (sender, receiver) = sync_channel(1);
         let (machine, hanging, asked) = (Arc::clone(&self.machine), Arc::clone(&self.hanging), question.clone());
@@ -79,21 +92,36 @@ impl Patient {
             sender.send(answer).ok();
             hanging.remove(&asked);
         };
-        thread::Builder::new().name("nvml".to_owned()).spawn(work).ok()?;
-        let patience = self.patience_for(question);
-        match receiver.recv_timeout(patience) {
-            Ok(answer) => Some(answer),
-            Err(RecvTimeoutError::Disconnected) => None,
+        if thread::Builder::new().name("nvml".to_owned()).spawn(work).is_err() {
+            return Err(NoAnswer::GivenUp);
+        }
+        let own = self.patience_for(question);
+        let limit = self.deadline.limit(own);
+        match receiver.recv_timeout(limit) {
+            Ok(answer) => Ok(answer),
+            Err(RecvTimeoutError::Disconnected) => Err(NoAnswer::GivenUp),
             Err(RecvTimeoutError::Timeout) => {
                 let mut hanging = self.hanging.lock();
-                let late = receiver.try_recv().ok();
-                if late.is_none() {
-                    tracing::warn!(?question, seconds = patience.as_secs(), "NVML does not answer");
+                receiver.try_recv().map_err(|_still_none| {
+                    tracing::warn!(?question, seconds = limit.as_secs(), "NVML does not answer");
                     hanging.insert(question.clone());
-                }
-                late
+                    if limit < own { NoAnswer::OutOfTime } else { NoAnswer::GivenUp }
+                })
             }
         }
+    }
+
+    /// A question to the driver itself, which has no limit but that of the call.
+    fn ask_driver<T: Send + 'static>(
+        &self,
+        question: &Question,
+        ask: impl FnOnce(&dyn Machine) -> Result<T, MachineError> + Send + 'static,
+    ) -> Result<T, MachineError> {
+        if !self.deadline.is_set() {
+            return ask(self.machine.as_ref());
+        }
+        let answer = self.ask(question, ask);
+        answer.unwrap_or(Err(MachineError::NotAnswering { call: GIVEN_UP, code: TIMEOUT }))
     }
 }
 
@@ -105,17 +133,35 @@ impl Patient {
     ) -> Result<T, GpuError> {
         let asked = gpu.clone();
         let answer = self.ask(&Question::Settings(gpu.clone()), move |machine| ask(machine, &asked));
-        answer.unwrap_or_else(|| Err(given_up(GpuSelector::Uuid(gpu))))
+        answer.unwrap_or_else(|why| Err(why.about(GpuSelector::Uuid(gpu))))
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoAnswer {
+    /// It took longer than any GPU that works.
+    GivenUp,
+    /// The call had no time left.
+    OutOfTime,
+}
+
+impl NoAnswer {
+    fn about(self, which: GpuSelector<'_>) -> GpuError {
+        match self {
+            Self::GivenUp => given_up(which),
+            Self::OutOfTime => GpuError::OutOfTime { which: which.to_string() },
+        }
     }
 }
 
 impl Machine for Patient {
     fn driver(&self) -> Result<DriverVersions, MachineError> {
-        self.machine.driver()
+        self.ask_driver(&Question::Driver, |machine| machine.driver())
     }
 
     fn gpu_count(&self) -> Result<u32, MachineError> {
-        self.machine.gpu_count()
+        self.ask_driver(&Question::Count, |machine| machine.gpu_count())
     }
 
     fn gpu(&self, which: GpuSelector<'_>) -> Result<GpuFacts, GpuError> {
@@ -128,12 +174,12 @@ impl Machine for Patient {
                 self.ask(&Question::Uuid(uuid.clone()), move |machine| machine.gpu(GpuSelector::Uuid(&asked)))
             }
         };
-        answer.unwrap_or_else(|| Err(given_up(which)))
+        answer.unwrap_or_else(|why| Err(why.about(which)))
     }
 
     fn shape(&self, index: u32) -> Result<GpuShape, MachineError> {
         let answer = self.ask(&Question::Shape(index), move |machine| machine.shape(index));
-        answer.unwrap_or_else(|| Ok(GpuShape::silent()))
+        answer.unwrap_or_else(|_hangs| Ok(GpuShape::silent()))
     }
 
     fn compute_mode(&self, gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError> {
@@ -315,6 +361,37 @@ mod tests {
         assert_eq!(patient.compute_mode(&uuid(1)), Err(given_up.clone()));
         assert_eq!(patient.set_interval(&uuid(1), Interval::Long), Err(given_up));
         assert_eq!(patient.compute_mode(&uuid(2)), Ok(Some(ComputeMode::Default)));
+        drop(hang);
+    }
+
+    /// Each of two questions alone would be waited for longer than the test may take.
+    #[test]
+    fn what_is_asked_for_a_call_is_given_up_at_its_deadline_and_nothing_is_asked_after_it() {
+        let (machine, patient) = with_patience(PATIENCE * 1000);
+        let hang = machine.works.write();
+        let asked = patient.until(&Deadline::after(Duration::from_millis(50)));
+        let out_of_time = GpuError::OutOfTime { which: uuid(1).to_string() };
+        assert_eq!(asked.compute_mode(&uuid(1)), Err(out_of_time.clone()));
+        assert_eq!(asked.gpu(GpuSelector::Uuid(&uuid(1))), Err(out_of_time));
+        machine.counted.store(0, Ordering::Relaxed);
+        asked.gpu_count().unwrap_err();
+        assert_eq!(machine.counted.load(Ordering::Relaxed), 0);
+        assert_eq!(patient.gpu_count(), Ok(3), "what is asked for no call has no deadline");
+        drop(hang);
+    }
+
+    /// A reading that was cut short would call GPUs broken that nobody asked.
+    #[test]
+    fn what_was_read_when_the_time_was_over_is_not_believed() {
+        let (machine, patient) = with_patience(PATIENCE * 1000);
+        let nowhere = PathBuf::from("/nonexistent");
+        let (driver, driver_on_host, proc) = (nowhere.clone(), nowhere.clone(), nowhere.clone());
+        let host = Host::of(patient, Roots { driver, driver_on_host, proc, sys: nowhere });
+        let before = host.refresh();
+        let hang = machine.works.write();
+        let refreshed = host.until(&Deadline::after(Duration::from_millis(50))).refresh();
+        assert_eq!(refreshed, Err(GpuError::OutOfTime { which: "the GPUs of this node".to_owned() }));
+        assert_eq!((host.latest(), before.good_gpus().count()), (before, 3));
         drop(hang);
     }
 

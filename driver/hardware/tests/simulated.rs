@@ -10,8 +10,8 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use dra_hardware::{
-    DriverFilesError, GpuError, GpuSelector, Host, Machine, MachineError, NodeError, NvmlMachine, ProgramError, Roots,
-    Setting,
+    Deadline, DriverFilesError, GpuError, GpuSelector, Host, Machine, MachineError, NodeError, NvmlMachine,
+    ProgramError, Roots, Setting,
 };
 use dra_model::{Bytes, ComputeMode, ComputeShare, Device, DriverState, Fault, Gpu, GpuEntry, MigMode, Placement};
 
@@ -439,8 +439,8 @@ fn settings_need_the_driver_s_own_nvidia_smi() {
     let node = node("h100:1");
     node.host.refresh();
     let uuid = node.gpu(0).uuid;
-    node.host.set_compute_mode(&uuid, ComputeMode::ExclusiveProcess).unwrap();
-    assert_eq!(node.host.compute_mode(&uuid), Ok(Some(ComputeMode::ExclusiveProcess)));
+    node.host.until(&Deadline::none()).set_compute_mode(&uuid, ComputeMode::ExclusiveProcess).unwrap();
+    assert_eq!(node.host.until(&Deadline::none()).compute_mode(&uuid), Ok(Some(ComputeMode::ExclusiveProcess)));
     let missing = ProgramError::Missing { name: "nvidia-smi".to_owned(), root: node.dir.path().to_owned() };
     let program = GpuError::Program { gpu: uuid.clone(), setting: Setting::Interval, source: missing.clone() };
     assert_eq!(node.host.settings(&uuid), Err(program));

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use dra_checkpoint::{ClaimRecord, LedgerListing, Step};
-use dra_hardware::{Daemon, Daemons as _};
+use dra_hardware::Daemon;
 use dra_model::{ClaimRef, DaemonId, GpuUuid};
 use tracing::warn;
 

@@ -21,7 +21,7 @@ use dra_cdi::{Architecture, Kind, Naming, SpecStore};
 use dra_checkpoint::files::Files;
 use dra_checkpoint::store::Found;
 use dra_checkpoint::{ClaimRecord, LedgerStore, RecordStore, Step, StoreError};
-use dra_hardware::{Daemons, Host};
+use dra_hardware::{Daemons, Deadline, Host};
 use dra_model::{Claim, ClaimRef, ClaimUid, DaemonId, GpuUuid, NodeName};
 use parking_lot::Mutex;
 use tracing::{debug, warn};
@@ -114,9 +114,20 @@ impl Engine {
         fetch: &dyn Fn() -> Result<Claim, FetchError>,
         life: &dyn Fn(&ClaimRef) -> ClaimLife,
     ) -> Result<Vec<PreparedDevice>, PrepareError> {
+        self.prepare_until(claim, fetch, life, &Deadline::none())
+    }
+
+    /// The same for a caller that waits until a deadline; `fetch` has to keep to it as well.
+    pub fn prepare_until(
+        &self,
+        claim: &ClaimRef,
+        fetch: &dyn Fn() -> Result<Claim, FetchError>,
+        life: &dyn Fn(&ClaimRef) -> ClaimLife,
+        deadline: &Deadline,
+    ) -> Result<Vec<PreparedDevice>, PrepareError> {
         let turn = self.turns.wait_for(&claim.uid);
         self.missing.forget(&claim.uid);
-        let call = self.call(self.deadline());
+        let call = self.call_until(deadline);
         let prepared = self
             .lock_claim(claim, call.deadline)
             .map_err(|error| Box::new(PrepareCause::Lock(error)))
@@ -132,7 +143,12 @@ impl Engine {
 
     /// Takes back what was promised to a claim; for one that nothing was promised to, that is done already.
     pub fn unprepare(&self, claim: &ClaimRef) -> Result<(), UnprepareError> {
-        let call = self.call(self.deadline());
+        self.unprepare_until(claim, &Deadline::none())
+    }
+
+    /// The same for a caller that waits until a deadline.
+    pub fn unprepare_until(&self, claim: &ClaimRef, deadline: &Deadline) -> Result<(), UnprepareError> {
+        let call = self.call_until(deadline);
         let unprepared = match self.lock_claim(claim, call.deadline) {
             Ok(_lock) => {
                 self.turns.overtake(&claim.uid);
@@ -173,8 +189,14 @@ impl Engine {
         Ok(())
     }
 
+    /// For work that nobody waits for.
     pub(crate) fn call(&self, deadline: Instant) -> Call<'_> {
-        Call::until(deadline, &*self.daemons)
+        Call::until(deadline, Deadline::none(), &self.host, &*self.daemons)
+    }
+
+    fn call_until(&self, answer_by: &Deadline) -> Call<'_> {
+        let lock_deadline = Instant::now() + answer_by.limit(self.settings.lock_patience);
+        Call::until(lock_deadline, answer_by.clone(), &self.host, &*self.daemons)
     }
 
     pub(crate) fn deadline(&self) -> Instant {

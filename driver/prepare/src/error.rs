@@ -174,6 +174,13 @@ pub enum PrepareCause {
         #[source]
         source: GpuError,
     },
+    /// The call had no time left to wait for a GPU.
+    #[error("it is not prepared yet")]
+    OutOfTime {
+        /// Which GPU.
+        #[source]
+        source: GpuError,
+    },
     /// The driver went away since the last look.
     #[error("{device} cannot be used without the NVIDIA driver, which went away (will retry)")]
     DriverAway {
@@ -285,6 +292,7 @@ impl PrepareCause {
             Self::Boot { .. }
             | Self::Record { .. }
             | Self::Gpu { .. }
+            | Self::OutOfTime { .. }
             | Self::DriverAway { .. }
             | Self::Others { .. }
             | Self::Debt { .. }

@@ -14,9 +14,10 @@ use std::path::PathBuf;
 
 use dra_cdi::{Kind, RenderedSpec, SpecStore, SpecStoreError};
 use dra_checkpoint::{ClaimRecord, LedgerStore, Step, StoreError};
-use dra_hardware::{DaemonError, Daemons, GpuError, Host};
+use dra_hardware::{BoundedHost, DaemonError, GpuError};
 use dra_model::{ClaimUid, DaemonId, Disposition, GpuUuid};
 
+use crate::engine::Call;
 use crate::tally::Tally;
 use crate::users::Users;
 pub(crate) use daemon::stop_unused;
@@ -41,11 +42,11 @@ pub struct Tools<'a> {
     /// CDI specs.
     pub specs: &'a SpecStore,
     /// The machine.
-    pub host: &'a Host,
+    pub host: BoundedHost<'a>,
     /// What is owed to GPUs.
     pub ledgers: &'a LedgerStore,
     /// MPS daemons.
-    pub daemons: &'a dyn Daemons,
+    pub(crate) daemons: &'a Call<'a>,
     /// The other claims.
     pub users: Users<'a>,
     /// Counts.

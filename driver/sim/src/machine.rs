@@ -55,6 +55,7 @@ impl Machine for Simulator {
                 GpuError::NotFound { .. }
                 | GpuError::Failed { .. }
                 | GpuError::Nonsense { .. }
+                | GpuError::OutOfTime { .. }
                 | GpuError::Unsupported { .. }
                 | GpuError::NotTaken { .. }
                 | GpuError::Program { .. },

@@ -156,6 +156,7 @@ pub fn refused(error: &DaemonError) -> Status {
         DaemonError::Unreachable { why, .. } | DaemonError::Silent { why, .. } => {
             (Code::Unavailable, Failure { why: why.clone(), ..Failure::default() })
         }
+        DaemonError::OutOfTime { .. } => (Code::Unavailable, Failure::default()),
         DaemonError::NoProgram { program, root } => {
             let (name, path) = (program.clone(), path(root));
             (Code::FailedPrecondition, Failure { name, path, ..blank(Reason::NoProgram) })

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dra_cdi::{ClaimDevice, MpsClient, RenderedSpec, render};
 use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedSharing};
-use dra_hardware::{Daemons, GpuError};
+use dra_hardware::GpuError;
 use dra_model::{AllocatedDevice, Claim, ClaimRef, DriverFiles, Gpu, GpuUuid, ShareLimits};
 use tracing::{debug, warn};
 
@@ -88,13 +88,13 @@ impl Engine {
         call: &Call<'_>,
     ) -> Attempted<(ClaimRecord, bool)> {
         plan::admit(claim, &self.settings.node).map_err(PrepareCause::Refused)?;
-        let targets = self.targets(claim, existing)?;
+        let targets = self.targets(claim, existing, call)?;
         let kept = existing.filter(|record| is_kept(record, boot_id));
         let reach = if kept.is_some() { Reach::AtLeastHere } else { Reach::Everyone };
         let to_lock = gpus_to_lock(claim, &targets, existing);
         let _locks =
             self.lock_gpus(&claim.reference, to_lock.clone(), call.deadline, reach).map_err(PrepareCause::Lock)?;
-        let gpus = self.read_gpus(claim, &targets)?;
+        let gpus = self.read_gpus(claim, &targets, call)?;
         let others = self.others().map_err(|source| PrepareCause::Others { source })?;
         let mut work = self.work(&Asked { claim, targets: &targets, gpus: &gpus, kept }, &others, boot_id, base)?;
         let tools = self.tools(Asking::Coming(&claim.reference.uid), &others, Some(boot_id), call);
@@ -118,7 +118,7 @@ impl Engine {
     }
 
     /// Identities behind the names: as recorded, or as the inventory has them, which is read anew if it does not help.
-    fn targets(&self, claim: &Claim, existing: Option<&ClaimRecord>) -> Attempted<Vec<Target>> {
+    fn targets(&self, claim: &Claim, existing: Option<&ClaimRecord>, call: &Call<'_>) -> Attempted<Vec<Target>> {
         let mut inventory = self.host.latest();
         let mut refreshed = false;
         let mut targets = Vec::new();
@@ -129,7 +129,7 @@ impl Engine {
                 None => resolve(&inventory, &device.device),
             };
             if found.is_err() && !refreshed {
-                inventory = self.host.refresh();
+                inventory = call.host().refresh().map_err(|source| PrepareCause::OutOfTime { source })?;
                 refreshed = true;
                 found = resolve(&inventory, &device.device);
             }
@@ -138,11 +138,11 @@ impl Engine {
         Ok(targets)
     }
 
-    fn read_gpus(&self, claim: &Claim, targets: &[Target]) -> Attempted<BTreeMap<GpuUuid, Gpu>> {
+    fn read_gpus(&self, claim: &Claim, targets: &[Target], call: &Call<'_>) -> Attempted<BTreeMap<GpuUuid, Gpu>> {
         let mut gpus = BTreeMap::new();
         for (device, target) in claim.devices.iter().zip(targets) {
             if !gpus.contains_key(target.gpu()) {
-                let gpu = self.host.gpu(target.gpu());
+                let gpu = call.host().gpu(target.gpu());
                 let gpu = gpu.map_err(|error| self.silent(device, error))?;
                 gpus.insert(target.gpu().clone(), gpu);
             }
@@ -226,6 +226,7 @@ impl Engine {
         let name = device.device.clone();
         match error {
             GpuError::NotFound { .. } => self.refused(device, Unresolved::Unknown),
+            source @ GpuError::OutOfTime { .. } => PrepareCause::OutOfTime { source },
             source @ GpuError::Machine { .. } => PrepareCause::DriverAway { device: name, source },
             source @ (GpuError::Failed { .. }
             | GpuError::Nonsense { .. }
@@ -263,10 +264,10 @@ pub(crate) fn claim_of(record: &ClaimRecord) -> Claim {
 }
 
 /// Without the MPS host a claim that needs it leaves its GPUs alone.
-fn ask_for_daemons(promise: &ClaimRecord, daemons: &dyn Daemons) -> Attempted<()> {
+fn ask_for_daemons(promise: &ClaimRecord, call: &Call<'_>) -> Attempted<()> {
     let needs_one = |device: &RecordedDevice| matches!(device.sharing, RecordedSharing::Mps { .. });
     if promise.devices.iter().any(needs_one) {
-        daemons.list().map_err(|source| PrepareCause::Daemons { source })?;
+        call.list().map_err(|source| PrepareCause::Daemons { source })?;
     }
     Ok(())
 }

@@ -98,7 +98,7 @@ impl Engine {
     ) -> Tools<'a> {
         Tools {
             specs: &self.specs,
-            host: &self.host,
+            host: call.host(),
             ledgers: &self.ledgers,
             daemons: call,
             users: Users { asking, records: &others.records, doubts: &others.doubts, boot_id },

@@ -174,6 +174,7 @@ fn is_gone(error: &GpuError) -> bool {
         GpuError::Machine { source: MachineError::NotAnswering { code, .. }, .. } => *code == NOT_LOADED,
         GpuError::Machine { source: MachineError::NoLibrary { .. }, .. }
         | GpuError::NotFound { .. }
+        | GpuError::OutOfTime { .. }
         | GpuError::Failed { .. }
         | GpuError::Nonsense { .. }
         | GpuError::NotTaken { .. }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, Sharer};
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, Deadline, Sharer};
 use dra_model::{ClaimUid, DaemonId};
 use parking_lot::Mutex;
 
@@ -24,6 +24,8 @@ struct State {
     unanswered: usize,
     /// Claims that came and left.
     sharers: Vec<(DaemonId, ClaimUid, Sharer)>,
+    /// Until when each answer was waited for.
+    deadlines: Vec<Deadline>,
 }
 
 /// How the MPS host takes what it is asked for.
@@ -69,6 +71,11 @@ impl TwinDaemons {
         std::mem::take(&mut self.0.lock().sharers)
     }
 
+    /// Until when each answer so far was waited for.
+    pub(crate) fn deadlines(&self) -> Vec<Deadline> {
+        self.0.lock().deadlines.clone()
+    }
+
     /// How often a daemon that ran was ended.
     pub(crate) fn stops(&self) -> usize {
         self.0.lock().stops
@@ -98,7 +105,8 @@ impl TwinDaemons {
 }
 
 impl State {
-    fn answer(&mut self) -> Result<(), DaemonError> {
+    fn answer(&mut self, deadline: &Deadline) -> Result<(), DaemonError> {
+        self.deadlines.push(deadline.clone());
         let socket = PathBuf::from("/run/gpu-dra/mps/host.sock");
         match self.mood {
             Mood::Away => Err(DaemonError::Unreachable { socket, why: "no such file".to_owned() }),
@@ -112,9 +120,9 @@ impl State {
 }
 
 impl Daemons for TwinDaemons {
-    fn start(&self, spec: &DaemonSpec, patience: Duration) -> Result<Daemon, DaemonError> {
+    fn start(&self, spec: &DaemonSpec, patience: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError> {
         let mut state = self.0.lock();
-        state.answer()?;
+        state.answer(deadline)?;
         if state.mood == Mood::Refusing {
             let seen = "it says nothing".to_owned();
             return Err(DaemonError::NotReady { id: spec.id.clone(), waited: patience, seen });
@@ -130,9 +138,9 @@ impl Daemons for TwinDaemons {
         Ok(daemon(&spec.id))
     }
 
-    fn stop(&self, id: &DaemonId, _: Duration) -> Result<(), DaemonError> {
+    fn stop(&self, id: &DaemonId, _: Duration, deadline: &Deadline) -> Result<(), DaemonError> {
         let mut state = self.0.lock();
-        state.answer()?;
+        state.answer(deadline)?;
         if state.mood == Mood::Clinging && state.running.contains_key(id) {
             return Err(DaemonError::StillThere { id: id.clone(), left: "process 4711".to_owned() });
         }
@@ -140,23 +148,23 @@ impl Daemons for TwinDaemons {
         Ok(())
     }
 
-    fn stop_unused(&self, id: &DaemonId, patience: Duration) -> Result<(), DaemonError> {
+    fn stop_unused(&self, id: &DaemonId, patience: Duration, deadline: &Deadline) -> Result<(), DaemonError> {
         if self.0.lock().used.contains(id) {
             return Err(DaemonError::InUse { id: id.clone(), clients: 2 });
         }
-        self.stop(id, patience)
+        self.stop(id, patience, deadline)
     }
 
-    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer) -> Result<(), DaemonError> {
+    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer, deadline: &Deadline) -> Result<(), DaemonError> {
         let mut state = self.0.lock();
-        state.answer()?;
+        state.answer(deadline)?;
         state.sharers.push((id.clone(), claim.clone(), change));
         Ok(())
     }
 
-    fn list(&self) -> Result<Vec<Daemon>, DaemonError> {
+    fn list(&self, deadline: &Deadline) -> Result<Vec<Daemon>, DaemonError> {
         let mut state = self.0.lock();
-        state.answer()?;
+        state.answer(deadline)?;
         Ok(state.running.keys().map(daemon).collect())
     }
 }

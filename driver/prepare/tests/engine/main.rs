@@ -12,6 +12,7 @@
 
 mod crash;
 mod daemons;
+mod deadline;
 mod doubts;
 mod holders;
 mod life;

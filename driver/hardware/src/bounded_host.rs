@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//! This machine as a call asks it: no answer is waited for beyond the call's deadline.
+
+use std::sync::Arc;
+
+use dra_model::{ComputeMode, Gpu, GpuUuid, Interval, Inventory};
+
+use crate::deadline::Deadline;
+use crate::discover::complete;
+use crate::host::Host;
+use crate::machine::{GpuError, GpuSelector, Machine as _};
+use crate::patience::Patient;
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub struct BoundedHost<'a> {
+    host: &'a Host,
+    deadline: &'a Deadline,
+}
+
+impl<'a> BoundedHost<'a> {
+    pub(crate) fn new(host: &'a Host, deadline: &'a Deadline) -> Self {
+        Self { host, deadline }
+    }
+
+    /// Reads everything now.
+    pub fn refresh(&self) -> Result<Arc<Inventory>, GpuError> {
+        let which = || "the GPUs of this node".to_owned();
+        self.host.refresh_until(self.deadline).ok_or_else(|| GpuError::OutOfTime { which: which() })
+    }
+
+    /// One GPU as it is now, MIG devices included.
+    pub fn gpu(&self, uuid: &GpuUuid) -> Result<Gpu, GpuError> {
+        Ok(complete(self.machine().gpu(GpuSelector::Uuid(uuid))?, &self.host.roots().sys))
+    }
+
+    /// See [`Machine::compute_mode`](crate::Machine::compute_mode). Some microseconds, unlike the interval.
+    pub fn compute_mode(&self, gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError> {
+        self.machine().compute_mode(gpu)
+    }
+
+    /// See [`Machine::set_compute_mode`](crate::Machine::set_compute_mode).
+    pub fn set_compute_mode(&self, gpu: &GpuUuid, mode: ComputeMode) -> Result<(), GpuError> {
+        self.machine().set_compute_mode(gpu, mode)
+    }
+
+    /// See [`Machine::interval`](crate::Machine::interval). Some milliseconds, since a program is run for it.
+    pub fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
+        self.machine().interval(gpu)
+    }
+
+    /// See [`Machine::set_interval`](crate::Machine::set_interval).
+    pub fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
+        self.machine().set_interval(gpu, interval)
+    }
+
+    fn machine(&self) -> Patient {
+        self.host.machine().until(self.deadline)
+    }
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A call that has a deadline: all that it waits for ends by then, and it says what that was.
+
+use std::time::Duration;
+
+use dra_hardware::Deadline;
+use dra_model::{Claim, Disposition};
+use dra_prepare::{PrepareError, PreparedDevice};
+
+use crate::node::{Node, allocate, share, shares};
+
+/// Far less than each of the waits may take alone.
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_millis(50))
+}
+
+fn prepare(node: &Node, claim: &Claim, deadline: &Deadline) -> Result<Vec<PreparedDevice>, PrepareError> {
+    node.engine.prepare_until(&claim.reference, &|| Ok(claim.clone()), deadline)
+}
+
+#[test]
+fn gpus_that_hang_are_waited_for_together_no_longer_than_the_call_lasts() {
+    let node = Node::new(2);
+    let claim = allocate("a", &[("one", "gpu-00000000"), ("two", "gpu-00000001")]);
+    node.prepare(&claim).unwrap();
+    node.engine.unprepare(&claim.reference).unwrap();
+    for gpu in 0..2 {
+        node.machine.set_slow(gpu, true);
+    }
+    let error = prepare(&node, &claim, &soon()).unwrap_err();
+    let text = told(&error);
+    let waited_for = "GPU-00000000-1111-2222-3333-444444444444";
+    assert_eq!(
+        text,
+        format!(
+            "claim ns/a: it is not prepared yet: the time of this call was over before NVML answered about {waited_for} (will retry)"
+        )
+    );
+    assert_eq!(error.cause.disposition(), Disposition::Transient);
+    assert!(node.names("claims").is_empty());
+    for gpu in 0..2 {
+        node.machine.set_slow(gpu, false);
+    }
+    while node.prepare(&claim).is_err() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_device_that_is_not_in_the_inventory_is_looked_for_no_longer_than_the_call_lasts() {
+    let node = Node::new(2);
+    node.machine.set_slow(1, true);
+    let error = prepare(&node, &allocate("a", &[("one", "gpu-00000007")]), &soon()).unwrap_err();
+    let text = told(&error);
+    let expect = "claim ns/a: it is not prepared yet: the time of this call was over before NVML answered about the GPUs of this node (will retry)";
+    assert_eq!(text, expect);
+    node.machine.set_slow(1, false);
+}
+
+#[test]
+fn the_gpu_of_another_call_is_waited_for_no_longer_than_the_call_lasts() {
+    let node = Node::new(1);
+    let (slow, waits) = (allocate("slow", &[("gpu", "gpu-00000000")]), allocate("waits", &[("gpu", "gpu-00000000")]));
+    node.prepare(&slow).unwrap();
+    node.engine.unprepare(&slow.reference).unwrap();
+    node.machine.set_slow(0, true);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| node.prepare(&slow));
+        node.machine.wait_until_asked();
+        // Alone, a lock is waited for 20 s.
+        let deadline = soon();
+        let error = prepare(&node, &waits, &deadline).unwrap_err();
+        assert!(deadline.limit(Duration::MAX).is_zero());
+        assert_eq!(error.to_string(), "claim ns/waits: gpu-00000000 is being worked on for claim ns/slow (will retry)");
+        node.machine.set_slow(0, false);
+        first.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn the_mps_host_hears_until_when_it_is_waited_for() {
+    let node = Node::new(1);
+    let claim = shares("a", vec![share("some", "gpu-00000000-mps", "s1", 1000, Some(10))]);
+    let deadline = Deadline::after(Duration::from_secs(40));
+    prepare(&node, &claim, &deadline).unwrap();
+    node.engine.unprepare_until(&claim.reference, &deadline).unwrap();
+    let heard = node.daemons.deadlines();
+    assert!(heard.len() >= 3 && heard.iter().all(|it| *it == deadline), "{heard:?}");
+}
+
+/// What the kubelet is told.
+fn told(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |source| (*source).source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
