@@ -2,7 +2,8 @@
 //! Wires the process together, in start order, and takes it apart in stop order.
 //!
 //! Start: state and locks, hardware, DRA socket, registration socket. Stop: first the registration socket goes, so that the
-//! kubelet sends nothing new, then calls that are in flight end, then the DRA socket goes.
+//! kubelet sends nothing new, then calls that are in flight end, then the DRA socket goes, then what goes on beside a call
+//! that was answered already has a moment to end.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -25,7 +26,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::{info, warn};
@@ -56,15 +57,19 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(20);
 /// terminate unless it says otherwise, and the time of the calls that follow.
 const MISSING_GRACE: Duration = Duration::from_secs(35);
 
-/// The kubelet connects, and calls for each pod. When this process stops its calls may go on for what the kubelet waits for
-/// each of them, and a little more.
-const DRA_BOUNDS: Bounds = Bounds { connections: 64, calls: 200, drain: Duration::from_secs(50) };
+/// The kubelet connects, and calls for each pod. When this process stops its calls may go on until their deadline, and a little
+/// longer.
+const DRA_BOUNDS: Bounds = Bounds { connections: 64, calls: 200, drain: Duration::from_secs(43) };
 
 /// The kubelet connects for a moment. Answers come from memory.
 const REGISTRATION_BOUNDS: Bounds = Bounds { connections: 16, calls: 16, drain: Duration::from_secs(5) };
 
 /// The controller connects. It has fewer rights than this process, which must not suffer from whatever it does.
 const NODE_BOUNDS: Bounds = Bounds { connections: 4, calls: 4, drain: Duration::from_secs(5) };
+
+/// How long the end waits for what goes on beside calls. With the longest call it is less than the 60 s that the chart
+/// gives the pod to end; what is cut then the next instance finds in its records.
+const LAST_WORK: Duration = Duration::from_secs(15);
 
 /// How often the registration socket is looked after.
 const SOCKET_CHECK: Duration = Duration::from_secs(1);
@@ -124,6 +129,7 @@ pub async fn run(
     start_background(&mut tasks, &parts, registry, reporter);
     info!(node = %parts.config.node_name, driver = parts.config.driver_name, "plugin started");
     let ended = tasks.run().await.map_err(AppError::Tasks);
+    end_work(parts.reports.calls()).await;
     parts.active.give_back();
     for path in [&parts.config.paths.registration_path, &parts.config.paths.dra_path, &parts.config.node_socket] {
         remove_if_there(path);
@@ -133,6 +139,12 @@ pub async fn run(
         instance.remove_empty_dirs();
     }
     ended
+}
+
+async fn end_work(mut in_flight: watch::Receiver<usize>) {
+    if timeout(LAST_WORK, in_flight.wait_for(|calls| *calls == 0)).await.is_err() {
+        warn!("stopping while nvidia-smi still runs for a claim; the next instance goes on from its record");
+    }
 }
 
 fn parts(

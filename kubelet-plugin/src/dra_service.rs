@@ -86,7 +86,10 @@ where
 {
     let answer_by = Instant::now() + ANSWER;
     let start = |claim: v1::Claim| {
-        let start = |claim: ClaimRef| (claim.clone(), tokio::spawn(work(claim, Deadline::after(WORK))));
+        let start = |claim: ClaimRef| {
+            let deadline = Deadline::after(WORK);
+            (claim.clone(), deadline.clone(), tokio::spawn(work(claim, deadline)))
+        };
         (claim.uid.clone(), reference(claim).map(start))
     };
     let started: Vec<_> = asked.into_iter().map(start).collect();
@@ -94,8 +97,8 @@ where
     for (uid, task) in started {
         let answer = match task {
             Err(refused) => Err(refused),
-            Ok((claim, task)) => {
-                timeout_at(answer_by, finished(task)).await.unwrap_or_else(|_elapsed| Err(goes_on(&claim)))
+            Ok((claim, deadline, task)) => {
+                timeout_at(answer_by, finished(task)).await.unwrap_or_else(|_elapsed| Err(goes_on(&claim, &deadline)))
             }
         };
         answers.insert(uid, answer);
@@ -103,9 +106,17 @@ where
     answers
 }
 
-fn goes_on(claim: &ClaimRef) -> String {
+fn goes_on(claim: &ClaimRef, deadline: &Deadline) -> String {
     let seconds = ANSWER.as_secs();
-    format!("claim {claim}: still being worked on after {seconds} s; that goes on, and the next call gets its result")
+    match deadline.goes_on() {
+        Some(what) => format!(
+            "claim {claim}: still waiting for {what} after {seconds} s; that goes on, and the next call gets its result; \
+             with persistence mode on this node it takes milliseconds"
+        ),
+        None => format!(
+            "claim {claim}: still being worked on after {seconds} s; that goes on, and the next call gets its result"
+        ),
+    }
 }
 
 async fn finished<T>(task: JoinHandle<Result<T, String>>) -> Result<T, String> {
@@ -192,17 +203,26 @@ mod tests {
     async fn every_claim_of_a_call_is_answered_for_before_the_kubelet_gives_the_call_up() {
         let claim = |name: &str| v1::Claim { namespace: "ns".to_owned(), name: name.to_owned(), uid: name.to_owned() };
         let began = Instant::now();
-        let answers = each(vec![claim("hangs"), claim("ready"), claim("too")], |claim, _deadline| async move {
-            if claim.name == "ready" { Ok(7) } else { pending().await }
+        let answers = each(vec![claim("hangs"), claim("ready"), claim("smi")], |claim, deadline| async move {
+            match claim.name.as_str() {
+                "ready" => Ok(7),
+                "smi" => {
+                    // It ends with the test, which does not wait for it.
+                    std::thread::spawn(move || deadline.beside("nvidia-smi to tell what", || std::thread::park()));
+                    pending().await
+                }
+                _ => pending().await,
+            }
         });
         let answers = answers.await;
         assert!(began.elapsed() <= Duration::from_secs(42), "the kubelet waits 45 s");
-        let goes_on = |name| {
-            Err(format!(
-                "claim ns/{name}: still being worked on after 40 s; that goes on, and the next call gets its result"
-            ))
+        let goes_on = |what: &str, advice: &str| {
+            Err(format!("claim ns/{what} after 40 s; that goes on, and the next call gets its result{advice}"))
         };
-        let expect = [("hangs", goes_on("hangs")), ("ready", Ok(7)), ("too", goes_on("too"))];
+        let hangs = goes_on("hangs: still being worked on", "");
+        let advice = "; with persistence mode on this node it takes milliseconds";
+        let smi = goes_on("smi: still waiting for nvidia-smi to tell what", advice);
+        let expect = [("hangs", hangs), ("ready", Ok(7)), ("smi", smi)];
         assert_eq!(answers, expect.map(|(uid, answer)| (uid.to_owned(), answer)).into());
     }
 }

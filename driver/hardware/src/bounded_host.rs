@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! This machine as a call asks it: no answer is waited for beyond the call's deadline.
+//! This machine as a call asks it: no answer of NVML is waited for beyond the call's deadline, and nvidia-smi, which may
+//! take long where persistence mode is off, goes on beside the call.
 
 use std::sync::Arc;
 
@@ -44,14 +45,16 @@ impl<'a> BoundedHost<'a> {
         self.machine().set_compute_mode(gpu, mode)
     }
 
-    /// See [`Machine::interval`](crate::Machine::interval). Some milliseconds, since a program is run for it.
+    /// See [`Machine::interval`](crate::Machine::interval). Some milliseconds to half a minute, since a program is run for it.
     pub fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
-        self.machine().interval(gpu)
+        let what = format!("nvidia-smi to tell the time-slice interval of {gpu}");
+        self.deadline.beside(what, || self.host.machine().interval(gpu))
     }
 
     /// See [`Machine::set_interval`](crate::Machine::set_interval).
     pub fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
-        self.machine().set_interval(gpu, interval)
+        let what = format!("nvidia-smi to set the time-slice interval of {gpu}");
+        self.deadline.beside(what, || self.host.machine().set_interval(gpu, interval))
     }
 
     fn machine(&self) -> Patient {

@@ -3,43 +3,94 @@
 //!
 //! Each wait has a limit of its own and gets that or what is left of the call, whichever is less, so that limits do not add
 //! up beyond what the caller waits. Background work has no deadline and only the limits of each wait.
+//!
+//! A program of the driver that takes long works, and would never come to its end if it were cut each time. So it goes on
+//! beside the call, under the call's locks, and its time does not count against what is still to be waited for. The caller
+//! is told, calls again, and finds the work done.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// See the module.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Deadline(Option<Instant>);
+use parking_lot::Mutex;
+
+/// See the module. All clones are of one call.
+#[derive(Debug, Clone, Default)]
+pub struct Deadline(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    at: Option<Instant>,
+    /// What goes on beside the call.
+    beside: Option<String>,
+}
 
 impl Deadline {
     /// For background work.
     pub fn none() -> Self {
-        Self(None)
+        Self::default()
     }
 
     /// Whether somebody waits for an answer at all.
     pub fn is_set(&self) -> bool {
-        self.0.is_some()
+        self.0.lock().at.is_some()
     }
 
     /// For a call that arrives now.
     pub fn after(limit: Duration) -> Self {
-        Self(Instant::now().checked_add(limit))
+        Self(Arc::new(Mutex::new(State { at: Instant::now().checked_add(limit), beside: None })))
+    }
+
+    /// Does something that goes on beside the call when it takes long; `what` is what the caller reads.
+    pub fn beside<T>(&self, what: impl fmt::Display, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        self.0.lock().beside = Some(what.to_string());
+        let done = work();
+        let mut state = self.0.lock();
+        state.beside = None;
+        state.at = state.at.and_then(|at| at.checked_add(began.elapsed()));
+        done
+    }
+
+    /// What goes on beside the call right now.
+    pub fn goes_on(&self) -> Option<String> {
+        self.0.lock().beside.clone()
     }
 
     /// How long a wait may take whose own limit is `own`; zero once the deadline is over.
     pub fn limit(&self, own: Duration) -> Duration {
-        self.0.map_or(own, |at| at.saturating_duration_since(Instant::now()).min(own))
+        self.0.lock().at.map_or(own, |at| at.saturating_duration_since(Instant::now()).min(own))
     }
 
     /// Whether nothing may be waited for any more.
     pub fn is_over(&self) -> bool {
-        self.0.is_some_and(|at| at <= Instant::now())
+        self.0.lock().at.is_some_and(|at| at <= Instant::now())
+    }
+}
+
+/// Whether two are of the same call.
+impl PartialEq for Deadline {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_of_what_goes_on_beside_the_call_does_not_count() {
+        let deadline = Deadline::after(Duration::from_millis(20));
+        let seen = deadline.beside("a program", || {
+            while !deadline.is_over() {
+                std::thread::yield_now();
+            }
+            deadline.goes_on()
+        });
+        assert_eq!((seen.as_deref(), deadline.goes_on()), (Some("a program"), None));
+        assert!(!deadline.is_over() && !deadline.limit(Duration::MAX).is_zero(), "what was left is left");
+    }
 
     #[test]
     fn a_wait_gets_its_own_limit_or_what_is_left_whichever_is_less() {

@@ -16,6 +16,7 @@ mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dra_model::{ComputeMode, GpuUuid, Interval, MigUuid, PciAddress, Version};
 use dra_nvml::error::code;
@@ -26,6 +27,7 @@ use crate::machine::{
     DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode, Setting,
 };
 use profiles::ProfileCache;
+use time_slice::NvidiaSmi;
 
 /// The GPUs of the driver below a root directory.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ pub struct NvmlMachine {
     root: PathBuf,
     session: Session,
     profiles: ProfileCache,
+    program_patience: Duration,
 }
 
 impl NvmlMachine {
@@ -41,7 +44,17 @@ impl NvmlMachine {
         let root = driver_root.to_owned();
         let locate = move || nvml_path(&root).map_err(|error| why(&error));
         let session = Session::new(Box::new(locate));
-        Self { root: driver_root.to_owned(), session, profiles: ProfileCache::default() }
+        let (profiles, program_patience) = (ProfileCache::default(), time_slice::PATIENCE);
+        Self { root: driver_root.to_owned(), session, profiles, program_patience }
+    }
+
+    /// With another limit for a run of nvidia-smi.
+    pub fn with_program_patience(self, program_patience: Duration) -> Self {
+        Self { program_patience, ..self }
+    }
+
+    fn nvidia_smi(&self) -> NvidiaSmi<'_> {
+        NvidiaSmi { driver_root: &self.root, patience: self.program_patience }
     }
 
     fn nvml(&self) -> Result<Arc<Nvml>, MachineError> {
@@ -115,12 +128,12 @@ impl Machine for NvmlMachine {
     /// NVML is asked first, whose errors say more than those of nvidia-smi.
     fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
         self.confirm(GpuSelector::Uuid(gpu))?;
-        time_slice::read(&self.root, gpu)
+        self.nvidia_smi().interval(gpu)
     }
 
     fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
         self.confirm(GpuSelector::Uuid(gpu))?;
-        time_slice::set(&self.root, gpu, interval)
+        self.nvidia_smi().set_interval(gpu, interval)
     }
 }
 

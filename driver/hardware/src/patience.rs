@@ -26,6 +26,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// others waiting for long. What does not answer has changed its shape, and is then read with the long patience.
 const SHAPE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// For what a program of the driver is run for: two runs, which are ended if they do not end.
+const PROGRAM_PATIENCE: Duration = Duration::from_secs(150);
+
 /// What errors call the question that was given up.
 const GIVEN_UP: &str = "waiting for NVML";
 
@@ -53,6 +56,13 @@ enum Question {
     Settings(GpuUuid),
 }
 
+/// What tells or changes a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Nvml,
+    Program,
+}
+
 impl Patient {
     pub(crate) fn new(machine: Arc<dyn Machine>, patience: Duration) -> Self {
         Self { machine, patience, deadline: Deadline::none(), hanging: Arc::default() }
@@ -77,6 +87,15 @@ impl Patient {
         question: &Question,
         ask: impl FnOnce(&dyn Machine) -> T + Send + 'static,
     ) -> Result<T, NoAnswer> {
+        self.ask_for(self.patience_for(question), question, ask)
+    }
+
+    fn ask_for<T: Send + 'static>(
+        &self,
+        own: Duration,
+        question: &Question,
+        ask: impl FnOnce(&dyn Machine) -> T + Send + 'static,
+    ) -> Result<T, NoAnswer> {
         if self.hanging.lock().contains(question) {
             return Err(NoAnswer::GivenUp);
         }
@@ -95,7 +114,6 @@ impl Patient {
         if thread::Builder::new().name("nvml".to_owned()).spawn(work).is_err() {
             return Err(NoAnswer::GivenUp);
         }
-        let own = self.patience_for(question);
         let limit = self.deadline.limit(own);
         match receiver.recv_timeout(limit) {
             Ok(answer) => Ok(answer),
@@ -128,11 +146,16 @@ impl Patient {
 impl Patient {
     fn ask_settings<T: Send + 'static>(
         &self,
+        by: By,
         gpu: &GpuUuid,
         ask: impl FnOnce(&dyn Machine, &GpuUuid) -> Result<T, GpuError> + Send + 'static,
     ) -> Result<T, GpuError> {
         let asked = gpu.clone();
-        let answer = self.ask(&Question::Settings(gpu.clone()), move |machine| ask(machine, &asked));
+        let own = match by {
+            By::Nvml => self.patience,
+            By::Program => PROGRAM_PATIENCE,
+        };
+        let answer = self.ask_for(own, &Question::Settings(gpu.clone()), move |machine| ask(machine, &asked));
         answer.unwrap_or_else(|why| Err(why.about(GpuSelector::Uuid(gpu))))
     }
 }
@@ -183,19 +206,19 @@ impl Machine for Patient {
     }
 
     fn compute_mode(&self, gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError> {
-        self.ask_settings(gpu, |machine, gpu| machine.compute_mode(gpu))
+        self.ask_settings(By::Nvml, gpu, |machine, gpu| machine.compute_mode(gpu))
     }
 
     fn set_compute_mode(&self, gpu: &GpuUuid, mode: ComputeMode) -> Result<(), GpuError> {
-        self.ask_settings(gpu, move |machine, gpu| machine.set_compute_mode(gpu, mode))
+        self.ask_settings(By::Nvml, gpu, move |machine, gpu| machine.set_compute_mode(gpu, mode))
     }
 
     fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
-        self.ask_settings(gpu, |machine, gpu| machine.interval(gpu))
+        self.ask_settings(By::Program, gpu, |machine, gpu| machine.interval(gpu))
     }
 
     fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
-        self.ask_settings(gpu, move |machine, gpu| machine.set_interval(gpu, interval))
+        self.ask_settings(By::Program, gpu, move |machine, gpu| machine.set_interval(gpu, interval))
     }
 }
 

@@ -12,46 +12,62 @@ use dra_model::{GpuUuid, Interval};
 use crate::driver_program::{DriverProgram, Ended, ProgramError};
 use crate::machine::{GpuError, Setting};
 
-/// A run takes some milliseconds, on a GPU that has to wake up some seconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The nvidia-smi of a driver root.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NvidiaSmi<'a> {
+    /// Where the driver is.
+    pub(super) driver_root: &'a Path,
+    /// How long one run may take.
+    pub(super) patience: Duration,
+}
+
+/// A run takes some milliseconds. Where persistence mode is off the driver sets all GPUs up first: 2 s to 30 s were seen.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// "The requested operation is not available on target device" (nvidia-smi(1), return values).
 const NOT_AVAILABLE: i32 = 3;
 
-/// What is in force, where the GPU has it.
-pub(super) fn read(driver_root: &Path, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
-    let read = || {
-        let smi = nvidia_smi(driver_root)?;
-        let Some(ended) = compute_policy(&smi, gpu, &["-l"])? else { return Ok(None) };
-        parse(&ended.text).map(Some).ok_or_else(|| smi.failed(&ended))
-    };
-    read().map_err(|source| GpuError::Program { gpu: gpu.clone(), setting: Setting::Interval, source })
-}
-
-/// Sets and reads back.
-pub(super) fn set(driver_root: &Path, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
-    let setting = Setting::Interval;
-    let number = interval.number().to_string();
-    let set = nvidia_smi(driver_root).and_then(|smi| compute_policy(&smi, gpu, &["--set-timeslice", &number]));
-    match set {
-        Ok(Some(_done)) => GpuError::unless_taken(gpu, setting, &interval, read(driver_root, gpu)?.as_ref()),
-        Ok(None) => Err(GpuError::Unsupported { gpu: gpu.clone(), setting }),
-        Err(source) => Err(GpuError::Program { gpu: gpu.clone(), setting, source }),
+impl NvidiaSmi<'_> {
+    /// What is in force, where the GPU has it.
+    pub(super) fn interval(self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
+        let read = || {
+            let smi = self.find()?;
+            let Some(ended) = self.compute_policy(&smi, gpu, &["-l"])? else { return Ok(None) };
+            parse(&ended.text).map(Some).ok_or_else(|| smi.failed(&ended))
+        };
+        read().map_err(|source| GpuError::Program { gpu: gpu.clone(), setting: Setting::Interval, source })
     }
-}
 
-fn nvidia_smi(driver_root: &Path) -> Result<DriverProgram, ProgramError> {
-    DriverProgram::find(driver_root, "nvidia-smi", &["libnvidia-ml.so.1"])
-}
+    /// Sets and reads back.
+    pub(super) fn set_interval(self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
+        let setting = Setting::Interval;
+        let number = interval.number().to_string();
+        let set = self.find().and_then(|smi| self.compute_policy(&smi, gpu, &["--set-timeslice", &number]));
+        match set {
+            Ok(Some(_done)) => GpuError::unless_taken(gpu, setting, &interval, self.interval(gpu)?.as_ref()),
+            Ok(None) => Err(GpuError::Unsupported { gpu: gpu.clone(), setting }),
+            Err(source) => Err(GpuError::Program { gpu: gpu.clone(), setting, source }),
+        }
+    }
 
-/// What a run says that succeeds; nothing on a GPU that has no such policy.
-fn compute_policy(smi: &DriverProgram, gpu: &GpuUuid, action: &[&str]) -> Result<Option<Ended>, ProgramError> {
-    let arguments = [&["compute-policy", "-i", gpu.as_str()], action].concat();
-    let ended = smi.run(&arguments, PATIENCE)?;
-    match ended.status.code() {
-        Some(0) => Ok(Some(ended)),
-        Some(NOT_AVAILABLE) => Ok(None),
-        Some(_) | None => Err(smi.failed(&ended)),
+    fn find(self) -> Result<DriverProgram, ProgramError> {
+        DriverProgram::find(self.driver_root, "nvidia-smi", &["libnvidia-ml.so.1"])
+    }
+
+    /// What a run says that succeeds; nothing on a GPU that has no such policy.
+    fn compute_policy(
+        self,
+        smi: &DriverProgram,
+        gpu: &GpuUuid,
+        action: &[&str],
+    ) -> Result<Option<Ended>, ProgramError> {
+        let arguments = [&["compute-policy", "-i", gpu.as_str()], action].concat();
+        let ended = smi.run(&arguments, self.patience)?;
+        match ended.status.code() {
+            Some(0) => Ok(Some(ended)),
+            Some(NOT_AVAILABLE) => Ok(None),
+            Some(_) | None => Err(smi.failed(&ended)),
+        }
     }
 }
 

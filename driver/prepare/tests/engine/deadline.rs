@@ -4,10 +4,13 @@
 use std::time::Duration;
 
 use dra_hardware::Deadline;
-use dra_model::{Claim, Disposition};
+use dra_model::{Claim, ComputeMode, Disposition, Interval};
 use dra_prepare::{PrepareError, PreparedDevice};
 
-use crate::node::{Node, allocate, share, shares};
+use serde_json::json;
+
+use crate::node::{Node, allocate, share, shares, wish};
+use crate::sharing::time_slicing;
 
 /// Far less than each of the waits may take alone.
 fn soon() -> Deadline {
@@ -86,6 +89,38 @@ fn the_mps_host_hears_until_when_it_is_waited_for() {
     node.engine.unprepare_until(&claim.reference, &deadline).unwrap();
     let heard = node.daemons.deadlines();
     assert!(heard.len() >= 3 && heard.iter().all(|it| *it == deadline), "{heard:?}");
+}
+
+/// As where persistence mode is off. The claim's other GPU is set up after it, which takes some time of the call too.
+#[test]
+fn a_program_that_takes_longer_than_the_call_goes_on_and_the_next_call_finds_its_work_done() {
+    let node = Node::new(2);
+    let claim = allocate("a", &[("ts", "gpu-00000000"), ("own", "gpu-00000001")]);
+    let claim = wish(claim, &["ts"], "GpuConfig", &time_slicing("Long"));
+    let claim = wish(claim, &["own"], "GpuConfig", &json!({"strategy": "Exclusive"}));
+    node.machine.set_slow_program(0, true);
+    // Long enough for the rest on a busy machine.
+    let deadline = Deadline::after(Duration::from_secs(2));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| prepare(&node, &claim, &deadline));
+        while !deadline.is_over() {
+            std::thread::yield_now();
+        }
+        let what = "nvidia-smi to tell the time-slice interval of GPU-00000000-1111-2222-3333-444444444444";
+        assert_eq!(deadline.goes_on().as_deref(), Some(what));
+        let again = prepare(&node, &claim, &soon()).unwrap_err();
+        assert_eq!(again.to_string(), "claim ns/a: it is being worked on by another call (will retry)");
+        let unprepared = node.engine.unprepare_until(&claim.reference, &soon()).unwrap_err();
+        assert_eq!(unprepared.to_string(), "claim ns/a: it is being worked on by another call (will retry)");
+        node.machine.set_slow_program(0, false);
+        let answer = first.join().unwrap().unwrap();
+        assert_eq!(node.machine.interval_calls(), 2, "one look, and one after it was set");
+        assert_eq!(prepare(&node, &claim, &soon()).unwrap(), answer);
+    });
+    assert_eq!(node.machine.settings(0).1, Some(Interval::Long));
+    assert_eq!(node.machine.settings(1).0, Some(ComputeMode::ExclusiveProcess));
+    node.engine.unprepare(&claim.reference).unwrap();
+    assert_eq!(node.machine.settings(0).1, Some(Interval::Default));
 }
 
 /// What the kubelet is told.

@@ -33,6 +33,8 @@ struct State {
     slow: BTreeSet<GpuUuid>,
     /// GPUs that take no settings until they are let go.
     slow_to_set: BTreeSet<GpuUuid>,
+    /// GPUs whose program of the driver does not end until they are let go.
+    slow_program: BTreeSet<GpuUuid>,
     /// Calls that wait for a slow GPU.
     waiting: usize,
 }
@@ -120,6 +122,20 @@ impl Twin {
     pub(crate) fn set_slow_to_set(&self, gpu: u32, slow: bool) {
         switch(&mut self.state.lock().slow_to_set, gpu, slow);
         self.changed.notify_all();
+    }
+
+    pub(crate) fn set_slow_program(&self, gpu: u32, slow: bool) {
+        switch(&mut self.state.lock().slow_program, gpu, slow);
+        self.changed.notify_all();
+    }
+
+    /// The interval is the business of a program.
+    fn run_program(&self, gpu: &GpuUuid) {
+        let mut state = self.state.lock();
+        state.waiting += 1;
+        self.changed.notify_all();
+        self.changed.wait_while(&mut state, |state| state.slow_program.contains(gpu));
+        state.waiting -= 1;
     }
 
     /// Until a call waits for a slow GPU.
@@ -227,6 +243,7 @@ impl Machine for Twin {
 
     fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
         self.gpu(GpuSelector::Uuid(gpu))?;
+        self.run_program(gpu);
         let mut state = self.state.lock();
         state.interval_calls += 1;
         Ok(state.settings_of(gpu).interval)
