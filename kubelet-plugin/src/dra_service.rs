@@ -208,7 +208,7 @@ mod tests {
                 "ready" => Ok(7),
                 "smi" => {
                     // It ends with the test, which does not wait for it.
-                    std::thread::spawn(move || deadline.beside("nvidia-smi to tell what", || std::thread::park()));
+                    std::thread::spawn(move || deadline.beside("nvidia-smi to tell what", std::thread::park));
                     pending().await
                 }
                 _ => pending().await,

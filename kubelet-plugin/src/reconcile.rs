@@ -66,7 +66,9 @@ impl Reconciler {
     /// One round; says how long after it the next one comes.
     async fn round(&mut self) -> Duration {
         let (engine, source) = (Arc::clone(&self.engine), self.source.clone());
-        let report = match spawn_blocking(move || engine.reconcile(&|claim| source.life(claim, &Deadline::none()))).await {
+        let report = match spawn_blocking(move || engine.reconcile(&|claim| source.life(claim, &Deadline::none())))
+            .await
+        {
             Ok(report) => report,
             Err(error) => {
                 error!(%error, "the reconciliation failed, please report it with the log of this moment; will retry");

@@ -26,13 +26,7 @@ pub trait Daemons: Send + Sync + fmt::Debug {
 
     /// Tells that a claim comes to share a daemon or leaves it. What it left in the shared memory, and no process uses, goes
     /// in a while.
-    fn share(
-        &self,
-        id: &DaemonId,
-        claim: &ClaimUid,
-        change: Sharer,
-        deadline: &Deadline,
-    ) -> Result<(), DaemonError>;
+    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer, deadline: &Deadline) -> Result<(), DaemonError>;
 
     /// Every daemon there is, and every one that died or was lost and is still meant to be there.
     fn list(&self, deadline: &Deadline) -> Result<Vec<Daemon>, DaemonError>;

@@ -47,6 +47,7 @@ fn broken(index: u32, error: &GpuError) -> GpuEntry {
         | GpuError::Unsupported { .. }
         | GpuError::NotTaken { .. }
         | GpuError::Program { .. }
+        | GpuError::OutOfTime { .. }
         | GpuError::Machine { .. } => Fault::Failing,
     };
     GpuEntry::Broken { index, uuid, pci, reason: error.to_string(), fault }

@@ -3,7 +3,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use dra_hardware::{DaemonError, DaemonState, Daemons as _};
+use dra_hardware::{DaemonError, DaemonState, Daemons as _, Deadline};
 use dra_kubelet_plugin::mps_host::wire::Change;
 use futures::StreamExt as _;
 
@@ -66,7 +66,7 @@ fn a_daemon_with_clients_stays_where_only_unused_ones_are_to_end() {
     let client = client();
     host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
     host.say(ID, "Server 11175 exited with status 1");
-    let stop = || host.client().stop_unused(&id_of(ID), PATIENCE);
+    let stop = || host.client().stop_unused(&id_of(ID), PATIENCE, &Deadline::none());
     assert_eq!(stop(), Err(DaemonError::InUse { id: id_of(ID), clients: 1 }));
     assert_eq!(host.state(ID), DaemonState::Ready);
     let failures = || host.metric("gpu_dra_mps_server_failures_total");

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use dra_hardware::{DaemonError, DaemonState};
+use dra_hardware::{DaemonError, DaemonState, Deadline};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 
 use crate::host::{Host, kill, percent, spec, until};
@@ -216,7 +216,7 @@ fn a_host_that_is_not_there_is_unreachable_until_it_is() {
     let client = host.client();
     host.start(&spec(ID)).unwrap();
     host.kill();
-    let list = || dra_hardware::Daemons::list(&client);
+    let list = || dra_hardware::Daemons::list(&client, &Deadline::none());
     assert!(matches!(list(), Err(DaemonError::Unreachable { .. })), "{:?}", list());
     host.start_again();
     assert_eq!(list().unwrap().len(), 1);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons as _, MultiUser};
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons as _, Deadline, MultiUser};
 use dra_kubelet_plugin::mps_client::MpsClient;
 use dra_kubelet_plugin::mps_host::wire::Seen;
 use dra_model::{DaemonId, ThreadPercentage};
@@ -97,11 +97,11 @@ impl Host {
     }
 
     pub(crate) fn start(&self, spec: &DaemonSpec) -> Result<Daemon, DaemonError> {
-        self.client().start(spec, PATIENCE)
+        self.client().start(spec, PATIENCE, &Deadline::none())
     }
 
     pub(crate) fn stop(&self, id: &str) -> Result<(), DaemonError> {
-        self.client().stop(&id_of(id), Duration::from_secs(5))
+        self.client().stop(&id_of(id), Duration::from_secs(5), &Deadline::none())
     }
 
     pub(crate) fn seen(&self, id: &str) -> Option<Seen> {
@@ -243,7 +243,7 @@ impl Host {
     }
 
     fn until_serving(&self) {
-        until("the host serves", || self.client().list().ok());
+        until("the host serves", || self.client().list(&Deadline::none()).ok());
     }
 }
 

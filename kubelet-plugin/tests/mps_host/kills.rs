@@ -11,7 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use dra_hardware::{DaemonError, DaemonSpec, DaemonState, Daemons as _};
+use dra_hardware::{DaemonError, DaemonSpec, DaemonState, Daemons as _, Deadline};
 use dra_model::Bytes;
 
 use crate::clients::{client, end};
@@ -90,7 +90,7 @@ fn a_host_killed_in_a_start() {
     let mut host = Host::real();
     until_done(|changes| {
         let client = host.client();
-        let start = thread::spawn(move || client.start(&wanted(), PATIENCE));
+        let start = thread::spawn(move || client.start(&wanted(), PATIENCE, &Deadline::none()));
         let done = kill_after(changes, &mut host, |_| start.is_finished());
         let is_told = start.join().unwrap().is_ok();
         host.start_again();
@@ -112,7 +112,7 @@ fn a_host_killed_in_a_stop() {
     until_done(|changes| {
         host.start(&wanted()).unwrap();
         let client = host.client();
-        let stop = thread::spawn(move || client.stop(&wanted().id, Duration::from_secs(5)));
+        let stop = thread::spawn(move || client.stop(&wanted().id, Duration::from_secs(5), &Deadline::none()));
         let done = kill_after(changes, &mut host, |_| stop.is_finished());
         let is_told = stop.join().unwrap().is_ok();
         host.start_again();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dra_hardware::{DaemonError, DaemonState, Daemons as _, MultiUser};
+use dra_hardware::{DaemonError, DaemonState, Daemons as _, Deadline, MultiUser};
 use dra_model::Bytes;
 
 use crate::host::{Host, percent, spec, terminate, until};
@@ -34,12 +34,12 @@ fn a_daemon_starts_with_its_limits_and_leaves_nothing() {
         "get_default_device_pinned_mem_limit 1",
     ];
     assert_eq!(answers.map(|question| host.ask(ID, question)), ["30.0", "1G", "512M"]);
-    let listed = host.client().list().unwrap();
+    let listed = host.client().list(&Deadline::none()).unwrap();
     assert_eq!(listed.iter().map(|daemon| daemon.id.as_str()).collect::<Vec<_>>(), [ID]);
     assert_eq!(host.mounts(), 1);
     host.stop(ID).unwrap();
     assert_eq!((host.processes(ID).len(), host.mounts(), host.place(ID).exists()), (0, 0, false));
-    assert_eq!(host.client().list().unwrap(), []);
+    assert_eq!(host.client().list(&Deadline::none()).unwrap(), []);
     host.stop(ID).unwrap();
     eprintln!("ready after {took:?}");
 }

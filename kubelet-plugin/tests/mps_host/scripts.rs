@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use dra_hardware::{DaemonError, DaemonState, Daemons as _, MultiUser};
+use dra_hardware::{DaemonError, DaemonState, Daemons as _, Deadline, MultiUser};
 use tempfile::TempDir;
 
 use crate::host::{Host, nvidia_root, percent, spec, until};
@@ -41,7 +41,7 @@ fn a_daemon_that_hangs_at_its_start_is_ended() {
     let driver = driver("[ \"$1\" = -f ] && echo waiting for nothing && exec /bin/sleep 1000; exec $real");
     let host = Host::new(driver.path());
     let begun = Instant::now();
-    let refused = host.client().start(&spec(ID), Duration::from_millis(300)).unwrap_err();
+    let refused = host.client().start(&spec(ID), Duration::from_millis(300), &Deadline::none()).unwrap_err();
     assert!(begun.elapsed() < Duration::from_secs(5));
     let DaemonError::NotReady { seen, .. } = &refused else { panic!("{refused}") };
     assert_eq!(seen, "waiting for nothing");
@@ -52,7 +52,8 @@ fn a_daemon_that_hangs_at_its_start_is_ended() {
 fn a_daemon_that_does_not_answer_is_ended() {
     let driver = driver("[ \"$1\" = -f ] && exec $real -f; exec /bin/sleep 1000");
     let host = Host::new(driver.path());
-    let refused = host.client().start(&spec(ID), Duration::from_millis(300)).unwrap_err().to_string();
+    let refused =
+        host.client().start(&spec(ID), Duration::from_millis(300), &Deadline::none()).unwrap_err().to_string();
     assert!(refused.contains("the daemon did not answer within"), "{refused}");
     assert_eq!(left_of(&host), (0, 0, false));
 }
@@ -66,7 +67,7 @@ fn a_daemon_that_hangs_at_its_end_is_killed() {
     let host = Host::new(driver.path());
     host.start(&spec(ID)).unwrap();
     let begun = Instant::now();
-    host.client().stop(&spec(ID).id, Duration::from_secs(1)).unwrap();
+    host.client().stop(&spec(ID).id, Duration::from_secs(1), &Deadline::none()).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     assert_eq!(left_of(&host), (0, 0, false));
 }
@@ -79,7 +80,7 @@ fn a_daemon_that_takes_no_quit_is_asked_now_and_then_and_killed() {
     );
     let host = Host::new(driver.path());
     host.start(&spec(ID)).unwrap();
-    host.client().stop(&spec(ID).id, Duration::from_secs(1)).unwrap();
+    host.client().stop(&spec(ID).id, Duration::from_secs(1), &Deadline::none()).unwrap();
     assert_eq!(left_of(&host), (0, 0, false));
     let asked = fs::read_to_string(driver.path().join("usr/bin/asked")).unwrap().lines().count();
     assert!((2..=5).contains(&asked), "asked {asked} times in two seconds");
@@ -95,9 +96,9 @@ fn an_order_that_has_to_wait_for_another_one_is_answered_in_its_time() {
     let host = Host::new(driver.path());
     host.start(&spec(ID)).unwrap();
     let client = host.client();
-    let stop = std::thread::spawn(move || client.stop(&spec(ID).id, Duration::from_secs(1)));
+    let stop = std::thread::spawn(move || client.stop(&spec(ID).id, Duration::from_secs(1), &Deadline::none()));
     until("the daemon is told to quit", || driver.path().join("usr/bin/quits").exists().then_some(()));
-    let refused = host.client().start(&spec(ID), Duration::from_millis(500)).unwrap_err();
+    let refused = host.client().start(&spec(ID), Duration::from_millis(500), &Deadline::none()).unwrap_err();
     let DaemonError::NotReady { seen, .. } = &refused else { panic!("{refused}") };
     assert_eq!(seen, "the MPS host was busy with it");
     stop.join().unwrap().unwrap();

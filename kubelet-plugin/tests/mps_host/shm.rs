@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use dra_hardware::{Daemons as _, Sharer};
+use dra_hardware::{Daemons as _, Deadline, Sharer};
 use dra_kubelet_plugin::mps_host::place::Place;
 use dra_model::{Bytes, ClaimUid};
 use rustix::fs::statvfs;
@@ -39,7 +39,9 @@ fn what_a_claim_leaves_in_shared_memory_goes_and_what_others_have_there_stays() 
     let mut host = Host::real();
     let shm_dir = host.start(&spec(ID)).unwrap().shm_dir;
     let [elder, younger]: [ClaimUid; 2] = ["elder", "younger"].map(|uid| uid.parse().unwrap());
-    let share = |host: &Host, claim: &ClaimUid, change| host.client().share(&id_of(ID), claim, change).unwrap();
+    let share = |host: &Host, claim: &ClaimUid, change| {
+        host.client().share(&id_of(ID), claim, change, &Deadline::none()).unwrap();
+    };
     let write = |name: &str| fs::write(shm_dir.join(name), "x").unwrap();
     let names = || {
         let names = fs::read_dir(&shm_dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dra_hardware::{DaemonError, DaemonSpec, DaemonState, Daemons as _, MultiUser};
+use dra_hardware::{DaemonError, DaemonSpec, DaemonState, Daemons as _, Deadline, MultiUser};
 use dra_model::Bytes;
 use tempfile::TempDir;
 
@@ -226,7 +226,7 @@ fn a_stop_waits_for_clients_as_long_as_it_was_told_to() {
         stand_in.behave(&format!("client {} 0\n{behaviour}", client.id()));
         let server = stand_in.server(1);
         let begun = Instant::now();
-        stand_in.host.client().stop(&spec(ID).id, Duration::from_secs(1)).unwrap();
+        stand_in.host.client().stop(&spec(ID).id, Duration::from_secs(1), &Deadline::none()).unwrap();
         let took = begun.elapsed();
         assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(6), "{behaviour}: {took:?}");
         assert_eq!((left_of(&stand_in.host), lives(server)), ((0, 0, false), false), "{behaviour}");
@@ -242,7 +242,8 @@ fn a_daemon_that_hangs_is_ended_and_one_that_is_slow_is_waited_for() {
         [("hang-start", "it said nothing"), ("deaf", "the daemon did not answer within"), ("die", "exit code 1")]
     {
         stand_in.behave(behaviour);
-        let refused = stand_in.host.client().start(&spec(ID), Duration::from_millis(300)).unwrap_err();
+        let refused =
+            stand_in.host.client().start(&spec(ID), Duration::from_millis(300), &Deadline::none()).unwrap_err();
         assert!(
             matches!(&refused, DaemonError::NotReady { seen, .. } if seen.contains(expect)),
             "{behaviour}: {refused}"
@@ -277,11 +278,11 @@ fn a_host_that_hands_over_takes_no_order_on_a_connection_that_was_open_before() 
     stand_in.behave(&format!("client {} 0\n", client.id()));
     stand_in.server(1);
     let open_before = stand_in.host.client();
-    assert_eq!(open_before.list().unwrap().len(), 1);
+    assert_eq!(open_before.list(&Deadline::none()).unwrap().len(), 1);
     stand_in.host.ask_to_end();
     // The client keeps the host from ending.
     until("the host hands over", || (!stand_in.host.root().join("host.sock").exists()).then_some(()));
-    let refused = open_before.start(&spec(OTHER), PATIENCE).unwrap_err();
+    let refused = open_before.start(&spec(OTHER), PATIENCE, &Deadline::none()).unwrap_err();
     assert!(refused.is_no_answer(), "{refused}");
     assert!(!stand_in.host.place(OTHER).exists());
     end(client);
@@ -293,7 +294,7 @@ fn nobody_is_told_of_a_daemon_that_becomes_ready_while_its_host_stops() {
     let mut stand_in = StandIn::new();
     stand_in.behave("slow-start 2000");
     let connection = stand_in.host.client();
-    let start = thread::spawn(move || connection.start(&spec(ID), PATIENCE));
+    let start = thread::spawn(move || connection.start(&spec(ID), PATIENCE, &Deadline::none()));
     until("the daemon starts", || (!stand_in.host.processes(ID).is_empty()).then_some(()));
     stand_in.host.ask_to_end();
     let refused = start.join().unwrap().unwrap_err();

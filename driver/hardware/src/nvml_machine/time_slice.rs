@@ -22,7 +22,7 @@ pub(super) struct NvidiaSmi<'a> {
 }
 
 /// A run takes some milliseconds. Where persistence mode is off the driver sets all GPUs up first: 2 s to 30 s were seen.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// "The requested operation is not available on target device" (nvidia-smi(1), return values).
 const NOT_AVAILABLE: i32 = 3;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dra_hardware::Deadline;
 use dra_model::{Claim, ComputeMode, Disposition, Interval};
-use dra_prepare::{PrepareError, PreparedDevice};
+use dra_prepare::{ClaimLife, PrepareError, PreparedDevice};
 
 use serde_json::json;
 
@@ -18,7 +18,7 @@ fn soon() -> Deadline {
 }
 
 fn prepare(node: &Node, claim: &Claim, deadline: &Deadline) -> Result<Vec<PreparedDevice>, PrepareError> {
-    node.engine.prepare_until(&claim.reference, &|| Ok(claim.clone()), deadline)
+    node.engine.prepare_until(&claim.reference, &|| Ok(claim.clone()), &|_| ClaimLife::Alive, deadline)
 }
 
 #[test]
