@@ -19,7 +19,8 @@ pub struct PreparedDevice {
     pub admin_access: bool,
     /// The share, where the device has shares.
     pub share_id: Option<ShareId>,
-    /// Fully qualified CDI device names, base first.
+    /// Fully qualified CDI device names, the claim's own first: the kubelet takes the first one for the identity of the device
+    /// in the pod's status, and for one resource what has the same.
     pub cdi_ids: Vec<String>,
     /// What it is right now.
     pub identity: LiveIdentity,
@@ -64,7 +65,8 @@ fn of_device(devices: &[RecordedDevice], device: &RecordedDevice) -> PreparedDev
         device: device.device.clone(),
         admin_access: device.admin_access,
         share_id: device.share_id.clone(),
-        cdi_ids: device.cdi_ids.clone(),
+        // Records have the base first, those of earlier versions too.
+        cdi_ids: device.cdi_ids.iter().rev().cloned().collect(),
         identity: match &device.hardware {
             RecordedHardware::Gpu { uuid } => LiveIdentity::Gpu { uuid: uuid.clone() },
             RecordedHardware::Mig { identity, uuid, gpu_instance, compute_instance, profile } => LiveIdentity::Mig {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The life of a claim when nothing fails, and the repairs that a repeat makes.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use dra_model::LiveIdentity;
 
-use crate::node::{Node, VERSION, allocate, hardware_uuid, install_driver};
+use crate::node::{Node, VERSION, allocate, hardware_uuid, install_driver, share};
 use crate::twin::gpu_uuid;
 
 #[test]
@@ -17,7 +18,7 @@ fn a_whole_gpu_is_prepared_with_one_fetch_and_a_repeat_asks_nobody() {
     assert_eq!((answer[0].request.as_str(), hardware_uuid(&answer[0])), ("gpu", gpu_uuid(1)));
     assert_eq!(
         answer[0].cdi_ids,
-        [format!("k8s.gpu.nvidia.com/base={VERSION}"), "k8s.gpu.nvidia.com/claim=uid-a-gpu-00000001".to_owned()]
+        ["k8s.gpu.nvidia.com/claim=uid-a-gpu-00000001".to_owned(), format!("k8s.gpu.nvidia.com/base={VERSION}")]
     );
     assert_eq!(node.spec_nodes(&claim), [["/dev/nvidia1"]]);
     let effects = node.files.effects();
@@ -113,6 +114,26 @@ fn admin_access_takes_nothing_and_may_name_a_device_twice() {
     assert_eq!(node.spec_nodes(&user), [["/dev/nvidia0"]]);
 }
 
+/// The kubelet takes the first id for the identity of a device. A record has the base first, as versions of before wrote it
+/// and the one beside this one during an upgrade does.
+#[test]
+fn each_device_of_a_claim_has_an_id_of_its_own_first() {
+    let mut node = Node::new(3);
+    node.machine.cut(1, &[0, 3], 0);
+    node.redraw();
+    let migs = [("mig", "gpu-00000001-mig-19-0"), ("mig", "gpu-00000001-mig-19-3")];
+    let mut claim = allocate("a", &[&[("gpu", "gpu-00000000")], &migs[..]].concat());
+    claim.devices.extend(["s1", "s2"].map(|id| share("shares", "gpu-00000002-ts", id, 1024, None)));
+    let answer = node.prepare(&claim).unwrap();
+    let first: BTreeSet<&str> = answer.iter().map(|device| device.cdi_ids[0].as_str()).collect();
+    assert_eq!(first.len(), 5, "{first:?}");
+    assert!(first.iter().all(|id| id.starts_with("k8s.gpu.nvidia.com/claim=uid-a-")), "{first:?}");
+    let record = std::fs::read_to_string(node.state_dir().join("claims/uid-a.json")).unwrap();
+    assert!(record.find("com/base=").unwrap() < record.find("com/claim=").unwrap(), "{record}");
+    node.restart();
+    assert_eq!(node.prepare(&claim).unwrap(), answer);
+}
+
 #[test]
 fn a_repeat_restores_specs_that_someone_removed_or_changed() {
     let mut node = Node::new(1);
@@ -176,7 +197,7 @@ fn a_driver_upgrade_makes_a_new_base_and_a_repeat_tells_it() {
     let claim = allocate("a", &[("gpu", "gpu-00000000")]);
     node.prepare(&claim).unwrap();
     install_driver(node.dir.path(), "560.35.3");
-    assert_eq!(node.prepare(&claim).unwrap()[0].cdi_ids[0], "k8s.gpu.nvidia.com/base=560.35.3");
+    assert_eq!(node.prepare(&claim).unwrap()[0].cdi_ids[1], "k8s.gpu.nvidia.com/base=560.35.3");
     let bases: Vec<String> = node.names("cdi").into_iter().filter(|name| name.contains("base")).collect();
     assert_eq!(bases.len(), 2, "containers of the claim may still be started with the old one");
 }

@@ -128,7 +128,7 @@ fn shares_by_turns_have_the_interval_of_the_first_and_the_last_restores() {
     let limits = ShareLimits { memory: Some(Bytes::from_mib(1000)), threads: None };
     assert_eq!(answer[0].sharing, PreparedSharing::TimeSlicing { interval: Interval::Long, limits });
     assert_eq!(answer[0].share_id.as_ref().map(ToString::to_string).as_deref(), Some("s-second"));
-    assert_eq!(answer[0].cdi_ids[1], "k8s.gpu.nvidia.com/claim=uid-second-gpu-00000000-ts-s-second");
+    assert_eq!(answer[0].cdi_ids[0], "k8s.gpu.nvidia.com/claim=uid-second-gpu-00000000-ts-s-second");
     assert_eq!(node.machine.interval_calls(), calls, "no program is run for a later share");
     let during = (Some(ComputeMode::Default), Some(Interval::Long));
     let promised = node.engine.promised().unwrap();
@@ -213,7 +213,7 @@ fn one_claim_may_have_several_shares_of_a_gpu_and_each_counts() {
     ];
     let claim = shares("a", two.clone());
     let answer = node.prepare(&claim).unwrap();
-    assert_ne!(answer[0].cdi_ids[1], answer[1].cdi_ids[1]);
+    assert_ne!(answer[0].cdi_ids[0], answer[1].cdi_ids[0]);
     assert_eq!(node.spec_edits(&claim).len(), 2);
     node.engine.unprepare(&claim.reference).unwrap();
     let three = [two, vec![share("three", "gpu-00000000-mps", "s3", 600, None)]].concat();
