@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The work on one claim: the engine on a blocking thread, measured, logged and reported.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,17 +42,23 @@ impl Claims {
         let timer = self.begin(Operation::Prepare);
         let (engine, source, asked) = (Arc::clone(&self.engine), self.source.clone(), claim.clone());
         let work = move || {
-            let fetch = || source.read(&asked, &abandoned, &deadline);
-            engine.prepare_until(&asked, &fetch, &|other| source.life(other, &deadline), &deadline)
+            // Only a claim that is not prepared yet is read.
+            let is_new = Cell::new(false);
+            let read = || {
+                is_new.set(true);
+                source.read(&asked, &abandoned, &deadline)
+            };
+            let life = |other: &ClaimRef| source.life(other, &deadline);
+            (engine.prepare_until(&asked, &read, &life, &deadline), is_new.get())
         };
-        let prepared = spawn_blocking(work).await.map_err(panicked)?;
+        let (prepared, is_new) = spawn_blocking(work).await.map_err(panicked)?;
         match prepared {
             Ok(devices) => {
                 let took = timer.end(Outcome::Success);
                 let names: Vec<&str> = devices.iter().map(|device| device.device.as_str()).collect();
                 info!(%claim, claim_uid = %claim.uid, devices = names.join(","), took_ms = took.as_millis(), "claim prepared");
                 let answer = devices.iter().map(answer).collect();
-                self.reports.send(Report::Prepared { claim, devices });
+                self.reports.send(Report::Prepared { claim, devices, is_new });
                 Ok(answer)
             }
             Err(error) => Err(self.prepare_failed(claim, &error, timer)),

@@ -20,6 +20,9 @@ pub enum Report {
         claim: ClaimRef,
         /// Its devices and what they are in this incarnation.
         devices: Vec<PreparedDevice>,
+        /// Whether it was not prepared before the call. It may have been deallocated since the last report of it, and the API
+        /// server drops the statuses of its devices then.
+        is_new: bool,
     },
     /// The claim could not be prepared.
     Failed {

@@ -63,7 +63,7 @@ pub struct Reporter {
     board: watch::Receiver<Board>,
     metrics: Metrics,
     retry: Duration,
-    /// What was said of a claim last; the same is not said twice.
+    /// What was said of a claim last; of a call that repeats it the same is not said again.
     said: BTreeMap<ClaimRef, Said>,
     /// Claims whose `status.devices` the API server has not taken yet.
     owed: BTreeMap<ClaimRef, Vec<PreparedDevice>>,
@@ -128,7 +128,7 @@ impl Reporter {
 
     async fn write(&mut self, report: Report) {
         match report {
-            Report::Prepared { claim, devices } => self.prepared(claim, devices).await,
+            Report::Prepared { claim, devices, is_new } => self.prepared(claim, devices, is_new).await,
             Report::Failed { claim, text, disposition } => self.failed(claim, text, disposition).await,
             Report::Daemon { claim, devices, daemon } => self.daemon(claim, devices, daemon).await,
             Report::Status { claim, devices } => {
@@ -156,8 +156,9 @@ impl Reporter {
         timeout(COURTESY, calm).await.unwrap_or_default();
     }
 
-    async fn prepared(&mut self, claim: ClaimRef, devices: Vec<PreparedDevice>) {
-        if self.said.get(&claim).is_some_and(|said| matches!(said, Said::Prepared(before) if *before == devices)) {
+    async fn prepared(&mut self, claim: ClaimRef, devices: Vec<PreparedDevice>, is_new: bool) {
+        let is_said = matches!(self.said.get(&claim), Some(Said::Prepared(before)) if *before == devices);
+        if is_said && !is_new {
             return;
         }
         self.give_way().await;
@@ -354,7 +355,8 @@ mod tests {
         }
     }
 
-    fn prepared() -> Report {
+    /// By a call that found the claim prepared already, or not.
+    fn prepared(is_new: bool) -> Report {
         let device = PreparedDevice {
             request: "r".to_owned(),
             pool: "node-1".to_owned(),
@@ -367,7 +369,7 @@ mod tests {
             settings: GpuSettings::default(),
         };
         let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u".parse().unwrap() };
-        Report::Prepared { claim, devices: vec![device] }
+        Report::Prepared { claim, devices: vec![device], is_new }
     }
 
     /// A reporter that runs until `stop`.
@@ -393,11 +395,11 @@ mod tests {
         let stop = CancellationToken::new();
         let (reports, running) = started(&server, Duration::from_millis(5), &stop);
         server.is_away.store(true, Ordering::SeqCst);
-        reports.send(prepared());
+        reports.send(prepared(true));
         counts.wait_for(|counts| counts.lost > 2).await.unwrap();
         server.is_away.store(false, Ordering::SeqCst);
         counts.wait_for(|counts| counts.taken > 0).await.unwrap();
-        reports.send(prepared());
+        reports.send(prepared(false));
         stop.cancel();
         running.await.unwrap().unwrap();
         assert_eq!(counts.borrow().taken, 1, "what was said is not said again");
@@ -411,7 +413,7 @@ mod tests {
         let (reports, running) = started(&server, Duration::from_mins(1), &stop);
 
         let (first, second) = (reports.working(), reports.working());
-        reports.send(prepared());
+        reports.send(prepared(true));
         drop(first);
         tokio::time::sleep(COURTESY / 2).await;
         assert_eq!(counts.borrow().taken, 0, "another call is in flight");
@@ -421,9 +423,9 @@ mod tests {
         assert!(began.elapsed() < COURTESY / 10, "nobody waits any more");
 
         let _endless = reports.working();
-        let Report::Prepared { mut claim, devices } = prepared() else { unreachable!() };
+        let Report::Prepared { mut claim, devices, is_new } = prepared(true) else { unreachable!() };
         claim.uid = "v".parse().unwrap();
-        reports.send(Report::Prepared { claim, devices });
+        reports.send(Report::Prepared { claim, devices, is_new });
         counts.wait_for(|counts| counts.taken == 2).await.unwrap();
         stop.cancel();
         running.await.unwrap().unwrap();

@@ -117,6 +117,30 @@ async fn device_statuses_are_owned_entry_by_entry() {
 }
 
 #[tokio::test]
+async fn device_statuses_go_with_the_allocation() {
+    let server = ApiServer::start();
+    let result = |device: &str| json!({"request": "r", "driver": "d", "pool": "n", "device": device});
+    let allocation = |devices: &[&str]| {
+        let results: Vec<Value> = devices.iter().map(|device| result(device)).collect();
+        json!({"devices": {"results": results}})
+    };
+    let entry = |device| json!({"driver": "d", "pool": "n", "device": device});
+    let status = json!({"allocation": allocation(&["one", "two"]), "devices": [entry("one"), entry("two")]});
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"devices": {}}, "status": status});
+    server.put(Resource::ResourceClaims, "ns", claim);
+    let key = Key { resource: Resource::ResourceClaims, namespace: "ns".to_owned(), name: "c".to_owned() };
+    let change = |allocation: Value| {
+        let claim = server.edit(&key, |claim| claim["status"]["allocation"] = allocation);
+        claim["status"]["devices"]
+            .as_array()
+            .map(|entries| entries.iter().map(|entry| entry["device"].as_str().unwrap().to_owned()).collect::<Vec<_>>())
+    };
+    assert_eq!(change(allocation(&["two", "three"])).unwrap(), ["two"]);
+    assert_eq!(change(Value::Null), None);
+    assert_eq!(change(allocation(&["one", "two"])), None, "what is allocated again begins without a status");
+}
+
+#[tokio::test]
 async fn device_statuses_are_of_one_share() {
     let server = ApiServer::start();
     let entry = |share| json!({"driver": "d", "pool": "n", "device": "one", "shareID": share});

@@ -5,7 +5,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use dra_tests::api_server::Resource;
+use dra_tests::api_server::{Key, Resource};
+use dra_tests::claim::NAMESPACE;
 use dra_tests::kubelet::Device;
 use dra_tests::{Mode, NewClaim, Node};
 use serde_json::{Value, json};
@@ -52,6 +53,29 @@ async fn a_whole_gpu_comes_with_its_node_the_drivers_files_and_an_identity() {
 
     node.kubelet.unprepare(&claim).await.unwrap();
     assert_eq!(node.leftovers(), [].into());
+}
+
+/// Three pods, one after another: each time the claim is allocated anew, to the same device.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_allocated_again_shows_its_device_and_an_event_again() {
+    let node = Node::new("t4:1");
+    let _plugin = node.start(Mode::InProcess).await;
+    let claim = NewClaim::of("reused", &node.gpus.name(0)).create(&node.api);
+    let key = Key { resource: Resource::ResourceClaims, namespace: NAMESPACE.to_owned(), name: claim.name.clone() };
+    for pod in 1..=3 {
+        node.kubelet.prepare(&claim).await.unwrap();
+        statuses(&node, "reused", 1).await;
+        let told = |events: &[Value]| {
+            let told = events.iter().filter(|event| event["reason"] == "DevicesPrepared").count();
+            (told == pod).then_some(())
+        };
+        node.api.until(&format!("an Event for pod {pod}"), Resource::Events, told).await;
+        node.kubelet.unprepare(&claim).await.unwrap();
+        let mut allocation = Value::Null;
+        let deallocated = node.api.edit(&key, |claim| allocation = claim["status"]["allocation"].take());
+        assert!(deallocated["status"]["devices"].is_null(), "{deallocated}");
+        node.api.edit(&key, |claim| claim["status"]["allocation"] = allocation);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

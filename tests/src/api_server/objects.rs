@@ -175,7 +175,7 @@ impl Objects {
     fn admit(&self, key: &Key, object: Value, old: Option<&Value>) -> Result<Value, Refusal> {
         let mut object = match key.resource {
             Resource::ResourceSlices => validate::slice(object, old, &self.dropped_fields)?,
-            Resource::ResourceClaims => validate::claim(&object)?,
+            Resource::ResourceClaims => validate::claim(&object, old)?,
             Resource::Nodes | Resource::Events => object,
         };
         let metadata = &mut object["metadata"];

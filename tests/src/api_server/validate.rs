@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a real API server checks of slices and claims, as far as the driver could get it wrong.
 //!
-//! Sources: `pkg/apis/resource/validation` and `types.go` of Kubernetes 1.37.
+//! Sources: `pkg/apis/resource/validation`, `pkg/registry/resource/resourceclaim/strategy.go` and `types.go` of
+//! Kubernetes 1.37.
 
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
 use serde::Serialize;
@@ -37,19 +38,42 @@ pub(super) fn slice(mut object: Value, old: Option<&Value>, dropped_fields: &[&s
     Ok(object)
 }
 
-/// A claim as the server keeps it.
-pub(super) fn claim(object: &Value) -> Result<Value, Refusal> {
-    strict::<ResourceClaim>(object)
+/// A claim as the server keeps it: the statuses of devices that were deallocated are dropped.
+pub(super) fn claim(object: &Value, old: Option<&Value>) -> Result<Value, Refusal> {
+    let mut claim = strict::<ResourceClaim>(object)?;
+    if let Some(old) = old {
+        drop_deallocated(&mut claim, old);
+    }
+    Ok(claim)
+}
+
+/// Removes the statuses of devices that the claim had and has no more (`dropDeallocatedStatusDevices`).
+fn drop_deallocated(claim: &mut Value, old: &Value) {
+    let (before, now) = (allocated(old), allocated(claim));
+    let Some(status) = claim["status"].as_object_mut() else { return };
+    let Some(entries) = status.get_mut("devices").and_then(Value::as_array_mut) else { return };
+    let is_among = |results: &[Value], entry: &Value| results.iter().any(|result| is_of(entry, result));
+    entries.retain(|entry| !is_among(&before, entry) || is_among(&now, entry));
+    if entries.is_empty() {
+        status.remove("devices");
+    }
+}
+
+/// The allocation results of a claim.
+fn allocated(claim: &Value) -> Vec<Value> {
+    claim["status"]["allocation"]["devices"]["results"].as_array().cloned().unwrap_or_default()
+}
+
+/// Whether a device status is about this allocation result.
+fn is_of(entry: &Value, result: &Value) -> bool {
+    ["driver", "pool", "device", "shareID"].iter().all(|key| result[key] == entry[key])
 }
 
 /// Every device status must belong to an allocation result (`validateDeviceStatus`).
 pub(super) fn device_statuses(claim: &Value) -> Result<(), Refusal> {
-    let entries = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let results = entries(&claim["status"]["allocation"]["devices"]["results"]);
-    for entry in entries(&claim["status"]["devices"]) {
-        let same = |result: &Value| ["driver", "pool", "device", "shareID"].iter().all(|key| result[key] == entry[key]);
-        let known = results.iter().any(same);
-        if !known {
+    let results = allocated(claim);
+    for entry in claim["status"]["devices"].as_array().into_iter().flatten() {
+        if !results.iter().any(|result| is_of(entry, result)) {
             return Err(invalid(format!(
                 "status.devices: Invalid value: {entry}: must be an allocated device in the claim"
             )));

@@ -18,6 +18,7 @@
 mod admission;
 mod arena;
 mod classes;
+mod claims;
 mod faults;
 mod import;
 mod mps;
@@ -44,6 +45,7 @@ fn cases() -> Vec<Case> {
         mps::cases(),
         sharing::cases(),
         classes::cases(),
+        claims::cases(),
         import::cases(),
         faults::cases(),
         restarts::cases(),

@@ -105,6 +105,12 @@ pub(crate) fn start_from(arena: &Arena, name: &str, node: &str, template: &str) 
     arena.apply(&pod(&json!({"namespace": "default", "name": name}), node, spec).to_string());
 }
 
+/// Applies a pod of the namespace `default` on a node that uses a claim which exists.
+pub(crate) fn start_using(arena: &Arena, name: &str, node: &str, claim: &str) {
+    let spec = pod_spec(&json!({"name": "gpu", "resourceClaimName": claim}));
+    arena.apply(&pod(&json!({"namespace": "default", "name": name}), node, spec).to_string());
+}
+
 /// Applies a pod of the namespace `default` on a node that asks for an extended resource and has no claim of its own.
 pub(crate) fn start_asking(arena: &Arena, name: &str, node: &str, resource: &str) {
     let mut spec = pod_spec(&Value::Null);
