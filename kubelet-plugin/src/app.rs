@@ -47,7 +47,7 @@ use crate::readiness::Readiness;
 use crate::reconcile::Reconciler;
 use crate::registration::{ActiveInstance, Registration, RegistrationService};
 use crate::report::ReportSender;
-use crate::reporter::{RETRY, Reporter, reporter};
+use crate::reporter::{BACKOFF, Reporter, reporter};
 use crate::sockets::{SocketError, bind, claim_instance, remove_if_there};
 
 /// How long a call waits for its claim and GPUs: well below the 45 s a kubelet waits, so that it hears who holds them.
@@ -162,7 +162,7 @@ fn parts(
     let (state, node_state) = watch::channel(NodeState::default());
     let node = config.node_name.clone();
     let (reports, reporter) =
-        reporter(client.clone(), driver.clone(), node, node_state, daemons_seen, metrics.clone(), RETRY);
+        reporter(client.clone(), driver.clone(), node, node_state, daemons_seen, metrics.clone(), BACKOFF);
     let source = ClaimSource::new(client, driver, config.node_name.clone(), stop.clone());
     let claims = Claims::new(Arc::clone(&engine), source.clone(), reports.clone(), metrics.clone());
     let active = ActiveInstance::new(&config.paths, &config.pod_uid);

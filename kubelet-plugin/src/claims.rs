@@ -82,6 +82,7 @@ impl Claims {
             Ok(()) => {
                 let took = timer.end(Outcome::Success);
                 info!(%claim, claim_uid = %claim.uid, took_ms = took.as_millis(), "claim unprepared");
+                self.reports.send(Report::Unprepared { claim });
                 Ok(())
             }
             Err(error) => {

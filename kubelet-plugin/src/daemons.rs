@@ -270,7 +270,8 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::report::{Reports, reports};
+    use crate::outbox::{Due, Note};
+    use crate::report::reports;
 
     const GPU: &str = "GPU-00112233-4455-6677-8899-aabbccddeeff";
 
@@ -336,18 +337,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let (reports, Reports { mut queue, .. }) = reports(metrics.clone());
+        let (reports, mut written) = reports(metrics.clone(), Duration::from_secs(5));
         let (board, mut shown) = watch::channel(Board::default());
         let client = MpsClient::new(dir.path().join("host.sock")).unwrap();
         let engine = engine(dir.path());
         let watch = DaemonWatch { client, engine, reports, board, metrics, absence: ABSENCE, news: News::default() };
         let (stop, started) = (CancellationToken::new(), Instant::now());
         let running = tokio::spawn(watch.run(stop.clone()));
-        let Some(Report::Daemon { claim: told, devices, daemon }) = queue.recv().await else {
-            panic!("nothing is told")
-        };
-        assert_eq!((told, devices.len(), daemon.id), (claim(), 1, id()));
-        assert_eq!((daemon.health, daemon.multi_user), (DaemonHealth::HostAway, None));
+        let Due { claim: told, status, notes } = written.next().await.unwrap();
+        let [Note::Daemon(daemon)] = &notes[..] else { panic!("{notes:?}") };
+        assert_eq!((told, status.map(|devices| devices.len()), &daemon.id), (claim(), Some(1), &id()));
+        assert_eq!((&daemon.health, daemon.multi_user), (&DaemonHealth::HostAway, None));
         assert!(started.elapsed() >= ABSENCE);
         assert_eq!(shown.borrow_and_update().daemons.len(), 1);
         let mut text = String::new();
@@ -356,6 +356,6 @@ mod tests {
         sleep(ABSENCE * 3).await;
         stop.cancel();
         running.await.unwrap().unwrap();
-        assert!(queue.recv().await.is_none(), "once is enough");
+        assert!(written.next().await.is_none(), "once is enough");
     }
 }

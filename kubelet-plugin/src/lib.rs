@@ -12,7 +12,7 @@
 //! It never lists or writes ResourceSlices. Everything that blocks (NVML, files, locks) runs on blocking threads.
 //!
 //! Reading order: [`args`], [`app`], [`sockets`], [`grpc`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`news`],
-//! [`daemons`], [`shown`], [`note`], [`report`], [`reporter`], [`observe`], [`node_service`], [`reconcile`], [`readiness`],
+//! [`daemons`], [`shown`], [`note`], [`outbox`], [`report`], [`reporter`], [`observe`], [`node_service`], [`reconcile`], [`readiness`],
 //! [`promises`], [`restore`], [`metrics`]; [`mps_host`] is a process of its own, which [`mps_client`] asks.
 
 pub mod args;
@@ -38,6 +38,8 @@ pub mod daemons;
 pub mod shown;
 
 pub mod note;
+
+pub mod outbox;
 
 pub mod report;
 

@@ -83,6 +83,9 @@ impl Reconciler {
             self.completed.send_replace(Instant::now());
         }
         log(&report);
+        for claim in &report.undone {
+            self.reports.send(Report::Unprepared { claim: claim.clone() });
+        }
         for drift in report.drifted.iter().filter(|drift| !self.drifted.contains(drift)) {
             self.tell_drift(drift);
         }
@@ -109,7 +112,8 @@ impl Reconciler {
         let text = note::drift(drift);
         warn!(%gpu, %setting, wanted, found, claims = claims.len(), "somebody changed a setting that claims rely on");
         for claim in claims {
-            self.reports.send(Report::Drift { claim: claim.clone(), text: text.clone() });
+            let (claim, gpu, text) = (claim.clone(), gpu.clone(), text.clone());
+            self.reports.send(Report::Drift { claim, gpu, setting: *setting, text });
         }
     }
 }

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What users are told of claims, and the short queue in which that waits for the API server without delaying a prepare.
+//! What users are told of claims, and how that waits for the API server without delaying a prepare.
 
-use dra_model::{ClaimRef, Disposition};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dra_hardware::Setting;
+use dra_model::{ClaimRef, Disposition, GpuUuid};
 use dra_prepare::PreparedDevice;
 use dra_resource::status::DaemonStatus;
+use futures::future::OptionFuture;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 
 use crate::metrics::Metrics;
-
-/// How many reports may wait.
-const MOST: usize = 256;
+use crate::outbox::{Devices, Due, Outbox};
 
 /// One thing to tell.
 #[derive(Debug, Clone)]
@@ -53,15 +58,39 @@ pub enum Report {
     Drift {
         /// The claim.
         claim: ClaimRef,
+        /// Of which GPU.
+        gpu: GpuUuid,
+        /// Which setting.
+        setting: Setting,
         /// What is there and what the claim needs.
         text: String,
     },
+    /// The claim was unprepared.
+    Unprepared {
+        /// The claim.
+        claim: ClaimRef,
+    },
+}
+
+impl Report {
+    /// The claim.
+    pub fn claim(&self) -> &ClaimRef {
+        match self {
+            Self::Prepared { claim, .. }
+            | Self::Failed { claim, .. }
+            | Self::Daemon { claim, .. }
+            | Self::Status { claim, .. }
+            | Self::Drift { claim, .. }
+            | Self::Unprepared { claim } => claim,
+        }
+    }
 }
 
 /// Where reports are handed in.
 #[derive(Debug, Clone)]
 pub struct ReportSender {
-    queue: mpsc::Sender<Report>,
+    outbox: Arc<Mutex<Outbox>>,
+    wake: mpsc::Sender<()>,
     working: watch::Sender<usize>,
     metrics: Metrics,
 }
@@ -76,20 +105,22 @@ impl Drop for Working {
     }
 }
 
-/// Reports that wait, and how many calls the kubelet waits for.
+/// What is to be written, and how many calls the kubelet waits for.
 #[derive(Debug)]
 pub struct Reports {
-    /// In the order they were handed in.
-    pub queue: mpsc::Receiver<Report>,
+    outbox: Arc<Mutex<Outbox>>,
+    /// Holds something when a report came since the last look.
+    wake: mpsc::Receiver<()>,
     /// Calls in flight, and whenever that changes.
     pub calls: watch::Receiver<usize>,
 }
 
-/// A place to hand reports in, and where they come out.
-pub fn reports(metrics: Metrics) -> (ReportSender, Reports) {
-    let (sender, queue) = mpsc::channel(MOST);
+/// A place to hand reports in, and where they come out; `backoff` is the first pause of a claim whose status is not taken.
+pub fn reports(metrics: Metrics, backoff: Duration) -> (ReportSender, Reports) {
+    let outbox = Arc::new(Mutex::new(Outbox::new(backoff)));
+    let (sender, wake) = mpsc::channel(1);
     let (working, calls) = watch::channel(0);
-    (ReportSender { queue: sender, working, metrics }, Reports { queue, calls })
+    (ReportSender { outbox: Arc::clone(&outbox), wake: sender, working, metrics }, Reports { outbox, wake, calls })
 }
 
 impl ReportSender {
@@ -104,10 +135,43 @@ impl ReportSender {
         self.working.subscribe()
     }
 
-    /// Hands a report in, or gives it up when too many wait.
+    /// Hands a report in.
     pub fn send(&self, report: Report) {
-        if self.queue.try_send(report).is_err() {
+        for _ in 0..self.outbox.lock().add(report, Instant::now()) {
             self.metrics.report_dropped();
         }
+        // A full channel wakes the reporter already, and a closed one has none.
+        self.wake.try_send(()).ok();
+    }
+}
+
+impl Reports {
+    /// Waits for what is due next; nothing when no report can come any more.
+    pub async fn next(&mut self) -> Option<Due> {
+        loop {
+            if let Some(due) = self.take_due() {
+                return Some(due);
+            }
+            let at: OptionFuture<_> = self.outbox.lock().next_due().map(sleep_until).into();
+            tokio::select! {
+                woken = self.wake.recv() => woken?,
+                Some(()) = at => {}
+            }
+        }
+    }
+
+    /// What is due now.
+    pub fn take_due(&self) -> Option<Due> {
+        self.outbox.lock().take_due(Instant::now())
+    }
+
+    /// The status of a claim was taken, or the claim it was for is no more.
+    pub fn is_written(&self, claim: &ClaimRef) {
+        self.outbox.lock().is_written(claim);
+    }
+
+    /// The status of a claim could not be written, and is due again later; says how often in a row.
+    pub fn is_not_written(&self, claim: &ClaimRef, devices: Devices) -> u32 {
+        self.outbox.lock().is_not_written(claim, devices, Instant::now())
     }
 }

@@ -2,15 +2,15 @@
 //! Tells users what became of a claim: `status.devices` and Events, written after the kubelet has its answer.
 //!
 //! Reports never delay a prepare: while the kubelet waits for an answer they give way, since the API server they are
-//! written to is the one that prepares read from. An Event is given up (and counted) when the API server is away,
-//! since the kubelet's own event carries the error text in any case; a status is owed until the API server takes it.
+//! written to is the one that prepares read from. An Event is given up (and counted) when the API server does not take it,
+//! since the kubelet's own event carries the error text in any case. A status is tried until the API server takes it, each
+//! claim at a pace of its own.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dra_model::{ClaimRef, DaemonId, Disposition, NodeName};
 use dra_prepare::PreparedDevice;
-use dra_resource::status::{DaemonHealth, DaemonStatus, apply_patch};
+use dra_resource::status::{DaemonHealth, apply_patch};
 use dra_resource::{DeviceStatus, DriverName, SharingStatus};
 use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
@@ -22,27 +22,29 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter as EventReporter};
 use kube::{Api, Client};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::daemons::Board;
 use crate::metrics::Metrics;
 use crate::node_service::NodeState;
-use crate::report::{Report, ReportSender, Reports, reports};
+use crate::outbox::{Due, Note};
+use crate::report::{ReportSender, Reports, reports};
 use crate::{note, shown};
 
-/// How many claims are remembered.
-const MOST: usize = 256;
-
-/// How often a status that is owed is tried.
-pub const RETRY: Duration = Duration::from_secs(5);
+/// How long a claim's status waits after the first failure; with each further one in a row it waits longer.
+pub const BACKOFF: Duration = Duration::from_secs(5);
 
 /// How long no call is in flight before a report is written.
 const CALM: Duration = Duration::from_millis(20);
 
 /// How long a report gives way to calls of the kubelet at most.
 const COURTESY: Duration = Duration::from_secs(1);
+
+/// What the API server answers when the claim was deleted, has been made anew, or has these devices no more. Any other refusal
+/// may pass, such as that of a webhook.
+const MOVED_ON: [u16; 3] = [404, 409, 422];
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -62,17 +64,14 @@ pub struct Reporter {
     /// Knows how the MPS daemons are.
     board: watch::Receiver<Board>,
     metrics: Metrics,
-    retry: Duration,
-    /// What was said of a claim last; of a call that repeats it the same is not said again.
-    said: BTreeMap<ClaimRef, Said>,
-    /// Claims whose `status.devices` the API server has not taken yet.
-    owed: BTreeMap<ClaimRef, Vec<PreparedDevice>>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Said {
-    Prepared(Vec<PreparedDevice>),
-    Failed(String),
+/// What became of a status.
+enum Written {
+    /// The API server has it, or the claim it was for is no more.
+    Done,
+    /// It may be taken later.
+    NotNow(String),
 }
 
 impl std::fmt::Debug for Reporter {
@@ -81,7 +80,7 @@ impl std::fmt::Debug for Reporter {
     }
 }
 
-/// A reporter and the place to hand reports in; `retry` is how often a status that is owed is tried.
+/// A reporter and the place to hand reports in; `backoff` is the first pause of a claim whose status is not taken.
 pub fn reporter(
     client: Client,
     driver: DriverName,
@@ -89,35 +88,29 @@ pub fn reporter(
     state: watch::Receiver<NodeState>,
     board: watch::Receiver<Board>,
     metrics: Metrics,
-    retry: Duration,
+    backoff: Duration,
 ) -> (ReportSender, Reporter) {
-    let (sender, reports) = reports(metrics.clone());
+    let (sender, reports) = reports(metrics.clone(), backoff);
     let events = EventReporter { controller: driver.to_string(), instance: Some(node.to_string()) };
-    let (said, owed) = (BTreeMap::new(), BTreeMap::new());
-    let reporter =
-        Reporter { reports, stopping: false, client, events, driver, node, state, board, metrics, retry, said, owed };
+    let reporter = Reporter { reports, stopping: false, client, events, driver, node, state, board, metrics };
     (sender, reporter)
 }
 
 impl Reporter {
-    /// Runs until `stop` is cancelled; what still waits then is written if the API server answers soon.
+    /// Runs until `stop` is cancelled; what is due then is written if the API server answers soon.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), TaskError> {
-        let mut retries = interval(self.retry);
-        retries.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            let due = tokio::select! {
                 () = stop.cancelled() => break,
-                _ = retries.tick() => self.retry().await,
-                report = self.reports.queue.recv() => match report {
-                    Some(report) => self.write(report).await,
-                    None => break,
-                },
-            }
+                due = self.reports.next() => due,
+            };
+            let Some(due) = due else { break };
+            self.write(due).await;
         }
         self.stopping = true;
         let last = async {
-            while let Ok(report) = self.reports.queue.try_recv() {
-                self.write(report).await;
+            while let Some(due) = self.reports.take_due() {
+                self.write(due).await;
             }
         };
         if timeout(PATIENCE, last).await.is_err() {
@@ -126,19 +119,56 @@ impl Reporter {
         Ok(())
     }
 
-    async fn write(&mut self, report: Report) {
-        match report {
-            Report::Prepared { claim, devices, is_new } => self.prepared(claim, devices, is_new).await,
-            Report::Failed { claim, text, disposition } => self.failed(claim, text, disposition).await,
-            Report::Daemon { claim, devices, daemon } => self.daemon(claim, devices, daemon).await,
-            Report::Status { claim, devices } => {
-                self.give_way().await;
-                self.status(&claim, &devices).await;
+    async fn write(&mut self, due: Due) {
+        let Due { claim, status, notes } = due;
+        if let Some(devices) = status {
+            self.give_way().await;
+            if notes.iter().any(|note| matches!(note, Note::Prepared(_))) {
+                self.until_on_board(&devices).await;
             }
-            Report::Drift { claim, text } => {
-                self.give_way().await;
-                self.event(&claim, EventType::Warning, "SettingsChanged", text).await;
+            match self.status(&claim, &devices).await {
+                Written::Done => self.reports.is_written(&claim),
+                Written::NotNow(why) => match self.reports.is_not_written(&claim, devices) {
+                    0 | 1 => warn!(%claim, error = why, "unable to write status.devices (will retry)"),
+                    times => debug!(%claim, error = why, times, "unable to write status.devices (will retry)"),
+                },
             }
+        }
+        for note in notes {
+            self.give_way().await;
+            self.record(&claim, note).await;
+        }
+    }
+
+    async fn record(&self, claim: &ClaimRef, note: Note) {
+        match note {
+            Note::Prepared(devices) => {
+                let inventory = self.state.borrow().inventory.clone();
+                let text = note::prepared(&devices, inventory.as_deref(), &self.node);
+                self.event(claim, EventType::Normal, "DevicesPrepared", text).await;
+                if let Some(text) = note::several_daemons(&devices) {
+                    self.event(claim, EventType::Warning, "SeveralMPSDaemons", text).await;
+                }
+            }
+            Note::Failed { text, disposition } => {
+                let reason = match disposition {
+                    Disposition::Permanent => "PrepareRefused",
+                    Disposition::Busy => "DeviceBusy",
+                    Disposition::Transient => "PrepareFailed",
+                };
+                self.event(claim, EventType::Warning, reason, text).await;
+            }
+            Note::Daemon(daemon) => {
+                let type_ = match daemon.health {
+                    DaemonHealth::Ready => EventType::Normal,
+                    DaemonHealth::UserWaits { .. }
+                    | DaemonHealth::Died { .. }
+                    | DaemonHealth::Lost
+                    | DaemonHealth::HostAway => EventType::Warning,
+                };
+                self.event(claim, type_, daemon.health.reason(), daemon.message()).await;
+            }
+            Note::Drift(text) => self.event(claim, EventType::Warning, "SettingsChanged", text).await,
         }
     }
 
@@ -156,37 +186,6 @@ impl Reporter {
         timeout(COURTESY, calm).await.unwrap_or_default();
     }
 
-    async fn prepared(&mut self, claim: ClaimRef, devices: Vec<PreparedDevice>, is_new: bool) {
-        let is_said = matches!(self.said.get(&claim), Some(Said::Prepared(before)) if *before == devices);
-        if is_said && !is_new {
-            return;
-        }
-        self.give_way().await;
-        self.until_on_board(&devices).await;
-        self.status(&claim, &devices).await;
-        self.give_way().await;
-        let inventory = self.state.borrow().inventory.clone();
-        let note = note::prepared(&devices, inventory.as_deref(), &self.node);
-        self.event(&claim, EventType::Normal, "DevicesPrepared", note).await;
-        if let Some(note) = note::several_daemons(&devices) {
-            self.event(&claim, EventType::Warning, "SeveralMPSDaemons", note).await;
-        }
-        self.remember(claim, Said::Prepared(devices));
-    }
-
-    async fn daemon(&mut self, claim: ClaimRef, devices: Vec<PreparedDevice>, daemon: DaemonStatus) {
-        self.give_way().await;
-        self.status(&claim, &devices).await;
-        let type_ = match daemon.health {
-            DaemonHealth::Ready => EventType::Normal,
-            DaemonHealth::UserWaits { .. }
-            | DaemonHealth::Died { .. }
-            | DaemonHealth::Lost
-            | DaemonHealth::HostAway => EventType::Warning,
-        };
-        self.event(&claim, type_, daemon.health.reason(), daemon.message()).await;
-    }
-
     /// A daemon that was started for these devices is on the board as soon as the MPS host has told of it. While that is not
     /// heard nobody waits: when it is heard again the status is put right.
     async fn until_on_board(&mut self, devices: &[PreparedDevice]) {
@@ -194,29 +193,6 @@ impl Reporter {
         let all = self.board.wait_for(|board| !board.is_live || ids.iter().all(|id| board.daemons.contains_key(*id)));
         // Without it the status is silent about the daemon.
         drop(timeout(COURTESY, all).await);
-    }
-
-    /// The same failure is said once; the kubelet repeats its own event anyway.
-    async fn failed(&mut self, claim: ClaimRef, text: String, disposition: Disposition) {
-        let said = Said::Failed(text.clone());
-        if self.said.get(&claim) == Some(&said) {
-            return;
-        }
-        self.give_way().await;
-        let reason = match disposition {
-            Disposition::Permanent => "PrepareRefused",
-            Disposition::Busy => "DeviceBusy",
-            Disposition::Transient => "PrepareFailed",
-        };
-        self.event(&claim, EventType::Warning, reason, text).await;
-        self.remember(claim, said);
-    }
-
-    fn remember(&mut self, claim: ClaimRef, said: Said) {
-        if self.said.len() >= MOST {
-            self.said.pop_first();
-        }
-        self.said.insert(claim, said);
     }
 
     async fn event(&self, claim: &ClaimRef, type_: EventType, reason: &str, note: String) {
@@ -237,8 +213,8 @@ impl Reporter {
         }
     }
 
-    /// Writes `status.devices`, and owes it when the API server does not take it for reasons that pass.
-    async fn status(&mut self, claim: &ClaimRef, devices: &[PreparedDevice]) {
+    /// Writes `status.devices`.
+    async fn status(&self, claim: &ClaimRef, devices: &[PreparedDevice]) -> Written {
         let board = self.board.borrow().clone();
         let sharing: Vec<SharingStatus> = devices.iter().map(|device| shown::status(device, &board)).collect();
         let devices_shown = devices.iter().zip(&sharing);
@@ -247,33 +223,13 @@ impl Reporter {
         let claims: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &claim.namespace);
         let params = PatchParams::apply(self.driver.as_str()).force();
         match timeout(PATIENCE, claims.patch_status(&claim.name, &params, &Patch::Apply(&patch))).await {
-            Ok(Ok(_)) => _ = self.owed.remove(claim),
-            Ok(Err(kube::Error::Api(refusal))) if refusal.code < 500 && refusal.code != 429 => {
-                self.owed.remove(claim);
+            Ok(Ok(_)) => Written::Done,
+            Ok(Err(kube::Error::Api(refusal))) if MOVED_ON.contains(&refusal.code) => {
                 debug!(%claim, error = %refusal, "the API server refuses status.devices, the claim has moved on");
+                Written::Done
             }
-            Ok(Err(error)) => self.owe(claim, devices, &chain(&error).to_string()),
-            Err(_elapsed) => self.owe(claim, devices, "the API server does not answer"),
-        }
-    }
-
-    fn owe(&mut self, claim: &ClaimRef, devices: &[PreparedDevice], why: &str) {
-        warn!(%claim, error = why, "unable to write status.devices (will retry)");
-        if self.owed.len() >= MOST {
-            self.owed.pop_first();
-            self.metrics.report_dropped();
-        }
-        self.owed.insert(claim.clone(), devices.to_vec());
-    }
-
-    /// One of those that are owed: while the API server is away there is no use in asking for all.
-    async fn retry(&mut self) {
-        while let Some((claim, devices)) = self.owed.pop_first() {
-            self.give_way().await;
-            self.status(&claim, &devices).await;
-            if self.owed.contains_key(&claim) {
-                return;
-            }
+            Ok(Err(error)) => Written::NotNow(chain(&error).to_string()),
+            Err(_elapsed) => Written::NotNow("the API server does not answer".to_owned()),
         }
     }
 }
@@ -302,6 +258,7 @@ fn reference(claim: &ClaimRef) -> ObjectReference {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::future::{Ready, ready};
     use std::io;
     use std::sync::Arc;
@@ -317,20 +274,24 @@ mod tests {
     use tonic::codegen::http::{Method, Request, Response};
 
     use super::*;
+    use crate::report::Report;
 
     const CLAIM: &[u8] = br#"{"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "spec": {"devices": {}}}"#;
 
-    /// An API server that knows statuses of claims only.
+    /// An API server that knows statuses of claims only, with webhooks that deny and fail those of claims that are called so.
     #[derive(Clone, Default)]
     struct Server {
         is_away: Arc<AtomicBool>,
         counts: watch::Sender<Counts>,
     }
 
-    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    #[derive(Debug, Clone, Default, PartialEq, Eq)]
     struct Counts {
         lost: u32,
+        refused: u32,
         taken: u32,
+        /// The claims whose statuses were taken.
+        claims: BTreeSet<String>,
     }
 
     impl Service<Request<Body>> for Server {
@@ -343,20 +304,36 @@ mod tests {
         }
 
         fn call(&mut self, request: Request<Body>) -> Self::Future {
-            if request.method() != Method::PATCH || !request.uri().path().ends_with("/resourceclaims/c/status") {
+            let path = request.uri().path();
+            let claim = path.strip_suffix("/status").and_then(|path| path.rsplit_once("/resourceclaims/"));
+            let (Method::PATCH, Some((_, claim))) = (request.method().clone(), claim) else {
                 return ready(Err(io::ErrorKind::ConnectionRefused.into()));
-            }
+            };
             if self.is_away.load(Ordering::SeqCst) {
                 self.counts.send_modify(|counts| counts.lost += 1);
                 return ready(Err(io::ErrorKind::ConnectionRefused.into()));
             }
-            self.counts.send_modify(|counts| counts.taken += 1);
+            for (webhook, code) in [("denied", 403_u16), ("failed", 500)] {
+                if claim.starts_with(webhook) {
+                    self.counts.send_modify(|counts| counts.refused += 1);
+                    let status = format!(r#"{{"kind": "Status", "status": "Failure", "code": {code}}}"#);
+                    return ready(Ok(Response::builder().status(code).body(Body::from(status.into_bytes())).unwrap()));
+                }
+            }
+            self.counts.send_modify(|counts| {
+                counts.taken += 1;
+                counts.claims.insert(claim.to_owned());
+            });
             ready(Ok(Response::new(Body::from(CLAIM.to_vec()))))
         }
     }
 
     /// By a call that found the claim prepared already, or not.
     fn prepared(is_new: bool) -> Report {
+        of_claim("c", is_new)
+    }
+
+    fn of_claim(name: &str, is_new: bool) -> Report {
         let device = PreparedDevice {
             request: "r".to_owned(),
             pool: "node-1".to_owned(),
@@ -368,14 +345,14 @@ mod tests {
             sharing: PreparedSharing::Plain,
             settings: GpuSettings::default(),
         };
-        let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u".parse().unwrap() };
+        let claim = ClaimRef { namespace: "ns".to_owned(), name: name.to_owned(), uid: "u".parse().unwrap() };
         Report::Prepared { claim, devices: vec![device], is_new }
     }
 
     /// A reporter that runs until `stop`.
     fn started(
         server: &Server,
-        retry: Duration,
+        backoff: Duration,
         stop: &CancellationToken,
     ) -> (ReportSender, JoinHandle<Result<(), TaskError>>) {
         let (_, state) = watch::channel(NodeState::default());
@@ -383,7 +360,7 @@ mod tests {
         let (driver, node) = ("gpu.nvidia.com".parse().unwrap(), "node-1".parse().unwrap());
         let metrics = Metrics::register(&mut Registry::default());
         let client = Client::new(server.clone(), "default");
-        let (reports, reporter) = reporter(client, driver, node, state, board, metrics, retry);
+        let (reports, reporter) = reporter(client, driver, node, state, board, metrics, backoff);
         (reports, tokio::spawn(reporter.run(stop.clone())))
     }
 
@@ -427,6 +404,43 @@ mod tests {
         claim.uid = "v".parse().unwrap();
         reports.send(Report::Prepared { claim, devices, is_new });
         counts.wait_for(|counts| counts.taken == 2).await.unwrap();
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_whose_status_is_refused_keeps_no_other_from_its_own() {
+        let server = Server::default();
+        let mut counts = server.counts.subscribe();
+        let stop = CancellationToken::new();
+        let (reports, running) = started(&server, BACKOFF, &stop);
+        server.is_away.store(true, Ordering::SeqCst);
+        for name in ["denied-first", "failed-first", "later", "latest"] {
+            reports.send(of_claim(name, true));
+        }
+        counts.wait_for(|counts| counts.lost >= 4).await.unwrap();
+        server.is_away.store(false, Ordering::SeqCst);
+        let taken = counts.wait_for(|counts| counts.claims.len() == 2);
+        drop(timeout(BACKOFF * 2, taken).await.expect("the later claims have retries of their own").unwrap());
+        let refused = counts.wait_for(|counts| counts.refused >= 6);
+        drop(
+            timeout(Duration::from_mins(5), refused).await.expect("what a webhook refuses may be taken later").unwrap(),
+        );
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reports_of_many_claims_at_once_are_all_written() {
+        let server = Server::default();
+        let mut counts = server.counts.subscribe();
+        let stop = CancellationToken::new();
+        let (reports, running) = started(&server, BACKOFF, &stop);
+        for claim in 0..600 {
+            reports.send(of_claim(&format!("claim-{claim}"), true));
+        }
+        let all = counts.wait_for(|counts| counts.claims.len() == 600);
+        drop(timeout(Duration::from_mins(5), all).await.expect("nothing is dropped").unwrap());
         stop.cancel();
         running.await.unwrap().unwrap();
     }
