@@ -68,9 +68,10 @@ impl Claims {
     fn prepare_failed(&self, claim: ClaimRef, error: &PrepareError, timer: Timer) -> String {
         let disposition = error.cause.disposition();
         let took = timer.end(outcome(disposition));
-        let text = chain(error).to_string();
-        warn!(%claim, claim_uid = %claim.uid, error = text, took_ms = took.as_millis(), "claim not prepared");
-        self.reports.send(Report::Failed { claim, text: text.clone(), disposition });
+        let (text, unnamed_holder) = (chain(error).to_string(), error.unnamed_holder());
+        let (took_ms, holder) = (took.as_millis(), unnamed_holder.as_deref());
+        warn!(%claim, claim_uid = %claim.uid, error = text, holder, took_ms, "claim not prepared");
+        self.reports.send(Report::Failed { claim, text: text.clone(), disposition, unnamed_holder });
         text
     }
 

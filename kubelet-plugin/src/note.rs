@@ -23,6 +23,12 @@ pub fn drift(drift: &Drift) -> String {
     )
 }
 
+/// What the Node is told of a claim that was not prepared because of a claim of another namespace, which the users of the first
+/// are not told the name of.
+pub fn in_the_way(holder: &str, text: &str) -> String {
+    format!("claim {holder} is in the way of another one: {text}")
+}
+
 /// A container that gets both has the pipe directory of one: the later mount of a path replaces the earlier one.
 pub fn several_daemons(devices: &[PreparedDevice]) -> Option<String> {
     let mut requests: BTreeMap<&DaemonId, BTreeSet<&str>> = BTreeMap::new();

@@ -39,6 +39,8 @@ pub enum Note {
         text: String,
         /// Gives the Event its reason.
         disposition: Disposition,
+        /// The claim of another namespace that is in the way, for an Event on the Node.
+        unnamed_holder: Option<String>,
     },
     /// The MPS daemon of the claim is not as it was.
     Daemon(DaemonStatus),
@@ -102,8 +104,8 @@ impl Outbox {
                     entry.status = Some((devices, now));
                 }
             }
-            Report::Failed { claim, text, disposition } => {
-                self.entry(claim, now).update_outcome(Note::Failed { text, disposition }, false);
+            Report::Failed { claim, text, disposition, unnamed_holder } => {
+                self.entry(claim, now).update_outcome(Note::Failed { text, disposition, unnamed_holder }, false);
             }
             Report::Daemon { claim, devices, daemon } => {
                 let entry = self.entry(claim, now);
@@ -248,7 +250,8 @@ mod tests {
     }
 
     fn failed(name: &str, text: &str) -> Report {
-        Report::Failed { claim: claim(name), text: text.to_owned(), disposition: Disposition::Busy }
+        let (claim, text) = (claim(name), text.to_owned());
+        Report::Failed { claim, text, disposition: Disposition::Busy, unnamed_holder: None }
     }
 
     /// The names of the claims that are due, each with the devices of its status and the number of its Events.

@@ -37,6 +37,8 @@ pub enum Report {
         text: String,
         /// Gives the Event its reason.
         disposition: Disposition,
+        /// The claim of another namespace that is in the way, which the sentence does not name.
+        unnamed_holder: Option<String>,
     },
     /// The MPS daemon of the claim is not as it was.
     Daemon {

@@ -134,29 +134,34 @@ impl Reporter {
                 },
             }
         }
+        let about = reference(&claim);
         for note in notes {
             self.give_way().await;
-            self.record(&claim, note).await;
+            self.record(&about, note).await;
         }
     }
 
-    async fn record(&self, claim: &ClaimRef, note: Note) {
+    async fn record(&self, about: &ObjectReference, note: Note) {
         match note {
             Note::Prepared(devices) => {
                 let inventory = self.state.borrow().inventory.clone();
                 let text = note::prepared(&devices, inventory.as_deref(), &self.node);
-                self.event(claim, EventType::Normal, "DevicesPrepared", text).await;
+                self.event(about, EventType::Normal, "DevicesPrepared", text).await;
                 if let Some(text) = note::several_daemons(&devices) {
-                    self.event(claim, EventType::Warning, "SeveralMPSDaemons", text).await;
+                    self.event(about, EventType::Warning, "SeveralMPSDaemons", text).await;
                 }
             }
-            Note::Failed { text, disposition } => {
+            Note::Failed { text, disposition, unnamed_holder } => {
                 let reason = match disposition {
                     Disposition::Permanent => "PrepareRefused",
                     Disposition::Busy => "DeviceBusy",
                     Disposition::Transient => "PrepareFailed",
                 };
-                self.event(claim, EventType::Warning, reason, text).await;
+                if let Some(holder) = unnamed_holder {
+                    let text = note::in_the_way(&holder, &text);
+                    self.event(&self.own_node(), EventType::Warning, reason, text).await;
+                }
+                self.event(about, EventType::Warning, reason, text).await;
             }
             Note::Daemon(daemon) => {
                 let type_ = match daemon.health {
@@ -166,9 +171,9 @@ impl Reporter {
                     | DaemonHealth::Lost
                     | DaemonHealth::HostAway => EventType::Warning,
                 };
-                self.event(claim, type_, daemon.health.reason(), daemon.message()).await;
+                self.event(about, type_, daemon.health.reason(), daemon.message()).await;
             }
-            Note::Drift(text) => self.event(claim, EventType::Warning, "SettingsChanged", text).await,
+            Note::Drift(text) => self.event(about, EventType::Warning, "SettingsChanged", text).await,
         }
     }
 
@@ -195,21 +200,33 @@ impl Reporter {
         drop(timeout(COURTESY, all).await);
     }
 
-    async fn event(&self, claim: &ClaimRef, type_: EventType, reason: &str, note: String) {
+    async fn event(&self, about: &ObjectReference, type_: EventType, reason: &str, note: String) {
         let note = note.get(..note.floor_char_boundary(note::LONGEST)).map(str::to_owned);
         let event = Event { type_, reason: reason.to_owned(), note, action: "Prepare".to_owned(), secondary: None };
         // One that remembers would count this as a repetition of the last Event of that reason, whatever that said.
         let recorder = Recorder::new(self.client.clone(), self.events.clone());
-        match timeout(PATIENCE, recorder.publish(&event, &reference(claim))).await {
+        let object = [&about.namespace, &about.name].map(|part| part.as_deref().unwrap_or_default()).join("/");
+        match timeout(PATIENCE, recorder.publish(&event, about)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 self.metrics.report_dropped();
-                warn!(%claim, reason, error = %chain(&error), "unable to write an event");
+                warn!(object, reason, error = %chain(&error), "unable to write an event");
             }
             Err(_elapsed) => {
                 self.metrics.report_dropped();
-                warn!(%claim, reason, "unable to write an event: the API server does not answer");
+                warn!(object, reason, "unable to write an event: the API server does not answer");
             }
+        }
+    }
+
+    /// As the kubelet refers to it in Events, by its name as UID.
+    fn own_node(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(self.node.to_string()),
+            uid: Some(self.node.to_string()),
+            ..ObjectReference::default()
         }
     }
 

@@ -7,12 +7,13 @@ use crate::api_server::{ApiServer, Resource};
 use crate::kubelet::{Claim, claim_of};
 use crate::node::{DRIVER, NODE};
 
-/// The namespace of every claim here.
+/// The namespace of every claim that says nothing else.
 pub const NAMESPACE: &str = "default";
 
 /// A claim that is being put together.
 #[derive(Debug, Clone)]
 pub struct NewClaim {
+    namespace: String,
     name: String,
     results: Vec<Value>,
     configs: Vec<Value>,
@@ -21,7 +22,13 @@ pub struct NewClaim {
 impl NewClaim {
     /// A claim to which nothing is allocated yet.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), results: Vec::new(), configs: Vec::new() }
+        let (namespace, name) = (NAMESPACE.to_owned(), name.to_owned());
+        Self { namespace, name, results: Vec::new(), configs: Vec::new() }
+    }
+
+    /// The same in another namespace.
+    pub fn of_namespace(self, namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), ..self }
     }
 
     /// A claim with one device, for the request `gpu`.
@@ -54,10 +61,10 @@ impl NewClaim {
 
     /// Puts it into the API server.
     pub fn create(self, api: &ApiServer) -> Claim {
-        let Self { name, results, configs } = self;
-        let metadata = json!({"name": name, "namespace": NAMESPACE});
+        let Self { namespace, name, results, configs } = self;
+        let metadata = json!({"name": name, "namespace": namespace});
         let allocation = json!({"devices": {"results": results, "config": configs}});
         let claim = json!({"metadata": metadata, "spec": {"devices": {}}, "status": {"allocation": allocation}});
-        claim_of(&api.put(Resource::ResourceClaims, NAMESPACE, claim))
+        claim_of(&api.put(Resource::ResourceClaims, &namespace, claim))
     }
 }

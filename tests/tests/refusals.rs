@@ -140,3 +140,20 @@ async fn configurations_that_are_not_understood() {
     let plain = NewClaim::of("plain", &node.gpus.name(0)).config(&config("GpuConfig")).create(&node.api);
     node.kubelet.prepare(&plain).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_of_another_namespace_is_named_on_the_node_and_not_to_who_waits_for_it() {
+    let node = Node::new("t4:1");
+    let _plugin = node.start(Mode::InProcess).await;
+    let holder = NewClaim::of("project", &node.gpus.name(0)).of_namespace("secret").create(&node.api);
+    node.kubelet.prepare(&holder).await.unwrap();
+    let claim = NewClaim::of("waits", &node.gpus.name(0)).create(&node.api);
+    check(&node, &claim, &["is held by a claim of another namespace"]).await;
+    let on_node = |events: &[Value]| events.iter().find(|event| event["regarding"]["kind"] == "Node").cloned();
+    let event = node.api.until("an Event on the Node", Resource::Events, on_node).await;
+    assert_eq!((&event["regarding"]["name"], &event["reason"]), (&json!("node-1"), &json!("DeviceBusy")), "{event}");
+    assert!(event["note"].as_str().unwrap().contains("claim secret/project is in the way"), "{event}");
+    for event in node.api.list(Resource::Events).iter().filter(|event| event["regarding"]["namespace"] == NAMESPACE) {
+        assert!(!event.to_string().contains("secret"), "{event}");
+    }
+}

@@ -9,6 +9,7 @@ use dra_checkpoint::{ClaimRecord, RecordedDevice};
 use dra_model::ClaimRef;
 
 use crate::doubts::{Doubt, target_of};
+use crate::holder::Holder;
 use crate::refusal::{Form, Refusal};
 
 /// Refuses what another claim holds, what one may hold whose record cannot be read, or what one claim got twice.
@@ -28,10 +29,10 @@ pub fn check(
             });
         }
         if let Some((holder, held)) = holder(claim, device, others) {
-            return Err(in_the_way(device, holder, held));
+            return Err(in_the_way(device, Holder::new(holder, claim), held));
         }
         if let Some(doubt) = doubts.iter().find(|doubt| !doubt.is_about(&claim.uid) && doubt.holds(device)) {
-            return Err(doubt.refusal(device));
+            return Err(doubt.refusal(claim, device));
         }
     }
     Ok(())
@@ -52,8 +53,8 @@ fn holder<'a>(
         .find(|(_, held)| overlap(held, device))
 }
 
-fn in_the_way(device: &RecordedDevice, holder: &ClaimRef, held: &RecordedDevice) -> Refusal {
-    let (name, holder) = (device.device.clone(), holder.clone());
+fn in_the_way(device: &RecordedDevice, holder: Holder, held: &RecordedDevice) -> Refusal {
+    let name = device.device.clone();
     match (Form::of(&device.hardware), Form::of(&held.hardware)) {
         (wanted @ Form::Share(_), had) | (wanted, had @ Form::Share(_)) => {
             Refusal::Mixed { device: name, wanted, holder, held: held.device.clone(), had }
@@ -179,7 +180,7 @@ mod tests {
                 else {
                     panic!("{refusal}")
                 };
-                assert_eq!((holder, as_device), (claim("b"), held.device));
+                assert_eq!((holder.claim, as_device), (claim("b"), held.device));
             }
         }
     }

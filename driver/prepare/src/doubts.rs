@@ -7,8 +7,9 @@
 use std::collections::BTreeSet;
 
 use dra_checkpoint::{Quarantined, RecordedDevice, RecordedHardware};
-use dra_model::{ClaimUid, DeviceName, GpuUuid, Inventory};
+use dra_model::{ClaimRef, ClaimUid, DeviceName, GpuUuid, Inventory};
 
+use crate::holder::{DoubtfulHolder, Holder};
 use crate::refusal::Refusal;
 use crate::resolve::{Target, resolve};
 
@@ -52,18 +53,14 @@ impl Doubt {
     }
 
     /// Why another claim cannot have this device.
-    pub fn refusal(&self, device: &RecordedDevice) -> Refusal {
+    pub fn refusal(&self, refused: &ClaimRef, device: &RecordedDevice) -> Refusal {
         let (device, path) = (device.device.clone(), self.record.path.clone());
-        Refusal::HeldInDoubt { device, holder: self.holder(), path }
-    }
-
-    /// How people know the claim.
-    fn holder(&self) -> String {
-        match (&self.record.remains.claim, &self.record.uid) {
-            (Some(claim), _) => format!("claim {claim}"),
-            (None, Some(uid)) => format!("the claim with UID {uid}"),
-            (None, None) => "a claim".to_owned(),
-        }
+        let holder = match (&self.record.remains.claim, &self.record.uid) {
+            (Some(claim), _) => DoubtfulHolder::Claim(Holder::new(claim, refused)),
+            (None, Some(uid)) => DoubtfulHolder::Uid(uid.clone()),
+            (None, None) => DoubtfulHolder::Unknown,
+        };
+        Refusal::HeldInDoubt { device, holder, path }
     }
 
     /// Whether it is this claim itself.

@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 
 use crate::answer::{self, PreparedDevice};
 use crate::error::{FetchError, NotLocked, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
+use crate::holder::FOR_CLAIM;
 use crate::locks::{Lock, Locks, Passing, Reach};
 use crate::missing::Missing;
 use crate::reconcile::ClaimLife;
@@ -220,8 +221,9 @@ impl Engine {
         deadline: Instant,
         reach: Reach,
     ) -> Result<Vec<Lock<'_>>, NotLocked> {
-        let holder = format!("for claim {claim}");
-        gpus.into_iter().map(|(uuid, device)| self.lock_gpu(&uuid, device, &holder, deadline, reach)).collect()
+        let holder = format!("{FOR_CLAIM}{claim}");
+        let lock = |(uuid, device)| self.lock_gpu(&uuid, device, &holder, deadline, reach);
+        gpus.into_iter().map(lock).collect::<Result<_, _>>().map_err(|error| error.for_users_of(claim))
     }
 
     /// Whether a record of this claim was set aside and is not settled; where that cannot be told, it is.

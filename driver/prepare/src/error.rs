@@ -13,6 +13,7 @@ use dra_hardware::{BootIdError, DaemonError, DriverFilesError, GpuError, NodeErr
 use dra_model::{ClaimRef, DeviceName, Disposition};
 
 use crate::engine::OthersError;
+use crate::holder::LockHolder;
 use crate::locks::LockError;
 use crate::refusal::Refusal;
 use crate::step::StepError;
@@ -94,7 +95,7 @@ pub enum NotLocked {
         /// The claim itself, or a device.
         what: String,
         /// By whom or for whom.
-        holder: String,
+        holder: LockHolder,
     },
     /// The folder of locks.
     #[error("{what} cannot be locked")]
@@ -110,8 +111,16 @@ pub enum NotLocked {
 impl NotLocked {
     pub(crate) fn new(what: String, error: LockError) -> Self {
         match error {
-            LockError::Held { holder } => Self::Busy { what, holder },
+            LockError::Held { holder } => Self::Busy { what, holder: LockHolder::new(holder) },
             source @ LockError::File { .. } => Self::Failed { what, source },
+        }
+    }
+
+    /// The same for the users of a claim, who are not told the name of a claim of another namespace.
+    pub(crate) fn for_users_of(self, claim: &ClaimRef) -> Self {
+        match self {
+            Self::Busy { what, holder } => Self::Busy { what, holder: holder.for_users_of(claim) },
+            failed @ Self::Failed { .. } => failed,
         }
     }
 
@@ -130,6 +139,17 @@ pub struct PrepareError {
     pub claim: ClaimRef,
     /// Why.
     pub cause: Box<PrepareCause>,
+}
+
+impl PrepareError {
+    /// The claim in the way, as `namespace/name`, where the text does not name it because it is of another namespace.
+    pub fn unnamed_holder(&self) -> Option<String> {
+        if let PrepareCause::Refused(refusal) = &*self.cause {
+            return refusal.unnamed_holder().map(ToString::to_string);
+        }
+        let PrepareCause::Lock(NotLocked::Busy { holder, .. }) = &*self.cause else { return None };
+        holder.unnamed().map(str::to_owned)
+    }
 }
 
 /// Why a claim is not prepared.

@@ -23,9 +23,11 @@
 //! found before the first of them in the GPU's ledger, and whoever leaves last gives it back. What cannot be given back
 //! then is owed: it keeps no claim from leaving, and the next claim on that GPU from coming.
 //!
-//! Reading order: [`refusal`], [`resolve`], [`configuration`], `sharing`, `limits`, [`doubts`], [`conflicts`], `shares`,
+//! Reading order: [`holder`], [`refusal`], [`resolve`], [`configuration`], `sharing`, `limits`, [`doubts`], [`conflicts`], `shares`,
 //! [`plan`], [`locks`], [`users`], [`step`], [`run`], [`undo`], [`error`], `missing`, [`engine`], [`reconcile`], `debts`,
 //! [`retire`].
+
+pub mod holder;
 
 pub mod refusal;
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Why a claim is not prepared, decided from values alone.
 //!
-//! Users read these sentences, behind `claim namespace/name: `, in the events of their pods.
+//! Users read these sentences, behind `claim namespace/name: `, in the events of their pods. A claim of another namespace is
+//! not named there; the process names it in its log and in an Event on the Node.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,6 +10,8 @@ use std::path::PathBuf;
 use dra_checkpoint::RecordedHardware;
 use dra_model::config::{ConfigError, ConfigKind};
 use dra_model::{Bytes, ClaimRef, ConfigSource, DeviceName, Disposition, Interval, SharedForm};
+
+use crate::holder::{DoubtfulHolder, Holder};
 
 /// A claim that was understood and is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,14 +73,14 @@ pub enum Refusal {
     },
     /// Someone else has it.
     #[error(
-        "{device} is held by claim {holder}{}; it becomes free when the pods of that claim have ended (will retry)",
+        "{device} is held by {holder}{}; it becomes free when the pods of that claim have ended (will retry)",
         through(device, held)
     )]
     Held {
         /// Which device.
         device: DeviceName,
         /// Who has it.
-        holder: ClaimRef,
+        holder: Holder,
         /// As which device.
         held: DeviceName,
     },
@@ -97,14 +100,14 @@ pub enum Refusal {
     HeldInDoubt {
         /// Which device.
         device: DeviceName,
-        /// Who has it, as people know the claim.
-        holder: String,
+        /// Who has it.
+        holder: DoubtfulHolder,
         /// The record that was set aside.
         path: PathBuf,
     },
     /// Someone else uses its GPU in another form.
     #[error(
-        "{device} is wanted {wanted} while claim {holder} has {held} {had}: a GPU is used in one form at a time and becomes free when the pods of that claim have ended (will retry)"
+        "{device} is wanted {wanted} while {holder} has {held} {had}: a GPU is used in one form at a time and becomes free when the pods of that claim have ended (will retry)"
     )]
     Mixed {
         /// Which device.
@@ -112,7 +115,7 @@ pub enum Refusal {
         /// As what.
         wanted: Form,
         /// Who has the GPU.
-        holder: ClaimRef,
+        holder: Holder,
         /// As which device.
         held: DeviceName,
         /// As what.
@@ -120,7 +123,7 @@ pub enum Refusal {
     },
     /// The time-slice interval belongs to the GPU and was set for another share of it.
     #[error(
-        "{device} is wanted with time-slice interval {wanted} while claim {holder} has a share of it with {held}: ask for {held}, or wait until the pods of that claim have ended (will retry)"
+        "{device} is wanted with time-slice interval {wanted} while {holder} has a share of it with {held}: ask for {held}, or wait until the pods of that claim have ended (will retry)"
     )]
     OtherInterval {
         /// Which device.
@@ -128,7 +131,7 @@ pub enum Refusal {
         /// What this claim wants.
         wanted: Interval,
         /// Who came first.
-        holder: ClaimRef,
+        holder: Holder,
         /// What is in force.
         held: Interval,
     },
@@ -301,6 +304,18 @@ pub(crate) fn mebi(bytes: Bytes) -> String {
 }
 
 impl Refusal {
+    /// The claim in the way that the sentence does not name.
+    pub(crate) fn unnamed_holder(&self) -> Option<&ClaimRef> {
+        let (Self::Held { holder, .. }
+        | Self::Mixed { holder, .. }
+        | Self::OtherInterval { holder, .. }
+        | Self::HeldInDoubt { holder: DoubtfulHolder::Claim(holder), .. }) = self
+        else {
+            return None;
+        };
+        holder.unnamed()
+    }
+
     /// Whether retrying helps.
     pub fn disposition(&self) -> Disposition {
         match self {

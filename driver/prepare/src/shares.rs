@@ -10,6 +10,7 @@ use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedHardware, RecordedShar
 use dra_model::{ClaimRef, ClaimUid, Gpu, GpuUuid, Interval, ShareLimits, SharedForm};
 
 use crate::doubts::Doubt;
+use crate::holder::Holder;
 use crate::refusal::{Refusal, mebi};
 
 /// Refuses another interval than the one in force, and more than is left of a GPU, which is not known while the record of
@@ -31,7 +32,7 @@ pub(crate) fn check(
             .chain(earlier)
             .filter(|(_, other)| !other.admin_access && other.hardware == device.hardware)
             .collect();
-        same_interval(device, &beside)?;
+        same_interval(claim, device, &beside)?;
         fits(device, &beside, gpus)?;
     }
     Ok(())
@@ -60,7 +61,7 @@ fn none_in_doubt(claim: &ClaimRef, device: &RecordedDevice, doubts: &[Doubt]) ->
     let mut others = doubts.iter().filter(|doubt| !doubt.is_about(&claim.uid));
     match others.find(|doubt| doubt.may_use(device.hardware.gpu())) {
         None => Ok(()),
-        Some(doubt) => Err(doubt.refusal(device)),
+        Some(doubt) => Err(doubt.refusal(claim, device)),
     }
 }
 
@@ -79,13 +80,18 @@ fn interval_of(device: &RecordedDevice) -> Option<Interval> {
     }
 }
 
-fn same_interval(device: &RecordedDevice, beside: &[(&ClaimRef, &RecordedDevice)]) -> Result<(), Refusal> {
+fn same_interval(
+    claim: &ClaimRef,
+    device: &RecordedDevice,
+    beside: &[(&ClaimRef, &RecordedDevice)],
+) -> Result<(), Refusal> {
     let Some(wanted) = interval_of(device) else { return Ok(()) };
     let mut held = beside.iter().filter_map(|(holder, device)| Some((holder, interval_of(device)?)));
     match held.find(|(_, held)| *held != wanted) {
         None => Ok(()),
         Some((holder, held)) => {
-            Err(Refusal::OtherInterval { device: device.device.clone(), wanted, holder: (*holder).clone(), held })
+            let holder = Holder::new(holder, claim);
+            Err(Refusal::OtherInterval { device: device.device.clone(), wanted, holder, held })
         }
     }
 }

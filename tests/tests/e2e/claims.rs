@@ -3,17 +3,30 @@
 
 use crate::{
     arena::{Arena, told},
-    pods,
+    pods, sharing,
 };
 use dra_demo::text;
 use serde_json::{Value, json};
 
-crate::cases![a_claim_shows_its_device_and_an_event_for_each_of_the_pods_that_use_it_one_after_another];
+crate::cases![
+    a_claim_shows_its_device_and_an_event_for_each_of_the_pods_that_use_it_one_after_another,
+    a_claim_of_another_namespace_is_named_on_the_node_only,
+];
 
 const NODE: &str = "node-2";
+/// A T4.
+const GPU: &str = "2";
 
 fn claim(arena: &Arena, name: &str) -> Value {
     serde_json::from_str(&arena.kubectl(&["get", "resourceclaim", name, "-o", "json"])).unwrap()
+}
+
+fn apply_claim(arena: &Arena, name: &str, devices: &Value) {
+    let claim = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": name},
+        "spec": {"devices": devices},
+    });
+    arena.apply(&claim.to_string());
 }
 
 /// The texts of the Events on a claim with this reason.
@@ -26,11 +39,7 @@ fn events(arena: &Arena, claim: &str, reason: &str) -> Vec<String> {
 /// The API server drops the statuses of the devices when the claim is deallocated.
 fn a_claim_shows_its_device_and_an_event_for_each_of_the_pods_that_use_it_one_after_another(arena: &Arena) {
     let devices = pods::gpu("device.attributes['gpu.nvidia.com'].architecture == 'Ampere'");
-    let reused = json!({
-        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "reused"},
-        "spec": {"devices": devices},
-    });
-    arena.apply(&reused.to_string());
+    apply_claim(arena, "reused", &devices);
     for round in 1..=3 {
         pods::start_using(arena, "reuser", NODE, "reused");
         told(arena.stage().saw("reuser"));
@@ -49,4 +58,28 @@ fn a_claim_shows_its_device_and_an_event_for_each_of_the_pods_that_use_it_one_af
     }
     arena.kubectl(&["delete", "resourceclaim", "reused", "--timeout=60s"]);
     arena.kubectl(&["delete", "events", "--field-selector", "involvedObject.name=reused"]);
+}
+
+fn a_claim_of_another_namespace_is_named_on_the_node_only(arena: &Arena) {
+    arena.kubectl(&["create", "namespace", "team-c"]);
+    let turns = |interval: &str| {
+        let sharing = json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": interval}});
+        let uuid = arena.setting(NODE, GPU).uuid;
+        pods::shared_by(pods::share(sharing::TIME_SLICING, &uuid, &json!({})), &sharing)
+    };
+    pods::start_as(arena, ("team-c", 0), "first", NODE, &turns("Long"));
+    told(arena.stage().saw_in("team-c", "first", "main"));
+    pods::start(arena, "second", NODE, &turns("Short"));
+    let message = pods::failure_of(arena, "second");
+    assert!(message.contains("a claim of another namespace") && !message.contains("team-c"), "{message}");
+    let on_node = arena.until("the Event on the Node", || {
+        let about = format!("involvedObject.kind=Node,involvedObject.name={NODE},reason=DeviceBusy");
+        arena.list(&["events", "--field-selector", &about]).pop()
+    });
+    assert!(text(&on_node, "/message").contains("team-c/first"), "{on_node}");
+    pods::remove_in(arena, "team-c", "first");
+    told(arena.stage().saw("second"));
+    pods::remove(arena, "second");
+    arena.kubectl(&["delete", "events", "--field-selector", "involvedObject.kind=Node,reason=DeviceBusy"]);
+    arena.kubectl(&["delete", "namespace", "team-c", "--wait=false"]);
 }

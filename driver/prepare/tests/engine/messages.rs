@@ -6,9 +6,11 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use dra_checkpoint::files::faults::Fault;
-use dra_model::{AllocatedDevice, Claim, ClaimConfig, ComputeMode, ConfigSource, ShareLimits};
+use dra_model::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ComputeMode, ConfigSource, ShareLimits};
+use dra_prepare::locks::{Locks, Reach};
 use dra_prepare::{ClaimLife, FetchError, PrepareError};
 use rustix::io::Errno;
 use serde_json::{Value, json};
@@ -74,6 +76,7 @@ fn sentences_are_the_golden_ones() {
     effects(&mut sentences);
     api_server(&mut sentences);
     disks(&mut sentences);
+    other_namespaces(&mut sentences);
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/engine/messages.txt");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &sentences.text).unwrap();
@@ -268,6 +271,41 @@ fn effects(sentences: &mut Sentences) {
     sentences.refused("a daemon that an earlier claim left", &node, &next);
     node.daemons.set(Mood::Willing);
     node.prepare(&next).unwrap();
+}
+
+/// What users may read of claims that are not of their namespace; the process names them in its log.
+fn other_namespaces(sentences: &mut Sentences) {
+    let of_other = |claim: Claim| {
+        let reference = ClaimRef { namespace: "secret".to_owned(), name: "project".to_owned(), ..claim.reference };
+        Claim { reference, ..claim }
+    };
+    let mut refused = |situation: &str, node: &Node, claim: &Claim| {
+        let error = node.prepare(claim).unwrap_err();
+        assert_eq!(error.unnamed_holder().as_deref(), Some("secret/project"), "{situation}");
+        assert!(!error.to_string().contains("secret") && !error.to_string().contains("project"), "{error}");
+        sentences.failed(situation, node, &error);
+    };
+    let mut node = node();
+    node.prepare(&of_other(allocate("b", &[("gpu", "gpu-00000000")]))).unwrap();
+    refused("a device of a claim of another namespace", &node, &gpu_claim());
+    let turn = shares("a", vec![share("some", "gpu-00000000-ts", "s1", 1, None)]);
+    refused("another form than that of a claim of another namespace", &node, &turn);
+    let record = node.state_dir().join("claims/uid-b.json");
+    let bytes = std::fs::read(&record).unwrap();
+    std::fs::write(&record, &bytes[..bytes.len() - 60]).unwrap();
+    refused("a device of a claim of another namespace with a damaged record", &node, &gpu_claim());
+    let interval = |interval: &str| json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": interval}});
+    let long = shares("c", vec![share("some", "gpu-00000002-ts", "s2", 1, None)]);
+    node.prepare(&of_other(wish(long, &[], "GpuConfig", &interval("Long")))).unwrap();
+    let short = shares("a", vec![share("some", "gpu-00000002-ts", "s1", 1, None)]);
+    let short = wish(short, &[], "GpuConfig", &interval("Short"));
+    refused("another interval than a claim of another namespace has", &node, &short);
+    node.patience = Duration::ZERO;
+    node.restart();
+    let locks = Locks::new(node.locks_dir());
+    let name = format!("gpu-{}", gpu_uuid(0).hex());
+    let _held = locks.take(&name, "for claim secret/project", Instant::now(), Reach::Everyone).unwrap();
+    refused("a GPU that is locked for a claim of another namespace", &node, &gpu_claim());
 }
 
 fn api_server(sentences: &mut Sentences) {
