@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::fetch::{Abandoned, ClaimSource};
 use crate::metrics::{Metrics, Operation, Outcome};
+use crate::note;
 use crate::report::{Report, ReportSender, Working};
 
 /// Everything a claim meets in this process; cheap to clone.
@@ -43,21 +44,27 @@ impl Claims {
         let (engine, source, asked) = (Arc::clone(&self.engine), self.source.clone(), claim.clone());
         let work = move || {
             // Only a claim that is not prepared yet is read.
-            let is_new = Cell::new(false);
+            let (is_new, configured) = (Cell::new(false), Cell::new(None));
             let read = || {
                 is_new.set(true);
-                source.read(&asked, &abandoned, &deadline)
+                let claim = source.read(&asked, &abandoned, &deadline)?;
+                configured.set((!claim.configs.is_empty()).then(|| claim.clone()));
+                Ok(claim)
             };
             let life = |other: &ClaimRef| source.life(other, &deadline);
-            (engine.prepare_until(&asked, &read, &life, &deadline), is_new.get())
+            (engine.prepare_until(&asked, &read, &life, &deadline), is_new.get(), configured.into_inner())
         };
-        let (prepared, is_new) = spawn_blocking(work).await.map_err(panicked)?;
+        let (prepared, is_new, configured) = spawn_blocking(work).await.map_err(panicked)?;
         match prepared {
             Ok(devices) => {
                 let took = timer.end(Outcome::Success);
                 let names: Vec<&str> = devices.iter().map(|device| device.device.as_str()).collect();
                 info!(%claim, claim_uid = %claim.uid, devices = names.join(","), took_ms = took.as_millis(), "claim prepared");
                 let answer = devices.iter().map(answer).collect();
+                let ignored = configured.map(|configured| dra_prepare::ignored(&configured, &devices));
+                if let Some(text) = ignored.and_then(|ignored| note::ignored(&ignored)) {
+                    self.reports.send(Report::ConfigIgnored { claim: claim.clone(), text });
+                }
                 self.reports.send(Report::Prepared { claim, devices, is_new });
                 Ok(answer)
             }

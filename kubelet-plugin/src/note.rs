@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dra_model::{DaemonId, Inventory, LiveIdentity, NodeName};
-use dra_prepare::{Drift, PreparedDevice};
+use dra_prepare::{Drift, PreparedDevice, Refusal};
 
 use crate::shown;
 
@@ -21,6 +21,12 @@ pub fn drift(drift: &Drift) -> String {
         "somebody set the {setting} of {gpu} to {found}, and this claim needs {wanted}: set it back; or it is put right with \
          the next claim on that GPU, or with the next pod of this claim after all of its pods have ended"
     )
+}
+
+/// Configurations that were written for other devices too and that a share cannot have.
+pub fn ignored(reasons: &[Refusal]) -> Option<String> {
+    let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+    (!reasons.is_empty()).then(|| format!("not applied to shares: {}", reasons.join("; ")))
 }
 
 /// What the Node is told of a claim that was not prepared because of a claim of another namespace, which the users of the first

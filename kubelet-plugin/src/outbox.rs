@@ -33,6 +33,8 @@ pub type Devices = Arc<[PreparedDevice]>;
 pub enum Note {
     /// The claim can be used.
     Prepared(Devices),
+    /// Configurations of the claim do not count for some of its shares.
+    ConfigIgnored(String),
     /// The claim could not be prepared.
     Failed {
         /// The sentence the pod's event shows as well.
@@ -52,6 +54,7 @@ pub enum Note {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Topic {
     Outcome,
+    Config,
     Daemon(DaemonId),
     Setting(GpuUuid, Setting),
 }
@@ -103,6 +106,9 @@ impl Outbox {
                 if entry.update_outcome(Note::Prepared(Arc::clone(&devices)), is_new) {
                     entry.status = Some((devices, now));
                 }
+            }
+            Report::ConfigIgnored { claim, text } => {
+                self.entry(claim, now).notes.insert(Topic::Config, Note::ConfigIgnored(text));
             }
             Report::Failed { claim, text, disposition, unnamed_holder } => {
                 self.entry(claim, now).update_outcome(Note::Failed { text, disposition, unnamed_holder }, false);

@@ -29,6 +29,13 @@ pub enum Report {
         /// server drops the statuses of its devices then.
         is_new: bool,
     },
+    /// Configurations of the claim do not count for some of its shares.
+    ConfigIgnored {
+        /// The claim.
+        claim: ClaimRef,
+        /// Which, and why.
+        text: String,
+    },
     /// The claim could not be prepared.
     Failed {
         /// The claim.
@@ -79,6 +86,7 @@ impl Report {
     pub fn claim(&self) -> &ClaimRef {
         match self {
             Self::Prepared { claim, .. }
+            | Self::ConfigIgnored { claim, .. }
             | Self::Failed { claim, .. }
             | Self::Daemon { claim, .. }
             | Self::Status { claim, .. }

@@ -151,6 +151,7 @@ impl Reporter {
                     self.event(about, EventType::Warning, "SeveralMPSDaemons", text).await;
                 }
             }
+            Note::ConfigIgnored(text) => self.event(about, EventType::Normal, "ConfigIgnored", text).await,
             Note::Failed { text, disposition, unnamed_holder } => {
                 let reason = match disposition {
                     Disposition::Permanent => "PrepareRefused",

@@ -113,3 +113,27 @@ async fn daemons_that_cannot_be_used_by_one_container_are_warned_of() {
     let warning = node.api.until("an Event warns", Resource::Events, told).await;
     assert!(warning.as_str().unwrap().starts_with("the requests a and b have MPS daemons of their own"), "{warning}");
 }
+
+/// The Event of a reason on a claim.
+async fn until_told(node: &Node, claim: &str, reason: &str) -> String {
+    let told = |events: &[Value]| {
+        let is_wanted = |event: &&Value| event["regarding"]["name"] == claim && event["reason"] == reason;
+        Some(events.iter().find(is_wanted)?["note"].as_str().unwrap_or_default().to_owned())
+    };
+    node.api.until(&format!("the Event {reason} on claim {claim}"), Resource::Events, told).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_for_other_requests_does_not_keep_a_share_from_its_pod() {
+    let node = Node::new("t4:2");
+    let _host = MpsHost::start(&node.mps_root());
+    let _plugin = node.start(Mode::InProcess).await;
+    let exclusive = json!({
+        "apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", "sharing": {"strategy": "Exclusive"},
+    });
+    let claim = NewClaim::of("mixed", &node.gpus.name(0)).result(share(&node, "preview", 1)).config(&exclusive);
+    let claim = claim.create(&node.api);
+    assert_eq!(node.kubelet.prepare(&claim).await.unwrap().len(), 2);
+    let note = until_told(&node, "mixed", "ConfigIgnored").await;
+    assert!(note.contains("request preview") && !note.contains("request gpu"), "{note}");
+}

@@ -1,18 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the opaque configurations of a claim wish for each of its devices. Pure.
+//! What the opaque configurations of a claim request for each of its devices. Pure.
 //!
-//! Every configuration is read, and refused where it is wrong, even when it counts for no device. One without requests is
-//! for the devices of its type. One that names a request is for that request's device and must be of its type. One that
-//! names the parent of a `firstAvailable` request is, again, for the alternatives of its type, since the scheduler may
-//! choose any of them. Admin access looks on and wishes nothing.
+//! Every configuration is read, and refused where it is wrong, even when it counts for no device. Admin access looks on and
+//! requests nothing.
+//!
+//! What a configuration means for a device follows from both:
+//!
+//! | device | no strategy | `Exclusive` | `TimeSlicing` | `MPS` | `MPS` with `mpsConfig` |
+//! |---|---|---|---|---|---|
+//! | GPU, `GpuConfig` | applies | applies | applies | applies | applies |
+//! | MIG device, `MigDeviceConfig` | applies | refused | applies, `Default` only | applies | applies |
+//! | share by `TimeSlicing`, `GpuConfig` | applies | contradicts | applies | contradicts | contradicts |
+//! | share by `MPS`, `GpuConfig` | applies | contradicts | contradicts | applies | contradicts |
+//! | any device, the other kind | other kind | refused on MIG | other kind | other kind | other kind |
+//!
+//! `refused` is refused where the configuration is read, whatever it is for. For the others counts how the configuration came
+//! to be for the device:
+//!
+//! | it is for the device | other kind | contradicts |
+//! |---|---|---|
+//! | named by the claim: the request, or the very alternative `request/subrequest` | refused | refused |
+//! | named by the claim as the parent of a `firstAvailable` request | does not count | ignored, with an Event |
+//! | for all requests, and the device is an alternative of `firstAvailable` | does not count | ignored, with an Event |
+//! | for all requests, and it applies to another device of the claim | does not count | ignored, with an Event |
+//! | for all requests, and it applies to none | does not count | refused |
+//! | by the class, for which the scheduler names the requests | does not count | ignored, with an Event |
+//!
+//! So a configuration that was written for other devices too never keeps a share from being prepared after it was scheduled.
+//! What is ignored makes room for the configuration that would have counted without it.
 
 use dra_model::config::{self, ConfigKind, DeviceConfig};
-use dra_model::{AllocatedDevice, Claim, ClaimConfig, Sharing, claim};
+use dra_model::{AllocatedDevice, Claim, ClaimConfig, ConfigSource, MpsConfig, SharedForm, Sharing, claim};
 
-use crate::refusal::{ConfigField, Refusal};
+use crate::answer::PreparedDevice;
+use crate::refusal::{ConfigField, Form, Refusal};
 use crate::resolve::Target;
 
-/// What a claim wishes for one device.
+/// What a claim requests for one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish<'a> {
     /// How its users share it.
@@ -28,30 +52,115 @@ impl Wish<'_> {
     }
 }
 
-/// What is wished for the devices, in their order, where anything is; refuses the first configuration that is wrong.
+/// What is requested for the devices, in their order, where anything is; refuses the first configuration that is wrong.
 pub fn wishes<'a>(claim: &'a Claim, targets: &[Target]) -> Result<Vec<Option<Wish<'a>>>, Refusal> {
-    let read = |config| Ok((config, read(claim, targets, config)?));
-    let configs: Vec<(&ClaimConfig, DeviceConfig)> = claim.configs.iter().map(read).collect::<Result<_, _>>()?;
-    let pairs = claim.devices.iter().zip(targets);
-    Ok(pairs.map(|(device, target)| wish(&configs, device, target)).collect())
+    let read = Read::new(claim, targets.iter().map(Form::of_target).collect())?;
+    Ok(read.choices().map(|choice| choice.wish).collect())
 }
 
-fn wish<'a>(
-    configs: &[(&'a ClaimConfig, DeviceConfig)],
-    device: &AllocatedDevice,
-    target: &Target,
-) -> Option<Wish<'a>> {
-    let fitting = || configs.iter().filter(|(_, read)| !device.admin_access && mismatch(read.kind, target).is_none());
-    let counts = claim::effective(fitting().map(|(config, _)| *config), device)?;
-    let (config, read) = fitting().find(|(config, _)| std::ptr::eq(*config, counts))?;
-    (read.sharing != Sharing::Plain).then(|| Wish { sharing: read.sharing.clone(), config })
+/// Why configurations of a prepared claim are ignored for some of its shares.
+pub fn ignored(claim: &Claim, devices: &[PreparedDevice]) -> Vec<Refusal> {
+    let read = Read::new(claim, devices.iter().map(|device| Form::of_identity(&device.identity)).collect());
+    // One that cannot be read keeps a claim from being prepared.
+    read.map_or_else(|_| Vec::new(), |read| read.choices().flat_map(|choice| choice.ignored).collect())
 }
 
-fn read(claim: &Claim, targets: &[Target], config: &ClaimConfig) -> Result<DeviceConfig, Refusal> {
+/// Why a share cannot have what a configuration requests.
+pub(crate) fn contradiction(device: &AllocatedDevice, form: SharedForm, wish: &Wish<'_>) -> Option<Refusal> {
+    let strategy = match (&wish.sharing, form) {
+        (Sharing::Plain, _) | (Sharing::TimeSlicing(_), SharedForm::TimeSlicing) => return None,
+        (Sharing::Mps(config), SharedForm::Mps) if *config == MpsConfig::default() => return None,
+        (Sharing::Mps(_), SharedForm::Mps) => {
+            let (request, device) = (device.request.clone(), device.device.clone());
+            return Some(Refusal::LimitsOfShare { field: wish.field("sharing.mpsConfig"), request, device });
+        }
+        (Sharing::Exclusive, _) => "Exclusive",
+        (Sharing::TimeSlicing(_), SharedForm::Mps) => "TimeSlicing",
+        (Sharing::Mps(_), SharedForm::TimeSlicing) => "MPS",
+    };
+    let (field, request) = (wish.field("sharing.strategy"), device.request.clone());
+    Some(Refusal::OtherForm { field, strategy, request, device: device.device.clone(), form })
+}
+
+/// The configurations of a claim, and the forms of its devices in their order.
+struct Read<'a> {
+    claim: &'a Claim,
+    forms: Vec<Form>,
+    configs: Vec<(&'a ClaimConfig, DeviceConfig)>,
+}
+
+/// What counts for a device, and what would have counted before that.
+#[derive(Default)]
+struct Choice<'a> {
+    wish: Option<Wish<'a>>,
+    ignored: Vec<Refusal>,
+}
+
+impl<'a> Read<'a> {
+    fn new(claim: &'a Claim, forms: Vec<Form>) -> Result<Self, Refusal> {
+        let read = |config| Ok((config, read(claim, &forms, config)?));
+        let configs = claim.configs.iter().map(read).collect::<Result<_, Refusal>>()?;
+        Ok(Self { claim, forms, configs })
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (&'a AllocatedDevice, Form)> {
+        self.claim.devices.iter().zip(self.forms.iter().copied())
+    }
+
+    fn choices(&self) -> impl Iterator<Item = Choice<'a>> {
+        self.rows()
+            .map(|(device, form)| if device.admin_access { Choice::default() } else { self.choose(device, form) })
+    }
+
+    fn choose(&self, device: &AllocatedDevice, form: Form) -> Choice<'a> {
+        let mut fitting: Vec<_> = self.configs.iter().filter(|(_, read)| mismatch(read.kind, form).is_none()).collect();
+        let mut ignored = Vec::new();
+        while let Some(counts) = claim::effective(fitting.iter().map(|(config, _)| *config), device) {
+            let Some(at) = fitting.iter().position(|(config, _)| std::ptr::eq(*config, counts)) else { break };
+            let &(config, ref read) = fitting.remove(at);
+            let wish = Wish { sharing: read.sharing.clone(), config };
+            match contradicts(device, form, &wish) {
+                Some(refusal) if self.is_for_others(config, read, device) => ignored.push(refusal),
+                Some(_) | None => {
+                    let wish = (wish.sharing != Sharing::Plain).then_some(wish);
+                    return Choice { wish, ignored };
+                }
+            }
+        }
+        Choice { wish: None, ignored }
+    }
+
+    /// Whether a configuration that reaches a device was written for other devices or alternatives too.
+    fn is_for_others(&self, config: &ClaimConfig, read: &DeviceConfig, device: &AllocatedDevice) -> bool {
+        if config.requests.is_empty() && config.source == ConfigSource::Claim {
+            return is_alternative(device) || self.rows().any(|(other, form)| applies(config, read, other, form));
+        }
+        !names(config, device)
+    }
+}
+
+fn is_alternative(device: &AllocatedDevice) -> bool {
+    device.request != device.base_request()
+}
+
+/// Whether a device can have what the configuration requests.
+fn applies(config: &ClaimConfig, read: &DeviceConfig, device: &AllocatedDevice, form: Form) -> bool {
+    let wish = Wish { sharing: read.sharing.clone(), config };
+    !device.admin_access && mismatch(read.kind, form).is_none() && contradicts(device, form, &wish).is_none()
+}
+
+fn contradicts(device: &AllocatedDevice, form: Form, wish: &Wish<'_>) -> Option<Refusal> {
+    match form {
+        Form::Share(form) => contradiction(device, form, wish),
+        Form::Whole | Form::Mig => None,
+    }
+}
+
+fn read(claim: &Claim, forms: &[Form], config: &ClaimConfig) -> Result<DeviceConfig, Refusal> {
     let (index, from) = (config.index, config.source);
     let read = config::parse(&config.parameters).map_err(|source| Refusal::Config { index, from, source })?;
-    let mut named = claim.devices.iter().zip(targets).filter(|(device, _)| names(config, device));
-    match named.find_map(|(device, target)| Some((device, mismatch(read.kind, target)?))) {
+    let mut named = claim.devices.iter().zip(forms).filter(|(device, _)| names(config, device));
+    match named.find_map(|(device, form)| Some((device, mismatch(read.kind, *form)?))) {
         None => Ok(read),
         Some((device, actual)) => Err(Refusal::ConfigKind {
             index,
@@ -64,15 +173,16 @@ fn read(claim: &Claim, targets: &[Target], config: &ClaimConfig) -> Result<Devic
     }
 }
 
+/// Whether its author named the device. The requests of a class's configuration were named by the scheduler.
 fn names(config: &ClaimConfig, device: &AllocatedDevice) -> bool {
-    config.requests.contains(&device.request)
+    config.source == ConfigSource::Claim && config.requests.contains(&device.request)
 }
 
-fn mismatch(kind: ConfigKind, target: &Target) -> Option<&'static str> {
-    match (kind, target) {
-        (ConfigKind::Gpu, Target::Gpu(_) | Target::Shared(..)) | (ConfigKind::Mig, Target::Mig(_)) => None,
-        (ConfigKind::Gpu, Target::Mig(_)) => Some("a MIG device"),
-        (ConfigKind::Mig, Target::Gpu(_)) => Some("a whole GPU"),
-        (ConfigKind::Mig, Target::Shared(..)) => Some("a share of a whole GPU"),
+fn mismatch(kind: ConfigKind, form: Form) -> Option<&'static str> {
+    match (kind, form) {
+        (ConfigKind::Gpu, Form::Whole | Form::Share(_)) | (ConfigKind::Mig, Form::Mig) => None,
+        (ConfigKind::Gpu, Form::Mig) => Some("a MIG device"),
+        (ConfigKind::Mig, Form::Whole) => Some("a whole GPU"),
+        (ConfigKind::Mig, Form::Share(_)) => Some("a share of a whole GPU"),
     }
 }

@@ -74,6 +74,7 @@ mod debts;
 pub mod retire;
 
 pub use answer::{PreparedDevice, PreparedSharing};
+pub use configuration::ignored;
 pub use debts::Restoration;
 pub use engine::{Engine, OthersError, Promise, Settings};
 pub use error::{FetchError, NotLocked, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};

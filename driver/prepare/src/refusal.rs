@@ -9,9 +9,10 @@ use std::path::PathBuf;
 
 use dra_checkpoint::RecordedHardware;
 use dra_model::config::{ConfigError, ConfigKind};
-use dra_model::{Bytes, ClaimRef, ConfigSource, DeviceName, Disposition, Interval, SharedForm};
+use dra_model::{Bytes, ClaimRef, ConfigSource, DeviceName, Disposition, Interval, LiveIdentity, SharedForm};
 
 use crate::holder::{DoubtfulHolder, Holder};
+use crate::resolve::Target;
 
 /// A claim that was understood and is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -268,6 +269,22 @@ impl Form {
             RecordedHardware::Gpu { .. } => Self::Whole,
             RecordedHardware::Mig { .. } => Self::Mig,
             RecordedHardware::Shared { form, .. } => Self::Share(*form),
+        }
+    }
+
+    pub(crate) fn of_target(target: &Target) -> Self {
+        match target {
+            Target::Gpu(_) => Self::Whole,
+            Target::Mig(_) => Self::Mig,
+            Target::Shared(_, form) => Self::Share(*form),
+        }
+    }
+
+    pub(crate) fn of_identity(identity: &LiveIdentity) -> Self {
+        match identity {
+            LiveIdentity::Gpu { .. } => Self::Whole,
+            LiveIdentity::Mig { .. } => Self::Mig,
+            LiveIdentity::Shared { form, .. } => Self::Share(*form),
         }
     }
 }

@@ -25,7 +25,7 @@ use dra_model::{
     SharedForm, Sharing,
 };
 
-use crate::configuration::Wish;
+use crate::configuration::{Wish, contradiction};
 use crate::refusal::Refusal;
 use crate::resolve::Target;
 use crate::shares;
@@ -88,18 +88,18 @@ fn rows(wished: Wished<'_>) -> impl Iterator<Item = Row<'_>> {
 fn of_device(wished: Wished<'_>, at: u32, row: Row<'_>, records: &[ClaimRecord]) -> Result<RecordedSharing, Refusal> {
     let (device, target, wish) = row;
     let limits = device.consumed;
+    if let (Target::Shared(_, form), Some(wish)) = (target, wish)
+        && let Some(refusal) = contradiction(device, *form, wish)
+    {
+        return Err(refusal);
+    }
     match (target, wish) {
         _ if device.admin_access => Ok(RecordedSharing::Plain),
         (Target::Shared(gpu, SharedForm::TimeSlicing), wish) => {
-            let interval = match wish {
-                Some(wish) => own_interval(device, wish)?,
-                None => None,
-            };
-            let interval = interval.unwrap_or_else(|| held_interval(wished, gpu, records));
+            let interval = wish.and_then(own_interval).unwrap_or_else(|| held_interval(wished, gpu, records));
             Ok(RecordedSharing::TimeSlicing { interval, limits })
         }
-        (Target::Shared(gpu, SharedForm::Mps), wish) => {
-            wish.map_or(Ok(()), |wish| without_limits(device, wish))?;
+        (Target::Shared(gpu, SharedForm::Mps), _) => {
             Ok(RecordedSharing::Mps { daemon: DaemonId::of_gpu(gpu), config: MpsConfig::default(), limits })
         }
         (Target::Gpu(_) | Target::Mig(_), None) => Ok(RecordedSharing::Plain),
@@ -131,51 +131,20 @@ fn group(wished: Wished<'_>, at: u32, target: &Target, wish: &Wish<'_>) -> u32 {
     places.find(|(_, (_, other, other_wish))| is_of_group((*other, *other_wish))).map_or(at, |(first, _)| first)
 }
 
-/// The interval that is wished for a share by time-slicing.
-fn own_interval(device: &AllocatedDevice, wish: &Wish<'_>) -> Result<Option<Interval>, Refusal> {
-    match &wish.sharing {
-        Sharing::Plain => Ok(None),
-        Sharing::TimeSlicing(interval) => Ok(*interval),
-        Sharing::Exclusive => Err(other_form(device, wish, "Exclusive", SharedForm::TimeSlicing)),
-        Sharing::Mps(_) => Err(other_form(device, wish, "MPS", SharedForm::TimeSlicing)),
+/// The interval that is requested for a share by time-slicing.
+fn own_interval(wish: &Wish<'_>) -> Option<Interval> {
+    match wish.sharing {
+        Sharing::TimeSlicing(interval) => interval,
+        Sharing::Plain | Sharing::Exclusive | Sharing::Mps(_) => None,
     }
 }
 
 /// The interval of the first share: of another claim, or of this one.
 fn held_interval(wished: Wished<'_>, gpu: &GpuUuid, records: &[ClaimRecord]) -> Interval {
     let is_here = |target: &Target| *target == Target::Shared(gpu.clone(), SharedForm::TimeSlicing);
-    let of_own = || {
-        rows(wished).filter(|(_, target, _)| is_here(target)).find_map(|(_, _, wish)| match wish?.sharing {
-            Sharing::TimeSlicing(interval) => interval,
-            Sharing::Plain | Sharing::Exclusive | Sharing::Mps(_) => None,
-        })
-    };
+    let of_own = || rows(wished).filter(|(_, target, _)| is_here(target)).find_map(|(_, _, wish)| own_interval(wish?));
     let of_others = shares::interval(&wished.claim.reference.uid, gpu, records).map(|(interval, _)| interval);
     of_others.or_else(of_own).unwrap_or(Interval::Default)
-}
-
-fn without_limits(device: &AllocatedDevice, wish: &Wish<'_>) -> Result<(), Refusal> {
-    match &wish.sharing {
-        Sharing::Plain => Ok(()),
-        Sharing::Mps(config) if *config == MpsConfig::default() => Ok(()),
-        Sharing::Mps(_) => Err(Refusal::LimitsOfShare {
-            field: wish.field("sharing.mpsConfig"),
-            request: device.request.clone(),
-            device: device.device.clone(),
-        }),
-        Sharing::Exclusive => Err(other_form(device, wish, "Exclusive", SharedForm::Mps)),
-        Sharing::TimeSlicing(_) => Err(other_form(device, wish, "TimeSlicing", SharedForm::Mps)),
-    }
-}
-
-fn other_form(device: &AllocatedDevice, wish: &Wish<'_>, strategy: &'static str, form: SharedForm) -> Refusal {
-    Refusal::OtherForm {
-        field: wish.field("sharing.strategy"),
-        strategy,
-        request: device.request.clone(),
-        device: device.device.clone(),
-        form,
-    }
 }
 
 /// A process is the client of one daemon, and all devices of a request end up in the same containers.

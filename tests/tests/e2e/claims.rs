@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 crate::cases![
     a_claim_shows_its_device_and_an_event_for_each_of_the_pods_that_use_it_one_after_another,
+    a_configuration_for_other_devices_does_not_keep_a_share_from_its_pod,
     a_claim_of_another_namespace_is_named_on_the_node_only,
 ];
 
@@ -58,6 +59,37 @@ fn a_claim_shows_its_device_and_an_event_for_each_of_the_pods_that_use_it_one_af
     }
     arena.kubectl(&["delete", "resourceclaim", "reused", "--timeout=60s"]);
     arena.kubectl(&["delete", "events", "--field-selector", "involvedObject.name=reused"]);
+}
+
+/// The text of an Event on a claim.
+fn event(arena: &Arena, claim: &str, reason: &str) -> String {
+    arena.until(&format!("the Event {reason} on claim {claim}"), || events(arena, claim, reason).pop())
+}
+
+fn a_configuration_for_other_devices_does_not_keep_a_share_from_its_pod(arena: &Arena) {
+    let long = json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": "Long"}});
+    let requests = json!([
+        {"name": "train", "exactly": {"deviceClassName": "gpu.nvidia.com"}},
+        {"name": "preview", "exactly": {"deviceClassName": "mps.gpu.nvidia.com"}},
+    ]);
+    let for_all = pods::shared_by(json!({ "requests": requests }), &long);
+    let no_such = json!([{"cel": {"expression": "device.attributes['gpu.nvidia.com'].productName == 'none'"}}]);
+    let alternatives = json!([{"name": "gpu", "firstAvailable": [
+        {"name": "whole", "deviceClassName": "gpu.nvidia.com", "selectors": no_such},
+        {"name": "part", "deviceClassName": "mps.gpu.nvidia.com"},
+    ]}]);
+    let limits = json!({"strategy": "MPS", "mpsConfig": {"defaultActiveThreadPercentage": 50}});
+    let mut for_parent = pods::shared_by(json!({ "requests": alternatives }), &limits);
+    for_parent["config"][0]["requests"] = json!(["gpu"]);
+    for (pod, devices, request) in
+        [("mixed", for_all, "request preview"), ("first-available", for_parent, "request gpu/part")]
+    {
+        pods::start(arena, pod, NODE, &devices);
+        told(arena.stage().saw(pod));
+        let note = event(arena, pod, "ConfigIgnored");
+        assert!(note.contains(request), "{note}");
+        pods::remove(arena, pod);
+    }
 }
 
 fn a_claim_of_another_namespace_is_named_on_the_node_only(arena: &Arena) {

@@ -17,8 +17,8 @@
 
 mod admission;
 mod arena;
-mod classes;
 mod claims;
+mod classes;
 mod faults;
 mod import;
 mod mps;
