@@ -8,7 +8,6 @@ use std::time::Instant;
 use dra_hardware::Deadline;
 use dra_model::{ClaimRef, Disposition};
 use dra_prepare::{Engine, PrepareError, PreparedDevice};
-use dra_proto::dra_v1 as v1;
 use dra_runtime::chain;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
@@ -17,6 +16,15 @@ use crate::fetch::{Abandoned, ClaimSource};
 use crate::metrics::{Metrics, Operation, Outcome};
 use crate::note;
 use crate::report::{Report, ReportSender, Working};
+
+/// A claim that can be used.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Which claim.
+    pub claim: ClaimRef,
+    /// Its devices.
+    pub devices: Vec<PreparedDevice>,
+}
 
 /// Everything a claim meets in this process; cheap to clone.
 #[derive(Debug, Clone)]
@@ -39,7 +47,7 @@ impl Claims {
         claim: ClaimRef,
         abandoned: Abandoned,
         deadline: Deadline,
-    ) -> Result<Vec<v1::Device>, String> {
+    ) -> Result<Prepared, String> {
         let timer = self.begin(Operation::Prepare);
         let (engine, source, asked) = (Arc::clone(&self.engine), self.source.clone(), claim.clone());
         let work = move || {
@@ -60,13 +68,13 @@ impl Claims {
                 let took = timer.end(Outcome::Success);
                 let names: Vec<&str> = devices.iter().map(|device| device.device.as_str()).collect();
                 info!(%claim, claim_uid = %claim.uid, devices = names.join(","), took_ms = took.as_millis(), "claim prepared");
-                let answer = devices.iter().map(answer).collect();
+                let prepared = Prepared { claim: claim.clone(), devices: devices.clone() };
                 let ignored = configured.map(|configured| dra_prepare::ignored(&configured, &devices));
                 if let Some(text) = ignored.and_then(|ignored| note::ignored(&ignored)) {
                     self.reports.send(Report::ConfigIgnored { claim: claim.clone(), text });
                 }
                 self.reports.send(Report::Prepared { claim, devices, is_new });
-                Ok(answer)
+                Ok(prepared)
             }
             Err(error) => Err(self.prepare_failed(claim, &error, timer)),
         }
@@ -80,6 +88,14 @@ impl Claims {
         warn!(%claim, claim_uid = %claim.uid, error = text, holder, took_ms, "claim not prepared");
         self.reports.send(Report::Failed { claim, text: text.clone(), disposition, unnamed_holder });
         text
+    }
+
+    /// Tells what the users of a pod should know of its claims, which the kubelet asks for in one call, those excepted that
+    /// are prepared already for another pod.
+    pub fn report_pod(&self, claims: &[Prepared]) {
+        if let Some((claim, reason, text)) = note::of_pod(claims) {
+            self.reports.send(Report::Pod { claim, reason, text });
+        }
     }
 
     /// Unprepares one claim; needs neither the API server nor a driver.
@@ -142,14 +158,4 @@ fn outcome(disposition: Disposition) -> Outcome {
 #[expect(clippy::needless_pass_by_value, reason = "the shape map_err wants")]
 fn panicked(error: tokio::task::JoinError) -> String {
     format!("the driver failed on this claim, please report it with the log of this moment: {error}")
-}
-
-fn answer(device: &PreparedDevice) -> v1::Device {
-    v1::Device {
-        request_names: vec![device.request.clone()],
-        pool_name: device.pool.clone(),
-        device_name: device.device.to_string(),
-        cdi_device_ids: device.cdi_ids.clone(),
-        share_id: device.share_id.as_ref().map(ToString::to_string),
-    }
 }

@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use dra_hardware::Deadline;
 use dra_model::ClaimRef;
+use dra_prepare::PreparedDevice;
 use dra_proto::dra_v1 as v1;
 use dra_proto::dra_v1beta1 as v1beta1;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
-use crate::claims::Claims;
+use crate::claims::{Claims, Prepared};
 use crate::fetch::Abandoned;
 
 /// How long the work on a claim may wait for others, in all.
@@ -43,13 +44,16 @@ impl DraService {
 
     async fn prepare(&self, asked: Vec<v1::Claim>) -> v1::NodePrepareResourcesResponse {
         let call = CallGuard::default();
-        let claims = each(asked, |claim, deadline| {
+        let order: Vec<String> = asked.iter().map(|claim| claim.uid.clone()).collect();
+        let mut claims = each(asked, |claim, deadline| {
             let (claims, abandoned) = (self.claims.clone(), call.0.clone());
             async move { claims.prepare(claim, abandoned, deadline).await }
         })
         .await;
-        let claims = claims.into_iter().map(|(uid, result)| (uid, prepare_response(result))).collect();
-        v1::NodePrepareResourcesResponse { claims }
+        let responses = claims.iter().map(|(uid, result)| (uid.clone(), prepare_response(result))).collect();
+        let prepared: Vec<Prepared> = order.iter().filter_map(|uid| claims.remove(uid)?.ok()).collect();
+        self.claims.report_pod(&prepared);
+        v1::NodePrepareResourcesResponse { claims: responses }
     }
 
     async fn unprepare(&self, asked: Vec<v1::Claim>) -> v1::NodeUnprepareResourcesResponse {
@@ -131,10 +135,23 @@ fn reference(claim: v1::Claim) -> Result<ClaimRef, String> {
     Ok(ClaimRef { namespace: claim.namespace, name: claim.name, uid })
 }
 
-fn prepare_response(result: Result<Vec<v1::Device>, String>) -> v1::NodePrepareResourceResponse {
+fn prepare_response(result: &Result<Prepared, String>) -> v1::NodePrepareResourceResponse {
     match result {
-        Ok(devices) => v1::NodePrepareResourceResponse { devices, error: String::new() },
-        Err(error) => v1::NodePrepareResourceResponse { devices: Vec::new(), error },
+        Ok(prepared) => {
+            let devices = prepared.devices.iter().map(answer).collect();
+            v1::NodePrepareResourceResponse { devices, error: String::new() }
+        }
+        Err(error) => v1::NodePrepareResourceResponse { devices: Vec::new(), error: error.clone() },
+    }
+}
+
+fn answer(device: &PreparedDevice) -> v1::Device {
+    v1::Device {
+        request_names: vec![device.request.clone()],
+        pool_name: device.pool.clone(),
+        device_name: device.device.to_string(),
+        cdi_device_ids: device.cdi_ids.clone(),
+        share_id: device.share_id.as_ref().map(ToString::to_string),
     }
 }
 

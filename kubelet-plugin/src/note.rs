@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dra_model::{DaemonId, Inventory, LiveIdentity, NodeName};
+use dra_model::{ClaimRef, DaemonId, Inventory, LiveIdentity, NodeName};
 use dra_prepare::{Drift, PreparedDevice, Refusal};
 
+use crate::claims::Prepared;
 use crate::shown;
 
 /// The longest note of an Event (`NoteLengthLimit` of events.k8s.io).
@@ -54,6 +55,54 @@ pub fn several_daemons(devices: &[PreparedDevice]) -> Option<String> {
     })
 }
 
+/// Shares of one GPU in one container count one by one, and each says in the environment what a client may use.
+pub fn several_shares(devices: &[PreparedDevice]) -> Option<String> {
+    let mut shares: BTreeMap<&DaemonId, Vec<&PreparedDevice>> = BTreeMap::new();
+    for device in devices.iter().filter(|device| matches!(device.identity, LiveIdentity::Shared { .. })) {
+        if let Some(daemon) = shown::daemon(device) {
+            shares.entry(daemon).or_default().push(device);
+        }
+    }
+    let shares = shares.into_values().find(|shares| shares.len() > 1)?;
+    let requests: BTreeSet<&str> = shares.iter().map(|device| device.request.as_str()).collect();
+    let device = shares.first().map(|device| &device.device)?;
+    Some(format!(
+        "{} shares of {device} were allocated (requests: {}), and each counts, but a container with several of them is limited \
+         as with one: request one share with more memory and activeThreadPercentage instead, or let each container name one \
+         of the requests in resources.claims[].request",
+        shares.len(),
+        requests.into_iter().collect::<Vec<_>>().join(", ")
+    ))
+}
+
+/// What the users of a pod should know of its claims by MPS: the reason and the text of an Event on the last of them.
+pub fn of_pod(claims: &[Prepared]) -> Option<(ClaimRef, &'static str, String)> {
+    let daemon = |prepared: &Prepared| prepared.devices.iter().find_map(shown::daemon).cloned();
+    let sharers: Vec<(&ClaimRef, DaemonId)> =
+        claims.iter().filter_map(|prepared| Some((&prepared.claim, daemon(prepared)?))).collect();
+    let [first, .., (last, _)] = &sharers[..] else { return None };
+    let names: Vec<&str> = sharers.iter().map(|(claim, _)| claim.name.as_str()).collect();
+    let names = names.join(" and ");
+    let (reason, text) = if sharers.iter().any(|(_, daemon)| *daemon != first.1) {
+        let why = "have MPS daemons of their own, and a process is the client of one";
+        let end = "since one with several can use the devices of one only";
+        (SEVERAL_DAEMONS, format!("the claims {names} of one pod {why}: {ONE_CLAIM}, {end}"))
+    } else {
+        let why = "are shares of one GPU by MPS, and each counts, but a container with several of them is limited as with one";
+        let instead = "request one share with more memory and activeThreadPercentage instead, or";
+        (SEVERAL_SHARES, format!("the claims {names} of one pod {why}: {instead} {ONE_CLAIM}"))
+    };
+    Some(((*last).clone(), reason, text))
+}
+
+/// The reason of an Event about devices of which a container can use only those of one MPS daemon.
+pub const SEVERAL_DAEMONS: &str = "SeveralMPSDaemons";
+
+/// The reason of an Event about shares by MPS that do not add up in a container.
+pub const SEVERAL_SHARES: &str = "MultipleMPSShares";
+
+const ONE_CLAIM: &str = "let each container name one of them in resources.claims";
+
 /// Names every device with its product and its UUID, as many as there is room for, in at most 1024 bytes.
 pub fn prepared(devices: &[PreparedDevice], inventory: Option<&Inventory>, node: &NodeName) -> String {
     let all: Vec<String> = devices.iter().map(|device| described(device, inventory)).collect();
@@ -90,7 +139,9 @@ fn described(device: &PreparedDevice, inventory: Option<&Inventory>) -> String {
 #[cfg(test)]
 mod tests {
     use dra_hardware::Setting;
-    use dra_model::{Bytes, DriverState, Gpu, GpuEntry, GpuSettings, Interval, MigMode, ShareLimits, Version};
+    use dra_model::{
+        Bytes, DriverState, Gpu, GpuEntry, GpuSettings, Interval, MigMode, ShareLimits, SharedForm, Version,
+    };
     use dra_prepare::PreparedSharing;
 
     use super::*;
@@ -176,6 +227,58 @@ mod tests {
             "the requests a and b have MPS daemons of their own, and a process is the client of one: let each container \
              name one of them in resources.claims[].request, since one with several can use the devices of one only"
         );
+    }
+
+    fn share(request: &str, gpu: u32) -> PreparedDevice {
+        let uuid = format!("GPU-{gpu:08}-0000-0000-0000-000000000000").parse().unwrap();
+        let identity = LiveIdentity::Shared { uuid, form: SharedForm::Mps };
+        let daemon = format!("gpu-{gpu}").parse().unwrap();
+        let sharing = PreparedSharing::Mps { daemon, limits: ShareLimits::default() };
+        let request = request.to_owned();
+        PreparedDevice { request, sharing, ..device(&format!("gpu-{gpu:08}-mps"), identity) }
+    }
+
+    #[test]
+    fn shares_of_one_gpu_in_one_claim_are_counted() {
+        for one_each in [vec![], vec![share("a", 0)], vec![share("a", 0), share("b", 1), whole(0)]] {
+            assert_eq!(several_shares(&one_each), None);
+        }
+        for (devices, requests) in
+            [(vec![share("b", 1), share("a", 0), share("c", 0)], "a, c"), (vec![share("a", 0), share("a", 0)], "a")]
+        {
+            let expect = format!(
+                "2 shares of gpu-00000000-mps were allocated (requests: {requests}), and each counts, but a container with \
+                 several of them is limited as with one: request one share with more memory and activeThreadPercentage \
+                 instead, or let each container name one of the requests in resources.claims[].request"
+            );
+            assert_eq!(several_shares(&devices), Some(expect));
+        }
+    }
+
+    #[test]
+    fn claims_of_one_pod_by_mps_are_told_on_the_last_of_them() {
+        let prepared = |name: &str, devices| {
+            let claim = ClaimRef { namespace: "ns".to_owned(), name: name.to_owned(), uid: name.parse().unwrap() };
+            Prepared { claim, devices }
+        };
+        let told = |claims: &[Prepared]| of_pod(claims).map(|(claim, reason, text)| (claim.name, reason, text));
+        assert_eq!(told(&[prepared("a", vec![share("r", 0), share("s", 0)]), prepared("b", vec![whole(1)])]), None);
+        let plain = || prepared("plain", vec![whole(2)]);
+        assert_eq!(
+            told(&[prepared("a", vec![share("r", 0)]), prepared("b", vec![share("r", 0)]), plain()]).unwrap(),
+            (
+                "b".to_owned(),
+                "MultipleMPSShares",
+                "the claims a and b of one pod are shares of one GPU by MPS, and each counts, but a container with several \
+                 of them is limited as with one: request one share with more memory and activeThreadPercentage instead, or \
+                 let each container name one of them in resources.claims"
+                    .to_owned()
+            )
+        );
+        let (claim, reason, text) =
+            told(&[prepared("a", vec![share("r", 0)]), prepared("b", vec![share("r", 1)])]).unwrap();
+        assert_eq!((claim.as_str(), reason), ("b", "SeveralMPSDaemons"));
+        assert!(text.starts_with("the claims a and b of one pod have MPS daemons of their own"), "{text}");
     }
 
     #[test]

@@ -35,6 +35,13 @@ pub enum Note {
     Prepared(Devices),
     /// Configurations of the claim do not count for some of its shares.
     ConfigIgnored(String),
+    /// The claims of the pod do not go together in one container.
+    Pod {
+        /// The reason of the Event.
+        reason: &'static str,
+        /// Which claims, and what to do.
+        text: String,
+    },
     /// The claim could not be prepared.
     Failed {
         /// The sentence the pod's event shows as well.
@@ -55,6 +62,7 @@ pub enum Note {
 enum Topic {
     Outcome,
     Config,
+    Pod,
     Daemon(DaemonId),
     Setting(GpuUuid, Setting),
 }
@@ -82,6 +90,8 @@ pub struct Outbox {
 struct Entry {
     /// How the last prepare ended.
     outcome: Option<Note>,
+    /// What was reported of the other claims of its pod.
+    pod: Option<Note>,
     /// The devices for `status.devices`, and when the next attempt is due.
     status: Option<(Devices, Instant)>,
     /// How often writing the status failed in a row.
@@ -103,6 +113,9 @@ impl Outbox {
         match report {
             Report::Prepared { claim, devices, is_new } => {
                 let (entry, devices) = (self.entry(claim, now), Devices::from(devices));
+                if is_new {
+                    entry.pod = None;
+                }
                 if entry.update_outcome(Note::Prepared(Arc::clone(&devices)), is_new) {
                     entry.status = Some((devices, now));
                 }
@@ -110,6 +123,7 @@ impl Outbox {
             Report::ConfigIgnored { claim, text } => {
                 self.entry(claim, now).notes.insert(Topic::Config, Note::ConfigIgnored(text));
             }
+            Report::Pod { claim, reason, text } => self.entry(claim, now).update_pod(Note::Pod { reason, text }),
             Report::Failed { claim, text, disposition, unnamed_holder } => {
                 self.entry(claim, now).update_outcome(Note::Failed { text, disposition, unnamed_holder }, false);
             }
@@ -166,7 +180,7 @@ impl Outbox {
     }
 
     fn entry(&mut self, claim: ClaimRef, now: Instant) -> &mut Entry {
-        let new = || Entry { outcome: None, status: None, failures: 0, notes: BTreeMap::new(), since: now };
+        let new = || Entry { outcome: None, pod: None, status: None, failures: 0, notes: BTreeMap::new(), since: now };
         let entry = self.entries.entry(claim).or_insert_with(new);
         entry.since = now;
         entry
@@ -175,14 +189,18 @@ impl Outbox {
     /// An unprepared claim keeps its Events that are not recorded yet, and nothing else.
     fn forget(&mut self, claim: &ClaimRef) {
         if let Some(entry) = self.entries.get_mut(claim) {
-            (entry.outcome, entry.status, entry.failures) = (None, None, 0);
+            (entry.outcome, entry.pod, entry.status, entry.failures) = (None, None, None, 0);
         }
         self.tidy(claim);
     }
 
     /// Removes an entry that has no work and remembers nothing.
     fn tidy(&mut self, claim: &ClaimRef) {
-        if self.entries.get(claim).is_some_and(|entry| entry.is_idle() && entry.outcome.is_none()) {
+        if self
+            .entries
+            .get(claim)
+            .is_some_and(|entry| entry.is_idle() && entry.outcome.is_none() && entry.pod.is_none())
+        {
             self.entries.remove(claim);
         }
     }
@@ -208,6 +226,14 @@ impl Entry {
         self.notes.insert(Topic::Outcome, outcome.clone());
         self.outcome = Some(outcome);
         true
+    }
+
+    /// Has a note about its pod recorded, unless a repeated call says the same.
+    fn update_pod(&mut self, note: Note) {
+        if self.pod.as_ref() != Some(&note) {
+            self.notes.insert(Topic::Pod, note.clone());
+            self.pod = Some(note);
+        }
     }
 
     /// When something is due, behind whether that is a repetition.

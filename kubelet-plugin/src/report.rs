@@ -36,6 +36,15 @@ pub enum Report {
         /// Which, and why.
         text: String,
     },
+    /// The claim is the last one of a pod whose claims do not go together in one container.
+    Pod {
+        /// The claim.
+        claim: ClaimRef,
+        /// The reason of the Event.
+        reason: &'static str,
+        /// Which claims, and what to do.
+        text: String,
+    },
     /// The claim could not be prepared.
     Failed {
         /// The claim.
@@ -87,6 +96,7 @@ impl Report {
         match self {
             Self::Prepared { claim, .. }
             | Self::ConfigIgnored { claim, .. }
+            | Self::Pod { claim, .. }
             | Self::Failed { claim, .. }
             | Self::Daemon { claim, .. }
             | Self::Status { claim, .. }

@@ -148,10 +148,14 @@ impl Reporter {
                 let text = note::prepared(&devices, inventory.as_deref(), &self.node);
                 self.event(about, EventType::Normal, "DevicesPrepared", text).await;
                 if let Some(text) = note::several_daemons(&devices) {
-                    self.event(about, EventType::Warning, "SeveralMPSDaemons", text).await;
+                    self.event(about, EventType::Warning, note::SEVERAL_DAEMONS, text).await;
+                }
+                if let Some(text) = note::several_shares(&devices) {
+                    self.event(about, EventType::Warning, note::SEVERAL_SHARES, text).await;
                 }
             }
             Note::ConfigIgnored(text) => self.event(about, EventType::Normal, "ConfigIgnored", text).await,
+            Note::Pod { reason, text } => self.event(about, EventType::Warning, reason, text).await,
             Note::Failed { text, disposition, unnamed_holder } => {
                 let reason = match disposition {
                     Disposition::Permanent => "PrepareRefused",

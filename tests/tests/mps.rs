@@ -124,6 +124,22 @@ async fn until_told(node: &Node, claim: &str, reason: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn claims_of_one_pod_that_do_not_add_up_in_one_container_are_warned_of_on_the_later_one() {
+    let node = Node::new("t4:2");
+    let _host = MpsHost::start(&node.mps_root());
+    let _plugin = node.start(Mode::InProcess).await;
+    let claim = |name: &str, gpu| NewClaim::new(name).result(share(&node, "r", gpu)).create(&node.api);
+    let claims = [claim("first", 0), claim("second", 0)];
+    node.kubelet.prepare_all(&claims).await.unwrap();
+    let note = until_told(&node, "second", "MultipleMPSShares").await;
+    assert!(note.starts_with("the claims first and second of one pod are shares of one GPU"), "{note}");
+    node.kubelet.prepare_all(&[claim("third", 0), claim("fourth", 1)]).await.unwrap();
+    let note = until_told(&node, "fourth", "SeveralMPSDaemons").await;
+    assert!(note.starts_with("the claims third and fourth of one pod have MPS daemons of their own"), "{note}");
+    assert_eq!(events(&node, "MultipleMPSShares").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_for_other_requests_does_not_keep_a_share_from_its_pod() {
     let node = Node::new("t4:2");
     let _host = MpsHost::start(&node.mps_root());

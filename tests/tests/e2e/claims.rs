@@ -3,7 +3,7 @@
 
 use crate::{
     arena::{Arena, told},
-    pods, sharing,
+    mps, pods, sharing,
 };
 use dra_demo::text;
 use serde_json::{Value, json};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 crate::cases![
     a_claim_shows_its_device_and_an_event_for_each_of_the_pods_that_use_it_one_after_another,
     a_configuration_for_other_devices_does_not_keep_a_share_from_its_pod,
+    claims_that_do_not_add_up_in_one_container_are_warned_of,
     a_claim_of_another_namespace_is_named_on_the_node_only,
 ];
 
@@ -42,7 +43,7 @@ fn a_claim_shows_its_device_and_an_event_for_each_of_the_pods_that_use_it_one_af
     let devices = pods::gpu("device.attributes['gpu.nvidia.com'].architecture == 'Ampere'");
     apply_claim(arena, "reused", &devices);
     for round in 1..=3 {
-        pods::start_using(arena, "reuser", NODE, "reused");
+        pods::start_using(arena, "reuser", NODE, &["reused"]);
         told(arena.stage().saw("reuser"));
         arena.until(&format!("the device of round {round}"), || {
             claim(arena, "reused").pointer("/status/devices/0/data/uuid").map(drop)
@@ -89,6 +90,21 @@ fn a_configuration_for_other_devices_does_not_keep_a_share_from_its_pod(arena: &
         let note = event(arena, pod, "ConfigIgnored");
         assert!(note.contains(request), "{note}");
         pods::remove(arena, pod);
+    }
+}
+
+fn claims_that_do_not_add_up_in_one_container_are_warned_of(arena: &Arena) {
+    for claim in ["share-a", "share-b"] {
+        apply_claim(arena, claim, &mps::share(arena, GPU, &json!({})));
+    }
+    pods::start_using(arena, "both", NODE, &["share-a", "share-b"]);
+    told(arena.stage().saw("both"));
+    let note = event(arena, "share-b", "MultipleMPSShares");
+    assert!(note.contains("share-a and share-b"), "{note}");
+    arena.kubectl(&["delete", "pod", "both", "--timeout=60s"]);
+    for claim in ["share-a", "share-b"] {
+        arena.kubectl(&["delete", "resourceclaim", claim, "--timeout=60s"]);
+        arena.kubectl(&["delete", "events", "--field-selector", &format!("involvedObject.name={claim}")]);
     }
 }
 

@@ -105,9 +105,12 @@ pub(crate) fn start_from(arena: &Arena, name: &str, node: &str, template: &str) 
     arena.apply(&pod(&json!({"namespace": "default", "name": name}), node, spec).to_string());
 }
 
-/// Applies a pod of the namespace `default` on a node that uses a claim which exists.
-pub(crate) fn start_using(arena: &Arena, name: &str, node: &str, claim: &str) {
-    let spec = pod_spec(&json!({"name": "gpu", "resourceClaimName": claim}));
+/// Applies a pod of the namespace `default` on a node whose container uses claims which exist.
+pub(crate) fn start_using(arena: &Arena, name: &str, node: &str, claims: &[&str]) {
+    let mut spec = pod_spec(&Value::Null);
+    spec["resourceClaims"] = claims.iter().map(|claim| json!({"name": claim, "resourceClaimName": claim})).collect();
+    let names: Vec<Value> = claims.iter().map(|claim| json!({"name": claim})).collect();
+    spec["containers"][0]["resources"] = json!({ "claims": names });
     arena.apply(&pod(&json!({"namespace": "default", "name": name}), node, spec).to_string());
 }
 
