@@ -42,12 +42,7 @@ impl Claims {
     }
 
     /// Prepares one claim; the error is the sentence users read in the pod's event.
-    pub async fn prepare(
-        &self,
-        claim: ClaimRef,
-        abandoned: Abandoned,
-        deadline: Deadline,
-    ) -> Result<Prepared, String> {
+    pub async fn prepare(&self, claim: ClaimRef, abandoned: Abandoned, deadline: Deadline) -> Result<Prepared, String> {
         let timer = self.begin(Operation::Prepare);
         let (engine, source, asked) = (Arc::clone(&self.engine), self.source.clone(), claim.clone());
         let work = move || {

@@ -247,7 +247,7 @@ fn shared_memory_is_small_unless_more_is_asked_for() {
     };
     assert_eq!(size(&[]).as_deref(), Some("64Mi"));
     assert_eq!(size(&["mps.sharedMemory=2Gi"]).as_deref(), Some("2Gi"));
-    let by_variable = ["mps.extraEnv[0].name=MPS_SHM_BYTES", "mps.extraEnv[0].value=1073741824"];
+    let by_variable = ["mps.extraEnv[0].name=MPS_SHM_BYTES", "mps.extraEnv[0].value=1Gi"];
     assert_eq!(size(&by_variable), None, "a flag goes before the variable");
 }
 

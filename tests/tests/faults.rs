@@ -95,7 +95,7 @@ async fn a_gpu_that_returns_has_back_what_it_had_before_its_last_claim() {
     let claim = NewClaim::of("exclusive", &node.gpus.name(0)).config(&config).create(&node.api);
     node.kubelet.prepare(&claim).await.unwrap();
     node.gpus.change(|state| state.lose_gpu(0));
-    let is_broken = |_, body: &str| body.contains("gpu_dra_devices{type=\"gpu\",state=\"broken\"} 1").then_some(());
+    let is_broken = |_, body: &str| body.contains("gpu_dra_devices{type=\"gpu\",state=\"unhealthy\"} 1").then_some(());
     plugin.until_http("/metrics", is_broken).await;
     node.kubelet.unprepare(&claim).await.unwrap();
     assert_eq!(node.gpus.state().gpus[0].compute_mode, ComputeMode::ExclusiveProcess, "it cannot be set");

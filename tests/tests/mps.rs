@@ -131,11 +131,11 @@ async fn claims_of_one_pod_that_do_not_add_up_in_one_container_are_warned_of_on_
     let claim = |name: &str, gpu| NewClaim::new(name).result(share(&node, "r", gpu)).create(&node.api);
     let claims = [claim("first", 0), claim("second", 0)];
     node.kubelet.prepare_all(&claims).await.unwrap();
-    let note = until_told(&node, "second", "MultipleMPSShares").await;
-    assert!(note.starts_with("the claims first and second of one pod are shares of one GPU"), "{note}");
+    let text = until_told(&node, "second", "MultipleMPSShares").await;
+    assert!(text.starts_with("the claims first and second of one pod are shares of one GPU"), "{text}");
     node.kubelet.prepare_all(&[claim("third", 0), claim("fourth", 1)]).await.unwrap();
-    let note = until_told(&node, "fourth", "SeveralMPSDaemons").await;
-    assert!(note.starts_with("the claims third and fourth of one pod have MPS daemons of their own"), "{note}");
+    let text = until_told(&node, "fourth", "SeveralMPSDaemons").await;
+    assert!(text.starts_with("the claims third and fourth of one pod have MPS daemons of their own"), "{text}");
     assert_eq!(events(&node, "MultipleMPSShares").len(), 1);
 }
 
@@ -150,6 +150,6 @@ async fn a_configuration_for_other_requests_does_not_keep_a_share_from_its_pod()
     let claim = NewClaim::of("mixed", &node.gpus.name(0)).result(share(&node, "preview", 1)).config(&exclusive);
     let claim = claim.create(&node.api);
     assert_eq!(node.kubelet.prepare(&claim).await.unwrap().len(), 2);
-    let note = until_told(&node, "mixed", "ConfigIgnored").await;
-    assert!(note.contains("request preview") && !note.contains("request gpu"), "{note}");
+    let text = until_told(&node, "mixed", "ConfigIgnored").await;
+    assert!(text.contains("request preview") && !text.contains("request gpu"), "{text}");
 }

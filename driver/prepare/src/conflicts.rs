@@ -180,7 +180,7 @@ mod tests {
                 else {
                     panic!("{refusal}")
                 };
-                assert_eq!((holder.claim, as_device), (claim("b"), held.device));
+                assert_eq!((*holder.claim, as_device), (claim("b"), held.device));
             }
         }
     }

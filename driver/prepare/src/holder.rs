@@ -17,19 +17,19 @@ const OF_OTHER_NAMESPACE: &str = "a claim of another namespace";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// Which claim.
-    pub claim: ClaimRef,
+    pub claim: Box<ClaimRef>,
     is_named: bool,
 }
 
 impl Holder {
     /// A claim that is in the way of `refused`.
     pub fn new(claim: &ClaimRef, refused: &ClaimRef) -> Self {
-        Self { claim: claim.clone(), is_named: claim.namespace == refused.namespace }
+        Self { claim: Box::new(claim.clone()), is_named: claim.namespace == refused.namespace }
     }
 
     /// The claim, where its name is not shown.
     pub fn unnamed(&self) -> Option<&ClaimRef> {
-        (!self.is_named).then_some(&self.claim)
+        (!self.is_named).then_some(&*self.claim)
     }
 }
 

@@ -237,11 +237,11 @@ mod tests {
         }
         let _socket = UnixListener::bind(path("socket")).unwrap();
         let held = [fs::File::open(path("open")).unwrap(), fs::File::open(path("a/b/open")).unwrap()];
-        let mut child = Command::new("cat");
-        child.current_dir(path("cwd")).stdin(Stdio::piped()).stdout(fs::File::create(path("other")).unwrap());
-        let mut child = child.spawn().unwrap();
+        let mut command = Command::new("cat");
+        command.current_dir(path("cwd")).stdin(Stdio::piped()).stdout(fs::File::create(path("other")).unwrap());
+        let mut child = command.spawn().unwrap();
         assert_eq!(swept(dir.path()), ["a", "cwd", "open", "other", "socket"]);
-        drop((held, child.stdin.take()));
+        drop((held, child.stdin.take(), command));
         child.wait().unwrap();
         assert_eq!(swept(dir.path()), ["socket"]);
     }

@@ -60,7 +60,7 @@ impl Engine {
         | Refusal::Mixed { device, holder, .. }
         | Refusal::OtherInterval { device, holder, .. } = refusal
         {
-            return vec![(device.clone(), holder.claim.clone())];
+            return vec![(device.clone(), (*holder.claim).clone())];
         }
         if let Refusal::HeldInDoubt { device, path, .. } = refusal {
             let in_doubt = self.records.in_doubt().unwrap_or_default().into_iter();

@@ -87,9 +87,9 @@ fn configured(claim: Claim, kind: &str, sharing: &Value, way: Way) -> Claim {
 }
 
 fn sharing(node: &Node, claim: &Claim) -> Result<(PreparedSharing, Vec<String>), String> {
-    let answer = node.prepare(claim).map_err(|error| match *error.cause {
-        PrepareCause::Refused(refusal) => refusal.to_string(),
-        cause => panic!("not a refusal: {cause}"),
+    let answer = node.prepare(claim).map_err(|error| {
+        let PrepareCause::Refused(refusal) = &*error.cause else { panic!("not a refusal: {error}") };
+        refusal.to_string()
     })?;
     let ignored = dra_prepare::ignored(claim, &answer).iter().map(ToString::to_string).collect();
     node.engine.unprepare(&claim.reference).unwrap();

@@ -302,7 +302,7 @@ fn other_namespaces(sentences: &mut Sentences) {
     refused("another interval than a claim of another namespace has", &node, &short);
     node.patience = Duration::ZERO;
     node.restart();
-    let locks = Locks::new(node.locks_dir());
+    let locks = Locks::open(node.locks_dir()).unwrap();
     let name = format!("gpu-{}", gpu_uuid(0).hex());
     let _held = locks.take(&name, "for claim secret/project", Instant::now(), Reach::Everyone).unwrap();
     refused("a GPU that is locked for a claim of another namespace", &node, &gpu_claim());
