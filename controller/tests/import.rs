@@ -148,7 +148,7 @@ fn values_are_printed_alone() {
     let values: Value = serde_saphyr::from_str(&String::from_utf8(output.stdout).unwrap()).unwrap();
     let expect = serde_json::json!({
         "deviceClasses": {"gpu": {"extendedResourceName": ""}},
-        "sharing": {"timeSlicing": {"maxShares": 4}},
+        "sharing": {"requireAmount": false, "timeSlicing": {"maxShares": 4}},
     });
     assert_eq!(values, expect);
     assert!(run(&["two-configurations.yaml", "--config=default", "--values"]).stdout.is_empty());
