@@ -224,8 +224,12 @@ mod tests {
             match claim.name.as_str() {
                 "ready" => Ok(7),
                 "smi" => {
+                    let held = deadline.clone();
                     // It ends with the test, which does not wait for it.
-                    std::thread::spawn(move || deadline.beside("nvidia-smi to tell what", std::thread::park));
+                    std::thread::spawn(move || held.beside("nvidia-smi to tell what", std::thread::park));
+                    while deadline.goes_on().is_none() {
+                        tokio::task::yield_now().await;
+                    }
                     pending().await
                 }
                 _ => pending().await,

@@ -181,6 +181,8 @@ fn note_used(
         let link = link?;
         let is_candidate = match fs::read_link(&link) {
             Err(error) if has_ended(&error) => continue,
+            // A path that is too long to be read may have any name in it.
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => true,
             target => target?.iter().any(|name| names.contains(name)),
         };
         match is_candidate.then(|| identity(&link, AtFlags::empty())).transpose() {
