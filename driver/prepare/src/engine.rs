@@ -27,7 +27,8 @@ use parking_lot::Mutex;
 use tracing::{debug, warn};
 
 use crate::answer::{self, PreparedDevice};
-use crate::error::{FetchError, NotLocked, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
+use crate::error::{NotLocked, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
+use crate::fetch::FetchError;
 use crate::holder::FOR_CLAIM;
 use crate::locks::{Lock, Locks, Passing, Reach};
 use crate::missing::Missing;

@@ -24,7 +24,7 @@
 //! then is owed: it keeps no claim from leaving, and the next claim on that GPU from coming.
 //!
 //! Reading order: [`holder`], [`refusal`], [`resolve`], [`configuration`], `sharing`, `limits`, [`doubts`], [`conflicts`], `shares`,
-//! [`plan`], [`locks`], [`users`], [`step`], [`run`], [`undo`], [`error`], `missing`, [`engine`], [`reconcile`], `debts`,
+//! [`plan`], [`locks`], [`users`], [`step`], [`run`], [`undo`], [`fetch`], [`error`], `missing`, [`engine`], [`reconcile`], `debts`,
 //! [`retire`].
 
 pub mod holder;
@@ -63,6 +63,8 @@ pub mod run;
 
 pub mod undo;
 
+pub mod fetch;
+
 pub mod error;
 
 pub mod engine;
@@ -77,7 +79,8 @@ pub use answer::{PreparedDevice, PreparedSharing};
 pub use configuration::ignored;
 pub use debts::Restoration;
 pub use engine::{Engine, OthersError, Promise, Settings};
-pub use error::{FetchError, NotLocked, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
+pub use error::{NotLocked, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
+pub use fetch::FetchError;
 pub use reconcile::{ClaimLife, Reconciliation};
 pub use refusal::Refusal;
 pub use step::Drift;
