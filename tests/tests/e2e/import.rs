@@ -42,12 +42,13 @@ data:
 ";
 
 fn what_is_imported_from_the_device_plugin_gives_pods_the_same_part_of_a_gpu(arena: &Arena) {
-    let values_path = import(arena, &["--config=time-slicing", "--values"]);
-    told(driver::upgrade(&arena.cluster, &arena.repository, &["--values", &values_path.display().to_string()]));
+    let values = ["time-slicing", "mps"].map(|config| import(arena, config, &["--values"]).display().to_string());
+    let values = values.each_ref().map(|path| ["--values", path]).concat();
+    told(driver::upgrade(&arena.cluster, &arena.repository, &values));
     told(driver::wait_for_pods(&arena.cluster));
     wait_for_shares(arena, "4");
     for (config, strategy) in [("time-slicing", "TimeSlicing"), ("mps", "MPS")] {
-        let objects_path = import(arena, &[&format!("--config={config}")]).display().to_string();
+        let objects_path = import(arena, config, &[]).display().to_string();
         arena.kubectl(&["apply", "--validate=strict", "--namespace", "default", "-f", &objects_path]);
         pods::start_from(arena, "new", NODE, &format!("{config}-gpu-1-of-4"));
         pods::start_asking(arena, "old", NODE, RESOURCE);
@@ -63,13 +64,14 @@ fn what_is_imported_from_the_device_plugin_gives_pods_the_same_part_of_a_gpu(are
 }
 
 /// Imports the ConfigMap and returns the file with what was printed.
-fn import(arena: &Arena, args: &[&str]) -> PathBuf {
+fn import(arena: &Arena, config: &str, args: &[&str]) -> PathBuf {
     let config_path = arena.cluster.dir().join("config-map.yaml");
     fs::write(&config_path, CONFIG_MAP).unwrap();
     let program_path = told(arena.repository.program_path("gpu-import"));
-    let output = Command::new(program_path).args(args).arg(config_path).output().unwrap();
+    let output =
+        Command::new(program_path).arg(format!("--config={config}")).args(args).arg(config_path).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let printed_path = arena.cluster.dir().join("imported.yaml");
+    let printed_path = arena.cluster.dir().join(format!("imported-{config}{}.yaml", args.concat()));
     fs::write(&printed_path, output.stdout).unwrap();
     printed_path
 }

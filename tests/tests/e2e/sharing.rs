@@ -150,7 +150,7 @@ fn wrong_wishes_are_answered_with_the_field_and_the_reason(arena: &Arena) {
 fn sharing_leaves_nothing_behind(arena: &Arena) {
     for node in ["node-1", "node-2"] {
         assert_eq!(mps::daemons(arena, node), []);
-        assert_eq!(told(arena.node(node).shell("ls /run/gpu-dra/mps")), "host.sock\n");
+        assert_eq!(told(arena.node(node).shell("ls /run/gpu-dra/mps")), "host.lock\nhost.sock\n");
         assert_eq!(told(arena.node(node).shell("grep -c gpu-dra-mps /proc/mounts || :")), "0\n");
         for dir in ["claims", "gpus", "quarantine"] {
             assert_eq!(arena.files(node, &crate::arena::state_dir(dir)), Vec::<String>::new(), "{dir} of {node}");
