@@ -7,7 +7,7 @@ use crate::{
 };
 use dra_cluster::Node;
 use dra_demo::driver;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{collections::BTreeSet, thread};
 
 crate::cases![
@@ -67,15 +67,39 @@ fn a_pod_starts_as_soon_as_the_api_server_is_back(arena: &Arena) {
 }
 
 fn a_bad_configuration_is_explained_in_the_pods_event(arena: &Arena) {
-    for (field, value) in [("sharign", json!({})), ("sharing", json!({"strategy": "Shared"}))] {
+    let wrong = [("sharign", json!({})), ("sharing", json!({"strategy": "Shared"}))].map(|(field, value)| {
         let parameters = json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", field: value});
         let mut devices = pods::gpu("");
         devices["config"] = json!([{"opaque": {"driver": driver::DRIVER, "parameters": parameters}}]);
-        pods::start(arena, "configured", "node-2", &devices);
-        let message = pods::failure_of(arena, "configured");
-        assert!(message.contains(field), "{field} is not named in: {message}");
-        pods::remove(arena, "configured");
+        (field, devices)
+    });
+    without_policy(arena, &wrong[0].1, || {
+        for (field, devices) in &wrong {
+            pods::start(arena, "configured", "node-2", devices);
+            let message = pods::failure_of(arena, "configured");
+            assert!(message.contains(field), "{field} is not named in: {message}");
+            pods::remove(arena, "configured");
+        }
+    });
+}
+
+/// Plays while the API server takes wrong configurations, as where the policy cannot be evaluated: then the node judges.
+fn without_policy(arena: &Arena, wrong: &Value, play: impl FnOnce()) {
+    let binding = ["validatingadmissionpolicybinding", "gpu-dra-driver-configuration"];
+    let saved = arena.kubectl(&[&["get", "-o", "json"], &binding[..]].concat());
+    let mut saved: Value = serde_json::from_str(&saved).unwrap();
+    for field in ["creationTimestamp", "generation", "managedFields", "resourceVersion", "uid"] {
+        saved["metadata"].as_object_mut().unwrap().remove(field);
     }
+    arena.kubectl(&[&["delete"], &binding[..]].concat());
+    let claim = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+        "metadata": {"namespace": "default", "name": "taken"}, "spec": {"devices": wrong},
+    });
+    arena.until("a server that takes wrong configurations", || arena.cluster.apply(&claim.to_string()).ok());
+    arena.kubectl(&["delete", "resourceclaim", "taken"]);
+    play();
+    arena.apply(&saved.to_string());
 }
 
 fn mig_turned_on_behind_the_schedulers_back_is_refused(arena: &Arena) {
