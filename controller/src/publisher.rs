@@ -66,7 +66,7 @@ pub enum PublishError {
     Holder {
         /// The name.
         slice: String,
-        /// Why.
+        /// How the request for the slice failed.
         #[source]
         source: RequestError,
     },

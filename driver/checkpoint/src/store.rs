@@ -143,8 +143,8 @@ impl RecordStore {
         Ok(Self { files, claims_dir, quarantine_dir })
     }
 
-    /// Looks up a claim that is to be prepared or unprepared. The caller holds the claim's lock. Whichever driver wrote a record that cannot be understood, it
-    /// is set aside: what becomes of the claim is decided here now.
+    /// Looks up a claim that is to be prepared or unprepared. The caller holds the claim's lock. A record that cannot be
+    /// understood is set aside, whichever driver wrote it: what becomes of the claim is decided here now.
     pub fn load(&self, uid: &ClaimUid) -> Result<Found, StoreError> {
         match self.read(uid)? {
             Read::Nothing => Ok(Found::Nothing),

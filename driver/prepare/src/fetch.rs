@@ -30,7 +30,7 @@ pub enum FetchError {
     /// No answer of the API server, or a refusal.
     #[error("unable to get it from the API server (will retry)")]
     Unreachable {
-        /// Why.
+        /// How the request for the claim failed.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },

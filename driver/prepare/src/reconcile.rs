@@ -98,7 +98,7 @@ pub enum Problem {
     /// Claims or GPUs that cannot be locked, of which this is the first.
     #[error("what cannot be locked is not reconciled")]
     NotLocked {
-        /// Why.
+        /// How locking the first of them failed.
         #[source]
         source: NotLocked,
     },

@@ -52,9 +52,9 @@ pub enum BecomeError {
     /// The directory of the daemon is not in place.
     #[error("unable to show {} alone in its parent directory", path.display())]
     ShowAlone {
-        /// The daemon's own.
+        /// The directory of the daemon.
         path: PathBuf,
-        /// Why.
+        /// How mounting failed.
         #[source]
         source: io::Error,
     },
