@@ -11,11 +11,12 @@ use dra_hardware::Deadline;
 use dra_model::{Claim, ClaimRef, NodeName};
 use dra_prepare::{ClaimLife, FetchError};
 use dra_resource::{ClaimError, DriverName, claim_of};
-use k8s_openapi::api::resource::v1::ResourceClaim;
-use kube::{Api, Client};
+use kube::Client;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+use crate::claim_api::{Answer, ClaimApi, ClaimApiError};
 
 /// Much shorter than the call of a kubelet may take, so that the answer says what is wrong.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,8 +28,8 @@ enum NoAnswer {
     Slow,
     #[error("the time of this call was over before it answered")]
     OutOfTime,
-    #[error("the request failed")]
-    Request(#[source] Box<kube::Error>),
+    #[error("no claim to work with was answered")]
+    Answer(#[source] ClaimApiError),
 }
 
 /// Set when the caller of an RPC has left.
@@ -49,7 +50,7 @@ impl Abandoned {
 /// The API server as a source of claims.
 #[derive(Clone)]
 pub struct ClaimSource {
-    client: Client,
+    claims: ClaimApi,
     driver: DriverName,
     node: NodeName,
     runtime: Handle,
@@ -65,7 +66,7 @@ impl std::fmt::Debug for ClaimSource {
 impl ClaimSource {
     /// A source whose requests run on the current runtime.
     pub fn new(client: Client, driver: DriverName, node: NodeName, stop: CancellationToken) -> Self {
-        Self { client, driver, node, runtime: Handle::current(), stop }
+        Self { claims: ClaimApi::new(client), driver, node, runtime: Handle::current(), stop }
     }
 
     /// Reads a claim. Called on a blocking thread, after the claim's lock was taken.
@@ -75,11 +76,13 @@ impl ClaimSource {
         if abandoned.is_set() {
             return Err(FetchError::Abandoned);
         }
-        let object = self.runtime.block_on(self.object(claim, deadline));
-        let object = object.map_err(unreachable)?.ok_or(FetchError::Gone)?;
-        claim_of(&object, claim, &self.driver).map_err(|error| match error {
+        let answer = self.runtime.block_on(self.answer(claim, deadline));
+        let answer = answer.map_err(unanswered)?.ok_or(FetchError::Gone)?;
+        claim_of(&answer.json, claim, &self.driver).map_err(|error| match error {
             ClaimError::Replaced { found, .. } => FetchError::Replaced { found },
-            error @ ClaimError::NotAllocated { .. } => FetchError::Unreachable { source: Box::new(error) },
+            error @ (ClaimError::Unreadable { .. } | ClaimError::NotAllocated { .. }) => {
+                FetchError::Unreachable { source: Box::new(error) }
+            }
             error @ (ClaimError::InvalidAllocation { .. } | ClaimError::UnknownConfigSource { .. }) => {
                 FetchError::Unusable { source: Box::new(error) }
             }
@@ -91,18 +94,17 @@ impl ClaimSource {
         if self.stop.is_cancelled() {
             return ClaimLife::Unknown;
         }
-        match self.runtime.block_on(self.object(claim, deadline)) {
-            Ok(Some(object)) => life_of(&object, claim, &self.driver, &self.node),
+        match self.runtime.block_on(self.answer(claim, deadline)) {
+            Ok(Some(answer)) => life_of(claim_of(&answer.json, claim, &self.driver), &self.node),
             Ok(None) => ClaimLife::Gone,
             Err(_) => ClaimLife::Unknown,
         }
     }
 
-    async fn object(&self, claim: &ClaimRef, deadline: &Deadline) -> Result<Option<ResourceClaim>, NoAnswer> {
-        let claims: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &claim.namespace);
+    async fn answer(&self, claim: &ClaimRef, deadline: &Deadline) -> Result<Option<Answer>, NoAnswer> {
         let limit = deadline.limit(PATIENCE);
-        match timeout(limit, claims.get_opt(&claim.name)).await {
-            Ok(answer) => answer.map_err(|source| NoAnswer::Request(Box::new(source))),
+        match timeout(limit, self.claims.get(claim)).await {
+            Ok(answer) => answer.map_err(NoAnswer::Answer),
             Err(_elapsed) if limit < PATIENCE => Err(NoAnswer::OutOfTime),
             Err(_elapsed) => Err(NoAnswer::Slow),
         }
@@ -111,21 +113,20 @@ impl ClaimSource {
 
 /// The answer is the newest: a GET without a resource version is answered from the storage, not from a cache. A claim that is
 /// reserved for a pod is allocated, to the node of that pod.
-fn life_of(object: &ResourceClaim, claim: &ClaimRef, driver: &DriverName, node: &NodeName) -> ClaimLife {
-    if object.metadata.uid.as_deref() != Some(claim.uid.as_str()) {
-        return ClaimLife::Gone;
-    }
-    let allocation = object.status.as_ref().and_then(|status| status.allocation.as_ref());
-    let devices = allocation.and_then(|allocation| allocation.devices.as_ref());
-    let mut results = devices.into_iter().flat_map(|devices| devices.results.iter().flatten());
-    if results.any(|result| result.driver == driver.as_str() && result.pool == node.as_str()) {
-        ClaimLife::Alive
-    } else {
-        ClaimLife::Released
+fn life_of(read: Result<Claim, ClaimError>, node: &NodeName) -> ClaimLife {
+    match read {
+        Ok(claim) if claim.devices.iter().any(|device| device.pool == node.as_str()) => ClaimLife::Alive,
+        Ok(_) | Err(ClaimError::NotAllocated { .. }) => ClaimLife::Released,
+        Err(ClaimError::Replaced { .. }) => ClaimLife::Gone,
+        Err(ClaimError::Unreadable { .. }) => ClaimLife::Unknown,
+        Err(ClaimError::InvalidAllocation { .. } | ClaimError::UnknownConfigSource { .. }) => ClaimLife::Alive,
     }
 }
 
-fn unreachable(why: NoAnswer) -> FetchError {
+fn unanswered(why: NoAnswer) -> FetchError {
+    if let NoAnswer::Answer(error @ ClaimApiError::TooLarge) = why {
+        return FetchError::Unusable { source: Box::new(error) };
+    }
     FetchError::Unreachable { source: Box::new(why) }
 }
 
@@ -149,11 +150,10 @@ mod tests {
             ("u-1", Value::Null, ClaimLife::Released),
             ("u-2", allocated(&[ours]), ClaimLife::Gone),
         ] {
-            let object =
-                json!({"metadata": {"name": "c", "namespace": "ns", "uid": uid}, "spec": {}, "status": status});
-            let object: ResourceClaim = serde_json::from_value(object).unwrap();
+            let object = json!({"metadata": {"uid": uid}, "status": status}).to_string();
             let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u-1".parse().unwrap() };
-            let found = life_of(&object, &claim, &"gpu.nvidia.com".parse().unwrap(), &"here".parse().unwrap());
+            let read = claim_of(object.as_bytes(), &claim, &"gpu.nvidia.com".parse().unwrap());
+            let found = life_of(read, &"here".parse().unwrap());
             assert_eq!(found, life, "{uid} {status}");
         }
     }

@@ -29,6 +29,8 @@ pub mod dra_service;
 
 pub mod claims;
 
+pub mod claim_api;
+
 pub mod fetch;
 
 pub mod news;

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::config::{ConfigError, DeviceConfig};
 use crate::ids::{ClaimUid, DeviceName, ShareId};
 use crate::sharing::ShareLimits;
 
@@ -67,8 +68,8 @@ pub struct ClaimConfig {
     pub index: usize,
     /// Requests (or `request/subrequest`) it is for; empty means all.
     pub requests: Vec<String>,
-    /// The parameters as the user wrote them.
-    pub parameters: serde_json::Value,
+    /// What the user wrote, as far as it was understood. The text itself is not kept: it may be large.
+    pub parameters: Result<DeviceConfig, ConfigError>,
 }
 
 /// Where a configuration was written, lowest precedence first.
@@ -112,7 +113,7 @@ mod tests {
 
     fn config(source: ConfigSource, index: usize, requests: &[&str]) -> ClaimConfig {
         let requests = requests.iter().map(|&request| request.to_owned()).collect();
-        ClaimConfig { source, index, requests, parameters: serde_json::Value::Null }
+        ClaimConfig { source, index, requests, parameters: Err(ConfigError::NotAnObject) }
     }
 
     fn allocated(request: &str) -> AllocatedDevice {

@@ -57,6 +57,12 @@ impl fmt::Display for ConfigKind {
 /// Why a configuration was refused. `path` is relative to the parameters, such as `sharing.strategy`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
+    /// Not JSON, or nested too deeply.
+    #[error("parameters cannot be read: {why}")]
+    Unreadable {
+        /// What is wrong, and where.
+        why: String,
+    },
     /// Not a JSON object.
     #[error("parameters must be an object with apiVersion and kind")]
     NotAnObject,
@@ -108,6 +114,11 @@ pub enum ConfigError {
     },
 }
 
+/// Reads the parameters of one configuration from their text.
+pub fn parse_text(text: &str) -> Result<DeviceConfig, ConfigError> {
+    parse(&serde_json::from_str(text).map_err(|error| ConfigError::Unreadable { why: error.to_string() })?)
+}
+
 /// Reads the parameters of one configuration.
 pub fn parse(parameters: &Value) -> Result<DeviceConfig, ConfigError> {
     let Value::Object(values) = parameters else {
@@ -135,6 +146,18 @@ mod tests {
     /// What became of a configuration, for comparing.
     pub(super) fn outcome(given: &Value) -> Result<DeviceConfig, String> {
         parse(given).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn text_that_is_no_usable_json_is_refused() {
+        let nested = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        for (given, expect) in [
+            ("{\"kind\":", "parameters cannot be read: EOF while parsing a value at line 1 column 8"),
+            (nested.as_str(), "parameters cannot be read: recursion limit exceeded at line 1 column 128"),
+            ("null", "parameters must be an object with apiVersion and kind"),
+        ] {
+            assert_eq!(parse_text(given).unwrap_err().to_string(), expect);
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@
 //! So a configuration that was written for other devices too never keeps a share from being prepared after it was scheduled.
 //! What is ignored makes room for the configuration that would have counted without it.
 
-use dra_model::config::{self, ConfigKind, DeviceConfig};
+use dra_model::config::{ConfigKind, DeviceConfig};
 use dra_model::{AllocatedDevice, Claim, ClaimConfig, ConfigSource, MpsConfig, SharedForm, Sharing, claim};
 
 use crate::answer::PreparedDevice;
@@ -158,7 +158,7 @@ fn contradicts(device: &AllocatedDevice, form: Form, wish: &Wish<'_>) -> Option<
 
 fn read(claim: &Claim, forms: &[Form], config: &ClaimConfig) -> Result<DeviceConfig, Refusal> {
     let (index, from) = (config.index, config.source);
-    let read = config::parse(&config.parameters).map_err(|source| Refusal::Config { index, from, source })?;
+    let read = config.parameters.clone().map_err(|source| Refusal::Config { index, from, source })?;
     let mut named = claim.devices.iter().zip(forms).filter(|(device, _)| names(config, device));
     match named.find_map(|(device, form)| Some((device, mismatch(read.kind, *form)?))) {
         None => Ok(read),

@@ -379,7 +379,7 @@ fn origin(from: ConfigSource) -> &'static str {
 
 fn field_of(error: &ConfigError) -> Option<&str> {
     match error {
-        ConfigError::NotAnObject => None,
+        ConfigError::Unreadable { .. } | ConfigError::NotAnObject => None,
         ConfigError::Missing { path, .. }
         | ConfigError::Unexpected { path, .. }
         | ConfigError::UnknownField { path, .. }

@@ -201,7 +201,7 @@ mod tests {
             source: ConfigSource::Claim,
             index,
             requests: Vec::new(),
-            parameters: serde_json::Value::Null,
+            parameters: Err(dra_model::config::ConfigError::NotAnObject),
         };
         let configs: Vec<ClaimConfig> = (0..rows.len()).map(config).collect();
         let device = |at: usize| AllocatedDevice {

@@ -1,20 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From the ResourceClaim the API server has to the claim the driver works with.
+//! From the JSON of a ResourceClaim to the claim the driver works with.
 //!
-//! Results and configuration of other drivers are dropped; what is left is parsed once and strictly, with the path of
-//! the field in every error. Configuration keeps its precedence: classes first, then the claim, later ones win.
+//! Only what is needed is looked at: a claim may have a megabyte of what users of any driver wrote into it, which would be
+//! dozens of megabytes of values. Results and configuration of other drivers are dropped; what is left is parsed once and
+//! strictly, one configuration at a time, with the path of the field in every error. Configuration keeps its precedence:
+//! classes first, then the claim, later ones win.
+
+mod object;
 
 use std::str::FromStr;
 
-use dra_model::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource, Disposition, IdError, ShareLimits};
-use k8s_openapi::api::resource::v1::{DeviceAllocationConfiguration, DeviceRequestAllocationResult, ResourceClaim};
-use serde_json::Value;
+use dra_model::{
+    AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource, Disposition, IdError, ShareLimits, config,
+};
+use serde_json::value::RawValue;
 
 use crate::names::{self, DriverName};
+use object::{Configuration, Object, Outcome};
 
 /// Why a ResourceClaim cannot be worked with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
+    /// Not what an API server answers.
+    #[error(
+        "claim {claim} cannot be read: {why}; see that nothing between this node and the API server changes its answers"
+    )]
+    Unreadable {
+        /// The claim.
+        claim: ClaimRef,
+        /// What is wrong, and where.
+        why: String,
+    },
     /// Another claim has taken the name.
     #[error(
         "claim {claim} was replaced: UID {} was asked for, the API server has UID {found}; delete the pod that used the old claim",
@@ -61,7 +77,7 @@ impl ClaimError {
     /// What it means for whoever retries.
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::NotAllocated { .. } => Disposition::Transient,
+            Self::Unreadable { .. } | Self::NotAllocated { .. } => Disposition::Transient,
             Self::Replaced { .. } | Self::InvalidAllocation { .. } | Self::UnknownConfigSource { .. } => {
                 Disposition::Permanent
             }
@@ -69,17 +85,18 @@ impl ClaimError {
     }
 }
 
-/// Reads the claim that was asked for.
-pub fn claim_of(object: &ResourceClaim, asked: &ClaimRef, driver: &DriverName) -> Result<Claim, ClaimError> {
-    let found = object.metadata.uid.as_deref().unwrap_or_default();
+/// Reads the claim that was asked for from what the API server answered.
+pub fn claim_of(json: &[u8], asked: &ClaimRef, driver: &DriverName) -> Result<Claim, ClaimError> {
+    let object: Object<'_> = serde_json::from_slice(json)
+        .map_err(|error| ClaimError::Unreadable { claim: asked.clone(), why: error.to_string() })?;
+    let found = object.metadata.uid.as_ref();
     if found != asked.uid.as_str() {
         return Err(ClaimError::Replaced { claim: asked.clone(), found: found.to_owned() });
     }
-    let allocation = object.status.as_ref().and_then(|status| status.allocation.as_ref());
-    let devices = match allocation {
-        Some(allocation) => allocation.devices.clone().unwrap_or_default(),
-        None => return Err(ClaimError::NotAllocated { claim: asked.clone() }),
+    let Some(allocation) = object.status.and_then(|status| status.allocation) else {
+        return Err(ClaimError::NotAllocated { claim: asked.clone() });
     };
+    let devices = allocation.devices.unwrap_or_default();
     let results = devices.results.iter().flatten().enumerate().filter(|(_, result)| result.driver == driver.as_str());
     let allocated = results.map(|(index, result)| device(asked, driver, index, result)).collect::<Result<_, _>>()?;
     let entries = devices.config.iter().flatten().enumerate();
@@ -97,7 +114,7 @@ fn device(
     claim: &ClaimRef,
     driver: &DriverName,
     index: usize,
-    result: &DeviceRequestAllocationResult,
+    result: &Outcome<'_>,
 ) -> Result<AllocatedDevice, ClaimError> {
     let invalid = |field: String| {
         move |source| ClaimError::InvalidAllocation {
@@ -108,8 +125,8 @@ fn device(
     };
     let consumed = |name: &str| format!("consumedCapacity[{name}]");
     Ok(AllocatedDevice {
-        request: result.request.clone(),
-        pool: result.pool.clone(),
+        request: result.request.to_string(),
+        pool: result.pool.to_string(),
         device: result.device.parse().map_err(invalid("device".to_owned()))?,
         admin_access: result.admin_access.unwrap_or(false),
         share_id: result.share_id.as_deref().map(str::parse).transpose().map_err(invalid("shareID".to_owned()))?,
@@ -121,26 +138,22 @@ fn device(
 }
 
 /// What the scheduler counted of one capacity. Both ways of writing its name are the API's.
-fn taken<T: FromStr>(
-    result: &DeviceRequestAllocationResult,
-    driver: &DriverName,
-    name: &str,
-) -> Result<Option<T>, T::Err> {
+fn taken<T: FromStr>(result: &Outcome<'_>, driver: &DriverName, name: &str) -> Result<Option<T>, T::Err> {
     let all = result.consumed_capacity.as_ref();
     let amount = all.and_then(|all| all.get(name).or_else(|| all.get(&format!("{driver}/{name}"))));
-    amount.map(|amount| amount.0.parse()).transpose()
+    amount.map(|amount| amount.parse()).transpose()
 }
 
 fn config(
     claim: &ClaimRef,
     driver: &DriverName,
     index: usize,
-    entry: &DeviceAllocationConfiguration,
+    entry: &Configuration<'_>,
 ) -> Result<Option<ClaimConfig>, ClaimError> {
     let Some(opaque) = entry.opaque.as_ref().filter(|opaque| opaque.driver == driver.as_str()) else {
         return Ok(None);
     };
-    let source = match entry.source.as_str() {
+    let source = match entry.source.as_ref() {
         "FromClass" => ConfigSource::Class,
         "FromClaim" => ConfigSource::Claim,
         other => {
@@ -151,13 +164,13 @@ fn config(
             });
         }
     };
-    let parameters: Value = opaque.parameters.0.clone();
+    let parameters = config::parse_text(opaque.parameters.map_or("null", RawValue::get));
     Ok(Some(ClaimConfig { source, index, requests: entry.requests.clone().unwrap_or_default(), parameters }))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -165,9 +178,9 @@ mod tests {
         ClaimRef { namespace: "ns".to_owned(), name: "train".to_owned(), uid: "u-1".parse().unwrap() }
     }
 
-    fn read(object: Value) -> Result<Claim, String> {
-        let object: ResourceClaim = serde_json::from_value(object).unwrap();
-        claim_of(&object, &asked(), &"gpu.nvidia.com".parse().unwrap()).map_err(|error| error.to_string())
+    fn read(object: &Value) -> Result<Claim, String> {
+        claim_of(object.to_string().as_bytes(), &asked(), &"gpu.nvidia.com".parse().unwrap())
+            .map_err(|error| error.to_string())
     }
 
     fn claim(status: &Value) -> Value {
@@ -183,7 +196,7 @@ mod tests {
         let result =
             |driver: &str, device: &str| json!({"request": "r/sub", "driver": driver, "pool": "n", "device": device});
         let opaque = |driver: &str| json!({"driver": driver, "parameters": {"kind": "GpuConfig"}});
-        let read = read(allocated(
+        let read = read(&allocated(
             &json!([result("net.example.com", "eth0"), result("gpu.nvidia.com", "gpu-12345678")]),
             &json!([
                 {"source": "FromClaim", "requests": ["r"], "opaque": opaque("gpu.nvidia.com")},
@@ -202,7 +215,7 @@ mod tests {
     #[test]
     fn shares_and_admin_access_are_kept() {
         let result = json!({"request": "r", "driver": "gpu.nvidia.com", "pool": "n", "device": "gpu-1", "adminAccess": true, "shareID": "s"});
-        let read = read(allocated(&json!([result]), &json!([]))).unwrap();
+        let read = read(&allocated(&json!([result]), &json!([]))).unwrap();
         assert!(read.devices[0].admin_access);
         assert_eq!(read.devices[0].share_id, Some("s".parse().unwrap()));
         assert_eq!(read.devices[0].consumed, ShareLimits::default());
@@ -223,7 +236,7 @@ mod tests {
         ] {
             let result = json!({"request": "r", "driver": "gpu.nvidia.com", "pool": "n", "device": "gpu-1-mps",
                 "shareID": "s", "consumedCapacity": given});
-            let found = read(allocated(&json!([result]), &json!([]))).map(|claim| claim.devices[0].consumed);
+            let found = read(&allocated(&json!([result]), &json!([]))).map(|claim| claim.devices[0].consumed);
             let field = |name| {
                 format!(
                     "claim ns/train has an invalid allocation in status.allocation.devices.results[0].consumedCapacity[{name}]: delete the pod so that it is scheduled again"
@@ -231,6 +244,28 @@ mod tests {
             };
             assert_eq!(found, expect.map_err(field), "{given}");
         }
+    }
+
+    /// A real claim is full of what this driver has no use for, and other drivers may write what they like.
+    #[test]
+    fn what_other_drivers_wrote_is_not_even_understood() {
+        let result = json!({"request": "r", "driver": "gpu.nvidia.com", "pool": "n", "device": "gpu-1"});
+        let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let status = format!(
+            r#"{{"reservedFor": {nested}, "devices": {nested}, "allocation": {{"nodeSelector": {nested}, "devices": {{
+                "results": [{result}], "config": [
+                    {{"source": "FromClaim", "opaque": {{"driver": "other.example.com", "parameters": {nested}}}}},
+                    {{"source": "FromClaim", "opaque": {{"driver": "gpu.nvidia.com", "parameters": {nested}}}}}
+                ]}}}}}}"#
+        );
+        let text = format!(
+            r#"{{"metadata": {{"uid": "u-\u0031", "managedFields": {nested}}}, "spec": {nested}, "status": {status}}}"#
+        );
+        let read = claim_of(text.as_bytes(), &asked(), &"gpu.nvidia.com".parse().unwrap()).unwrap();
+        let errors =
+            read.configs.iter().map(|config| (config.index, config.parameters.clone().unwrap_err().to_string()));
+        let refused = "parameters cannot be read: recursion limit exceeded at line 1 column 128".to_owned();
+        assert_eq!(errors.collect::<Vec<_>>(), [(1, refused)]);
     }
 
     #[test]
@@ -255,7 +290,7 @@ mod tests {
                 "claim ns/train has the unknown value `FromNowhere` in status.allocation.devices.config[0].source: expected FromClass or FromClaim; upgrade the driver",
             ),
         ] {
-            assert_eq!(read(given).unwrap_err(), expect);
+            assert_eq!(read(&given).unwrap_err(), expect);
         }
     }
 }

@@ -83,6 +83,7 @@ fn configured(claim: Claim, kind: &str, sharing: &Value, way: Way) -> Claim {
         Way::Class => (ConfigSource::Class, vec!["r".to_owned()]),
     };
     let parameters = json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": kind, "sharing": sharing});
+    let parameters = dra_model::config::parse(&parameters);
     Claim { configs: vec![ClaimConfig { source, index: 0, requests, parameters }], ..claim }
 }
 

@@ -41,7 +41,8 @@ impl Sentences {
     }
 }
 
-fn config(requests: &[&str], parameters: Value) -> ClaimConfig {
+fn config(requests: &[&str], parameters: &Value) -> ClaimConfig {
+    let parameters = dra_model::config::parse(parameters);
     let requests = requests.iter().map(|request| (*request).to_owned()).collect();
     ClaimConfig { source: ConfigSource::Claim, index: 1, requests, parameters }
 }
@@ -156,26 +157,26 @@ fn configurations(sentences: &mut Sentences) {
     let claim = allocate("a", &[("gpu", "gpu-00000000"), ("mig/small", "gpu-00000001-mig-19-0")]);
     let long = json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": "Long"}});
     for (situation, config) in [
-        ("a configuration that is no object", config(&[], json!("GpuConfig"))),
-        ("a missing version", config(&[], json!({"kind": "GpuConfig"}))),
-        ("a wrong kind", config(&[], json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "Gpu"}))),
+        ("a configuration that is no object", config(&[], &json!("GpuConfig"))),
+        ("a missing version", config(&[], &json!({"kind": "GpuConfig"}))),
+        ("a wrong kind", config(&[], &json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "Gpu"}))),
         (
             "an unknown field",
-            config(&[], json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", "sharringg": 1})),
+            config(&[], &json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", "sharringg": 1})),
         ),
-        ("an unknown strategy", config(&["gpu"], with(gpu_config(), json!({"strategy": "Shared"})))),
-        ("exclusive use of a MIG device", config(&[], with(mig_config(), json!({"strategy": "Exclusive"})))),
+        ("an unknown strategy", config(&["gpu"], &with(gpu_config(), json!({"strategy": "Shared"})))),
+        ("exclusive use of a MIG device", config(&[], &with(mig_config(), json!({"strategy": "Exclusive"})))),
         (
             "an interval on a MIG device",
-            ClaimConfig { source: ConfigSource::Class, ..config(&[], with(mig_config(), long)) },
+            ClaimConfig { source: ConfigSource::Class, ..config(&[], &with(mig_config(), long)) },
         ),
-        ("a GPU's configuration for a MIG device", config(&["gpu", "mig/small"], gpu_config())),
-        ("a MIG device's configuration for a GPU", config(&["gpu"], mig_config())),
+        ("a GPU's configuration for a MIG device", config(&["gpu", "mig/small"], &gpu_config())),
+        ("a MIG device's configuration for a GPU", config(&["gpu"], &mig_config())),
     ] {
         let claim = Claim { configs: vec![config], ..claim.clone() };
         sentences.refused(situation, &node, &claim);
     }
-    let fitting = [config(&[], gpu_config()), config(&[], mig_config()), config(&["mig"], gpu_config())];
+    let fitting = [config(&[], &gpu_config()), config(&[], &mig_config()), config(&["mig"], &gpu_config())];
     node.prepare(&Claim { configs: fitting.to_vec(), ..claim }).unwrap();
 }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 use dra_cdi::{Architecture, Kind, Naming};
 use dra_checkpoint::files::faults::FaultyFiles;
 use dra_hardware::{Daemons, Host, Machine, Roots};
-use dra_model::{AllocatedDevice, Bytes, Claim, ClaimConfig, ClaimRef, ConfigSource, GpuUuid, MigDevice, ShareLimits};
+use dra_model::{
+    AllocatedDevice, Bytes, Claim, ClaimConfig, ClaimRef, ConfigSource, GpuUuid, MigDevice, ShareLimits, config,
+};
 use dra_prepare::{ClaimLife, Engine, PrepareError, PreparedDevice, Settings};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::{Value, json};
@@ -197,7 +199,9 @@ pub(crate) fn wish(claim: Claim, requests: &[&str], kind: &str, sharing: &Value)
         source: ConfigSource::Claim,
         index: configs.len(),
         requests: requests.iter().map(|request| (*request).to_owned()).collect(),
-        parameters: json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": kind, "sharing": sharing}),
+        parameters: config::parse(
+            &json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": kind, "sharing": sharing}),
+        ),
     });
     Claim { configs, ..claim }
 }
