@@ -25,7 +25,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// start; either takes it at most 4 s.
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// How long the host may take to note a sharer, for which it looks into a directory.
+/// How long the host may take to note a sharer, for which it looks into a directory, and what processes have open.
 const SHARE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The path is no path of a socket.

@@ -156,10 +156,7 @@ impl Supervisor {
             Order::Start { .. } | Order::Stop { .. } if self.tools.stop.is_cancelled() => {}
             Order::Start { spec, by, answer } => drop(answer.send(self.start(spec, by).await)),
             Order::Stop { unless_used, by, answer } => drop(answer.send(self.stop(unless_used, by).await)),
-            Order::Share { claim, change, answer } => {
-                self.share(&claim, change);
-                answer.send(()).ok();
-            }
+            Order::Share { claim, change, answer } => self.share(&claim, change, answer),
             Order::HandOver { by, answer } => {
                 self.hand_over(by).await;
                 answer.send(()).ok();

@@ -2,7 +2,8 @@
 //! Removes from the shared memory of a daemon what no process uses: open, mapped, or as its directory.
 //!
 //! Comes in: what a claim that left may have left there. Looked at twice, since a client may hand the name of a file to a
-//! server, which opens it a moment later; and some more times, since a server lets go of a client that ended a moment later.
+//! server, which opens it a moment later: whoever waits for a claim to leave waits for that. Looked at some more times, since a
+//! server lets go of a client that ended a moment later.
 //! Where looking fails, all counts as used. Sockets are never removed: nothing tells whether one that is bound is used.
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
@@ -24,8 +26,11 @@ use tracing::{info, warn};
 use super::removal::remove_tree;
 use super::sharers::Entry;
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_secs(1);
+/// Between the first two looks.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Between the later ones.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How often it is looked; what is used at the last look stays.
 const MAX_LOOKS: usize = 10;
@@ -53,14 +58,23 @@ pub fn path_of(opened: &OwnedFd) -> PathBuf {
     format!("/proc/self/fd/{}", opened.as_raw_fd()).into()
 }
 
-/// Removes those of these entries of a directory that no process uses.
-pub async fn sweep(opened: OwnedFd, mut left: Vec<Entry>) {
+/// Removes those of these entries of a directory that no process uses; lets go of `waiting` after the second look.
+pub async fn sweep(opened: OwnedFd, mut left: Vec<Entry>, waiting: oneshot::Sender<()>) {
+    let mut waiting = Some(waiting);
     // Shared with looks, one of which may go on when it is not waited for any more.
     let opened = Arc::new(opened);
     let (mut unused, begun) = (BTreeSet::new(), left.len());
-    for _ in 0..MAX_LOOKS {
+    for looks in 0..MAX_LOOKS {
         if left.is_empty() {
             break;
+        }
+        match looks {
+            0 => {}
+            1 => sleep(FIRST_PAUSE).await,
+            _ => {
+                waiting = None;
+                sleep(PAUSE).await;
+            }
         }
         let look = spawn_blocking({
             let (opened, before) = (Arc::clone(&opened), std::mem::take(&mut unused));
@@ -71,8 +85,8 @@ pub async fn sweep(opened: OwnedFd, mut left: Vec<Entry>) {
             Ok(Ok(Err(error))) => return warn!(%error, "what an ended sharer left in shared memory is kept"),
             Ok(Err(_)) | Err(_) => return warn!("what an ended sharer left in shared memory is kept: processes hang"),
         };
-        sleep(LOOK).await;
     }
+    drop(waiting);
     if begun > 0 {
         info!(removed = begun - left.len(), used = left.len(), "swept what an ended sharer left in shared memory");
     }

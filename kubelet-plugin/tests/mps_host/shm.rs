@@ -59,7 +59,7 @@ fn what_a_claim_leaves_in_shared_memory_goes_and_what_others_have_there_stays() 
     write("dir/left");
     let holder = holding(&shm_dir.join("held"));
     share(&host, &younger, Sharer::Leaves);
-    until("what nobody holds goes", || (names() == ["elder", "held"]).then_some(()));
+    assert_eq!(names(), ["elder", "held"], "what nobody holds is gone when the claim is");
     end(holder);
     until("what nobody holds any more goes", || (names() == ["elder"]).then_some(()));
     // The next host knows no claims, but what it found.

@@ -3,9 +3,12 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use dra_hardware::Sharer;
 use rustix::fs::CWD;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::super::removal::open_dir;
@@ -13,18 +16,38 @@ use super::super::sharers::{Entry, Sharers};
 use super::super::sweep::{entries, path_of, sweep};
 use super::{Life, Supervisor};
 
+/// How long a claim that leaves waits at most for what it left to be removed; that goes on then. Less than a plugin waits.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 impl Supervisor {
-    /// Notes a claim; of one that leaves, what it may have left is removed in a while. Without a daemon there is nothing.
-    pub(super) fn share(&mut self, claim: &str, change: Sharer) {
+    /// Notes a claim; what one that leaves may have left is removed before it is answered, but for what is used. Without a
+    /// daemon there is nothing.
+    pub(super) fn share(&mut self, claim: &str, change: Sharer, answer: oneshot::Sender<()>) {
+        let begun = self.share_now(claim, change);
+        tokio::spawn(async move {
+            if let Some(begun) = begun {
+                timeout(PATIENCE, begun).await.ok();
+            }
+            answer.send(()).ok();
+        });
+    }
+
+    /// Of a sweep that was begun, what to wait for.
+    fn share_now(&mut self, claim: &str, change: Sharer) -> Option<oneshot::Receiver<()>> {
         if matches!(self.life, Life::Absent | Life::Leaving(_)) {
-            return;
+            return None;
         }
-        let Some((opened, found)) = self.shared_memory() else { return };
+        let (opened, found) = self.shared_memory()?;
         match change {
-            Sharer::Comes => self.sharers.comes(claim, &found),
+            Sharer::Comes => {
+                self.sharers.comes(claim, &found);
+                None
+            }
             Sharer::Leaves => {
                 let left = self.sharers.leaves(claim, found);
-                tokio::spawn(sweep(opened, left));
+                let (waiting, begun) = oneshot::channel();
+                tokio::spawn(sweep(opened, left, waiting));
+                Some(begun)
             }
         }
     }
