@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-# Every command of this project. All but `help` install what is missing on a bare Debian machine (as root).
+# Every command of this project. Those that need a cluster install what is missing on a bare Debian machine (as root).
 
 NODES ?= h100:8 a100-40:2,t4:2
 CLUSTER := target/release/gpu-cluster
-PROGRAMS := -p dra-kubelet-plugin -p dra-controller -p dra-sim -p dra-sim-library -p dra-cluster -p dra-demo
+SHIPPED := -p dra-kubelet-plugin -p dra-controller
+PROGRAMS := $(SHIPPED) -p dra-sim -p dra-sim-library -p dra-cluster -p dra-demo
 
-.PHONY: help setup build demo test up down env bench check deny
+# No path of the machine is in the programs, so they have the same bytes wherever they are built.
+REPEATABLE := CARGO_ENCODED_RUSTFLAGS="$$(printf -- '--remap-path-prefix=%s=.\037--remap-path-prefix=%s=cargo' '$(CURDIR)' "$${CARGO_HOME:-$$HOME/.cargo}")"
+
+.PHONY: help setup build programs demo test up down env bench check deny sbom repeat
 
 help:
 	@echo 'make demo    watch a real Kubernetes schedule pods onto simulated GPUs through this driver'
@@ -16,13 +20,21 @@ help:
 	@echo 'make bench   the promises of SPECIFICATION.md as a table of figures'
 	@echo 'make check   formatting and lints'
 	@echo 'make deny    licences, sources, versions and known faults of the dependencies'
+	@echo 'make programs  the programs of the image alone, into target/image; needs no root'
+	@echo 'make sbom    what each of them is made of, as CycloneDX, into target/sbom'
+	@echo 'make repeat  build them again in another directory and compare their bytes'
 
 setup:
 	@tests/cluster/setup.sh
 
 build: setup
-	@cargo build --release --locked $(PROGRAMS)
+	@$(REPEATABLE) cargo build --release --locked $(PROGRAMS)
 	@$(CLUSTER) build
+
+programs:
+	@$(REPEATABLE) cargo build --release --locked $(SHIPPED)
+	@mkdir -p target/image
+	@cd target/release && install gpu-kubelet-plugin gpu-mps-host gpu-controller gpu-import ../image
 
 demo: build
 	@target/release/gpu-demo run
@@ -48,3 +60,9 @@ check:
 
 deny: setup
 	@tests/supply-chain/deny.sh
+
+sbom:
+	@tests/supply-chain/sbom.sh
+
+repeat: programs
+	@tests/supply-chain/repeat.sh
