@@ -330,6 +330,22 @@ fn mig_devices_that_exist_stay_where_their_profiles_are_not_listed() {
 }
 
 #[test]
+fn mig_devices_that_do_not_tell_what_they_hold_hold_what_their_profiles_do() {
+    let node = node("h100:1");
+    node.sim(&["mig", "mode", "on"]);
+    node.sim(&["mig", "cgi", "9:4,19:0", "-C"]);
+    node.host.refresh();
+    let before = node.gpu(0).mig_devices().to_vec();
+    assert_eq!(before.len(), 2);
+    for code in [3, 13] {
+        node.sim(&["fail", "nvmlDeviceGetAttributes_v2", &format!("--code={code}")]);
+        node.host.refresh();
+        assert_eq!(node.gpu(0).mig_devices(), before, "{code}");
+        node.sim(&["heal"]);
+    }
+}
+
+#[test]
 fn a_guest_that_may_not_cut_its_gpu_has_a_whole_one() {
     let node = node("h100:1");
     let placements = "nvmlDeviceGetGpuInstancePossiblePlacements_v2";

@@ -5,7 +5,7 @@
 //! between two questions about it; then its slot is read again instead of failing the GPU or mixing two devices.
 //!
 //! Where the driver does not list what the GPU can be cut into, as in a guest, the devices that exist are read all the
-//! same.
+//! same; where it does not tell what a device holds, the list does.
 
 use std::sync::Arc;
 
@@ -36,8 +36,8 @@ pub(super) fn read<'a>(
     let table = listed(profiles(subject))?;
     let layout = table.as_ref().map(|table| table.layout);
     if is_on {
-        let names = Names { table: table.as_deref(), memory };
-        return Ok(MigMode::On { layout, devices: devices(gpu, subject, uuid, &names)? });
+        let profiles = Profiles { table: table.as_deref(), memory };
+        return Ok(MigMode::On { layout, devices: devices(gpu, subject, uuid, &profiles)? });
     }
     // A GPU in a guest is whole and will stay so.
     Ok(layout.map_or(MigMode::Unsupported, MigMode::Off))
@@ -56,22 +56,39 @@ fn listed(answer: Result<Arc<ProfileTable>, GpuError>) -> Result<Option<Arc<Prof
     }
 }
 
-/// What the names of profiles are known from.
-struct Names<'a> {
+/// What is known of profiles.
+struct Profiles<'a> {
     table: Option<&'a ProfileTable>,
     /// Memory of the GPU.
     memory: Option<u64>,
+}
+
+impl Profiles<'_> {
+    /// What a MIG device holds, by its profile where the driver does not answer for the device.
+    fn or_listed(
+        &self,
+        answer: Result<MigAttributes, NvmlError>,
+        profile_id: u32,
+        compute_slices: u32,
+    ) -> Result<MigAttributes, NvmlError> {
+        match answer {
+            Err(error) if error.is_unsupported() => {
+                self.table.and_then(|table| table.attributes(profile_id, compute_slices)).ok_or(error)
+            }
+            answer => answer,
+        }
+    }
 }
 
 fn devices(
     gpu: &Device<'_>,
     subject: &Subject<'_>,
     uuid: &GpuUuid,
-    names: &Names<'_>,
+    profiles: &Profiles<'_>,
 ) -> Result<Vec<MigDevice>, GpuError> {
     let mut devices = Vec::new();
     for slot in 0..gpu.mig_slots().map_err(|error| subject.failed(error))? {
-        devices.extend(in_slot(gpu, slot, subject, uuid, names)?);
+        devices.extend(in_slot(gpu, slot, subject, uuid, profiles)?);
     }
     devices.sort_by_key(|device| (device.identity.placement, device.identity.share));
     Ok(devices)
@@ -85,12 +102,12 @@ fn in_slot(
     slot: u32,
     subject: &Subject<'_>,
     uuid: &GpuUuid,
-    names: &Names<'_>,
+    profiles: &Profiles<'_>,
 ) -> Result<Option<MigDevice>, GpuError> {
-    let mut answer = Answers::in_slot(gpu, slot);
+    let mut answer = Answers::in_slot(gpu, slot, profiles);
     for _ in 1..ATTEMPTS {
         match answer {
-            Err(error) if !error.is_driver_gone() => answer = Answers::in_slot(gpu, slot),
+            Err(error) if !error.is_driver_gone() => answer = Answers::in_slot(gpu, slot, profiles),
             Ok(_) | Err(_) => break,
         }
     }
@@ -102,7 +119,7 @@ fn in_slot(
     }
     let Some(answers) = answer.map_err(|error| subject.failed(error))? else { return Ok(None) };
     match answers.uuid.parse() {
-        Ok(mig_uuid) => Ok(Some(answers.device(uuid, mig_uuid, names))),
+        Ok(mig_uuid) => Ok(Some(answers.device(uuid, mig_uuid, profiles))),
         Err(_) => Err(subject.nonsense("nvmlDeviceGetUUID", answers.uuid)),
     }
 }
@@ -119,33 +136,33 @@ struct Answers {
 }
 
 impl Answers {
-    fn in_slot(gpu: &Device<'_>, slot: u32) -> Result<Option<Self>, NvmlError> {
+    fn in_slot(gpu: &Device<'_>, slot: u32, profiles: &Profiles<'_>) -> Result<Option<Self>, NvmlError> {
         let Some(mig) = gpu.mig_device(slot)? else { return Ok(None) };
-        let answers = Self::read(gpu, &mig)?;
+        let answers = Self::read(gpu, &mig, profiles)?;
         let now = gpu.mig_device(slot)?.map(|mig| mig.uuid()).transpose()?;
         let changed = NvmlError { call: "nvmlDeviceGetMigDeviceHandleByIndex", code: code::NOT_FOUND };
         if now.as_ref() == Some(&answers.uuid) { Ok(Some(answers)) } else { Err(changed) }
     }
 
-    fn read(gpu: &Device<'_>, mig: &Device<'_>) -> Result<Self, NvmlError> {
+    fn read(gpu: &Device<'_>, mig: &Device<'_>, profiles: &Profiles<'_>) -> Result<Self, NvmlError> {
         let uuid = mig.uuid()?;
         let (gpu_instance, compute_instance) = (mig.gpu_instance_id()?, mig.compute_instance_id()?);
         let instance = gpu.gpu_instance(gpu_instance)?;
         let compute = gpu.compute_instance(gpu_instance, compute_instance)?;
-        let attributes = mig.mig_attributes()?;
+        let profile_id = instance.profile_id;
+        let attributes = profiles.or_listed(mig.mig_attributes(), profile_id, compute.placement.size)?;
         let placement = Placement { start: instance.placement.start, size: instance.placement.size };
         let of = attributes.gpu_instance_slices;
         let share = ComputeShare { start: compute.placement.start, slices: compute.placement.size, of };
-        let profile_id = instance.profile_id;
         Ok(Self { uuid, gpu_instance, compute_instance, profile_id, placement, share, attributes })
     }
 
-    fn device(self, parent: &GpuUuid, uuid: MigUuid, names: &Names<'_>) -> MigDevice {
+    fn device(self, parent: &GpuUuid, uuid: MigUuid, profiles: &Profiles<'_>) -> MigDevice {
         MigDevice {
             uuid,
             gpu_instance: self.gpu_instance,
             compute_instance: self.compute_instance,
-            profile: self.profile_name(names),
+            profile: self.profile_name(profiles),
             memory: Bytes::from_mib(self.attributes.memory_mib),
             engines: engines(&self.attributes),
             identity: MigIdentity {
@@ -158,9 +175,9 @@ impl Answers {
     }
 
     /// `3g.40gb`, or `1c.3g.40gb` for a compute instance that does not span its GPU instance.
-    fn profile_name(&self, names: &Names<'_>) -> String {
-        let listed = names.table.and_then(|table| table.names.get(&self.profile_id)).cloned();
-        let name = listed.unwrap_or_else(|| sized_name(self.share.of, self.attributes.memory_mib, names.memory));
+    fn profile_name(&self, profiles: &Profiles<'_>) -> String {
+        let listed = profiles.table.and_then(|table| table.name(self.profile_id)).map(str::to_owned);
+        let name = listed.unwrap_or_else(|| sized_name(self.share.of, self.attributes.memory_mib, profiles.memory));
         if self.share.is_whole() { name } else { format!("{}c.{name}", self.share.slices) }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use dra_model::{Engines, GpuUuid, MigLayout};
 use dra_nvml::error::code;
-use dra_nvml::{Device, GpuInstanceProfile, Nvml, NvmlError};
+use dra_nvml::{Device, GpuInstanceProfile, MigAttributes, Nvml, NvmlError};
 use parking_lot::Mutex;
 
 use super::Subject;
@@ -19,8 +19,30 @@ use crate::machine::GpuError;
 pub(super) struct ProfileTable {
     /// What the GPU is counted in.
     pub(super) layout: MigLayout,
-    /// Name of each profile, by profile id.
-    pub(super) names: BTreeMap<u32, String>,
+    /// By profile id.
+    profiles: BTreeMap<u32, Profile>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Profile {
+    name: String,
+    /// What a MIG device that spans its GPU instance holds.
+    whole: MigAttributes,
+}
+
+impl ProfileTable {
+    /// The name of a profile.
+    pub(super) fn name(&self, profile_id: u32) -> Option<&str> {
+        self.profiles.get(&profile_id).map(|profile| profile.name.as_str())
+    }
+
+    /// What a MIG device holds whose compute instance has some compute slices of a GPU instance of this profile. What all
+    /// compute instances of a GPU instance use together is not divided.
+    pub(super) fn attributes(&self, profile_id: u32, compute_slices: u32) -> Option<MigAttributes> {
+        let whole = self.profiles.get(&profile_id)?.whole;
+        let multiprocessors = whole.multiprocessors.saturating_mul(compute_slices) / whole.gpu_instance_slices.max(1);
+        Some(MigAttributes { multiprocessors, compute_instance_slices: compute_slices, ..whole })
+    }
 }
 
 /// The tables read so far.
@@ -66,8 +88,24 @@ impl ProfileCache {
 fn read(device: &Device<'_>, memory: Option<u64>) -> Result<ProfileTable, NvmlError> {
     let profiles = device.gpu_instance_profiles()?;
     let memory_slices = memory_slices(device, &profiles)?;
-    let names = profiles.iter().map(|profile| (profile.id, profile_name(profile, memory))).collect();
-    Ok(ProfileTable { layout: MigLayout { memory_slices, engines: largest(&profiles) }, names })
+    let engines = largest(&profiles);
+    let named = |profile: &GpuInstanceProfile| Profile { name: profile_name(profile, memory), whole: whole(profile) };
+    let profiles = profiles.iter().map(|profile| (profile.id, named(profile))).collect();
+    Ok(ProfileTable { layout: MigLayout { memory_slices, engines }, profiles })
+}
+
+fn whole(profile: &GpuInstanceProfile) -> MigAttributes {
+    MigAttributes {
+        multiprocessors: profile.multiprocessors,
+        copy_engines: profile.copy_engines,
+        decoders: profile.decoders,
+        encoders: profile.encoders,
+        jpeg_engines: profile.jpeg_engines,
+        ofa_engines: profile.ofa_engines,
+        gpu_instance_slices: profile.slices,
+        compute_instance_slices: profile.slices,
+        memory_mib: profile.memory_mib,
+    }
 }
 
 /// How far the placements of all profiles reach. Some profile may have none (graphics ones, say), but not all of them.
@@ -171,5 +209,17 @@ mod tests {
         }
         assert_eq!(profile_name(&profile(0, 1, 9984, Some("1g.12gb")), Some(81559 << 20)), "1g.12gb");
         assert_eq!(profile_name(&profile(0, 1, 9984, None), None), "1g.10gb");
+    }
+
+    #[test]
+    fn a_part_of_a_gpu_instance_has_its_part_of_the_multiprocessors() {
+        let listed = GpuInstanceProfile { multiprocessors: 60, copy_engines: 3, ..profile(2, 3, 40448, None) };
+        let profiles = BTreeMap::from([(9, Profile { name: String::new(), whole: whole(&listed) })]);
+        let layout = MigLayout { memory_slices: 8, engines: Engines::default() };
+        let table = ProfileTable { layout, profiles };
+        let part = table.attributes(9, 1).unwrap();
+        assert_eq!((part.multiprocessors, part.copy_engines, part.memory_mib), (20, 3, 40448));
+        assert_eq!((part.compute_instance_slices, part.gpu_instance_slices), (1, 3));
+        assert_eq!((table.attributes(9, 3), table.attributes(19, 1)), (Some(whole(&listed)), None));
     }
 }
