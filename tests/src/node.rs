@@ -12,8 +12,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dra_proto::node_v1::node_client::NodeClient;
 use serde_json::json;
 use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::api_server::{ApiServer, Resource};
 use crate::containers::{Container, claim_specs, container};
@@ -113,6 +115,13 @@ impl Node {
     /// Where the plugin of a pod streams the state of the node.
     pub fn node_socket_path(&self, pod_uid: &str) -> PathBuf {
         self.dir.path().join(format!("node-{pod_uid}.sock"))
+    }
+
+    /// As the controller beside the plugin of a pod connects.
+    pub async fn node_client(&self, pod_uid: &str) -> NodeClient<Channel> {
+        let socket = format!("unix://{}", self.node_socket_path(pod_uid).display());
+        let endpoint = Endpoint::from_shared(socket).expect("a path");
+        NodeClient::new(endpoint.connect().await.expect("the plugin listens"))
     }
 
     /// Everything of this node.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Connections without end to health and metrics: each process stays ready and small, and goes on with its work.
+//! Connections without end, to health and metrics and to the socket for the controller: each process stays ready and small,
+//! and goes on with its work.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::collections::VecDeque;
@@ -10,12 +11,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dra_proto::node_v1::WatchNodeRequest;
+use dra_tests::api_server::Resource as ResourceKind;
 use dra_tests::program::Program;
 use dra_tests::wait::within;
 use dra_tests::{Mode, NewClaim, Node};
+use futures::future::join_all;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use tokio::net::UnixStream;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use tonic::Code;
 
 const HALF_OPEN: usize = 2000;
 
@@ -149,4 +155,31 @@ async fn connections_leave_the_plugin_the_files_it_needs() {
     within("the claim is prepared", node.kubelet.prepare(&claim)).await.unwrap();
     assert_ready(&plugin).await;
     drop(held);
+}
+
+/// The controller has fewer rights than the plugin, and may be in other hands.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_socket_for_the_controller_has_few_connections_and_streams() {
+    let node = Node::new("t4:1");
+    let plugin = node.start(Mode::Process).await;
+    let (mut first, mut second) = (node.node_client("1").await, node.node_client("1").await);
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        streams.push(first.watch_node(WatchNodeRequest {}).await.unwrap());
+    }
+    let refused = second.watch_node(WatchNodeRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    drop(streams);
+    let before = open_files(&plugin);
+    let path = node.node_socket_path("1");
+    // Those that nobody accepts fill a queue of the kernel; then connecting fails.
+    let held: Vec<UnixStream> =
+        join_all((0..500).map(|_| UnixStream::connect(&path))).await.into_iter().flatten().collect();
+    assert!(held.len() > 100, "{}", held.len());
+    assert_ready(&plugin).await;
+    let files = open_files(&plugin).saturating_sub(before);
+    assert!(files <= 2, "{files} more open files");
+    drop((first, second, held));
+    let _controller = node.start_controller("1");
+    node.api.until("its slices", ResourceKind::ResourceSlices, |slices| (!slices.is_empty()).then_some(())).await;
 }

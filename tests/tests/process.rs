@@ -11,7 +11,7 @@ use dra_tests::api_server::{Resource, Verb};
 use dra_tests::wait::{until, within};
 use dra_tests::{Mode, NewClaim, Node};
 use serde_json::json;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 fn sockets(node: &Node) -> usize {
@@ -87,8 +87,7 @@ async fn at_sigterm_it_leaves_the_kubelet_first_ends_what_it_began_and_removes_i
 
 /// Connects to the stream of the plugin of a pod, and opens it.
 async fn node_stream(node: &Node, pod_uid: &str) -> (NodeClient<Channel>, Streaming<NodeState>) {
-    let socket = format!("unix://{}", node.node_socket_path(pod_uid).display());
-    let mut client = NodeClient::new(Endpoint::from_shared(socket).unwrap().connect().await.unwrap());
+    let mut client = node.node_client(pod_uid).await;
     let stream = client.watch_node(WatchNodeRequest {}).await.unwrap().into_inner();
     (client, stream)
 }
