@@ -91,9 +91,15 @@ pub fn reporter(
     backoff: Duration,
 ) -> (ReportSender, Reporter) {
     let (sender, reports) = reports(metrics.clone(), backoff);
-    let events = EventReporter { controller: driver.to_string(), instance: Some(node.to_string()) };
+    let events = EventReporter { controller: driver.to_string(), instance: Some(instance_of(&node)) };
     let reporter = Reporter { reports, stopping: false, client, events, driver, node, state, board, metrics };
     (sender, reporter)
+}
+
+/// The node, as far as an Event takes it: 128 characters (`ReportingInstanceLengthLimit` of Kubernetes), while a
+/// node may have 253. The admission policy of the chart expects the same.
+fn instance_of(node: &NodeName) -> String {
+    node.as_str().chars().take(128).collect()
 }
 
 impl Reporter {
@@ -388,6 +394,15 @@ mod tests {
         let client = Client::new(server.clone(), "default");
         let (reports, reporter) = reporter(client, driver, node, state, board, metrics, backoff);
         (reports, tokio::spawn(reporter.run(stop.clone())))
+    }
+
+    #[test]
+    fn an_event_takes_the_name_of_any_node() {
+        for (node, expect) in [("node-1".to_owned(), 6), ("n.".repeat(63) + "nn", 128), ("n.".repeat(126) + "n", 128)] {
+            let node: NodeName = node.parse().unwrap();
+            let instance = instance_of(&node);
+            assert!(instance.len() == expect && node.as_str().starts_with(&instance), "{node} {instance}");
+        }
     }
 
     /// As after a prepare whose claim was still read from it.

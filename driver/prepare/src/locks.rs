@@ -196,8 +196,9 @@ pub fn try_lock(path: &Path, holder: &str) -> io::Result<Option<File>> {
         Ok(()) if is_at(&file, path)? => {
             // The name is for people; on a full disk the lock has to work without it. The file is cut after the write:
             // ext4 flushes a file that was cut to nothing and written again when it is closed, which costs a disk access.
-            let len = u64::try_from(holder.len()).map_err(io::Error::other)?;
-            file.write_all_at(holder.as_bytes(), 0).and_then(|()| file.set_len(len)).ok();
+            let line = format!("{holder}\n");
+            let len = u64::try_from(line.len()).map_err(io::Error::other)?;
+            file.write_all_at(line.as_bytes(), 0).and_then(|()| file.set_len(len)).ok();
             Ok(Some(file))
         }
         Ok(()) | Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
@@ -243,13 +244,14 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
+/// What lies behind the first line is of an earlier holder.
 fn holder_of(path: &Path) -> String {
     let mut text = String::new();
     let read =
         options().and_then(|options| options.open(path)).and_then(|file| file.take(300).read_to_string(&mut text));
-    match read {
-        Ok(_) if !text.is_empty() => text,
-        Ok(_) | Err(_) => "by someone who has just begun".to_owned(),
+    match (read, text.lines().next()) {
+        (Ok(_), Some(holder)) if !holder.is_empty() => holder.to_owned(),
+        (Ok(_) | Err(_), _) => "by someone who has just begun".to_owned(),
     }
 }
 
@@ -268,6 +270,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [ours, theirs] = [(); 2].map(|()| Locks::open(dir.path().to_owned()).unwrap());
         let held = ours.take("gpu-1", "for claim ns/a", soon(), Reach::Everyone).unwrap();
+        let refused = theirs.take("gpu-1", "claim ns/b", Instant::now(), Reach::Everyone).unwrap_err();
+        assert_eq!(refused.to_string(), "held for claim ns/a");
+        // As before the rest of a longer name is cut off.
+        std::fs::write(dir.path().join("gpu-1.lock"), "for claim ns/a\nan-earlier-one").unwrap();
         let refused = theirs.take("gpu-1", "claim ns/b", Instant::now(), Reach::Everyone).unwrap_err();
         assert_eq!(refused.to_string(), "held for claim ns/a");
         theirs.sweep().unwrap();
