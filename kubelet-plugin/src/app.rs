@@ -32,6 +32,7 @@ use tonic::service::Routes;
 use tracing::{info, warn};
 
 use crate::args::Config;
+use crate::claim_api::ClaimApi;
 use crate::claims::Claims;
 use crate::daemons::{ABSENCE, Board, DaemonWatch};
 use crate::dra_service::DraService;
@@ -161,9 +162,10 @@ fn parts(
     let (board, daemons_seen) = watch::channel(Board::default());
     let (state, node_state) = watch::channel(NodeState::default());
     let node = config.node_name.clone();
+    let api = ClaimApi::new(client);
     let (reports, reporter) =
-        reporter(client.clone(), driver.clone(), node, node_state, daemons_seen, metrics.clone(), BACKOFF);
-    let source = ClaimSource::new(client, driver, config.node_name.clone(), stop.clone());
+        reporter(api.clone(), driver.clone(), node, node_state, daemons_seen, metrics.clone(), BACKOFF);
+    let source = ClaimSource::new(api, driver, config.node_name.clone(), stop.clone());
     let claims = Claims::new(Arc::clone(&engine), source.clone(), reports.clone(), metrics.clone());
     let active = ActiveInstance::new(&config.paths, &config.pod_uid);
     let (registration, _) = watch::channel(Registration::default());

@@ -11,6 +11,8 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use dra_model::ClaimRef;
+use dra_resource::status::{apply_patch, merge_patch};
+use dra_resource::{DeviceStatus, DriverName};
 use futures::io::{copy, sink};
 use futures::{AsyncRead, AsyncReadExt as _};
 use k8s_openapi::api::resource::v1::ResourceClaim;
@@ -34,6 +36,15 @@ const ORDINARY_AT_ONCE: usize = 64;
 /// How many large claims are read at once.
 const LARGE_AT_ONCE: usize = 2;
 
+/// What the API server answers of a claim that is not there.
+const NOT_FOUND: u16 = 404;
+
+/// To an apply: the name is of a claim with another UID.
+const CONFLICT: u16 = 409;
+
+/// To an apply: the result is not valid.
+const UNPROCESSABLE: u16 = 422;
+
 /// Why a request has no answer to work with.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimApiError {
@@ -49,9 +60,21 @@ pub enum ClaimApiError {
     /// More than any claim has that an API server stores.
     #[error("it has more than {} KiB as JSON: shorten its configuration", MAX_BYTES >> 10)]
     TooLarge,
+    /// Not a claim.
+    #[error("the answer is no ResourceClaim")]
+    Unreadable(#[source] serde_json::Error),
     /// The process ends.
     #[error("this process is ending")]
     Ending(#[source] AcquireError),
+}
+
+/// What became of a status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusWrite {
+    /// The API server has it.
+    Written,
+    /// The claim is gone, was made anew, or has these devices no more.
+    MovedOn,
 }
 
 /// A claim as it was answered, and its share of the memory there is for such answers.
@@ -83,12 +106,65 @@ impl ClaimApi {
         Self { client, ordinary, large }
     }
 
+    /// For requests about anything else.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// A claim, if it exists. One that turns out to be large is let go and asked for again when it has its turn.
     pub async fn get(&self, claim: &ClaimRef) -> Result<Option<Answer>, ClaimApiError> {
         match self.get_within(claim, ORDINARY_BYTES, &self.ordinary).await {
             Err(ClaimApiError::TooLarge) => self.get_within(claim, MAX_BYTES, &self.large).await,
             answer => answer,
         }
+    }
+
+    /// Writes this driver's entries of `status.devices`, and nobody else's.
+    pub async fn write_status(
+        &self,
+        claim: &ClaimRef,
+        driver: &DriverName,
+        devices: &[DeviceStatus<'_>],
+    ) -> Result<StatusWrite, ClaimApiError> {
+        let params = PatchParams::apply(driver.as_str()).force();
+        match self.patch_status(claim, &params, &Patch::Apply(apply_patch(claim, driver, devices))).await {
+            Err(ClaimApiError::Request(error)) if code(&error) == Some(UNPROCESSABLE) => {
+                self.merge_status(claim, driver, devices).await
+            }
+            Err(ClaimApiError::Request(error)) if code(&error) == Some(CONFLICT) => Ok(StatusWrite::MovedOn),
+            written => written,
+        }
+    }
+
+    /// See [`merge_patch`]. A conflict means that somebody else wrote meanwhile.
+    async fn merge_status(
+        &self,
+        claim: &ClaimRef,
+        driver: &DriverName,
+        devices: &[DeviceStatus<'_>],
+    ) -> Result<StatusWrite, ClaimApiError> {
+        let Some(answer) = self.get(claim).await? else { return Ok(StatusWrite::MovedOn) };
+        let patch = merge_patch(&answer.json, claim, driver, devices).map_err(ClaimApiError::Unreadable)?;
+        let Some(patch) = patch else { return Ok(StatusWrite::MovedOn) };
+        let params = PatchParams { field_manager: Some(driver.to_string()), ..PatchParams::default() };
+        self.patch_status(claim, &params, &Patch::Merge(patch)).await
+    }
+
+    /// The metadata is asked for in answer, instead of the claim, and not kept either.
+    async fn patch_status<P: Serialize + Debug>(
+        &self,
+        claim: &ClaimRef,
+        params: &PatchParams,
+        patch: &Patch<P>,
+    ) -> Result<StatusWrite, ClaimApiError> {
+        let request = path(claim).patch_metadata(&format!("{}/status", claim.name), params, patch);
+        match self.client.request_stream(request.map_err(ClaimApiError::Make)?).await {
+            // To its end, so that the connection can be used again. It is written already, whatever becomes of the answer.
+            Ok(answer) => _ = copy(pin!(answer.take(MAX_BYTES)), &mut sink()).await,
+            Err(error) if code(&error) == Some(NOT_FOUND) => return Ok(StatusWrite::MovedOn),
+            Err(error) => return Err(ClaimApiError::Request(Box::new(error))),
+        }
+        Ok(StatusWrite::Written)
     }
 
     async fn get_within(
@@ -101,24 +177,15 @@ impl ClaimApi {
         let request = path(claim).get(&claim.name, &GetParams::default()).map_err(ClaimApiError::Make)?;
         match self.client.request_stream(request).await {
             Ok(answer) => Ok(Some(Answer { json: within(limit, answer).await?, _permit: permit })),
-            Err(kube::Error::Api(refusal)) if refusal.code == 404 => Ok(None),
+            Err(error) if code(&error) == Some(NOT_FOUND) => Ok(None),
             Err(error) => Err(ClaimApiError::Request(Box::new(error))),
         }
     }
 }
 
-/// Applies the status of a claim. Its metadata is asked for instead of the claim, and not kept either.
-pub async fn apply_status<P: Serialize + Debug>(
-    client: &Client,
-    claim: &ClaimRef,
-    params: &PatchParams,
-    patch: &Patch<P>,
-) -> kube::Result<()> {
-    let request = path(claim).patch_metadata(&format!("{}/status", claim.name), params, patch);
-    let answer = client.request_stream(request.map_err(kube::Error::BuildRequest)?).await?;
-    // To its end, so that the connection can be used again. It is written already, whatever becomes of the answer.
-    copy(pin!(answer.take(MAX_BYTES)), &mut sink()).await.ok();
-    Ok(())
+/// What the API server refused with.
+fn code(error: &kube::Error) -> Option<u16> {
+    if let kube::Error::Api(refusal) = error { Some(refusal.code) } else { None }
 }
 
 fn path(claim: &ClaimRef) -> Request {

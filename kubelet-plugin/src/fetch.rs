@@ -11,7 +11,6 @@ use dra_hardware::Deadline;
 use dra_model::{Claim, ClaimRef, NodeName};
 use dra_prepare::{ClaimLife, FetchError};
 use dra_resource::{ClaimError, DriverName, claim_of};
-use kube::Client;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -65,8 +64,8 @@ impl std::fmt::Debug for ClaimSource {
 
 impl ClaimSource {
     /// A source whose requests run on the current runtime.
-    pub fn new(client: Client, driver: DriverName, node: NodeName, stop: CancellationToken) -> Self {
-        Self { claims: ClaimApi::new(client), driver, node, runtime: Handle::current(), stop }
+    pub fn new(claims: ClaimApi, driver: DriverName, node: NodeName, stop: CancellationToken) -> Self {
+        Self { claims, driver, node, runtime: Handle::current(), stop }
     }
 
     /// Reads a claim. Called on a blocking thread, after the claim's lock was taken.

@@ -10,22 +10,20 @@ use std::time::Duration;
 
 use dra_model::{ClaimRef, DaemonId, Disposition, NodeName};
 use dra_prepare::PreparedDevice;
-use dra_resource::status::{DaemonHealth, apply_patch};
+use dra_resource::status::DaemonHealth;
 use dra_resource::{DeviceStatus, DriverName, SharingStatus};
 use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter as EventReporter};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::claim_api::apply_status;
+use crate::claim_api::{ClaimApi, StatusWrite};
 use crate::daemons::Board;
 use crate::metrics::Metrics;
 use crate::node_service::NodeState;
@@ -42,11 +40,7 @@ const CALM: Duration = Duration::from_millis(20);
 /// How long a report gives way to calls of the kubelet at most.
 const COURTESY: Duration = Duration::from_secs(1);
 
-/// What the API server answers when the claim was deleted, has been made anew, or has these devices no more. Any other refusal
-/// may pass, such as that of a webhook.
-const MOVED_ON: [u16; 3] = [404, 409, 422];
-
-/// How long one request may take.
+/// How long one Event, or one status, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Writes reports to the API server.
@@ -54,7 +48,7 @@ pub struct Reporter {
     reports: Reports,
     /// Whether there is no time to give way any more.
     stopping: bool,
-    client: Client,
+    claims: ClaimApi,
     /// Who we are in Events.
     events: EventReporter,
     driver: DriverName,
@@ -82,7 +76,7 @@ impl std::fmt::Debug for Reporter {
 
 /// A reporter and the place to hand reports in; `backoff` is the first pause of a claim whose status is not taken.
 pub fn reporter(
-    client: Client,
+    claims: ClaimApi,
     driver: DriverName,
     node: NodeName,
     state: watch::Receiver<NodeState>,
@@ -92,7 +86,7 @@ pub fn reporter(
 ) -> (ReportSender, Reporter) {
     let (sender, reports) = reports(metrics.clone(), backoff);
     let events = EventReporter { controller: driver.to_string(), instance: Some(instance_of(&node)) };
-    let reporter = Reporter { reports, stopping: false, client, events, driver, node, state, board, metrics };
+    let reporter = Reporter { reports, stopping: false, claims, events, driver, node, state, board, metrics };
     (sender, reporter)
 }
 
@@ -215,7 +209,7 @@ impl Reporter {
         let note = note.get(..note.floor_char_boundary(note::LONGEST)).map(str::to_owned);
         let event = Event { type_, reason: reason.to_owned(), note, action: "Prepare".to_owned(), secondary: None };
         // One that remembers would count this as a repetition of the last Event of that reason, whatever that said.
-        let recorder = Recorder::new(self.client.clone(), self.events.clone());
+        let recorder = Recorder::new(self.claims.client(), self.events.clone());
         let object = [&about.namespace, &about.name].map(|part| part.as_deref().unwrap_or_default()).join("/");
         match timeout(PATIENCE, recorder.publish(&event, about)).await {
             Ok(Ok(())) => {}
@@ -247,12 +241,10 @@ impl Reporter {
         let sharing: Vec<SharingStatus> = devices.iter().map(|device| shown::status(device, &board)).collect();
         let devices_shown = devices.iter().zip(&sharing);
         let statuses: Vec<DeviceStatus<'_>> = devices_shown.map(|(device, sharing)| status(device, sharing)).collect();
-        let patch = apply_patch(claim, &self.driver, &statuses);
-        let params = PatchParams::apply(self.driver.as_str()).force();
-        match timeout(PATIENCE, apply_status(&self.client, claim, &params, &Patch::Apply(&patch))).await {
-            Ok(Ok(())) => Written::Done,
-            Ok(Err(kube::Error::Api(refusal))) if MOVED_ON.contains(&refusal.code) => {
-                debug!(%claim, error = %refusal, "the API server refuses status.devices, the claim has moved on");
+        match timeout(PATIENCE, self.claims.write_status(claim, &self.driver, &statuses)).await {
+            Ok(Ok(StatusWrite::Written)) => Written::Done,
+            Ok(Ok(StatusWrite::MovedOn)) => {
+                debug!(%claim, "status.devices is not written, the claim has moved on");
                 Written::Done
             }
             Ok(Err(error)) => Written::NotNow(chain(&error).to_string()),
@@ -294,6 +286,7 @@ mod tests {
 
     use dra_model::{GpuSettings, LiveIdentity};
     use dra_prepare::PreparedSharing;
+    use kube::Client;
     use kube::client::Body;
     use prometheus_client::registry::Registry;
     use tokio::task::JoinHandle;
@@ -303,8 +296,13 @@ mod tests {
     use super::*;
     use crate::report::Report;
 
-    /// An API server that knows statuses of claims only, with webhooks that deny and fail those of claims that are called so.
-    /// A claim may be large, so it takes no request that asks for the claim in answer, and what it answers is for nobody.
+    const CLAIM: &[u8] = br#"{"metadata": {"name": "unsorted", "uid": "u", "resourceVersion": "1"},
+        "status": {"allocation": {"devices": {"results": [
+            {"request": "r", "driver": "gpu.nvidia.com", "pool": "node-1", "device": "gpu-00000000"}]}}}}"#;
+
+    /// An API server that knows statuses of claims only, with webhooks that deny and fail those of claims that are called so,
+    /// and claims that take no apply. A claim may be large, so it takes no request that asks for the claim in answer, and what
+    /// it answers is for nobody.
     #[derive(Clone, Default)]
     struct Server {
         is_away: Arc<AtomicBool>,
@@ -330,18 +328,24 @@ mod tests {
         }
 
         fn call(&mut self, request: Request<Body>) -> Self::Future {
-            let path = request.uri().path();
-            let claim = path.strip_suffix("/status").and_then(|path| path.rsplit_once("/resourceclaims/"));
-            let (&Method::PATCH, Some((_, claim)), true) = (request.method(), claim, asks_for_metadata(&request))
-            else {
-                return ready(Err(io::ErrorKind::ConnectionRefused.into()));
-            };
+            let away = || ready(Err(io::ErrorKind::ConnectionRefused.into()));
+            let Some((_, path)) = request.uri().path().rsplit_once("/resourceclaims/") else { return away() };
             if self.is_away.load(Ordering::SeqCst) {
                 self.counts.send_modify(|counts| counts.lost += 1);
-                return ready(Err(io::ErrorKind::ConnectionRefused.into()));
+                return away();
             }
-            for (webhook, code) in [("denied", 403_u16), ("failed", 500)] {
-                if claim.starts_with(webhook) {
+            if request.method() == Method::GET && path.starts_with("unsorted") {
+                return ready(Ok(Response::new(Body::from(CLAIM.to_vec()))));
+            }
+            let (&Method::PATCH, Some(claim), true) =
+                (request.method(), path.strip_suffix("/status"), asks_for_metadata(&request))
+            else {
+                return away();
+            };
+            let is_apply =
+                request.headers().get("content-type").is_some_and(|kind| kind == "application/apply-patch+yaml");
+            for (name, code) in [("denied", 403_u16), ("failed", 500), ("unsorted", 422)] {
+                if claim.starts_with(name) && (is_apply || code != 422) {
                     self.counts.send_modify(|counts| counts.refused += 1);
                     let status = format!(r#"{{"kind": "Status", "status": "Failure", "code": {code}}}"#);
                     return ready(Ok(Response::builder().status(code).body(Body::from(status.into_bytes())).unwrap()));
@@ -392,7 +396,8 @@ mod tests {
         let (driver, node) = ("gpu.nvidia.com".parse().unwrap(), "node-1".parse().unwrap());
         let metrics = Metrics::register(&mut Registry::default());
         let client = Client::new(server.clone(), "default");
-        let (reports, reporter) = reporter(client, driver, node, state, board, metrics, backoff);
+        let claims = ClaimApi::new(client);
+        let (reports, reporter) = reporter(claims, driver, node, state, board, metrics, backoff);
         (reports, tokio::spawn(reporter.run(stop.clone())))
     }
 
@@ -467,6 +472,20 @@ mod tests {
         drop(
             timeout(Duration::from_mins(5), refused).await.expect("what a webhook refuses may be taken later").unwrap(),
         );
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    }
+
+    /// As one whose configuration has its keys in another order than the API server would write them.
+    #[tokio::test(start_paused = true)]
+    async fn the_status_of_a_claim_that_takes_no_apply_is_written_otherwise() {
+        let server = Server::default();
+        let mut counts = server.counts.subscribe();
+        let stop = CancellationToken::new();
+        let (reports, running) = started(&server, BACKOFF, &stop);
+        reports.send(of_claim("unsorted", true));
+        let taken = counts.wait_for(|counts| counts.claims.contains("unsorted"));
+        drop(timeout(BACKOFF / 2, taken).await.expect("at once").unwrap());
         stop.cancel();
         running.await.unwrap().unwrap();
     }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 crate::cases![
     a_claim_shows_its_device_and_an_event_for_each_of_the_pods_that_use_it_one_after_another,
+    a_claim_shows_its_device_in_whatever_order_the_keys_of_its_configuration_are,
     a_configuration_for_other_devices_does_not_keep_a_share_from_its_pod,
     claims_that_do_not_add_up_in_one_container_are_warned_of,
     a_claim_of_another_namespace_is_named_on_the_node_only,
@@ -60,6 +61,26 @@ fn a_claim_shows_its_device_and_an_event_for_each_of_the_pods_that_use_it_one_af
     }
     arena.kubectl(&["delete", "resourceclaim", "reused", "--timeout=60s"]);
     arena.kubectl(&["delete", "events", "--field-selector", "involvedObject.name=reused"]);
+}
+
+/// As Go programs write it, for example; kubectl alone orders keys. The API server takes no apply of a status then.
+fn a_claim_shows_its_device_in_whatever_order_the_keys_of_its_configuration_are(arena: &Arena) {
+    let parameters = r#"{"kind": "GpuConfig", "apiVersion": "resource.nvidia.com/v1beta1"}"#;
+    let requests = r#"[{"name": "gpu", "exactly": {"deviceClassName": "gpu.nvidia.com"}}]"#;
+    let claim_text = format!(
+        r#"{{"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {{"name": "unsorted"}}, "spec": {{"devices": {{
+            "requests": {requests},
+            "config": [{{"opaque": {{"driver": "gpu.nvidia.com", "parameters": {parameters}}}}}]}}}}}}"#
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), claim_text).unwrap();
+    let path = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+    arena.kubectl(&["create", "--raw", path, "-f", &file.path().display().to_string()]);
+    pods::start_using(arena, "unsorted", NODE, &["unsorted"]);
+    told(arena.stage().saw("unsorted"));
+    arena.until("the device", || claim(arena, "unsorted").pointer("/status/devices/0/data/uuid").map(drop));
+    arena.kubectl(&["delete", "pod", "unsorted", "--timeout=60s"]);
+    arena.kubectl(&["delete", "resourceclaim", "unsorted", "--timeout=60s"]);
 }
 
 /// The text of an Event on a claim.
