@@ -196,7 +196,7 @@ pub fn try_lock(path: &Path, holder: &str) -> io::Result<Option<File>> {
         Ok(()) if is_at(&file, path)? => {
             // The name is for people; on a full disk the lock has to work without it. The file is cut after the write:
             // ext4 flushes a file that was cut to nothing and written again when it is closed, which costs a disk access.
-            let line = format!("{holder}\n");
+            let line = if holder.is_empty() { String::new() } else { format!("{holder}\n") };
             let len = u64::try_from(line.len()).map_err(io::Error::other)?;
             file.write_all_at(line.as_bytes(), 0).and_then(|()| file.set_len(len)).ok();
             Ok(Some(file))
