@@ -14,7 +14,7 @@
 //! `--remove`, leaves nothing. It never touches a GPU's settings and never asks the
 //! API server.
 //!
-//! Reading order: [`args`], [`wire`], [`root`], [`removal`], [`place`], [`kept`], [`processes`], [`process`], [`rights`], [`inside`], [`programs`],
+//! Reading order: [`args`], [`wire`], [`root`], [`removal`], [`place`], [`kept`], [`processes`], [`process`], [`system_calls`], [`rights`], [`inside`], [`programs`],
 //! [`front_end`], [`log_file`], [`birth`], [`death`], [`clients`], [`running`], [`sharers`], [`sweep`], [`board`], [`tools`], [`order`],
 //! [`back_off`], [`supervisor`], [`roster`], [`adopt`], [`service`], [`metrics`], [`then`].
 
@@ -33,6 +33,8 @@ pub mod kept;
 pub mod processes;
 
 pub mod process;
+
+pub mod system_calls;
 
 pub mod rights;
 

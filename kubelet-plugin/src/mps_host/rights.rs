@@ -2,7 +2,7 @@
 //! The rights of a daemon and its servers: those of the host, which is privileged, less all that MPS works without.
 //!
 //! They are given up for good before the control program is run: neither it nor what it starts gets them back, and none of
-//! them gets rights by running a program that gives some. A server of a user other than root has none at all.
+//! them gets rights by running a program that gives some; what they may ask of the kernel is reduced as well. A server of a user other than root has none at all.
 
 use std::io;
 
@@ -11,6 +11,8 @@ use rustix::thread::{
     CapabilitySet, capability_is_in_bounding_set, clear_ambient_capability_set, remove_capability_from_bounding_set,
     set_no_new_privs,
 };
+
+use super::system_calls;
 
 /// What root may still do.
 const KEPT: CapabilitySet = CapabilitySet::empty()
@@ -36,7 +38,8 @@ pub fn reduce() -> io::Result<()> {
         }
     }
     clear_ambient_capability_set()?;
-    Ok(set_no_new_privs(true)?)
+    set_no_new_privs(true)?;
+    system_calls::reduce()
 }
 
 /// Every capability that this kernel knows, also those that came after this program.

@@ -61,7 +61,7 @@ const SERVER: &str = r#"#!/bin/sh
     /usr/bin/id -u
     /bin/ls "${CUDA_MPS_PIPE_DIRECTORY%/*/run/pipe}"
     /bin/ls "$CUDA_MPS_PIPE_DIRECTORY"
-    /bin/grep -E '^(CapPrm|CapEff|CapBnd|NoNewPrivs):' /proc/self/status
+    /bin/grep -E '^(CapPrm|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status
 } >/dev/shm/told 2>&1
 /bin/mv /dev/shm/told /dev/shm/said
 exec /bin/sleep 1000
@@ -113,7 +113,7 @@ fn a_daemon_and_its_servers_have_the_rights_that_mps_needs_and_no_others() {
             let line = |name: &str| lines.iter().find_map(|line: &&str| line.strip_prefix(name)).unwrap().trim();
             let set = |name: &str| u64::from_str_radix(line(name), 16).unwrap();
             assert_eq!([set("CapPrm:"), set("CapEff:"), set("CapBnd:")], [has, has, NEEDED], "{who} of {user}");
-            assert_eq!(line("NoNewPrivs:"), "1", "{who} of {user}");
+            assert_eq!([line("NoNewPrivs:"), line("Seccomp:")], ["1", "2"], "{who} of {user}");
         }
     }
 }
