@@ -1,34 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The requests about claims: one is read by name, and the status of one is written.
 //!
-//! A claim may be large, and any user may make many. So no answer is taken without a limit: of a claim at most
-//! [`MAX_BYTES`] are read, [`LARGE_AT_ONCE`] large ones at a time, so that they fill no memory and ordinary ones wait for
+//! A claim may be large, and any user may make many. So no answer is taken without a limit, refusals included: of a claim at
+//! most [`MAX_BYTES`] are read, [`LARGE_AT_ONCE`] large ones at a time, so that they fill no memory and ordinary ones wait for
 //! none of them. What a write answers is let go.
 
+use std::borrow::Cow;
 use std::fmt::{self, Debug};
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 
 use dra_model::ClaimRef;
-use dra_resource::status::{apply_patch, merge_patch};
+use dra_resource::status::{apply_patch, json_patch};
 use dra_resource::{DeviceStatus, DriverName};
-use futures::io::{copy, sink};
-use futures::{AsyncRead, AsyncReadExt as _};
+use http::StatusCode;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::api::{GetParams, Patch, PatchParams};
+use kube::client::Body;
 use kube::core::request::{Error as RequestError, Request};
 use kube::{Client, Resource as _};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 /// What claims have that are no attack: a few configurations of less than a KiB each.
-const ORDINARY_BYTES: u64 = 64 << 10;
+const ORDINARY_BYTES: usize = 64 << 10;
 
-/// More than an API server stores: etcd takes requests up to 1.5 MiB (`--max-request-bytes`), and the validation of the API
-/// allows 32 configurations in the spec, 64 in the allocation (those of classes too) and 32 device statuses with data, of
-/// 10 KiB each (`DeviceConfigMaxSize`, `OpaqueParametersMaxLength`, `AllocatedDeviceStatusDataMaxLength`).
-const MAX_BYTES: u64 = 2 << 20;
+/// As large as a claim can be: etcd takes requests of up to 1.5 MiB (`--max-request-bytes`), and JSON as Go writes it has six
+/// bytes for each `<`, `>` and `&`. The validation of the API allows 32 configurations in the spec, 64 in the allocation (those
+/// of classes too) and 32 device statuses with data, of 10 KiB each (`DeviceConfigMaxSize`, `OpaqueParametersMaxLength`,
+/// `AllocatedDeviceStatusDataMaxLength`), beside 256 KiB of annotations.
+const MAX_BYTES: usize = 10 << 20;
+
+/// What is read of a refusal: it may repeat the claim.
+const REFUSAL_BYTES: usize = 64 << 10;
+
+/// Characters of its message that are told.
+const MESSAGE_LENGTH: usize = 300;
 
 /// How many ordinary claims are read at once.
 const ORDINARY_AT_ONCE: usize = 64;
@@ -36,29 +44,28 @@ const ORDINARY_AT_ONCE: usize = 64;
 /// How many large claims are read at once.
 const LARGE_AT_ONCE: usize = 2;
 
-/// What the API server answers of a claim that is not there.
-const NOT_FOUND: u16 = 404;
-
-/// To an apply: the name is of a claim with another UID.
-const CONFLICT: u16 = 409;
-
-/// To an apply: the result is not valid.
-const UNPROCESSABLE: u16 = 422;
-
 /// Why a request has no answer to work with.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimApiError {
     /// It cannot even be sent.
     #[error("the request cannot be made")]
     Make(#[source] RequestError),
-    /// No answer, or a refusal.
+    /// No answer.
     #[error("the request failed")]
     Request(#[source] Box<kube::Error>),
+    /// The API server, or a webhook or policy of the cluster, does not do it.
+    #[error("the API server refuses ({code}): {message}")]
+    Refused {
+        /// HTTP status.
+        code: StatusCode,
+        /// Why, cut.
+        message: String,
+    },
     /// The connection broke.
     #[error("the answer broke off")]
     Read(#[source] io::Error),
     /// More than any claim has that an API server stores.
-    #[error("it has more than {} KiB as JSON: shorten its configuration", MAX_BYTES >> 10)]
+    #[error("it has more than {} KiB as JSON: shorten its annotations and its configuration", MAX_BYTES >> 10)]
     TooLarge,
     /// Not a claim.
     #[error("the answer is no ResourceClaim")]
@@ -69,12 +76,14 @@ pub enum ClaimApiError {
 }
 
 /// What became of a status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StatusWrite {
     /// The API server has it.
     Written,
     /// The claim is gone, was made anew, or has these devices no more.
     MovedOn,
+    /// The API server takes none for this claim, and says why.
+    Refused(String),
 }
 
 /// A claim as it was answered, and its share of the memory there is for such answers.
@@ -128,26 +137,33 @@ impl ClaimApi {
     ) -> Result<StatusWrite, ClaimApiError> {
         let params = PatchParams::apply(driver.as_str()).force();
         match self.patch_status(claim, &params, &Patch::Apply(apply_patch(claim, driver, devices))).await {
-            Err(ClaimApiError::Request(error)) if code(&error) == Some(UNPROCESSABLE) => {
-                self.merge_status(claim, driver, devices).await
+            Err(ClaimApiError::Refused { code: StatusCode::UNPROCESSABLE_ENTITY, .. }) => {
+                self.patch_entries(claim, driver, devices).await
             }
-            Err(ClaimApiError::Request(error)) if code(&error) == Some(CONFLICT) => Ok(StatusWrite::MovedOn),
+            // The name is of a claim with another UID.
+            Err(ClaimApiError::Refused { code: StatusCode::CONFLICT, .. }) => Ok(StatusWrite::MovedOn),
             written => written,
         }
     }
 
-    /// See [`merge_patch`]. A conflict means that somebody else wrote meanwhile.
-    async fn merge_status(
+    /// See [`json_patch`]. A conflict means that somebody else wrote meanwhile.
+    async fn patch_entries(
         &self,
         claim: &ClaimRef,
         driver: &DriverName,
         devices: &[DeviceStatus<'_>],
     ) -> Result<StatusWrite, ClaimApiError> {
         let Some(answer) = self.get(claim).await? else { return Ok(StatusWrite::MovedOn) };
-        let patch = merge_patch(&answer.json, claim, driver, devices).map_err(ClaimApiError::Unreadable)?;
-        let Some(patch) = patch else { return Ok(StatusWrite::MovedOn) };
+        let operations = json_patch(&answer.json, claim, driver, devices).map_err(ClaimApiError::Unreadable)?;
+        let Some(operations) = operations else { return Ok(StatusWrite::MovedOn) };
+        let patch = Patch::<()>::Json(serde_json::from_value(operations).map_err(ClaimApiError::Unreadable)?);
         let params = PatchParams { field_manager: Some(driver.to_string()), ..PatchParams::default() };
-        self.patch_status(claim, &params, &Patch::Merge(patch)).await
+        match self.patch_status(claim, &params, &patch).await {
+            Err(ClaimApiError::Refused { code: StatusCode::UNPROCESSABLE_ENTITY, message }) => {
+                Ok(StatusWrite::Refused(message))
+            }
+            written => written,
+        }
     }
 
     /// The metadata is asked for in answer, instead of the claim, and not kept either.
@@ -158,43 +174,150 @@ impl ClaimApi {
         patch: &Patch<P>,
     ) -> Result<StatusWrite, ClaimApiError> {
         let request = path(claim).patch_metadata(&format!("{}/status", claim.name), params, patch);
-        match self.client.request_stream(request.map_err(ClaimApiError::Make)?).await {
-            // To its end, so that the connection can be used again. It is written already, whatever becomes of the answer.
-            Ok(answer) => _ = copy(pin!(answer.take(MAX_BYTES)), &mut sink()).await,
-            Err(error) if code(&error) == Some(NOT_FOUND) => return Ok(StatusWrite::MovedOn),
-            Err(error) => return Err(ClaimApiError::Request(Box::new(error))),
+        match self.send(request).await {
+            Ok(answer) => {
+                // To its end, so that the connection can be used again. It is written already, whatever becomes of the answer.
+                drop(within(ORDINARY_BYTES, answer).await);
+                Ok(StatusWrite::Written)
+            }
+            Err(ClaimApiError::Refused { code: StatusCode::NOT_FOUND, .. }) => Ok(StatusWrite::MovedOn),
+            Err(error) => Err(error),
         }
-        Ok(StatusWrite::Written)
     }
 
     async fn get_within(
         &self,
         claim: &ClaimRef,
-        limit: u64,
+        limit: usize,
         turns: &Arc<Semaphore>,
     ) -> Result<Option<Answer>, ClaimApiError> {
         let permit = Arc::clone(turns).acquire_owned().await.map_err(ClaimApiError::Ending)?;
-        let request = path(claim).get(&claim.name, &GetParams::default()).map_err(ClaimApiError::Make)?;
-        match self.client.request_stream(request).await {
+        match self.send(path(claim).get(&claim.name, &GetParams::default())).await {
             Ok(answer) => Ok(Some(Answer { json: within(limit, answer).await?, _permit: permit })),
-            Err(error) if code(&error) == Some(NOT_FOUND) => Ok(None),
-            Err(error) => Err(ClaimApiError::Request(Box::new(error))),
+            Err(ClaimApiError::Refused { code: StatusCode::NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
-}
 
-/// What the API server refused with.
-fn code(error: &kube::Error) -> Option<u16> {
-    if let kube::Error::Api(refusal) = error { Some(refusal.code) } else { None }
+    async fn send(&self, request: Result<http::Request<Vec<u8>>, RequestError>) -> Result<Body, ClaimApiError> {
+        let request = request.map_err(ClaimApiError::Make)?.map(Body::from);
+        let answer = self.client.send(request).await.map_err(|error| ClaimApiError::Request(Box::new(error)))?;
+        let (code, body) = (answer.status(), answer.into_body());
+        if code.is_success() {
+            return Ok(body);
+        }
+        let status = within(REFUSAL_BYTES, body).await.unwrap_or_default();
+        Err(ClaimApiError::Refused { code, message: message_of(&status) })
+    }
 }
 
 fn path(claim: &ClaimRef) -> Request {
     Request::new(ResourceClaim::url_path(&(), Some(&claim.namespace)))
 }
 
-async fn within(limit: u64, answer: impl AsyncRead) -> Result<Vec<u8>, ClaimApiError> {
-    let mut json = Vec::new();
-    let mut answer = pin!(answer.take(limit + 1));
-    let length = answer.read_to_end(&mut json).await.map_err(ClaimApiError::Read)?;
-    if u64::try_from(length).is_ok_and(|length| length <= limit) { Ok(json) } else { Err(ClaimApiError::TooLarge) }
+/// The message of a `Status`, or what there is instead.
+fn message_of(status: &[u8]) -> String {
+    #[derive(Default, Deserialize)]
+    struct Status<'a> {
+        #[serde(borrow, default)]
+        message: Cow<'a, str>,
+    }
+    let Status { message } = serde_json::from_slice(status).unwrap_or_default();
+    if message.is_empty() { "without a message".to_owned() } else { message.chars().take(MESSAGE_LENGTH).collect() }
+}
+
+async fn within(limit: usize, body: Body) -> Result<Vec<u8>, ClaimApiError> {
+    match Limited::new(body, limit).collect().await {
+        Ok(all) => Ok(all.to_bytes().into()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ClaimApiError::TooLarge),
+        Err(error) => Err(ClaimApiError::Read(io::Error::other(error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::convert::Infallible;
+    use std::task::{Context, Poll};
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+    use futures::future::BoxFuture;
+    use http::Response;
+    use parking_lot::Mutex;
+    use tokio::time::sleep;
+    use tonic::codegen::Service;
+
+    use super::*;
+
+    /// An API server that holds back large claims that are asked for a second time, which is when they are read.
+    #[derive(Clone)]
+    struct Server {
+        asked: Arc<Mutex<BTreeSet<String>>>,
+        held: Arc<Mutex<usize>>,
+        gate: Arc<Semaphore>,
+    }
+
+    impl Service<http::Request<Body>> for Server {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+            let (path, server) = (request.uri().path().to_owned(), self.clone());
+            async move {
+                if path.ends_with("denied") {
+                    let status = format!(r#"{{"message": "{}"}}"#, "no".repeat(1000));
+                    return Ok(Response::builder().status(403).body(Body::from(status.into_bytes())).unwrap());
+                }
+                let is_large = path.contains("large");
+                if is_large && !server.asked.lock().insert(path) {
+                    *server.held.lock() += 1;
+                    drop(server.gate.acquire().await.unwrap());
+                }
+                let size = if is_large { ORDINARY_BYTES + 1 } else { ORDINARY_BYTES };
+                Ok(Response::new(Body::from(vec![b' '; size])))
+            }
+            .boxed()
+        }
+    }
+
+    fn server() -> (Server, ClaimApi) {
+        let server = Server { asked: Arc::default(), held: Arc::default(), gate: Arc::new(Semaphore::new(0)) };
+        let claims = ClaimApi::new(Client::new(server.clone(), "default"));
+        (server, claims)
+    }
+
+    fn claim(name: &str) -> ClaimRef {
+        ClaimRef { namespace: "ns".to_owned(), name: name.to_owned(), uid: "u".parse().unwrap() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_claims_wait_for_each_other_and_ordinary_ones_for_none() {
+        let (server, claims) = server();
+        let read = |name: String| {
+            let claims = claims.clone();
+            tokio::spawn(async move { claims.get(&claim(&name)).await.unwrap().unwrap().json.len() })
+        };
+        let large: Vec<_> = (0..5).map(|at| read(format!("large-{at}"))).collect();
+        // Time goes on when nothing else does.
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(*server.held.lock(), LARGE_AT_ONCE);
+        assert_eq!(read("ordinary".to_owned()).await.unwrap(), ORDINARY_BYTES);
+        server.gate.add_permits(1);
+        for read in large {
+            assert_eq!(read.await.unwrap(), ORDINARY_BYTES + 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_with_its_code_and_the_begin_of_its_message() {
+        let (_server, claims) = server();
+        let refused = claims.get(&claim("denied")).await.unwrap_err().to_string();
+        assert_eq!(refused, format!("the API server refuses (403 Forbidden): {}", "no".repeat(150)));
+    }
 }

@@ -247,6 +247,10 @@ impl Reporter {
                 debug!(%claim, "status.devices is not written, the claim has moved on");
                 Written::Done
             }
+            Ok(Ok(StatusWrite::Refused(why))) => {
+                warn!(%claim, why, "the API server takes no status.devices for this claim (will not retry)");
+                Written::Done
+            }
             Ok(Err(error)) => Written::NotNow(chain(&error).to_string()),
             Err(_elapsed) => Written::NotNow("the API server does not answer".to_owned()),
         }

@@ -4,7 +4,7 @@
 //!
 //! Only the API object is made here; who writes it, and when, is the kubelet plugin's business.
 
-mod merge;
+mod json_patch;
 mod sharing;
 
 use dra_model::{ClaimRef, DeviceName, LiveIdentity, ShareId};
@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::{Map, Value, json};
 
-pub use self::merge::{MergePatch, merge_patch};
+pub use self::json_patch::json_patch;
 pub use self::sharing::{DaemonHealth, DaemonStatus, Limits, SharingStatus, Strategy};
 use crate::names::DriverName;
 

@@ -65,7 +65,7 @@ fn a_claim_shows_its_device_and_an_event_for_each_of_the_pods_that_use_it_one_af
 
 /// As Go programs write it, for example; kubectl alone orders keys. The API server takes no apply of a status then.
 fn a_claim_shows_its_device_in_whatever_order_the_keys_of_its_configuration_are(arena: &Arena) {
-    let parameters = r#"{"kind": "GpuConfig", "apiVersion": "resource.nvidia.com/v1beta1"}"#;
+    let parameters = r#"{"kind":"GpuConfig","apiVersion":"resource.nvidia.com/v1beta1"}"#;
     let requests = r#"[{"name": "gpu", "exactly": {"deviceClassName": "gpu.nvidia.com"}}]"#;
     let claim_text = format!(
         r#"{{"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {{"name": "unsorted"}}, "spec": {{"devices": {{

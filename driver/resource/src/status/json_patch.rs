@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The same entries of `status.devices` as a merge patch, for claims that take no server-side apply.
+//! The same entries of `status.devices` as a JSON patch, for claims that take no server-side apply.
 //!
 //! An apply writes the opaque parameters of every configuration anew, with their keys in order. Where a client had written
 //! them in another order, the API server then finds that the allocation was changed, and refuses with code 422 (seen with
-//! Kubernetes 1.37). A merge patch leaves them as they are. It names all of the list, so it is for one version of the claim.
+//! Kubernetes 1.37). A JSON patch leaves what it does not name as the API server encodes it, which is as it is stored but for
+//! spaces and the escapes of `<`, `>` and `&`. The patch counts entries, so it is for one version of the claim.
 
 use std::borrow::Cow;
 
 use dra_model::{ClaimRef, ShareId};
-use k8s_openapi::api::resource::v1::AllocatedDeviceStatus;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::DeviceStatus;
 use crate::names::DriverName;
@@ -25,7 +25,7 @@ struct Object<'a> {
 }
 
 /// Which claim, and which version of it.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Version<'a> {
     #[serde(borrow)]
@@ -39,7 +39,7 @@ struct Status<'a> {
     #[serde(borrow)]
     allocation: Option<Allocation<'a>>,
     #[serde(borrow)]
-    devices: Option<Vec<&'a RawValue>>,
+    devices: Option<Vec<Key<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -67,32 +67,13 @@ struct Key<'a> {
     share_id: Option<Cow<'a, str>>,
 }
 
-/// The body of a merge patch of `status`, which has the entries of other drivers as they are.
-#[derive(Debug, Serialize)]
-pub struct MergePatch<'a> {
-    metadata: Version<'a>,
-    status: Entries<'a>,
-}
-
-#[derive(Debug, Serialize)]
-struct Entries<'a> {
-    devices: Vec<Entry<'a>>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum Entry<'a> {
-    Other(&'a RawValue),
-    Own(Box<AllocatedDeviceStatus>),
-}
-
-/// The patch for a claim as the API server has it; none if it has not these devices any more.
-pub fn merge_patch<'a>(
-    json: &'a [u8],
+/// The operations for a claim as the API server has it; none if it has not these devices any more.
+pub fn json_patch(
+    json: &[u8],
     claim: &ClaimRef,
     driver: &DriverName,
     devices: &[DeviceStatus<'_>],
-) -> Result<Option<MergePatch<'a>>, serde_json::Error> {
+) -> Result<Option<Value>, serde_json::Error> {
     let Object { metadata, status } = serde_json::from_slice(json)?;
     let Some(Status { allocation, devices: before }) = status else { return Ok(None) };
     let allocated = allocation.and_then(|allocation| allocation.devices?.results).unwrap_or_default();
@@ -100,14 +81,22 @@ pub fn merge_patch<'a>(
     if metadata.uid != claim.uid.as_str() || !devices.iter().all(is_allocated) {
         return Ok(None);
     }
-    let mut entries = Vec::new();
-    for entry in before.unwrap_or_default() {
-        if serde_json::from_str::<Key<'_>>(entry.get())?.driver != driver.as_str() {
-            entries.push(Entry::Other(entry));
+    // A version that is not the newest any more is refused as a conflict.
+    let version = json!({"op": "replace", "path": "/metadata/resourceVersion", "value": metadata.resource_version});
+    let mut operations = vec![version];
+    match before {
+        None => operations.push(json!({"op": "add", "path": "/status/devices", "value": []})),
+        Some(before) => {
+            let own = before.iter().enumerate().filter(|(_, entry)| entry.driver == driver.as_str());
+            // From the last one on, so that the places of the others stay.
+            operations
+                .extend(own.rev().map(|(at, _)| json!({"op": "remove", "path": format!("/status/devices/{at}")})));
         }
     }
-    entries.extend(devices.iter().map(|device| Entry::Own(Box::new(device.entry(driver)))));
-    Ok(Some(MergePatch { metadata, status: Entries { devices: entries } }))
+    let add =
+        |device: &DeviceStatus<'_>| json!({"op": "add", "path": "/status/devices/-", "value": device.entry(driver)});
+    operations.extend(devices.iter().map(add));
+    Ok(Some(Value::Array(operations)))
 }
 
 impl Key<'_> {
@@ -123,12 +112,12 @@ impl Key<'_> {
 mod tests {
     use dra_model::LiveIdentity;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use serde_json::{Value, json};
 
     use super::super::SharingStatus;
     use super::*;
 
-    fn patch(object: &Value) -> Option<Value> {
+    /// The operations, each as its name, its path and the device of its value.
+    fn patch(object: &Value) -> Option<Vec<(String, String, Value)>> {
         let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u-1".parse().unwrap() };
         let uuid = "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap();
         let (identity, sharing) = (LiveIdentity::Gpu { uuid }, SharingStatus::default());
@@ -137,29 +126,40 @@ mod tests {
         let (identity, sharing) = (&identity, &sharing);
         let status = DeviceStatus { pool: "n", device: &device, share_id: Some(&share), identity, sharing, since };
         let json = object.to_string();
-        let patch = merge_patch(json.as_bytes(), &claim, &"gpu.nvidia.com".parse().unwrap(), &[status]).unwrap();
-        patch.map(|patch| serde_json::to_value(patch).unwrap())
+        let patch = json_patch(json.as_bytes(), &claim, &"gpu.nvidia.com".parse().unwrap(), &[status]).unwrap()?;
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let shown = |operation: &Value| {
+            let value = &operation["value"];
+            let device = value.get("device").unwrap_or(value).clone();
+            (text(&operation["op"]), text(&operation["path"]), device)
+        };
+        Some(patch.as_array().unwrap().iter().map(shown).collect())
     }
 
     #[test]
-    fn entries_of_other_drivers_stay_as_they_are_and_the_version_is_named() {
+    fn entries_of_other_drivers_are_not_named_and_the_version_is() {
         let result = |driver: &str, device: &str, share: &str| json!({"request": "r", "driver": driver, "pool": "n", "device": device, "shareID": share});
-        let other = json!({"driver": "net.example.com", "pool": "n", "device": "eth0", "data": {"b": 1.50, "a": [2]}});
+        let other = json!({"driver": "net.example.com", "pool": "n", "device": "eth0"});
         let old = json!({"driver": "gpu.nvidia.com", "pool": "n", "device": "gpu-1", "shareID": "s"});
-        let object = |uid: &str, results: &[Value]| {
+        let object = |uid: &str, results: &[Value], devices: &[&Value]| {
+            let devices = (!devices.is_empty()).then_some(devices);
             json!({"metadata": {"name": "c", "uid": uid, "resourceVersion": "7"}, "spec": {},
-            "status": {"allocation": {"devices": {"results": results}}, "devices": [other, old]}})
+            "status": {"allocation": {"devices": {"results": results}}, "devices": devices}})
         };
         let (net, ours) = (result("net.example.com", "eth0", "s"), result("gpu.nvidia.com", "gpu-1", "s"));
-        let found = patch(&object("u-1", &[net.clone(), ours.clone()])).unwrap();
-        assert_eq!(found["metadata"], json!({"uid": "u-1", "resourceVersion": "7"}));
-        let devices = found["status"]["devices"].as_array().unwrap();
-        assert_eq!((devices.len(), &devices[0]), (2, &other));
-        assert_eq!((&devices[1]["device"], &devices[1]["data"]["type"]), (&json!("gpu-1"), &json!("gpu")));
+        let operation = |name: &str, path: &str, value: Value| (name.to_owned(), path.to_owned(), value);
+        let version = operation("replace", "/metadata/resourceVersion", json!("7"));
+        let entry = operation("add", "/status/devices/-", json!("gpu-1"));
+        let remove = |at: usize| operation("remove", &format!("/status/devices/{at}"), Value::Null);
+        let allocated = [net.clone(), ours.clone()];
+        let found = patch(&object("u-1", &allocated, &[&old, &other, &old])).unwrap();
+        assert_eq!(found, [version.clone(), remove(2), remove(0), entry.clone()]);
+        let list = operation("add", "/status/devices", json!([]));
+        assert_eq!(patch(&object("u-1", &allocated, &[])).unwrap(), [version, list, entry]);
         for moved_on in [
-            object("u-2", &[ours]),
-            object("u-1", &[net]),
-            object("u-1", &[result("gpu.nvidia.com", "gpu-1", "t")]),
+            object("u-2", &[ours], &[]),
+            object("u-1", &[net], &[]),
+            object("u-1", &[result("gpu.nvidia.com", "gpu-1", "t")], &[]),
             json!({"metadata": {"uid": "u-1", "resourceVersion": "7"}}),
         ] {
             assert_eq!(patch(&moved_on), None, "{moved_on}");
