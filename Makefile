@@ -61,7 +61,7 @@ check:
 deny: setup
 	@tests/supply-chain/deny.sh
 
-sbom:
+sbom: setup
 	@tests/supply-chain/sbom.sh
 
 repeat: programs

@@ -2,7 +2,7 @@
 //! The programs of the image, as `make build` makes them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dra_tests::source::root_dir;
 
@@ -16,7 +16,9 @@ fn no_path_of_the_machine_that_built_them_is_in_the_programs() {
     for program in PROGRAMS {
         let path = root_dir().join("target/release").join(program);
         let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}: run make build", path.display()));
-        for dir in [root_dir(), &cargo_home] {
+        // One name alone, such as /src, is in the paths that stand for them as well.
+        let is_telling = |dir: &&Path| dir.components().count() > 2;
+        for dir in [root_dir(), &cargo_home].into_iter().filter(is_telling) {
             let dir = dir.as_os_str().as_encoded_bytes();
             let at = bytes.windows(dir.len()).position(|window| window == dir);
             assert_eq!(at, None, "{program} has a path of this machine in it: was it built by make build?");
