@@ -89,7 +89,7 @@ fn event(arena: &Arena, name: &str, reason: &str) -> String {
 fn no_daemon_is_left(arena: &Arena) {
     assert_eq!(daemons(arena, NODE), []);
     assert_eq!(told(arena.node(NODE).shell("ls /run/gpu-dra/mps")), "host.lock\nhost.sock\n");
-    assert_eq!(told(arena.node(NODE).shell("grep -c gpu-dra-mps /proc/mounts || :")), "0\n");
+    assert_eq!(told(arena.node(NODE).shell("grep -c '^gpu-dra-mps /run/gpu-dra/' /proc/mounts || :")), "0\n");
     assert_eq!(arena.setting(NODE, GPU).compute_mode, "Default");
 }
 

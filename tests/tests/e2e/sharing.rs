@@ -151,7 +151,7 @@ fn sharing_leaves_nothing_behind(arena: &Arena) {
     for node in ["node-1", "node-2"] {
         assert_eq!(mps::daemons(arena, node), []);
         assert_eq!(told(arena.node(node).shell("ls /run/gpu-dra/mps")), "host.lock\nhost.sock\n");
-        assert_eq!(told(arena.node(node).shell("grep -c gpu-dra-mps /proc/mounts || :")), "0\n");
+        assert_eq!(told(arena.node(node).shell("grep -c '^gpu-dra-mps /run/gpu-dra/' /proc/mounts || :")), "0\n");
         for dir in ["claims", "gpus", "quarantine"] {
             assert_eq!(arena.files(node, &crate::arena::state_dir(dir)), Vec::<String>::new(), "{dir} of {node}");
         }
