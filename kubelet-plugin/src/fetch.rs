@@ -131,9 +131,49 @@ fn unanswered(why: NoAnswer) -> FetchError {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::future::{Pending, pending};
+    use std::task::{Context, Poll};
+    use std::time::Instant;
+
+    use http::{Request, Response};
+    use kube::Client;
+    use kube::client::Body;
     use serde_json::{Value, json};
+    use tokio::task::spawn_blocking;
+    use tonic::codegen::Service;
 
     use super::*;
+
+    /// An API server that takes requests and answers none.
+    #[derive(Clone)]
+    struct Hanging;
+
+    impl Service<Request<Body>> for Hanging {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Pending<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            pending()
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_claims_together_are_asked_about_no_longer_than_until_the_deadline() {
+        let claims = ClaimApi::new(Client::new(Hanging, "default"));
+        let (driver, node) = ("gpu.nvidia.com".parse().unwrap(), "here".parse().unwrap());
+        let source = ClaimSource::new(claims, driver, node, CancellationToken::new());
+        let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u-1".parse().unwrap() };
+        let (began, asking) = (Instant::now(), Deadline::after(Duration::from_millis(50)));
+        let ask = move || (0..100).map(|_| source.life(&claim, &asking)).all(|life| life == ClaimLife::Unknown);
+        assert!(spawn_blocking(ask).await.unwrap());
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    }
 
     #[test]
     fn a_claim_lives_here_while_a_device_of_this_node_is_allocated_to_it() {

@@ -26,6 +26,10 @@ use crate::report::{Report, ReportSender};
 /// Between two rounds. A round costs one GET per record, so that claims whose end the kubelet never told are found.
 pub const PERIOD: Duration = Duration::from_mins(5);
 
+/// How long the API server is asked in a round. What is not answered by then is not known until the next one: with a server
+/// that hangs, a round over many claims must come to its end all the same.
+const ASKING: Duration = Duration::from_mins(1);
+
 /// After a round that left missing claims to the kubelet: when they have been left to it long enough.
 const AFTER_MISSING: Duration = Duration::from_secs(40);
 
@@ -66,9 +70,8 @@ impl Reconciler {
     /// One round; says how long after it the next one comes.
     async fn round(&mut self) -> Duration {
         let (engine, source) = (Arc::clone(&self.engine), self.source.clone());
-        let report = match spawn_blocking(move || engine.reconcile(&|claim| source.life(claim, &Deadline::none())))
-            .await
-        {
+        let asking = Deadline::after(ASKING);
+        let report = match spawn_blocking(move || engine.reconcile(&|claim| source.life(claim, &asking))).await {
             Ok(report) => report,
             Err(error) => {
                 error!(%error, "the reconciliation failed, please report it with the log of this moment; will retry");
