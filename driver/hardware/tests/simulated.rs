@@ -13,7 +13,9 @@ use dra_hardware::{
     Deadline, DriverFilesError, GpuError, GpuSelector, Host, Machine, MachineError, NodeError, NvmlMachine,
     ProgramError, Roots, Setting,
 };
-use dra_model::{Bytes, ComputeMode, ComputeShare, Device, DriverState, Fault, Gpu, GpuEntry, MigMode, Placement};
+use dra_model::{
+    Bytes, ComputeMode, ComputeShare, Device, DriverState, Fault, Gpu, GpuEntry, MigDevice, MigMode, Placement,
+};
 
 /// A simulated node and the host as our processes see it.
 struct Node {
@@ -307,14 +309,20 @@ fn a_driver_without_a_cuda_version_is_a_driver() {
     assert_eq!((&inventory.driver, inventory.gpus.len()), (&DriverState::Loaded { version, cuda: None }, 1));
 }
 
-#[test]
-fn mig_devices_that_exist_stay_where_their_profiles_are_not_listed() {
+/// A node with a GPU that has two MIG devices.
+fn cut() -> (Node, Vec<MigDevice>) {
     let node = node("h100:1");
     node.sim(&["mig", "mode", "on"]);
     node.sim(&["mig", "cgi", "9:4,19:0", "-C"]);
     node.host.refresh();
-    let before = node.gpu(0).mig_devices().to_vec();
-    assert_eq!(before.len(), 2);
+    let devices = node.gpu(0).mig_devices().to_vec();
+    assert_eq!(devices.len(), 2);
+    (node, devices)
+}
+
+#[test]
+fn mig_devices_that_exist_stay_where_their_profiles_are_not_listed() {
+    let (node, before) = cut();
     for code in [3, 4] {
         for call in ["nvmlDeviceGetGpuInstanceProfileInfo*", "nvmlDeviceGetGpuInstancePossiblePlacements*"] {
             node.sim(&["fail", call, &format!("--code={code}")]);
@@ -331,12 +339,7 @@ fn mig_devices_that_exist_stay_where_their_profiles_are_not_listed() {
 
 #[test]
 fn mig_devices_that_do_not_tell_what_they_hold_hold_what_their_profiles_do() {
-    let node = node("h100:1");
-    node.sim(&["mig", "mode", "on"]);
-    node.sim(&["mig", "cgi", "9:4,19:0", "-C"]);
-    node.host.refresh();
-    let before = node.gpu(0).mig_devices().to_vec();
-    assert_eq!(before.len(), 2);
+    let (node, before) = cut();
     for code in [3, 13] {
         node.sim(&["fail", "nvmlDeviceGetAttributes_v2", &format!("--code={code}")]);
         node.host.refresh();
