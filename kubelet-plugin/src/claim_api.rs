@@ -50,15 +50,15 @@ pub enum ClaimApiError {
     /// It cannot even be sent.
     #[error("the request cannot be made")]
     Make(#[source] RequestError),
-    /// No answer.
+    /// No connection, or an answer that is no HTTP.
     #[error("the request failed")]
     Request(#[source] Box<kube::Error>),
     /// The API server, or a webhook or policy of the cluster, does not do it.
     #[error("the API server refuses ({code}): {message}")]
     Refused {
-        /// HTTP status.
+        /// HTTP status, such as 403 where a policy refuses.
         code: StatusCode,
-        /// Why, cut.
+        /// The first characters of the message of its `Status`.
         message: String,
     },
     /// The connection broke.
@@ -67,7 +67,7 @@ pub enum ClaimApiError {
     /// More than any claim has that an API server stores.
     #[error("it has more than {} KiB as JSON: shorten its annotations and its configuration", MAX_BYTES >> 10)]
     TooLarge,
-    /// Not a claim.
+    /// The answer is not the JSON of a ResourceClaim.
     #[error("the answer is no ResourceClaim")]
     Unreadable(#[source] serde_json::Error),
     /// The process ends.

@@ -19,7 +19,7 @@ use crate::machine::GpuError;
 pub(super) struct ProfileTable {
     /// What the GPU is counted in.
     pub(super) layout: MigLayout,
-    /// By profile id.
+    /// The profiles by the id that `nvidia-smi mig -lgip` prints.
     profiles: BTreeMap<u32, Profile>,
 }
 
