@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use dra_controller::{app, args::Args};
-use dra_runtime::{chain, logging};
+use dra_model::chain;
+use dra_runtime::logging;
 use tracing::error;
 
 fn main() -> ExitCode {

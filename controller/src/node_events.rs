@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use dra_model::chain;
 use dra_model::{DriverState, Fault, Gpu, GpuEntry, Inventory, MigMode, NodeName};
 use dra_resource::{DriverName, Form, Offer};
-use dra_runtime::chain;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};

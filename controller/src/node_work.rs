@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use dra_runtime::chain;
+use dra_model::chain;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use tokio::time::Instant;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dra_model::Inventory;
+use dra_model::chain;
 use dra_resource::{Offer, Pool, SliceContent, Write, diff, pack};
-use dra_runtime::chain;
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};

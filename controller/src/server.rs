@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use dra_model::chain;
 use dra_resource::{Features, Pool, SliceContent, Write, diff, slice_name};
-use dra_runtime::chain;
 use k8s_openapi::api::resource::v1::{ResourceSlice, ResourceSliceSpec};
 
 use crate::cluster::{Cluster, RequestError, ServerVersion};

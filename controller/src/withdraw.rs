@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use dra_runtime::chain;
+use dra_model::chain;
 use kube::api::DeleteParams;
 use tracing::{info, warn};
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dra_cdi::Architecture;
-use dra_checkpoint::files::HostFiles;
+use dra_files::HostFiles;
 use dra_hardware::{Host, Machine};
 use dra_prepare::{Engine, Settings};
 use dra_proto::dra_v1::dra_plugin_server::DraPluginServer as DraV1;

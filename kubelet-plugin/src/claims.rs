@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dra_hardware::Deadline;
+use dra_model::chain;
 use dra_model::{ClaimRef, Disposition};
 use dra_prepare::{Engine, PrepareError, PreparedDevice};
-use dra_runtime::chain;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use dra_hardware::{DaemonError, DaemonState};
 use dra_model::DaemonId;
+use dra_model::chain;
 use dra_prepare::Engine;
 use dra_resource::status::{DaemonHealth, DaemonStatus};
-use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
 use futures::StreamExt as _;
 use futures::future::OptionFuture;
@@ -259,10 +259,10 @@ mod tests {
     use std::path::Path;
 
     use dra_cdi::Architecture;
-    use dra_checkpoint::files::HostFiles;
     use dra_checkpoint::{
         ClaimRecord, ClaimState, RecordStore, RecordedDevice, RecordedHardware, RecordedSharing, Step,
     };
+    use dra_files::HostFiles;
     use dra_hardware::{Host, NvmlMachine, Roots};
     use dra_model::{ClaimRef, MpsConfig, ShareLimits, SharedForm};
     use dra_prepare::Settings;

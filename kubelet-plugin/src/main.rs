@@ -9,7 +9,8 @@ use clap::Parser as _;
 use dra_hardware::NvmlMachine;
 use dra_kubelet_plugin::args::{Args, Config};
 use dra_kubelet_plugin::{app, restore};
-use dra_runtime::{chain, stop_on_signals};
+use dra_model::chain;
+use dra_runtime::stop_on_signals;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dra_model::chain;
 use dra_prepare::Engine;
-use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;

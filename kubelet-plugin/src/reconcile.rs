@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use dra_hardware::Deadline;
 use dra_model::GpuUuid;
+use dra_model::chain;
 use dra_prepare::{Drift, Engine, Reconciliation, Restoration};
-use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;

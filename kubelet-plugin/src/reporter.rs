@@ -8,11 +8,11 @@
 
 use std::time::Duration;
 
+use dra_model::chain;
 use dra_model::{ClaimRef, DaemonId, Disposition, NodeName};
 use dra_prepare::PreparedDevice;
 use dra_resource::status::DaemonHealth;
 use dra_resource::{DeviceStatus, DriverName, SharingStatus};
-use dra_runtime::chain;
 use dra_runtime::tasks::TaskError;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

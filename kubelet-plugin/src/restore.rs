@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dra_hardware::Machine;
+use dra_model::chain;
 use dra_prepare::Restoration;
-use dra_runtime::chain;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};

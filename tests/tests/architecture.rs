@@ -9,17 +9,18 @@ use dra_tests::source::{files, root_dir};
 use serde_json::Value;
 
 /// A crate of ours and the crates of ours its product code may use.
-const EDGES: [(&str, &[&str]); 17] = [
+const EDGES: [(&str, &[&str]); 18] = [
     ("dra-model", &[]),
     ("dra-mps", &["dra-model"]),
     ("dra-nvml", &[]),
     ("dra-proto", &[]),
-    ("dra-runtime", &[]),
+    ("dra-runtime", &["dra-model"]),
     ("dra-hardware", &["dra-model", "dra-nvml"]),
     ("dra-resource", &["dra-model"]),
-    ("dra-cdi", &["dra-checkpoint", "dra-model"]),
-    ("dra-checkpoint", &["dra-model"]),
-    ("dra-prepare", &["dra-cdi", "dra-checkpoint", "dra-hardware", "dra-model"]),
+    ("dra-cdi", &["dra-files", "dra-model"]),
+    ("dra-files", &[]),
+    ("dra-checkpoint", &["dra-files", "dra-model"]),
+    ("dra-prepare", &["dra-cdi", "dra-checkpoint", "dra-files", "dra-hardware", "dra-model"]),
     ("dra-sim", &["dra-hardware", "dra-model"]),
     ("dra-sim-library", &["dra-sim"]),
     ("dra-controller", &["dra-model", "dra-proto", "dra-resource", "dra-runtime"]),
@@ -29,9 +30,10 @@ const EDGES: [(&str, &[&str]); 17] = [
     ("dra-tests", &TESTS_USE),
 ];
 
-const PLUGIN_USES: [&str; 9] = [
+const PLUGIN_USES: [&str; 10] = [
     "dra-cdi",
     "dra-checkpoint",
+    "dra-files",
     "dra-hardware",
     "dra-model",
     "dra-mps",

@@ -95,7 +95,7 @@ fn words() -> String {
 mod tests {
     use clap::Parser as _;
     use dra_model::SharedForm;
-    use dra_runtime::chain;
+    use dra_model::chain;
 
     use super::*;
 

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dra_model::Inventory;
+use dra_model::chain;
 use dra_proto::node_v1::node_client::NodeClient;
 use dra_proto::node_v1::{NodeState, WatchNodeRequest};
-use dra_runtime::chain;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;

@@ -9,8 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dra_checkpoint::files::{self, Files, NewFile, TEMP_SUFFIX};
-use dra_checkpoint::remains::without_share;
+use dra_files::{Files, NewFile, TEMP_SUFFIX};
+use dra_model::device::without_share;
 use dra_model::{ClaimUid, DeviceName};
 
 use crate::names::{Kind, Naming};
@@ -145,7 +145,7 @@ impl SpecStore {
             Content::Bytes(_) | Content::Unusable => Ensured::Replaced,
         };
         self.refuse_foreign(&path, &spec.kind, &there)?;
-        let write = || files::replace(&*self.files, &path, &spec.bytes, writer.as_str(), SPEC_FILE);
+        let write = || dra_files::replace(&*self.files, &path, &spec.bytes, writer.as_str(), SPEC_FILE);
         let written = match write() {
             // A reboot empties `/var/run`, and others may remove the directory too.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -230,7 +230,7 @@ impl SpecStore {
         }
     }
 
-    /// `.<file name>.<writer>.tmp`, as [`files::replace`] names it.
+    /// `.<file name>.<writer>.tmp`, as [`dra_files::replace`] names it.
     fn parse_unfinished(&self, name: &str) -> Option<UnfinishedSpec> {
         let (file_name, writer) = name.strip_prefix('.')?.strip_suffix(TEMP_SUFFIX)?.rsplit_once('.')?;
         self.naming.parse_file_name(file_name)?;

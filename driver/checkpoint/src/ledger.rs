@@ -22,11 +22,11 @@ use std::sync::Arc;
 
 use dra_model::{DaemonId, GpuSettings, GpuUuid};
 
-use crate::files::{self, Files, NewFile, TEMP_SUFFIX};
 use crate::frame::{self, Kind};
 use crate::record::Unknown;
 use crate::store::StoreError;
 use crate::versions::DecodeError;
+use dra_files::{Files, NewFile, TEMP_SUFFIX};
 
 /// What is owed to one GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +134,7 @@ impl LedgerStore {
     pub fn put(&self, ledger: &GpuLedger) -> Result<(), StoreError> {
         let path = self.path(&ledger.gpu);
         let bytes = v1::encode(ledger).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
-        files::replace(&*self.files, &path, &bytes, ledger.gpu.as_str(), DURABLE)
+        dra_files::replace(&*self.files, &path, &bytes, ledger.gpu.as_str(), DURABLE)
             .map_err(|source| StoreError::Write { path, source })?;
         self.settle(&ledger.gpu)
     }

@@ -19,9 +19,7 @@
 //! its claim is asked for. Its claim counts as holding what the bytes still name, until it is prepared again, unprepared
 //! or known to be gone.
 //!
-//! Reading order: [`files`], [`record`], [`frame`], [`versions`], [`remains`], [`quarantine`], [`store`], [`ledger`].
-
-pub mod files;
+//! Reading order: [`record`], [`frame`], [`versions`], [`remains`], [`quarantine`], [`store`], [`ledger`].
 
 pub mod record;
 

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use dra_model::ClaimUid;
 
-use crate::files::{Files, NewFile};
 use crate::frame;
 use crate::remains::{self, Remains};
 use crate::store;
+use dra_files::{Files, NewFile};
 
 /// A record that is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]

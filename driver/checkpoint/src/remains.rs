@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use dra_model::{ClaimRef, ClaimUid, DeviceName, GpuUuid, SharedForm};
+use dra_model::device::without_share;
+use dra_model::{ClaimRef, ClaimUid, DeviceName, GpuUuid};
 
 use crate::frame::{self, FrameError};
 use crate::record::{RecordedDevice, RecordedHardware};
@@ -113,15 +114,6 @@ fn positions<'a>(bytes: &'a [u8], wanted: &'a [u8]) -> impl Iterator<Item = usiz
 /// Every text between `before` and the next quote.
 fn quoted<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(before).skip(1).filter_map(|rest| rest.split_once('"')).map(|(found, _)| found)
-}
-
-/// The device in the part of a CDI name that follows the claim: there the share follows the device.
-pub fn without_share(name: &str) -> String {
-    let form = SharedForm::ALL.into_iter().find_map(|form| {
-        let (gpu, _) = name.split_once(&format!("{}-", form.suffix()))?;
-        Some(format!("{gpu}{}", form.suffix()))
-    });
-    form.unwrap_or_else(|| name.to_owned())
 }
 
 /// What Kubernetes calls namespaces and claims; anything else is damage that nobody should be shown.

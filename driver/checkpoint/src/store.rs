@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use dra_model::ClaimUid;
 
-use crate::files::{self, Files, NewFile, TEMP_SUFFIX};
 use crate::frame;
 use crate::quarantine::{self, Quarantined};
 use crate::record::ClaimRecord;
 use crate::versions::{self, DecodeError};
+use dra_files::{Files, NewFile, TEMP_SUFFIX};
 
 const SUFFIX: &str = ".json";
 
@@ -240,7 +240,7 @@ impl RecordStore {
     pub fn put(&self, record: &ClaimRecord) -> Result<(), StoreError> {
         let path = self.path(&record.claim.uid);
         let bytes = versions::encode(record).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
-        files::replace(&*self.files, &path, &bytes, record.claim.uid.as_str(), DURABLE)
+        dra_files::replace(&*self.files, &path, &bytes, record.claim.uid.as_str(), DURABLE)
             .map_err(|source| StoreError::Write { path, source })
     }
 

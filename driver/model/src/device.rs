@@ -178,6 +178,15 @@ impl Inventory {
     }
 }
 
+/// The device name in the last part of a CDI device name, where the id of a share follows the name of its device.
+pub fn without_share(name: &str) -> String {
+    let form = SharedForm::ALL.into_iter().find_map(|form| {
+        let (gpu, _) = name.split_once(&format!("{}-", form.suffix()))?;
+        Some(format!("{gpu}{}", form.suffix()))
+    });
+    form.unwrap_or_else(|| name.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

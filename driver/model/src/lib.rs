@@ -12,7 +12,7 @@
 //!   one of its requests.
 //!
 //! Reading order: [`ids`], [`mig`], [`gpu`], [`inventory`], [`device`], [`quantity`], [`sharing`], [`config`],
-//! [`claim`], [`files`], [`disposition`].
+//! [`claim`], [`files`], [`disposition`], [`explain`].
 
 pub mod ids;
 
@@ -38,9 +38,12 @@ pub mod files;
 
 pub mod disposition;
 
+pub mod explain;
+
 pub use claim::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource};
 pub use device::{Device, DeviceNames, LiveIdentity};
 pub use disposition::Disposition;
+pub use explain::{Advice, chain, explain};
 pub use files::{DeviceNode, DriverFile, DriverFiles};
 pub use gpu::{Engines, Gpu, MigLayout, MigMode};
 pub use ids::{

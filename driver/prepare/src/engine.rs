@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dra_cdi::{Architecture, Kind, Naming, SpecStore};
-use dra_checkpoint::files::Files;
 use dra_checkpoint::store::Found;
 use dra_checkpoint::{ClaimRecord, LedgerStore, RecordStore, Step, StoreError};
+use dra_files::Files;
 use dra_hardware::{Daemons, Deadline, Host};
 use dra_model::{Claim, ClaimRef, ClaimUid, DaemonId, GpuUuid, NodeName};
 use parking_lot::Mutex;

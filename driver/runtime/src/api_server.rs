@@ -288,7 +288,7 @@ mod tests {
             || async { client.request::<serde_json::Value>(Request::get("/version").body(Vec::new()).unwrap()).await };
 
         let distrust = ask().await.unwrap_err();
-        assert!(crate::chain(&distrust).to_string().contains("invalid peer certificate"), "{distrust:?}");
+        assert!(dra_model::chain(&distrust).to_string().contains("invalid peer certificate"), "{distrust:?}");
         std::fs::write(&ca_file, &server.certificate).unwrap();
         assert_eq!(ask().await.unwrap(), serde_json::json!({}));
         let request = server.requests.recv().unwrap().to_lowercase();

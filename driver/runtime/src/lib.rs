@@ -6,8 +6,6 @@
 
 pub mod api_server;
 
-pub mod error_chain;
-
 pub mod logging;
 
 pub mod signals;
@@ -17,6 +15,5 @@ pub mod tasks;
 pub mod http;
 
 pub use api_server::ApiServer;
-pub use error_chain::chain;
 pub use signals::stop_on_signals;
 pub use tasks::Tasks;

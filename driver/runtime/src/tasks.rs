@@ -7,11 +7,10 @@
 use std::error::Error;
 use std::future::Future;
 
+use dra_model::chain;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
-
-use crate::error_chain::chain;
 
 /// What a task fails with.
 pub type TaskError = Box<dyn Error + Send + Sync>;

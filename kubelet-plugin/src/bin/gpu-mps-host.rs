@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use dra_kubelet_plugin::mps_host::{self, Args, become_daemon, run_then};
-use dra_runtime::{chain, stop_on_signals};
+use dra_model::chain;
+use dra_runtime::stop_on_signals;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 

@@ -185,7 +185,7 @@ impl Birth<'_> {
     }
 
     fn unanswered(&self, error: &AskError) -> DaemonError {
-        self.not_ready(dra_runtime::chain(error).to_string())
+        self.not_ready(dra_model::chain(error).to_string())
     }
 
     fn not_ready(&self, seen: String) -> DaemonError {

@@ -40,7 +40,7 @@ pub async fn ask_to_quit(process: &Process, front_end: &FrontEnd, patience: Dura
             if let Some(error) = &refused
                 && !std::mem::replace(&mut said, true)
             {
-                warn!(pid = process.id().pid, error = %dra_runtime::chain(error), "a daemon does not take quit");
+                warn!(pid = process.id().pid, error = %dra_model::chain(error), "a daemon does not take quit");
             }
             if matches!(refused, Some(AskError::Run { .. })) {
                 // It never hears of it, so there is nothing to wait for.
@@ -91,7 +91,7 @@ pub async fn clear(place: &Place, id: &DaemonId) -> Result<(), DaemonError> {
         move || place.remove()
     });
     let removed = removed.await.map_err(|panic| still_there(id, panic.to_string()))?;
-    removed.map_err(|error| still_there(id, dra_runtime::chain(&error).to_string()))
+    removed.map_err(|error| still_there(id, dra_model::chain(&error).to_string()))
 }
 
 fn still_there(id: &DaemonId, left: String) -> DaemonError {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use dra_checkpoint::files::{Files as _, HostFiles, NewFile, replace};
+use dra_files::{Files as _, HostFiles, NewFile, replace};
 use dra_hardware::{DaemonSpec, MultiUser};
 use dra_model::{Bytes, DaemonId, ThreadPercentage};
 use serde::{Deserialize, Serialize};

@@ -260,7 +260,7 @@ impl Supervisor {
         let Looked { limits_restored, fault } = match looked {
             Ok(looked) => looked,
             Err(error) => {
-                warn!(daemon = %self.id, error = %dra_runtime::chain(&error), "an MPS daemon does not answer");
+                warn!(daemon = %self.id, error = %dra_model::chain(&error), "an MPS daemon does not answer");
                 return "it does not answer".to_owned();
             }
         };

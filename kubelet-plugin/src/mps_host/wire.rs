@@ -64,7 +64,7 @@ fn is_device(text: &str) -> bool {
 }
 
 fn invalid<E: std::error::Error + 'static>(error: E) -> Status {
-    Status::invalid_argument(dra_runtime::chain(&error).to_string())
+    Status::invalid_argument(dra_model::chain(&error).to_string())
 }
 
 /// A spec as a message.
@@ -244,7 +244,7 @@ fn known_error(details: &[u8]) -> Option<DaemonError> {
 /// A status in words; its own are for machines.
 fn words_of(status: &Status) -> String {
     match std::error::Error::source(status) {
-        Some(cause) => dra_runtime::chain(cause).to_string(),
+        Some(cause) => dra_model::chain(cause).to_string(),
         None if status.message().is_empty() => status.code().to_string(),
         None => status.message().to_owned(),
     }

@@ -58,7 +58,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use dra_controller::args::offer::MAX_TIME_SLICES;
-    use dra_runtime::chain;
+    use dra_model::chain;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 

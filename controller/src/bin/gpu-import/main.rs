@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use dra_runtime::chain;
+use dra_model::chain;
 
 use crate::args::Args;
 use crate::import::{ImportError, Imported};

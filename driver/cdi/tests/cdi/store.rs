@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dra_cdi::{Ensured, Kind, Naming, RenderedSpec, SpecStore, SpecStoreError};
-use dra_checkpoint::files::faults::{Fault, FaultyFiles};
+use dra_files::faults::{Fault, FaultyFiles};
 use rustix::io::Errno;
 
 use crate::render::uid;

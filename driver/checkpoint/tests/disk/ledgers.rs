@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dra_checkpoint::files::HostFiles;
-use dra_checkpoint::files::faults::{Fault, FaultyFiles};
 use dra_checkpoint::{DamagedLedger, GpuLedger, LedgerFound, LedgerListing, LedgerStore, Unknown};
+use dra_files::HostFiles;
+use dra_files::faults::{Fault, FaultyFiles};
 use dra_model::{ComputeMode, GpuSettings, Interval};
 use proptest::prelude::*;
 use rustix::io::Errno;

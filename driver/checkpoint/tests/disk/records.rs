@@ -4,11 +4,11 @@
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
-use dra_checkpoint::files::faults::{Fault, FaultyFiles};
-use dra_checkpoint::files::{Files, HostFiles};
 use dra_checkpoint::frame::Kind;
 use dra_checkpoint::store::Found;
 use dra_checkpoint::{ClaimRecord, ClaimState, Listing, RecordStore, Step, versions};
+use dra_files::faults::{Fault, FaultyFiles};
+use dra_files::{Files, HostFiles};
 use dra_model::ClaimUid;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dra_checkpoint::files::faults::Fault;
+use dra_files::faults::Fault;
 use dra_model::Claim;
 use dra_prepare::{ClaimLife, PrepareCause, PreparedDevice, Refusal};
 use proptest::prelude::*;

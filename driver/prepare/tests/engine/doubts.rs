@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dra_checkpoint::files::faults::Fault;
+use dra_files::faults::Fault;
 use dra_model::{Claim, ClaimRef};
 use dra_prepare::{ClaimLife, PrepareCause, Refusal, UnprepareCause};
 use rustix::fs::{CWD, FileType, Mode, mknodat};

@@ -7,7 +7,7 @@ mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dra_checkpoint::files::faults::Fault;
+use dra_files::faults::Fault;
 use dra_model::{ClaimRef, ComputeMode, Interval};
 use dra_prepare::{ClaimLife, Drift};
 use proptest::prelude::*;

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use dra_checkpoint::files::faults::Fault;
+use dra_files::faults::Fault;
 use dra_model::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ComputeMode, ConfigSource, ShareLimits};
 use dra_prepare::locks::{Locks, Reach};
 use dra_prepare::{ClaimLife, FetchError, PrepareError};

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dra_cdi::{Architecture, Kind, Naming};
-use dra_checkpoint::files::faults::FaultyFiles;
+use dra_files::faults::FaultyFiles;
 use dra_hardware::{Daemons, Host, Machine, Roots};
 use dra_model::{
     AllocatedDevice, Bytes, Claim, ClaimConfig, ClaimRef, ConfigSource, GpuUuid, MigDevice, ShareLimits, config,

@@ -2,7 +2,7 @@
 //! What is owed to a GPU: paid when its last claim goes, and where that fails, by the next claim, the reconciliation, the
 //! last instance and the uninstallation.
 
-use dra_checkpoint::files::faults::Fault;
+use dra_files::faults::Fault;
 use dra_hardware::Setting;
 use dra_model::{ComputeMode, DaemonId, Interval};
 use dra_prepare::reconcile::Problem;

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use dra_checkpoint::files::faults::Fault;
+use dra_files::faults::Fault;
 use dra_model::ClaimRef;
 use dra_prepare::ClaimLife;
 use rustix::io::Errno;

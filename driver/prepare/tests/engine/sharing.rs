@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Strategies and shares: what a GPU has while claims use it, and that it is as it was when they have gone.
 
-use dra_checkpoint::files::faults::Fault;
+use dra_files::faults::Fault;
 use dra_hardware::{MultiUser, Sharer};
 use dra_model::{Bytes, Claim, ComputeMode, DaemonId, Interval, ShareLimits};
 use dra_prepare::{ClaimLife, PrepareCause, PreparedSharing, Refusal};

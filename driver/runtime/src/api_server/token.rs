@@ -55,7 +55,7 @@ impl Token {
             match header(&self.path) {
                 Ok(header) => last.header = header,
                 Err(error) => {
-                    warn!(path = %self.path.display(), error = %crate::chain(&error), "keeping the last token");
+                    warn!(path = %self.path.display(), error = %dra_model::chain(&error), "keeping the last token");
                 }
             }
         }

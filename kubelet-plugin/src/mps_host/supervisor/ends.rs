@@ -47,7 +47,7 @@ impl Supervisor {
             Life::Absent | Life::Leaving(_) => 0,
             Life::Gone(gone) => gone.clients.living().len(),
             Life::Running(running) => running.count_clients().await.map_err(|error| {
-                let left = format!("it does not tell its clients, {}", dra_runtime::chain(&error));
+                let left = format!("it does not tell its clients, {}", dra_model::chain(&error));
                 DaemonError::StillThere { id: self.id.clone(), left }
             })?,
         };

@@ -33,7 +33,7 @@ impl Supervisor {
                 let answer = running.answers().await;
                 let daemon = self.daemon(&running.kept, DaemonState::Ready);
                 self.life = Life::Running(running);
-                let silent = |error| self.not_ready(by, dra_runtime::chain(&error).to_string());
+                let silent = |error| self.not_ready(by, dra_model::chain(&error).to_string());
                 answer.map(|()| daemon).map_err(silent)
             }
             Life::Gone(mut gone) => {

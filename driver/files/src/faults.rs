@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Files that fail on purpose: the twin that crash tests use. No process of the product makes one.
+//! Files that fail on purpose: the implementation for crash tests. No program of the product uses it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use super::{Files, HostFiles, NewFile};
+use crate::host::HostFiles;
+use crate::port::{Files, NewFile};
 
 /// What happens at the chosen effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,37 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One place that prints an error with its causes. The `Display` of our errors never contains its source; that of many
-//! libraries does, and what they have said already is not said again.
+//! The one place that turns an error into the text that an administrator reads: the error, its causes, and then the advice.
+//!
+//! The `Display` of our errors contains neither the source nor the advice. That of many libraries contains the source, so a
+//! cause whose text is there already is left out.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-/// Displays an error and its sources, separated by `: `, without those whose text stands there already.
-pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> Chain<'a> {
+/// An error whose reader can do something about it.
+pub trait Advice: Error {
+    /// The next step of the reader, as a clause that follows `; `: lower case, no full stop. An error without advice of its own
+    /// gives that of its source.
+    fn advice(&self) -> Option<Cow<'static, str>>;
+}
+
+/// The error, its causes and its advice: `failed to write F: no space left on device; free space there`.
+pub fn explain<E: Advice>(error: &E) -> String {
+    match error.advice() {
+        Some(advice) => format!("{}; {advice}", chain(error)),
+        None => chain(error).to_string(),
+    }
+}
+
+/// An error and its sources, separated by `: `, without those whose text is there already.
+pub fn chain<'a>(error: &'a dyn Error) -> Chain<'a> {
     Chain(error)
 }
 
 /// See [`chain`].
 #[derive(Debug, Clone, Copy)]
-pub struct Chain<'a>(&'a (dyn Error + 'static));
+pub struct Chain<'a>(&'a dyn Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = self.0.to_string();
+        let mut text = self.0.to_string();
         let mut source = self.0.source();
         while let Some(error) = source {
             let cause = error.to_string();
-            if !says(&said, &cause) {
-                said.push_str(": ");
-                said.push_str(&cause);
+            if !contains_cause(&text, &cause) {
+                text.push_str(": ");
+                text.push_str(&cause);
             }
             source = error.source();
         }
-        f.write_str(&said)
+        f.write_str(&text)
     }
 }
 
 /// Whether a text contains a cause, and not only as a part of longer words.
-fn says(text: &str, cause: &str) -> bool {
+fn contains_cause(text: &str, cause: &str) -> bool {
     let part_of_word = |neighbour: Option<char>| neighbour.is_some_and(char::is_alphanumeric);
     cause.is_empty()
         || text.match_indices(cause).any(|(start, _)| {
@@ -67,8 +85,24 @@ mod tests {
         *inner.expect("a text")
     }
 
+    impl Advice for Layers {
+        fn advice(&self) -> Option<Cow<'static, str>> {
+            match &self.1 {
+                Some(source) => source.advice(),
+                None => (self.0 == "disk full").then_some(Cow::Borrowed("free space there")),
+            }
+        }
+    }
+
     #[test]
-    fn causes_follow_in_order_and_nothing_is_said_twice() {
+    fn the_advice_of_the_cause_follows_the_whole_chain_once() {
+        let text = explain(&layers(&["failed to prepare", "failed to write the record", "disk full"]));
+        assert_eq!(text, "failed to prepare: failed to write the record: disk full; free space there");
+        assert_eq!(explain(&layers(&["failed to prepare", "timed out"])), "failed to prepare: timed out");
+    }
+
+    #[test]
+    fn causes_follow_in_order_and_none_is_repeated() {
         for (given, expect) in [
             (&["failed to write the record", "disk full"][..], "failed to write the record: disk full"),
             (

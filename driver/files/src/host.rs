@@ -1,85 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The port to small files: every effect this driver has on its own folders goes through here.
-//!
-//! [`HostFiles`] is the real thing; [`faults::FaultyFiles`] lets a test cut or fail any single effect. Nothing here
-//! follows a symlink or opens anything but a regular file.
+//! The files of this machine.
 
-pub mod faults;
-
-use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// How a new file is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NewFile {
-    /// Exact permission bits, whatever the umask.
-    pub mode: u32,
-    /// Whether the bytes must survive a power cut.
-    pub durable: bool,
-}
+use crate::port::{Files, NewFile};
 
-/// Small files in a few folders.
-pub trait Files: fmt::Debug + Send + Sync {
-    /// The whole file, or nothing when there is none. More than `limit` bytes, or anything but a regular file, is
-    /// [`io::ErrorKind::InvalidData`].
-    fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>>;
-
-    /// Names in a folder, sorted; a missing folder is empty.
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-
-    /// Makes a folder and its parents.
-    fn make_dir(&self, dir: &Path) -> io::Result<()>;
-
-    /// Writes a file, replacing the content of an older one.
-    fn write(&self, path: &Path, bytes: &[u8], how: NewFile) -> io::Result<()>;
-
-    /// Adds bytes to the end of an existing file.
-    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
-
-    /// Renames, replacing the target.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-
-    /// Removes a file; a missing one is success.
-    fn remove(&self, path: &Path) -> io::Result<()>;
-
-    /// Makes renames and removals in a folder survive a power cut.
-    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-}
-
-/// The ending of temporary files; readers of our folders look at `.json` only.
-pub const TEMP_SUFFIX: &str = ".tmp";
-
-/// Replaces a file in one step, through a temporary file in the same folder. `writer` keeps two writers apart.
-pub fn replace(files: &dyn Files, path: &Path, bytes: &[u8], writer: &str, how: NewFile) -> io::Result<()> {
-    let temp = temp_path(path, writer)?;
-    if let Err(error) = files.write(&temp, bytes, how).and_then(|()| files.rename(&temp, path)) {
-        // The first error is the one to tell; a leftover is overwritten by the next attempt or swept at start.
-        files.remove(&temp).ok();
-        return Err(error);
-    }
-    match path.parent() {
-        Some(dir) if how.durable => files.sync_dir(dir),
-        Some(_) | None => Ok(()),
-    }
-}
-
-fn temp_path(path: &Path, writer: &str) -> io::Result<PathBuf> {
-    let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(path.with_file_name(format!(".{name}.{writer}{TEMP_SUFFIX}")))
-}
-
-/// The files of this machine.
+/// [`Files`] on the file systems of this machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HostFiles;
 
 impl Files for HostFiles {
     fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
-        // Before it is opened: opening a device may do something, and opening a socket fails with an error of its own.
+        // Before it is opened: opening a device can have an effect, and opening a socket fails with another error.
         match std::fs::symlink_metadata(path) {
             Ok(metadata) => regular(&metadata)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -165,6 +102,7 @@ mod tests {
     use rustix::fs::{CWD, FileType, Mode};
 
     use super::*;
+    use crate::replace::replace;
 
     const PLAIN: NewFile = NewFile { mode: 0o644, durable: false };
 
@@ -183,14 +121,14 @@ mod tests {
     #[test]
     fn only_regular_files_of_a_sane_size_are_read() {
         let dir = tempfile::tempdir().unwrap();
-        let (file, link, folder) = (dir.path().join("file"), dir.path().join("link"), dir.path().join("folder"));
+        let (file, link, subdir) = (dir.path().join("file"), dir.path().join("link"), dir.path().join("subdir"));
         HostFiles.write(&file, b"0123456789", PLAIN).unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        HostFiles.make_dir(&folder).unwrap();
+        HostFiles.make_dir(&subdir).unwrap();
         let [pipe, socket] = ["pipe", "socket"].map(|name| dir.path().join(name));
         rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        for (path, limit) in [(&file, 9), (&link, 99), (&folder, 99), (&pipe, 99), (&socket, 99)] {
+        for (path, limit) in [(&file, 9), (&link, 99), (&subdir, 99), (&pipe, 99), (&socket, 99)] {
             let error = HostFiles.read(path, limit).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{}", path.display());
         }

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Small files on a node: the port through which the driver changes its own directories.
+//!
+//! [`HostFiles`] is the real implementation; [`faults::FaultyFiles`] lets a test fail or cut any single effect. Nothing here
+//! follows a symbolic link or opens anything but a regular file.
+//!
+//! Reading order: [`port`], [`replace`], [`host`], [`faults`].
+
+pub mod port;
+
+pub mod replace;
+
+pub mod host;
+
+pub mod faults;
+
+pub use host::HostFiles;
+pub use port::{Files, NewFile};
+pub use replace::{TEMP_SUFFIX, replace};

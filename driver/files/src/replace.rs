@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Replaces a file in one atomic step.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::port::{Files, NewFile};
+
+/// The ending of temporary files; readers of the directories read `.json` only.
+pub const TEMP_SUFFIX: &str = ".tmp";
+
+/// Replaces a file in one step, through a temporary file in the same directory. Two writers of one file use different
+/// names for `writer`.
+pub fn replace(files: &dyn Files, path: &Path, bytes: &[u8], writer: &str, how: NewFile) -> io::Result<()> {
+    let temp = temp_path(path, writer)?;
+    if let Err(error) = files.write(&temp, bytes, how).and_then(|()| files.rename(&temp, path)) {
+        // The first error is reported. A leftover is overwritten by the next attempt or removed at the next start.
+        files.remove(&temp).ok();
+        return Err(error);
+    }
+    match path.parent() {
+        Some(dir) if how.durable => files.sync_dir(dir),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn temp_path(path: &Path, writer: &str) -> io::Result<PathBuf> {
+    let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(path.with_file_name(format!(".{name}.{writer}{TEMP_SUFFIX}")))
+}
