@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Bytes, GpuUuid, PciAddress, Version};
 use crate::mig::MigDevice;
-use crate::untold;
+use crate::unreported;
 
 /// Counts of the engines of a GPU or of a MIG device (`nvmlDeviceAttributes_t`, `nvmlGpuInstanceProfileInfo_t`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub enum MigMode {
     /// It is cut; the whole GPU is not usable, not even when no instance exists.
     On {
         /// What the GPU can be cut into, where the driver lists it; in a guest it may not.
-        #[serde(with = "untold")]
+        #[serde(with = "unreported")]
         layout: Option<MigLayout>,
         /// What it is cut into now, ordered by placement.
         devices: Vec<MigDevice>,
@@ -65,14 +65,14 @@ pub struct Gpu {
     /// The NUMA node of its PCI slot; absent when the kernel knows none.
     pub numa_node: Option<u32>,
     /// `NVIDIA H100 80GB HBM3`, where the driver tells.
-    #[serde(with = "untold")]
+    #[serde(with = "unreported")]
     pub product_name: Option<String>,
     /// `Nvidia`, `Tesla`, `GeForce` and so on.
     pub brand: String,
     /// `Hopper`, `Ampere` and so on; `Unknown` for newer than this driver knows.
     pub architecture: String,
     /// CUDA compute capability, where the driver tells.
-    #[serde(with = "untold")]
+    #[serde(with = "unreported")]
     pub compute_capability: Option<Version>,
     /// Total memory; absent on parts with unified memory, for which NVML has no answer.
     pub memory: Option<Bytes>,
@@ -168,8 +168,11 @@ mod tests {
                 assert_eq!(shareable(Some(total << 20), kept), Some(expect), "{board} and {retired} MiB");
             }
             assert!(expect <= free, "{board}");
-            let untold = shareable(Some(total << 20), None).unwrap();
-            assert!(untold <= free && untold >= total * 9 / 10, "{board}, where the driver does not tell: {untold}");
+            let unreported = shareable(Some(total << 20), None).unwrap();
+            assert!(
+                unreported <= free && unreported >= total * 9 / 10,
+                "{board}, where the driver does not tell: {unreported}"
+            );
         }
     }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpu::Gpu;
 use crate::ids::{GpuUuid, PciAddress, Version};
-use crate::untold;
+use crate::unreported;
 
 /// All GPUs of one node, in PCI order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub enum DriverState {
         /// Driver version.
         version: Version,
         /// Newest CUDA version it supports, where it tells.
-        #[serde(with = "untold")]
+        #[serde(with = "unreported")]
         cuda: Option<Version>,
     },
     /// NVML is missing, or its kernel driver is.

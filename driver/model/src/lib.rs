@@ -20,7 +20,7 @@ pub mod mig;
 
 pub mod gpu;
 
-mod untold;
+mod unreported;
 
 pub mod inventory;
 

@@ -9,44 +9,44 @@ use crate::gpu::MigLayout;
 use crate::ids::Version;
 
 /// A value with one that no GPU has.
-pub(crate) trait Untold: PartialEq + Sized {
+pub(crate) trait Reportable: PartialEq + Sized {
     /// The value that no GPU has.
-    fn untold() -> Self;
+    fn unreported() -> Self;
 }
 
-impl Untold for Version {
-    fn untold() -> Self {
+impl Reportable for Version {
+    fn unreported() -> Self {
         Self { major: 0, minor: 0, patch: 0 }
     }
 }
 
-impl Untold for String {
-    fn untold() -> Self {
+impl Reportable for String {
+    fn unreported() -> Self {
         "Unknown".to_owned()
     }
 }
 
-impl Untold for MigLayout {
-    fn untold() -> Self {
+impl Reportable for MigLayout {
+    fn unreported() -> Self {
         Self::default()
     }
 }
 
 /// For `#[serde(with)]`.
 #[expect(clippy::ref_option, reason = "the signature is serde's")]
-pub(crate) fn serialize<T: Untold + Serialize, S: Serializer>(
+pub(crate) fn serialize<T: Reportable + Serialize, S: Serializer>(
     value: &Option<T>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     match value {
         Some(value) => value.serialize(serializer),
-        None => T::untold().serialize(serializer),
+        None => T::unreported().serialize(serializer),
     }
 }
 
 /// For `#[serde(with)]`.
-pub(crate) fn deserialize<'de, T: Untold + Deserialize<'de>, D: Deserializer<'de>>(
+pub(crate) fn deserialize<'de, T: Reportable + Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(|value| Some(value).filter(|value| *value != T::untold()))
+    T::deserialize(deserializer).map(|value| Some(value).filter(|value| *value != T::unreported()))
 }
