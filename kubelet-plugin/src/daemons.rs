@@ -245,10 +245,10 @@ fn health(seen: &Seen) -> Option<DaemonHealth> {
     match &seen.daemon.state {
         DaemonState::Changing => None,
         DaemonState::Ready => Some(DaemonHealth::Ready),
-        DaemonState::UserWaits { waiting, active } => {
+        DaemonState::UserWaiting { waiting, active } => {
             Some(DaemonHealth::UserWaits { waiting: *waiting, active: *active })
         }
-        DaemonState::Died { why } => Some(DaemonHealth::Died { why: why.clone() }),
+        DaemonState::Exited { why } => Some(DaemonHealth::Died { why: why.clone() }),
         DaemonState::Lost => Some(DaemonHealth::Lost),
     }
 }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dra_hardware::{Daemon, DaemonError, DaemonSpec, Daemons, Deadline, Sharer};
+use dra_hardware::{ClaimUse, Daemon, DaemonError, DaemonSpec, Daemons, Deadline};
 use dra_model::{ClaimUid, DaemonId};
 use dra_proto::mps_v1 as pb;
 use dra_proto::mps_v1::mps_client::MpsClient as Client;
@@ -116,11 +116,11 @@ impl MpsClient {
         &self,
         id: &DaemonId,
         claim: &ClaimUid,
-        change: Sharer,
+        change: ClaimUse,
         deadline: &Deadline,
     ) -> Result<(), DaemonError> {
         let mut client = Client::new(self.channel.clone());
-        let leaves = change == Sharer::Leaves;
+        let leaves = change == ClaimUse::Ends;
         let request = pb::ShareRequest { id: id.to_string(), claim: claim.to_string(), leaves };
         match timeout(deadline.limit(SHARE_TIMEOUT), client.share(request)).await {
             Ok(Err(status)) if status.code() != Code::Unimplemented => Err(error_of(&status, &self.socket_path)),
@@ -167,7 +167,7 @@ impl Daemons for MpsClient {
         self.runtime.block_on(self.stopped(id, true, patience, deadline))
     }
 
-    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer, deadline: &Deadline) -> Result<(), DaemonError> {
+    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: ClaimUse, deadline: &Deadline) -> Result<(), DaemonError> {
         self.runtime.block_on(self.shared(id, claim, change, deadline))
     }
 

@@ -38,7 +38,7 @@ async fn a_daemon_that_recovered_while_the_plugin_was_down_is_ready_without_an_e
     let claim = NewClaim::of("c", &node.gpus.name(0)).config(&mps()).create(&node.api);
     node.kubelet.prepare(&claim).await.unwrap();
     until_shown(&node, "c", Some("DaemonReady")).await;
-    host.all_are(&DaemonState::Died { why: "it ended by signal 9".to_owned() });
+    host.all_are(&DaemonState::Exited { why: "it ended by signal 9".to_owned() });
     until_shown(&node, "c", Some("DaemonDied")).await;
     plugin.kill().await;
     host.all_are(&DaemonState::Ready);

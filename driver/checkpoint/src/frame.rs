@@ -105,7 +105,7 @@ pub fn decode(kind: Kind, bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
 }
 
 /// The payload as far as it is there, for telling people what a damaged record was about.
-pub fn remains(bytes: &[u8]) -> &[u8] {
+pub fn damaged_payload(bytes: &[u8]) -> &[u8] {
     bytes.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or(bytes)
 }
 
@@ -169,7 +169,7 @@ mod tests {
         #[test]
         fn any_bytes_are_decoded_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(decode(Kind::Claim, &bytes).is_err());
-            prop_assert!(remains(&bytes).len() <= bytes.len());
+            prop_assert!(damaged_payload(&bytes).len() <= bytes.len());
         }
     }
 }

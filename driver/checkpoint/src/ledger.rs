@@ -53,7 +53,7 @@ pub enum LedgerFound {
     /// This.
     Ledger(Box<GpuLedger>),
     /// Something that is not known.
-    Bad(DamagedLedger),
+    Damaged(DamagedLedger),
     /// Something that only a newer driver knows.
     Newer(DamagedLedger),
 }
@@ -88,7 +88,7 @@ const SUFFIX: &str = ".json";
 
 const DAMAGED_SUFFIX: &str = ".json.damaged";
 
-const SETTLED_SUFFIX: &str = ".json.damaged.settled";
+const CLEARED_SUFFIX: &str = ".json.damaged.settled";
 
 const DURABLE: NewFile = NewFile { mode: 0o600, durable: true };
 
@@ -116,15 +116,15 @@ impl LedgerStore {
                 Ok(LedgerFound::Newer(DamagedLedger { gpu: gpu.clone(), path, reason }))
             }
             Some(Err(Unread::Damaged(reason))) => match self.files.rename(&path, &damaged) {
-                Ok(()) => Ok(LedgerFound::Bad(DamagedLedger { gpu: gpu.clone(), path: damaged, reason })),
-                Err(source) => Err(StoreError::SetAside { path, reason, source }),
+                Ok(()) => Ok(LedgerFound::Damaged(DamagedLedger { gpu: gpu.clone(), path: damaged, reason })),
+                Err(source) => Err(StoreError::Quarantine { path, reason, source }),
             },
             None => match self.read(gpu, &damaged)? {
                 None => Ok(LedgerFound::Nothing),
                 // Somebody put it right.
                 Some(Ok(ledger)) => Ok(LedgerFound::Ledger(Box::new(ledger))),
                 Some(Err(Unread::Newer(reason) | Unread::Damaged(reason))) => {
-                    Ok(LedgerFound::Bad(DamagedLedger { gpu: gpu.clone(), path: damaged, reason }))
+                    Ok(LedgerFound::Damaged(DamagedLedger { gpu: gpu.clone(), path: damaged, reason }))
                 }
             },
         }
@@ -136,13 +136,13 @@ impl LedgerStore {
         let bytes = v1::encode(ledger).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
         dra_files::replace(&*self.files, &path, &bytes, ledger.gpu.as_str(), DURABLE)
             .map_err(|source| StoreError::Write { path, source })?;
-        self.settle(&ledger.gpu)
+        self.clear_damaged(&ledger.gpu)
     }
 
     /// Forgets what is owed to a GPU, a damaged ledger included; an unknown one is forgotten already.
     pub fn remove(&self, gpu: &GpuUuid) -> Result<(), StoreError> {
         // The damaged one first: cut in the middle, the good one still counts.
-        self.settle(gpu)?;
+        self.clear_damaged(gpu)?;
         let path = self.path(gpu);
         let removed = self.files.remove(&path).and_then(|()| self.files.sync_dir(&self.dir));
         removed.map_err(|source| StoreError::Remove { path, source })
@@ -160,7 +160,7 @@ impl LedgerStore {
                     gpus.insert(gpu);
                 }
                 Entry::Temp(gpu) => listing.unfinished.push(gpu),
-                Entry::Settled => {}
+                Entry::Cleared => {}
                 Entry::Foreign => listing.foreign.push(dir.join(name)),
             }
         }
@@ -201,9 +201,11 @@ impl LedgerStore {
         match self.load(&gpu) {
             Ok(LedgerFound::Nothing) => {}
             Ok(LedgerFound::Ledger(ledger)) => listing.ledgers.push(*ledger),
-            Ok(LedgerFound::Bad(damaged)) => listing.damaged.push(damaged),
+            Ok(LedgerFound::Damaged(damaged)) => listing.damaged.push(damaged),
             Ok(LedgerFound::Newer(newer)) => listing.newer.push(newer),
-            Err(StoreError::SetAside { path, reason, .. }) => listing.damaged.push(DamagedLedger { gpu, path, reason }),
+            Err(StoreError::Quarantine { path, reason, .. }) => {
+                listing.damaged.push(DamagedLedger { gpu, path, reason })
+            }
             Err(StoreError::Read { path, source }) => {
                 listing.damaged.push(DamagedLedger { gpu, path, reason: format!("unable to read it: {source}") });
             }
@@ -213,14 +215,14 @@ impl LedgerStore {
     }
 
     /// Lets a damaged ledger count no longer; a missing one is success.
-    fn settle(&self, gpu: &GpuUuid) -> Result<(), StoreError> {
+    fn clear_damaged(&self, gpu: &GpuUuid) -> Result<(), StoreError> {
         let path = self.damaged_path(gpu);
-        let settled = match self.files.rename(&path, &self.dir.join(format!("{gpu}{SETTLED_SUFFIX}"))) {
+        let settled = match self.files.rename(&path, &self.dir.join(format!("{gpu}{CLEARED_SUFFIX}"))) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
             Ok(()) => self.files.sync_dir(&self.dir),
         };
-        settled.map_err(|source| StoreError::Settle { path, source })
+        settled.map_err(|source| StoreError::ClearQuarantine { path, source })
     }
 }
 
@@ -234,7 +236,7 @@ enum Unread {
 enum Entry {
     Ledger(GpuUuid),
     Temp(GpuUuid),
-    Settled,
+    Cleared,
     Foreign,
 }
 
@@ -243,9 +245,9 @@ impl Entry {
         let uuid = |suffix| name.strip_suffix(suffix).and_then(|uuid| uuid.parse::<GpuUuid>().ok());
         let temp =
             || name.strip_suffix(TEMP_SUFFIX)?.rsplit_once('.')?.1.parse().ok().filter(|gpu| temp_name(gpu) == name);
-        match (uuid(SUFFIX).or_else(|| uuid(DAMAGED_SUFFIX)), uuid(SETTLED_SUFFIX), temp()) {
+        match (uuid(SUFFIX).or_else(|| uuid(DAMAGED_SUFFIX)), uuid(CLEARED_SUFFIX), temp()) {
             (Some(gpu), _, _) => Self::Ledger(gpu),
-            (None, Some(_), _) => Self::Settled,
+            (None, Some(_), _) => Self::Cleared,
             (None, None, Some(gpu)) => Self::Temp(gpu),
             (None, None, None) => Self::Foreign,
         }

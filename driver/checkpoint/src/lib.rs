@@ -19,7 +19,7 @@
 //! its claim is asked for. Its claim counts as holding what the bytes still name, until it is prepared again, unprepared
 //! or known to be gone.
 //!
-//! Reading order: [`record`], [`frame`], [`versions`], [`remains`], [`quarantine`], [`store`], [`ledger`].
+//! Reading order: [`record`], [`frame`], [`versions`], [`salvaged`], [`quarantine`], [`store`], [`ledger`].
 
 pub mod record;
 
@@ -27,7 +27,7 @@ pub mod frame;
 
 pub mod versions;
 
-pub mod remains;
+pub mod salvaged;
 
 pub mod quarantine;
 
@@ -38,5 +38,5 @@ pub mod ledger;
 pub use ledger::{DamagedLedger, GpuLedger, LedgerFound, LedgerListing, LedgerStore};
 pub use quarantine::Quarantined;
 pub use record::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing, Step, Unknown};
-pub use remains::Remains;
+pub use salvaged::Salvaged;
 pub use store::{Listing, RecordStore, StoreError};

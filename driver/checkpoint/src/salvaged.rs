@@ -15,7 +15,7 @@ use crate::versions::{self, DecodeError};
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Remains {
+pub struct Salvaged {
     /// Whose record it was.
     pub claim: Option<ClaimRef>,
     /// Whether the bytes of `claim` are those that were written, so that other questions may be asked about it.
@@ -29,7 +29,7 @@ pub struct Remains {
 }
 
 /// Looks for what there is. `uid` is the claim that the file was named after.
-pub fn of(bytes: &[u8], uid: Option<&ClaimUid>) -> Remains {
+pub fn of(bytes: &[u8], uid: Option<&ClaimUid>) -> Salvaged {
     let is_claim_certain = match versions::decode(bytes) {
         // What is left of a file that was cut is as it was written.
         Ok(_)
@@ -38,7 +38,7 @@ pub fn of(bytes: &[u8], uid: Option<&ClaimUid>) -> Remains {
         }
         Err(DecodeError::Frame(FrameError::Header(_) | FrameError::Checksum { .. })) => false,
     };
-    parts(frame::remains(bytes), uid, is_claim_certain)
+    parts(frame::damaged_payload(bytes), uid, is_claim_certain)
 }
 
 /// Every device of a record begins like this.
@@ -46,7 +46,7 @@ const DEVICE: &[u8] = b"{\"request\":";
 
 const CLAIM: &[u8] = b"\"claim\":";
 
-fn parts(payload: &[u8], uid: Option<&ClaimUid>, is_claim_certain: bool) -> Remains {
+fn parts(payload: &[u8], uid: Option<&ClaimUid>, is_claim_certain: bool) -> Salvaged {
     let mut found = Found::default();
     let starts: Vec<usize> = positions(payload, DEVICE).collect();
     let bounds = std::iter::once(0).chain(starts.iter().copied());
@@ -61,7 +61,7 @@ fn parts(payload: &[u8], uid: Option<&ClaimUid>, is_claim_certain: bool) -> Rema
     }
     let mut claims = positions(payload, CLAIM).filter_map(|at| versions::claim_at(payload.get(at + CLAIM.len()..)?));
     let claim = claims.find(|claim| is_name(&claim.namespace) && is_name(&claim.name));
-    found.remains(claim, is_claim_certain)
+    found.salvaged(claim, is_claim_certain)
 }
 
 /// What was found so far.
@@ -95,9 +95,9 @@ impl Found {
         }
     }
 
-    fn remains(self, claim: Option<ClaimRef>, is_claim_certain: bool) -> Remains {
+    fn salvaged(self, claim: Option<ClaimRef>, is_claim_certain: bool) -> Salvaged {
         let Self { admin, owned, hardware } = self;
-        Remains {
+        Salvaged {
             is_claim_certain: is_claim_certain && claim.is_some(),
             claim,
             devices: admin.union(&owned).cloned().collect(),

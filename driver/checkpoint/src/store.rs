@@ -51,7 +51,7 @@ pub enum Found {
     /// This one.
     Record(Box<ClaimRecord>),
     /// One that cannot be understood and was set aside just now.
-    Bad(Box<Quarantined>),
+    Quarantined(Box<Quarantined>),
 }
 
 /// The folder does not do what it should.
@@ -113,7 +113,7 @@ pub enum StoreError {
     },
     /// Renaming a bad record, so that it no longer counts.
     #[error("unable to settle {}: make its folder writable (will retry)", path.display())]
-    Settle {
+    ClearQuarantine {
         /// Which.
         path: PathBuf,
         /// Why.
@@ -122,7 +122,7 @@ pub enum StoreError {
     },
     /// Moving a bad record away.
     #[error("unable to set {} aside, which is {reason}: make its folder writable (will retry)", path.display())]
-    SetAside {
+    Quarantine {
         /// Which.
         path: PathBuf,
         /// What is wrong with it.
@@ -149,7 +149,7 @@ impl RecordStore {
         match self.read(uid)? {
             Read::Nothing => Ok(Found::Nothing),
             Read::Record(record) => Ok(Found::Record(record)),
-            Read::Bad(reason) | Read::Newer(reason) => Ok(Found::Bad(Box::new(self.set_aside(uid, reason)?))),
+            Read::Bad(reason) | Read::Newer(reason) => Ok(Found::Quarantined(Box::new(self.set_aside(uid, reason)?))),
         }
     }
 
@@ -170,14 +170,14 @@ impl RecordStore {
 
     fn set_aside(&self, uid: &ClaimUid, reason: String) -> Result<Quarantined, StoreError> {
         let path = self.path(uid);
-        quarantine::set_aside(&*self.files, &path, &self.quarantine_dir, &reason)
-            .map_err(|source| StoreError::SetAside { path, reason, source })
+        quarantine::move_into(&*self.files, &path, &self.quarantine_dir, &reason)
+            .map_err(|source| StoreError::Quarantine { path, reason, source })
     }
 
     /// Sets the record of a claim aside if it is damaged, and says so. The caller holds the claim's lock: a record that was
     /// listed as damaged may have been written anew since. One of a newer driver is left for it: both run in an upgrade, and
     /// one may be gone back from.
-    pub fn set_aside_if_damaged(&self, uid: &ClaimUid) -> Result<Option<Quarantined>, StoreError> {
+    pub fn quarantine_if_damaged(&self, uid: &ClaimUid) -> Result<Option<Quarantined>, StoreError> {
         match self.read(uid)? {
             Read::Nothing | Read::Record(_) | Read::Newer(_) => Ok(None),
             Read::Bad(reason) => self.set_aside(uid, reason).map(Some),
@@ -200,7 +200,7 @@ impl RecordStore {
     }
 
     fn list_one(&self, uid: &ClaimUid, listing: &mut Listing) -> Result<(), StoreError> {
-        let mut stays = |reason| listing.quarantined.push(quarantine::look(&*self.files, self.path(uid), reason));
+        let mut stays = |reason| listing.quarantined.push(quarantine::inspect(&*self.files, self.path(uid), reason));
         match self.read(uid) {
             Ok(Read::Nothing) => {}
             Ok(Read::Record(record)) => listing.records.push(*record),
@@ -212,11 +212,11 @@ impl RecordStore {
     }
 
     /// Every record that cannot be understood and is not settled, wherever it is.
-    pub fn in_doubt(&self) -> Result<Vec<Quarantined>, StoreError> {
+    pub fn all_quarantined(&self) -> Result<Vec<Quarantined>, StoreError> {
         // Looked at before and after: a record may be set aside in between.
         let before = self.quarantined()?;
         let listed = self.list()?.quarantined;
-        Ok(once([before, listed, self.quarantined()?].concat()))
+        Ok(dedup_by_path([before, listed, self.quarantined()?].concat()))
     }
 
     /// Everything that was set aside and is not settled.
@@ -227,11 +227,11 @@ impl RecordStore {
 
     /// Lets what was set aside of a claim count no longer: what the claim holds is known again. The bytes stay for
     /// people. The caller holds the claim's lock and, if the claim has devices, those of their GPUs.
-    pub fn settle(&self, uid: &ClaimUid) -> Result<(), StoreError> {
+    pub fn clear_quarantine(&self, uid: &ClaimUid) -> Result<(), StoreError> {
         let quarantined = self.quarantined()?;
         for Quarantined { path, .. } in quarantined.into_iter().filter(|one| one.is_about(uid)) {
-            quarantine::settle(&*self.files, &path, &self.quarantine_dir)
-                .map_err(|source| StoreError::Settle { path, source })?;
+            quarantine::clear(&*self.files, &path, &self.quarantine_dir)
+                .map_err(|source| StoreError::ClearQuarantine { path, source })?;
         }
         Ok(())
     }
@@ -270,7 +270,7 @@ impl RecordStore {
 }
 
 /// Each file once, as it was seen last.
-pub fn once(quarantined: Vec<Quarantined>) -> Vec<Quarantined> {
+pub fn dedup_by_path(quarantined: Vec<Quarantined>) -> Vec<Quarantined> {
     let by_path: BTreeMap<PathBuf, Quarantined> = quarantined.into_iter().map(|one| (one.path.clone(), one)).collect();
     by_path.into_values().collect()
 }

@@ -10,7 +10,7 @@ use crate::deadline::Deadline;
 use crate::discover::complete;
 use crate::host::Host;
 use crate::machine::{GpuError, GpuSelector, Machine as _};
-use crate::patience::Patient;
+use crate::timeout::TimeoutMachine;
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +57,7 @@ impl<'a> BoundedHost<'a> {
         self.deadline.beside(what, || self.host.machine().set_interval(gpu, interval))
     }
 
-    fn machine(&self) -> Patient {
+    fn machine(&self) -> TimeoutMachine {
         self.host.machine().until(self.deadline)
     }
 }

@@ -16,17 +16,17 @@ use crate::deadline::Deadline;
 /// The MPS daemons of one machine.
 pub trait Daemons: Send + Sync + fmt::Debug {
     /// Lets the daemon be there: one of this id and spec that lives is taken as it is.
-    fn start(&self, spec: &DaemonSpec, patience: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError>;
+    fn start(&self, spec: &DaemonSpec, timeout: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError>;
 
     /// Lets it be gone, with its pipe directory and its shared memory. One that is not known is gone.
-    fn stop(&self, id: &DaemonId, patience: Duration, deadline: &Deadline) -> Result<(), DaemonError>;
+    fn stop(&self, id: &DaemonId, timeout: Duration, deadline: &Deadline) -> Result<(), DaemonError>;
 
     /// As [`Daemons::stop`], but one that has clients stays.
-    fn stop_unused(&self, id: &DaemonId, patience: Duration, deadline: &Deadline) -> Result<(), DaemonError>;
+    fn stop_unused(&self, id: &DaemonId, timeout: Duration, deadline: &Deadline) -> Result<(), DaemonError>;
 
     /// Tells that a claim comes to share a daemon or leaves it. What it left in the shared memory, and no process uses, goes
     /// in a while.
-    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer, deadline: &Deadline) -> Result<(), DaemonError>;
+    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: ClaimUse, deadline: &Deadline) -> Result<(), DaemonError>;
 
     /// Every daemon there is, and every one that died or was lost and is still meant to be there.
     fn list(&self, deadline: &Deadline) -> Result<Vec<Daemon>, DaemonError>;
@@ -34,11 +34,11 @@ pub trait Daemons: Send + Sync + fmt::Debug {
 
 /// What a claim that shares a daemon does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sharer {
+pub enum ClaimUse {
     /// Its containers may start from now on.
-    Comes,
+    Starts,
     /// Its containers have ended.
-    Leaves,
+    Ends,
 }
 
 /// What a daemon should be.
@@ -91,14 +91,14 @@ pub enum DaemonState {
     /// Answers and takes clients.
     Ready,
     /// Lives, but a client of one user waits for those of another to end.
-    UserWaits {
+    UserWaiting {
         /// Who waits.
         waiting: u32,
         /// Whose turn it is.
         active: u32,
     },
     /// Ended by itself; started again once its clients are gone.
-    Died {
+    Exited {
         /// What was seen of it.
         why: String,
     },
@@ -150,7 +150,7 @@ pub enum DaemonError {
     },
     /// A limit that was read back as something else.
     #[error("MPS daemon {id} did not take {what} {wanted}: it says {found}")]
-    LimitNotTaken {
+    LimitNotApplied {
         /// Which daemon.
         id: DaemonId,
         /// Which limit.
@@ -197,7 +197,7 @@ pub enum DaemonError {
     },
     /// Something of it is left after a stop.
     #[error("MPS daemon {id} could not be ended whole: {left}")]
-    StillThere {
+    NotStopped {
         /// Which daemon.
         id: DaemonId,
         /// What is left.
@@ -205,7 +205,7 @@ pub enum DaemonError {
     },
     /// Its directories could not be made.
     #[error("MPS daemon {id} has no place at {path}: {why}")]
-    NoPlace {
+    UnusableDir {
         /// Which daemon.
         id: DaemonId,
         /// Which directory.
@@ -222,28 +222,28 @@ impl DaemonError {
             Self::Unreachable { .. } | Self::Silent { .. } | Self::OutOfTime { .. } => true,
             Self::NoProgram { .. }
             | Self::NoMultiUser { .. }
-            | Self::LimitNotTaken { .. }
+            | Self::LimitNotApplied { .. }
             | Self::Different { .. }
             | Self::NotReady { .. }
             | Self::ClientsLeft { .. }
             | Self::InUse { .. }
-            | Self::StillThere { .. }
-            | Self::NoPlace { .. } => false,
+            | Self::NotStopped { .. }
+            | Self::UnusableDir { .. } => false,
         }
     }
 
     /// Whether trying again may help.
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::NoMultiUser { .. } | Self::LimitNotTaken { .. } => Disposition::Permanent,
+            Self::NoMultiUser { .. } | Self::LimitNotApplied { .. } => Disposition::Permanent,
             Self::Different { .. } | Self::ClientsLeft { .. } | Self::InUse { .. } => Disposition::Busy,
             Self::Unreachable { .. }
             | Self::Silent { .. }
             | Self::OutOfTime { .. }
             | Self::NoProgram { .. }
             | Self::NotReady { .. }
-            | Self::StillThere { .. }
-            | Self::NoPlace { .. } => Disposition::Transient,
+            | Self::NotStopped { .. }
+            | Self::UnusableDir { .. } => Disposition::Transient,
         }
     }
 }

@@ -34,8 +34,8 @@ fn entry(machine: &dyn Machine, sys_root: &Path, index: u32) -> Result<GpuEntry,
 
 fn broken(index: u32, error: &GpuError) -> GpuEntry {
     let (uuid, pci) = match error {
-        GpuError::Failed { uuid, pci, .. } | GpuError::Nonsense { uuid, pci, .. } => (uuid.clone(), *pci),
-        GpuError::Unsupported { gpu, .. } | GpuError::NotTaken { gpu, .. } | GpuError::Program { gpu, .. } => {
+        GpuError::Failed { uuid, pci, .. } | GpuError::UnexpectedValue { uuid, pci, .. } => (uuid.clone(), *pci),
+        GpuError::Unsupported { gpu, .. } | GpuError::NotApplied { gpu, .. } | GpuError::Program { gpu, .. } => {
             (Some(gpu.clone()), None)
         }
         GpuError::NotFound { .. } | GpuError::OutOfTime { .. } | GpuError::Machine { .. } => (None, None),
@@ -43,9 +43,9 @@ fn broken(index: u32, error: &GpuError) -> GpuEntry {
     let fault = match error {
         GpuError::Failed { code, .. } => code.fault(),
         GpuError::NotFound { .. }
-        | GpuError::Nonsense { .. }
+        | GpuError::UnexpectedValue { .. }
         | GpuError::Unsupported { .. }
-        | GpuError::NotTaken { .. }
+        | GpuError::NotApplied { .. }
         | GpuError::Program { .. }
         | GpuError::OutOfTime { .. }
         | GpuError::Machine { .. } => Fault::Failing,

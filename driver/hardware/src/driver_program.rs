@@ -51,12 +51,12 @@ pub enum ProgramError {
         why: String,
     },
     /// It did not end, and was killed with all that it had started.
-    #[error("{} had not ended after {patience:?} and was killed", path.display())]
+    #[error("{} had not ended after {timeout:?} and was killed", path.display())]
     Hung {
         /// The program.
         path: PathBuf,
         /// How long it was given.
-        patience: Duration,
+        timeout: Duration,
     },
     /// It ended as a failure, or answered what is not understood.
     #[error("{} ended with {status} and said `{said}`", path.display())]
@@ -88,10 +88,10 @@ pub struct Ended {
 }
 
 /// No program of the driver says more in an answer that we ask for.
-const MOST_TEXT: usize = 64 << 10;
+const MAX_OUTPUT_BYTES: usize = 64 << 10;
 
 /// How long a killed program may take to go. One that is in the kernel on behalf of a GPU that hangs may never.
-const LAST_PATIENCE: Duration = Duration::from_secs(1);
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl DriverProgram {
     /// A program in one of the usual directories, and the libraries of the driver, by SONAME, that it opens itself.
@@ -121,8 +121,8 @@ impl DriverProgram {
     }
 
     /// Runs it to its end, without input. When it has not ended in time it is killed, with the processes it started.
-    pub fn run<I: AsRef<OsStr>>(&self, arguments: &[I], patience: Duration) -> Result<Ended, ProgramError> {
-        let end = Instant::now() + patience;
+    pub fn run<I: AsRef<OsStr>>(&self, arguments: &[I], timeout: Duration) -> Result<Ended, ProgramError> {
+        let end = Instant::now() + timeout;
         let not_run = |error: io::Error| ProgramError::NotRun { path: self.path.clone(), why: error.to_string() };
         let (output, mut child) = self.spawn(arguments).map_err(not_run)?;
         let text = text_until(output, end).map(|text| text.filter(|_all_said| ends_before(&child, end)));
@@ -131,7 +131,7 @@ impl DriverProgram {
             return Ok(Ended { status, text });
         }
         end_it(child);
-        let hung = || ProgramError::Hung { path: self.path.clone(), patience };
+        let hung = || ProgramError::Hung { path: self.path.clone(), timeout };
         Err(text.err().map_or_else(hung, not_run))
     }
 
@@ -166,7 +166,7 @@ fn text_until(mut output: impl Read + AsFd, end: Instant) -> io::Result<Option<S
     while is_ready_before(&output, end) {
         match output.read(&mut part) {
             Ok(0) => return Ok(Some(String::from_utf8_lossy(&text).into_owned())),
-            Ok(size) => text.extend(part.iter().take(size.min(MOST_TEXT - text.len()))),
+            Ok(size) => text.extend(part.iter().take(size.min(MAX_OUTPUT_BYTES - text.len()))),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -192,7 +192,7 @@ fn is_ready_before(file: &impl AsFd, end: Instant) -> bool {
 /// It is not reaped before, so that the group's id is still its own.
 fn end_it(mut child: Child) {
     kill_process_group(Pid::from_child(&child), Signal::KILL).ok();
-    if ends_before(&child, Instant::now() + LAST_PATIENCE) {
+    if ends_before(&child, Instant::now() + KILL_TIMEOUT) {
         child.wait().ok();
     } else {
         thread::spawn(move || child.wait());
@@ -222,10 +222,10 @@ mod tests {
         root
     }
 
-    fn run(script: &str, patience: Duration) -> (tempfile::TempDir, Result<Ended, ProgramError>) {
+    fn run(script: &str, timeout: Duration) -> (tempfile::TempDir, Result<Ended, ProgramError>) {
         let root = root(script);
         let program = DriverProgram::find(root.path(), "nvidia-smi", &[]).unwrap();
-        (root, program.run(&["-L"], patience))
+        (root, program.run(&["-L"], timeout))
     }
 
     const LONG: Duration = Duration::from_secs(30);
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn much_text_blocks_nobody() {
         let (_root, ended) = run("i=0; while [ $i -lt 9000 ]; do echo 0123456789abcdef; i=$((i+1)); done", LONG);
-        assert_eq!(ended.unwrap().text.len(), MOST_TEXT);
+        assert_eq!(ended.unwrap().text.len(), MAX_OUTPUT_BYTES);
     }
 
     #[test]
@@ -253,7 +253,7 @@ mod tests {
             let mark = format!("{script}\n#");
             let (root, ended) = run(&mark, Duration::from_millis(200));
             let path = root.path().join("etc/alternatives/smi");
-            assert_eq!(ended, Err(ProgramError::Hung { path, patience: Duration::from_millis(200) }), "{script}");
+            assert_eq!(ended, Err(ProgramError::Hung { path, timeout: Duration::from_millis(200) }), "{script}");
         }
     }
 

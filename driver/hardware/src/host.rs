@@ -18,8 +18,8 @@ use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::driver_program::{DriverProgram, ProgramError};
 use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
 use crate::nodes::{self, NodeError};
-use crate::patience::{PATIENCE, Patient};
 use crate::procfs::{self, BootIdError};
+use crate::timeout::{GPU_TIMEOUT, TimeoutMachine};
 
 /// Where this process sees the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct Roots {
 /// This machine.
 #[derive(Debug)]
 pub struct Host {
-    machine: Patient,
+    machine: TimeoutMachine,
     roots: Roots,
     latest: RwLock<Arc<Inventory>>,
     /// What [`Host::latest`] was read under; also serialises discoveries.
@@ -51,11 +51,11 @@ type Outline = Result<(DriverVersions, Vec<GpuShape>), MachineError>;
 impl Host {
     /// Asks nothing yet.
     pub fn new(machine: Arc<dyn Machine>, roots: Roots) -> Self {
-        Self::of(Patient::new(machine, PATIENCE), roots)
+        Self::of(TimeoutMachine::new(machine, GPU_TIMEOUT), roots)
     }
 
-    /// With a patience of its own, since no test waits for the true one.
-    pub(crate) fn of(machine: Patient, roots: Roots) -> Self {
+    /// With a timeout of its own, since no test waits for the true one.
+    pub(crate) fn of(machine: TimeoutMachine, roots: Roots) -> Self {
         let latest = RwLock::new(Arc::new(Inventory::without_driver("not read yet".to_owned())));
         Self { machine, roots, latest, outline: Mutex::new(None), driver_files: DriverFilesCache::default() }
     }
@@ -142,7 +142,7 @@ impl Host {
         procfs::boot_id(&self.roots.proc)
     }
 
-    pub(crate) fn machine(&self) -> &Patient {
+    pub(crate) fn machine(&self) -> &TimeoutMachine {
         &self.machine
     }
 
@@ -170,7 +170,7 @@ impl Host {
     }
 }
 
-fn outline_of(machine: &Patient) -> Outline {
+fn outline_of(machine: &TimeoutMachine) -> Outline {
     let driver = machine.driver()?;
     let count = machine.gpu_count()?;
     Ok((driver, (0..count).map(|index| machine.shape(index)).collect::<Result<_, _>>()?))

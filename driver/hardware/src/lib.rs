@@ -4,7 +4,7 @@
 //! ```text
 //! machine (the port) <- nvml_machine <- dra-nvml, nvidia-smi      procfs  sysfs  driver_root
 //!        |                                                           |      |        |
-//!     patience -> discover (+ sysfs) -> Inventory                  nodes <--+-> driver_files, driver_program
+//!     timeout -> discover (+ sysfs) -> Inventory                  nodes <--+-> driver_files, driver_program
 //!                       \___________________ host ___________________/
 //! ```
 //!
@@ -33,7 +33,7 @@ pub mod driver_program;
 
 pub mod nodes;
 
-mod patience;
+mod timeout;
 
 pub mod discover;
 
@@ -42,7 +42,7 @@ pub mod host;
 pub mod bounded_host;
 
 pub use bounded_host::BoundedHost;
-pub use daemons::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, MultiUser, Sharer};
+pub use daemons::{ClaimUse, Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, MultiUser};
 pub use deadline::Deadline;
 pub use driver_files::DriverFilesError;
 pub use driver_program::{DriverProgram, ProgramError};

@@ -181,7 +181,7 @@ pub enum GpuError {
     },
     /// It answered something this driver does not understand.
     #[error("{call} answered `{answer}` for {which}, which is not understood")]
-    Nonsense {
+    UnexpectedValue {
         /// NVML call.
         call: &'static str,
         /// Which GPU.
@@ -203,7 +203,7 @@ pub enum GpuError {
     },
     /// A setting was answered with success and read back as something else.
     #[error("{gpu} did not take the {setting} {wanted}: it says {found}; see that nothing else on this node sets it")]
-    NotTaken {
+    NotApplied {
         /// Which GPU.
         gpu: GpuUuid,
         /// Which setting.
@@ -242,8 +242,8 @@ pub enum GpuError {
 }
 
 impl GpuError {
-    /// [`GpuError::NotTaken`], unless what was read back is what was set.
-    pub fn unless_taken<T: fmt::Display + PartialEq>(
+    /// [`GpuError::NotApplied`], unless what was read back is what was set.
+    pub fn check_applied<T: fmt::Display + PartialEq>(
         gpu: &GpuUuid,
         setting: Setting,
         wanted: &T,
@@ -253,7 +253,7 @@ impl GpuError {
         if found == wanted {
             return Ok(());
         }
-        Err(Self::NotTaken { gpu: gpu.clone(), setting, wanted: wanted.to_string(), found: found.to_string() })
+        Err(Self::NotApplied { gpu: gpu.clone(), setting, wanted: wanted.to_string(), found: found.to_string() })
     }
 }
 

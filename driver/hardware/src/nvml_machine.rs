@@ -35,7 +35,7 @@ pub struct NvmlMachine {
     root: PathBuf,
     session: Session,
     profiles: ProfileCache,
-    program_patience: Duration,
+    program_timeout: Duration,
 }
 
 impl NvmlMachine {
@@ -44,17 +44,17 @@ impl NvmlMachine {
         let root = driver_root.to_owned();
         let locate = move || nvml_path(&root).map_err(|error| why(&error));
         let session = Session::new(Box::new(locate));
-        let (profiles, program_patience) = (ProfileCache::default(), time_slice::PATIENCE);
-        Self { root: driver_root.to_owned(), session, profiles, program_patience }
+        let (profiles, program_timeout) = (ProfileCache::default(), time_slice::RUN_TIMEOUT);
+        Self { root: driver_root.to_owned(), session, profiles, program_timeout }
     }
 
     /// With another limit for a run of nvidia-smi.
-    pub fn with_program_patience(self, program_patience: Duration) -> Self {
-        Self { program_patience, ..self }
+    pub fn with_program_timeout(self, program_timeout: Duration) -> Self {
+        Self { program_timeout, ..self }
     }
 
     fn nvidia_smi(&self) -> NvidiaSmi<'_> {
-        NvidiaSmi { driver_root: &self.root, patience: self.program_patience }
+        NvidiaSmi { driver_root: &self.root, timeout: self.program_timeout }
     }
 
     fn nvml(&self) -> Result<Arc<Nvml>, MachineError> {
@@ -122,7 +122,7 @@ impl Machine for NvmlMachine {
             Err(error) if error.is_unsupported() => return Err(GpuError::Unsupported { gpu: gpu.clone(), setting }),
             set => set.map_err(|error| Subject::of(which).failed(error))?,
         }
-        GpuError::unless_taken(gpu, setting, &mode, compute_mode(gpu, &device)?.as_ref())
+        GpuError::check_applied(gpu, setting, &mode, compute_mode(gpu, &device)?.as_ref())
     }
 
     /// NVML is asked first, whose errors say more than those of nvidia-smi.
@@ -158,8 +158,8 @@ fn compute_mode(gpu: &GpuUuid, device: &Device<'_>) -> Result<Option<ComputeMode
     }
     match device.compute_mode() {
         Ok(number) => {
-            let nonsense = || subject.nonsense("nvmlDeviceGetComputeMode", number.to_string());
-            ComputeMode::from_number(number).map(Some).ok_or_else(nonsense)
+            let unexpected_value = || subject.unexpected_value("nvmlDeviceGetComputeMode", number.to_string());
+            ComputeMode::from_number(number).map(Some).ok_or_else(unexpected_value)
         }
         Err(error) if error.is_unsupported() => Ok(None),
         Err(error) => Err(subject.failed(error)),
@@ -206,8 +206,8 @@ impl<'a> Subject<'a> {
         GpuError::Failed { call: error.call, which: self.name(), code, uuid: self.uuid.clone(), pci: self.pci }
     }
 
-    fn nonsense(&self, call: &'static str, answer: String) -> GpuError {
-        GpuError::Nonsense { call, which: self.name(), answer, uuid: self.uuid.clone(), pci: self.pci }
+    fn unexpected_value(&self, call: &'static str, answer: String) -> GpuError {
+        GpuError::UnexpectedValue { call, which: self.name(), answer, uuid: self.uuid.clone(), pci: self.pci }
     }
 
     fn name(&self) -> String {

@@ -20,26 +20,26 @@ use crate::deadline::Deadline;
 use crate::machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};
 
 /// Far longer than a GPU that works needs, and below the 45 s a kubelet waits for a prepare.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const GPU_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// For the shape of a GPU. It is asked every second, one GPU after the other, so that one that hangs must not keep the
-/// others waiting for long. What does not answer has changed its shape, and is then read with the long patience.
-const SHAPE_PATIENCE: Duration = Duration::from_secs(2);
+/// others waiting for long. What does not answer has changed its shape, and is then read with the long timeout.
+const SHAPE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// For what a program of the driver is run for: two runs, which are ended if they do not end.
-const PROGRAM_PATIENCE: Duration = Duration::from_secs(150);
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// What errors call the question that was given up.
 const GIVEN_UP: &str = "waiting for NVML";
 
 /// `NVML_ERROR_TIMEOUT`.
-const TIMEOUT: NvmlCode = NvmlCode(10);
+const NVML_TIMEOUT: NvmlCode = NvmlCode(10);
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub(crate) struct Patient {
+pub(crate) struct TimeoutMachine {
     machine: Arc<dyn Machine>,
-    patience: Duration,
+    timeout: Duration,
     deadline: Deadline,
     /// Given up, and not answered yet.
     hanging: Arc<Mutex<BTreeSet<Question>>>,
@@ -63,9 +63,9 @@ enum By {
     Program,
 }
 
-impl Patient {
-    pub(crate) fn new(machine: Arc<dyn Machine>, patience: Duration) -> Self {
-        Self { machine, patience, deadline: Deadline::none(), hanging: Arc::default() }
+impl TimeoutMachine {
+    pub(crate) fn new(machine: Arc<dyn Machine>, timeout: Duration) -> Self {
+        Self { machine, timeout, deadline: Deadline::none(), hanging: Arc::default() }
     }
 
     /// The same machine, asked for a call.
@@ -73,11 +73,11 @@ impl Patient {
         Self { deadline: deadline.clone(), ..self.clone() }
     }
 
-    fn patience_for(&self, question: &Question) -> Duration {
+    fn timeout_for(&self, question: &Question) -> Duration {
         match question {
             Question::Driver | Question::Count => Duration::MAX,
-            Question::Shape(_) => self.patience.min(SHAPE_PATIENCE),
-            Question::Index(_) | Question::Uuid(_) | Question::Settings(_) => self.patience,
+            Question::Shape(_) => self.timeout.min(SHAPE_TIMEOUT),
+            Question::Index(_) | Question::Uuid(_) | Question::Settings(_) => self.timeout,
         }
     }
 
@@ -87,7 +87,7 @@ impl Patient {
         question: &Question,
         ask: impl FnOnce(&dyn Machine) -> T + Send + 'static,
     ) -> Result<T, NoAnswer> {
-        self.ask_for(self.patience_for(question), question, ask)
+        self.ask_for(self.timeout_for(question), question, ask)
     }
 
     fn ask_for<T: Send + 'static>(
@@ -139,11 +139,11 @@ impl Patient {
             return ask(self.machine.as_ref());
         }
         let answer = self.ask(question, ask);
-        answer.unwrap_or(Err(MachineError::NotAnswering { call: GIVEN_UP, code: TIMEOUT }))
+        answer.unwrap_or(Err(MachineError::NotAnswering { call: GIVEN_UP, code: NVML_TIMEOUT }))
     }
 }
 
-impl Patient {
+impl TimeoutMachine {
     fn ask_settings<T: Send + 'static>(
         &self,
         by: By,
@@ -152,8 +152,8 @@ impl Patient {
     ) -> Result<T, GpuError> {
         let asked = gpu.clone();
         let own = match by {
-            By::Nvml => self.patience,
-            By::Program => PROGRAM_PATIENCE,
+            By::Nvml => self.timeout,
+            By::Program => PROGRAM_TIMEOUT,
         };
         let answer = self.ask_for(own, &Question::Settings(gpu.clone()), move |machine| ask(machine, &asked));
         answer.unwrap_or_else(|why| Err(why.about(GpuSelector::Uuid(gpu))))
@@ -178,7 +178,7 @@ impl NoAnswer {
     }
 }
 
-impl Machine for Patient {
+impl Machine for TimeoutMachine {
     fn driver(&self) -> Result<DriverVersions, MachineError> {
         self.ask_driver(&Question::Driver, |machine| machine.driver())
     }
@@ -227,7 +227,7 @@ fn given_up(which: GpuSelector<'_>) -> GpuError {
         GpuSelector::Index(_) => None,
         GpuSelector::Uuid(uuid) => Some(uuid.clone()),
     };
-    GpuError::Failed { call: GIVEN_UP, which: which.to_string(), code: TIMEOUT, uuid, pci: None }
+    GpuError::Failed { call: GIVEN_UP, which: which.to_string(), code: NVML_TIMEOUT, uuid, pci: None }
 }
 
 #[cfg(test)]
@@ -314,44 +314,44 @@ mod tests {
         format!("GPU-00000000-0000-0000-0000-{number:012}").parse().unwrap()
     }
 
-    fn with_patience(patience: Duration) -> (Arc<OneHangs>, Patient) {
+    fn with_timeout(timeout: Duration) -> (Arc<OneHangs>, TimeoutMachine) {
         let machine = Arc::new(OneHangs::default());
         let port: Arc<dyn Machine> = Arc::<OneHangs>::clone(&machine);
-        (machine, Patient::new(port, patience))
+        (machine, TimeoutMachine::new(port, timeout))
     }
 
     #[test]
     fn a_gpu_that_hangs_is_broken_alone_and_is_back_when_it_answers() {
-        let (machine, patient) = with_patience(Duration::from_millis(50));
+        let (machine, bounded) = with_timeout(Duration::from_millis(50));
         let hang = machine.works.write();
-        let inventory = discover(&patient, Path::new("/nonexistent"));
+        let inventory = discover(&bounded, Path::new("/nonexistent"));
         assert_eq!(inventory.good_gpus().map(|gpu| gpu.minor).collect::<Vec<_>>(), [0, 2]);
         let GpuEntry::Broken { reason, .. } = &inventory.gpus[1] else { panic!("it hangs") };
         assert_eq!(reason, "waiting for NVML failed on GPU 1: timeout (NVML code 10)");
         for _ in 0..2 {
-            assert_eq!(patient.shape(1), Ok(GpuShape::silent()));
+            assert_eq!(bounded.shape(1), Ok(GpuShape::silent()));
             for healthy in [0, 2] {
-                assert_eq!(patient.shape(healthy), machine.shape(healthy));
+                assert_eq!(bounded.shape(healthy), machine.shape(healthy));
             }
         }
-        assert!(patient.gpu(GpuSelector::Uuid(&uuid(1))).is_err());
-        assert!(patient.gpu(GpuSelector::Uuid(&uuid(2))).is_ok());
+        assert!(bounded.gpu(GpuSelector::Uuid(&uuid(1))).is_err());
+        assert!(bounded.gpu(GpuSelector::Uuid(&uuid(2))).is_ok());
 
         drop(hang);
-        while !patient.hanging.lock().is_empty() {
+        while !bounded.hanging.lock().is_empty() {
             thread::yield_now();
         }
-        assert_eq!(discover(&patient, Path::new("/nonexistent")).good_gpus().count(), 3);
-        assert!(patient.shape(1).unwrap().answers);
+        assert_eq!(discover(&bounded, Path::new("/nonexistent")).good_gpus().count(), 3);
+        assert!(bounded.shape(1).unwrap().answers);
     }
 
     /// A look counts the GPUs, and so does each reading of everything.
     #[test]
     fn everything_is_read_once_when_a_gpu_begins_to_hang() {
-        let (machine, patient) = with_patience(Duration::from_millis(50));
+        let (machine, bounded) = with_timeout(Duration::from_millis(50));
         let nowhere = PathBuf::from("/nonexistent");
         let (driver, driver_on_host, proc) = (nowhere.clone(), nowhere.clone(), nowhere.clone());
-        let host = Host::of(patient, Roots { driver, driver_on_host, proc, sys: nowhere });
+        let host = Host::of(bounded, Roots { driver, driver_on_host, proc, sys: nowhere });
         let looks = |number| {
             machine.counted.store(0, Ordering::Relaxed);
             let news = (0..number).map(|_| host.refresh_if_changed()).collect::<Vec<_>>();
@@ -371,45 +371,45 @@ mod tests {
 
     #[test]
     fn a_shape_is_waited_for_less_long_than_anything_else() {
-        let patient = with_patience(PATIENCE).1;
-        assert_eq!(patient.patience_for(&Question::Shape(1)), SHAPE_PATIENCE);
-        assert_eq!(patient.patience_for(&Question::Index(1)), PATIENCE);
+        let bounded = with_timeout(GPU_TIMEOUT).1;
+        assert_eq!(bounded.timeout_for(&Question::Shape(1)), SHAPE_TIMEOUT);
+        assert_eq!(bounded.timeout_for(&Question::Index(1)), GPU_TIMEOUT);
     }
 
     #[test]
     fn settings_of_a_gpu_that_hangs_are_given_up_and_no_change_follows() {
-        let (machine, patient) = with_patience(Duration::from_millis(50));
+        let (machine, bounded) = with_timeout(Duration::from_millis(50));
         let hang = machine.works.write();
         let given_up = given_up(GpuSelector::Uuid(&uuid(1)));
-        assert_eq!(patient.compute_mode(&uuid(1)), Err(given_up.clone()));
-        assert_eq!(patient.set_interval(&uuid(1), Interval::Long), Err(given_up));
-        assert_eq!(patient.compute_mode(&uuid(2)), Ok(Some(ComputeMode::Default)));
+        assert_eq!(bounded.compute_mode(&uuid(1)), Err(given_up.clone()));
+        assert_eq!(bounded.set_interval(&uuid(1), Interval::Long), Err(given_up));
+        assert_eq!(bounded.compute_mode(&uuid(2)), Ok(Some(ComputeMode::Default)));
         drop(hang);
     }
 
     /// Each of two questions alone would be waited for longer than the test may take.
     #[test]
     fn what_is_asked_for_a_call_is_given_up_at_its_deadline_and_nothing_is_asked_after_it() {
-        let (machine, patient) = with_patience(PATIENCE * 1000);
+        let (machine, bounded) = with_timeout(GPU_TIMEOUT * 1000);
         let hang = machine.works.write();
-        let asked = patient.until(&Deadline::after(Duration::from_millis(50)));
+        let asked = bounded.until(&Deadline::after(Duration::from_millis(50)));
         let out_of_time = GpuError::OutOfTime { which: uuid(1).to_string() };
         assert_eq!(asked.compute_mode(&uuid(1)), Err(out_of_time.clone()));
         assert_eq!(asked.gpu(GpuSelector::Uuid(&uuid(1))), Err(out_of_time));
         machine.counted.store(0, Ordering::Relaxed);
         asked.gpu_count().unwrap_err();
         assert_eq!(machine.counted.load(Ordering::Relaxed), 0);
-        assert_eq!(patient.gpu_count(), Ok(3), "what is asked for no call has no deadline");
+        assert_eq!(bounded.gpu_count(), Ok(3), "what is asked for no call has no deadline");
         drop(hang);
     }
 
     /// A reading that was cut short would call GPUs broken that nobody asked.
     #[test]
     fn what_was_read_when_the_time_was_over_is_not_believed() {
-        let (machine, patient) = with_patience(PATIENCE * 1000);
+        let (machine, bounded) = with_timeout(GPU_TIMEOUT * 1000);
         let nowhere = PathBuf::from("/nonexistent");
         let (driver, driver_on_host, proc) = (nowhere.clone(), nowhere.clone(), nowhere.clone());
-        let host = Host::of(patient, Roots { driver, driver_on_host, proc, sys: nowhere });
+        let host = Host::of(bounded, Roots { driver, driver_on_host, proc, sys: nowhere });
         let before = host.refresh();
         let hang = machine.works.write();
         let refreshed = host.until(&Deadline::after(Duration::from_millis(50))).refresh();
@@ -420,12 +420,12 @@ mod tests {
 
     #[test]
     fn a_question_that_hangs_is_asked_once() {
-        let (machine, patient) = with_patience(Duration::ZERO);
+        let (machine, bounded) = with_timeout(Duration::ZERO);
         let hang = machine.works.write();
         for _ in 0..100 {
-            assert!(patient.gpu(GpuSelector::Index(1)).is_err());
+            assert!(bounded.gpu(GpuSelector::Index(1)).is_err());
         }
-        // The test, the machine of the patient, and one thread.
+        // The test, the bounded machine and one thread.
         assert!(Arc::strong_count(&machine) <= 3, "{}", Arc::strong_count(&machine));
         drop(hang);
     }

@@ -76,7 +76,7 @@ fn overlap(one: &RecordedDevice, other: &RecordedDevice) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use dra_checkpoint::{ClaimState, Quarantined, RecordedHardware, RecordedSharing, Remains, Unknown};
+    use dra_checkpoint::{ClaimState, Quarantined, RecordedHardware, RecordedSharing, Salvaged, Unknown};
     use dra_model::{ComputeShare, GpuUuid, Inventory, MigIdentity, Placement, SharedForm};
 
     use super::*;
@@ -185,9 +185,9 @@ mod tests {
         }
     }
 
-    fn doubt(claim: &str, remains: Remains, in_spec: &[&str]) -> Doubt {
+    fn doubt(claim: &str, salvaged: Salvaged, in_spec: &[&str]) -> Doubt {
         let path = format!("/quarantine/{claim}.json").into();
-        let record = Quarantined { path, reason: String::new(), uid: Some(claim.parse().unwrap()), remains };
+        let record = Quarantined { path, reason: String::new(), uid: Some(claim.parse().unwrap()), salvaged };
         let in_spec = in_spec.iter().map(|name| name.parse().unwrap()).collect();
         Doubt::new(record, in_spec, &Inventory::without_driver(String::new()))
     }
@@ -195,10 +195,10 @@ mod tests {
     #[test]
     fn a_record_that_cannot_be_read_holds_all_that_it_may_be_about() {
         let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>();
-        let about = |devices: &[&str]| Remains { devices: names(devices), ..Remains::default() };
-        let known = |hardware: RecordedDevice| Remains { hardware: vec![hardware.hardware], ..Remains::default() };
-        let admin = Remains { admin: names(&["gpu-1"]), ..about(&["gpu-1", "gpu-2"]) };
-        for (remains, in_spec, wanted, free) in [
+        let about = |devices: &[&str]| Salvaged { devices: names(devices), ..Salvaged::default() };
+        let known = |hardware: RecordedDevice| Salvaged { hardware: vec![hardware.hardware], ..Salvaged::default() };
+        let admin = Salvaged { admin: names(&["gpu-1"]), ..about(&["gpu-1", "gpu-2"]) };
+        for (salvaged, in_spec, wanted, free) in [
             (about(&["gpu-1"]), [].as_slice(), gpu(1), false),
             (about(&["gpu-1"]), &[], gpu(2), true),
             (about(&["gpu-1"]), &[], mig(1, 0, 1), false),
@@ -217,9 +217,9 @@ mod tests {
             (about(&["gpu-1-ts"]), &[], gpu(1), false),
             (about(&["gpu-1-ts"]), &[], mig(1, 0, 1), false),
             (about(&["gpu-1"]), &[], mps(1, "s1"), false),
-            (Remains::default(), &[], gpu(1), true),
+            (Salvaged::default(), &[], gpu(1), true),
         ] {
-            let doubts = [doubt("b", remains, in_spec)];
+            let doubts = [doubt("b", salvaged, in_spec)];
             let check = |name: &str| check(&claim(name), std::slice::from_ref(&wanted), &[], &doubts);
             assert_eq!(check("a").is_ok(), free, "{} while {doubts:?}", wanted.device);
             assert_eq!(check("b"), Ok(()), "nobody is in the way of himself");

@@ -26,10 +26,10 @@ pub struct Doubt {
 impl Doubt {
     /// What is held. `in_spec` is what the claim's spec names; admin access does not tell itself apart there.
     pub fn new(record: Quarantined, in_spec: Vec<DeviceName>, inventory: &Inventory) -> Self {
-        let mut hardware: Vec<Target> = record.remains.hardware.iter().map(target_of).collect();
+        let mut hardware: Vec<Target> = record.salvaged.hardware.iter().map(target_of).collect();
         let mut names = Vec::new();
-        let told: BTreeSet<_> = record.remains.devices.iter().cloned().chain(in_spec).collect();
-        for name in told.into_iter().filter(|name| !record.remains.admin.contains(name)) {
+        let told: BTreeSet<_> = record.salvaged.devices.iter().cloned().chain(in_spec).collect();
+        for name in told.into_iter().filter(|name| !record.salvaged.admin.contains(name)) {
             match resolve(inventory, &name) {
                 Ok(target) => hardware.push(target),
                 Err(_) => names.push(name),
@@ -55,7 +55,7 @@ impl Doubt {
     /// Why another claim cannot have this device.
     pub fn refusal(&self, refused: &ClaimRef, device: &RecordedDevice) -> Refusal {
         let (device, path) = (device.device.clone(), self.record.path.clone());
-        let holder = match (&self.record.remains.claim, &self.record.uid) {
+        let holder = match (&self.record.salvaged.claim, &self.record.uid) {
             (Some(claim), _) => DoubtfulHolder::Claim(Holder::new(claim, refused)),
             (None, Some(uid)) => DoubtfulHolder::Uid(uid.clone()),
             (None, None) => DoubtfulHolder::Unknown,

@@ -174,7 +174,7 @@ impl Engine {
         let boot_id = if has_more { self.host.boot_id().ok() } else { None };
         let tools = self.tools(Asking::Leaving(&claim.uid), &others, boot_id.as_deref(), call);
         undo::undo(&record, &self.records, &tools).map_err(|failures| UnprepareCause::Undo { failures })?;
-        self.records.settle(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?;
+        self.records.clear_quarantine(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?;
         debug!(claim = %claim, claim_uid = %claim.uid, "claim unprepared");
         Ok(())
     }
@@ -184,7 +184,7 @@ impl Engine {
         let removed = self.specs.remove(&Kind::Claim(claim.uid.clone()));
         removed.map_err(|source| UnprepareCause::Spec { source })?;
         let was_in_doubt = self.is_in_doubt(&claim.uid);
-        self.records.settle(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?;
+        self.records.clear_quarantine(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?;
         if was_in_doubt {
             self.pay_all(call);
         }
@@ -229,7 +229,7 @@ impl Engine {
 
     /// Whether a record of this claim was set aside and is not settled; where that cannot be told, it is.
     pub(crate) fn is_in_doubt(&self, uid: &ClaimUid) -> bool {
-        self.records.in_doubt().is_ok_and(|all| all.iter().all(|one| !one.is_about(uid))).not()
+        self.records.all_quarantined().is_ok_and(|all| all.iter().all(|one| !one.is_about(uid))).not()
     }
 
     /// The record of a claim, unless it had to be set aside.
@@ -237,8 +237,8 @@ impl Engine {
         match self.records.load(uid)? {
             Found::Nothing => Ok(None),
             Found::Record(record) => Ok(Some(*record)),
-            Found::Bad(bad) => {
-                warn!(path = %bad.path.display(), reason = bad.reason, devices = ?bad.remains.devices, "a claim record was set aside");
+            Found::Quarantined(bad) => {
+                warn!(path = %bad.path.display(), reason = bad.reason, devices = ?bad.salvaged.devices, "a claim record was set aside");
                 Ok(None)
             }
         }

@@ -213,7 +213,7 @@ impl Engine {
             Err(source) => report.problems.push(Problem::Records { source }),
         }
         self.reconcile_gpus(&call, &mut report);
-        match self.records.in_doubt() {
+        match self.records.all_quarantined() {
             Ok(in_doubt) => report.quarantined = in_doubt,
             Err(source) => report.problems.push(Problem::Records { source }),
         }

@@ -54,10 +54,10 @@ impl Machine for Simulator {
             | Err(
                 GpuError::NotFound { .. }
                 | GpuError::Failed { .. }
-                | GpuError::Nonsense { .. }
+                | GpuError::UnexpectedValue { .. }
                 | GpuError::OutOfTime { .. }
                 | GpuError::Unsupported { .. }
-                | GpuError::NotTaken { .. }
+                | GpuError::NotApplied { .. }
                 | GpuError::Program { .. },
             ) => Ok(shape),
         }
@@ -73,7 +73,7 @@ impl Machine for Simulator {
         let index = question.index;
         let known = state::ComputeMode::from_number(mode.number()).ok_or(Code::INVALID_ARGUMENT);
         question.set(gpu, setting, call, |state| state.set_compute_mode(index, known?))?;
-        GpuError::unless_taken(gpu, setting, &mode, question.compute_mode()?.as_ref())
+        GpuError::check_applied(gpu, setting, &mode, question.compute_mode()?.as_ref())
     }
 
     fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
@@ -85,7 +85,7 @@ impl Machine for Simulator {
         let question = Question::about(self, GpuSelector::Uuid(gpu))?;
         let index = question.index;
         question.set(gpu, setting, call, |state| state.set_time_slice(index, interval.number()))?;
-        GpuError::unless_taken(gpu, setting, &interval, question.interval()?.as_ref())
+        GpuError::check_applied(gpu, setting, &interval, question.interval()?.as_ref())
     }
 }
 
@@ -281,7 +281,7 @@ impl<'a> Question<'a> {
     fn parsed<T>(&self, call: &'static str, answer: Result<String, Code>, parsed: Option<T>) -> Result<T, GpuError> {
         let answer = answer.map_err(|code| self.failed(call, code))?;
         let (which, uuid, pci) = (self.name(), self.uuid.clone(), self.pci);
-        parsed.ok_or(GpuError::Nonsense { call, which, answer, uuid, pci })
+        parsed.ok_or(GpuError::UnexpectedValue { call, which, answer, uuid, pci })
     }
 
     fn failed(&self, call: &'static str, code: Code) -> GpuError {

@@ -161,7 +161,7 @@ impl Birth<'_> {
         let wrong = wrong_limit(self.spec, front_end, self.left()).await.map_err(|error| self.unanswered(&error))?;
         if let Some((limit, found)) = wrong {
             let (id, what, wanted) = (self.spec.id.clone(), limit.to_string(), limit.value());
-            return Err(DaemonError::LimitNotTaken { id, what, wanted, found });
+            return Err(DaemonError::LimitNotApplied { id, what, wanted, found });
         }
         let servers = front_end.ask(&[Command::Servers], self.left()).await.map_err(|error| self.unanswered(&error))?;
         let servers = pids(&servers);
@@ -179,7 +179,7 @@ impl Birth<'_> {
             return DaemonError::NoMultiUser { id };
         }
         if self.place.is_full() {
-            return DaemonError::NoPlace { id, path: self.place.run_dir(), why: "no space left".to_owned() };
+            return DaemonError::UnusableDir { id, path: self.place.run_dir(), why: "no space left".to_owned() };
         }
         self.not_ready(format!("it {end}, `{said}`"))
     }

@@ -95,7 +95,7 @@ pub async fn clear(place: &Place, id: &DaemonId) -> Result<(), DaemonError> {
 }
 
 fn still_there(id: &DaemonId, left: String) -> DaemonError {
-    DaemonError::StillThere { id: id.clone(), left }
+    DaemonError::NotStopped { id: id.clone(), left }
 }
 
 async fn processes_of(place: &Place) -> Result<Vec<ProcessId>, String> {

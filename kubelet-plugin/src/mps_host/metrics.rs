@@ -119,8 +119,8 @@ fn label(state: &DaemonState) -> &'static str {
     match state {
         DaemonState::Changing => "changing",
         DaemonState::Ready => "ready",
-        DaemonState::UserWaits { .. } => "user_waits",
-        DaemonState::Died { .. } => "died",
+        DaemonState::UserWaiting { .. } => "user_waits",
+        DaemonState::Exited { .. } => "died",
         DaemonState::Lost => "lost",
     }
 }

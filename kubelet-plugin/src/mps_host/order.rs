@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dra_hardware::{Daemon, DaemonError, DaemonSpec, Sharer};
+use dra_hardware::{ClaimUse, Daemon, DaemonError, DaemonSpec};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -33,7 +33,7 @@ pub enum Order {
         /// UID of the claim.
         claim: String,
         /// What it does.
-        change: Sharer,
+        change: ClaimUse,
         /// Who asks.
         answer: oneshot::Sender<()>,
     },

@@ -112,7 +112,7 @@ impl PlaceError {
             | Self::Unmount { path, .. }
             | Self::Remove { path, .. } => path.clone(),
         };
-        DaemonError::NoPlace { id: id.clone(), path, why: dra_model::chain(&self).to_string() }
+        DaemonError::UnusableDir { id: id.clone(), path, why: dra_model::chain(&self).to_string() }
     }
 }
 

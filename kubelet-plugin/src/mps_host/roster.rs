@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_hardware::{Daemon, DaemonError, DaemonSpec, Sharer};
+use dra_hardware::{ClaimUse, Daemon, DaemonError, DaemonSpec};
 use dra_model::DaemonId;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -61,7 +61,7 @@ impl Roster {
     }
 
     /// See [`dra_hardware::Daemons::share`].
-    pub async fn share(&self, id: &DaemonId, claim: &str, change: Sharer) -> Result<(), Stopping> {
+    pub async fn share(&self, id: &DaemonId, claim: &str, change: ClaimUse) -> Result<(), Stopping> {
         self.order(id, |answer| Order::Share { claim: claim.to_owned(), change, answer }).await
     }
 

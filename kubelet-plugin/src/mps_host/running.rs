@@ -144,7 +144,7 @@ impl Running {
     /// How it is for its clients. With one server for all users nobody waits for another one.
     pub fn state(&mut self) -> DaemonState {
         let waiting = self.clients.waiting().filter(|_| !self.kept.multi_user);
-        waiting.map_or(DaemonState::Ready, |(waiting, active)| DaemonState::UserWaits { waiting, active })
+        waiting.map_or(DaemonState::Ready, |(waiting, active)| DaemonState::UserWaiting { waiting, active })
     }
 
     async fn learn(&mut self) -> Result<Looked, AskError> {

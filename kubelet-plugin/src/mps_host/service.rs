@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_hardware::Sharer;
+use dra_hardware::ClaimUse;
 use dra_proto::mps_v1 as pb;
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
@@ -59,7 +59,7 @@ impl pb::mps_server::Mps for MpsService {
 
     async fn share(&self, request: Request<pb::ShareRequest>) -> Result<Response<pb::ShareResponse>, Status> {
         let pb::ShareRequest { id, claim, leaves } = request.into_inner();
-        let change = if leaves { Sharer::Leaves } else { Sharer::Comes };
+        let change = if leaves { ClaimUse::Ends } else { ClaimUse::Starts };
         self.roster.share(&id_of(&id)?, &claim, change).await.map_err(|Stopping| stopping())?;
         Ok(Response::new(pb::ShareResponse {}))
     }

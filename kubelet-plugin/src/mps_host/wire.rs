@@ -89,11 +89,11 @@ pub fn daemon(wanted: &DaemonSpec, daemon: &Daemon) -> pb::Daemon {
     let state = match &daemon.state {
         DaemonState::Changing => pb::State::Changing,
         DaemonState::Ready => pb::State::Ready,
-        DaemonState::UserWaits { waiting, active } => {
+        DaemonState::UserWaiting { waiting, active } => {
             users = (*waiting, *active);
             pb::State::Waiting
         }
-        DaemonState::Died { why } => {
+        DaemonState::Exited { why } => {
             message.clone_from(why);
             pb::State::Died
         }
@@ -138,8 +138,8 @@ pub fn change_of(message: pb::Daemon) -> Result<Change, Status> {
     let state = match state {
         pb::State::Changing => DaemonState::Changing,
         pb::State::Ready => DaemonState::Ready,
-        pb::State::Waiting => DaemonState::UserWaits { waiting: message.waiting_user, active: message.active_user },
-        pb::State::Died => DaemonState::Died { why: std::mem::take(&mut said) },
+        pb::State::Waiting => DaemonState::UserWaiting { waiting: message.waiting_user, active: message.active_user },
+        pb::State::Died => DaemonState::Exited { why: std::mem::take(&mut said) },
         pb::State::Lost => DaemonState::Lost,
         pb::State::Removed => return Ok(Change::Removed(spec.id)),
     };
@@ -162,7 +162,7 @@ pub fn refused(error: &DaemonError) -> Status {
             (Code::FailedPrecondition, Failure { name, path, ..blank(Reason::NoProgram) })
         }
         DaemonError::NoMultiUser { id } => (Code::Unimplemented, named(Reason::NoMultiUser, id)),
-        DaemonError::LimitNotTaken { id, what, wanted, found } => {
+        DaemonError::LimitNotApplied { id, what, wanted, found } => {
             let (name, wanted, found) = (what.clone(), wanted.clone(), found.clone());
             (Code::FailedPrecondition, Failure { name, wanted, found, ..named(Reason::LimitNotTaken, id) })
         }
@@ -179,10 +179,10 @@ pub fn refused(error: &DaemonError) -> Status {
             let number = u64::try_from(*clients).unwrap_or(u64::MAX);
             (Code::FailedPrecondition, Failure { number, ..named(Reason::InUse, id) })
         }
-        DaemonError::StillThere { id, left } => {
+        DaemonError::NotStopped { id, left } => {
             (Code::Internal, Failure { why: left.clone(), ..named(Reason::StillThere, id) })
         }
-        DaemonError::NoPlace { id, path: place, why } => {
+        DaemonError::UnusableDir { id, path: place, why } => {
             let (path, why) = (path(place), why.clone());
             (Code::ResourceExhausted, Failure { path, why, ..named(Reason::NoPlace, id) })
         }
@@ -223,7 +223,7 @@ fn known_error(details: &[u8]) -> Option<DaemonError> {
         Reason::NoMultiUser => DaemonError::NoMultiUser { id: id()? },
         Reason::LimitNotTaken => {
             let (what, wanted, found) = (failure.name, failure.wanted, failure.found);
-            DaemonError::LimitNotTaken { id: failure.id.parse().ok()?, what, wanted, found }
+            DaemonError::LimitNotApplied { id: failure.id.parse().ok()?, what, wanted, found }
         }
         Reason::Different => DaemonError::Different { id: id()? },
         Reason::NotReady => {
@@ -236,8 +236,8 @@ fn known_error(details: &[u8]) -> Option<DaemonError> {
         Reason::InUse => {
             DaemonError::InUse { id: id()?, clients: usize::try_from(failure.number).unwrap_or(usize::MAX) }
         }
-        Reason::StillThere => DaemonError::StillThere { id: id()?, left: failure.why },
-        Reason::NoPlace => DaemonError::NoPlace { id: id()?, path, why: failure.why },
+        Reason::StillThere => DaemonError::NotStopped { id: id()?, left: failure.why },
+        Reason::NoPlace => DaemonError::UnusableDir { id: id()?, path, why: failure.why },
     })
 }
 
@@ -279,8 +279,8 @@ mod tests {
         for state in [
             DaemonState::Changing,
             DaemonState::Ready,
-            DaemonState::UserWaits { waiting: 1000, active: 0 },
-            DaemonState::Died { why: "by itself".to_owned() },
+            DaemonState::UserWaiting { waiting: 1000, active: 0 },
+            DaemonState::Exited { why: "by itself".to_owned() },
             DaemonState::Lost,
         ] {
             let sent = a_seen(state);
@@ -329,13 +329,13 @@ mod tests {
         for error in [
             DaemonError::NoProgram { program: text("p"), root: "/r".into() },
             DaemonError::NoMultiUser { id: id() },
-            DaemonError::LimitNotTaken { id: id(), what: text("w"), wanted: text("1"), found: text("2") },
+            DaemonError::LimitNotApplied { id: id(), what: text("w"), wanted: text("1"), found: text("2") },
             DaemonError::Different { id: id() },
             DaemonError::NotReady { id: id(), waited: Duration::from_millis(1500), seen: text("s") },
             DaemonError::ClientsLeft { id: id(), clients: 3 },
             DaemonError::InUse { id: id(), clients: 2 },
-            DaemonError::StillThere { id: id(), left: text("l") },
-            DaemonError::NoPlace { id: id(), path: "/p".into(), why: text("full") },
+            DaemonError::NotStopped { id: id(), left: text("l") },
+            DaemonError::UnusableDir { id: id(), path: "/p".into(), why: text("full") },
         ] {
             assert_eq!(error_of(&refused(&error), Path::new("/s")), error);
         }

@@ -31,7 +31,7 @@ fn a_user_that_waits_for_another_one_is_told_of() {
         ID,
         &format!("NEW CLIENT {} from user 1000: Server is not ready, push client to pending list", waiting.id()),
     );
-    let expect = DaemonState::UserWaits { waiting: 1000, active: 0 };
+    let expect = DaemonState::UserWaiting { waiting: 1000, active: 0 };
     until("somebody waits", || (host.state(ID) == expect).then_some(()));
     end(waiting);
     until("nobody waits", || (host.state(ID) == DaemonState::Ready).then_some(()));
@@ -46,8 +46,8 @@ fn a_dead_daemon_waits_for_the_end_of_its_clients() {
     host.say(ID, "client \u{1b}[2Jname\u{202e}");
     kill(host.daemon(ID));
     let why = until("the death is seen", || match host.state(ID) {
-        DaemonState::Died { why } => Some(why),
-        DaemonState::Changing | DaemonState::Ready | DaemonState::UserWaits { .. } | DaemonState::Lost => None,
+        DaemonState::Exited { why } => Some(why),
+        DaemonState::Changing | DaemonState::Ready | DaemonState::UserWaiting { .. } | DaemonState::Lost => None,
     });
     assert!(why.starts_with("it ended by signal 9") && why.ends_with("client ?[2Jname?`"), "{why}");
     let left = DaemonError::ClientsLeft { id: id_of(ID), clients: 1 };
@@ -131,7 +131,7 @@ fn a_watcher_hears_of_every_daemon_and_every_change() {
     );
     kill(host.daemon(ID));
     let died = next();
-    assert!(matches!(&died, Change::Now(seen) if matches!(seen.daemon.state, DaemonState::Died { .. })), "{died:?}");
+    assert!(matches!(&died, Change::Now(seen) if matches!(seen.daemon.state, DaemonState::Exited { .. })), "{died:?}");
     let back = next();
     assert!(matches!(&back, Change::Now(seen) if seen.restarts == 1), "{back:?}");
     host.stop(ID).unwrap();

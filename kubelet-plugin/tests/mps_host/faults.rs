@@ -131,7 +131,7 @@ fn a_full_file_system_is_named_and_left_as_it_was() {
     let filler = host.root().join("filler");
     fs::write(&filler, vec![0; 64 << 10]).unwrap();
     let refused = host.start(&spec(ID)).unwrap_err();
-    assert!(matches!(&refused, DaemonError::NoPlace { path, .. } if path.starts_with(host.place(ID))), "{refused}");
+    assert!(matches!(&refused, DaemonError::UnusableDir { path, .. } if path.starts_with(host.place(ID))), "{refused}");
     assert!(refused.to_string().contains("o space left"), "{refused}");
     assert!(!host.place(ID).exists());
     fs::remove_file(filler).unwrap();
@@ -153,7 +153,7 @@ fn a_start_that_finds_the_disk_full_at_any_file_leaves_nothing() {
         mount_remount(host.root(), MountFlags::empty(), &options).unwrap();
         let refused = host.start(&wanted).err();
         if let Some(refused) = &refused {
-            let named = matches!(refused, DaemonError::NoPlace { path, .. } if path.starts_with(host.place(ID)));
+            let named = matches!(refused, DaemonError::UnusableDir { path, .. } if path.starts_with(host.place(ID)));
             assert!(named && refused.to_string().contains("o space left"), "{files} files: {refused}");
             assert_eq!(
                 (host.processes(ID).len(), host.mounts(), host.place(ID).exists()),
@@ -180,7 +180,7 @@ fn what_cannot_be_read_of_a_daemon_is_no_reason_to_end_it() {
     host.start_again();
     assert_eq!((host.seen(ID), host.daemon(ID)), (None, daemon));
     for refused in [host.start(&spec(ID)).map(|_daemon| ()), host.stop(ID)] {
-        assert!(matches!(&refused, Err(DaemonError::NoPlace { path, .. }) if *path == kept_path), "{refused:?}");
+        assert!(matches!(&refused, Err(DaemonError::UnusableDir { path, .. }) if *path == kept_path), "{refused:?}");
     }
     assert_eq!(host.daemon(ID), daemon);
     unmount(&kept_path, UnmountFlags::empty()).unwrap();
@@ -204,7 +204,7 @@ fn an_end_that_fails_is_told_until_it_succeeds() {
     let seen = host.seen(ID).unwrap();
     assert_eq!((seen.daemon.state, host.processes(ID).len()), (DaemonState::Changing, 0));
     assert!(seen.message.contains("photos is not of an MPS daemon"), "{}", seen.message);
-    assert!(matches!(host.stop(ID), Err(DaemonError::StillThere { .. })));
+    assert!(matches!(host.stop(ID), Err(DaemonError::NotStopped { .. })));
     fs::remove_dir(photos_dir).unwrap();
     host.stop(ID).unwrap();
     assert_eq!((host.seen(ID), host.mounts(), host.place(ID).exists()), (None, 0, false));

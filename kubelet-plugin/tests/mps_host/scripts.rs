@@ -114,7 +114,7 @@ fn a_limit_that_is_taken_in_silence_and_forgotten_is_refused() {
     let host = Host::new(driver.path());
     let mut wanted = spec(ID);
     wanted.threads = percent(30);
-    let expect = DaemonError::LimitNotTaken {
+    let expect = DaemonError::LimitNotApplied {
         id: wanted.id.clone(),
         what: "active thread percentage".to_owned(),
         wanted: "30".to_owned(),
@@ -177,8 +177,8 @@ fn a_daemon_that_answers_no_more_is_taken_for_dead() {
     assert!(matches!(refused, DaemonError::NotReady { .. }), "{refused}");
     host.say(ID, "Starting new server 1 for user 0");
     let why = until("it is taken for dead", || match host.state(ID) {
-        DaemonState::Died { why } => Some(why),
-        DaemonState::Changing | DaemonState::Ready | DaemonState::UserWaits { .. } | DaemonState::Lost => None,
+        DaemonState::Exited { why } => Some(why),
+        DaemonState::Changing | DaemonState::Ready | DaemonState::UserWaiting { .. } | DaemonState::Lost => None,
     });
     assert!(why.starts_with("it gave no answer any more and was ended"), "{why}");
     fs::remove_file(deaf).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use dra_hardware::{Daemons as _, Deadline, Sharer};
+use dra_hardware::{ClaimUse, Daemons as _, Deadline};
 use dra_kubelet_plugin::mps_host::place::Place;
 use dra_model::{Bytes, ClaimUid};
 use rustix::fs::statvfs;
@@ -49,16 +49,16 @@ fn what_a_claim_leaves_in_shared_memory_goes_and_what_others_have_there_stays() 
         names.sort();
         names
     };
-    share(&host, &elder, Sharer::Comes);
+    share(&host, &elder, ClaimUse::Starts);
     write("elder");
-    share(&host, &younger, Sharer::Comes);
+    share(&host, &younger, ClaimUse::Starts);
     for name in ["left", "held"] {
         write(name);
     }
     fs::create_dir(shm_dir.join("dir")).unwrap();
     write("dir/left");
     let holder = holding(&shm_dir.join("held"));
-    share(&host, &younger, Sharer::Leaves);
+    share(&host, &younger, ClaimUse::Ends);
     assert_eq!(names(), ["elder", "held"], "what nobody holds is gone when the claim is");
     end(holder);
     until("what nobody holds any more goes", || (names() == ["elder"]).then_some(()));
@@ -66,10 +66,10 @@ fn what_a_claim_leaves_in_shared_memory_goes_and_what_others_have_there_stays() 
     host.kill();
     host.start_again();
     write("later");
-    share(&host, &elder, Sharer::Leaves);
+    share(&host, &elder, ClaimUse::Ends);
     until("what came later goes", || (names() == ["elder"]).then_some(()));
     host.stop(ID).unwrap();
-    share(&host, &elder, Sharer::Leaves);
+    share(&host, &elder, ClaimUse::Ends);
     assert_eq!(host.seen(ID), None);
 }
 

@@ -111,7 +111,7 @@ fn users_take_turns_and_that_is_told() {
     stand_in.behave(&format!("client {} 0\n", root.id()));
     let server = stand_in.server(1);
     stand_in.behave(&format!("client {} 0\nclient {} 1000\n", root.id(), other.id()));
-    let expect = DaemonState::UserWaits { waiting: 1000, active: 0 };
+    let expect = DaemonState::UserWaiting { waiting: 1000, active: 0 };
     until("it is told", || (stand_in.host.state(ID) == expect).then_some(()));
     assert_eq!(stand_in.server(1), server);
     end(root);
@@ -179,7 +179,7 @@ fn clients_of_a_dead_daemon_keep_their_server_until_they_end() {
     let server = stand_in.server(1);
     // Before anybody looked: what is known is what the log says.
     kill(stand_in.host.daemon(ID));
-    until("it is told", || matches!(stand_in.host.state(ID), DaemonState::Died { .. }).then_some(()));
+    until("it is told", || matches!(stand_in.host.state(ID), DaemonState::Exited { .. }).then_some(()));
     assert_kept_until_it_ends(&stand_in, server, client);
 }
 
@@ -192,7 +192,7 @@ fn clients_of_a_dead_daemon_hold_up_claims_for_a_bounded_time() {
     stand_in.behave(&format!("client {} 0\n", client.id()));
     let server = stand_in.server(1);
     kill(stand_in.host.daemon(ID));
-    until("it is told", || matches!(stand_in.host.state(ID), DaemonState::Died { .. }).then_some(()));
+    until("it is told", || matches!(stand_in.host.state(ID), DaemonState::Exited { .. }).then_some(()));
     let refused = stand_in.start(MultiUser::Off).unwrap_err();
     assert_eq!(refused, DaemonError::ClientsLeft { id: spec(ID).id, clients: 1 });
     assert!(lives(server), "nobody is ended at once");
@@ -264,7 +264,7 @@ fn limits_that_are_answered_and_not_taken_are_refused() {
     let memory = DaemonSpec { memory: [(0, Bytes(1 << 30))].into(), ..spec(ID) };
     for (wanted, expect) in [(threads, "active thread percentage"), (memory, "pinned memory limit of device 0")] {
         let refused = stand_in.host.start(&wanted).unwrap_err();
-        assert!(matches!(&refused, DaemonError::LimitNotTaken { what, .. } if what == expect), "{refused}");
+        assert!(matches!(&refused, DaemonError::LimitNotApplied { what, .. } if what == expect), "{refused}");
         assert_eq!(left_of(&stand_in.host), (0, 0, false));
     }
 }

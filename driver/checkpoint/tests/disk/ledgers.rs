@@ -86,7 +86,7 @@ fn a_damaged_ledger_counts_until_another_is_put_or_it_is_removed_and_the_bytes_s
                 let damaged = store.list().unwrap().damaged;
                 assert_eq!(damaged.iter().map(|one| (&one.gpu, &one.reason)).collect::<Vec<_>>(), [(&uuid, &reason)]);
                 assert_eq!(std::fs::read_to_string(&damaged[0].path).unwrap(), bytes);
-                assert_eq!(store.load(&uuid).unwrap(), LedgerFound::Bad(damaged[0].clone()));
+                assert_eq!(store.load(&uuid).unwrap(), LedgerFound::Damaged(damaged[0].clone()));
             }
             settle(&store, &uuid).unwrap();
             assert!(store.list().unwrap().damaged.is_empty());
@@ -164,7 +164,7 @@ fn every_effect_can_be_cut_or_fail_and_the_debt_is_not_lost() {
             match store.load(&gpu()).unwrap() {
                 LedgerFound::Ledger(found) if outcome.is_ok() => assert_eq!(*found, new),
                 LedgerFound::Ledger(found) => assert!(*found == new || *found == ledger(), "{fault:?} at {at}"),
-                LedgerFound::Bad(_) => assert!(damage && outcome.is_err(), "{fault:?} at {at}"),
+                LedgerFound::Damaged(_) => assert!(damage && outcome.is_err(), "{fault:?} at {at}"),
                 LedgerFound::Nothing | LedgerFound::Newer(_) => panic!("{fault:?} at {at}"),
             }
             store.put(&new).unwrap();
@@ -189,7 +189,7 @@ proptest! {
         std::fs::write(store.path(&gpu()), &bytes).unwrap();
         match store.load(&gpu()).unwrap() {
             LedgerFound::Ledger(found) => prop_assert_eq!(*found, ledger()),
-            LedgerFound::Bad(_) | LedgerFound::Newer(_) => {}
+            LedgerFound::Damaged(_) | LedgerFound::Newer(_) => {}
             LedgerFound::Nothing => prop_assert!(false, "a ledger was lost"),
         }
     }

@@ -22,7 +22,7 @@ fn store(dir: &tempfile::TempDir) -> RecordStore {
 fn loaded(store: &RecordStore) -> Option<ClaimRecord> {
     match store.load(&UID.parse().unwrap()).unwrap() {
         Found::Record(record) => Some(*record),
-        Found::Nothing | Found::Bad(_) => None,
+        Found::Nothing | Found::Quarantined(_) => None,
     }
 }
 
@@ -30,7 +30,7 @@ fn loaded(store: &RecordStore) -> Option<ClaimRecord> {
 fn listed(store: &RecordStore) -> Listing {
     let mut listing = store.list().unwrap();
     for bad in &mut listing.quarantined {
-        *bad = store.set_aside_if_damaged(bad.uid.as_ref().unwrap()).unwrap().unwrap();
+        *bad = store.quarantine_if_damaged(bad.uid.as_ref().unwrap()).unwrap().unwrap();
     }
     listing
 }
@@ -75,7 +75,7 @@ fn garbage_is_set_aside_with_its_reason_and_its_devices_are_still_told() {
     }
     let cut = &store.quarantined().unwrap()[4];
     assert_eq!(
-        cut.remains.devices.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        cut.salvaged.devices.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["gpu-11111111", "gpu-11111111-mig-9-4"]
     );
     assert!(store.list().unwrap().quarantined.is_empty(), "each is set aside once");
@@ -89,14 +89,14 @@ fn a_listing_moves_nothing_and_what_was_written_since_is_not_set_aside() {
     std::fs::write(store.path(&uid), "garbage").unwrap();
     for _ in 0..2 {
         assert_eq!(store.list().unwrap().quarantined[0].path, store.path(&uid));
-        assert_eq!(store.in_doubt().unwrap().len(), 1);
+        assert_eq!(store.all_quarantined().unwrap().len(), 1);
         assert!(store.quarantined().unwrap().is_empty());
     }
     store.put(&good).unwrap();
-    assert_eq!(store.set_aside_if_damaged(&uid).unwrap(), None);
+    assert_eq!(store.quarantine_if_damaged(&uid).unwrap(), None);
     assert_eq!(loaded(&store), Some(good));
     store.remove(&uid).unwrap();
-    assert_eq!(store.set_aside_if_damaged(&uid).unwrap(), None);
+    assert_eq!(store.quarantine_if_damaged(&uid).unwrap(), None);
 }
 
 #[test]
@@ -110,13 +110,13 @@ fn a_record_of_a_newer_driver_is_left_for_it_until_its_claim_is_asked_for() {
     for _ in 0..2 {
         let [told] = <[_; 1]>::try_from(store.list().unwrap().quarantined).unwrap();
         assert!(told.path == store.path(&uid) && told.reason.starts_with("written in format 3"), "{told:?}");
-        assert_eq!(told.remains.hardware, [gpu_device().hardware]);
-        assert!(told.remains.is_claim_certain && store.quarantined().unwrap().is_empty());
-        assert_eq!(store.in_doubt().unwrap(), [told]);
+        assert_eq!(told.salvaged.hardware, [gpu_device().hardware]);
+        assert!(told.salvaged.is_claim_certain && store.quarantined().unwrap().is_empty());
+        assert_eq!(store.all_quarantined().unwrap(), [told]);
     }
     assert_eq!(std::fs::read_to_string(store.path(&uid)).unwrap(), newer);
-    assert!(matches!(store.load(&uid).unwrap(), Found::Bad(_)));
-    assert_eq!(store.in_doubt().unwrap()[0].path, dir.path().join(format!("quarantine/{UID}.json")));
+    assert!(matches!(store.load(&uid).unwrap(), Found::Quarantined(_)));
+    assert_eq!(store.all_quarantined().unwrap()[0].path, dir.path().join(format!("quarantine/{UID}.json")));
 }
 
 #[test]
@@ -128,14 +128,14 @@ fn what_was_set_aside_counts_until_it_is_settled_and_the_bytes_stay() {
     bytes[at] ^= 1;
     std::fs::write(dir.path().join(format!("claims/{UID}.json")), &bytes).unwrap();
     let bad = &listed(&store).quarantined[0];
-    assert!(!bad.remains.is_claim_certain, "the flip may be in its name");
-    assert_eq!(bad.remains.claim, Some(record(ClaimState::Ready { done: vec![] }).claim));
-    assert_eq!(bad.remains.admin, ["gpu-11111111-mig-9-4".parse().unwrap()]);
-    assert_eq!(bad.remains.hardware, [gpu_device().hardware]);
-    store.settle(&"another".parse().unwrap()).unwrap();
+    assert!(!bad.salvaged.is_claim_certain, "the flip may be in its name");
+    assert_eq!(bad.salvaged.claim, Some(record(ClaimState::Ready { done: vec![] }).claim));
+    assert_eq!(bad.salvaged.admin, ["gpu-11111111-mig-9-4".parse().unwrap()]);
+    assert_eq!(bad.salvaged.hardware, [gpu_device().hardware]);
+    store.clear_quarantine(&"another".parse().unwrap()).unwrap();
     assert_eq!(store.quarantined().unwrap(), std::slice::from_ref(bad));
     for _ in 0..2 {
-        store.settle(&UID.parse().unwrap()).unwrap();
+        store.clear_quarantine(&UID.parse().unwrap()).unwrap();
         assert!(store.quarantined().unwrap().is_empty());
     }
     assert_eq!(std::fs::read(dir.path().join(format!("quarantine/{UID}.json.settled"))).unwrap(), bytes);
@@ -153,7 +153,7 @@ fn damage_in_one_place_hides_no_device() {
         (good.replace(uuid, "{\"gpu\":{\"uuid\":\"GPU-????1111"), true, false),
         (good.split_once(name).unwrap().0.to_owned(), false, false),
     ] {
-        let found = dra_checkpoint::remains::of(spoilt.as_bytes(), Some(&UID.parse().unwrap()));
+        let found = dra_checkpoint::salvaged::of(spoilt.as_bytes(), Some(&UID.parse().unwrap()));
         let device = "gpu-11111111".parse().unwrap();
         let named = found.devices.contains(&device) && !found.admin.contains(&device);
         assert_eq!(named, whole_gpu_is_named, "{found:?}");
@@ -161,7 +161,7 @@ fn damage_in_one_place_hides_no_device() {
         assert!(found.claim.is_some_and(|claim| claim.to_string() == "ml/train-0"));
     }
     let foreign = good.replace("\"train-0\"", "\"train\\n0\"");
-    assert_eq!(dra_checkpoint::remains::of(foreign.as_bytes(), None).claim, None, "nobody is shown such a name");
+    assert_eq!(dra_checkpoint::salvaged::of(foreign.as_bytes(), None).claim, None, "nobody is shown such a name");
 }
 
 #[test]
@@ -175,12 +175,12 @@ fn a_share_that_is_half_readable_holds_its_device_or_the_whole_gpu() {
         (good.replace("\"form\":\"mps\"", "\"form\":\"?ps\""), &whole),
         (good.split_once("\"limits\"").unwrap().0.to_owned(), &whole),
     ] {
-        let found = dra_checkpoint::remains::of(spoilt.as_bytes(), Some(&UID.parse().unwrap()));
+        let found = dra_checkpoint::salvaged::of(spoilt.as_bytes(), Some(&UID.parse().unwrap()));
         assert_eq!(found.devices, ["gpu-11111111-mps".parse().unwrap()], "{spoilt}");
         assert!(found.hardware.contains(hardware), "{found:?}");
     }
     let only_cdi = good.replace("\"device\":", "\"?evice\":");
-    let found = dra_checkpoint::remains::of(only_cdi.as_bytes(), Some(&UID.parse().unwrap()));
+    let found = dra_checkpoint::salvaged::of(only_cdi.as_bytes(), Some(&UID.parse().unwrap()));
     assert_eq!(found.devices, ["gpu-11111111-mps".parse().unwrap()]);
 }
 

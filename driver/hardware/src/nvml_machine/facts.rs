@@ -49,9 +49,9 @@ fn identity<'a>(device: &Device<'_>, which: GpuSelector<'a>) -> Result<(Subject<
     let parsed_pci: Option<PciAddress> = pci_text.as_ref().ok().and_then(|text| text.parse().ok());
     let subject = Subject { which, uuid: parsed_uuid.clone(), pci: parsed_pci };
     let uuid_text = uuid_text.map_err(|error| subject.failed(error))?;
-    let uuid = parsed_uuid.ok_or_else(|| subject.nonsense("nvmlDeviceGetUUID", uuid_text))?;
+    let uuid = parsed_uuid.ok_or_else(|| subject.unexpected_value("nvmlDeviceGetUUID", uuid_text))?;
     let pci_text = pci_text.map_err(|error| subject.failed(error))?;
-    let pci = parsed_pci.ok_or_else(|| subject.nonsense("nvmlDeviceGetPciInfo_v3", pci_text))?;
+    let pci = parsed_pci.ok_or_else(|| subject.unexpected_value("nvmlDeviceGetPciInfo_v3", pci_text))?;
     Ok((subject, uuid, pci))
 }
 

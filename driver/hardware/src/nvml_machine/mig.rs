@@ -120,7 +120,7 @@ fn in_slot(
     let Some(answers) = answer.map_err(|error| subject.failed(error))? else { return Ok(None) };
     match answers.uuid.parse() {
         Ok(mig_uuid) => Ok(Some(answers.device(uuid, mig_uuid, profiles))),
-        Err(_) => Err(subject.nonsense("nvmlDeviceGetUUID", answers.uuid)),
+        Err(_) => Err(subject.unexpected_value("nvmlDeviceGetUUID", answers.uuid)),
     }
 }
 

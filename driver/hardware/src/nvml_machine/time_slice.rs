@@ -18,11 +18,11 @@ pub(super) struct NvidiaSmi<'a> {
     /// Where the driver is.
     pub(super) driver_root: &'a Path,
     /// How long one run may take.
-    pub(super) patience: Duration,
+    pub(super) timeout: Duration,
 }
 
 /// A run takes some milliseconds. Where persistence mode is off the driver sets all GPUs up first: 2 s to 30 s were seen.
-pub(super) const PATIENCE: Duration = Duration::from_mins(1);
+pub(super) const RUN_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// "The requested operation is not available on target device" (nvidia-smi(1), return values).
 const NOT_AVAILABLE: i32 = 3;
@@ -44,7 +44,7 @@ impl NvidiaSmi<'_> {
         let number = interval.number().to_string();
         let set = self.find().and_then(|smi| self.compute_policy(&smi, gpu, &["--set-timeslice", &number]));
         match set {
-            Ok(Some(_done)) => GpuError::unless_taken(gpu, setting, &interval, self.interval(gpu)?.as_ref()),
+            Ok(Some(_done)) => GpuError::check_applied(gpu, setting, &interval, self.interval(gpu)?.as_ref()),
             Ok(None) => Err(GpuError::Unsupported { gpu: gpu.clone(), setting }),
             Err(source) => Err(GpuError::Program { gpu: gpu.clone(), setting, source }),
         }
@@ -62,7 +62,7 @@ impl NvidiaSmi<'_> {
         action: &[&str],
     ) -> Result<Option<Ended>, ProgramError> {
         let arguments = [&["compute-policy", "-i", gpu.as_str()], action].concat();
-        let ended = smi.run(&arguments, self.patience)?;
+        let ended = smi.run(&arguments, self.timeout)?;
         match ended.status.code() {
             Some(0) => Ok(Some(ended)),
             Some(NOT_AVAILABLE) => Ok(None),

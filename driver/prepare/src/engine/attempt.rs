@@ -109,7 +109,7 @@ impl Engine {
             true
         };
         // Before the GPUs are let go: from here on the record says what the claim holds.
-        if let Err(error) = self.records.settle(&claim.reference.uid) {
+        if let Err(error) = self.records.clear_quarantine(&claim.reference.uid) {
             warn!(claim = %claim.reference, error = chain(&error), "a record that was set aside still counts");
         }
         if acted {
@@ -230,9 +230,9 @@ impl Engine {
             source @ GpuError::OutOfTime { .. } => PrepareCause::OutOfTime { source },
             source @ GpuError::Machine { .. } => PrepareCause::DriverAway { device: name, source },
             source @ (GpuError::Failed { .. }
-            | GpuError::Nonsense { .. }
+            | GpuError::UnexpectedValue { .. }
             | GpuError::Unsupported { .. }
-            | GpuError::NotTaken { .. }
+            | GpuError::NotApplied { .. }
             | GpuError::Program { .. }) => PrepareCause::Gpu { device: name, source },
         }
     }

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use dra_hardware::{BoundedHost, Daemon, DaemonError, DaemonSpec, Daemons, Deadline, Host, Sharer};
+use dra_hardware::{BoundedHost, ClaimUse, Daemon, DaemonError, DaemonSpec, Daemons, Deadline, Host};
 use dra_model::{ClaimUid, DaemonId};
 use parking_lot::Mutex;
 
@@ -51,7 +51,7 @@ impl<'a> Call<'a> {
     }
 
     /// See [`Daemons::share`].
-    pub(crate) fn share(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer) -> Result<(), DaemonError> {
+    pub(crate) fn share(&self, id: &DaemonId, claim: &ClaimUid, change: ClaimUse) -> Result<(), DaemonError> {
         self.ask(|daemons, deadline| daemons.share(id, claim, change, deadline))
     }
 

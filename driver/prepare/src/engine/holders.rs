@@ -63,9 +63,9 @@ impl Engine {
             return vec![(device.clone(), (*holder.claim).clone())];
         }
         if let Refusal::HeldInDoubt { device, path, .. } = refusal {
-            let in_doubt = self.records.in_doubt().unwrap_or_default().into_iter();
-            let mut holder = in_doubt.filter(|one| one.path == *path && one.remains.is_claim_certain);
-            let holder = holder.find_map(|one| one.remains.claim);
+            let in_doubt = self.records.all_quarantined().unwrap_or_default().into_iter();
+            let mut holder = in_doubt.filter(|one| one.path == *path && one.salvaged.is_claim_certain);
+            let holder = holder.find_map(|one| one.salvaged.claim);
             return holder.map(|claim| (device.clone(), claim)).into_iter().collect();
         }
         if let Refusal::Overpromised { device, .. } = refusal {

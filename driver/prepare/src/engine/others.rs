@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use dra_cdi::SpecStoreError;
-use dra_checkpoint::store::once;
+use dra_checkpoint::store::dedup_by_path;
 use dra_checkpoint::{ClaimRecord, Listing, Quarantined, StoreError};
 use dra_model::{ClaimUid, GpuUuid};
 use tracing::warn;
@@ -58,7 +58,7 @@ impl Engine {
             };
             Ok(Doubt::new(record, in_spec, &inventory))
         };
-        let doubts = once([before, quarantined, after].concat());
+        let doubts = dedup_by_path([before, quarantined, after].concat());
         Ok(Others { records, doubts: doubts.into_iter().map(doubt).collect::<Result<_, _>>()? })
     }
 
@@ -71,9 +71,9 @@ impl Engine {
         }
         for uid in listing.quarantined.iter().filter_map(|bad| bad.uid.as_ref()) {
             // A lock or a disk that fails leaves the record where it is.
-            let aside = self.if_idle(uid, || self.records.set_aside_if_damaged(uid));
+            let aside = self.if_idle(uid, || self.records.quarantine_if_damaged(uid));
             if let Some(bad) = aside.ok().flatten().and_then(|aside| aside.ok().flatten()) {
-                warn!(path = %bad.path.display(), reason = bad.reason, devices = ?bad.remains.devices, "a claim record was set aside");
+                warn!(path = %bad.path.display(), reason = bad.reason, devices = ?bad.salvaged.devices, "a claim record was set aside");
             }
         }
         self.records.list()

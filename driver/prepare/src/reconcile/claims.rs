@@ -145,8 +145,8 @@ impl Engine {
     /// Claims of which nothing is left but a record that was set aside are undone when they are surely gone.
     pub(super) fn reconcile_doubts(&self, records: &[ClaimRecord], round: Round<'_>, report: &mut Reconciliation) {
         // A folder that cannot be read is told at the end of the round.
-        for Quarantined { remains, .. } in self.records.in_doubt().unwrap_or_default() {
-            let Some(claim) = remains.claim.filter(|_| remains.is_claim_certain) else { continue };
+        for Quarantined { salvaged, .. } in self.records.all_quarantined().unwrap_or_default() {
+            let Some(claim) = salvaged.claim.filter(|_| salvaged.is_claim_certain) else { continue };
             if records.iter().any(|record| record.claim.uid == claim.uid) {
                 continue;
             }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use dra_checkpoint::{ClaimRecord, GpuLedger};
-use dra_hardware::{DaemonError, Sharer};
+use dra_hardware::{ClaimUse, DaemonError};
 use dra_model::{ClaimUid, DaemonId, GpuUuid};
 use tracing::warn;
 
@@ -39,14 +39,14 @@ pub(super) fn ensure(
     }
     let started = tools.daemons.start(&limits::daemon(&record.devices, id), START);
     started.map_err(|source| StepError::Start { id: id.clone(), source: Box::new(source) })?;
-    share(id, &record.claim.uid, Sharer::Comes, tools);
+    share(id, &record.claim.uid, ClaimUse::Starts, tools);
     Ok(is_new)
 }
 
 /// Ends a daemon that nobody else relies on. One that does not end now stays in the ledgers of its GPUs.
 pub(super) fn undo(id: &DaemonId, gpus: &[GpuUuid], claim: &ClaimUid, tools: &Tools<'_>) {
     if tools.users.rely_on_daemon(id) {
-        return share(id, claim, Sharer::Leaves, tools);
+        return share(id, claim, ClaimUse::Ends, tools);
     }
     let ledgers: Vec<_> = gpus.iter().map(|gpu| ledger::load(gpu, tools)).collect();
     let names_it = |ledger: &GpuLedger| ledger.daemons.contains(id);
@@ -69,7 +69,7 @@ pub(super) fn undo(id: &DaemonId, gpus: &[GpuUuid], claim: &ClaimUid, tools: &To
 
 /// Tells of a claim whose daemon is of a GPU, so that others may share it. It keeps nobody from a device if that is not heard:
 /// then what a claim leaves in shared memory is there until the last one leaves.
-fn share(id: &DaemonId, claim: &ClaimUid, change: Sharer, tools: &Tools<'_>) {
+fn share(id: &DaemonId, claim: &ClaimUid, change: ClaimUse, tools: &Tools<'_>) {
     if id.gpu().is_some()
         && let Err(error) = tools.daemons.share(id, claim, change)
     {

@@ -28,7 +28,7 @@ pub(crate) fn load(gpu: &GpuUuid, tools: &Tools<'_>) -> Result<Option<GpuLedger>
             Ok(None)
         }
         LedgerFound::Newer(DamagedLedger { gpu, path, reason }) => Err(StepError::Newer { gpu, path, reason }),
-        LedgerFound::Bad(damaged) => {
+        LedgerFound::Damaged(damaged) => {
             let path = damaged.path.display();
             warn!(%gpu, %path, reason = damaged.reason, "what the GPU had before its claims is not known any more");
             Ok(Some(GpuLedger { found: AFTER_BOOT, daemons: [DaemonId::of_gpu(gpu)].into(), ..new(gpu, tools) }))

@@ -176,8 +176,8 @@ fn is_gone(error: &GpuError) -> bool {
         | GpuError::NotFound { .. }
         | GpuError::OutOfTime { .. }
         | GpuError::Failed { .. }
-        | GpuError::Nonsense { .. }
-        | GpuError::NotTaken { .. }
+        | GpuError::UnexpectedValue { .. }
+        | GpuError::NotApplied { .. }
         | GpuError::Program { .. } => false,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, Deadline, Sharer};
+use dra_hardware::{ClaimUse, Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, Deadline};
 use dra_model::{ClaimUid, DaemonId};
 use parking_lot::Mutex;
 
@@ -23,7 +23,7 @@ struct State {
     /// Questions while it was silent.
     unanswered: usize,
     /// Claims that came and left.
-    sharers: Vec<(DaemonId, ClaimUid, Sharer)>,
+    sharers: Vec<(DaemonId, ClaimUid, ClaimUse)>,
     /// Until when each answer was waited for.
     deadlines: Vec<Deadline>,
 }
@@ -67,7 +67,7 @@ impl TwinDaemons {
     }
 
     /// What it heard of claims that share a daemon, since the last time this was looked at.
-    pub(crate) fn sharers(&self) -> Vec<(DaemonId, ClaimUid, Sharer)> {
+    pub(crate) fn sharers(&self) -> Vec<(DaemonId, ClaimUid, ClaimUse)> {
         std::mem::take(&mut self.0.lock().sharers)
     }
 
@@ -142,7 +142,7 @@ impl Daemons for TwinDaemons {
         let mut state = self.0.lock();
         state.answer(deadline)?;
         if state.mood == Mood::Clinging && state.running.contains_key(id) {
-            return Err(DaemonError::StillThere { id: id.clone(), left: "process 4711".to_owned() });
+            return Err(DaemonError::NotStopped { id: id.clone(), left: "process 4711".to_owned() });
         }
         state.stops += usize::from(state.running.remove(id).is_some());
         Ok(())
@@ -155,7 +155,7 @@ impl Daemons for TwinDaemons {
         self.stop(id, patience, deadline)
     }
 
-    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: Sharer, deadline: &Deadline) -> Result<(), DaemonError> {
+    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: ClaimUse, deadline: &Deadline) -> Result<(), DaemonError> {
         let mut state = self.0.lock();
         state.answer(deadline)?;
         state.sharers.push((id.clone(), claim.clone(), change));

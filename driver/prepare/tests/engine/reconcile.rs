@@ -251,7 +251,7 @@ fn a_bad_record_is_told_and_its_spec_is_kept_until_its_claim_is_prepared_again()
         let report = node.engine.reconcile(&alive);
         assert_eq!(report.quarantined.len(), 1);
         assert!(report.quarantined[0].reason.starts_with("damaged: "), "{}", report.quarantined[0].reason);
-        assert_eq!(report.quarantined[0].remains.devices, ["gpu-00000000".parse().unwrap()]);
+        assert_eq!(report.quarantined[0].salvaged.devices, ["gpu-00000000".parse().unwrap()]);
     }
     assert_eq!(node.names("cdi").len(), 2, "its pod may be running");
     assert_eq!(node.prepare(&claim).unwrap(), answer);

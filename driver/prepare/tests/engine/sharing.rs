@@ -2,7 +2,7 @@
 //! Strategies and shares: what a GPU has while claims use it, and that it is as it was when they have gone.
 
 use dra_files::faults::Fault;
-use dra_hardware::{MultiUser, Sharer};
+use dra_hardware::{ClaimUse, MultiUser};
 use dra_model::{Bytes, Claim, ComputeMode, DaemonId, Interval, ShareLimits};
 use dra_prepare::{ClaimLife, PrepareCause, PreparedSharing, Refusal};
 use rustix::io::Errno;
@@ -194,10 +194,10 @@ fn a_daemon_hears_of_each_claim_that_shares_it_and_of_each_that_leaves_others_be
     let heard = |claim: &Claim, change| (DaemonId::of_gpu(&gpu_uuid(0)), claim.reference.uid.clone(), change);
     for claim in &claims {
         node.prepare(claim).unwrap();
-        assert_eq!(node.daemons.sharers(), [heard(claim, Sharer::Comes)]);
+        assert_eq!(node.daemons.sharers(), [heard(claim, ClaimUse::Starts)]);
     }
     node.engine.unprepare(&claims[0].reference).unwrap();
-    assert_eq!(node.daemons.sharers(), [heard(&claims[0], Sharer::Leaves)]);
+    assert_eq!(node.daemons.sharers(), [heard(&claims[0], ClaimUse::Ends)]);
     // With the daemon goes all of its shared memory.
     node.engine.unprepare(&claims[1].reference).unwrap();
     assert_eq!(node.daemons.sharers(), []);

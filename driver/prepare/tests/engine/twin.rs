@@ -238,7 +238,7 @@ impl Machine for Twin {
         self.gpu(GpuSelector::Uuid(gpu))?;
         let setting = Setting::ComputeMode;
         self.set(gpu, setting, GpuSettings { compute_mode: Some(mode), interval: None })?;
-        GpuError::unless_taken(gpu, setting, &mode, self.compute_mode(gpu)?.as_ref())
+        GpuError::check_applied(gpu, setting, &mode, self.compute_mode(gpu)?.as_ref())
     }
 
     fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
@@ -253,7 +253,7 @@ impl Machine for Twin {
         self.gpu(GpuSelector::Uuid(gpu))?;
         let setting = Setting::Interval;
         self.set(gpu, setting, GpuSettings { compute_mode: None, interval: Some(interval) })?;
-        GpuError::unless_taken(gpu, setting, &interval, self.interval(gpu)?.as_ref())
+        GpuError::check_applied(gpu, setting, &interval, self.interval(gpu)?.as_ref())
     }
 }
 

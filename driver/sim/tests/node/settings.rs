@@ -185,10 +185,10 @@ fn an_nvidia_smi_that_hangs_is_killed_and_leaves_nothing() {
     let script = format!("#!/bin/sh\n/bin/sleep 3600 &\necho $$ $! >{}\nwait\n", pids_path.display());
     std::fs::write(both.node.path("script"), script).unwrap();
     install(&both.node.path("script"), &smi_path);
-    let patience = Duration::from_millis(500);
-    let library = NvmlMachine::new(both.node.dir()).with_program_patience(patience);
+    let timeout = Duration::from_millis(500);
+    let library = NvmlMachine::new(both.node.dir()).with_program_timeout(timeout);
     let Err(GpuError::Program { source, .. }) = library.interval(&both.gpu(1)) else { panic!("it hangs") };
-    assert_eq!(source, ProgramError::Hung { path: smi_path, patience });
+    assert_eq!(source, ProgramError::Hung { path: smi_path, timeout });
     for pid in std::fs::read_to_string(pids_path).unwrap().split_whitespace() {
         while is_running(pid) {
             std::thread::yield_now();

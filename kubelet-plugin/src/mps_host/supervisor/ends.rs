@@ -48,7 +48,7 @@ impl Supervisor {
             Life::Gone(gone) => gone.clients.living().len(),
             Life::Running(running) => running.count_clients().await.map_err(|error| {
                 let left = format!("it does not tell its clients, {}", dra_model::chain(&error));
-                DaemonError::StillThere { id: self.id.clone(), left }
+                DaemonError::NotStopped { id: self.id.clone(), left }
             })?,
         };
         if clients == 0 { Ok(()) } else { Err(DaemonError::InUse { id: self.id.clone(), clients }) }
@@ -104,7 +104,7 @@ impl Supervisor {
         warn!(daemon = %self.id, why, clients = clients.living().len(), "MPS daemon died");
         self.tools.metrics.died();
         let next = Instant::now() + self.back_off.pause_after(since.elapsed());
-        self.be_gone(Gone { kept, state: DaemonState::Died { why }, clients, next, waits_since: None });
+        self.be_gone(Gone { kept, state: DaemonState::Exited { why }, clients, next, waits_since: None });
     }
 
     /// Ends whatever is left in the place and takes it away. Without a place there is nothing: it goes last.

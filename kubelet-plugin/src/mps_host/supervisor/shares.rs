@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use dra_hardware::Sharer;
+use dra_hardware::ClaimUse;
 use rustix::fs::CWD;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 impl Supervisor {
     /// Notes a claim; what one that leaves may have left is removed before it is answered, but for what is used. Without a
     /// daemon there is nothing.
-    pub(super) fn share(&mut self, claim: &str, change: Sharer, answer: oneshot::Sender<()>) {
+    pub(super) fn share(&mut self, claim: &str, change: ClaimUse, answer: oneshot::Sender<()>) {
         let begun = self.share_now(claim, change);
         tokio::spawn(async move {
             if let Some(begun) = begun {
@@ -33,17 +33,17 @@ impl Supervisor {
     }
 
     /// Of a sweep that was begun, what to wait for.
-    fn share_now(&mut self, claim: &str, change: Sharer) -> Option<oneshot::Receiver<()>> {
+    fn share_now(&mut self, claim: &str, change: ClaimUse) -> Option<oneshot::Receiver<()>> {
         if matches!(self.life, Life::Absent | Life::Leaving(_)) {
             return None;
         }
         let (opened, found) = self.shared_memory()?;
         match change {
-            Sharer::Comes => {
+            ClaimUse::Starts => {
                 self.sharers.comes(claim, &found);
                 None
             }
-            Sharer::Leaves => {
+            ClaimUse::Ends => {
                 let left = self.sharers.leaves(claim, found);
                 let (waiting, begun) = oneshot::channel();
                 tokio::spawn(sweep(opened, left, waiting));
