@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From bytes to a record and back, whatever version wrote the bytes.
 //!
-//! Each version is a frozen module with types of its own, and its golden files stay as they are. What is written is the
-//! lowest version that has words for the record: what an older driver could have promised, an older driver can read.
+//! Each version is a frozen module with types of its own and golden files that never change. Every version is decoded; the
+//! newest one alone is encoded. An older driver leaves a record of a newer version in place.
 
 pub mod v1;
 pub mod v2;
@@ -27,12 +27,12 @@ pub enum DecodeError {
     Content(serde_json::Error),
 }
 
+/// The version that is written.
+pub const CURRENT: u32 = 2;
+
 /// The bytes of a record.
 pub fn encode(record: &ClaimRecord) -> Result<Vec<u8>, serde_json::Error> {
-    let mut bytes = match v1::Record::try_from(record) {
-        Ok(plain) => frame::encode(Kind::Claim, 1, &serde_json::to_vec(&plain)?),
-        Err(v1::Inexpressible) => frame::encode(Kind::Claim, 2, &serde_json::to_vec(&v2::Record::from(record))?),
-    };
+    let mut bytes = frame::encode(Kind::Claim, CURRENT, &serde_json::to_vec(&v2::Record::from(record))?);
     if record.is_ready() {
         bytes.extend_from_slice(frame::READY_MARK);
     }
@@ -44,7 +44,7 @@ pub fn decode(bytes: &[u8]) -> Result<ClaimRecord, DecodeError> {
     let frame = frame::decode(Kind::Claim, bytes).map_err(DecodeError::Frame)?;
     let record = match frame.version {
         1 => serde_json::from_slice::<v1::Record>(frame.payload).map(ClaimRecord::from),
-        2 => serde_json::from_slice::<v2::Record>(frame.payload).map(ClaimRecord::from),
+        CURRENT => serde_json::from_slice::<v2::Record>(frame.payload).map(ClaimRecord::from),
         other => return Err(DecodeError::Version(other)),
     };
     let mut record = record.map_err(DecodeError::Content)?;
@@ -61,7 +61,7 @@ pub fn device_at(bytes: &[u8]) -> Option<(RecordedDevice, usize)> {
 
 /// The claim that begins with these bytes, which is the same in every version; for records that are damaged elsewhere.
 pub fn claim_at(bytes: &[u8]) -> Option<ClaimRef> {
-    v1::claim_at(bytes)
+    words::claim_at(bytes)
 }
 
 /// Only a prepared claim becomes ready; nothing else is ever marked.

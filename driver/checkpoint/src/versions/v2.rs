@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Version 2: version 1 and how devices are shared. Frozen: a change is a new version.
+//! Version 2, the current one: version 1 and how devices are shared. Frozen: a change is a new version.
 //!
-//! What is as it was in version 1 uses the frozen types of version 1; everything else is its own copy, so that no change
-//! elsewhere changes what is on disk. Fields this version does not know are kept and written back.
+//! Every type is a copy of its own or in [`super::words`], so that no change elsewhere changes the format. Fields this
+//! version does not know become [`ClaimRecord::unknown`] and are written back.
 
 use dra_model::{DaemonId, DeviceName, GpuUuid, ShareId};
 use serde::{Deserialize, Serialize};
 
-use super::v1::{Claim, Mig};
-use super::words::{self, Interval, Limits, Settings, SharedForm};
+use super::words::{self, Claim, Interval, Limits, Mig, Settings, SharedForm};
 use crate::record::{self, ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing, Unknown};
 
 /// One claim.

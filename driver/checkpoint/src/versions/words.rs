@@ -1,12 +1,99 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The words of sharing as they are on disk, in version 2 of claim records and version 1 of GPU ledgers. Frozen with them.
+//! Types that several formats have in common: versions 1 and 2 of claim records, version 1 of GPU ledgers. Frozen with them.
 
 use std::collections::BTreeMap;
 
-use dra_model::{Bytes, DeviceKey, ThreadPercentage};
+use dra_model::{
+    Bytes, ClaimRef, ClaimUid, ComputeShare, DeviceKey, GpuUuid, MigIdentity, MigUuid, Placement, ThreadPercentage,
+};
 use serde::{Deserialize, Serialize};
 
-/// A closed set of words that the model has as well; it does not compile when the two differ.
+use crate::record::RecordedHardware;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Claim {
+    namespace: String,
+    name: String,
+    uid: ClaimUid,
+}
+
+/// The claim that begins with these bytes; for records that are damaged elsewhere.
+pub(crate) fn claim_at(bytes: &[u8]) -> Option<ClaimRef> {
+    let claim: Claim = serde_json::Deserializer::from_slice(bytes).into_iter().next()?.ok()?;
+    Some(claim.into())
+}
+
+impl From<&ClaimRef> for Claim {
+    fn from(claim: &ClaimRef) -> Self {
+        Self { namespace: claim.namespace.clone(), name: claim.name.clone(), uid: claim.uid.clone() }
+    }
+}
+
+impl From<Claim> for ClaimRef {
+    fn from(claim: Claim) -> Self {
+        let Claim { namespace, name, uid } = claim;
+        Self { namespace, name, uid }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Mig {
+    parent: GpuUuid,
+    profile_id: u32,
+    start: u32,
+    size: u32,
+    compute_start: u32,
+    compute_slices: u32,
+    compute_of: u32,
+    uuid: MigUuid,
+    gpu_instance: u32,
+    compute_instance: u32,
+    profile: String,
+}
+
+impl Mig {
+    pub(super) fn of(
+        identity: &MigIdentity,
+        uuid: &MigUuid,
+        gpu_instance: u32,
+        compute_instance: u32,
+        profile: &str,
+    ) -> Self {
+        Self {
+            parent: identity.parent.clone(),
+            profile_id: identity.profile_id,
+            start: identity.placement.start,
+            size: identity.placement.size,
+            compute_start: identity.share.start,
+            compute_slices: identity.share.slices,
+            compute_of: identity.share.of,
+            uuid: uuid.clone(),
+            gpu_instance,
+            compute_instance,
+            profile: profile.to_owned(),
+        }
+    }
+}
+
+impl From<Mig> for RecordedHardware {
+    fn from(mig: Mig) -> Self {
+        Self::Mig {
+            identity: MigIdentity {
+                parent: mig.parent,
+                profile_id: mig.profile_id,
+                placement: Placement { start: mig.start, size: mig.size },
+                share: ComputeShare { start: mig.compute_start, slices: mig.compute_slices, of: mig.compute_of },
+            },
+            uuid: mig.uuid,
+            gpu_instance: mig.gpu_instance,
+            compute_instance: mig.compute_instance,
+            profile: mig.profile,
+        }
+    }
+}
+
+/// A closed set of words that the model has as well. Compilation fails when the two differ.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($word:ident = $text:literal),+ }) => {
         $(#[$doc])*

@@ -105,7 +105,7 @@ fn a_record_of_a_newer_driver_is_left_for_it_until_its_claim_is_asked_for() {
     let store = store(&dir);
     let uid = UID.parse().unwrap();
     let good = String::from_utf8(versions::encode(&record(ClaimState::Ready { done: vec![] })).unwrap()).unwrap();
-    let newer = good.replacen("dra-claim 1", "dra-claim 3", 1);
+    let newer = good.replacen("dra-claim 2", "dra-claim 3", 1);
     std::fs::write(store.path(&uid), &newer).unwrap();
     for _ in 0..2 {
         let [told] = <[_; 1]>::try_from(store.list().unwrap().quarantined).unwrap();

@@ -149,7 +149,7 @@ fn mig_mps() -> ClaimRecord {
     ClaimRecord { devices: mps_of_a_claim(mig), ..record(ClaimState::Ready { done }) }
 }
 
-/// Records that version 1 has no words for.
+/// Records of shared devices, which version 1 cannot describe.
 pub(crate) fn shared() -> BTreeMap<&'static str, ClaimRecord> {
     BTreeMap::from([
         ("exclusive", exclusive()),

@@ -3,38 +3,56 @@
 
 use std::path::PathBuf;
 
+use dra_checkpoint::frame::{self, Kind};
 use dra_checkpoint::{ClaimRecord, ClaimState, versions};
 use proptest::prelude::*;
 
 use crate::samples::{record, shared, states};
 
-/// Every kind of record, with the golden file it is in.
-fn records() -> Vec<(String, ClaimRecord)> {
-    let plain = states().map(|(name, state)| (format!("v1/{name}"), record(state)));
+fn golden_path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("testdata/{name}.json"))
+}
+
+/// What version 1 describes, with the golden file it is in. No program writes these files any more.
+fn version_1() -> Vec<(String, ClaimRecord)> {
+    states().map(|(name, state)| (format!("v1/{name}"), record(state))).into()
+}
+
+/// Every kind of record, with the golden file of the current version.
+fn version_2() -> Vec<(String, ClaimRecord)> {
+    let plain = states().map(|(name, state)| (format!("v2/{name}"), record(state)));
     let shared = shared().into_iter().map(|(name, record)| (format!("v2/{name}"), record));
     plain.into_iter().chain(shared).collect()
 }
 
+#[test]
+fn golden_files_of_every_version_are_read() {
+    for (name, record) in version_1().into_iter().chain(version_2()) {
+        let golden = std::fs::read(golden_path(&name)).unwrap();
+        assert_eq!(versions::decode(&golden).unwrap(), record, "{name}");
+    }
+}
+
 /// `UPDATE_GOLDEN=1` writes the files; only a new version may have new ones.
 #[test]
-fn every_version_reads_and_writes_its_golden_files() {
-    for (name, record) in records() {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("testdata/{name}.json"));
+fn every_record_is_written_in_the_current_version() {
+    for (name, record) in version_2() {
+        let path = golden_path(&name);
         let bytes = versions::encode(&record).unwrap();
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&path, &bytes).unwrap();
         }
         let golden = std::fs::read(&path).unwrap();
         assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(&golden), "{name}");
-        assert_eq!(versions::decode(&golden).unwrap(), record, "{name}");
+        assert!(bytes.starts_with(format!("dra-claim {} ", versions::CURRENT).as_bytes()), "{name}");
     }
 }
 
 #[test]
-fn what_version_1_has_words_for_stays_readable_by_it() {
-    for (name, record) in records() {
-        let header = format!("dra-claim {} ", name.trim_start_matches('v').split('/').next().unwrap());
-        assert!(versions::encode(&record).unwrap().starts_with(header.as_bytes()), "{name}");
+fn a_record_of_version_1_is_as_large_in_the_current_version() {
+    for (name, record) in version_1() {
+        let golden = std::fs::read(golden_path(&name)).unwrap();
+        assert_eq!(versions::encode(&record).unwrap().len(), golden.len(), "{name}");
     }
 }
 
@@ -48,15 +66,30 @@ fn fields_of_newer_versions_are_written_back() {
     }
 }
 
+#[test]
+fn fields_that_version_1_does_not_know_are_written_back() {
+    let golden = std::fs::read(golden_path("v1/preparing")).unwrap();
+    let mut json: serde_json::Value =
+        serde_json::from_slice(frame::decode(Kind::Claim, &golden).unwrap().payload).unwrap();
+    json["owner"] = serde_json::json!({"team": ["a", 1]});
+    json["devices"][0]["colour"] = serde_json::json!("green");
+    let mut given = versions::decode(&golden).unwrap();
+    given.unknown.insert("owner".to_owned(), serde_json::json!({"team": ["a", 1]}));
+    given.devices[0].unknown.insert("colour".to_owned(), serde_json::json!("green"));
+    let bytes = frame::encode(Kind::Claim, 1, &serde_json::to_vec(&json).unwrap());
+    assert_eq!(versions::decode(&bytes).unwrap(), given);
+    assert_eq!(versions::decode(&versions::encode(&given).unwrap()).unwrap(), given);
+}
+
 proptest! {
     #[test]
     fn a_damaged_file_is_never_a_wrong_record(
         kind: prop::sample::Index, cut: prop::sample::Index, flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u32..8), 0..4),
         truncate: bool,
     ) {
-        let records = records();
-        let given = &kind.get(&records).1;
-        let mut bytes = versions::encode(given).unwrap();
+        let records = [version_1(), version_2()].concat();
+        let (name, given) = kind.get(&records);
+        let mut bytes = std::fs::read(golden_path(name)).unwrap();
         if truncate {
             bytes.truncate(cut.index(bytes.len()));
         }
