@@ -14,11 +14,13 @@
 //! name. So two claims in one container add up: their base is the same device and equal nodes replace each other. Only two
 //! claims with MPS do not: a process is a client of one daemon, and the last claim decides of which.
 //!
-//! Reading order: [`names`], [`spec`], [`mps`], [`render`], [`store`].
+//! Reading order: [`names`], [`spec`], [`error`], [`mps`], [`render`], [`store`].
 
 pub mod names;
 
 pub mod spec;
+
+pub mod error;
 
 pub mod mps;
 
@@ -26,7 +28,8 @@ pub mod render;
 
 pub mod store;
 
+pub use error::RenderError;
 pub use mps::MpsClient;
 pub use names::{Kind, Naming};
-pub use render::{Architecture, ClaimDevice, RenderError, RenderedSpec};
+pub use render::{Architecture, ClaimDevice, RenderedSpec};
 pub use store::{Ensured, SpecStore, SpecStoreError};

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use dra_model::ShareLimits;
 
-use crate::render::{RenderError, absolute};
+use crate::error::{RenderError, absolute};
 use crate::spec::CdiMount;
 
 /// A container as the client of a daemon.

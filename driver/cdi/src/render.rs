@@ -5,10 +5,11 @@
 //! the triplet folder of Debian's family and `/usr/lib64` of the others. No folder is trusted by all, and with both no
 //! image needs a hook or an environment variable.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dra_model::{ClaimUid, DeviceName, DeviceNode, DriverFile, DriverFiles, ShareId};
 
+use crate::error::{RenderError, absolute};
 use crate::mps::{self, MpsClient};
 use crate::names::{self, Kind, Naming};
 use crate::spec::{CdiDevice, CdiDeviceNode, CdiMount, ContainerEdits, Spec, minimum_version};
@@ -56,30 +57,6 @@ pub struct RenderedSpec {
     pub kind: Kind,
     /// What is in it.
     pub bytes: Vec<u8>,
-}
-
-/// What cannot be written into a spec.
-#[derive(Debug, thiserror::Error)]
-pub enum RenderError {
-    /// A version that would not be a file or device name.
-    #[error("the driver version `{0}` has characters other than letters, digits and dots: check the installed driver")]
-    Version(String),
-    /// A path that is relative or not text.
-    #[error("`{}` is not an absolute path in UTF-8: check the driver root and the MPS root", .0.display())]
-    Path(PathBuf),
-    /// A file name that would leave its folder.
-    #[error("`{0}` is not a plain file name: check the installed driver")]
-    FileName(String),
-    /// A spec without content, which would be refused or useless.
-    #[error("{0} has nothing in it: check that the driver is completely installed")]
-    Empty(String),
-    /// Putting it into JSON.
-    #[error("failed to encode a CDI spec")]
-    Encode {
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
 }
 
 /// Names under which programs also look for a library; elsewhere a package for development links them.
@@ -177,9 +154,4 @@ fn node(node: &DeviceNode) -> Result<CdiDeviceNode, RenderError> {
     let host_path = Some(absolute(&node.host_path)?).filter(|host_path| *host_path != path);
     let (major, minor) = (node.major, node.minor);
     Ok(CdiDeviceNode { path, host_path, node_type: "c", major, minor, file_mode: NODE_MODE, permissions: "rw" })
-}
-
-pub(crate) fn absolute(path: &Path) -> Result<String, RenderError> {
-    let text = path.to_str().filter(|_| path.is_absolute());
-    text.map(str::to_owned).ok_or_else(|| RenderError::Path(path.to_owned()))
 }

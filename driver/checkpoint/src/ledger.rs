@@ -13,6 +13,7 @@
 //! known, until another one is put or it is removed. Then `.settled` is added and the bytes are there for people only. One
 //! that a newer driver wrote is left for it.
 
+mod content;
 mod v1;
 
 use std::collections::BTreeSet;
@@ -20,30 +21,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dra_model::{DaemonId, GpuSettings, GpuUuid};
+use dra_model::GpuUuid;
 
 use crate::frame::{self, Kind};
-use crate::record::Unknown;
 use crate::store::StoreError;
 use crate::versions::DecodeError;
+pub use content::GpuLedger;
 use dra_files::{Files, NewFile, TEMP_SUFFIX};
-
-/// What is owed to one GPU.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GpuLedger {
-    /// Which GPU.
-    pub gpu: GpuUuid,
-    /// The boot in which it was written; settings and daemons do not outlive a boot.
-    pub boot_id: String,
-    /// The settings as they were found, to be restored when the last claim that needs others has gone.
-    pub found: GpuSettings,
-    /// The settings that claims need.
-    pub in_force: GpuSettings,
-    /// Daemons that were started and may run.
-    pub daemons: BTreeSet<DaemonId>,
-    /// Kept for newer versions.
-    pub unknown: Unknown,
-}
 
 /// What one lookup found.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,6 +27,8 @@ pub mod frame;
 
 pub mod versions;
 
+mod file_names;
+
 pub mod salvaged;
 
 pub mod quarantine;

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 
 use dra_model::ClaimUid;
 
-use crate::frame;
 use crate::salvaged::{self, Salvaged};
-use crate::store;
+use crate::{file_names, frame};
 use dra_files::{Files, NewFile};
 
 /// A record that is not used.
@@ -77,7 +76,7 @@ pub fn clear(files: &dyn Files, path: &Path, dir: &Path) -> io::Result<()> {
 
 /// What a bad record still tells, wherever it is.
 pub fn inspect(files: &dyn Files, path: PathBuf, reason: String) -> Quarantined {
-    let uid = path.file_name().and_then(|name| store::uid_of_record(name.to_str()?));
+    let uid = path.file_name().and_then(|name| file_names::uid_of_record(name.to_str()?));
     // What cannot be read tells nothing.
     let bytes = files.read(&path, frame::MAX_BYTES).ok().flatten().unwrap_or_default();
     Quarantined { salvaged: salvaged::of(&bytes, uid.as_ref()), path, reason, uid }

@@ -12,13 +12,12 @@ use std::sync::Arc;
 
 use dra_model::ClaimUid;
 
+use crate::file_names::{record_name, temp_name, uid_of_record, uid_of_temp};
 use crate::frame;
 use crate::quarantine::{self, Quarantined};
 use crate::record::ClaimRecord;
 use crate::versions::{self, DecodeError};
-use dra_files::{Files, NewFile, TEMP_SUFFIX};
-
-const SUFFIX: &str = ".json";
+use dra_files::{Files, NewFile};
 
 const DURABLE: NewFile = NewFile { mode: 0o600, durable: true };
 
@@ -265,7 +264,7 @@ impl RecordStore {
 
     /// Where the record of a claim is.
     pub fn path(&self, uid: &ClaimUid) -> PathBuf {
-        self.claims_dir.join(format!("{uid}{SUFFIX}"))
+        self.claims_dir.join(record_name(uid))
     }
 }
 
@@ -282,17 +281,4 @@ enum Read {
     Bad(String),
     /// Of a version that this driver does not know yet.
     Newer(String),
-}
-
-pub(crate) fn uid_of_record(name: &str) -> Option<ClaimUid> {
-    name.strip_suffix(SUFFIX)?.parse().ok()
-}
-
-fn temp_name(uid: &ClaimUid) -> String {
-    format!(".{uid}{SUFFIX}.{uid}{TEMP_SUFFIX}")
-}
-
-fn uid_of_temp(name: &str) -> Option<ClaimUid> {
-    let uid = name.strip_suffix(TEMP_SUFFIX)?.rsplit_once('.')?.1.parse().ok()?;
-    (temp_name(&uid) == name).then_some(uid)
 }

@@ -19,11 +19,14 @@ pub struct BoundedHost<'a> {
     deadline: &'a Deadline,
 }
 
-impl<'a> BoundedHost<'a> {
-    pub(crate) fn new(host: &'a Host, deadline: &'a Deadline) -> Self {
-        Self { host, deadline }
+impl Host {
+    /// This machine, asked on behalf of a call.
+    pub fn until<'a>(&'a self, deadline: &'a Deadline) -> BoundedHost<'a> {
+        BoundedHost { host: self, deadline }
     }
+}
 
+impl BoundedHost<'_> {
     /// Reads everything now.
     pub fn refresh(&self) -> Result<Arc<Inventory>, GpuError> {
         let which = || "the GPUs of this node".to_owned();

@@ -11,9 +11,8 @@ use std::time::Duration;
 use dra_model::{Device, DeviceNode, DriverFiles, Gpu, GpuEntry, GpuSettings, GpuUuid, Inventory};
 use parking_lot::{Mutex, RwLock};
 
-use crate::bounded_host::BoundedHost;
 use crate::deadline::Deadline;
-use crate::discover::{discover, recognise, remember};
+use crate::discover::{complete, discover, recognise, remember};
 use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::driver_program::{DriverProgram, ProgramError};
 use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
@@ -87,11 +86,6 @@ impl Host {
         Some(self.latest())
     }
 
-    /// This machine, asked for a call.
-    pub fn until<'a>(&'a self, deadline: &'a Deadline) -> BoundedHost<'a> {
-        BoundedHost::new(self, deadline)
-    }
-
     /// Reads everything if the machine changed, and says whether the inventory did.
     ///
     /// Cheap enough for once a second: asks versions, count and shapes, which GPUs in error would still refuse, and nothing
@@ -108,7 +102,7 @@ impl Host {
 
     /// One GPU as it is now, MIG devices included.
     pub fn gpu(&self, uuid: &GpuUuid) -> Result<Gpu, GpuError> {
-        self.until(&Deadline::none()).gpu(uuid)
+        Ok(complete(self.machine.gpu(GpuSelector::Uuid(uuid))?, &self.roots.sys))
     }
 
     /// Both settings of a GPU as they are now, where it has them.

@@ -10,6 +10,8 @@ mod mig;
 
 mod profiles;
 
+mod subject;
+
 mod time_slice;
 
 mod words;
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_model::{ComputeMode, GpuUuid, Interval, MigUuid, PciAddress, Version};
+use dra_model::{ComputeMode, GpuUuid, Interval, MigUuid, Version};
 use dra_nvml::error::code;
 use dra_nvml::{Device, LoadError, Nvml, NvmlError, Session};
 
@@ -27,6 +29,7 @@ use crate::machine::{
     DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode, Setting,
 };
 use profiles::ProfileCache;
+use subject::{Subject, not_answering};
 use time_slice::NvidiaSmi;
 
 /// The GPUs of the driver below a root directory.
@@ -183,45 +186,6 @@ fn read_shape(nvml: &Nvml, index: u32, shape: &mut GpuShape) -> Result<(), NvmlE
         }
     }
     Ok(())
-}
-
-/// The GPU an error is about, as far as it is known by then.
-#[derive(Debug, Clone)]
-struct Subject<'a> {
-    which: GpuSelector<'a>,
-    uuid: Option<GpuUuid>,
-    pci: Option<PciAddress>,
-}
-
-impl<'a> Subject<'a> {
-    const fn of(which: GpuSelector<'a>) -> Self {
-        Self { which, uuid: None, pci: None }
-    }
-
-    fn failed(&self, error: NvmlError) -> GpuError {
-        if error.is_driver_gone() {
-            return GpuError::Machine { which: self.name(), source: not_answering(error) };
-        }
-        let code = NvmlCode(error.code);
-        GpuError::Failed { call: error.call, which: self.name(), code, uuid: self.uuid.clone(), pci: self.pci }
-    }
-
-    fn unexpected_value(&self, call: &'static str, answer: String) -> GpuError {
-        GpuError::UnexpectedValue { call, which: self.name(), answer, uuid: self.uuid.clone(), pci: self.pci }
-    }
-
-    fn name(&self) -> String {
-        match (&self.uuid, self.pci) {
-            (Some(uuid), Some(pci)) => format!("{uuid} at {pci}"),
-            (Some(uuid), None) => uuid.to_string(),
-            (None, Some(pci)) => format!("{} at {pci}", self.which),
-            (None, None) => self.which.to_string(),
-        }
-    }
-}
-
-fn not_answering(error: NvmlError) -> MachineError {
-    MachineError::NotAnswering { call: error.call, code: NvmlCode(error.code) }
 }
 
 /// Why no library was found, in the words that [`MachineError::NoLibrary`] leaves to say.

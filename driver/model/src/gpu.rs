@@ -3,26 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::engines::Engines;
 use crate::ids::{Bytes, GpuUuid, PciAddress, Version};
 use crate::mig::MigDevice;
 use crate::unreported;
-
-/// Counts of the engines of a GPU or of a MIG device (`nvmlDeviceAttributes_t`, `nvmlGpuInstanceProfileInfo_t`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Engines {
-    /// Streaming multiprocessors.
-    pub multiprocessors: u32,
-    /// Copy engines.
-    pub copy_engines: u32,
-    /// Video decoders.
-    pub decoders: u32,
-    /// Video encoders.
-    pub encoders: u32,
-    /// JPEG engines.
-    pub jpeg_engines: u32,
-    /// Optical flow accelerators.
-    pub ofa_engines: u32,
-}
 
 /// Whether and how a GPU is cut into MIG devices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,10 +11,12 @@
 //! * **claim**: a ResourceClaim as far as this driver is concerned; an **allocation result** names one device for
 //!   one of its requests.
 //!
-//! Reading order: [`ids`], [`mig`], [`gpu`], [`inventory`], [`device`], [`quantity`], [`sharing`], [`config`],
+//! Reading order: [`ids`], [`engines`], [`mig`], [`gpu`], [`inventory`], [`device`], [`quantity`], [`sharing`], [`config`],
 //! [`claim`], [`files`], [`disposition`], [`explain`].
 
 pub mod ids;
+
+pub mod engines;
 
 pub mod mig;
 
@@ -43,9 +45,10 @@ pub mod explain;
 pub use claim::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource};
 pub use device::{Device, DeviceNames, LiveIdentity};
 pub use disposition::Disposition;
+pub use engines::Engines;
 pub use explain::{Advice, chain, explain};
 pub use files::{DeviceNode, DriverFile, DriverFiles};
-pub use gpu::{Engines, Gpu, MigLayout, MigMode};
+pub use gpu::{Gpu, MigLayout, MigMode};
 pub use ids::{
     Bytes, ClaimUid, DaemonId, DeviceName, GpuUuid, IdError, MigUuid, NodeName, PciAddress, ShareId, Version,
 };

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::gpu::Engines;
+use crate::engines::Engines;
 use crate::ids::{Bytes, GpuUuid, MigUuid};
 
 /// Where a GPU instance lies, in memory slices of its GPU (`nvmlGpuInstancePlacement_t`).

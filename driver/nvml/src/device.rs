@@ -30,8 +30,22 @@ type NumberOf = unsafe extern "C" fn(nvmlDevice_t, *mut c_uint) -> nvmlReturn_t;
 /// `NVML_STRUCT_VERSION(DeviceAddressingMode, 1)`: the size of the struct and its version.
 const ADDRESSING_MODE_V1: u32 = 8 + (1 << 24);
 
+impl Nvml {
+    /// A GPU by its position in PCI order, which is not stable over time.
+    pub fn device_by_index(&self, index: u32) -> Result<Device<'_>, NvmlError> {
+        let device = self.answer("nvmlDeviceGetHandleByIndex_v2", self.wrapped().device_by_index(index))?;
+        Ok(Device::new(self, device))
+    }
+
+    /// A GPU by identity.
+    pub fn device_by_uuid(&self, uuid: &str) -> Result<Device<'_>, NvmlError> {
+        let device = self.answer("nvmlDeviceGetHandleByUUID", self.wrapped().device_by_uuid(uuid))?;
+        Ok(Device::new(self, device))
+    }
+}
+
 impl<'a> Device<'a> {
-    pub(crate) fn new(nvml: &'a Nvml, inner: nvml_wrapper::Device<'a>) -> Self {
+    fn new(nvml: &'a Nvml, inner: nvml_wrapper::Device<'a>) -> Self {
         Self { nvml, inner }
     }
 

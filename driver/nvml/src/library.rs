@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nvml_wrapper::bitmasks::InitFlags;
 use nvml_wrapper_sys::bindings::NvmlLib;
 
-use crate::device::Device;
 use crate::error::{LoadError, NvmlError, code};
 
 /// NVML, ready to be asked.
@@ -50,21 +49,13 @@ impl Nvml {
         self.answer("nvmlDeviceGetCount_v2", self.inner.device_count())
     }
 
-    /// A GPU by its position in PCI order, which is not stable over time.
-    pub fn device_by_index(&self, index: u32) -> Result<Device<'_>, NvmlError> {
-        let device = self.answer("nvmlDeviceGetHandleByIndex_v2", self.inner.device_by_index(index))?;
-        Ok(Device::new(self, device))
-    }
-
-    /// A GPU by identity.
-    pub fn device_by_uuid(&self, uuid: &str) -> Result<Device<'_>, NvmlError> {
-        let device = self.answer("nvmlDeviceGetHandleByUUID", self.inner.device_by_uuid(uuid))?;
-        Ok(Device::new(self, device))
-    }
-
     /// Whether some call learned that the driver went away.
     pub fn is_driver_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn wrapped(&self) -> &nvml_wrapper::Nvml {
+        &self.inner
     }
 
     pub(crate) fn lib(&self) -> &NvmlLib {

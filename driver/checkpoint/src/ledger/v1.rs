@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use dra_model::{DaemonId, GpuUuid};
 use serde::{Deserialize, Serialize};
 
-use super::GpuLedger;
+use super::content::GpuLedger;
 use crate::frame::{self, Kind};
 use crate::record::Unknown;
 use crate::versions::words::Settings;

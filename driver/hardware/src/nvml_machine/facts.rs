@@ -10,7 +10,8 @@ use dra_model::{Bytes, GpuUuid, PciAddress, Version};
 use dra_nvml::{Device, Nvml, NvmlError};
 
 use super::profiles::ProfileCache;
-use super::{Subject, mig, words};
+use super::subject::Subject;
+use super::{mig, words};
 use crate::machine::{GpuError, GpuFacts, GpuSelector};
 
 /// Reads a GPU.

@@ -13,8 +13,8 @@ use dra_model::{Bytes, ComputeShare, Engines, GpuUuid, MigDevice, MigIdentity, M
 use dra_nvml::error::code;
 use dra_nvml::{Device, MigAttributes, NvmlError};
 
-use super::Subject;
 use super::profiles::{ProfileTable, sized_name};
+use super::subject::Subject;
 use crate::machine::GpuError;
 
 /// How often a slot is read before its error is believed.

@@ -11,7 +11,7 @@ use dra_nvml::error::code;
 use dra_nvml::{Device, GpuInstanceProfile, MigAttributes, Nvml, NvmlError};
 use parking_lot::Mutex;
 
-use super::Subject;
+use super::subject::Subject;
 use crate::machine::GpuError;
 
 /// The profiles of one GPU.

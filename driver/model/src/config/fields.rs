@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{ConfigError, ConfigKind};
+use super::error::ConfigError;
+use super::kind::ConfigKind;
 
 /// An object and where it is.
 pub(super) struct Fields<'a> {

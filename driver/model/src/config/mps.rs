@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::error::ConfigError;
 use super::fields::Fields;
-use super::{ConfigError, ConfigKind};
+use super::kind::ConfigKind;
 use crate::ids::Bytes;
 use crate::quantity::parse_bytes;
 use crate::sharing::{DeviceKey, MpsConfig};

@@ -3,8 +3,10 @@
 
 use serde_json::Value;
 
+use super::error::ConfigError;
 use super::fields::Fields;
-use super::{ConfigError, ConfigKind, mps};
+use super::kind::ConfigKind;
+use super::mps;
 use crate::sharing::{Interval, Sharing};
 
 const STRATEGY: &str = "strategy";

@@ -12,7 +12,7 @@ use dra_sim::tree::devices::NodeKind;
 use dra_sim::tree::driver_files;
 use dra_sim::{Setup, State, tree};
 
-use super::CliError;
+use super::error::CliError;
 
 /// The driver a machine has unless told otherwise.
 const DRIVER_VERSION: &str = "580.95.05";

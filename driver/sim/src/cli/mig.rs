@@ -13,7 +13,7 @@ use dra_sim::engine::InstanceRef;
 use dra_sim::store::Store;
 use dra_sim::{Code, State};
 
-use super::CliError;
+use super::error::CliError;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Mig {

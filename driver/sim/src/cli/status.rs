@@ -8,7 +8,7 @@ use dra_sim::State;
 use dra_sim::state::{Driver, Gpu};
 use dra_sim::store::Store;
 
-use super::CliError;
+use super::error::CliError;
 
 pub(super) fn run(dir: &Path) -> Result<String, CliError> {
     let state = Store::new(dir).read().map_err(|source| CliError::Store { source })?;

@@ -10,7 +10,7 @@ use dra_sim::store::Store;
 use dra_sim::tree::driver_files;
 use dra_sim::{Code, State, tree};
 
-use super::CliError;
+use super::error::CliError;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Xid {

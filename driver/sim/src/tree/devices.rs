@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 use crate::state::State;
 
-use super::{TreeError, make_dir, remove, write_file};
+use super::files::{TreeError, make_dir, remove, write_file};
 
 /// Major of `nvidia`, `nvidiactl` and `nvidia-modeset`.
 pub const MAJOR_NVIDIA: u32 = 240;

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::elf::{Function, shared_object};
-use super::{TreeError, link, make_dir, write_file};
+use super::files::{TreeError, link, make_dir, write_file};
 
 /// Where libraries go below the driver root.
 pub const LIBRARY_DIR: &str = "usr/lib/x86_64-linux-gnu";

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::state::{Driver, State};
 
 use super::devices::{self, MAJOR_CAPS};
-use super::{TreeError, list, make_dir, remove, write_file};
+use super::files::{TreeError, list, make_dir, remove, write_file};
 
 /// Minor of `mig/config`.
 pub const MINOR_MIG_CONFIG: u32 = 1;

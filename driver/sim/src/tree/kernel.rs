@@ -11,8 +11,8 @@ use crate::catalog::Model;
 use crate::state::{Gpu, State};
 
 use super::devices::{MAJOR_CAPS, MAJOR_NVIDIA, MAJOR_UVM};
+use super::files::{TreeError, link, remove, write_file};
 use super::instances::{MINOR_MIG_CONFIG, MINOR_MIG_MONITOR, capability_minor};
-use super::{TreeError, link, remove, write_file};
 
 /// Draws `proc` and `sys`.
 pub fn draw(tree_dir: &Path, state: &State) -> Result<(), TreeError> {
