@@ -18,10 +18,8 @@ pub enum RenderError {
     /// A spec without content, which would be refused or useless.
     #[error("{0} has nothing in it: check that the driver is completely installed")]
     Empty(String),
-    /// Putting it into JSON.
     #[error("failed to encode a CDI spec")]
     Encode {
-        /// Why.
         #[source]
         source: serde_json::Error,
     },

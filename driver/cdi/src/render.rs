@@ -42,7 +42,6 @@ impl Architecture {
 pub struct ClaimDevice {
     /// Name in its pool.
     pub device: DeviceName,
-    /// Which share of it.
     pub share: Option<ShareId>,
     /// Exactly the nodes its users may open.
     pub nodes: Vec<DeviceNode>,
@@ -55,7 +54,6 @@ pub struct ClaimDevice {
 pub struct RenderedSpec {
     /// What it is about, which is its name.
     pub kind: Kind,
-    /// What is in it.
     pub bytes: Vec<u8>,
 }
 

@@ -56,7 +56,6 @@ impl ContainerEdits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CdiDeviceNode {
-    /// Path in the container.
     pub path: String,
     /// Path on the host, where it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,7 +65,6 @@ pub struct CdiDeviceNode {
     pub node_type: &'static str,
     /// Major number.
     pub major: u32,
-    /// Minor number.
     pub minor: u32,
     /// Permission bits; a decimal number in JSON.
     pub file_mode: u32,
@@ -78,9 +76,7 @@ pub struct CdiDeviceNode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CdiMount {
-    /// Path on the host.
     pub host_path: String,
-    /// Path in the container.
     pub container_path: String,
     /// Mount options.
     pub options: &'static [&'static str],

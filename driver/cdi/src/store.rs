@@ -63,59 +63,39 @@ pub struct UnfinishedSpec {
 /// The directory does not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecStoreError {
-    /// Making the directory.
     #[error("unable to create the CDI directory {}: make its parent writable (will retry)", path.display())]
     MakeDir {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Listing the directory.
     #[error("unable to list the CDI directory {}: make it readable (will retry)", path.display())]
     List {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Reading a spec.
     #[error("unable to read the CDI spec {}: make it readable (will retry)", path.display())]
     Read {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Writing a spec.
     #[error("unable to write the CDI spec {}: free space there and make it writable (will retry)", path.display())]
     Write {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Removing a spec.
     #[error("unable to remove the CDI spec {}: make its directory writable (will retry)", path.display())]
     Remove {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// Someone else's spec under our name.
     #[error("{} is a CDI spec of kind `{found}`, which this driver did not write: remove or rename it", path.display())]
-    Foreign {
-        /// Which.
-        path: PathBuf,
-        /// The kind in it.
-        found: String,
-    },
+    Foreign { path: PathBuf, found: String },
 }
 
 impl SpecStore {

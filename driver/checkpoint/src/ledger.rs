@@ -34,7 +34,6 @@ use dra_files::{Files, NewFile, TEMP_SUFFIX};
 pub enum LedgerFound {
     /// Nothing is owed.
     Nothing,
-    /// This.
     Ledger(Box<GpuLedger>),
     /// Something that is not known.
     Damaged(DamagedLedger),
@@ -47,7 +46,6 @@ pub enum LedgerFound {
 pub struct DamagedLedger {
     /// Which GPU it is named after.
     pub gpu: GpuUuid,
-    /// Where the bytes are.
     pub path: PathBuf,
     /// What is wrong with them.
     pub reason: String,

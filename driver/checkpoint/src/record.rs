@@ -15,7 +15,6 @@ pub type Unknown = Map<String, Value>;
 /// What the node promised to one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimRecord {
-    /// Which claim.
     pub claim: ClaimRef,
     /// The boot (`/proc/sys/kernel/random/boot_id`) in which it was prepared; in another one nothing of it is left.
     pub boot_id: String,
@@ -48,7 +47,6 @@ pub enum ClaimState {
     Undoing {
         /// Effects that may still be there, in the order of undoing.
         left: Vec<Step>,
-        /// Why.
         last_error: String,
     },
 }
@@ -60,14 +58,12 @@ pub enum Step {
     ClaimSpec,
     /// Settings of a GPU that other claims may rely on as well; what was found before is in the GPU's ledger.
     GpuSettings {
-        /// Which GPU.
         gpu: GpuUuid,
         /// What the claim needs.
         wanted: GpuSettings,
     },
     /// An MPS daemon, which the shares of other claims may use as well.
     MpsDaemon {
-        /// Which.
         id: DaemonId,
         /// The GPUs it needs, those of MIG devices included.
         gpus: Vec<GpuUuid>,
@@ -107,15 +103,12 @@ impl ClaimRecord {
 pub struct RecordedDevice {
     /// `request` or `request/subrequest`.
     pub request: String,
-    /// Pool.
     pub pool: String,
-    /// Name in the pool.
     pub device: DeviceName,
     /// Takes no ownership.
     pub admin_access: bool,
     /// Share of a device that many claims may use.
     pub share_id: Option<ShareId>,
-    /// What it is.
     pub hardware: RecordedHardware,
     /// How its users share it.
     pub sharing: RecordedSharing,
@@ -128,14 +121,10 @@ pub struct RecordedDevice {
 /// Identity, and what the identity is called in this incarnation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordedHardware {
-    /// A whole GPU.
     Gpu {
-        /// Identity.
         uuid: GpuUuid,
     },
-    /// A MIG device.
     Mig {
-        /// Identity.
         identity: MigIdentity,
         /// UUID in this incarnation.
         uuid: MigUuid,
@@ -148,9 +137,7 @@ pub enum RecordedHardware {
     },
     /// A whole GPU in a form that many claims use.
     Shared {
-        /// Identity.
         uuid: GpuUuid,
-        /// Which form.
         form: SharedForm,
     },
 }
@@ -181,7 +168,6 @@ pub enum RecordedSharing {
     },
     /// By an MPS daemon.
     Mps {
-        /// Which.
         daemon: DaemonId,
         /// What the claim wants of a daemon of its own.
         config: MpsConfig,

@@ -13,7 +13,6 @@ use crate::frame::{self, FrameError};
 use crate::record::{RecordedDevice, RecordedHardware};
 use crate::versions::{self, DecodeError};
 
-/// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Salvaged {
     /// Whose record it was.

@@ -47,7 +47,6 @@ pub struct Listing {
 pub enum Found {
     /// No promise was made.
     Nothing,
-    /// This one.
     Record(Box<ClaimRecord>),
     /// One that cannot be understood and was set aside just now.
     Quarantined(Box<Quarantined>),
@@ -56,75 +55,53 @@ pub enum Found {
 /// The folder does not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Making a folder.
     #[error("unable to create {}: make its parent writable (will retry)", path.display())]
     MakeDir {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Listing a folder.
     #[error("unable to list {}: make it readable (will retry)", path.display())]
     List {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Reading a record.
     #[error("unable to read {}: make it readable (will retry)", path.display())]
     Read {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Putting a record into JSON.
     #[error("failed to encode the record {}", path.display())]
     Encode {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: serde_json::Error,
     },
-    /// Writing a record.
     #[error("unable to write {}: free space there and make it writable (will retry)", path.display())]
     Write {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Removing a record.
     #[error("unable to remove {}: make its folder writable (will retry)", path.display())]
     Remove {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// Renaming a bad record, so that it no longer counts.
     #[error("unable to settle {}: make its folder writable (will retry)", path.display())]
     ClearQuarantine {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// Moving a bad record away.
     #[error("unable to set {} aside, which is {reason}: make its folder writable (will retry)", path.display())]
     Quarantine {
-        /// Which.
         path: PathBuf,
-        /// What is wrong with it.
         reason: String,
         /// Why it could not be moved.
         #[source]

@@ -12,7 +12,6 @@ use crate::host::Host;
 use crate::machine::{GpuError, GpuSelector, Machine as _};
 use crate::timeout::TimeoutMachine;
 
-/// See the module.
 #[derive(Debug, Clone, Copy)]
 pub struct BoundedHost<'a> {
     host: &'a Host,

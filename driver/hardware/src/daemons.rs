@@ -44,7 +44,6 @@ pub enum ClaimUse {
 /// What a daemon should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DaemonSpec {
-    /// Which.
     pub id: DaemonId,
     /// `GPU-` or `MIG-` UUIDs, sorted: a limit names a device by its place in this list.
     pub devices: Vec<String>,
@@ -70,16 +69,13 @@ pub enum MultiUser {
 /// A daemon as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Daemon {
-    /// Which.
     pub id: DaemonId,
-    /// How it is.
     pub state: DaemonState,
     /// The directory that holds its pipe directory, on the host; containers mount it whole, so that they see the fresh
     /// pipe directory of a daemon that was started again.
     pub run_dir: PathBuf,
     /// What its clients mount as `/dev/shm`, on the host.
     pub shm_dir: PathBuf,
-    /// Whether it runs with `-M`.
     pub multi_user: bool,
 }
 
@@ -111,67 +107,32 @@ pub enum DaemonState {
 pub enum DaemonError {
     /// There is nobody at the socket of the MPS host.
     #[error("there is no MPS host at {socket}: see that the MPS pod of this node runs ({why})")]
-    Unreachable {
-        /// Its socket.
-        socket: PathBuf,
-        /// What was tried and seen.
-        why: String,
-    },
+    Unreachable { socket: PathBuf, why: String },
     /// Somebody is there and gives no answer.
     #[error("the MPS host at {socket} gives no answer: look at the log of the MPS pod of this node ({why})")]
-    Silent {
-        /// Its socket.
-        socket: PathBuf,
-        /// What was tried and seen.
-        why: String,
-    },
+    Silent { socket: PathBuf, why: String },
     /// The call that asked had no time left to wait.
     #[error("the time of this call was over before the MPS host at {socket} answered (will retry)")]
-    OutOfTime {
-        /// Its socket.
-        socket: PathBuf,
-    },
+    OutOfTime { socket: PathBuf },
     /// The driver root has no MPS programs.
     #[error("there is no {program} below {root}: install the MPS programs of the driver there")]
-    NoProgram {
-        /// Which program.
-        program: String,
-        /// Driver root.
-        root: PathBuf,
-    },
+    NoProgram { program: String, root: PathBuf },
     /// The program does not know `-M`.
     #[error(
         "the MPS programs of this driver cannot serve several users at once: remove multiUser, or install a driver whose \
          nvidia-cuda-mps-control knows -M"
     )]
-    NoMultiUser {
-        /// Which daemon.
-        id: DaemonId,
-    },
+    NoMultiUser { id: DaemonId },
     /// A limit that was read back as something else.
     #[error("MPS daemon {id} did not take {what} {wanted}: it says {found}")]
-    LimitNotApplied {
-        /// Which daemon.
-        id: DaemonId,
-        /// Which limit.
-        what: String,
-        /// What was set.
-        wanted: String,
-        /// What it answered.
-        found: String,
-    },
+    LimitNotApplied { id: DaemonId, what: String, wanted: String, found: String },
     /// A daemon of this id runs with another spec.
     #[error("MPS daemon {id} runs with other devices or limits: it must be stopped first")]
-    Different {
-        /// Which daemon.
-        id: DaemonId,
-    },
+    Different { id: DaemonId },
     /// It did not answer in time.
     #[error("MPS daemon {id} was not ready after {waited:?}: {seen}")]
     NotReady {
-        /// Which daemon.
         id: DaemonId,
-        /// How long it was given.
         waited: Duration,
         /// The end of its log, or what it said instead.
         seen: String,
@@ -181,38 +142,16 @@ pub enum DaemonError {
         "MPS daemon {id} is gone and is started again once its {clients} clients have ended, or in some minutes without them: \
          end their pods to have it sooner"
     )]
-    ClientsLeft {
-        /// Which daemon.
-        id: DaemonId,
-        /// How many processes.
-        clients: usize,
-    },
+    ClientsLeft { id: DaemonId, clients: usize },
     /// It was to be stopped unless it has clients, and it has.
     #[error("MPS daemon {id} has {clients} clients and is ended after the last of them")]
-    InUse {
-        /// Which daemon.
-        id: DaemonId,
-        /// How many processes.
-        clients: usize,
-    },
+    InUse { id: DaemonId, clients: usize },
     /// Something of it is left after a stop.
     #[error("MPS daemon {id} could not be ended whole: {left}")]
-    NotStopped {
-        /// Which daemon.
-        id: DaemonId,
-        /// What is left.
-        left: String,
-    },
+    NotStopped { id: DaemonId, left: String },
     /// Its directories could not be made.
     #[error("MPS daemon {id} has no place at {path}: {why}")]
-    UnusableDir {
-        /// Which daemon.
-        id: DaemonId,
-        /// Which directory.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
+    UnusableDir { id: DaemonId, path: PathBuf, why: String },
 }
 
 impl DaemonError {

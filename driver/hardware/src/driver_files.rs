@@ -24,49 +24,30 @@ pub enum DriverFilesError {
     /// The driver root cannot be opened.
     #[error("unable to open the driver root {}: mount the driver there or correct the driver root", path.display())]
     Root {
-        /// Driver root.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// A library without which nothing works.
     #[error("no {name} of the NVIDIA driver below {}: install the driver there or correct the driver root", root.display())]
-    NoLibrary {
-        /// SONAME.
-        name: &'static str,
-        /// Driver root.
-        root: PathBuf,
-    },
+    NoLibrary { name: &'static str, root: PathBuf },
     /// A program without which nobody can look at a GPU.
     #[error("no {name} of the NVIDIA driver below {}: install it there (on Debian the package nvidia-smi)", root.display())]
-    NoProgram {
-        /// Its name.
-        name: &'static str,
-        /// Driver root.
-        root: PathBuf,
-    },
+    NoProgram { name: &'static str, root: PathBuf },
     /// The library that tells the version does not.
     #[error("{} does not end in the version of the driver, as in libnvidia-ml.so.550.54.15", path.display())]
-    NoVersion {
-        /// The file.
-        path: PathBuf,
-    },
+    NoVersion { path: PathBuf },
     /// A directory or file of the driver cannot be read.
     #[error("unable to read {} of the NVIDIA driver", path.display())]
     Unreadable {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// A file that is named like a library of the driver is none.
     #[error("{} is not a usable library: install the NVIDIA driver again", path.display())]
     BadLibrary {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: ElfError,
     },

@@ -28,40 +28,19 @@ use crate::driver_root::{Found, Root};
 pub enum ProgramError {
     /// The driver root cannot be opened.
     #[error("unable to open the driver root {}: mount the driver there or correct the driver root ({why})", root.display())]
-    Root {
-        /// Driver root.
-        root: PathBuf,
-        /// Why.
-        why: String,
-    },
+    Root { root: PathBuf, why: String },
     /// The program, or a library that it opens, is not there.
     #[error("no {name} of the NVIDIA driver below {}: install it there or correct the driver root", root.display())]
-    Missing {
-        /// Name of the program or SONAME of the library.
-        name: String,
-        /// Driver root.
-        root: PathBuf,
-    },
+    Missing { name: String, root: PathBuf },
     /// It cannot be run.
     #[error("unable to run {}: {why}", path.display())]
-    NotRun {
-        /// The program.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
+    NotRun { path: PathBuf, why: String },
     /// It did not end, and was killed with all that it had started.
     #[error("{} had not ended after {timeout:?} and was killed", path.display())]
-    Hung {
-        /// The program.
-        path: PathBuf,
-        /// How long it was given.
-        timeout: Duration,
-    },
+    Hung { path: PathBuf, timeout: Duration },
     /// It ended as a failure, or answered what is not understood.
     #[error("{} ended with {status} and said `{said}`", path.display())]
     Failed {
-        /// The program.
         path: PathBuf,
         /// Exit code or signal.
         status: ExitStatus,

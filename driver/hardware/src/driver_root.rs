@@ -25,7 +25,6 @@ pub struct Root {
 pub struct Found {
     /// Where it really is, without symlinks and without a leading slash, relative to the root.
     pub path: PathBuf,
-    /// What it is.
     pub stat: Stat,
 }
 

@@ -27,9 +27,7 @@ pub struct Roots {
     pub driver: PathBuf,
     /// What the host calls [`Roots::driver`]; container runtimes bind from there.
     pub driver_on_host: PathBuf,
-    /// procfs.
     pub proc: PathBuf,
-    /// sysfs.
     pub sys: PathBuf,
 }
 

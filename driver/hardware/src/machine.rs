@@ -73,7 +73,6 @@ pub struct DriverVersions {
 pub enum GpuSelector<'a> {
     /// Position in NVML's enumeration, which is PCI order and not stable over time.
     Index(u32),
-    /// Identity.
     Uuid(&'a GpuUuid),
 }
 
@@ -89,17 +88,13 @@ impl fmt::Display for GpuSelector<'_> {
 /// What NVML alone knows of a GPU; sysfs adds NUMA node and PCIe root to make a [`dra_model::Gpu`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuFacts {
-    /// Identity.
     pub uuid: GpuUuid,
     /// N of `/dev/nvidiaN`.
     pub minor: u32,
-    /// PCI address.
     pub pci: PciAddress,
     /// Product name, where the driver tells.
     pub product_name: Option<String>,
-    /// Brand.
     pub brand: String,
-    /// Architecture.
     pub architecture: String,
     /// CUDA compute capability, where the driver tells.
     pub compute_capability: Option<Version>,
@@ -141,19 +136,13 @@ pub enum MachineError {
         "no usable libnvidia-ml.so.1 below {root}: install the NVIDIA driver there or correct the driver root ({reason})"
     )]
     NoLibrary {
-        /// Driver root.
         root: String,
         /// What the dynamic loader said.
         reason: String,
     },
     /// The library is there but its kernel driver is not (NVML code 9), or does not match (18).
     #[error("the NVIDIA driver does not answer: {call} says {code}")]
-    NotAnswering {
-        /// NVML call.
-        call: &'static str,
-        /// Code and text.
-        code: NvmlCode,
-    },
+    NotAnswering { call: &'static str, code: NvmlCode },
 }
 
 /// One GPU did not answer one question.
@@ -161,18 +150,13 @@ pub enum MachineError {
 pub enum GpuError {
     /// No GPU of this index or UUID is on the machine.
     #[error("{which} is not on this node")]
-    NotFound {
-        /// Which.
-        which: String,
-    },
+    NotFound { which: String },
     /// It is there and broken.
     #[error("{call} failed on {which}: {code}")]
     Failed {
-        /// NVML call.
         call: &'static str,
         /// Which GPU, as far as it is known.
         which: String,
-        /// Code and text.
         code: NvmlCode,
         /// What could still be read before it failed.
         uuid: Option<GpuUuid>,
@@ -182,11 +166,8 @@ pub enum GpuError {
     /// It answered something this driver does not understand.
     #[error("{call} answered `{answer}` for {which}, which is not understood")]
     UnexpectedValue {
-        /// NVML call.
         call: &'static str,
-        /// Which GPU.
         which: String,
-        /// What it said.
         answer: String,
         /// What could be read all the same.
         uuid: Option<GpuUuid>,
@@ -195,47 +176,25 @@ pub enum GpuError {
     },
     /// It has no such setting: no compute mode while it is in MIG mode, no time-slice interval before Turing.
     #[error("{gpu} has no {setting} to set")]
-    Unsupported {
-        /// Which GPU.
-        gpu: GpuUuid,
-        /// Which setting.
-        setting: Setting,
-    },
+    Unsupported { gpu: GpuUuid, setting: Setting },
     /// A setting was answered with success and read back as something else.
     #[error("{gpu} did not take the {setting} {wanted}: it says {found}; see that nothing else on this node sets it")]
-    NotApplied {
-        /// Which GPU.
-        gpu: GpuUuid,
-        /// Which setting.
-        setting: Setting,
-        /// What was set.
-        wanted: String,
-        /// What was read back.
-        found: String,
-    },
+    NotApplied { gpu: GpuUuid, setting: Setting, wanted: String, found: String },
     /// The program of the driver that knows a setting did not do its work.
     #[error("unable to use the {setting} of {gpu}")]
     Program {
-        /// Which GPU.
         gpu: GpuUuid,
-        /// Which setting.
         setting: Setting,
-        /// Why.
         #[source]
         source: ProgramError,
     },
     /// The call that asked had no time left to wait.
     #[error("the time of this call was over before NVML answered about {which} (will retry)")]
-    OutOfTime {
-        /// Which GPU, or all of them.
-        which: String,
-    },
+    OutOfTime { which: String },
     /// The driver as a whole stopped answering.
     #[error("the driver stopped answering while {which} was read")]
     Machine {
-        /// Which GPU was asked for.
         which: String,
-        /// Why.
         #[source]
         source: MachineError,
     },

@@ -26,53 +26,30 @@ pub enum NodeError {
     /// The driver root cannot be opened.
     #[error("unable to open the driver root {}", path.display())]
     Root {
-        /// Driver root.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// It is not there.
     #[error("no device node {path} on the node: run `{remedy}` or `nvidia-smi` there, which makes it")]
-    Missing {
-        /// Path in the container.
-        path: String,
-        /// Command that makes it.
-        remedy: String,
-    },
+    Missing { path: String, remedy: String },
     /// It cannot be looked at.
     #[error("unable to look at the device node {path}")]
     Unreadable {
-        /// Path in the container.
         path: String,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// It is something else.
     #[error("{path} on the node is not a character device: remove it and run `{remedy}` there")]
-    NotADevice {
-        /// Path in the container.
-        path: String,
-        /// Command that makes it.
-        remedy: String,
-    },
+    NotADevice { path: String, remedy: String },
     /// It is the node of another GPU.
     #[error("{path} on the node has minor number {found}: remove it and run `{remedy}` there")]
-    WrongMinor {
-        /// Path in the container.
-        path: String,
-        /// The number it has.
-        found: u32,
-        /// Command that makes it.
-        remedy: String,
-    },
+    WrongMinor { path: String, found: u32, remedy: String },
     /// The numbers of a MIG capability are not known.
     #[error("unable to find the capability nodes of MIG device {device}")]
     Capability {
-        /// UUID of the MIG device.
         device: String,
-        /// Why.
         #[source]
         source: ProcError,
     },

@@ -14,16 +14,13 @@ pub enum ProcError {
     /// It cannot be read.
     #[error("unable to read {}", path.display())]
     Unreadable {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// The driver did not register the character devices.
     #[error("{} lists no character device `{name}`: is the NVIDIA kernel module loaded?", path.display())]
     NoMajor {
-        /// The file.
         path: PathBuf,
         /// Name of the devices.
         name: &'static str,
@@ -33,7 +30,6 @@ pub enum ProcError {
     NoCapability {
         /// Directory of the driver's capabilities.
         path: PathBuf,
-        /// Which one.
         capability: Capability,
     },
 }
@@ -52,7 +48,6 @@ pub struct BootIdError {
 pub struct Capability {
     /// Minor number of the GPU, not its index.
     pub gpu_minor: u32,
-    /// GPU instance id.
     pub gpu_instance: u32,
     /// Compute instance id; absent for the capability of the GPU instance itself.
     pub compute_instance: Option<u32>,

@@ -35,7 +35,6 @@ const GIVEN_UP: &str = "waiting for NVML";
 /// `NVML_ERROR_TIMEOUT`.
 const NVML_TIMEOUT: NvmlCode = NvmlCode(10);
 
-/// See the module.
 #[derive(Debug, Clone)]
 pub(crate) struct TimeoutMachine {
     machine: Arc<dyn Machine>,

@@ -10,9 +10,7 @@ use crate::sharing::ShareLimits;
 /// Which claim; displayed as `namespace/name`, which is what users know.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClaimRef {
-    /// Namespace.
     pub namespace: String,
-    /// Name.
     pub name: String,
     /// UID; a claim of the same name with another UID is another claim.
     pub uid: ClaimUid,
@@ -27,7 +25,6 @@ impl fmt::Display for ClaimRef {
 /// An allocated claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Which claim.
     pub reference: ClaimRef,
     /// One entry per allocation result of this driver, in the order of the allocation.
     pub devices: Vec<AllocatedDevice>,

@@ -16,7 +16,6 @@ use crate::sharing::SharedForm;
 /// Something that can be allocated to a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device<'a> {
-    /// A whole GPU.
     Gpu(&'a Gpu),
     /// A MIG device and the GPU it is cut from.
     Mig(&'a Gpu, &'a MigDevice),
@@ -36,29 +35,21 @@ impl<'a> Device<'a> {
 /// What a device is in this incarnation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LiveIdentity {
-    /// A whole GPU.
     Gpu {
-        /// Its UUID.
         uuid: GpuUuid,
     },
-    /// A MIG device.
     Mig {
-        /// Its UUID.
         uuid: MigUuid,
         /// The GPU it is cut from.
         parent: GpuUuid,
-        /// GPU instance id.
         gpu_instance: u32,
-        /// Compute instance id.
         compute_instance: u32,
         /// Profile as the driver prints it.
         profile: String,
     },
     /// A whole GPU in a form that many claims use.
     Shared {
-        /// Its UUID.
         uuid: GpuUuid,
-        /// Which form.
         form: SharedForm,
     },
 }

@@ -32,6 +32,5 @@ pub struct DeviceNode {
     pub host_path: PathBuf,
     /// Major number; read from the node or from `/proc/devices`, never known beforehand.
     pub major: u32,
-    /// Minor number.
     pub minor: u32,
 }

@@ -38,7 +38,6 @@ pub struct MigLayout {
 /// A GPU that answered all questions that handing it out needs an answer to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
-    /// Its identity.
     pub uuid: GpuUuid,
     /// N of `/dev/nvidiaN`; not the NVML index.
     pub minor: u32,

@@ -197,11 +197,9 @@ fn is_uuid(text: &str) -> bool {
 pub struct PciAddress {
     /// PCI domain; more than 16 bits only on hosts behind a VMD controller.
     pub domain: u32,
-    /// Bus number.
     pub bus: u8,
     /// Device (slot) number.
     pub device: u8,
-    /// Function number.
     pub function: u8,
 }
 

@@ -23,7 +23,6 @@ pub struct Inventory {
 pub enum DriverState {
     /// It answers.
     Loaded {
-        /// Driver version.
         version: Version,
         /// Newest CUDA version it supports, where it tells.
         #[serde(with = "unreported")]

@@ -63,11 +63,8 @@ impl fmt::Display for ComputeMode {
 pub enum Interval {
     /// What the driver finds right, 0.
     Default,
-    /// 1.
     Short,
-    /// 2.
     Medium,
-    /// 3.
     Long,
 }
 
@@ -189,9 +186,7 @@ pub struct MpsConfig {
 pub enum DeviceKey {
     /// Its place, from 0, among the sorted UUIDs of the daemon's devices.
     Index(u32),
-    /// A whole GPU.
     Gpu(GpuUuid),
-    /// A MIG device.
     Mig(MigUuid),
 }
 
@@ -267,7 +262,6 @@ impl fmt::Display for SharedForm {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShareLimits {
-    /// Memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
     /// Threads; of MPS shares only.

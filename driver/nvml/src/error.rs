@@ -65,7 +65,6 @@ pub enum LoadError {
     /// The file is not a library that can be loaded.
     #[error("unable to load {}: {reason}", path.display())]
     Unloadable {
-        /// The file.
         path: PathBuf,
         /// What the dynamic loader said.
         reason: String,

@@ -36,17 +36,11 @@ pub struct GpuInstanceProfile {
     pub name: Option<String>,
     /// Compute slices.
     pub slices: u32,
-    /// Streaming multiprocessors.
     pub multiprocessors: u32,
-    /// Copy engines.
     pub copy_engines: u32,
-    /// Video decoders.
     pub decoders: u32,
-    /// Video encoders.
     pub encoders: u32,
-    /// JPEG engines.
     pub jpeg_engines: u32,
-    /// Optical flow accelerators.
     pub ofa_engines: u32,
     /// Memory in MiB.
     pub memory_mib: u64,
@@ -55,7 +49,6 @@ pub struct GpuInstanceProfile {
 /// A GPU instance that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GpuInstance {
-    /// Profile id.
     pub profile_id: u32,
     /// Memory slices it covers.
     pub placement: Slices,
@@ -64,7 +57,6 @@ pub struct GpuInstance {
 /// A compute instance that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ComputeInstance {
-    /// Profile id.
     pub profile_id: u32,
     /// Compute slices of its GPU instance it covers.
     pub placement: Slices,

@@ -121,9 +121,7 @@ pub struct Gpu {
 /// Where a board is plugged in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PciSlot {
-    /// PCI domain.
     pub domain: u32,
-    /// PCI bus.
     pub bus: u32,
     /// PCI device; the function is always 0.
     pub device: u32,
@@ -244,7 +242,6 @@ pub struct Delay {
 pub struct Event {
     /// Grows with every event.
     pub sequence: u64,
-    /// Index of the GPU.
     pub gpu: usize,
     /// One bit of `nvmlEventType*`.
     pub kind: u64,

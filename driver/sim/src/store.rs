@@ -26,7 +26,6 @@ pub enum StoreError {
     Lock {
         /// The lock file.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
     /// The state is not there.
@@ -34,7 +33,6 @@ pub enum StoreError {
     Read {
         /// `state.json`.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
     /// The state is of another build.
@@ -42,7 +40,6 @@ pub enum StoreError {
     Parse {
         /// `state.json`.
         path: PathBuf,
-        /// Why.
         source: serde_json::Error,
     },
     /// The new state cannot be stored; the old one holds.
@@ -50,15 +47,11 @@ pub enum StoreError {
     Write {
         /// `state.json` or the file that was to become it.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
     /// The change is stored or not, and the tree shows something else until the next change.
     #[error("failed to redraw the kernel's files after a change")]
-    Redraw {
-        /// Why.
-        source: tree::TreeError,
-    },
+    Redraw { source: tree::TreeError },
 }
 
 impl StoreError {

@@ -10,7 +10,6 @@ use crate::record::Unknown;
 /// What is owed to one GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuLedger {
-    /// Which GPU.
     pub gpu: GpuUuid,
     /// The boot in which it was written; settings and daemons do not outlive a boot.
     pub boot_id: String,

@@ -126,7 +126,6 @@ words!(Interval { Default = "default", Short = "short", Medium = "medium", Long 
 
 words!(SharedForm { Mps = "mps", TimeSlicing = "timeSlicing" });
 
-/// Settings of a GPU.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Settings {

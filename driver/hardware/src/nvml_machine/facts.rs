@@ -14,7 +14,6 @@ use super::subject::Subject;
 use super::{mig, words};
 use crate::machine::{GpuError, GpuFacts, GpuSelector};
 
-/// Reads a GPU.
 pub(super) fn read(
     nvml: &std::sync::Arc<Nvml>,
     device: &Device<'_>,

@@ -17,26 +17,13 @@ pub enum ConfigError {
     NotAnObject,
     /// A field that must be there.
     #[error("{path} is missing: expected {expected}")]
-    Missing {
-        /// The field.
-        path: String,
-        /// What it should be.
-        expected: &'static str,
-    },
+    Missing { path: String, expected: &'static str },
     /// A field of the wrong type or value.
     #[error("{path} is {found}: expected {expected}")]
-    Unexpected {
-        /// The field.
-        path: String,
-        /// What it is.
-        found: String,
-        /// What it should be.
-        expected: &'static str,
-    },
+    Unexpected { path: String, found: String, expected: &'static str },
     /// A field nobody knows.
     #[error("{path} is an unknown field of {kind}: remove it or correct its name")]
     UnknownField {
-        /// The field.
         path: String,
         /// The kind it was found in.
         kind: ConfigKind,
@@ -48,15 +35,12 @@ pub enum ConfigError {
         path: String,
         /// The field with the strategy.
         strategy_path: String,
-        /// What was chosen.
         strategy: String,
     },
     /// A wish that no MIG device can fulfil.
     #[error("{path} cannot be {found} on a MIG device: {why}")]
     NotOnMig {
-        /// The field.
         path: String,
-        /// What it is.
         found: String,
         /// What MIG devices lack.
         why: &'static str,

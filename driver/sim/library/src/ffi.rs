@@ -119,7 +119,6 @@ impl<T> ListInOut<T> {
 pub(crate) struct Versioned(*mut c_uint);
 
 impl Versioned {
-    /// The version word.
     pub(crate) fn version(self) -> Result<c_uint, Code> {
         if self.0.is_null() {
             return Err(Code::INVALID_ARGUMENT);

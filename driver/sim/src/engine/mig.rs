@@ -14,7 +14,6 @@ const LAST_PROFILE: u32 = 16;
 /// One GPU instance, dead once it is destroyed even if its id comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InstanceRef {
-    /// Index of the GPU.
     pub gpu: usize,
     /// `nvmlGpuInstanceInfo_t.id`, used again after the instance is gone.
     pub id: u32,

@@ -7,64 +7,31 @@ use std::path::{Path, PathBuf};
 /// Why a file of the tree could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
-    /// A directory of the tree.
     #[error("failed to make the directory {}", path.display())]
-    MakeDir {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    MakeDir { path: PathBuf, source: io::Error },
     /// A file of the tree.
     #[error("failed to write {}", path.display())]
-    Write {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Write { path: PathBuf, source: io::Error },
     /// A symbolic link, such as a SONAME.
     #[error("failed to link {}", path.display())]
-    Link {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Link { path: PathBuf, source: io::Error },
     /// A character node.
     #[error("failed to make the device node {}", path.display())]
-    Node {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Node { path: PathBuf, source: io::Error },
     /// A library or program.
     #[error("failed to copy {} to {}", from.display(), to.display())]
     Copy {
-        /// Where it is.
         from: PathBuf,
         /// Where it should be in the tree.
         to: PathBuf,
-        /// Why.
         source: io::Error,
     },
     /// What an earlier machine or instance left.
     #[error("failed to remove {}", path.display())]
-    Remove {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Remove { path: PathBuf, source: io::Error },
     /// A directory whose entries are needed.
     #[error("failed to list {}", path.display())]
-    List {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    List { path: PathBuf, source: io::Error },
 }
 
 pub(crate) fn make_dir(path: &Path) -> Result<(), TreeError> {

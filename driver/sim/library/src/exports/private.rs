@@ -35,7 +35,6 @@ pub(crate) struct Policy {
     value: c_uint,
 }
 
-/// The policies of a GPU.
 #[repr(C)]
 pub(crate) struct Policies {
     count: c_uint,
