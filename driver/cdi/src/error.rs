@@ -1,28 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Why a spec cannot be rendered, and the check of its paths.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-/// What cannot be written into a spec.
+use dra_model::Advice;
+
+/// A CDI spec cannot be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
-    /// A version that would not be a file or device name.
-    #[error("the driver version `{0}` has characters other than letters, digits and dots: check the installed driver")]
+    /// The version becomes a part of file and device names.
+    #[error("the driver version `{0}` has characters other than letters, digits and dots")]
     Version(String),
-    /// A path that is relative or not text.
-    #[error("`{}` is not an absolute path in UTF-8: check the driver root and the MPS root", .0.display())]
+    #[error("`{}` is not an absolute path in UTF-8", .0.display())]
     Path(PathBuf),
-    /// A file name that would leave its folder.
-    #[error("`{0}` is not a plain file name: check the installed driver")]
+    /// A file name with a slash would leave its directory.
+    #[error("`{0}` is not a plain file name")]
     FileName(String),
-    /// A spec without content, which would be refused or useless.
-    #[error("{0} has nothing in it: check that the driver is completely installed")]
+    /// Container runtimes refuse a spec without edits.
+    #[error("{0} would be empty")]
     Empty(String),
     #[error("failed to encode a CDI spec")]
     Encode {
         #[source]
         source: serde_json::Error,
     },
+}
+
+impl Advice for RenderError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Version(_) | Self::FileName(_) => Some("check the installed NVIDIA driver".into()),
+            Self::Path(_) => Some("check the driver root and the MPS root".into()),
+            Self::Empty(_) => Some("check that the NVIDIA driver is completely installed".into()),
+            Self::Encode { .. } => None,
+        }
+    }
 }
 
 pub(crate) fn absolute(path: &Path) -> Result<String, RenderError> {

@@ -5,13 +5,14 @@
 //! never trusted to be still what was written. Nothing is fsynced: the directory lies in a tmpfs on every ordinary
 //! node, and after a power cut the boot id asks for new specs anyway. Files of other drivers are never touched.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dra_files::{Files, NewFile, TEMP_SUFFIX};
 use dra_model::device::without_share;
-use dra_model::{ClaimUid, DeviceName};
+use dra_model::{Advice, ClaimUid, DeviceName};
 
 use crate::names::{Kind, Naming};
 use crate::render::RenderedSpec;
@@ -60,42 +61,55 @@ pub struct UnfinishedSpec {
     name: String,
 }
 
-/// The directory does not do what it should.
+/// A CDI spec cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecStoreError {
-    #[error("unable to create the CDI directory {}: make its parent writable (will retry)", path.display())]
+    #[error("failed to create the CDI directory {}", path.display())]
     MakeDir {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("unable to list the CDI directory {}: make it readable (will retry)", path.display())]
+    #[error("failed to list the CDI directory {}", path.display())]
     List {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("unable to read the CDI spec {}: make it readable (will retry)", path.display())]
+    #[error("failed to read the CDI spec {}", path.display())]
     Read {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("unable to write the CDI spec {}: free space there and make it writable (will retry)", path.display())]
+    #[error("failed to write the CDI spec {}", path.display())]
     Write {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("unable to remove the CDI spec {}: make its directory writable (will retry)", path.display())]
+    #[error("failed to remove the CDI spec {}", path.display())]
     Remove {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    /// Someone else's spec under our name.
-    #[error("{} is a CDI spec of kind `{found}`, which this driver did not write: remove or rename it", path.display())]
+    /// A spec of another program has the name of one of this driver's.
+    #[error("{} is a CDI spec of kind `{found}`, which this driver did not write", path.display())]
     Foreign { path: PathBuf, found: String },
+}
+
+impl Advice for SpecStoreError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::MakeDir { .. } => Some("make its parent directory writable".into()),
+            Self::List { .. } => Some("make the directory readable".into()),
+            Self::Read { .. } => Some("make the file readable".into()),
+            Self::Write { .. } => Some("free space there or make it writable".into()),
+            Self::Remove { .. } => Some("make its directory writable".into()),
+            Self::Foreign { .. } => Some("remove or rename it".into()),
+        }
+    }
 }
 
 impl SpecStore {

@@ -189,7 +189,7 @@ impl LedgerStore {
                 listing.damaged.push(DamagedLedger { gpu, path, reason })
             }
             Err(StoreError::Read { path, source }) => {
-                listing.damaged.push(DamagedLedger { gpu, path, reason: format!("unable to read it: {source}") });
+                listing.damaged.push(DamagedLedger { gpu, path, reason: format!("failed to read it: {source}") });
             }
             Err(error) => return Err(error),
         }

@@ -5,12 +5,13 @@
 //! nothing: a file is replaced whole, and the mark is appended to bytes that do not change. Nothing is kept in memory, so
 //! two plugin processes of a rolling upgrade see the same.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dra_model::ClaimUid;
+use dra_model::{Advice, ClaimUid};
 
 use crate::file_names::{record_name, temp_name, uid_of_record, uid_of_temp};
 use crate::frame;
@@ -52,61 +53,74 @@ pub enum Found {
     Quarantined(Box<Quarantined>),
 }
 
-/// The folder does not do what it should.
+/// A claim record or a ledger cannot be read or changed on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("unable to create {}: make its parent writable (will retry)", path.display())]
+    #[error("failed to create {}", path.display())]
     MakeDir {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("unable to list {}: make it readable (will retry)", path.display())]
+    #[error("failed to list {}", path.display())]
     List {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("unable to read {}: make it readable (will retry)", path.display())]
+    #[error("failed to read {}", path.display())]
     Read {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("failed to encode the record {}", path.display())]
+    #[error("failed to encode {}", path.display())]
     Encode {
         path: PathBuf,
         #[source]
         source: serde_json::Error,
     },
-    #[error("unable to write {}: free space there and make it writable (will retry)", path.display())]
+    #[error("failed to write {}", path.display())]
     Write {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("unable to remove {}: make its folder writable (will retry)", path.display())]
+    #[error("failed to remove {}", path.display())]
     Remove {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    /// Renaming a bad record, so that it no longer counts.
-    #[error("unable to settle {}: make its folder writable (will retry)", path.display())]
+    /// The record stays quarantined and its devices stay reserved.
+    #[error("failed to clear the quarantine of {}", path.display())]
     ClearQuarantine {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    /// Moving a bad record away.
-    #[error("unable to set {} aside, which is {reason}: make its folder writable (will retry)", path.display())]
+    #[error("failed to quarantine {}, which is {reason}", path.display())]
     Quarantine {
         path: PathBuf,
         reason: String,
-        /// Why it could not be moved.
         #[source]
         source: io::Error,
     },
+}
+
+impl Advice for StoreError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::MakeDir { .. } => Some("make its parent directory writable".into()),
+            Self::List { .. } => Some("make the directory readable".into()),
+            Self::Read { .. } => Some("make the file readable".into()),
+            Self::Encode { .. } => None,
+            Self::Write { .. } => Some("free space there or make it writable".into()),
+            Self::Remove { .. } | Self::ClearQuarantine { .. } | Self::Quarantine { .. } => {
+                Some("make its directory writable".into())
+            }
+        }
+    }
 }
 
 impl RecordStore {
@@ -181,7 +195,7 @@ impl RecordStore {
             Ok(Read::Nothing) => {}
             Ok(Read::Record(record)) => listing.records.push(*record),
             Ok(Read::Newer(reason) | Read::Bad(reason)) => stays(reason),
-            Err(StoreError::Read { source, .. }) => stays(format!("unable to read it: {source}")),
+            Err(StoreError::Read { source, .. }) => stays(format!("failed to read it: {source}")),
             Err(error) => return Err(error),
         }
         Ok(())

@@ -4,12 +4,13 @@
 //! Calls block, at most until the deadline of whoever asks. A start that answers has a daemon that takes clients and has the
 //! limits it was given.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dra_model::{Bytes, ClaimUid, DaemonId, Disposition, ThreadPercentage};
+use dra_model::{Advice, Bytes, ClaimUid, DaemonId, Disposition, ThreadPercentage};
 
 use crate::deadline::Deadline;
 
@@ -106,31 +107,28 @@ pub enum DaemonState {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DaemonError {
     /// There is nobody at the socket of the MPS host.
-    #[error("there is no MPS host at {socket}: see that the MPS pod of this node runs ({why})")]
+    #[error("no MPS host listens on {socket} ({why})")]
     Unreachable { socket: PathBuf, why: String },
     /// Somebody is there and gives no answer.
-    #[error("the MPS host at {socket} gives no answer: look at the log of the MPS pod of this node ({why})")]
+    #[error("the MPS host at {socket} does not respond ({why})")]
     Silent { socket: PathBuf, why: String },
     /// The call that asked had no time left to wait.
-    #[error("the time of this call was over before the MPS host at {socket} answered (will retry)")]
+    #[error("the call timed out before the MPS host at {socket} responded")]
     OutOfTime { socket: PathBuf },
     /// The driver root has no MPS programs.
-    #[error("there is no {program} below {root}: install the MPS programs of the driver there")]
+    #[error("no {program} below {root}")]
     NoProgram { program: String, root: PathBuf },
     /// The program does not know `-M`.
-    #[error(
-        "the MPS programs of this driver cannot serve several users at once: remove multiUser, or install a driver whose \
-         nvidia-cuda-mps-control knows -M"
-    )]
+    #[error("the MPS programs of this NVIDIA driver do not support several users at once")]
     NoMultiUser { id: DaemonId },
     /// A limit that was read back as something else.
-    #[error("MPS daemon {id} did not take {what} {wanted}: it says {found}")]
+    #[error("{what} of MPS daemon {id} was set to {wanted} but reads back as {found}")]
     LimitNotApplied { id: DaemonId, what: String, wanted: String, found: String },
     /// A daemon of this id runs with another spec.
-    #[error("MPS daemon {id} runs with other devices or limits: it must be stopped first")]
+    #[error("MPS daemon {id} runs with other devices or limits and must be stopped first")]
     Different { id: DaemonId },
     /// It did not answer in time.
-    #[error("MPS daemon {id} was not ready after {waited:?}: {seen}")]
+    #[error("MPS daemon {id} not ready within {waited:?}: {seen}")]
     NotReady {
         id: DaemonId,
         waited: Duration,
@@ -138,20 +136,40 @@ pub enum DaemonError {
         seen: String,
     },
     /// It died or was lost, and clients of it still live.
-    #[error(
-        "MPS daemon {id} is gone and is started again once its {clients} clients have ended, or in some minutes without them: \
-         end their pods to have it sooner"
-    )]
+    #[error("MPS daemon {id} exited and is restarted after its {clients} clients exit, or after some minutes")]
     ClientsLeft { id: DaemonId, clients: usize },
     /// It was to be stopped unless it has clients, and it has.
-    #[error("MPS daemon {id} has {clients} clients and is ended after the last of them")]
+    #[error("MPS daemon {id} has {clients} clients and is stopped after the last of them exits")]
     InUse { id: DaemonId, clients: usize },
     /// Something of it is left after a stop.
-    #[error("MPS daemon {id} could not be ended whole: {left}")]
+    #[error("MPS daemon {id} was not stopped completely, still present: {left}")]
     NotStopped { id: DaemonId, left: String },
     /// Its directories could not be made.
-    #[error("MPS daemon {id} has no place at {path}: {why}")]
+    #[error("cannot use directory {path} of MPS daemon {id}: {why}")]
     UnusableDir { id: DaemonId, path: PathBuf, why: String },
+}
+
+impl Advice for DaemonError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Unreachable { .. } => {
+                Some("check that mps.enabled is true and the mps-host pod of this node runs".into())
+            }
+            Self::Silent { .. } => Some("see the log of the mps-host pod of this node".into()),
+            Self::NoProgram { .. } => Some("install the MPS programs of the NVIDIA driver there".into()),
+            Self::NoMultiUser { .. } => {
+                Some("remove multiUser, or install a driver whose nvidia-cuda-mps-control supports -M".into())
+            }
+            Self::NotReady { .. } => Some("see the mps-host log".into()),
+            Self::ClientsLeft { .. } => Some("delete the pods of the clients to restart it sooner".into()),
+            Self::OutOfTime { .. }
+            | Self::LimitNotApplied { .. }
+            | Self::Different { .. }
+            | Self::InUse { .. }
+            | Self::NotStopped { .. }
+            | Self::UnusableDir { .. } => None,
+        }
+    }
 }
 
 impl DaemonError {

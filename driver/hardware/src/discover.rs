@@ -7,14 +7,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use dra_model::{DriverState, Fault, Gpu, GpuEntry, GpuUuid, Inventory, MigMode, PciAddress};
+use dra_model::{DriverState, Fault, Gpu, GpuEntry, GpuUuid, Inventory, MigMode, PciAddress, chain, explain};
 
 use crate::machine::{GpuError, GpuFacts, GpuSelector, Machine, MachineError};
 use crate::sysfs;
 
 /// Reads the whole machine.
 pub fn discover(machine: &dyn Machine, sys_root: &Path) -> Inventory {
-    read(machine, sys_root).unwrap_or_else(|error| Inventory::without_driver(error.to_string()))
+    read(machine, sys_root).unwrap_or_else(|error| Inventory::without_driver(explain(&error)))
 }
 
 fn read(machine: &dyn Machine, sys_root: &Path) -> Result<Inventory, MachineError> {
@@ -50,7 +50,7 @@ fn broken(index: u32, error: &GpuError) -> GpuEntry {
         | GpuError::OutOfTime { .. }
         | GpuError::Machine { .. } => Fault::Failing,
     };
-    GpuEntry::Broken { index, uuid, pci, reason: error.to_string(), fault }
+    GpuEntry::Broken { index, uuid, pci, reason: chain(error).to_string(), fault }
 }
 
 /// Names the GPUs that are too broken to say who they are, from an earlier reading of the same machine.

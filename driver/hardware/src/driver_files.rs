@@ -6,51 +6,58 @@
 //! usual directories belongs to the same driver. Layouts: NVIDIA's installer and Fedora (`usr/lib64`), Debian and Ubuntu
 //! (`usr/lib/<triplet>`, and `nvidia/current` below it with absolute links through `etc/alternatives`).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use dra_model::{DriverFile, DriverFiles};
+use dra_model::{Advice, DriverFile, DriverFiles};
 use parking_lot::Mutex;
 use rustix::fs::FileType;
 
-use crate::driver_root::{Found, Root};
+use crate::driver_root::{self, Found, Root};
 use crate::elf::{ElfError, soname};
 
-/// The driver is not completely there.
+/// The user-space part of the driver is incomplete or unreadable.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverFilesError {
-    /// The driver root cannot be opened.
-    #[error("unable to open the driver root {}: mount the driver there or correct the driver root", path.display())]
+    #[error("failed to open the driver root {}", path.display())]
     Root {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    /// A library without which nothing works.
-    #[error("no {name} of the NVIDIA driver below {}: install the driver there or correct the driver root", root.display())]
+    #[error("no {name} of the NVIDIA driver below {}", root.display())]
     NoLibrary { name: &'static str, root: PathBuf },
-    /// A program without which nobody can look at a GPU.
-    #[error("no {name} of the NVIDIA driver below {}: install it there (on Debian the package nvidia-smi)", root.display())]
+    #[error("no {name} of the NVIDIA driver below {}", root.display())]
     NoProgram { name: &'static str, root: PathBuf },
-    /// The library that tells the version does not.
     #[error("{} does not end in the version of the driver, as in libnvidia-ml.so.550.54.15", path.display())]
     NoVersion { path: PathBuf },
-    /// A directory or file of the driver cannot be read.
-    #[error("unable to read {} of the NVIDIA driver", path.display())]
+    #[error("failed to read {} of the NVIDIA driver", path.display())]
     Unreadable {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    /// A file that is named like a library of the driver is none.
-    #[error("{} is not a usable library: install the NVIDIA driver again", path.display())]
+    #[error("{} is not a usable library", path.display())]
     BadLibrary {
         path: PathBuf,
         #[source]
         source: ElfError,
     },
+}
+
+impl Advice for DriverFilesError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Root { .. } => Some(driver_root::ADVICE.into()),
+            Self::NoLibrary { .. } => Some("install the NVIDIA driver there or correct the driver root".into()),
+            Self::NoProgram { .. } => Some("install it there (on Debian the package nvidia-smi)".into()),
+            Self::NoVersion { .. } | Self::Unreadable { .. } => None,
+            Self::BadLibrary { .. } => Some("install the NVIDIA driver again".into()),
+        }
+    }
 }
 
 /// The library every other one is found by.

@@ -6,6 +6,7 @@
 //! it opens by name; the directory they are in is not searched, since the C library of another system may lie there too,
 //! which this system's loader cannot use.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
@@ -15,38 +16,47 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dra_model::Advice;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::driver_files::{PROGRAM_DIRS, library_dirs};
-use crate::driver_root::{Found, Root};
+use crate::driver_root::{self, Found, Root};
 
-/// A program of the driver is not there, or did not do its work.
+/// A program of the driver is missing or failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProgramError {
-    /// The driver root cannot be opened.
-    #[error("unable to open the driver root {}: mount the driver there or correct the driver root ({why})", root.display())]
+    #[error("failed to open the driver root {}: {why}", root.display())]
     Root { root: PathBuf, why: String },
-    /// The program, or a library that it opens, is not there.
-    #[error("no {name} of the NVIDIA driver below {}: install it there or correct the driver root", root.display())]
+    /// `name` is a program, or the SONAME of a library that the program opens.
+    #[error("no {name} of the NVIDIA driver below {}", root.display())]
     Missing { name: String, root: PathBuf },
-    /// It cannot be run.
-    #[error("unable to run {}: {why}", path.display())]
+    #[error("failed to run {}: {why}", path.display())]
     NotRun { path: PathBuf, why: String },
-    /// It did not end, and was killed with all that it had started.
-    #[error("{} had not ended after {timeout:?} and was killed", path.display())]
+    /// Its child processes were killed with it.
+    #[error("{} did not exit within {timeout:?} and was killed", path.display())]
     Hung { path: PathBuf, timeout: Duration },
-    /// It ended as a failure, or answered what is not understood.
-    #[error("{} ended with {status} and said `{said}`", path.display())]
+    /// The exit code is nonzero, or the output has another form than expected.
+    #[error("{} failed with {status} and printed `{output}`", path.display())]
     Failed {
         path: PathBuf,
         /// Exit code or signal.
         status: ExitStatus,
         /// Standard output and error in one line.
-        said: String,
+        output: String,
     },
+}
+
+impl Advice for ProgramError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Root { .. } => Some(driver_root::ADVICE.into()),
+            Self::Missing { .. } => Some("install it there or correct the driver root".into()),
+            Self::NotRun { .. } | Self::Hung { .. } | Self::Failed { .. } => None,
+        }
+    }
 }
 
 /// A program of the driver.
@@ -116,8 +126,8 @@ impl DriverProgram {
 
     /// Says of an answer why it is none.
     pub fn failed(&self, ended: &Ended) -> ProgramError {
-        let said = ended.text.split_whitespace().collect::<Vec<_>>().join(" ");
-        ProgramError::Failed { path: self.path.clone(), status: ended.status, said }
+        let output = ended.text.split_whitespace().collect::<Vec<_>>().join(" ");
+        ProgramError::Failed { path: self.path.clone(), status: ended.status, output }
     }
 
     /// The command ends with this function, and with it our copies of the pipe's writing end.
@@ -216,8 +226,8 @@ mod tests {
         assert_eq!((ended.status.code(), ended.text.as_str()), (Some(6), "out -L\nerr\n"));
         let program = DriverProgram::find(root.path(), "nvidia-smi", &[]).unwrap();
         let path = root.path().join("etc/alternatives/smi");
-        let said = format!("{} ended with exit status: 6 and said `out -L err`", path.display());
-        assert_eq!(program.failed(&ended).to_string(), said);
+        let failed = format!("{} failed with exit status: 6 and printed `out -L err`", path.display());
+        assert_eq!(program.failed(&ended).to_string(), failed);
     }
 
     #[test]
@@ -239,13 +249,14 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_with_the_root() {
         let root = root("");
-        let error =
-            |name, libraries: &[&str]| DriverProgram::find(root.path(), name, libraries).unwrap_err().to_string();
-        let below = format!("of the NVIDIA driver below {}: install it there", root.path().display());
+        let error = |name, libraries: &[&str]| {
+            dra_model::explain(&DriverProgram::find(root.path(), name, libraries).unwrap_err())
+        };
+        let below = format!("of the NVIDIA driver below {}; install it there", root.path().display());
         assert!(error("nvidia-cuda-mps-control", &[]).starts_with(&format!("no nvidia-cuda-mps-control {below}")));
         assert!(error("nvidia-smi", &["libcuda.so.1"]).starts_with(&format!("no libcuda.so.1 {below}")));
         let nowhere = DriverProgram::find(Path::new("/nonexistent"), "nvidia-smi", &[]).unwrap_err();
-        assert!(nowhere.to_string().starts_with("unable to open the driver root /nonexistent: mount"), "{nowhere}");
+        assert!(nowhere.to_string().starts_with("failed to open the driver root /nonexistent: "), "{nowhere}");
     }
 
     /// A pipe whose reads fail like this, then go on.
@@ -283,6 +294,6 @@ mod tests {
         std::fs::write(root.path().join("etc/alternatives/smi"), "not a program").unwrap();
         let program = DriverProgram::find(root.path(), "nvidia-smi", &[]).unwrap();
         let error = program.run(&["-L"], LONG).unwrap_err().to_string();
-        assert!(error.contains("etc/alternatives/smi: ") && error.starts_with("unable to run "), "{error}");
+        assert!(error.contains("etc/alternatives/smi: ") && error.starts_with("failed to run "), "{error}");
     }
 }

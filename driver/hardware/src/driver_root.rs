@@ -28,6 +28,9 @@ pub struct Found {
     pub stat: Stat,
 }
 
+/// What an administrator does when the driver root cannot be opened.
+pub const ADVICE: &str = "mount the NVIDIA driver there or correct the driver root";
+
 /// A rename or mount elsewhere makes the kernel give up a lookup; it asks to try again.
 const LOOKUPS: usize = 16;
 

@@ -4,9 +4,10 @@
 //! Calls block (NVML talks to the kernel), so async callers use a blocking thread. One broken GPU answers with its own
 //! error and spoils no other.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use dra_model::{ComputeMode, Fault, GpuUuid, Interval, MigMode, MigUuid, PciAddress, Version};
+use dra_model::{Advice, ComputeMode, Fault, GpuUuid, Interval, MigMode, MigUuid, PciAddress, Version};
 
 use crate::driver_program::ProgramError;
 
@@ -128,71 +129,65 @@ impl GpuShape {
     }
 }
 
-/// There is no driver to ask, or it does not answer at all.
+/// The NVIDIA driver is missing or does not respond.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MachineError {
-    /// The library is not there or cannot be loaded.
-    #[error(
-        "no usable libnvidia-ml.so.1 below {root}: install the NVIDIA driver there or correct the driver root ({reason})"
-    )]
-    NoLibrary {
-        root: String,
-        /// What the dynamic loader said.
-        reason: String,
-    },
+    #[error("no usable libnvidia-ml.so.1 below {root}: {reason}")]
+    NoLibrary { root: String, reason: String },
     /// The library is there but its kernel driver is not (NVML code 9), or does not match (18).
-    #[error("the NVIDIA driver does not answer: {call} says {code}")]
+    #[error("the NVIDIA driver does not respond: {call} returned {code}")]
     NotAnswering { call: &'static str, code: NvmlCode },
 }
 
-/// One GPU did not answer one question.
+impl Advice for MachineError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::NoLibrary { .. } => Some("install the NVIDIA driver there or correct the driver root".into()),
+            Self::NotAnswering { .. } => Some("check nvidia-smi on this node".into()),
+        }
+    }
+}
+
+/// A question to one GPU failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GpuError {
     /// No GPU of this index or UUID is on the machine.
-    #[error("{which} is not on this node")]
+    #[error("{which} is not present on this node")]
     NotFound { which: String },
-    /// It is there and broken.
     #[error("{call} failed on {which}: {code}")]
     Failed {
         call: &'static str,
-        /// Which GPU, as far as it is known.
+        /// UUID, PCI address or index, as far as known.
         which: String,
         code: NvmlCode,
-        /// What could still be read before it failed.
         uuid: Option<GpuUuid>,
-        /// What could still be read before it failed.
         pci: Option<PciAddress>,
     },
-    /// It answered something this driver does not understand.
-    #[error("{call} answered `{answer}` for {which}, which is not understood")]
+    #[error("{call} returned unexpected value `{answer}` for {which}")]
     UnexpectedValue {
         call: &'static str,
         which: String,
         answer: String,
-        /// What could be read all the same.
         uuid: Option<GpuUuid>,
-        /// What could be read all the same.
         pci: Option<PciAddress>,
     },
     /// It has no such setting: no compute mode while it is in MIG mode, no time-slice interval before Turing.
-    #[error("{gpu} has no {setting} to set")]
+    #[error("{gpu} does not support setting the {setting}")]
     Unsupported { gpu: GpuUuid, setting: Setting },
-    /// A setting was answered with success and read back as something else.
-    #[error("{gpu} did not take the {setting} {wanted}: it says {found}; see that nothing else on this node sets it")]
+    /// NVML or nvidia-smi reported success.
+    #[error("{setting} of {gpu} was set to {wanted} but reads back as {found}")]
     NotApplied { gpu: GpuUuid, setting: Setting, wanted: String, found: String },
-    /// The program of the driver that knows a setting did not do its work.
-    #[error("unable to use the {setting} of {gpu}")]
+    #[error("failed to read or set the {setting} of {gpu}")]
     Program {
         gpu: GpuUuid,
         setting: Setting,
         #[source]
         source: ProgramError,
     },
-    /// The call that asked had no time left to wait.
-    #[error("the time of this call was over before NVML answered about {which} (will retry)")]
+    /// The deadline of the call passed.
+    #[error("the call timed out before NVML answered for {which}")]
     OutOfTime { which: String },
-    /// The driver as a whole stopped answering.
-    #[error("the driver stopped answering while {which} was read")]
+    #[error("NVIDIA driver stopped responding while {which} was read")]
     Machine {
         which: String,
         #[source]
@@ -200,8 +195,25 @@ pub enum GpuError {
     },
 }
 
+impl Advice for GpuError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::NotFound { .. } => Some("make the GPU visible to nvidia-smi".into()),
+            Self::Failed { code, .. } => match code.fault() {
+                Fault::Failing => Some("check nvidia-smi and Xid messages on this node".into()),
+                Fault::Unsupported | Fault::Denied => None,
+            },
+            Self::UnexpectedValue { .. } => Some("report it with the output of `nvidia-smi -q`".into()),
+            Self::NotApplied { .. } => Some("check that no other program on this node changes it".into()),
+            Self::Program { source, .. } => source.advice(),
+            Self::Machine { source, .. } => source.advice(),
+            Self::Unsupported { .. } | Self::OutOfTime { .. } => None,
+        }
+    }
+}
+
 impl GpuError {
-    /// [`GpuError::NotApplied`], unless what was read back is what was set.
+    /// Compares the value that was read back with the one that was set.
     pub fn check_applied<T: fmt::Display + PartialEq>(
         gpu: &GpuUuid,
         setting: Setting,

@@ -11,48 +11,60 @@
 //! in a user namespace (`hostUsers: false`) they bind the node of the host instead, where `nvidia-modprobe -f
 //! /proc/driver/nvidia/capabilities/…/access` makes it first.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dra_model::{Device, DeviceNode, Gpu, MigDevice};
+use dra_model::{Advice, Device, DeviceNode, Gpu, MigDevice};
 use rustix::fs::{FileType, Stat, major, minor};
 
-use crate::driver_root::Root;
+use crate::driver_root::{self, Root};
 use crate::procfs::{self, Capability, ProcError};
 
-/// A device node is not as it has to be.
+/// A device node is missing or wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// The driver root cannot be opened.
-    #[error("unable to open the driver root {}", path.display())]
+    #[error("failed to open the driver root {}", path.display())]
     Root {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    /// It is not there.
-    #[error("no device node {path} on the node: run `{remedy}` or `nvidia-smi` there, which makes it")]
+    #[error("no device node {path} on the node")]
     Missing { path: String, remedy: String },
-    /// It cannot be looked at.
-    #[error("unable to look at the device node {path}")]
+    #[error("failed to stat the device node {path}")]
     Unreadable {
         path: String,
         #[source]
         source: io::Error,
     },
-    /// It is something else.
-    #[error("{path} on the node is not a character device: remove it and run `{remedy}` there")]
+    #[error("{path} on the node is not a character device")]
     NotADevice { path: String, remedy: String },
-    /// It is the node of another GPU.
-    #[error("{path} on the node has minor number {found}: remove it and run `{remedy}` there")]
+    /// The node belongs to another GPU.
+    #[error("{path} on the node has minor number {found}")]
     WrongMinor { path: String, found: u32, remedy: String },
-    /// The numbers of a MIG capability are not known.
-    #[error("unable to find the capability nodes of MIG device {device}")]
+    #[error("failed to find the capability nodes of MIG device {device}")]
     Capability {
         device: String,
         #[source]
         source: ProcError,
     },
+}
+
+impl Advice for NodeError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Root { .. } => Some(driver_root::ADVICE.into()),
+            Self::Missing { remedy, .. } => {
+                Some(format!("run `{remedy}` or `nvidia-smi` on the node, which creates it").into())
+            }
+            Self::Unreadable { .. } => None,
+            Self::NotADevice { remedy, .. } | Self::WrongMinor { remedy, .. } => {
+                Some(format!("remove it and run `{remedy}` on the node").into())
+            }
+            Self::Capability { source, .. } => source.advice(),
+        }
+    }
 }
 
 /// Where device nodes are looked for.
@@ -208,10 +220,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "dev/nvidia1", "a plain file");
         let nodes = |minor| device_nodes(Device::Gpu(&gpu(minor)), dir.path(), Path::new("/"), dir.path());
-        let missing = nodes(0).unwrap_err().to_string();
+        let missing = dra_model::explain(&nodes(0).unwrap_err());
         assert_eq!(
             missing,
-            "no device node /dev/nvidia0 on the node: run `nvidia-modprobe -c 0` or `nvidia-smi` there, which makes it"
+            "no device node /dev/nvidia0 on the node; run `nvidia-modprobe -c 0` or `nvidia-smi` on the node, which creates it"
         );
         assert!(matches!(nodes(1), Err(NodeError::NotADevice { .. })));
         let missing = control_nodes(dir.path(), Path::new("/")).unwrap_err().to_string();

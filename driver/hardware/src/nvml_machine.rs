@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_model::{ComputeMode, GpuUuid, Interval, MigUuid, Version};
+use dra_model::{ComputeMode, GpuUuid, Interval, MigUuid, Version, chain};
 use dra_nvml::error::code;
 use dra_nvml::{Device, LoadError, Nvml, NvmlError, Session};
 
@@ -188,7 +188,7 @@ fn read_shape(nvml: &Nvml, index: u32, shape: &mut GpuShape) -> Result<(), NvmlE
     Ok(())
 }
 
-/// Why no library was found, in the words that [`MachineError::NoLibrary`] leaves to say.
+/// The reason that follows the text of [`MachineError::NoLibrary`].
 fn why(error: &DriverFilesError) -> String {
     match error {
         DriverFilesError::Root { source, .. } => source.to_string(),
@@ -199,6 +199,6 @@ fn why(error: &DriverFilesError) -> String {
         DriverFilesError::NoProgram { .. }
         | DriverFilesError::NoVersion { .. }
         | DriverFilesError::Unreadable { .. }
-        | DriverFilesError::BadLibrary { .. } => error.to_string(),
+        | DriverFilesError::BadLibrary { .. } => chain(error).to_string(),
     }
 }

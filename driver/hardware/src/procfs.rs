@@ -1,32 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the kernel and the NVIDIA module tell in procfs: device majors, MIG capability minors, the boot id.
+//! What the kernel and the NVIDIA module publish in procfs: device majors, MIG capability minors, the boot ID.
 //!
 //! In comes the root of a procfs. Formats: `Documentation/filesystems/proc.rst` for `devices`, and
 //! `kernel-open/nvidia/nv-caps.c` of NVIDIA's open kernel modules for the capabilities.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A file of procfs did not answer.
+use dra_model::Advice;
+
+/// procfs does not contain what the driver needs.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcError {
-    /// It cannot be read.
-    #[error("unable to read {}", path.display())]
+    #[error("failed to read {}", path.display())]
     Unreadable {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    /// The driver did not register the character devices.
-    #[error("{} lists no character device `{name}`: is the NVIDIA kernel module loaded?", path.display())]
-    NoMajor {
-        path: PathBuf,
-        /// Name of the devices.
-        name: &'static str,
-    },
-    /// Neither place knows the capability.
-    #[error("no capability for {capability} in {}: does the MIG device still exist?", path.display())]
+    #[error("{} lists no character device `{name}`", path.display())]
+    NoMajor { path: PathBuf, name: &'static str },
+    #[error("no capability for {capability} in {}", path.display())]
     NoCapability {
         /// Directory of the driver's capabilities.
         path: PathBuf,
@@ -34,9 +30,18 @@ pub enum ProcError {
     },
 }
 
-/// The boot id cannot be read.
+impl Advice for ProcError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Unreadable { .. } => None,
+            Self::NoMajor { .. } => Some("load the NVIDIA kernel module".into()),
+            Self::NoCapability { .. } => Some("check that the MIG device still exists".into()),
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
-#[error("unable to read the boot id from {}", path.display())]
+#[error("failed to read the boot ID from {}", path.display())]
 pub struct BootIdError {
     path: PathBuf,
     #[source]

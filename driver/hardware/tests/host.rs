@@ -188,7 +188,7 @@ fn a_driver_that_goes_and_comes_back_is_noticed_each_time() {
     let before = host.refresh();
     twin.change(|state| state.driver_gone = true);
     assert_eq!((host.refresh_if_changed(), host.refresh_if_changed()), (true, false));
-    let reason = "the NVIDIA driver does not answer: nvmlInitWithFlags says driver not loaded (NVML code 9)";
+    let reason = "the NVIDIA driver does not respond: nvmlInitWithFlags returned driver not loaded (NVML code 9); check nvidia-smi on this node";
     assert_eq!(host.latest().driver, DriverState::Missing { reason: reason.to_owned() });
     assert!(matches!(host.gpu(&facts(1).uuid), Err(GpuError::Machine { .. })));
     twin.change(|state| state.driver_gone = false);

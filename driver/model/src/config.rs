@@ -69,7 +69,7 @@ mod tests {
 
     /// What became of a configuration, for comparing.
     pub(super) fn outcome(given: &Value) -> Result<DeviceConfig, String> {
-        parse(given).map_err(|error| error.to_string())
+        parse(given).map_err(|error| crate::explain(&error))
     }
 
     #[test]
@@ -107,11 +107,11 @@ mod tests {
             ),
             (
                 json!({"apiVersion": API_VERSION, "kind": "GpuConfig", "sharring": {}}),
-                Err("sharring is an unknown field of GpuConfig: remove it or correct its name"),
+                Err("sharring is an unknown field of GpuConfig; remove it or correct its name"),
             ),
             (
                 json!({"apiVersion": API_VERSION, "kind": "GpuConfig", "a\nb\u{1b}[31m\u{202e}": {}}),
-                Err("a\\nb\\u{1b}[31m\\u{202e} is an unknown field of GpuConfig: remove it or correct its name"),
+                Err("a\\nb\\u{1b}[31m\\u{202e} is an unknown field of GpuConfig; remove it or correct its name"),
             ),
             (
                 json!({"apiVersion": API_VERSION, "kind": "Gpu\n\u{7f}\u{2028}Config"}),

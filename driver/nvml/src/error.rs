@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// A call answered with a code other than success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{call} answered with code {code}")]
+#[error("{call} returned code {code}")]
 pub struct NvmlError {
     /// The C function.
     pub call: &'static str,
@@ -63,13 +63,13 @@ pub enum LoadError {
         reason: String,
     },
     /// The file is not a library that can be loaded.
-    #[error("unable to load {}: {reason}", path.display())]
+    #[error("failed to load {}: {reason}", path.display())]
     Unloadable {
         path: PathBuf,
         /// What the dynamic loader said.
         reason: String,
     },
     /// It was loaded and refused to start.
-    #[error("the library does not start")]
+    #[error("the library failed to initialize")]
     Refused(#[source] NvmlError),
 }

@@ -10,7 +10,6 @@
 //!
 //! The engine is pure and synchronous: it has no clock, no files and no threads. What a real GPU answers is the truth;
 //! a difference is a bug of the simulator and is fixed in its data or in its rules, each of which names its source.
-#![warn(missing_docs)]
 
 pub mod catalog;
 pub mod code;

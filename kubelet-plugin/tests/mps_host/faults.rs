@@ -108,7 +108,10 @@ fn a_limit_that_the_program_does_not_take_is_not_believed() {
     // Less than the unit that the program counts in is no limit for it.
     wanted.memory = [(0, dra_model::Bytes(1 << 10))].into();
     let refused = host.start(&wanted).unwrap_err().to_string();
-    assert_eq!(refused, format!("MPS daemon {ID} did not take pinned memory limit of device 0 0M: it says none"));
+    assert_eq!(
+        refused,
+        format!("pinned memory limit of device 0 of MPS daemon {ID} was set to 0M but reads back as none")
+    );
     assert_eq!((host.processes(ID).len(), host.mounts(), host.place(ID).exists()), (0, 0, false));
 }
 

@@ -157,11 +157,11 @@ fn what_no_runtime_could_use_is_refused() {
     let homeless = ClaimDevice { mps: Some(mps), ..gpu(0, "") };
     for (found, expect) in [
         (base(&|files| files.version = "550/54".to_owned()), "the driver version `550/54` has characters"),
-        (base(&|files| files.libraries.clear()), "the base spec of driver 550.54.15 has nothing in it"),
+        (base(&|files| files.libraries.clear()), "the base spec of driver 550.54.15 would be empty"),
         (base(&|files| files.programs[0].name = "../smi".to_owned()), "`../smi` is not a plain file name"),
         (base(&|files| files.programs[0].host_path = PathBuf::from("smi")), "`smi` is not an absolute path"),
-        (claim(&[]), "the spec of claim 9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11 has nothing in it"),
-        (claim(&[nodeless]), "9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11-gpu-00000000 has nothing in it"),
+        (claim(&[]), "the spec of claim 9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11 would be empty"),
+        (claim(&[nodeless]), "9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11-gpu-00000000 would be empty"),
         (claim(&[relative]), "`dev/nvidia0` is not an absolute path"),
         (claim(&[homeless]), "`run` is not an absolute path"),
     ] {

@@ -140,9 +140,9 @@ fn a_ledger_that_cannot_be_read_or_moved_stops_no_other() {
     assert_eq!(store.list().unwrap().ledgers, [ledger()]);
     assert_eq!(store.list().unwrap().damaged[0].path, store.path(&lost), "it stays where it is");
     let error = store.load(&lost).unwrap_err().to_string();
-    assert!(error.starts_with("unable to set ") && error.contains("is not the header"), "{error}");
+    assert!(error.starts_with("failed to quarantine ") && error.contains("is not the header"), "{error}");
     files.lose(&store.path(&lost));
-    assert!(store.list().unwrap().damaged[0].reason.starts_with("unable to read it: "));
+    assert!(store.list().unwrap().damaged[0].reason.starts_with("failed to read it: "));
 }
 
 /// Whatever effect is cut or fails, what is owed is the old, the new, or known to be unknown; never nothing.

@@ -196,9 +196,9 @@ fn a_record_that_cannot_be_read_stays_where_it_is_and_stops_no_other() {
     let listing = store.list().unwrap();
     assert_eq!(listing.records.len(), 1);
     assert_eq!((&listing.quarantined[0].path, listing.quarantined[0].uid.as_ref()), (&store.path(&lost), Some(&lost)));
-    assert!(listing.quarantined[0].reason.contains("unable to read"), "{}", listing.quarantined[0].reason);
+    assert!(listing.quarantined[0].reason.contains("failed to read"), "{}", listing.quarantined[0].reason);
     let error = store.load(&lost).unwrap_err().to_string();
-    assert!(error.starts_with("unable to read ") && error.contains(lost.as_str()), "{error}");
+    assert!(error.starts_with("failed to read ") && error.contains(lost.as_str()), "{error}");
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn a_read_only_folder_still_shows_what_is_good_and_what_is_not() {
     assert_eq!(listing.records.len(), 1);
     assert_eq!(listing.quarantined[0].path, bad);
     let error = store.put(&record(ClaimState::Ready { done: vec![] })).unwrap_err();
-    assert!(error.to_string().starts_with("unable to write "), "{error}");
+    assert!(error.to_string().starts_with("failed to write "), "{error}");
 }
 
 /// Whatever effect is cut or fails, the folder holds the old record or the new one.

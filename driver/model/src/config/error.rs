@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Why a configuration is refused; each text names the path of the field.
 
+use std::borrow::Cow;
+
 use super::kind::ConfigKind;
+use crate::explain::Advice;
 
 /// Why a configuration was refused. `path` is relative to the parameters, such as `sharing.strategy`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,21 +18,17 @@ pub enum ConfigError {
     /// Not a JSON object.
     #[error("parameters must be an object with apiVersion and kind")]
     NotAnObject,
-    /// A field that must be there.
     #[error("{path} is missing: expected {expected}")]
     Missing { path: String, expected: &'static str },
-    /// A field of the wrong type or value.
     #[error("{path} is {found}: expected {expected}")]
     Unexpected { path: String, found: String, expected: &'static str },
-    /// A field nobody knows.
-    #[error("{path} is an unknown field of {kind}: remove it or correct its name")]
+    #[error("{path} is an unknown field of {kind}")]
     UnknownField {
         path: String,
         /// The kind it was found in.
         kind: ConfigKind,
     },
-    /// The details of another strategy than the one that was chosen.
-    #[error("{path} is not for the strategy {strategy}: remove it, or correct {strategy_path}")]
+    #[error("{path} is not for the strategy {strategy}")]
     OtherStrategy {
         /// The field with the details.
         path: String,
@@ -37,12 +36,17 @@ pub enum ConfigError {
         strategy_path: String,
         strategy: String,
     },
-    /// A wish that no MIG device can fulfil.
     #[error("{path} cannot be {found} on a MIG device: {why}")]
-    NotOnMig {
-        path: String,
-        found: String,
-        /// What MIG devices lack.
-        why: &'static str,
-    },
+    NotOnMig { path: String, found: String, why: &'static str, advice: Option<&'static str> },
+}
+
+impl Advice for ConfigError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::UnknownField { .. } => Some("remove it or correct its name".into()),
+            Self::OtherStrategy { strategy_path, .. } => Some(format!("remove it, or correct {strategy_path}").into()),
+            Self::NotOnMig { advice, .. } => advice.map(Cow::Borrowed),
+            Self::Unreadable { .. } | Self::NotAnObject | Self::Missing { .. } | Self::Unexpected { .. } => None,
+        }
+    }
 }

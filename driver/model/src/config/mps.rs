@@ -130,7 +130,7 @@ mod tests {
             ),
             (
                 json!({"defaultActiveThreads": 1}),
-                "sharing.mpsConfig.defaultActiveThreads is an unknown field of GpuConfig: remove it or correct its name"
+                "sharing.mpsConfig.defaultActiveThreads is an unknown field of GpuConfig; remove it or correct its name"
                     .to_owned(),
             ),
         ] {

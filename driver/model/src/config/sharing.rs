@@ -74,6 +74,7 @@ fn exclusive(sharing: &Fields<'_>, kind: ConfigKind) -> Result<Sharing, ConfigEr
             path: sharing.path(STRATEGY),
             found: Strategy::Exclusive.as_str().to_owned(),
             why: "it has no compute mode, and its claim has it for itself in any case",
+            advice: None,
         }),
     }
 }
@@ -88,7 +89,8 @@ fn interval(details: &Fields<'_>, kind: ConfigKind) -> Result<Option<Interval>, 
             Err(ConfigError::NotOnMig {
                 path: details.path(name),
                 found: found.to_string(),
-                why: "the time-slice belongs to the whole GPU, use Default",
+                why: "the time-slice belongs to the whole GPU",
+                advice: Some("use Default"),
             })
         }
         (ConfigKind::Gpu, _) | (ConfigKind::Mig, None | Some(Interval::Default)) => Ok(interval),
@@ -178,17 +180,17 @@ mod tests {
             (
                 gpu,
                 json!({"strategy": "MPS", "replicas": 4}),
-                "sharing.replicas is an unknown field of GpuConfig: remove it or correct its name",
+                "sharing.replicas is an unknown field of GpuConfig; remove it or correct its name",
             ),
             (
                 gpu,
                 json!({"strategy": "MPS", "timeSlicingConfig": {"interval": "Long"}}),
-                "sharing.timeSlicingConfig is not for the strategy MPS: remove it, or correct sharing.strategy",
+                "sharing.timeSlicingConfig is not for the strategy MPS; remove it, or correct sharing.strategy",
             ),
             (
                 gpu,
                 json!({"strategy": "Exclusive", "mpsConfig": {}}),
-                "sharing.mpsConfig is not for the strategy Exclusive: remove it, or correct sharing.strategy",
+                "sharing.mpsConfig is not for the strategy Exclusive; remove it, or correct sharing.strategy",
             ),
             (
                 gpu,
@@ -198,12 +200,12 @@ mod tests {
             (
                 ConfigKind::Mig,
                 json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"slice": 1}}),
-                "sharing.timeSlicingConfig.slice is an unknown field of MigDeviceConfig: remove it or correct its name",
+                "sharing.timeSlicingConfig.slice is an unknown field of MigDeviceConfig; remove it or correct its name",
             ),
             (
                 ConfigKind::Mig,
                 json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": "Short"}}),
-                "sharing.timeSlicingConfig.interval cannot be Short on a MIG device: the time-slice belongs to the whole GPU, use Default",
+                "sharing.timeSlicingConfig.interval cannot be Short on a MIG device: the time-slice belongs to the whole GPU; use Default",
             ),
             (
                 ConfigKind::Mig,

@@ -35,9 +35,7 @@ fn gpus_that_hang_are_waited_for_together_no_longer_than_the_call_lasts() {
     let waited_for = "GPU-00000000-1111-2222-3333-444444444444";
     assert_eq!(
         text,
-        format!(
-            "claim ns/a: it is not prepared yet: the time of this call was over before NVML answered about {waited_for} (will retry)"
-        )
+        format!("claim ns/a: it is not prepared yet: the call timed out before NVML answered for {waited_for}")
     );
     assert_eq!(error.cause.disposition(), Disposition::Transient);
     assert!(node.names("claims").is_empty());
@@ -55,7 +53,8 @@ fn a_device_that_is_not_in_the_inventory_is_looked_for_no_longer_than_the_call_l
     node.machine.set_slow(1, true);
     let error = prepare(&node, &allocate("a", &[("one", "gpu-00000007")]), &soon()).unwrap_err();
     let text = told(&error);
-    let expect = "claim ns/a: it is not prepared yet: the time of this call was over before NVML answered about the GPUs of this node (will retry)";
+    let expect =
+        "claim ns/a: it is not prepared yet: the call timed out before NVML answered for the GPUs of this node";
     assert_eq!(text, expect);
     node.machine.set_slow(1, false);
 }

@@ -87,9 +87,9 @@ fn what_is_set_is_read_back_and_shown_by_nvidia_smi() {
     }
 }
 
-/// An exit code or `NVML_SUCCESS` proves nothing.
+/// An exit code or `NVML_SUCCESS` does not prove that a setting was applied.
 #[test]
-fn a_set_that_is_forgotten_is_noticed() {
+fn a_setting_that_was_not_applied_is_noticed() {
     let both = Both::new();
     both.node.gpu_sim("fail", &["nvmlDeviceSetComputeMode", "--forgets", "--gpu", "1"]).ok();
     both.sim.poke(|state| state.faults = both.node.state().faults);
@@ -99,19 +99,18 @@ fn a_set_that_is_forgotten_is_noticed() {
         both.set_interval(Interval::Long).unwrap_err().to_string(),
     ];
     let gpu = both.gpu(1);
-    let tail = "see that nothing else on this node sets it";
     assert_eq!(
         refused,
         [
-            format!("{gpu} did not take the compute mode Exclusive_Process: it says Default; {tail}"),
-            format!("{gpu} did not take the time-slice interval Long: it says Default; {tail}"),
+            format!("compute mode of {gpu} was set to Exclusive_Process but reads back as Default"),
+            format!("time-slice interval of {gpu} was set to Long but reads back as Default"),
         ]
     );
     assert_eq!(both.set_interval(Interval::Default), Ok(()));
 }
 
 #[test]
-fn a_gpu_without_intervals_has_none_and_takes_none() {
+fn a_gpu_without_intervals_has_none_and_accepts_none() {
     let both = Both::new();
     both.strike("computePolicy*", Code::NOT_SUPPORTED);
     assert_eq!(both.settings(), (Ok(Some(ComputeMode::Default)), Ok(None)));
@@ -119,7 +118,7 @@ fn a_gpu_without_intervals_has_none_and_takes_none() {
     assert_eq!(both.set_interval(Interval::Default), Err(unsupported));
 }
 
-/// The interval belongs to the driver and stays; the compute mode does not count.
+/// The interval belongs to the driver and stays; the compute mode has no effect.
 #[test]
 fn a_gpu_in_mig_mode_has_no_compute_mode() {
     let both = Both::new();
@@ -133,18 +132,18 @@ fn a_gpu_in_mig_mode_has_no_compute_mode() {
 }
 
 #[test]
-fn gpus_that_are_unknown_or_lost_and_drivers_that_are_gone_are_told_apart() {
+fn unknown_gpus_lost_gpus_and_unloaded_drivers_are_distinguished() {
     let both = Both::new();
-    let nobody: GpuUuid = "GPU-00000000-0000-0000-0000-000000000000".parse().unwrap();
-    let not_found = GpuError::NotFound { which: nobody.to_string() };
-    assert_eq!(both.ask(|machine, _| machine.compute_mode(&nobody)), Err(not_found.clone()));
-    assert_eq!(both.ask(|machine, _| machine.set_interval(&nobody, Interval::Long)), Err(not_found));
+    let unknown: GpuUuid = "GPU-00000000-0000-0000-0000-000000000000".parse().unwrap();
+    let not_found = GpuError::NotFound { which: unknown.to_string() };
+    assert_eq!(both.ask(|machine, _| machine.compute_mode(&unknown)), Err(not_found.clone()));
+    assert_eq!(both.ask(|machine, _| machine.set_interval(&unknown, Interval::Long)), Err(not_found));
     both.change(|state| state.lose_gpu(1).unwrap());
     let is_lost = |error: GpuError| matches!(error, GpuError::Failed { code: NvmlCode(15), .. });
     assert!(both.set_mode(ComputeMode::Default).is_err_and(is_lost));
     assert!(both.set_interval(Interval::Default).is_err_and(is_lost));
     both.change(State::unload_driver);
-    // A library that was loaded learns it from the next call, and is then loaded anew.
+    // The next call of a loaded library fails, and the library is then loaded again.
     both.library.driver().unwrap_err();
     let is_gone = |error: GpuError| {
         matches!(error, GpuError::Machine { source: MachineError::NotAnswering { code: NvmlCode(9), .. }, .. })
@@ -154,22 +153,22 @@ fn gpus_that_are_unknown_or_lost_and_drivers_that_are_gone_are_told_apart() {
 }
 
 #[test]
-fn what_nvidia_smi_says_of_a_failure_is_passed_on() {
+fn the_output_of_a_failed_nvidia_smi_is_part_of_the_error() {
     let both = Both::new();
     both.strike("computePolicySet", Code::UNKNOWN);
     let error = both.library.set_interval(&both.gpu(1), Interval::Short).unwrap_err();
     let GpuError::Program { source, .. } = &error else { panic!("{error}") };
-    assert_eq!(error.to_string(), format!("unable to use the time-slice interval of {}", both.gpu(1)));
-    let said =
-        "ended with exit status: 255 and said `Failed to set timeslice policy with value Short for GPU 1 : Unknown";
-    assert!(source.to_string().contains(said), "{source}");
+    assert_eq!(error.to_string(), format!("failed to read or set the time-slice interval of {}", both.gpu(1)));
+    let output =
+        "failed with exit status: 255 and printed `Failed to set timeslice policy with value Short for GPU 1 : Unknown";
+    assert!(source.to_string().contains(output), "{source}");
     let smi_path = both.node.path("usr/bin/nvidia-smi");
     std::fs::remove_file(&smi_path).unwrap();
     let Err(GpuError::Program { source, .. }) = both.library.interval(&both.gpu(1)) else { panic!("it is gone") };
     assert_eq!(source, ProgramError::Missing { name: "nvidia-smi".to_owned(), root: both.node.dir().to_owned() });
 }
 
-/// A container sees the driver of a host whose C library is not its own.
+/// A container sees the driver of a host with another C library.
 #[test]
 fn the_c_library_of_the_driver_root_is_not_used() {
     let both = Both::new();
@@ -196,7 +195,7 @@ fn an_nvidia_smi_that_hangs_is_killed_and_leaves_nothing() {
     }
 }
 
-/// A zombie that nobody reaps yet runs no more.
+/// A zombie that is not reaped yet does not run.
 fn is_running(pid: &str) -> bool {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
     stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
