@@ -2,28 +2,25 @@
 //! The bytes of a file: one header line, the payload and, of a claim's record, the mark of a ready claim.
 //!
 //! ```text
-//! dra-claim 1 612 995dc9bbdf1939fa     what it is, format version, payload length, CRC-64 of the payload's raw bytes
+//! dra-claim 2 612 995dc9bbdf1939fa     kind of file, format version, payload length, CRC-64 of the raw payload
 //! {"claim":{...},...}
 //! ready                                absent until the claim is ready
 //! ```
 //!
-//! Anything but the exact mark after the payload is the remains of a cut write and counts as no mark. That is always
-//! safe: a claim that is not marked is prepared anew, and every step of that is idempotent.
+//! Anything but the exact mark after the payload comes from a cut write and counts as no mark. That is safe: a claim without
+//! mark is prepared again, and every step of preparing is idempotent.
 
 use std::fmt;
 
-/// A file longer than this was not written by this driver; it is not even read.
+/// No file of this driver is longer. A longer file is not read.
 pub const MAX_BYTES: u64 = 512 * 1024;
 
 /// Marks the claim of a `Preparing` payload as ready.
 pub const READY_MARK: &[u8] = b"ready\n";
 
-/// What a file is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The record of a claim.
     Claim,
-    /// The ledger of a GPU.
     Ledger,
 }
 
@@ -57,26 +54,21 @@ pub struct Frame<'a> {
     pub ready: bool,
 }
 
-/// Why bytes are no record.
+/// Why a file cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// No header line, or not ours.
     #[error("the first line is not the header of a {0}")]
     Header(Kind),
-    /// Cut, or with foreign bytes in it.
     #[error("the payload has {found} of {expected} bytes")]
     Length {
-        /// As the header says.
+        /// From the header.
         expected: usize,
-        /// As the file has.
         found: usize,
     },
-    /// Changed after it was written.
     #[error("the checksum is {found:016x} instead of {expected:016x}")]
     Checksum {
-        /// As the header says.
+        /// From the header.
         expected: u64,
-        /// Of the bytes in the file.
         found: u64,
     },
 }
@@ -89,7 +81,7 @@ pub fn encode(kind: Kind, version: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Checks the frame and gives the payload.
+/// Checks the frame.
 pub fn decode(kind: Kind, bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(FrameError::Header(kind))?;
     let (header, rest) = bytes.split_at_checked(end).ok_or(FrameError::Header(kind))?;
@@ -104,7 +96,7 @@ pub fn decode(kind: Kind, bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     Ok(Frame { version, payload, ready })
 }
 
-/// The payload as far as it is there, for telling people what a damaged record was about.
+/// The remaining payload of a damaged file.
 pub fn damaged_payload(bytes: &[u8]) -> &[u8] {
     bytes.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or(bytes)
 }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What belongs to a GPU and not to a claim: the settings found before the first claim that changed them, the settings in
-//! force, and the daemons that were started. In comes a ledger, out goes the file `gpus/<uuid>.json`.
+//! The ledger of a GPU: its original settings, found before the first claim changed them, the settings in force, and the
+//! daemons that were started. They belong to the GPU and not to a claim. The file is `gpus/<uuid>.json`.
 //!
 //! ```text
-//! (no file) -> ledger -> ledger -> (no file)          no file: the GPU is as the administrator left it
+//! (no file) -> ledger -> ledger -> (no file)          no file: the GPU has its original settings
 //! ```
 //!
-//! Every change is durable when the call returns, and happens before the setting that it is about changes. Callers hold
-//! the GPU's lock when they change a ledger; reading needs none, since a file is replaced whole.
+//! Every change is durable when the call returns, and is made before the setting itself changes. A caller that changes a
+//! ledger holds the lock of the GPU. Reading needs no lock, since a file is replaced as a whole.
 //!
-//! A ledger that cannot be understood is renamed to `….json.damaged` and still counts, as one whose settings are not
-//! known, until another one is put or it is removed. Then `.settled` is added and the bytes are there for people only. One
-//! that a newer driver wrote is left for it.
+//! A ledger that cannot be decoded is renamed to `….json.damaged`. The original settings then count as unknown until a new
+//! ledger is written or the ledger is removed. Then `.settled` is appended to the name, and the file is only a copy for the
+//! administrator. A ledger of a newer driver stays in place.
 
 mod content;
 mod v1;
@@ -32,37 +32,36 @@ use dra_files::{Files, NewFile, TEMP_SUFFIX};
 /// What one lookup found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LedgerFound {
-    /// Nothing is owed.
+    /// The GPU has its original settings.
     Nothing,
     Ledger(Box<GpuLedger>),
-    /// Something that is not known.
     Damaged(DamagedLedger),
-    /// Something that only a newer driver knows.
+    /// Written by a newer driver.
     Newer(DamagedLedger),
 }
 
-/// A ledger that cannot be understood.
+/// A ledger that cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedLedger {
-    /// Which GPU it is named after.
+    /// The GPU in the file name.
     pub gpu: GpuUuid,
     pub path: PathBuf,
     /// What is wrong with them.
     pub reason: String,
 }
 
-/// What is in the folder.
+/// The content of the directory.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct LedgerListing {
     /// Ledgers, ordered by GPU.
     pub ledgers: Vec<GpuLedger>,
-    /// Those that cannot be understood, ordered by GPU.
+    /// Ledgers that cannot be decoded, ordered by GPU.
     pub damaged: Vec<DamagedLedger>,
-    /// Those of a newer driver, ordered by GPU.
+    /// Ledgers of a newer driver, ordered by GPU.
     pub newer: Vec<DamagedLedger>,
-    /// GPUs with a temporary file; it is a leftover unless that GPU's lock is held.
+    /// GPUs with a temporary file, which is left over from a cut write unless the lock of the GPU is held.
     pub unfinished: Vec<GpuUuid>,
-    /// What nobody here wrote.
+    /// Files with a name that this driver does not use.
     pub foreign: Vec<PathBuf>,
 }
 
@@ -82,14 +81,14 @@ pub struct LedgerStore {
 }
 
 impl LedgerStore {
-    /// Opens, and makes if need be, `gpus/` below `state_dir`.
+    /// Opens `gpus/` below `state_dir` and creates it if it is missing.
     pub fn open(files: Arc<dyn Files>, state_dir: &Path) -> Result<Self, StoreError> {
         let dir = state_dir.join("gpus");
         files.make_dir(&dir).map_err(|source| StoreError::MakeDir { path: dir.clone(), source })?;
         Ok(Self { files, dir })
     }
 
-    /// Looks a GPU up.
+    /// Reads the ledger of a GPU. A damaged one is renamed.
     pub fn load(&self, gpu: &GpuUuid) -> Result<LedgerFound, StoreError> {
         let (path, damaged) = (self.path(gpu), self.damaged_path(gpu));
         match self.read(gpu, &path)? {
@@ -103,7 +102,7 @@ impl LedgerStore {
             },
             None => match self.read(gpu, &damaged)? {
                 None => Ok(LedgerFound::Nothing),
-                // Somebody put it right.
+                // An administrator repaired the file.
                 Some(Ok(ledger)) => Ok(LedgerFound::Ledger(Box::new(ledger))),
                 Some(Err(Unread::Newer(reason) | Unread::Damaged(reason))) => {
                     Ok(LedgerFound::Damaged(DamagedLedger { gpu: gpu.clone(), path: damaged, reason }))
@@ -112,7 +111,7 @@ impl LedgerStore {
         }
     }
 
-    /// Writes a ledger; it survives a power cut when this returns. A damaged one of this GPU counts no longer.
+    /// Writes a ledger durably. A damaged ledger of this GPU no longer counts.
     pub fn put(&self, ledger: &GpuLedger) -> Result<(), StoreError> {
         let path = self.path(&ledger.gpu);
         let bytes = v1::encode(ledger).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
@@ -121,16 +120,16 @@ impl LedgerStore {
         self.clear_damaged(&ledger.gpu)
     }
 
-    /// Forgets what is owed to a GPU, a damaged ledger included; an unknown one is forgotten already.
+    /// Removes the ledger of a GPU, a damaged one included. A missing ledger is success.
     pub fn remove(&self, gpu: &GpuUuid) -> Result<(), StoreError> {
-        // The damaged one first: cut in the middle, the good one still counts.
+        // The damaged ledger first: if the process is killed in between, the good one still counts.
         self.clear_damaged(gpu)?;
         let path = self.path(gpu);
         let removed = self.files.remove(&path).and_then(|()| self.files.sync_dir(&self.dir));
         removed.map_err(|source| StoreError::Remove { path, source })
     }
 
-    /// Everything in the folder. A ledger that cannot be read or moved stops no other and is told with its old path.
+    /// The content of the directory. A ledger that cannot be read or renamed is listed with its old path.
     pub fn list(&self) -> Result<LedgerListing, StoreError> {
         let dir = &self.dir;
         let names = self.files.list(dir).map_err(|source| StoreError::List { path: dir.clone(), source })?;
@@ -152,13 +151,12 @@ impl LedgerStore {
         Ok(listing)
     }
 
-    /// Removes what a cut write left behind. The caller holds the GPU's lock.
+    /// Removes the temporary file of a cut write. The caller holds the lock of the GPU.
     pub fn remove_unfinished(&self, gpu: &GpuUuid) -> Result<(), StoreError> {
         let path = self.dir.join(temp_name(gpu));
         self.files.remove(&path).map_err(|source| StoreError::Remove { path, source })
     }
 
-    /// Where the ledger of a GPU is.
     pub fn path(&self, gpu: &GpuUuid) -> PathBuf {
         self.dir.join(format!("{gpu}{SUFFIX}"))
     }
@@ -167,7 +165,6 @@ impl LedgerStore {
         self.dir.join(format!("{gpu}{DAMAGED_SUFFIX}"))
     }
 
-    /// The ledger in a file, or what is wrong with it.
     fn read(&self, gpu: &GpuUuid, path: &Path) -> Result<Option<Result<GpuLedger, Unread>>, StoreError> {
         match self.files.read(path, frame::MAX_BYTES) {
             Ok(None) => Ok(None),
@@ -196,25 +193,25 @@ impl LedgerStore {
         Ok(())
     }
 
-    /// Lets a damaged ledger count no longer; a missing one is success.
+    /// Renames a damaged ledger so that it no longer counts. A missing one is success.
     fn clear_damaged(&self, gpu: &GpuUuid) -> Result<(), StoreError> {
         let path = self.damaged_path(gpu);
-        let settled = match self.files.rename(&path, &self.dir.join(format!("{gpu}{CLEARED_SUFFIX}"))) {
+        let cleared = match self.files.rename(&path, &self.dir.join(format!("{gpu}{CLEARED_SUFFIX}"))) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
             Ok(()) => self.files.sync_dir(&self.dir),
         };
-        settled.map_err(|source| StoreError::ClearQuarantine { path, source })
+        cleared.map_err(|source| StoreError::ClearQuarantine { path, source })
     }
 }
 
-/// Why bytes are no ledger that this driver knows.
+/// Why a ledger cannot be decoded.
 enum Unread {
     Damaged(String),
     Newer(String),
 }
 
-/// A name in the folder.
+/// The meaning of a file name.
 enum Entry {
     Ledger(GpuUuid),
     Temp(GpuUuid),

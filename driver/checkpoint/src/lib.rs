@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What this node has promised, on disk.
+//! What this node has prepared, on disk.
 //!
-//! One file per claim, `claims/<uid>.json`, and one per GPU whose settings or daemons are ours, `gpus/<uuid>.json`. A
-//! claim's record is there before its first effect and goes after its last:
+//! One claim record per claim, `claims/<uid>.json`, and one ledger per GPU whose settings this driver changed or whose
+//! daemons it started, `gpus/<uuid>.json`. A claim record is written before the first effect of the claim and removed after
+//! the last one:
 //!
 //! ```text
 //! (no file) -> Preparing -> Ready -> (no file)         each arrow is one atomic change of one file
 //!                  |          |
-//!                  +-> Undoing +-> Undoing -> (no file)      only where an undo could not be finished in one go
+//!                  +-> Undoing +-> Undoing -> (no file)      only where an undo failed in part
 //! ```
 //!
-//! `Preparing` and `Undoing` are durable when the call returns: temporary file, fsync, rename, fsync of the folder.
-//! `Ready` is a mark appended to the durable `Preparing` record and not fsynced, since it adds nothing that cannot be
-//! derived: when a power cut eats the mark, the record says `Preparing` again and the claim is prepared anew, which a
-//! new boot asks for anyway.
+//! `Preparing` and `Undoing` are durable when the call returns: temporary file, fsync, rename, fsync of the directory.
+//! `Ready` is a mark that is appended to the durable `Preparing` record without fsync. A power cut may lose the mark. The
+//! record is then `Preparing` again and the claim is prepared again, which every new boot requires.
 //!
-//! A record that cannot be understood is moved to `quarantine/` with its reason; one that a newer driver wrote stays until
-//! its claim is asked for. Its claim counts as holding what the bytes still name, until it is prepared again, unprepared
-//! or known to be gone.
+//! A claim record that cannot be decoded is moved to `quarantine/` together with the reason. A record of a newer driver stays
+//! in place until a call for its claim arrives. In both cases the devices that can be salvaged from the bytes stay reserved
+//! until the claim is prepared again, unprepared or known to be deleted.
 //!
 //! Reading order: [`record`], [`frame`], [`versions`], [`salvaged`], [`quarantine`], [`store`], [`ledger`].
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The record of one claim: all that verifying and undoing it need, with neither API server nor driver at hand.
+//! The record of one claim: everything that its check and its undo need, without API server and driver.
 
 use std::fmt;
 
@@ -9,63 +9,58 @@ use dra_model::{
 };
 use serde_json::{Map, Value};
 
-/// Fields a newer version of this driver wrote; they are written back as they were.
+/// Fields that a newer version of this driver wrote. They are written back unchanged.
 pub type Unknown = Map<String, Value>;
 
-/// What the node promised to one claim.
+/// A prepared claim, or one that is being prepared or undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimRecord {
     pub claim: ClaimRef,
-    /// The boot (`/proc/sys/kernel/random/boot_id`) in which it was prepared; in another one nothing of it is left.
+    /// The boot (`/proc/sys/kernel/random/boot_id`) in which the claim was prepared. Its effects do not outlive that boot.
     pub boot_id: String,
-    /// The driver version whose base spec the claim's containers use; that spec stays while this record does.
+    /// The driver version whose base spec the containers of the claim use. The spec is not removed before this record.
     pub base: String,
     /// One entry per allocation result, in the order of the allocation.
     pub devices: Vec<RecordedDevice>,
-    /// How far it got.
     pub state: ClaimState,
-    /// Kept for newer versions.
+    /// Fields of newer versions.
     pub unknown: Unknown,
 }
 
-/// How far a claim got.
+/// The progress of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimState {
-    /// Being prepared; never yet reported as usable in this boot.
+    /// Being prepared, and not yet reported as prepared in this boot.
     Preparing {
-        /// Effects that are there.
+        /// Complete effects.
         done: Vec<Step>,
-        /// Effects to come; the first of them may be half there.
+        /// Effects that are not complete. The first one may exist in part.
         next: Vec<Step>,
     },
-    /// Reported as usable.
+    /// Reported as prepared.
     Ready {
-        /// Effects that are there, in the order of doing.
+        /// Complete effects, in the order in which they were made.
         done: Vec<Step>,
     },
-    /// Could not be undone in one go.
+    /// An undo failed in part.
     Undoing {
-        /// Effects that may still be there, in the order of undoing.
+        /// Effects that may still exist, in the order of undoing.
         left: Vec<Step>,
         last_error: String,
     },
 }
 
-/// One effect on the machine, as far as its undo needs to know it. Every undo is idempotent.
+/// One effect on the machine, with what its undo needs. Every undo is idempotent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// The CDI spec of the claim.
     ClaimSpec,
-    /// Settings of a GPU that other claims may rely on as well; what was found before is in the GPU's ledger.
-    GpuSettings {
-        gpu: GpuUuid,
-        /// What the claim needs.
-        wanted: GpuSettings,
-    },
-    /// An MPS daemon, which the shares of other claims may use as well.
+    /// Settings of a GPU, which other claims may need as well. The ledger of the GPU has the original settings.
+    GpuSettings { gpu: GpuUuid, wanted: GpuSettings },
+    /// An MPS daemon, which shares of other claims may use as well.
     MpsDaemon {
         id: DaemonId,
-        /// The GPUs it needs, those of MIG devices included.
+        /// The GPUs of the daemon, those of its MIG devices included.
         gpus: Vec<GpuUuid>,
     },
 }
@@ -81,7 +76,7 @@ impl fmt::Display for Step {
 }
 
 impl ClaimRecord {
-    /// The effects that may be on the machine, in the order of undoing.
+    /// The effects that may exist, in the order of undoing.
     pub fn effects(&self) -> Vec<Step> {
         match &self.state {
             ClaimState::Preparing { done, next } => {
@@ -92,7 +87,7 @@ impl ClaimRecord {
         }
     }
 
-    /// Whether the claim was reported as usable.
+    /// Whether the claim was reported as prepared.
     pub fn is_ready(&self) -> bool {
         matches!(self.state, ClaimState::Ready { .. })
     }
@@ -105,20 +100,19 @@ pub struct RecordedDevice {
     pub request: String,
     pub pool: String,
     pub device: DeviceName,
-    /// Takes no ownership.
+    /// Access for monitoring, which reserves nothing.
     pub admin_access: bool,
     /// Share of a device that many claims may use.
     pub share_id: Option<ShareId>,
     pub hardware: RecordedHardware,
-    /// How its users share it.
     pub sharing: RecordedSharing,
-    /// What the container runtime is told, base first.
+    /// The CDI devices for the container runtime, the base device first.
     pub cdi_ids: Vec<String>,
-    /// Kept for newer versions.
+    /// Fields of newer versions.
     pub unknown: Unknown,
 }
 
-/// Identity, and what the identity is called in this incarnation.
+/// The identity of a device, and its ids that may change when it is created again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordedHardware {
     Gpu {
@@ -126,13 +120,11 @@ pub enum RecordedHardware {
     },
     Mig {
         identity: MigIdentity,
-        /// UUID in this incarnation.
+        /// May change when the same MIG device is created again.
         uuid: MigUuid,
-        /// GPU instance id in this incarnation.
         gpu_instance: u32,
-        /// Compute instance id in this incarnation.
         compute_instance: u32,
-        /// Profile as the driver prints it.
+        /// As the driver prints it.
         profile: String,
     },
     /// A whole GPU in a form that many claims use.
@@ -152,26 +144,23 @@ impl RecordedHardware {
     }
 }
 
-/// How the users of a device share it: decided once, since repairing it must not need the claim's configurations.
+/// How the clients of a device share it. It is recorded because a repair must not need the configurations of the claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordedSharing {
-    /// As the administrator left the device.
+    /// The device has its original settings.
     Plain,
     /// One process at a time.
     Exclusive,
-    /// By turns.
     TimeSlicing {
-        /// How long they are.
         interval: Interval,
-        /// What was promised to this share; nothing on a device that the claim has for itself.
+        /// The limits of this share; empty on a device that the claim does not share with other claims.
         limits: ShareLimits,
     },
-    /// By an MPS daemon.
     Mps {
         daemon: DaemonId,
-        /// What the claim wants of a daemon of its own.
+        /// What the claim requests of its own daemon.
         config: MpsConfig,
-        /// What was promised to this share; nothing on a device that the claim has for itself.
+        /// The limits of this share; empty on a device that the claim does not share with other claims.
         limits: ShareLimits,
     },
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What bytes that are no record still tell about a claim and its devices. Pure.
+//! What can be salvaged from the bytes of a record that cannot be decoded: its claim and its devices. Pure.
 //!
-//! Where the answer is not certain it errs on the side of more: a device that is named counts, and every place of the
-//! record that names one is looked at, so that damage in one of them hides nothing.
+//! The result errs on the side of more devices. Every device that is named counts, and a device is searched for in every part
+//! of the record that names one, so that damage in one part hides nothing.
 
 use std::collections::BTreeSet;
 
@@ -15,22 +15,21 @@ use crate::versions::{self, DecodeError};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Salvaged {
-    /// Whose record it was.
     pub claim: Option<ClaimRef>,
-    /// Whether the bytes of `claim` are those that were written, so that other questions may be asked about it.
+    /// Whether `claim` is certainly undamaged, so that the API server may be asked about it.
     pub is_claim_certain: bool,
-    /// The devices it names, those of `admin` included.
+    /// All devices that are named, those of `admin` included.
     pub devices: Vec<DeviceName>,
-    /// Those that it names for admin access only, which takes nothing.
+    /// Devices that are named for admin access only, which reserves nothing.
     pub admin: Vec<DeviceName>,
-    /// What the others are, as far as it says so.
+    /// The hardware of the other devices, as far as it can be read.
     pub hardware: Vec<RecordedHardware>,
 }
 
-/// Looks for what there is. `uid` is the claim that the file was named after.
+/// Searches the bytes of a record. `uid` is the claim in the file name.
 pub fn of(bytes: &[u8], uid: Option<&ClaimUid>) -> Salvaged {
     let is_claim_certain = match versions::decode(bytes) {
-        // What is left of a file that was cut is as it was written.
+        // The remaining part of a cut file is undamaged.
         Ok(_)
         | Err(DecodeError::Version(_) | DecodeError::Content(_) | DecodeError::Frame(FrameError::Length { .. })) => {
             true
@@ -40,7 +39,7 @@ pub fn of(bytes: &[u8], uid: Option<&ClaimUid>) -> Salvaged {
     parts(frame::damaged_payload(bytes), uid, is_claim_certain)
 }
 
-/// Every device of a record begins like this.
+/// The first bytes of every device of a record.
 const DEVICE: &[u8] = b"{\"request\":";
 
 const CLAIM: &[u8] = b"\"claim\":";
@@ -63,7 +62,6 @@ fn parts(payload: &[u8], uid: Option<&ClaimUid>, is_claim_certain: bool) -> Salv
     found.salvaged(claim, is_claim_certain)
 }
 
-/// What was found so far.
 #[derive(Default)]
 struct Found {
     admin: BTreeSet<DeviceName>,
@@ -81,14 +79,14 @@ impl Found {
         }
     }
 
-    /// Text of which nothing is certain: names in `device` and in the CDI names, and UUIDs of GPUs.
+    /// Reads text that may be damaged: device names in `device` and in CDI names, and UUIDs of GPUs.
     fn text(&mut self, text: &str, uid: Option<&ClaimUid>) {
         let cdi_name = uid.map(|uid| format!("={uid}-"));
         for before in std::iter::once("\"device\":\"").chain(cdi_name.as_deref()) {
             self.owned.extend(quoted(text, before).filter_map(|name| without_share(name).parse().ok()));
         }
         for before in ["{\"gpu\":{\"uuid\":\"", "{\"shared\":{\"uuid\":\""] {
-            // A share of which only the GPU is certain counts as all of it.
+            // A share counts as the whole GPU if only its GPU can be read.
             let uuids = quoted(text, before).filter_map(|uuid| uuid.parse::<GpuUuid>().ok());
             self.hardware.extend(uuids.map(|uuid| RecordedHardware::Gpu { uuid }));
         }
@@ -115,7 +113,7 @@ fn quoted<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(before).skip(1).filter_map(|rest| rest.split_once('"')).map(|(found, _)| found)
 }
 
-/// What Kubernetes calls namespaces and claims; anything else is damage that nobody should be shown.
+/// Whether a text can be a name of Kubernetes. Any other text is damage, which must not appear in a message.
 fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
     (1..=253).contains(&text.len()) && text.bytes().all(plain)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The folder of records.
+//! The directory of claim records.
 //!
-//! Callers hold the claim's lock when they change a record or set one aside. Reading and listing need no lock and move
-//! nothing: a file is replaced whole, and the mark is appended to bytes that do not change. Nothing is kept in memory, so
-//! two plugin processes of a rolling upgrade see the same.
+//! A caller that changes or quarantines a record holds the lock of the claim. Reading and listing need no lock and move
+//! nothing: a file is replaced as a whole, and the mark is appended to bytes that do not change. Nothing is cached, so that
+//! the two plugin processes of a rolling upgrade read the same state.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -30,26 +30,25 @@ pub struct RecordStore {
     quarantine_dir: PathBuf,
 }
 
-/// What is in the folder.
+/// The content of the directory.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// Records, ordered by claim UID.
     pub records: Vec<ClaimRecord>,
-    /// Records that cannot be understood, where they are: damaged, of a newer driver, or on a disk that fails.
+    /// Records that cannot be decoded, at their current path: damaged, of a newer driver, or on a failing disk.
     pub quarantined: Vec<Quarantined>,
-    /// Claims with a temporary file; it is a leftover unless that claim's lock is held.
+    /// Claims with a temporary file, which is left over from a cut write unless the lock of the claim is held.
     pub unfinished: Vec<ClaimUid>,
-    /// What nobody here wrote.
+    /// Files with a name that this driver does not use.
     pub foreign: Vec<PathBuf>,
 }
 
 /// What one lookup found.
 #[derive(Debug)]
 pub enum Found {
-    /// No promise was made.
     Nothing,
     Record(Box<ClaimRecord>),
-    /// One that cannot be understood and was set aside just now.
+    /// The record could not be decoded and was quarantined just now.
     Quarantined(Box<Quarantined>),
 }
 
@@ -124,7 +123,7 @@ impl Advice for StoreError {
 }
 
 impl RecordStore {
-    /// Opens, and makes if need be, `claims/` and `quarantine/` below `state_dir`.
+    /// Opens `claims/` and `quarantine/` below `state_dir` and creates them if they are missing.
     pub fn open(files: Arc<dyn Files>, state_dir: &Path) -> Result<Self, StoreError> {
         let (claims_dir, quarantine_dir) = (state_dir.join("claims"), state_dir.join("quarantine"));
         for path in [&claims_dir, &quarantine_dir] {
@@ -133,13 +132,13 @@ impl RecordStore {
         Ok(Self { files, claims_dir, quarantine_dir })
     }
 
-    /// Looks up a claim that is to be prepared or unprepared. The caller holds the claim's lock. A record that cannot be
-    /// understood is set aside, whichever driver wrote it: what becomes of the claim is decided here now.
+    /// Reads the record of a claim that is about to be prepared or unprepared. The caller holds the lock of the claim. A record
+    /// that cannot be decoded is quarantined, even one of a newer driver: the call decides about the claim now.
     pub fn load(&self, uid: &ClaimUid) -> Result<Found, StoreError> {
         match self.read(uid)? {
             Read::Nothing => Ok(Found::Nothing),
             Read::Record(record) => Ok(Found::Record(record)),
-            Read::Bad(reason) | Read::Newer(reason) => Ok(Found::Quarantined(Box::new(self.set_aside(uid, reason)?))),
+            Read::Bad(reason) | Read::Newer(reason) => Ok(Found::Quarantined(Box::new(self.quarantine(uid, reason)?))),
         }
     }
 
@@ -158,23 +157,23 @@ impl RecordStore {
         }
     }
 
-    fn set_aside(&self, uid: &ClaimUid, reason: String) -> Result<Quarantined, StoreError> {
+    fn quarantine(&self, uid: &ClaimUid, reason: String) -> Result<Quarantined, StoreError> {
         let path = self.path(uid);
         quarantine::move_into(&*self.files, &path, &self.quarantine_dir, &reason)
             .map_err(|source| StoreError::Quarantine { path, reason, source })
     }
 
-    /// Sets the record of a claim aside if it is damaged, and says so. The caller holds the claim's lock: a record that was
-    /// listed as damaged may have been written anew since. One of a newer driver is left for it: both run in an upgrade, and
-    /// one may be gone back from.
+    /// Quarantines the record of a claim if it is damaged. The caller holds the lock of the claim and reads the record again,
+    /// because it may have been rewritten since it was listed. A record of a newer driver stays in place: both drivers run
+    /// during an upgrade, and an upgrade may be reverted.
     pub fn quarantine_if_damaged(&self, uid: &ClaimUid) -> Result<Option<Quarantined>, StoreError> {
         match self.read(uid)? {
             Read::Nothing | Read::Record(_) | Read::Newer(_) => Ok(None),
-            Read::Bad(reason) => self.set_aside(uid, reason).map(Some),
+            Read::Bad(reason) => self.quarantine(uid, reason).map(Some),
         }
     }
 
-    /// Everything in the folder, moved or not: a bad record is told with the path that it has.
+    /// The content of the directory. It moves nothing.
     pub fn list(&self) -> Result<Listing, StoreError> {
         let dir = &self.claims_dir;
         let names = self.files.list(dir).map_err(|source| StoreError::List { path: dir.clone(), source })?;
@@ -201,22 +200,22 @@ impl RecordStore {
         Ok(())
     }
 
-    /// Every record that cannot be understood and is not settled, wherever it is.
+    /// Every record that cannot be decoded and still reserves devices: quarantined ones and those in place.
     pub fn all_quarantined(&self) -> Result<Vec<Quarantined>, StoreError> {
-        // Looked at before and after: a record may be set aside in between.
+        // The quarantine is listed before and after: a record may be moved there in between.
         let before = self.quarantined()?;
         let listed = self.list()?.quarantined;
         Ok(dedup_by_path([before, listed, self.quarantined()?].concat()))
     }
 
-    /// Everything that was set aside and is not settled.
+    /// The records in the quarantine that still reserve devices.
     pub fn quarantined(&self) -> Result<Vec<Quarantined>, StoreError> {
         quarantine::list(&*self.files, &self.quarantine_dir)
             .map_err(|source| StoreError::List { path: self.quarantine_dir.clone(), source })
     }
 
-    /// Lets what was set aside of a claim count no longer: what the claim holds is known again. The bytes stay for
-    /// people. The caller holds the claim's lock and, if the claim has devices, those of their GPUs.
+    /// Releases the devices that the quarantined records of a claim reserve, since the devices of the claim are known again.
+    /// The files stay for the administrator. The caller holds the lock of the claim and those of the GPUs of its devices.
     pub fn clear_quarantine(&self, uid: &ClaimUid) -> Result<(), StoreError> {
         let quarantined = self.quarantined()?;
         for Quarantined { path, .. } in quarantined.into_iter().filter(|one| one.is_about(uid)) {
@@ -226,7 +225,7 @@ impl RecordStore {
         Ok(())
     }
 
-    /// Writes a record; it survives a power cut when this returns.
+    /// Writes a record durably.
     pub fn put(&self, record: &ClaimRecord) -> Result<(), StoreError> {
         let path = self.path(&record.claim.uid);
         let bytes = versions::encode(record).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
@@ -234,42 +233,41 @@ impl RecordStore {
             .map_err(|source| StoreError::Write { path, source })
     }
 
-    /// Turns the `Preparing` record of a claim into a `Ready` one, without fsync.
+    /// Appends the mark that makes a `Preparing` record `Ready`, without fsync.
     pub fn mark_ready(&self, uid: &ClaimUid) -> Result<(), StoreError> {
         let path = self.path(uid);
         self.files.append(&path, frame::READY_MARK).map_err(|source| StoreError::Write { path, source })
     }
 
-    /// Forgets a claim for good; an unknown one is forgotten already.
+    /// Removes the record of a claim durably. A missing record is success.
     pub fn remove(&self, uid: &ClaimUid) -> Result<(), StoreError> {
         let path = self.path(uid);
         let removed = self.files.remove(&path).and_then(|()| self.files.sync_dir(&self.claims_dir));
         removed.map_err(|source| StoreError::Remove { path, source })
     }
 
-    /// Removes what a cut write left behind. The caller holds the claim's lock.
+    /// Removes the temporary file of a cut write. The caller holds the lock of the claim.
     pub fn remove_unfinished(&self, uid: &ClaimUid) -> Result<(), StoreError> {
         let path = self.claims_dir.join(temp_name(uid));
         self.files.remove(&path).map_err(|source| StoreError::Remove { path, source })
     }
 
-    /// Where the record of a claim is.
     pub fn path(&self, uid: &ClaimUid) -> PathBuf {
         self.claims_dir.join(record_name(uid))
     }
 }
 
-/// Each file once, as it was seen last.
+/// Keeps the last of several entries with the same path.
 pub fn dedup_by_path(quarantined: Vec<Quarantined>) -> Vec<Quarantined> {
     let by_path: BTreeMap<PathBuf, Quarantined> = quarantined.into_iter().map(|one| (one.path.clone(), one)).collect();
     by_path.into_values().collect()
 }
 
-/// What a file says.
+/// The content of a record file.
 enum Read {
     Nothing,
     Record(Box<ClaimRecord>),
     Bad(String),
-    /// Of a version that this driver does not know yet.
+    /// Written by a newer driver.
     Newer(String),
 }

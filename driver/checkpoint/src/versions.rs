@@ -13,16 +13,14 @@ use dra_model::ClaimRef;
 use crate::frame::{self, FrameError, Kind};
 use crate::record::{ClaimRecord, ClaimState, RecordedDevice};
 
-/// Why a record cannot be understood.
+/// Why a record cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// The bytes are not what was written.
     #[error("damaged: {0}")]
     Frame(FrameError),
-    /// Written by a newer driver.
     #[error("written in format {0}, which this version of the driver does not know")]
     Version(u32),
-    /// The bytes are as written, but do not describe a claim.
+    /// The bytes are undamaged, but do not describe a claim.
     #[error("not a claim record: {0}")]
     Content(serde_json::Error),
 }
@@ -30,7 +28,6 @@ pub enum DecodeError {
 /// The version that is written.
 pub const CURRENT: u32 = 2;
 
-/// The bytes of a record.
 pub fn encode(record: &ClaimRecord) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = frame::encode(Kind::Claim, CURRENT, &serde_json::to_vec(&v2::Record::from(record))?);
     if record.is_ready() {
@@ -39,7 +36,6 @@ pub fn encode(record: &ClaimRecord) -> Result<Vec<u8>, serde_json::Error> {
     Ok(bytes)
 }
 
-/// The record in some bytes.
 pub fn decode(bytes: &[u8]) -> Result<ClaimRecord, DecodeError> {
     let frame = frame::decode(Kind::Claim, bytes).map_err(DecodeError::Frame)?;
     let record = match frame.version {
@@ -54,17 +50,17 @@ pub fn decode(bytes: &[u8]) -> Result<ClaimRecord, DecodeError> {
     Ok(record)
 }
 
-/// The device that begins with these bytes, and how many of them it has; for records that are damaged elsewhere.
+/// Decodes a device at the start of some bytes, and returns its length. For records that are damaged elsewhere.
 pub fn device_at(bytes: &[u8]) -> Option<(RecordedDevice, usize)> {
     v2::device_at(bytes).or_else(|| v1::device_at(bytes))
 }
 
-/// The claim that begins with these bytes, which is the same in every version; for records that are damaged elsewhere.
+/// Decodes a claim at the start of some bytes, in any version. For records that are damaged elsewhere.
 pub fn claim_at(bytes: &[u8]) -> Option<ClaimRef> {
     words::claim_at(bytes)
 }
 
-/// Only a prepared claim becomes ready; nothing else is ever marked.
+/// The mark is appended to `Preparing` records only.
 fn marked_ready(state: ClaimState) -> ClaimState {
     match state {
         ClaimState::Preparing { mut done, next } => {

@@ -7,18 +7,18 @@ use dra_model::{DaemonId, GpuSettings, GpuUuid};
 
 use crate::record::Unknown;
 
-/// What is owed to one GPU.
+/// The ledger of one GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuLedger {
     pub gpu: GpuUuid,
-    /// The boot in which it was written; settings and daemons do not outlive a boot.
+    /// The boot in which the ledger was written; settings and daemons do not outlive a boot.
     pub boot_id: String,
-    /// The settings as they were found, to be restored when the last claim that needs others has gone.
+    /// The original settings, restored when the last claim that needs others is unprepared.
     pub found: GpuSettings,
     /// The settings that claims need.
     pub in_force: GpuSettings,
-    /// Daemons that were started and may run.
+    /// Daemons that were started and may still run.
     pub daemons: BTreeSet<DaemonId>,
-    /// Kept for newer versions.
+    /// Fields of newer versions.
     pub unknown: Unknown,
 }

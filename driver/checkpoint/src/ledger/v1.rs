@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Version 1 of a ledger. Frozen: a change is a new version. Fields it does not know are kept and written back.
+//! Version 1 of a ledger. Frozen: a change is a new version. Fields it does not know become [`GpuLedger::unknown`] and are
+//! written back.
 
 use std::collections::BTreeSet;
 
@@ -23,14 +24,12 @@ struct Ledger {
     unknown: Unknown,
 }
 
-/// The bytes of a ledger.
 pub(super) fn encode(ledger: &GpuLedger) -> Result<Vec<u8>, serde_json::Error> {
     let GpuLedger { gpu, boot_id, found, in_force, daemons, unknown } = ledger.clone();
     let ledger = Ledger { gpu, boot_id, found: found.into(), in_force: in_force.into(), daemons, unknown };
     Ok(frame::encode(Kind::Ledger, 1, &serde_json::to_vec(&ledger)?))
 }
 
-/// The ledger in a payload.
 pub(super) fn decode(payload: &[u8]) -> Result<GpuLedger, serde_json::Error> {
     let Ledger { gpu, boot_id, found, in_force, daemons, unknown } = serde_json::from_slice(payload)?;
     Ok(GpuLedger { gpu, boot_id, found: found.into(), in_force: in_force.into(), daemons, unknown })

@@ -65,7 +65,7 @@ enum Hardware {
     Mig(Mig),
 }
 
-/// The device that begins with these bytes, and how many of them it has; for records that are damaged elsewhere.
+/// See [`super::device_at`].
 pub fn device_at(bytes: &[u8]) -> Option<(RecordedDevice, usize)> {
     let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Device>();
     let device = values.next()?.ok()?;

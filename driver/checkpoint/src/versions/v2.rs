@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use super::words::{self, Claim, Interval, Limits, Mig, Settings, SharedForm};
 use crate::record::{self, ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing, Unknown};
 
-/// One claim.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
@@ -72,7 +71,7 @@ enum Hardware {
     Shared { uuid: GpuUuid, form: SharedForm },
 }
 
-/// Absent for a device as the administrator left it.
+/// Absent for a device with its original settings.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Sharing {
@@ -81,7 +80,7 @@ enum Sharing {
     Mps { daemon: DaemonId, config: words::Mps, limits: Limits },
 }
 
-/// The device that begins with these bytes, and how many of them it has; for records that are damaged elsewhere.
+/// See [`super::device_at`].
 pub fn device_at(bytes: &[u8]) -> Option<(RecordedDevice, usize)> {
     let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Device>();
     let device = values.next()?.ok()?;

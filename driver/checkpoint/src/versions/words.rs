@@ -17,7 +17,7 @@ pub(crate) struct Claim {
     uid: ClaimUid,
 }
 
-/// The claim that begins with these bytes; for records that are damaged elsewhere.
+/// See [`super::claim_at`].
 pub(crate) fn claim_at(bytes: &[u8]) -> Option<ClaimRef> {
     let claim: Claim = serde_json::Deserializer::from_slice(bytes).into_iter().next()?.ok()?;
     Some(claim.into())
@@ -149,7 +149,6 @@ impl From<Settings> for dra_model::GpuSettings {
     }
 }
 
-/// What was promised to one share.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -172,7 +171,7 @@ impl From<Limits> for dra_model::ShareLimits {
     }
 }
 
-/// The wishes for an MPS daemon.
+/// What a claim requests of its own MPS daemon.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Mps {

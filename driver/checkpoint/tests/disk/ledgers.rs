@@ -52,7 +52,7 @@ fn a_ledger_reads_and_writes_its_golden_file() {
 }
 
 #[test]
-fn a_ledger_that_was_set_aside_and_can_be_read_again_is_the_ledger() {
+fn a_renamed_ledger_that_can_be_read_again_is_the_ledger() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
     store.put(&ledger()).unwrap();
@@ -78,7 +78,7 @@ fn a_damaged_ledger_counts_until_another_is_put_or_it_is_removed_and_the_bytes_s
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir);
         let uuid = other.parse().unwrap();
-        for settle in [LedgerStore::remove, |store: &LedgerStore, gpu: &_| {
+        for clear in [LedgerStore::remove, |store: &LedgerStore, gpu: &_| {
             store.put(&GpuLedger { gpu: Clone::clone(gpu), ..ledger() })
         }] {
             std::fs::write(store.path(&uuid), &bytes).unwrap();
@@ -88,16 +88,16 @@ fn a_damaged_ledger_counts_until_another_is_put_or_it_is_removed_and_the_bytes_s
                 assert_eq!(std::fs::read_to_string(&damaged[0].path).unwrap(), bytes);
                 assert_eq!(store.load(&uuid).unwrap(), LedgerFound::Damaged(damaged[0].clone()));
             }
-            settle(&store, &uuid).unwrap();
+            clear(&store, &uuid).unwrap();
             assert!(store.list().unwrap().damaged.is_empty());
-            let settled = dir.path().join(format!("gpus/{other}.json.damaged.settled"));
-            assert_eq!(std::fs::read_to_string(settled).unwrap(), bytes);
+            let cleared = dir.path().join(format!("gpus/{other}.json.damaged.settled"));
+            assert_eq!(std::fs::read_to_string(cleared).unwrap(), bytes);
         }
     }
 }
 
 #[test]
-fn a_ledger_of_a_newer_driver_is_left_for_it() {
+fn a_ledger_of_a_newer_driver_stays_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
     store.put(&ledger()).unwrap();
@@ -112,7 +112,7 @@ fn a_ledger_of_a_newer_driver_is_left_for_it() {
 }
 
 #[test]
-fn strangers_and_leftovers_are_told_apart() {
+fn foreign_files_and_leftovers_are_distinguished() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
     let gpus = dir.path().join("gpus");
@@ -145,9 +145,9 @@ fn a_ledger_that_cannot_be_read_or_moved_stops_no_other() {
     assert!(store.list().unwrap().damaged[0].reason.starts_with("failed to read it: "));
 }
 
-/// Whatever effect is cut or fails, what is owed is the old, the new, or known to be unknown; never nothing.
+/// Whichever effect is cut or fails, the ledger is the old one, the new one, or known to be damaged; it is never missing.
 #[test]
-fn every_effect_can_be_cut_or_fail_and_the_debt_is_not_lost() {
+fn every_effect_can_be_cut_or_fail_and_the_original_settings_are_not_lost() {
     let new = GpuLedger { daemons: BTreeSet::new(), ..ledger() };
     for fault in [Fault::Crash, Fault::Once(Errno::NOSPC), Fault::FromNowOn(Errno::ROFS)] {
         for (at, damage) in (0..6).flat_map(|at| [(at, false), (at, true)]) {

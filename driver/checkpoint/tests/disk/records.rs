@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Records in their folder: looked up, listed, set aside, and faults at every effect.
+//! Records in their directory: read, listed, quarantined, and faults at every effect.
 
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ fn loaded(store: &RecordStore) -> Option<ClaimRecord> {
     }
 }
 
-/// Lists, and sets aside what is damaged, as whoever holds the locks of all claims may.
+/// Lists, and quarantines damaged records, as a caller that holds the locks of all claims may.
 fn listed(store: &RecordStore) -> Listing {
     let mut listing = store.list().unwrap();
     for bad in &mut listing.quarantined {
@@ -49,7 +49,7 @@ fn a_record_becomes_ready_by_its_mark_alone() {
 }
 
 #[test]
-fn garbage_is_set_aside_with_its_reason_and_its_devices_are_still_told() {
+fn a_damaged_record_is_quarantined_with_its_reason_and_its_devices_are_salvaged() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
     let good = versions::encode(&record(ClaimState::Ready { done: vec![] })).unwrap();
@@ -69,20 +69,20 @@ fn garbage_is_set_aside_with_its_reason_and_its_devices_are_still_told() {
         let listing = listed(&store);
         assert!(listing.records.is_empty());
         assert!(listing.quarantined[0].reason.starts_with(reason), "{}", listing.quarantined[0].reason);
-        let told = store.quarantined().unwrap();
-        let told = told.iter().find(|one| one.path == listing.quarantined[0].path).unwrap();
-        assert_eq!(*told, listing.quarantined[0]);
+        let quarantined = store.quarantined().unwrap();
+        let reported = quarantined.iter().find(|one| one.path == listing.quarantined[0].path).unwrap();
+        assert_eq!(*reported, listing.quarantined[0]);
     }
     let cut = &store.quarantined().unwrap()[4];
     assert_eq!(
         cut.salvaged.devices.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["gpu-11111111", "gpu-11111111-mig-9-4"]
     );
-    assert!(store.list().unwrap().quarantined.is_empty(), "each is set aside once");
+    assert!(store.list().unwrap().quarantined.is_empty(), "each is quarantined once");
 }
 
 #[test]
-fn a_listing_moves_nothing_and_what_was_written_since_is_not_set_aside() {
+fn a_listing_moves_nothing_and_a_record_written_since_is_not_quarantined() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
     let (uid, good) = (UID.parse().unwrap(), record(ClaimState::Ready { done: vec![] }));
@@ -100,7 +100,7 @@ fn a_listing_moves_nothing_and_what_was_written_since_is_not_set_aside() {
 }
 
 #[test]
-fn a_record_of_a_newer_driver_is_left_for_it_until_its_claim_is_asked_for() {
+fn a_record_of_a_newer_driver_stays_in_place_until_its_claim_is_prepared_or_unprepared() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
     let uid = UID.parse().unwrap();
@@ -108,11 +108,14 @@ fn a_record_of_a_newer_driver_is_left_for_it_until_its_claim_is_asked_for() {
     let newer = good.replacen("dra-claim 2", "dra-claim 3", 1);
     std::fs::write(store.path(&uid), &newer).unwrap();
     for _ in 0..2 {
-        let [told] = <[_; 1]>::try_from(store.list().unwrap().quarantined).unwrap();
-        assert!(told.path == store.path(&uid) && told.reason.starts_with("written in format 3"), "{told:?}");
-        assert_eq!(told.salvaged.hardware, [gpu_device().hardware]);
-        assert!(told.salvaged.is_claim_certain && store.quarantined().unwrap().is_empty());
-        assert_eq!(store.all_quarantined().unwrap(), [told]);
+        let [reported] = <[_; 1]>::try_from(store.list().unwrap().quarantined).unwrap();
+        assert!(
+            reported.path == store.path(&uid) && reported.reason.starts_with("written in format 3"),
+            "{reported:?}"
+        );
+        assert_eq!(reported.salvaged.hardware, [gpu_device().hardware]);
+        assert!(reported.salvaged.is_claim_certain && store.quarantined().unwrap().is_empty());
+        assert_eq!(store.all_quarantined().unwrap(), [reported]);
     }
     assert_eq!(std::fs::read_to_string(store.path(&uid)).unwrap(), newer);
     assert!(matches!(store.load(&uid).unwrap(), Found::Quarantined(_)));
@@ -120,7 +123,7 @@ fn a_record_of_a_newer_driver_is_left_for_it_until_its_claim_is_asked_for() {
 }
 
 #[test]
-fn what_was_set_aside_counts_until_it_is_settled_and_the_bytes_stay() {
+fn a_quarantined_record_counts_until_it_is_cleared_and_the_bytes_stay() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
     let mut bytes = versions::encode(&record(ClaimState::Ready { done: vec![] })).unwrap();
@@ -161,7 +164,11 @@ fn damage_in_one_place_hides_no_device() {
         assert!(found.claim.is_some_and(|claim| claim.to_string() == "ml/train-0"));
     }
     let foreign = good.replace("\"train-0\"", "\"train\\n0\"");
-    assert_eq!(dra_checkpoint::salvaged::of(foreign.as_bytes(), None).claim, None, "nobody is shown such a name");
+    assert_eq!(
+        dra_checkpoint::salvaged::of(foreign.as_bytes(), None).claim,
+        None,
+        "such a name must not appear in a message"
+    );
 }
 
 #[test]
@@ -202,7 +209,7 @@ fn a_record_that_cannot_be_read_stays_where_it_is_and_stops_no_other() {
 }
 
 #[test]
-fn folders_links_and_strangers_in_the_folder_stop_nothing() {
+fn directories_links_and_foreign_files_in_the_directory_stop_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
     let claims = dir.path().join("claims");
@@ -224,7 +231,7 @@ fn folders_links_and_strangers_in_the_folder_stop_nothing() {
 }
 
 #[test]
-fn a_read_only_folder_still_shows_what_is_good_and_what_is_not() {
+fn a_read_only_directory_still_shows_what_is_good_and_what_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let files = Arc::new(FaultyFiles::default());
     let store = RecordStore::open(Arc::<FaultyFiles>::clone(&files), dir.path()).unwrap();
@@ -239,7 +246,7 @@ fn a_read_only_folder_still_shows_what_is_good_and_what_is_not() {
     assert!(error.to_string().starts_with("failed to write "), "{error}");
 }
 
-/// Whatever effect is cut or fails, the folder holds the old record or the new one.
+/// Whichever effect is cut or fails, the directory has the old record or the new one.
 #[test]
 fn every_effect_can_be_cut_or_fail_and_the_record_is_the_old_or_the_new_one() {
     let old = record(ClaimState::Preparing { done: vec![], next: vec![Step::ClaimSpec] });
