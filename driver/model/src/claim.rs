@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A ResourceClaim as far as this driver is concerned: results and configuration of other drivers are gone.
+//! The part of a ResourceClaim for this driver, without results and configuration of other drivers.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use crate::config::{ConfigError, DeviceConfig};
 use crate::ids::{ClaimUid, DeviceName, ShareId};
 use crate::sharing::ShareLimits;
 
-/// Which claim; displayed as `namespace/name`, which is what users know.
+/// The identity of a claim, displayed as `namespace/name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClaimRef {
     pub namespace: String,
     pub name: String,
-    /// UID; a claim of the same name with another UID is another claim.
+    /// A claim of the same name with another UID is another claim.
     pub uid: ClaimUid,
 }
 
@@ -41,11 +41,11 @@ pub struct AllocatedDevice {
     pub pool: String,
     /// Device in the pool.
     pub device: DeviceName,
-    /// Access for monitoring: takes no ownership and is not limited by others.
+    /// Access for monitoring: reserves nothing and is not limited by other claims.
     pub admin_access: bool,
     /// Set when the device may be allocated many times.
     pub share_id: Option<ShareId>,
-    /// What the scheduler counted for this share; nothing for a device that is allocated as a whole.
+    /// The capacity that the scheduler counted for this share; empty for a device that is allocated as a whole.
     pub consumed: ShareLimits,
 }
 
@@ -59,32 +59,31 @@ impl AllocatedDevice {
 /// One opaque configuration for this driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimConfig {
-    /// Where it was written.
     pub source: ConfigSource,
     /// Position within `status.allocation.devices.config`, which error messages name.
     pub index: usize,
-    /// Requests (or `request/subrequest`) it is for; empty means all.
+    /// Requests (or `request/subrequest`) that the configuration applies to; empty means all.
     pub requests: Vec<String>,
-    /// What the user wrote, as far as it was understood. The text itself is not kept: it may be large.
+    /// The parsed parameters. Their text is not stored, because it may be large.
     pub parameters: Result<DeviceConfig, ConfigError>,
 }
 
-/// Where a configuration was written, lowest precedence first.
+/// The object with the configuration, lowest precedence first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigSource {
-    /// In the DeviceClass, by an administrator.
+    /// DeviceClass.
     Class,
-    /// In the ResourceClaim, by its user.
+    /// ResourceClaim.
     Claim,
 }
 
 impl ClaimConfig {
-    /// How closely this configuration is for an allocation result: 2 when it names the very alternative `req/sub`, 1 when
-    /// it names the request `req`, 0 when it names none; nothing when it is for others.
+    /// How specific this configuration is for an allocation result: 2 if it names the alternative `req/sub`, 1 if it names the
+    /// request `req`, 0 if it names no request. Nothing if it does not apply.
     pub fn specificity(&self, device: &AllocatedDevice) -> Option<u8> {
         let names = |request: &str| self.requests.iter().any(|named| named == request);
         if names(&device.request) {
-            // A request without alternatives is named as closely as can be.
+            // Also a request without alternatives.
             Some(2)
         } else if names(device.base_request()) {
             Some(1)
@@ -94,8 +93,8 @@ impl ClaimConfig {
     }
 }
 
-/// The one configuration that counts for an allocation result: the claim's before the class's, the one that names the
-/// request more closely before a general one, the later before the earlier. It counts whole; nothing is merged.
+/// The one configuration that applies to an allocation result: the claim precedes the class, the more specific configuration
+/// precedes the general one, the later precedes the earlier. Configurations are not merged.
 pub fn effective<'a>(
     configs: impl IntoIterator<Item = &'a ClaimConfig>,
     device: &AllocatedDevice,

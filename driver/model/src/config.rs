@@ -2,7 +2,7 @@
 //! The opaque configuration users write in claims and classes, `resource.nvidia.com/v1beta1`.
 //!
 //! Parsing is strict: an unknown field, kind or version is refused with the path of the field, and nothing is ever
-//! ignored. The kinds and fields are those of NVIDIA's driver, so that published specs keep their meaning.
+//! ignored. The kinds and fields are those of NVIDIA's driver, so that published specs mean the same here.
 //!
 //! ```yaml
 //! apiVersion: resource.nvidia.com/v1beta1
@@ -29,12 +29,10 @@ use crate::sharing::Sharing;
 /// The only version there is.
 pub const API_VERSION: &str = "resource.nvidia.com/v1beta1";
 
-/// A configuration that was understood.
+/// A parsed configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceConfig {
-    /// The devices it is for.
     pub kind: ConfigKind,
-    /// How their users share them.
     pub sharing: Sharing,
 }
 
@@ -67,7 +65,6 @@ mod tests {
 
     use super::*;
 
-    /// What became of a configuration, for comparing.
     pub(super) fn outcome(given: &Value) -> Result<DeviceConfig, String> {
         parse(given).map_err(|error| crate::explain(&error))
     }
@@ -126,7 +123,7 @@ mod tests {
         }
     }
 
-    /// The chart's admission policy is asked about the same examples on a real API server.
+    /// An e2e test sends the same examples through the admission policy of the chart.
     #[test]
     fn examples_are_accepted_or_refused_with_their_sentence() {
         let examples: Vec<Value> = serde_json::from_str(include_str!("../testdata/configurations.json")).unwrap();

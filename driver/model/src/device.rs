@@ -2,8 +2,8 @@
 //! Devices as they are published, and their names.
 //!
 //! `gpu-<first 8 hex digits of the UUID>` and `gpu-…-mig-<profile id>-<start>`; a compute instance that does not span
-//! its GPU instance adds `-c<start>-<slices>`. A form for many claims is `gpu-…-mps` or `gpu-…-ts`. Names depend on hardware identity alone, so two runs on one machine, or
-//! two versions of this driver, give the same names.
+//! its GPU instance adds `-c<start>-<slices>`. A form for many claims is `gpu-…-mps` or `gpu-…-ts`. Names depend on hardware
+//! identity alone, so every run and every version of this driver uses the same names.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::sharing::SharedForm;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device<'a> {
     Gpu(&'a Gpu),
-    /// A MIG device and the GPU it is cut from.
+    /// A MIG device and its GPU.
     Mig(&'a Gpu, &'a MigDevice),
     /// A whole GPU in a form that many claims use.
     Shared(&'a Gpu, SharedForm),
@@ -32,7 +32,7 @@ impl<'a> Device<'a> {
     }
 }
 
-/// What a device is in this incarnation.
+/// The identity of a device, with the ids that may change when it is created again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LiveIdentity {
     Gpu {
@@ -40,7 +40,6 @@ pub enum LiveIdentity {
     },
     Mig {
         uuid: MigUuid,
-        /// The GPU it is cut from.
         parent: GpuUuid,
         gpu_instance: u32,
         compute_instance: u32,
@@ -63,7 +62,7 @@ impl LiveIdentity {
     }
 }
 
-/// How many hex digits of the UUID a name begins with, unless two GPUs of the node share them.
+/// The number of hex digits of the UUID in a name, unless two GPUs of the node have the same digits.
 const NAME_DIGITS: usize = 8;
 
 /// The names of the devices of one node.
@@ -73,7 +72,7 @@ pub struct DeviceNames {
 }
 
 impl DeviceNames {
-    /// The shortest names, of at least eight digits, under which no two GPUs are confused.
+    /// The shortest names, of at least eight digits, that are unique on the node.
     pub fn of<'a>(uuids: impl IntoIterator<Item = &'a GpuUuid>) -> Self {
         let hex: Vec<String> = uuids.into_iter().map(GpuUuid::hex).collect();
         let digits = (NAME_DIGITS..32).find(|digits| distinct(&hex, *digits)).unwrap_or(32);
@@ -124,7 +123,7 @@ fn distinct(hex: &[String], digits: usize) -> bool {
 }
 
 impl Gpu {
-    /// The pieces of hardware that can be used now: the GPU, or the MIG devices it is cut into.
+    /// The hardware that can be used now: the GPU, or its MIG devices.
     pub fn devices(&self) -> Vec<Device<'_>> {
         match &self.mig {
             MigMode::Unsupported | MigMode::Off(_) => vec![Device::Gpu(self)],
@@ -132,8 +131,7 @@ impl Gpu {
         }
     }
 
-    /// The devices that can be allocated now: the pieces of hardware and, after a whole GPU, the forms in which many
-    /// claims use it.
+    /// The devices that can be allocated now: the hardware and, after a whole GPU, its forms for many claims.
     pub fn forms(&self) -> Vec<Device<'_>> {
         let is_whole = matches!(self.mig, MigMode::Unsupported | MigMode::Off(_));
         let shared = SharedForm::ALL.into_iter().filter(|_| is_whole);
@@ -150,7 +148,7 @@ impl Inventory {
         }))
     }
 
-    /// Every piece of hardware that can be used now, in PCI order and then by placement.
+    /// All hardware that can be used now, in PCI order and then by placement.
     ///
     /// A GPU in MIG mode is not usable as a whole, even when it has no instance.
     pub fn devices(&self) -> Vec<Device<'_>> {
@@ -162,7 +160,7 @@ impl Inventory {
         self.good_gpus().flat_map(Gpu::forms).collect()
     }
 
-    /// All of them by name.
+    /// [`Inventory::forms`] by name.
     pub fn devices_by_name(&self) -> BTreeMap<DeviceName, Device<'_>> {
         let names = self.names();
         self.forms().into_iter().filter_map(|device| Some((names.device(device).parse().ok()?, device))).collect()

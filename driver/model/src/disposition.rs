@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a failure means for whoever retries.
+//! Whether retrying a failed call can help.
 
-/// Every error that can reach the kubelet has one.
+/// The disposition of an error that can reach the kubelet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
-    /// Retrying the same thing gives the same answer; someone has to change the claim, the class or the node.
+    /// A retry fails in the same way until a user changes the claim or an administrator changes the class or the node.
     Permanent,
-    /// Something else holds what is needed; it will be free later.
+    /// Another claim or call uses the device; it will be free later.
     Busy,
-    /// The environment failed (API server, disk, driver); a retry may well succeed.
+    /// The environment failed (API server, disk, driver); a retry may succeed.
     Transient,
 }

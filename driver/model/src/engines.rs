@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Counts of the engines of a GPU or of a MIG device (`nvmlDeviceAttributes_t`, `nvmlGpuInstanceProfileInfo_t`).
+/// Counts for a GPU or a MIG device (`nvmlDeviceAttributes_t`, `nvmlGpuInstanceProfileInfo_t`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Engines {
     pub multiprocessors: u32,

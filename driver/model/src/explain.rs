@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The one place that turns an error into the text that an administrator reads: the error, its causes, and then the advice.
 //!
-//! The `Display` of our errors contains neither the source nor the advice. That of many libraries contains the source, so a
-//! cause whose text is there already is left out.
+//! The `Display` of our errors contains neither the source nor the advice. The `Display` of many libraries contains the
+//! source, so a cause that the text already contains is left out.
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-/// An error whose reader can do something about it.
+/// An error with a next step for its reader.
 pub trait Advice: Error {
     /// The next step of the reader, as a clause that follows `; `: lower case, no full stop. An error without advice of its own
-    /// gives that of its source.
+    /// returns the advice of its source.
     fn advice(&self) -> Option<Cow<'static, str>>;
 }
 
@@ -23,7 +23,7 @@ pub fn explain<E: Advice>(error: &E) -> String {
     }
 }
 
-/// An error and its sources, separated by `: `, without those whose text is there already.
+/// An error and its sources, separated by `: `. A source is left out if the text already contains it.
 pub fn chain<'a>(error: &'a dyn Error) -> Chain<'a> {
     Chain(error)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Files of the driver that a container needs: found on the host, rendered into CDI specs.
+//! Files of the NVIDIA driver that a container needs: found on the host, rendered into CDI specs.
 
 use std::path::PathBuf;
 
@@ -30,7 +30,7 @@ pub struct DeviceNode {
     pub path: String,
     /// Path as the host names it; differs from `path` when the driver root has a `dev` of its own.
     pub host_path: PathBuf,
-    /// Major number; read from the node or from `/proc/devices`, never known beforehand.
+    /// Read from the node or from `/proc/devices`, since the kernel assigns it dynamically.
     pub major: u32,
     pub minor: u32,
 }

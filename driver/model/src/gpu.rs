@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One physical GPU and what can be said of it.
+//! One physical GPU, whole or with its MIG devices.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,25 +8,25 @@ use crate::ids::{Bytes, GpuUuid, PciAddress, Version};
 use crate::mig::MigDevice;
 use crate::unreported;
 
-/// Whether and how a GPU is cut into MIG devices.
+/// Whether MIG mode is on, and the MIG devices of the GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "mode")]
 pub enum MigMode {
-    /// The GPU cannot be cut (`nvmlDeviceGetMigMode` answers NOT_SUPPORTED).
+    /// `nvmlDeviceGetMigMode` returns NOT_SUPPORTED.
     Unsupported,
-    /// It can, but is whole.
+    /// The GPU can be divided, but MIG mode is off.
     Off(MigLayout),
-    /// It is cut; the whole GPU is not usable, not even when no instance exists.
+    /// The whole GPU is not usable, even if no instance exists.
     On {
-        /// What the GPU can be cut into, where the driver lists it; in a guest it may not.
+        /// Absent where the driver does not list the profiles, for example in a guest.
         #[serde(with = "unreported")]
         layout: Option<MigLayout>,
-        /// What it is cut into now, ordered by placement.
+        /// Ordered by placement.
         devices: Vec<MigDevice>,
     },
 }
 
-/// What the memory and engines of a GPU are counted in when it is cut.
+/// The units of memory and engines of a GPU in MIG mode.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigLayout {
     /// Number of memory slices, 8 on most GPUs.
@@ -35,50 +35,47 @@ pub struct MigLayout {
     pub engines: Engines,
 }
 
-/// A GPU that answered all questions that handing it out needs an answer to.
+/// A GPU of which NVML reported everything that publishing and preparing need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
     pub uuid: GpuUuid,
     /// N of `/dev/nvidiaN`; not the NVML index.
     pub minor: u32,
-    /// Where it sits.
     pub pci: PciAddress,
-    /// The PCI root complex it hangs on, such as `pci0000:00` (standard attribute `pcieRoot`).
+    /// The PCI root complex above the GPU, such as `pci0000:00` (standard attribute `pcieRoot`).
     pub pcie_root: Option<String>,
-    /// The NUMA node of its PCI slot; absent when the kernel knows none.
+    /// The NUMA node of the PCI slot; absent if the kernel reports none.
     pub numa_node: Option<u32>,
-    /// `NVIDIA H100 80GB HBM3`, where the driver tells.
+    /// `NVIDIA H100 80GB HBM3`, if reported.
     #[serde(with = "unreported")]
     pub product_name: Option<String>,
     /// `Nvidia`, `Tesla`, `GeForce` and so on.
     pub brand: String,
-    /// `Hopper`, `Ampere` and so on; `Unknown` for newer than this driver knows.
+    /// `Hopper`, `Ampere` and so on; `Unknown` for an architecture that is newer than this driver.
     pub architecture: String,
-    /// CUDA compute capability, where the driver tells.
+    /// CUDA compute capability, if reported.
     #[serde(with = "unreported")]
     pub compute_capability: Option<Version>,
-    /// Total memory; absent on parts with unified memory, for which NVML has no answer.
+    /// Total memory; absent on GPUs with unified memory, for which NVML reports none.
     pub memory: Option<Bytes>,
-    /// The part of it that the driver and its firmware keep; absent on drivers before R510, which do not tell.
+    /// The part of `memory` that driver and firmware reserve; drivers before R510 do not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved: Option<Bytes>,
-    /// `HMM`, `ATS` or `None`, where the driver tells.
+    /// `HMM`, `ATS` or `None`, if reported.
     pub addressing_mode: Option<String>,
-    /// Whole or cut.
     pub mig: MigMode,
 }
 
-/// What the driver keeps is counted in steps of this many MiB, so that what is published does not depend on the last few:
-/// each retired page takes 64 KiB, of at most 64 pages. Of boards from T4 to GB200 the driver keeps 430 to 750 MiB, none
-/// of them within 5 MiB of a step.
+/// Reserved memory is rounded up to a multiple of this many MiB, so that retired pages (64 KiB each, at most 64) do not change
+/// the published amount. Drivers reserve 430 to 750 MiB on boards from T4 to GB200, none within 5 MiB of a multiple.
 const RESERVED_STEP_MIB: u64 = 128;
 
-/// Parts of a hundred that the driver is taken to keep where it does not tell: as much as of the smallest boards.
+/// Percentage of the memory that is assumed to be reserved if the driver reports none: that of the smallest boards.
 const RESERVED_PERCENT: u64 = 4;
 
 impl Gpu {
-    /// The memory that claims can share, in whole MiB: what an idle GPU has free, whatever runs on it now. A function of
-    /// the board and its driver, so that it is the same after each restart.
+    /// The memory that claims can share, in whole MiB: the free memory of an idle GPU. It depends on board and driver only, so
+    /// that it is the same after each restart.
     pub fn shareable_memory(&self) -> Option<Bytes> {
         let total = self.memory?.mib();
         let reserved = match self.reserved {
@@ -97,7 +94,7 @@ impl Gpu {
         }
     }
 
-    /// What the GPU is counted in, when it can be cut.
+    /// The units of the GPU, if it supports MIG.
     pub fn mig_layout(&self) -> Option<MigLayout> {
         match &self.mig {
             MigMode::On { layout, .. } => *layout,
@@ -147,14 +144,14 @@ mod tests {
             ("NVIDIA GB200", 189_471, 742, 188_729, 188_703),
         ] {
             for retired in -5..=5 {
-                let kept = u64::checked_add_signed((reserved << 20) - (1 << 19), retired << 20);
-                assert_eq!(shareable(Some(total << 20), kept), Some(expect), "{board} and {retired} MiB");
+                let reserved = u64::checked_add_signed((reserved << 20) - (1 << 19), retired << 20);
+                assert_eq!(shareable(Some(total << 20), reserved), Some(expect), "{board} and {retired} MiB");
             }
             assert!(expect <= free, "{board}");
             let unreported = shareable(Some(total << 20), None).unwrap();
             assert!(
                 unreported <= free && unreported >= total * 9 / 10,
-                "{board}, where the driver does not tell: {unreported}"
+                "{board}, if the driver does not report it: {unreported}"
             );
         }
     }
@@ -190,10 +187,10 @@ mod tests {
     /// Plugin and controller may be of two versions while one is upgraded.
     #[test]
     fn an_inventory_of_before_is_read() {
-        let told = gpu(Some(15_360 << 20), Some(448 << 20));
-        let mut json = serde_json::to_value(&told).unwrap();
-        assert_eq!(serde_json::from_value::<Gpu>(json.clone()).unwrap(), told);
+        let reported = gpu(Some(15_360 << 20), Some(448 << 20));
+        let mut json = serde_json::to_value(&reported).unwrap();
+        assert_eq!(serde_json::from_value::<Gpu>(json.clone()).unwrap(), reported);
         json.as_object_mut().unwrap().remove("reserved");
-        assert_eq!(serde_json::from_value::<Gpu>(json).unwrap(), Gpu { reserved: None, ..told });
+        assert_eq!(serde_json::from_value::<Gpu>(json).unwrap(), Gpu { reserved: None, ..reported });
     }
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Identifiers that cannot be wrong once they exist: each is parsed once, at the edge.
+//! Validated identifiers: each is parsed once, where it enters the process.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A text that is not the identifier it should be.
+/// A text is not a valid identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a valid {kind}: expected {expected}")]
 pub struct IdError {
@@ -16,7 +16,7 @@ pub struct IdError {
 }
 
 impl IdError {
-    /// Only the beginning of the text is kept: whoever wrote it does not decide how long a message gets.
+    /// Truncates the text to 80 characters, so that a user cannot make messages arbitrarily long.
     pub(crate) fn new(kind: &'static str, text: &str, expected: &'static str) -> Self {
         Self { kind, text: text.chars().take(80).collect(), expected }
     }
@@ -73,7 +73,7 @@ macro_rules! string_id {
 }
 
 string_id!(
-    /// `GPU-` and a UUID in lower case, as `nvmlDeviceGetUUID` answers for a whole GPU.
+    /// `GPU-` and a UUID in lower case, as `nvmlDeviceGetUUID` returns it for a whole GPU.
     GpuUuid,
     "GPU UUID",
     "`GPU-` followed by a lower-case UUID",
@@ -81,7 +81,7 @@ string_id!(
 );
 
 string_id!(
-    /// `MIG-` and a UUID in lower case, as `nvmlDeviceGetUUID` answers for a MIG device since R470.
+    /// `MIG-` and a UUID in lower case, as `nvmlDeviceGetUUID` returns it for a MIG device since R470.
     MigUuid,
     "MIG UUID",
     "`MIG-` followed by a lower-case UUID",
@@ -89,7 +89,7 @@ string_id!(
 );
 
 string_id!(
-    /// The UID the API server gave a ResourceClaim. It becomes part of file names, so it is more than free text.
+    /// The UID of a ResourceClaim. It becomes part of file names, so its characters are restricted.
     ClaimUid,
     "claim UID",
     "1 to 63 letters, digits or dashes, beginning and ending with a letter or digit",
@@ -97,8 +97,8 @@ string_id!(
 );
 
 string_id!(
-    /// Which share of a device that many claims may use; the scheduler makes a UUID for each (KEP-5075). It becomes
-    /// part of CDI names.
+    /// A share of a device that many claims use; the scheduler creates a UUID for each (KEP-5075). It becomes part of CDI
+    /// names.
     ShareId,
     "share id",
     "1 to 63 letters, digits or dashes, beginning and ending with a letter or digit",
@@ -107,7 +107,7 @@ string_id!(
 
 string_id!(
     /// An MPS daemon: `gpu-<32 hex digits>` for the shares of a GPU, `claim-<claim uid>-<n>` for the n-th group of a
-    /// claim. It becomes part of socket paths, whose 107 bytes are short.
+    /// claim. It becomes part of socket paths, which are limited to 107 bytes.
     DaemonId,
     "daemon id",
     "a DNS label of at most 63 lower-case letters, digits or dashes",
@@ -136,14 +136,13 @@ impl DaemonId {
         Self(format!("gpu-{}", gpu.hex()))
     }
 
-    /// The daemon of the n-th group of devices of a claim. Of a UID only as much as fits is used: the API server makes
-    /// UUIDs, of which all of it does.
+    /// The daemon of the n-th group of devices of a claim. A UID is truncated to 44 characters; the UUIDs of the API server fit.
     pub fn of_claim(claim: &ClaimUid, group: u32) -> Self {
         let uid: String = claim.as_str().chars().take(44).collect();
         Self(format!("claim-{}-{group}", uid.to_ascii_lowercase()))
     }
 
-    /// The GPU whose shares use it.
+    /// The GPU, of a daemon for shares.
     pub fn gpu(&self) -> Option<GpuUuid> {
         let hex = self.0.strip_prefix("gpu-").filter(|hex| hex.len() == 32)?;
         let groups = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)].map(|(from, to)| hex.get(from..to));
@@ -151,19 +150,19 @@ impl DaemonId {
         format!("GPU-{}", groups.join("-")).parse().ok()
     }
 
-    /// The claim of which a group uses it.
+    /// The claim, of a daemon for a claim.
     pub fn claim(&self) -> Option<ClaimUid> {
         self.0.strip_prefix("claim-")?.rsplit_once('-')?.0.parse().ok()
     }
 
-    /// Whether it is the daemon of a group of this claim.
+    /// Whether this is a daemon of the claim.
     pub fn is_of_claim(&self, claim: &ClaimUid) -> bool {
         self.claim().is_some_and(|own| Some(own) == Self::of_claim(claim, 0).claim())
     }
 }
 
 impl GpuUuid {
-    /// The hexadecimal digits of the UUID without dashes, which device names are cut from.
+    /// The hexadecimal digits of the UUID without dashes. Device names start with the first of them.
     pub fn hex(&self) -> String {
         self.0.chars().skip(4).filter(|c| *c != '-').collect()
     }
@@ -206,7 +205,7 @@ pub struct PciAddress {
 impl FromStr for PciAddress {
     type Err = IdError;
 
-    /// Reads both the kernel's form and NVML's (`00000000:3B:00.0`).
+    /// Parses the notation of the kernel and that of NVML (`00000000:3B:00.0`).
     fn from_str(text: &str) -> Result<Self, IdError> {
         let expected = "domain:bus:device.function in hexadecimal";
         parse_pci(text).ok_or_else(|| IdError::new("PCI address", text, expected))
@@ -265,10 +264,10 @@ impl Bytes {
     }
 }
 
-/// A version of up to three numbers, displayed as semantic versioning wants it: `12.4` becomes `12.4.0`.
+/// A version of up to three numbers, displayed as a semantic version: `12.4` becomes `12.4.0`.
 ///
 /// ResourceSlice attributes of type version must be strict semver 2.0.0 (KEP-4381), which allows no leading zeros:
-/// driver `550.54.05` is shown as `550.54.5`.
+/// driver `550.54.05` is displayed as `550.54.5`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Version {

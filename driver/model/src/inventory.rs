@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a node has right now. Its JSON form is the inventory file and the payload of the node's inventory stream.
+//! The GPUs of a node at one moment. The JSON form is the inventory file and the payload of the inventory stream.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,68 +11,65 @@ use crate::unreported;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Inventory {
-    /// The driver they were read through.
     pub driver: DriverState,
-    /// One entry per GPU the driver counts.
+    /// One entry per GPU that the driver counts.
     pub gpus: Vec<GpuEntry>,
 }
 
-/// Whether there is a driver to ask.
+/// Whether an NVIDIA driver is loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
 pub enum DriverState {
-    /// It answers.
     Loaded {
         version: Version,
-        /// Newest CUDA version it supports, where it tells.
+        /// The newest CUDA version that the driver supports, if reported.
         #[serde(with = "unreported")]
         cuda: Option<Version>,
     },
     /// NVML is missing, or its kernel driver is.
     Missing {
-        /// Why, for people.
+        /// For messages.
         reason: String,
     },
 }
 
-/// One GPU: good, or known to be there and broken.
+/// One GPU of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
 #[expect(clippy::large_enum_variant, reason = "a node has a few, and most of them are good")]
 pub enum GpuEntry {
-    /// It answered every question that handing it out needs an answer to.
+    /// NVML reported everything that publishing and preparing need.
     Good(Gpu),
-    /// It did not. It is not published, and the node gets an Event.
+    /// NVML did not. The GPU is not published, and the Node gets an Event.
     Broken {
-        /// Position in NVML's enumeration, for people.
+        /// Position in the enumeration of NVML, for messages only.
         index: u32,
-        /// If it could still be read.
+        /// If it could be read.
         uuid: Option<GpuUuid>,
-        /// If it could still be read.
+        /// If it could be read.
         pci: Option<PciAddress>,
-        /// Which question failed and how.
+        /// The NVML call that failed, and its code.
         reason: String,
-        /// What kind of failure it is, which decides what can be done about it.
+        /// Selects the advice for the administrator.
         #[serde(default)]
         fault: Fault,
     },
 }
 
-/// Why a question to a GPU failed.
+/// The kind of failure of a GPU.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Fault {
     /// The GPU does not work.
     #[default]
     Failing,
-    /// The driver has no answer on this GPU or platform; the GPU may work.
+    /// The driver does not support the call on this GPU or platform. The GPU may work.
     Unsupported,
-    /// The driver or the kernel does not let this process ask.
+    /// The driver or the kernel refuses the call of this process.
     Denied,
 }
 
 impl Inventory {
-    /// An inventory without a driver.
     pub fn without_driver(reason: String) -> Self {
         Self { driver: DriverState::Missing { reason }, gpus: Vec::new() }
     }

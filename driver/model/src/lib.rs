@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The words of the domain: GPUs, MIG devices, claims and names.
 //!
-//! Plain values only: no I/O, no async, no Kubernetes and no NVML. Everything a crate hands to another crate is
-//! made of these types, so this page is also the glossary:
+//! Plain values only: no I/O, no async, no Kubernetes and no NVML. The interfaces between crates use these types, so this
+//! page is also the glossary:
 //!
-//! * **GPU**: one physical device, known by its UUID. **MIG device**: one (GPU instance, compute instance) pair.
-//! * **placement**: where a GPU instance lies, `start` and `size` in memory slices. **profile**: its shape.
-//! * **inventory**: what a node has right now; one broken GPU spoils only its own entry.
-//! * **device**: what is published and allocated. Its name is a function of hardware identity, never of an index.
-//! * **claim**: a ResourceClaim as far as this driver is concerned; an **allocation result** names one device for
-//!   one of its requests.
+//! * **GPU**: one physical device, identified by its UUID. **MIG device**: one (GPU instance, compute instance) pair.
+//! * **placement**: position of a GPU instance, `start` and `size` in memory slices. **profile**: its size.
+//! * **inventory**: the GPUs of a node at one moment. A broken GPU affects only its own entry.
+//! * **device**: unit of publishing and allocation. Its name is a function of hardware identity, never of an index.
+//! * **claim**: the part of a ResourceClaim for this driver. An **allocation result** names one device for one request.
+//! * **ledger**: record of the original settings of one GPU, defined in `dra-checkpoint`.
 //!
 //! Reading order: [`ids`], [`engines`], [`mig`], [`gpu`], [`inventory`], [`device`], [`quantity`], [`sharing`], [`config`],
 //! [`claim`], [`files`], [`disposition`], [`explain`].

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! MIG devices: where they lie on their GPU and what they hold.
+//! MIG devices: their placement on the GPU and their resources.
 
 use serde::{Deserialize, Serialize};
 
 use crate::engines::Engines;
 use crate::ids::{Bytes, GpuUuid, MigUuid};
 
-/// Where a GPU instance lies, in memory slices of its GPU (`nvmlGpuInstancePlacement_t`).
+/// The position of a GPU instance in memory slices of its GPU (`nvmlGpuInstancePlacement_t`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Placement {
     /// First memory slice.
@@ -27,7 +27,7 @@ impl Placement {
     }
 }
 
-/// Which part of its GPU instance a compute instance owns.
+/// The part of a GPU instance that a compute instance owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ComputeShare {
     /// First compute slice inside the GPU instance.
@@ -39,25 +39,22 @@ pub struct ComputeShare {
 }
 
 impl ComputeShare {
-    /// Whether the compute instance spans its whole GPU instance, as by far most do.
+    /// Whether the compute instance spans its whole GPU instance, which is the usual case.
     pub fn is_whole(self) -> bool {
         self.slices == self.of
     }
 }
 
-/// What a MIG device is across reboots and re-creation.
+/// The identity of a MIG device across reboots and re-creation.
 ///
 /// Neither the profile's name (it depends on firmware) nor the MIG UUID (it may change, or stay, when the same
 /// device is created again) nor the GPU instance id (they are recycled) identifies anything over time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MigIdentity {
-    /// The GPU it is cut from.
     pub parent: GpuUuid,
     /// GPU instance profile id, as `nvidia-smi mig -lgip` prints it (not the NVML enum).
     pub profile_id: u32,
-    /// Where its GPU instance lies.
     pub placement: Placement,
-    /// Its part of the GPU instance.
     pub share: ComputeShare,
 }
 
@@ -77,13 +74,12 @@ impl MigIdentity {
 /// A MIG device that exists on the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigDevice {
-    /// What it is across reboots.
     pub identity: MigIdentity,
-    /// What CUDA knows it by in this incarnation.
+    /// The name for CUDA. It may change when the same device is created again.
     pub uuid: MigUuid,
-    /// GPU instance id in this incarnation, part of its capability path.
+    /// GPU instance id, part of the capability path. It may change when the same device is created again.
     pub gpu_instance: u32,
-    /// Compute instance id in this incarnation, part of its capability path.
+    /// Compute instance id, part of the capability path. It may change when the same device is created again.
     pub compute_instance: u32,
     /// Profile name as the driver prints it, such as `1g.10gb`, `1c.3g.40gb` or `1g.10gb+me`.
     pub profile: String,
@@ -107,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn overlap_is_judged_by_memory_slices_and_compute_shares() {
+    fn overlap_depends_on_memory_slices_and_compute_shares() {
         let third = identity(9, 0, 4, (0, 3, 3));
         for (other, expect) in [
             (identity(9, 4, 4, (0, 3, 3)), false),

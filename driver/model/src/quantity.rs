@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Amounts of memory as Kubernetes writes them: `10Gi`, `1500M`, `1e9`, `0.5Gi`. In comes text, out go bytes. Pure.
+//! Amounts of memory in the notation of Kubernetes: `10Gi`, `1500M`, `1e9`, `0.5Gi`. Pure.
 //!
 //! The grammar is that of `resource.Quantity` (apimachinery, `pkg/api/resource`). A part of a byte counts as a whole one,
 //! as the `Value()` of a quantity does.
@@ -16,7 +16,7 @@ impl FromStr for Bytes {
     }
 }
 
-/// The bytes, unless the text is no quantity, or is one that is negative or too large to count.
+/// Parses a quantity; nothing for another text, a negative amount or one above `u64::MAX`.
 pub fn parse_bytes(text: &str) -> Option<Bytes> {
     let unsigned = text.strip_prefix('+').unwrap_or(text);
     let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
@@ -35,7 +35,7 @@ fn digits(number: &str) -> Option<(u128, i64)> {
         return None;
     }
     let fraction = fraction.trim_end_matches('0');
-    // The first digit keeps `.` and `.0`, of which the whole part is empty, from being an empty number.
+    // Without the leading 0 the digits of `.` and `.0` would be an empty text.
     let digits = format!("0{whole}{fraction}").parse().ok()?;
     Some((digits, i64::try_from(fraction.len()).ok()?))
 }

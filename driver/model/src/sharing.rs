@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How the users of a GPU share it: the strategies, the settings of a GPU they need, and the limits of one share.
+//! How claims share a GPU: the strategies, the settings of the GPU that they need, and the limits of one share.
 //!
-//! * **strategy**: what a claim wants of its own devices ([`Sharing`]), or what a published **form** of a GPU gives to
-//!   each of its many claims ([`SharedForm`]).
-//! * **settings**: what belongs to the GPU and not to a claim, its compute mode and time-slice interval ([`GpuSettings`]).
-//! * **limits**: what one share may use ([`ShareLimits`]), as the scheduler counted it.
+//! * **strategy**: requested by a claim for its own devices ([`Sharing`]), or implied by the published **form** of a GPU
+//!   ([`SharedForm`]).
+//! * **settings**: compute mode and time-slice interval, which belong to the GPU and not to a claim ([`GpuSettings`]).
+//! * **limits**: memory and threads of one share ([`ShareLimits`]), as the scheduler counted them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +27,7 @@ pub enum ComputeMode {
 }
 
 impl ComputeMode {
-    /// The number NVML knows it by.
+    /// The value of `nvmlComputeMode_t`.
     pub const fn number(self) -> u32 {
         match self {
             Self::Default => 0,
@@ -36,7 +36,7 @@ impl ComputeMode {
         }
     }
 
-    /// The mode of a number; 1, exclusive thread, is gone since CUDA 8.
+    /// The mode of a value of `nvmlComputeMode_t`. CUDA 8 removed 1, exclusive thread.
     pub const fn from_number(number: u32) -> Option<Self> {
         match number {
             0 => Some(Self::Default),
@@ -58,10 +58,10 @@ impl fmt::Display for ComputeMode {
     }
 }
 
-/// How long one process keeps a GPU before the next one has its turn (`nvidia-smi compute-policy --set-timeslice`).
+/// How long one process runs on a GPU before the next one (`nvidia-smi compute-policy --set-timeslice`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Interval {
-    /// What the driver finds right, 0.
+    /// Chosen by the driver.
     Default,
     Short,
     Medium,
@@ -69,10 +69,10 @@ pub enum Interval {
 }
 
 impl Interval {
-    /// All of them, in the order of their numbers.
+    /// In the order of [`Self::number`].
     pub const ALL: [Self; 4] = [Self::Default, Self::Short, Self::Medium, Self::Long];
 
-    /// The number `nvidia-smi` knows it by.
+    /// The argument for `nvidia-smi`.
     pub const fn number(self) -> u32 {
         match self {
             Self::Default => 0,
@@ -97,7 +97,7 @@ impl fmt::Display for Interval {
 impl FromStr for Interval {
     type Err = IdError;
 
-    /// Reads exactly what [`fmt::Display`] writes.
+    /// The inverse of [`fmt::Display`].
     fn from_str(text: &str) -> Result<Self, IdError> {
         let known = Self::ALL.into_iter().find(|interval| interval.to_string() == text);
         known.ok_or_else(|| IdError::new("time-slice interval", text, "`Default`, `Short`, `Medium` or `Long`"))
@@ -148,21 +148,21 @@ impl fmt::Display for ThreadPercentage {
     }
 }
 
-/// What a claim wants of a whole GPU or a MIG device that it has for itself.
+/// The sharing that a claim requests for a whole GPU or a MIG device of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Sharing {
-    /// Nothing: the device as the administrator left it.
+    /// None: the device has its original settings.
     Plain,
     /// One process at a time, by the compute mode.
     Exclusive,
-    /// Turns of this length. Without one a share takes what is in force, and a device of the claim's own the default.
+    /// Without an interval a share uses the one in force, and a device of the claim's own uses the default.
     TimeSlicing(Option<Interval>),
-    /// An MPS daemon of the claim's own.
+    /// A separate MPS daemon for this claim.
     Mps(MpsConfig),
 }
 
-/// The wishes of a claim for its own MPS daemon, with the names of NVIDIA's `mpsConfig`.
+/// The requested settings of the MPS daemon of one claim, with the names of NVIDIA's `mpsConfig`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MpsConfig {
@@ -172,7 +172,7 @@ pub struct MpsConfig {
     /// `defaultPinnedDeviceMemoryLimit`, for every device of the claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
-    /// `defaultPerDevicePinnedMemoryLimit`, for single devices; goes before `memory`.
+    /// `defaultPerDevicePinnedMemoryLimit`, for single devices; precedes `memory`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub per_device: BTreeMap<DeviceKey, Bytes>,
     /// `multiUser`: one server for the processes of all users, by the daemon's `-M`.
@@ -180,11 +180,11 @@ pub struct MpsConfig {
     pub multi_user: bool,
 }
 
-/// How `defaultPerDevicePinnedMemoryLimit` names a device.
+/// The name of a device in `defaultPerDevicePinnedMemoryLimit`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceKey {
-    /// Its place, from 0, among the sorted UUIDs of the daemon's devices.
+    /// Index, from 0, in the sorted UUIDs of the devices of the daemon.
     Index(u32),
     Gpu(GpuUuid),
     Mig(MigUuid),
@@ -226,21 +226,19 @@ impl fmt::Display for DeviceKey {
     }
 }
 
-/// A form in which one GPU is published to many claims; displayed as the attribute `sharingStrategy` says it.
+/// A form in which one GPU is published to many claims, displayed as the value of the attribute `sharingStrategy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SharedForm {
-    /// By the MPS daemon of the GPU.
     #[serde(rename = "MPS")]
     Mps,
-    /// By turns.
     TimeSlicing,
 }
 
 impl SharedForm {
-    /// All of them, in the order of publishing.
+    /// In the order of publishing.
     pub const ALL: [Self; 2] = [Self::Mps, Self::TimeSlicing];
 
-    /// What follows the name of the GPU in the name of the device.
+    /// Follows the name of the GPU in the name of the device.
     pub const fn suffix(self) -> &'static str {
         match self {
             Self::Mps => "-mps",
@@ -258,25 +256,25 @@ impl fmt::Display for SharedForm {
     }
 }
 
-/// What one share may use: what the scheduler counted for it, not what the claim asked for.
+/// The limits of one share: the capacity that the scheduler counted, not the one that the claim requested.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShareLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
-    /// Threads; of MPS shares only.
+    /// MPS shares only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<ThreadPercentage>,
 }
 
-/// Settings of a GPU. `None` is a setting that is not meant: not asked for, or not known to this GPU.
+/// Settings of a GPU. `None`: not requested, or not supported by the GPU.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GpuSettings {
-    /// Compute mode; no MIG GPU has one that counts.
+    /// Without effect on a GPU in MIG mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute_mode: Option<ComputeMode>,
-    /// Time-slice interval; GPUs before Turing have none.
+    /// GPUs before Turing have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Interval>,
 }
@@ -296,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_read_exactly() {
+    fn intervals_are_parsed_exactly() {
         for interval in Interval::ALL {
             assert_eq!(interval.to_string().parse(), Ok(interval));
         }
@@ -319,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_of_limits_are_places_or_uuids() {
+    fn devices_of_limits_are_indexes_or_uuids() {
         let uuid = "9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11";
         for (given, known) in [
             ("0", true),

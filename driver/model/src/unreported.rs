@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a GPU did not tell, as every version of plugin and controller reads it: as a value that no GPU has.
+//! Serialises a value that the driver does not report as a value that no GPU has, so that every version of plugin and
+//! controller can read it.
 //!
-//! Absent fields would be refused by a controller from before they could be absent, while one of the two is upgraded.
+//! A controller of a version in which the field was mandatory refuses an absent field while one of the two is upgraded.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::gpu::MigLayout;
 use crate::ids::Version;
 
-/// A value with one that no GPU has.
+/// A type with a value that stands for `None`.
 pub(crate) trait Reportable: PartialEq + Sized {
     /// The value that no GPU has.
     fn unreported() -> Self;

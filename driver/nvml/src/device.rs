@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What one device answers. A device is a GPU or a MIG device; most questions only make sense for one of them.
+//! Queries about one device, which is a GPU or a MIG device. Most queries apply to one of the two kinds only.
 
 use std::ffi::c_uint;
 
@@ -18,13 +18,13 @@ pub struct Device<'a> {
 /// Memory of a board in bytes (`nvmlMemory_v2_t`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// All of it, what the driver keeps included.
+    /// Includes `reserved`.
     pub total: u64,
-    /// What the driver and its firmware keep, where the driver tells.
+    /// Reserved by driver and firmware, if reported.
     pub reserved: Option<u64>,
 }
 
-/// A C function that tells one number of a device.
+/// A C function that returns one number of a device.
 type NumberOf = unsafe extern "C" fn(nvmlDevice_t, *mut c_uint) -> nvmlReturn_t;
 
 /// `NVML_STRUCT_VERSION(DeviceAddressingMode, 1)`: the size of the struct and its version.
@@ -83,15 +83,15 @@ impl<'a> Device<'a> {
     pub fn compute_capability(&self) -> Result<(u32, u32), NvmlError> {
         let call = "nvmlDeviceGetCudaComputeCapability";
         let capability = self.nvml.answer(call, self.inner.cuda_compute_capability())?;
-        let nonsense = |_negative| NvmlError { call, code: code::UNKNOWN };
-        let major = u32::try_from(capability.major).map_err(nonsense)?;
-        Ok((major, u32::try_from(capability.minor).map_err(nonsense)?))
+        let unexpected = |_negative| NvmlError { call, code: code::UNKNOWN };
+        let major = u32::try_from(capability.major).map_err(unexpected)?;
+        Ok((major, u32::try_from(capability.minor).map_err(unexpected)?))
     }
 
     /// The memory of the board.
     ///
-    /// Asks version 2 and, on drivers before R510 that lack it, version 1: the total is the same, but there what the
-    /// driver keeps is part of what is used.
+    /// Calls version 2 and, on drivers before R510, version 1. The total is the same, but version 1 counts reserved memory as
+    /// used.
     pub fn memory(&self) -> Result<Memory, NvmlError> {
         match self.nvml.answer("nvmlDeviceGetMemoryInfo_v2", self.inner.memory_info()) {
             Err(error) if error.code == code::FUNCTION_NOT_FOUND => {
@@ -127,7 +127,7 @@ impl<'a> Device<'a> {
         self.number("nvmlDeviceGetComputeMode", &self.nvml.lib().nvmlDeviceGetComputeMode)
     }
 
-    /// Sets the compute mode, for as long as the driver stays loaded. Only root may; a success is no proof that it holds.
+    /// Sets the compute mode until the driver is unloaded. It requires root. Success does not prove that the mode was set.
     pub fn set_compute_mode(&self, mode: u32) -> Result<(), NvmlError> {
         let call = "nvmlDeviceSetComputeMode";
         let function = symbol(call, &self.nvml.lib().nvmlDeviceSetComputeMode)?;
@@ -136,9 +136,9 @@ impl<'a> Device<'a> {
         self.nvml.check(call, code)
     }
 
-    /// Whether MIG mode is in force; what is pending does not matter before it is.
+    /// Whether MIG mode is in force; a pending mode does not count.
     ///
-    /// A GPU without MIG answers [`code::NOT_SUPPORTED`].
+    /// A GPU without MIG returns [`code::NOT_SUPPORTED`].
     pub fn mig_mode(&self) -> Result<bool, NvmlError> {
         Ok(self.nvml.answer("nvmlDeviceGetMigMode", self.inner.mig_mode())?.current == 1)
     }
@@ -166,7 +166,7 @@ impl<'a> Device<'a> {
     }
 
     pub(crate) fn handle(&self) -> nvmlDevice_t {
-        // SAFETY: the handle is only passed to the library it came from, which `self` keeps loaded.
+        // SAFETY: the handle is only passed to the library it came from, which stays loaded as long as `self` exists.
         unsafe { self.inner.handle() }
     }
 

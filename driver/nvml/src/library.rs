@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One loaded and initialised library.
 //!
-//! Shut down and unloaded when dropped. Remembers when the driver behind it went away, for the [`crate::Session`].
+//! Dropping it shuts the library down and unloads it. It records whether the driver was unloaded, for [`crate::Session`].
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use nvml_wrapper_sys::bindings::NvmlLib;
 
 use crate::error::{LoadError, NvmlError, code};
 
-/// NVML, ready to be asked.
+/// NVML, initialised.
 #[derive(Debug)]
 pub struct Nvml {
     inner: nvml_wrapper::Nvml,
@@ -24,7 +24,7 @@ impl Nvml {
         let loaded = nvml_wrapper::Nvml::builder().lib_path(path.as_os_str()).flags(InitFlags::NO_GPUS).init();
         let inner = loaded.map_err(|error| load_error(path, error))?;
         if inner.lib().nvmlShutdown.is_err() {
-            // nvml-wrapper panics on drop when the symbol is missing; leaking a broken library is the lesser evil.
+            // nvml-wrapper panics on drop if the symbol is missing, so the library is leaked.
             std::mem::forget(inner);
             return Err(LoadError::Refused(NvmlError { call: "nvmlShutdown", code: code::FUNCTION_NOT_FOUND }));
         }
@@ -44,12 +44,12 @@ impl Nvml {
         Ok((packed / 1000, packed % 1000 / 10))
     }
 
-    /// How many GPUs the driver knows, lost ones included.
+    /// The number of GPUs of the driver, lost ones included.
     pub fn device_count(&self) -> Result<u32, NvmlError> {
         self.answer("nvmlDeviceGetCount_v2", self.inner.device_count())
     }
 
-    /// Whether some call learned that the driver went away.
+    /// Whether a call returned a code of [`NvmlError::is_driver_gone`].
     pub fn is_driver_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }
@@ -62,7 +62,7 @@ impl Nvml {
         self.inner.lib()
     }
 
-    /// The result of a call of the wrapper, with the code it hides.
+    /// Converts the result of the wrapper back into a code.
     pub(crate) fn answer<T>(
         &self,
         call: &'static str,
@@ -71,7 +71,7 @@ impl Nvml {
         result.map_err(|error| self.failed(NvmlError { call, code: code_of(error) }))
     }
 
-    /// The result of a raw call.
+    /// Converts the code of a raw call.
     pub(crate) fn check(&self, call: &'static str, code: u32) -> Result<(), NvmlError> {
         if code == 0 { Ok(()) } else { Err(self.failed(NvmlError { call, code })) }
     }
@@ -84,7 +84,7 @@ impl Nvml {
     }
 }
 
-/// A function of the library, which may be older than the function.
+/// A function of the library. An old library may lack it.
 pub(crate) fn symbol<F: Copy, E>(call: &'static str, field: &Result<F, E>) -> Result<F, NvmlError> {
     field.as_ref().copied().map_err(|_missing| NvmlError { call, code: code::FUNCTION_NOT_FOUND })
 }
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_the_wrapper_hides_are_numbers_again() {
+    fn errors_of_the_wrapper_are_converted_back_into_codes() {
         for (given, expect) in [
             (Wrapped::LibRmVersionMismatch, 18),
             (Wrapped::UnexpectedVariant(23), 23),

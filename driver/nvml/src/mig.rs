@@ -30,9 +30,9 @@ pub struct Slices {
 pub struct GpuInstanceProfile {
     /// The id that instances of this profile carry.
     pub id: u32,
-    /// The enum it was asked by.
+    /// The profile enum of NVML.
     pub number: u32,
-    /// `1g.10gb+me`; absent where the driver does not tell names.
+    /// `1g.10gb+me`; absent if the driver does not report names.
     pub name: Option<String>,
     /// Compute slices.
     pub slices: u32,
@@ -88,14 +88,14 @@ pub struct MigAttributes {
 /// `NVML_STRUCT_VERSION(GpuInstanceProfileInfo, 2)`: the size of the struct and its version.
 const PROFILE_INFO_V2: u32 = 152 + (2 << 24);
 
-/// Profile enums are asked for from 0 until the driver says that there are no more, and never beyond this one.
+/// Profile enums are queried from 0 until the driver returns INVALID_ARGUMENT, and at most up to this one.
 const PROFILE_ENUMS: u32 = 64;
 
-/// More placements than any profile can have.
+/// No profile has more placements.
 const MAX_PLACEMENTS: u32 = 1024;
 
 impl Device<'_> {
-    /// The shapes GPU instances of this GPU can have; works with MIG off.
+    /// The profiles of this GPU; works with MIG off.
     pub fn gpu_instance_profiles(&self) -> Result<Vec<GpuInstanceProfile>, NvmlError> {
         let mut profiles = Vec::new();
         for number in 0..PROFILE_ENUMS {
@@ -136,7 +136,7 @@ impl Device<'_> {
         Ok(profile_v1(number, &info))
     }
 
-    /// Every place a GPU instance of a profile could lie at on an empty GPU; works with MIG off.
+    /// Every possible placement of a GPU instance of a profile on an empty GPU; works with MIG off.
     pub fn possible_placements(&self, profile_id: u32) -> Result<Vec<Slices>, NvmlError> {
         let call = "nvmlDeviceGetGpuInstancePossiblePlacements_v2";
         let function = symbol(call, &self.nvml().lib().nvmlDeviceGetGpuInstancePossiblePlacements_v2)?;
@@ -146,7 +146,7 @@ impl Device<'_> {
         self.nvml().check(call, code)?;
         let mut count = count.min(MAX_PLACEMENTS);
         let mut found = vec![nvmlGpuInstancePlacement_t { start: 0, size: 0 }; usize::try_from(count).unwrap_or(0)];
-        // SAFETY: the buffer has room for `count` placements, which the function is told.
+        // SAFETY: the buffer has room for `count` placements, and the function receives `count`.
         let code = unsafe { function(self.handle(), profile_id, found.as_mut_ptr(), &raw mut count) };
         self.nvml().check(call, code)?;
         found.truncate(usize::try_from(count).unwrap_or(0));

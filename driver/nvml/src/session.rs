@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The library over time: it may be missing at first, be replaced by another version, or lose its driver.
 //!
-//! In comes a function that says where the library is right now, out goes a usable [`Nvml`] or the reason why there is
-//! none. Users keep what they got for one question only; the next question may get another one.
+//! A function locates the library; the session returns a usable [`Nvml`] or the reason why there is none. Callers use the
+//! returned library for one query only, because the next query may need a newly loaded one.
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use crate::error::LoadError;
 use crate::library::Nvml;
 
-/// Says where the library is: a path without symlinks, or why there is none.
+/// Returns the path of the library without symlinks, or the reason why there is none.
 pub type Locate = dyn Fn() -> Result<PathBuf, String> + Send + Sync;
 
-/// Loads the library when it is needed, and again when it has to be.
+/// Loads the library when it is needed, and again after the file or the driver changed.
 pub struct Session {
     locate: Box<Locate>,
     loaded: Mutex<Option<Loaded>>,
@@ -28,7 +28,7 @@ struct Loaded {
     nvml: Arc<Nvml>,
 }
 
-/// A file as the kernel knows it, so that a replaced library is noticed.
+/// The identity of a file, to detect a replaced library.
 #[derive(Debug, PartialEq, Eq)]
 struct File {
     path: PathBuf,
@@ -37,7 +37,6 @@ struct File {
 }
 
 impl Session {
-    /// Loads nothing yet.
     pub fn new(locate: Box<Locate>) -> Self {
         Self { locate, loaded: Mutex::new(None) }
     }
@@ -52,7 +51,7 @@ impl Session {
         if let Some(current) = loaded.as_ref().filter(|current| current.is_usable(&file)) {
             return Ok(Arc::clone(&current.nvml));
         }
-        // The old one goes first: two versions of one library in a process are one too many.
+        // The old library is unloaded first, so that the process never has two versions of it.
         *loaded = None;
         let nvml = Arc::new(Nvml::load(&file.path)?);
         *loaded = Some(Loaded { file, nvml: Arc::clone(&nvml) });
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_starts_without_a_library_and_says_why_there_is_none() {
+    fn a_session_starts_without_a_library_and_returns_the_reason() {
         let session = Session::new(Box::new(|| Err("nothing below /driver-root".to_owned())));
         let missing = LoadError::Missing { reason: "nothing below /driver-root".to_owned() };
         assert_eq!(session.nvml().unwrap_err(), missing);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The C structs this crate passes by pointer are as large as `nvml.h` says: a wrong size is memory corruption.
+//! The C structs this crate passes by pointer have the size of `nvml.h`. A wrong size corrupts memory.
 
 use std::mem::{offset_of, size_of};
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::error::ConfigError;
 use super::kind::ConfigKind;
 
-/// An object and where it is.
+/// An object and its path.
 pub(super) struct Fields<'a> {
     /// The path of the object and a dot; empty for the parameters themselves.
     prefix: String,
@@ -77,7 +77,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The beginning of a text that a user chose, as one line of plain characters: it ends up in logs and events.
+/// The first 80 characters of a text of a user, escaped to one line of ASCII, for logs and Events.
 pub(super) fn printable(text: &str) -> String {
     let escape = |letter: char| {
         if matches!(letter, ' '..='~') { letter.to_string() } else { letter.escape_default().to_string() }

@@ -4,7 +4,7 @@
 //! ```yaml
 //! defaultActiveThreadPercentage: 50                # 1 to 100
 //! defaultPinnedDeviceMemoryLimit: 10Gi             # at least 1Mi; whole MiB count
-//! defaultPerDevicePinnedMemoryLimit: {"0": 5Gi}    # by place among the sorted UUIDs, or by UUID
+//! defaultPerDevicePinnedMemoryLimit: {"0": 5Gi}    # by index in the sorted UUIDs, or by UUID
 //! multiUser: true
 //! ```
 
@@ -53,7 +53,7 @@ fn per_device(limits: &Fields<'_>) -> Result<BTreeMap<DeviceKey, Bytes>, ConfigE
     limits.names().map(one).collect()
 }
 
-/// In whole MiB, the unit the control program is told limits in. A number is a quantity as well.
+/// In whole MiB, the unit of limits in MPS commands. A JSON number is a quantity as well.
 fn limit(value: &Value) -> Option<Bytes> {
     let bytes = match value {
         Value::String(text) => parse_bytes(text),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_the_path() {
+    fn invalid_values_are_refused_with_the_path() {
         let percent = "expected a whole number from 1 to 100";
         for (given, expect) in [
             (json!({THREADS: 0}), format!("sharing.mpsConfig.{THREADS} is 0: {percent}")),

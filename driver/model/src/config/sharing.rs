@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The `sharing` stanza: which strategy, and its details. Pure.
+//! The `sharing` stanza: the strategy and its details. Pure.
 
 use serde_json::Value;
 
@@ -69,7 +69,7 @@ pub(super) fn parse(sharing: &Fields<'_>, kind: ConfigKind) -> Result<Sharing, C
 fn exclusive(sharing: &Fields<'_>, kind: ConfigKind) -> Result<Sharing, ConfigError> {
     match kind {
         ConfigKind::Gpu => Ok(Sharing::Exclusive),
-        // NVML answers NOT_SUPPORTED to a compute mode while MIG is on.
+        // NVML returns NOT_SUPPORTED for a compute mode while MIG is on.
         ConfigKind::Mig => Err(ConfigError::NotOnMig {
             path: sharing.path(STRATEGY),
             found: Strategy::Exclusive.as_str().to_owned(),
@@ -110,8 +110,8 @@ mod tests {
         outcome(&given).map(|DeviceConfig { sharing, .. }| sharing)
     }
 
-    /// As NVIDIA's published examples have them, the one with an empty `timeSlicingConfig` included, which their driver
-    /// did not survive before September 2026.
+    /// From the examples that NVIDIA publishes. One has an empty `timeSlicingConfig`, which crashed their driver before
+    /// September 2026.
     #[test]
     fn published_stanzas_are_accepted_as_written() {
         let half = MpsConfig {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_the_path_and_the_reason() {
+    fn invalid_values_are_refused_with_the_path_and_the_reason() {
         let gpu = ConfigKind::Gpu;
         for (kind, given, expect) in [
             (gpu, json!({}), "sharing.strategy is missing: expected `Exclusive`, `TimeSlicing` or `MPS`"),
