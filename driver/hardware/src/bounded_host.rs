@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! This machine as a call asks it: no answer of NVML is waited for beyond the call's deadline, and nvidia-smi, which may
-//! take long where persistence mode is off, goes on beside the call.
+//! This machine, queried on behalf of a call: no answer of NVML is awaited beyond the deadline of the call. nvidia-smi, which
+//! may take long without persistence mode, continues beside the call.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ pub struct BoundedHost<'a> {
 }
 
 impl Host {
-    /// This machine, asked on behalf of a call.
+    /// This machine, queried on behalf of a call.
     pub fn until<'a>(&'a self, deadline: &'a Deadline) -> BoundedHost<'a> {
         BoundedHost { host: self, deadline }
     }
 }
 
 impl BoundedHost<'_> {
-    /// Reads everything now.
+    /// Reads the whole inventory.
     pub fn refresh(&self) -> Result<Arc<Inventory>, GpuError> {
         let which = || "the GPUs of this node".to_owned();
         self.host.refresh_until(self.deadline).ok_or_else(|| GpuError::OutOfTime { which: which() })
@@ -37,7 +37,7 @@ impl BoundedHost<'_> {
         Ok(complete(self.machine().gpu(GpuSelector::Uuid(uuid))?, &self.host.roots().sys))
     }
 
-    /// See [`Machine::compute_mode`](crate::Machine::compute_mode). Some microseconds, unlike the interval.
+    /// See [`Machine::compute_mode`](crate::Machine::compute_mode). Takes some microseconds, unlike the interval.
     pub fn compute_mode(&self, gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError> {
         self.machine().compute_mode(gpu)
     }
@@ -47,9 +47,9 @@ impl BoundedHost<'_> {
         self.machine().set_compute_mode(gpu, mode)
     }
 
-    /// See [`Machine::interval`](crate::Machine::interval). Some milliseconds to half a minute, since a program is run for it.
+    /// See [`Machine::interval`](crate::Machine::interval). Runs a program: some milliseconds to half a minute.
     pub fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
-        let what = format!("nvidia-smi to tell the time-slice interval of {gpu}");
+        let what = format!("nvidia-smi to read the time-slice interval of {gpu}");
         self.deadline.beside(what, || self.host.machine().interval(gpu))
     }
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The port to the MPS daemons of one machine: started, stopped and listed by id, answered by the MPS host or by a twin.
+//! The port to the MPS daemons of one machine, implemented by the MPS host and by a simulation for tests.
 //!
-//! Calls block, at most until the deadline of whoever asks. A start that answers has a daemon that takes clients and has the
-//! limits it was given.
+//! Calls block, at most until the deadline of the caller. When `start` returns, the daemon accepts clients and has its limits.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,135 +15,124 @@ use crate::deadline::Deadline;
 
 /// The MPS daemons of one machine.
 pub trait Daemons: Send + Sync + fmt::Debug {
-    /// Lets the daemon be there: one of this id and spec that lives is taken as it is.
+    /// Starts a daemon, unless one with this id and spec runs.
     fn start(&self, spec: &DaemonSpec, timeout: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError>;
 
-    /// Lets it be gone, with its pipe directory and its shared memory. One that is not known is gone.
+    /// Stops a daemon and removes its pipe directory and its shared memory. An unknown daemon is success.
     fn stop(&self, id: &DaemonId, timeout: Duration, deadline: &Deadline) -> Result<(), DaemonError>;
 
-    /// As [`Daemons::stop`], but one that has clients stays.
+    /// As [`Daemons::stop`], but fails if the daemon has clients.
     fn stop_unused(&self, id: &DaemonId, timeout: Duration, deadline: &Deadline) -> Result<(), DaemonError>;
 
-    /// Tells that a claim comes to share a daemon or leaves it. What it left in the shared memory, and no process uses, goes
-    /// in a while.
+    /// Reports that a claim starts or stops using a daemon. Shared memory that a claim leaves behind and no process uses is
+    /// removed later.
     fn share(&self, id: &DaemonId, claim: &ClaimUid, change: ClaimUse, deadline: &Deadline) -> Result<(), DaemonError>;
 
-    /// Every daemon there is, and every one that died or was lost and is still meant to be there.
+    /// All daemons, those included that exited or were lost and will be restarted.
     fn list(&self, deadline: &Deadline) -> Result<Vec<Daemon>, DaemonError>;
 }
 
-/// What a claim that shares a daemon does.
+/// The change of a claim that shares a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimUse {
     /// Its containers may start from now on.
     Starts,
-    /// Its containers have ended.
+    /// Its containers have terminated.
     Ends,
 }
 
-/// What a daemon should be.
+/// The desired state of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DaemonSpec {
     pub id: DaemonId,
-    /// `GPU-` or `MIG-` UUIDs, sorted: a limit names a device by its place in this list.
+    /// `GPU-` or `MIG-` UUIDs, sorted. A limit names a device by its index in this list.
     pub devices: Vec<String>,
-    /// Whether the processes of several users share one server.
     pub multi_user: MultiUser,
-    /// Threads a client may use, unless it asks for less.
+    /// The limit of threads for each client.
     pub threads: Option<ThreadPercentage>,
-    /// Pinned memory a client may use, by the place of the device; whole MiB.
+    /// The limit of pinned memory for each client in whole MiB, by index of the device.
     pub memory: BTreeMap<u32, Bytes>,
 }
 
-/// The `-M` of `nvidia-cuda-mps-control`, which those of older drivers do not know.
+/// The option `-M` of `nvidia-cuda-mps-control`: the processes of several users share one server. Older drivers lack it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MultiUser {
-    /// Without: users take turns.
+    /// One user at a time.
     Off,
-    /// With; a program that does not know it is refused.
+    /// Starting fails if the program lacks the option.
     On,
-    /// With, if the program knows it.
+    /// Used if the program has the option.
     IfKnown,
 }
 
-/// A daemon as it is.
+/// The actual state of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Daemon {
     pub id: DaemonId,
     pub state: DaemonState,
-    /// The directory that holds its pipe directory, on the host; containers mount it whole, so that they see the fresh
-    /// pipe directory of a daemon that was started again.
+    /// The parent of the pipe directory, on the host. Containers mount it, so that they see the new pipe directory of a daemon
+    /// that was restarted.
     pub run_dir: PathBuf,
-    /// What its clients mount as `/dev/shm`, on the host.
+    /// The directory on the host that clients mount as `/dev/shm`.
     pub shm_dir: PathBuf,
     pub multi_user: bool,
 }
 
-/// How a daemon is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DaemonState {
     /// Being started or stopped.
     Changing,
-    /// Answers and takes clients.
+    /// Responds and accepts clients.
     Ready,
-    /// Lives, but a client of one user waits for those of another to end.
+    /// Clients of one user wait until all clients of another user exit.
     UserWaiting {
-        /// Who waits.
+        /// User ID.
         waiting: u32,
-        /// Whose turn it is.
+        /// User ID.
         active: u32,
     },
-    /// Ended by itself; started again once its clients are gone.
+    /// Exited unexpectedly; restarted after its clients exit.
     Exited {
-        /// What was seen of it.
+        /// Exit code or signal.
         why: String,
     },
-    /// The MPS host was restarted and did not find it again; started again once its clients are gone.
+    /// The MPS host was restarted and did not find the daemon again; restarted after its clients exit.
     Lost,
 }
 
-/// Something about a daemon that was not achieved.
+/// An operation on an MPS daemon failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DaemonError {
-    /// There is nobody at the socket of the MPS host.
     #[error("no MPS host listens on {socket} ({why})")]
     Unreachable { socket: PathBuf, why: String },
-    /// Somebody is there and gives no answer.
+    /// The socket accepts connections, but no response arrives.
     #[error("the MPS host at {socket} does not respond ({why})")]
     Silent { socket: PathBuf, why: String },
-    /// The call that asked had no time left to wait.
+    /// The deadline of the call passed.
     #[error("the call timed out before the MPS host at {socket} responded")]
     OutOfTime { socket: PathBuf },
-    /// The driver root has no MPS programs.
     #[error("no {program} below {root}")]
     NoProgram { program: String, root: PathBuf },
-    /// The program does not know `-M`.
     #[error("the MPS programs of this NVIDIA driver do not support several users at once")]
     NoMultiUser { id: DaemonId },
-    /// A limit that was read back as something else.
     #[error("{what} of MPS daemon {id} was set to {wanted} but reads back as {found}")]
     LimitNotApplied { id: DaemonId, what: String, wanted: String, found: String },
-    /// A daemon of this id runs with another spec.
     #[error("MPS daemon {id} runs with other devices or limits and must be stopped first")]
     Different { id: DaemonId },
-    /// It did not answer in time.
     #[error("MPS daemon {id} not ready within {waited:?}: {seen}")]
     NotReady {
         id: DaemonId,
         waited: Duration,
-        /// The end of its log, or what it said instead.
+        /// The end of the log of the daemon, or the last observation.
         seen: String,
     },
-    /// It died or was lost, and clients of it still live.
     #[error("MPS daemon {id} exited and is restarted after its {clients} clients exit, or after some minutes")]
     ClientsLeft { id: DaemonId, clients: usize },
-    /// It was to be stopped unless it has clients, and it has.
+    /// [`Daemons::stop_unused`] found clients.
     #[error("MPS daemon {id} has {clients} clients and is stopped after the last of them exits")]
     InUse { id: DaemonId, clients: usize },
-    /// Something of it is left after a stop.
     #[error("MPS daemon {id} was not stopped completely, still present: {left}")]
     NotStopped { id: DaemonId, left: String },
-    /// Its directories could not be made.
     #[error("cannot use directory {path} of MPS daemon {id}: {why}")]
     UnusableDir { id: DaemonId, path: PathBuf, why: String },
 }
@@ -173,7 +161,7 @@ impl Advice for DaemonError {
 }
 
 impl DaemonError {
-    /// Whether it says nothing of the daemon, since no MPS host answered.
+    /// Whether no MPS host responded, so that the state of the daemon is unknown.
     pub fn is_no_answer(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Silent { .. } | Self::OutOfTime { .. } => true,
@@ -189,7 +177,6 @@ impl DaemonError {
         }
     }
 
-    /// Whether trying again may help.
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::NoMultiUser { .. } | Self::LimitNotApplied { .. } => Disposition::Permanent,

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Until when a call must have its answer, handed down to everything that waits on its behalf.
+//! The deadline of a call, passed to everything that waits on behalf of the call.
 //!
-//! Each wait has a limit of its own and gets that or what is left of the call, whichever is less, so that limits do not add
-//! up beyond what the caller waits. Background work has no deadline and only the limits of each wait.
+//! Each wait has a limit of its own and is bounded by that limit and by the remaining time of the call, so that limits do not
+//! add up beyond the time that the caller waits. Background work has no deadline.
 //!
-//! A program of the driver that takes long works, and would never come to its end if it were cut each time. So it goes on
-//! beside the call, under the call's locks, and its time does not count against what is still to be waited for. The caller
-//! is told, calls again, and finds the work done.
+//! A program of the driver that takes long would never finish if it were killed at each deadline. So it continues beside the
+//! call, under the locks of the call, and its time does not count. The caller gets an error, calls again, and finds the work
+//! done.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// See the module. All clones are of one call.
+/// All clones belong to one call.
 #[derive(Debug, Clone, Default)]
 pub struct Deadline(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     at: Option<Instant>,
-    /// What goes on beside the call.
+    /// The program that runs beside the call.
     beside: Option<String>,
 }
 
@@ -31,17 +31,16 @@ impl Deadline {
         Self::default()
     }
 
-    /// Whether somebody waits for an answer at all.
+    /// Whether this is a call and not background work.
     pub fn is_set(&self) -> bool {
         self.0.lock().at.is_some()
     }
 
-    /// For a call that arrives now.
     pub fn after(limit: Duration) -> Self {
         Self(Arc::new(Mutex::new(State { at: Instant::now().checked_add(limit), beside: None })))
     }
 
-    /// Does something that goes on beside the call when it takes long; `what` is what the caller reads.
+    /// Does work that may continue beside the call; `what` describes it for messages.
     pub fn beside<T>(&self, what: impl fmt::Display, work: impl FnOnce() -> T) -> T {
         let began = Instant::now();
         self.0.lock().beside = Some(what.to_string());
@@ -52,23 +51,22 @@ impl Deadline {
         done
     }
 
-    /// What goes on beside the call right now.
+    /// The description of the work that runs beside the call now.
     pub fn goes_on(&self) -> Option<String> {
         self.0.lock().beside.clone()
     }
 
-    /// How long a wait may take whose own limit is `own`; zero once the deadline is over.
+    /// The limit of a wait whose own limit is `own`; zero after the deadline.
     pub fn limit(&self, own: Duration) -> Duration {
         self.0.lock().at.map_or(own, |at| at.saturating_duration_since(Instant::now()).min(own))
     }
 
-    /// Whether nothing may be waited for any more.
     pub fn is_over(&self) -> bool {
         self.0.lock().at.is_some_and(|at| at <= Instant::now())
     }
 }
 
-/// Whether two are of the same call.
+/// Whether both belong to the same call.
 impl PartialEq for Deadline {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

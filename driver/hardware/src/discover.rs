@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Everything this node has, as an inventory.
+//! Discovers the GPUs of this node as an inventory.
 //!
-//! In come a machine and a sysfs root. A GPU that does not answer becomes a broken entry with a reason and spoils no
-//! other; a driver that does not answer becomes an inventory without a driver. It cannot fail and changes nothing.
+//! It queries a machine and sysfs. A GPU that does not respond becomes a broken entry with a reason and affects no other GPU; a
+//! driver that does not respond becomes an inventory without a driver. It cannot fail and changes nothing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +12,6 @@ use dra_model::{DriverState, Fault, Gpu, GpuEntry, GpuUuid, Inventory, MigMode, 
 use crate::machine::{GpuError, GpuFacts, GpuSelector, Machine, MachineError};
 use crate::sysfs;
 
-/// Reads the whole machine.
 pub fn discover(machine: &dyn Machine, sys_root: &Path) -> Inventory {
     read(machine, sys_root).unwrap_or_else(|error| Inventory::without_driver(explain(&error)))
 }
@@ -53,10 +52,10 @@ fn broken(index: u32, error: &GpuError) -> GpuEntry {
     GpuEntry::Broken { index, uuid, pci, reason: chain(error).to_string(), fault }
 }
 
-/// Names the GPUs that are too broken to say who they are, from an earlier reading of the same machine.
+/// Adds the identity of broken GPUs that do not report it, from an earlier inventory of the same machine.
 ///
-/// NVML counts in PCI order, so with as many GPUs as before a position still means the same one, unless what was there
-/// shows elsewhere now.
+/// NVML counts in PCI order, so with the same number of GPUs a position means the same GPU, unless the earlier GPU is now at
+/// another position.
 pub fn recognise(mut now: Inventory, earlier: &Inventory) -> Inventory {
     if now.gpus.len() != earlier.gpus.len() {
         return now;
@@ -84,8 +83,8 @@ fn identity(entry: &GpuEntry) -> (Option<GpuUuid>, Option<PciAddress>) {
     }
 }
 
-/// Completes GPUs by what they told in an earlier reading through the same driver, under which none of it changes: an
-/// answer that comes and goes would change what is published each time.
+/// Completes GPUs with values from an earlier inventory of the same driver, for which they do not change. A value that is only
+/// sometimes reported would otherwise change the published devices each time.
 pub fn remember(mut now: Inventory, earlier: &Inventory) -> Inventory {
     if now.driver != earlier.driver {
         return now;
@@ -113,7 +112,7 @@ fn remember_gpu(gpu: &mut Gpu, known: &Gpu) {
     }
 }
 
-/// What NVML knows of a GPU and what sysfs knows of its slot.
+/// Adds the values of sysfs to those of NVML.
 pub fn complete(facts: GpuFacts, sys_root: &Path) -> Gpu {
     Gpu {
         uuid: facts.uuid,

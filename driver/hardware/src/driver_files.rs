@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds the user-space part of an installed driver: what a container needs for compute and `nvidia-smi`.
+//! Finds the user-space part of an installed driver: the files that a container needs for compute and `nvidia-smi`.
 //!
-//! In comes a driver root, out goes either everything or an error. Libraries are found by pattern, not by a list of
-//! files: `libnvidia-ml.so.1` leads to `libnvidia-ml.so.<version>`, and every `lib….so.<version>` of a known kind in the
-//! usual directories belongs to the same driver. Layouts: NVIDIA's installer and Fedora (`usr/lib64`), Debian and Ubuntu
+//! The result for a driver root is either complete or an error. Libraries are found by pattern, not by a list of files:
+//! `libnvidia-ml.so.1` leads to `libnvidia-ml.so.<version>`, and every `lib….so.<version>` of a known kind in the usual
+//! directories belongs to the same driver. Layouts: NVIDIA's installer and Fedora (`usr/lib64`), Debian and Ubuntu
 //! (`usr/lib/<triplet>`, and `nvidia/current` below it with absolute links through `etc/alternatives`).
 
 use std::borrow::Cow;
@@ -60,22 +60,20 @@ impl Advice for DriverFilesError {
     }
 }
 
-/// The library every other one is found by.
+/// Its version selects the other libraries.
 const NVML: &str = "libnvidia-ml.so.1";
 
-/// Without these a container with a GPU can do nothing.
 const MANDATORY_LIBRARIES: [&str; 2] = ["libcuda.so.1", NVML];
 
-/// Without this a container cannot look at its GPU.
 const MANDATORY_PROGRAM: &str = "nvidia-smi";
 
 const OTHER_PROGRAMS: [&str; 4] =
     ["nvidia-debugdump", "nvidia-persistenced", "nvidia-cuda-mps-control", "nvidia-cuda-mps-server"];
 
-/// The usual places of programs, relative to a driver root.
+/// The usual directories of programs, relative to a driver root.
 pub(crate) const PROGRAM_DIRS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
 
-/// The parts of the driver that NVIDIA counts as compute and utility, between `lib` and `.so`.
+/// The capabilities compute and utility of NVIDIA's container toolkit, between `lib` and `.so`.
 const LIBRARIES: [&str; 12] = [
     "cuda",
     "cudadebugger",
@@ -94,17 +92,17 @@ const LIBRARIES: [&str; 12] = [
 /// Built against several OpenSSL versions, one file each: `libnvidia-pkcs11-openssl3`.
 const LIBRARY_FAMILY: &str = "nvidia-pkcs11";
 
-/// Carries a version of its own instead of the driver's (R590 and later).
+/// Has a version of its own instead of the driver's (R590 and later).
 const FOREIGN_VERSION: &str = "libnvidia-nvvm70.so.";
 
-/// The files found last, good for as long as neither they nor their directories change.
+/// The files found last, valid until they or their directories change.
 #[derive(Debug, Default)]
 pub struct DriverFilesCache(Mutex<Option<Cached>>);
 
 #[derive(Debug)]
 struct Cached {
     root: PathBuf,
-    /// Every directory that was searched and every file that was found, as they were then.
+    /// Every directory that was searched and every file that was found.
     stamps: BTreeMap<PathBuf, Option<Stamp>>,
     files: DriverFiles,
 }
@@ -114,7 +112,7 @@ struct Cached {
 struct Stamp(u64, u64, i64, i64);
 
 impl DriverFilesCache {
-    /// Everything of the driver a container needs. A scan is about a hundred system calls, a repeat about thirty.
+    /// All files of the driver that a container needs. A scan takes about a hundred system calls, a repeat about thirty.
     pub fn find(&self, root: &Path, root_on_host: &Path) -> Result<DriverFiles, DriverFilesError> {
         let opened = open(root)?;
         let mut cached = self.0.lock();
@@ -142,7 +140,7 @@ impl Stamp {
     }
 }
 
-/// Where `libnvidia-ml.so.1` of a driver root really is, for this process to load.
+/// The path of `libnvidia-ml.so.1` of a driver root without symlinks, for this process.
 pub fn nvml_path(root: &Path) -> Result<PathBuf, DriverFilesError> {
     let root = open(root)?;
     Ok(root.outside(&find_nvml(&root)?.path))
@@ -157,7 +155,7 @@ fn find_nvml(root: &Root) -> Result<Found, DriverFilesError> {
     found.ok_or_else(|| DriverFilesError::NoLibrary { name: NVML, root: root.path().to_owned() })
 }
 
-/// The usual places of libraries, relative to a driver root.
+/// The usual directories of libraries, relative to a driver root.
 pub fn library_dirs() -> Vec<PathBuf> {
     let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
     let dirs = ["usr/lib64".to_owned(), format!("usr/lib/{triplet}"), "lib64".to_owned(), format!("lib/{triplet}")];
@@ -168,7 +166,7 @@ fn regular_file(root: &Root, path: &Path) -> Option<Found> {
     root.find(path).ok().filter(|found| FileType::from_raw_mode(found.stat.st_mode).is_file())
 }
 
-/// One look at a driver root.
+/// One scan of a driver root.
 struct Scan<'a> {
     root: &'a Root,
     version: String,
@@ -218,7 +216,7 @@ impl<'a> Scan<'a> {
         for name in OTHER_PROGRAMS.into_iter().chain([MANDATORY_PROGRAM]) {
             let places = PROGRAM_DIRS.iter().map(|dir| Path::new(dir).join(name));
             let found =
-                places.filter_map(|path| regular_file(self.root, &path)).find(|it| it.stat.st_mode & 0o111 != 0);
+                places.filter_map(|path| regular_file(self.root, &path)).find(|found| found.stat.st_mode & 0o111 != 0);
             if let Some(found) = found {
                 self.programs.insert(name, found.path);
             }
@@ -243,7 +241,7 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// Everything whose change could change the answer; what does not exist counts, because it may appear.
+    /// Every file or directory whose change could change the result, also those that do not exist yet.
     fn stamps(&self) -> BTreeMap<PathBuf, Option<Stamp>> {
         let searched = library_dirs().into_iter().chain(PROGRAM_DIRS.map(PathBuf::from));
         let searched = searched.chain([PathBuf::from("etc/alternatives")]);
@@ -301,7 +299,7 @@ mod tests {
         }
     }
 
-    /// As NVIDIA's installer leaves it, with libraries of another kind and another version lying about.
+    /// As NVIDIA's installer leaves it, with additional libraries of another kind and another version.
     fn installed(dir: &str) -> Tree {
         let tree = Tree(tempfile::tempdir().unwrap());
         for (name, soname) in [

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds a program of the driver below the driver root, and runs it with an end.
+//! Finds a program of the driver below the driver root, and runs it with a timeout.
 //!
-//! It is run where it lies, not in a root of its own: a driver root need not have `/proc` and `/dev`. Its environment is
-//! empty but for two variables. `PATH` is the programs of the driver. `LD_PRELOAD` is the libraries of the driver that
-//! it opens by name; the directory they are in is not searched, since the C library of another system may lie there too,
-//! which this system's loader cannot use.
+//! The program runs in place and not with the driver root as its root directory, because a driver root need not have `/proc`
+//! and `/dev`. Its environment has two variables. `PATH` has the program directories of the driver. `LD_PRELOAD` has the
+//! libraries of the driver that the program opens by name. Their directory is not searched, because it may contain the C
+//! library of another system, which the loader of this system cannot use.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -67,19 +67,19 @@ pub struct DriverProgram {
     preload: OsString,
 }
 
-/// What a program that ended had to say.
+/// The result of a program that exited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// Exit code or signal.
     pub status: ExitStatus,
-    /// Standard output and error as they came, the first 64 KiB.
+    /// Standard output and error in order of arrival, the first 64 KiB.
     pub text: String,
 }
 
-/// No program of the driver says more in an answer that we ask for.
+/// Longer than the output of any command that is used here.
 const MAX_OUTPUT_BYTES: usize = 64 << 10;
 
-/// How long a killed program may take to go. One that is in the kernel on behalf of a GPU that hangs may never.
+/// How long a killed program may take to exit. A program that is in the kernel because of a hanging GPU may never exit.
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl DriverProgram {
@@ -99,22 +99,22 @@ impl DriverProgram {
         Ok(Self { search_path: joined(dirs), preload: joined(libraries), path })
     }
 
-    /// Where it really is, without symlinks, for this process.
+    /// The path without symlinks, for this process.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// All of its environment.
+    /// The whole environment of the program.
     pub fn environment(&self) -> [(&'static str, &OsStr); 2] {
         [("PATH", &self.search_path), ("LD_PRELOAD", &self.preload)]
     }
 
-    /// Runs it to its end, without input. When it has not ended in time it is killed, with the processes it started.
+    /// Runs the program without input. After the timeout it is killed together with its child processes.
     pub fn run<I: AsRef<OsStr>>(&self, arguments: &[I], timeout: Duration) -> Result<Ended, ProgramError> {
         let end = Instant::now() + timeout;
         let not_run = |error: io::Error| ProgramError::NotRun { path: self.path.clone(), why: error.to_string() };
         let (output, mut child) = self.spawn(arguments).map_err(not_run)?;
-        let text = text_until(output, end).map(|text| text.filter(|_all_said| ends_before(&child, end)));
+        let text = text_until(output, end).map(|text| text.filter(|_complete| ends_before(&child, end)));
         if let Ok(Some(text)) = text {
             let status = child.wait().map_err(not_run)?;
             return Ok(Ended { status, text });
@@ -124,13 +124,13 @@ impl DriverProgram {
         Err(text.err().map_or_else(hung, not_run))
     }
 
-    /// Says of an answer why it is none.
+    /// The error for unexpected output.
     pub fn failed(&self, ended: &Ended) -> ProgramError {
         let output = ended.text.split_whitespace().collect::<Vec<_>>().join(" ");
         ProgramError::Failed { path: self.path.clone(), status: ended.status, output }
     }
 
-    /// The command ends with this function, and with it our copies of the pipe's writing end.
+    /// Dropping the command closes the copies of the writing end of the pipe in this process.
     fn spawn<I: AsRef<OsStr>>(&self, arguments: &[I]) -> io::Result<(PipeReader, Child)> {
         let (reader, writer) = io::pipe()?;
         let mut command = Command::new(&self.path);
@@ -148,7 +148,7 @@ fn joined(paths: impl IntoIterator<Item = PathBuf>) -> OsString {
     paths.into_iter().map(PathBuf::into_os_string).collect::<Vec<_>>().join(OsStr::new(":"))
 }
 
-/// All that is said until everybody who could say something is gone; nothing if that is not in time.
+/// The output until every process has closed the pipe; nothing if that takes too long.
 fn text_until(mut output: impl Read + AsFd, end: Instant) -> io::Result<Option<String>> {
     let mut text = Vec::new();
     let mut part = [0; 4096];
@@ -178,7 +178,7 @@ fn is_ready_before(file: &impl AsFd, end: Instant) -> bool {
     }
 }
 
-/// It is not reaped before, so that the group's id is still its own.
+/// The child is reaped after the kill, so that the id of its process group cannot be reused before.
 fn end_it(mut child: Child) {
     kill_process_group(Pid::from_child(&child), Signal::KILL).ok();
     if ends_before(&child, Instant::now() + KILL_TIMEOUT) {
@@ -202,8 +202,8 @@ mod tests {
         }
         let text_path = root.path().join("script");
         std::fs::write(&text_path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        // By another process: a program that another test starts at this moment would hold the file open for writing, and
-        // it could not be run.
+        // Another process writes the file: a program that another test starts at this moment would inherit the file open for
+        // writing, and the script could not be run.
         let mut install = Command::new("install");
         install.arg("--mode=755").arg(text_path).arg(root.path().join("etc/alternatives/smi"));
         assert!(install.status().unwrap().success());
@@ -220,7 +220,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(30);
 
     #[test]
-    fn what_it_says_and_how_it_ends_is_told() {
+    fn output_and_exit_code_are_returned() {
         let (root, ended) = run("echo out $1 $HOME; echo err >&2; exit 6", LONG);
         let ended = ended.unwrap();
         assert_eq!((ended.status.code(), ended.text.as_str()), (Some(6), "out -L\nerr\n"));
@@ -231,13 +231,13 @@ mod tests {
     }
 
     #[test]
-    fn much_text_blocks_nobody() {
+    fn long_output_does_not_block() {
         let (_root, ended) = run("i=0; while [ $i -lt 9000 ]; do echo 0123456789abcdef; i=$((i+1)); done", LONG);
         assert_eq!(ended.unwrap().text.len(), MAX_OUTPUT_BYTES);
     }
 
     #[test]
-    fn one_that_hangs_is_killed_with_its_children() {
+    fn a_program_that_hangs_is_killed_with_its_children() {
         for script in ["/bin/sleep 1000", "/bin/sleep 1000 & exec /bin/sleep 1000", "exec >&- 2>&-; /bin/sleep 1000"] {
             let mark = format!("{script}\n#");
             let (root, ended) = run(&mark, Duration::from_millis(200));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_with_the_root() {
+    fn a_missing_file_is_named_with_the_root() {
         let root = root("");
         let error = |name, libraries: &[&str]| {
             dra_model::explain(&DriverProgram::find(root.path(), name, libraries).unwrap_err())
@@ -259,7 +259,7 @@ mod tests {
         assert!(nowhere.to_string().starts_with("failed to open the driver root /nonexistent: "), "{nowhere}");
     }
 
-    /// A pipe whose reads fail like this, then go on.
+    /// A pipe whose first reads fail.
     struct Failing(PipeReader, Vec<io::ErrorKind>);
 
     impl Read for Failing {
@@ -275,13 +275,13 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_is_interrupted_is_done_again_and_one_that_fails_is_told() {
+    fn an_interrupted_read_is_repeated_and_a_failed_read_is_returned() {
         for (faults, expect) in [
-            (vec![io::ErrorKind::Interrupted, io::ErrorKind::Interrupted], Ok(Some("said".to_owned()))),
+            (vec![io::ErrorKind::Interrupted, io::ErrorKind::Interrupted], Ok(Some("output".to_owned()))),
             (vec![io::ErrorKind::Other], Err(io::ErrorKind::Other)),
         ] {
             let (reader, mut writer) = io::pipe().unwrap();
-            io::Write::write_all(&mut writer, b"said").unwrap();
+            io::Write::write_all(&mut writer, b"output").unwrap();
             drop(writer);
             let text = text_until(Failing(reader, faults), Instant::now() + LONG);
             assert_eq!(text.map_err(|error| error.kind()), expect);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_run_is_said() {
+    fn a_file_that_cannot_be_executed_is_an_error() {
         let root = root("");
         std::fs::write(root.path().join("etc/alternatives/smi"), "not a program").unwrap();
         let program = DriverProgram::find(root.path(), "nvidia-smi", &[]).unwrap();

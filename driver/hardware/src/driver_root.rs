@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Paths inside a root directory: a symlink, absolute or not, never leads out of it.
+//! Paths inside a root directory. A symlink, absolute or not, never leads out of it.
 //!
-//! Debian's alternatives are absolute symlinks (`/usr/lib/…/libnvidia-ml.so.1 -> /etc/alternatives/…`). Followed the
-//! ordinary way from a container that sees the driver below `/driver-root` they would end in the container's own `/etc`.
-//! The kernel resolves them instead (`openat2` with `RESOLVE_IN_ROOT`, Linux 5.6).
+//! Debian's alternatives are absolute symlinks (`/usr/lib/…/libnvidia-ml.so.1 -> /etc/alternatives/…`). In a container that
+//! sees the driver below `/driver-root`, an ordinary lookup would follow them into the container's own `/etc`. So the kernel
+//! resolves them inside the root (`openat2` with `RESOLVE_IN_ROOT`, Linux 5.6).
 
 use std::fs::File;
 use std::io;
@@ -13,17 +13,17 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-/// A directory that is `/` for every path looked up in it.
+/// A directory that is `/` for every lookup in it.
 #[derive(Debug)]
 pub struct Root {
     dir: OwnedFd,
     path: PathBuf,
 }
 
-/// Something that is there, symlinks followed.
+/// The result of a lookup, symlinks followed.
 #[derive(Debug)]
 pub struct Found {
-    /// Where it really is, without symlinks and without a leading slash, relative to the root.
+    /// Path relative to the root, without symlinks and without a leading slash.
     pub path: PathBuf,
     pub stat: Stat,
 }
@@ -31,11 +31,11 @@ pub struct Found {
 /// What an administrator does when the driver root cannot be opened.
 pub const ADVICE: &str = "mount the NVIDIA driver there or correct the driver root";
 
-/// A rename or mount elsewhere makes the kernel give up a lookup; it asks to try again.
+/// The kernel returns EAGAIN for a lookup during a concurrent rename or mount.
 const LOOKUPS: usize = 16;
 
 impl Root {
-    /// Opens the directory. It is opened anew for each question, because it may be mounted over at any time.
+    /// Opens the directory. It is opened again for each query, because another file system may be mounted there at any time.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
@@ -43,7 +43,6 @@ impl Root {
         Ok(Self { dir, path })
     }
 
-    /// What a path leads to.
     pub fn find(&self, path: impl AsRef<Path>) -> io::Result<Found> {
         let file = self.lookup(path.as_ref(), OFlags::PATH)?;
         let stat = rustix::fs::fstat(&file)?;
@@ -57,7 +56,7 @@ impl Root {
         Ok(self.lookup(path.as_ref(), OFlags::RDONLY | OFlags::NONBLOCK)?.into())
     }
 
-    /// The names in a directory, in order; those that are not UTF-8 are none of ours.
+    /// The names in a directory, sorted. Names that are not UTF-8 are left out.
     pub fn list(&self, path: impl AsRef<Path>) -> io::Result<Vec<String>> {
         let dir = self.lookup(path.as_ref(), OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut names = Vec::new();
@@ -68,7 +67,7 @@ impl Root {
         Ok(names)
     }
 
-    /// How this process reaches a path that [`Root::find`] found.
+    /// The path for this process of a path that [`Root::find`] returned.
     pub fn outside(&self, found: &Path) -> PathBuf {
         self.path.join(found)
     }
@@ -91,7 +90,7 @@ impl Root {
     }
 }
 
-/// Where an open file is, as the kernel names it for this process.
+/// The path of an open file for this process.
 fn real_path(file: &OwnedFd) -> io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Everything about this machine, for the processes that run on it.
+//! All queries about this machine, for the processes that run on it.
 //!
-//! In come a [`Machine`] and the places where the driver, procfs and sysfs are seen. Answers about one GPU and about files
-//! are read when asked; the inventory is kept until the machine's shape differs. Every call blocks.
+//! They use a [`Machine`] and the root directories of driver, procfs and sysfs. Answers about one GPU and about files are read
+//! at each call. The inventory is cached until the shape of the machine changes. Every call blocks.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use crate::nodes::{self, NodeError};
 use crate::procfs::{self, BootIdError};
 use crate::timeout::{GPU_TIMEOUT, TimeoutMachine};
 
-/// Where this process sees the machine.
+/// The directories of the machine, as this process sees them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roots {
     /// The driver's user-space part.
     pub driver: PathBuf,
-    /// What the host calls [`Roots::driver`]; container runtimes bind from there.
+    /// The path of [`Roots::driver`] on the host; container runtimes mount from there.
     pub driver_on_host: PathBuf,
     pub proc: PathBuf,
     pub sys: PathBuf,
@@ -37,41 +37,40 @@ pub struct Host {
     machine: TimeoutMachine,
     roots: Roots,
     latest: RwLock<Arc<Inventory>>,
-    /// What [`Host::latest`] was read under; also serialises discoveries.
+    /// The outline at the time of [`Host::latest`]; also serialises discoveries.
     outline: Mutex<Option<Outline>>,
     driver_files: DriverFilesCache,
 }
 
-/// What a change of the inventory cannot happen without.
+/// Every change of the inventory changes this part of the machine.
 type Outline = Result<(DriverVersions, Vec<GpuShape>), MachineError>;
 
 impl Host {
-    /// Asks nothing yet.
     pub fn new(machine: Arc<dyn Machine>, roots: Roots) -> Self {
         Self::of(TimeoutMachine::new(machine, GPU_TIMEOUT), roots)
     }
 
-    /// With a timeout of its own, since no test waits for the true one.
+    /// With another timeout, for tests.
     pub(crate) fn of(machine: TimeoutMachine, roots: Roots) -> Self {
         let latest = RwLock::new(Arc::new(Inventory::without_driver("not read yet".to_owned())));
         Self { machine, roots, latest, outline: Mutex::new(None), driver_files: DriverFilesCache::default() }
     }
 
-    /// The inventory as it was read last; without a driver before the first time.
+    /// The inventory of the last reading; without a driver before the first one.
     pub fn latest(&self) -> Arc<Inventory> {
         Arc::clone(&self.latest.read())
     }
 
-    /// Reads everything now.
+    /// Reads the whole inventory.
     pub fn refresh(&self) -> Arc<Inventory> {
         let mut outline = self.outline.lock();
-        // Before the reading: a change in between is then found the next time.
+        // Before the inventory: a change in between is then found at the next query.
         *outline = Some(outline_of(&self.machine));
-        self.keep(discover(&self.machine, &self.roots.sys));
+        self.store(discover(&self.machine, &self.roots.sys));
         self.latest()
     }
 
-    /// The same, unless the deadline comes first: a GPU that was not asked any more is not broken.
+    /// As [`Host::refresh`], but without result if the deadline passes first: a GPU that was not queried is not broken.
     pub(crate) fn refresh_until(&self, deadline: &Deadline) -> Option<Arc<Inventory>> {
         let mut outline = self.outline.try_lock_for(deadline.limit(Duration::MAX))?;
         let machine = self.machine.until(deadline);
@@ -80,14 +79,14 @@ impl Host {
             return None;
         }
         *outline = Some(now);
-        self.keep(inventory);
+        self.store(inventory);
         Some(self.latest())
     }
 
-    /// Reads everything if the machine changed, and says whether the inventory did.
+    /// Reads the whole inventory if the machine changed, and returns whether the inventory changed.
     ///
-    /// Cheap enough for once a second: asks versions, count and shapes, which GPUs in error would still refuse, and nothing
-    /// else. A GPU that hangs looks alike each time, so that everything is read once when it begins to, and not each time.
+    /// Cheap enough for each second: it queries versions, count, shapes, and whether broken GPUs recovered. The shape of a GPU
+    /// that hangs is the same each time, so the inventory is read once when it begins to hang.
     pub fn refresh_if_changed(&self) -> bool {
         let mut outline = self.outline.lock();
         let now = outline_of(&self.machine);
@@ -95,7 +94,7 @@ impl Host {
             return false;
         }
         *outline = Some(now);
-        self.keep(discover(&self.machine, &self.roots.sys))
+        self.store(discover(&self.machine, &self.roots.sys))
     }
 
     /// One GPU as it is now, MIG devices included.
@@ -103,7 +102,7 @@ impl Host {
         Ok(complete(self.machine.gpu(GpuSelector::Uuid(uuid))?, &self.roots.sys))
     }
 
-    /// Both settings of a GPU as they are now, where it has them.
+    /// Both settings of a GPU, if it supports them.
     pub fn settings(&self, gpu: &GpuUuid) -> Result<GpuSettings, GpuError> {
         Ok(GpuSettings { compute_mode: self.machine.compute_mode(gpu)?, interval: self.machine.interval(gpu)? })
     }
@@ -113,7 +112,7 @@ impl Host {
         nodes::device_nodes(device, &self.roots.driver, &self.roots.driver_on_host, &self.roots.proc)
     }
 
-    /// The nodes every container with a GPU needs: `nvidiactl`, `nvidia-uvm`, and where they exist `nvidia-uvm-tools`
+    /// The nodes that every container with a GPU needs: `nvidiactl`, `nvidia-uvm`, and if they exist `nvidia-uvm-tools`
     /// and `nvidia-modeset`.
     pub fn control_nodes(&self) -> Result<Vec<DeviceNode>, NodeError> {
         nodes::control_nodes(&self.roots.driver, &self.roots.driver_on_host)
@@ -124,7 +123,7 @@ impl Host {
         self.driver_files.find(&self.roots.driver, &self.roots.driver_on_host)
     }
 
-    /// A program of the driver, with the libraries of the driver that it opens itself, by SONAME.
+    /// A program of the driver, with the libraries that it opens by SONAME.
     pub fn driver_program(&self, name: &str, libraries: &[&str]) -> Result<DriverProgram, ProgramError> {
         DriverProgram::find(&self.roots.driver, name, libraries)
     }
@@ -142,8 +141,8 @@ impl Host {
         &self.roots
     }
 
-    /// Says whether the inventory changed.
-    fn keep(&self, found: Inventory) -> bool {
+    /// Returns whether the inventory changed.
+    fn store(&self, found: Inventory) -> bool {
         let inventory = remember(recognise(found, &self.latest()), &self.latest());
         let mut latest = self.latest.write();
         let changed = **latest != inventory;
@@ -153,7 +152,7 @@ impl Host {
         changed
     }
 
-    /// A GPU may break and recover without a change of its shape.
+    /// A GPU may fail and recover without a change of its shape.
     fn a_broken_gpu_recovered(&self) -> bool {
         self.latest().gpus.iter().any(|entry| match entry {
             GpuEntry::Good(_) => false,

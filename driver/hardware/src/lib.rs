@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What this machine has and can be told to do.
+//! The GPUs, the NVIDIA driver and the MPS daemons of this machine.
 //!
 //! ```text
 //! machine (the port) <- nvml_machine <- dra-nvml, nvidia-smi      procfs  sysfs  driver_root
 //!        |                                                           |      |        |
-//!     timeout -> discover (+ sysfs) -> Inventory                  nodes <--+-> driver_files, driver_program
+//!     timeout -> discover (+ sysfs) -> Inventory                   nodes <--+-> driver_files, driver_program
 //!                       \___________________ host ___________________/
 //! ```
 //!
-//! [`Host`] is what the other crates use: every question about the machine, over a [`Machine`] and the roots below which
-//! the driver, procfs and sysfs are seen. Everything blocks; nothing here knows of Kubernetes or writes a file.
+//! [`Host`] is the interface for other crates: every query about the machine, over a [`Machine`] and the root directories of
+//! the driver, procfs and sysfs. Every call blocks. This crate does not know Kubernetes and writes no file.
 
 pub mod deadline;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The port to the GPUs of one machine: questions and settings in domain words, answered by the driver or by the simulator.
+//! The port to the GPUs of one machine: queries and settings in terms of the model, implemented by NVML and by the simulator.
 //!
-//! Calls block (NVML talks to the kernel), so async callers use a blocking thread. One broken GPU answers with its own
-//! error and spoils no other.
+//! Calls block (NVML calls the kernel), so async callers use a blocking thread. A broken GPU returns an error of its own and
+//! affects no other GPU.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,36 +13,36 @@ use crate::driver_program::ProgramError;
 
 /// One machine with GPUs.
 pub trait Machine: Send + Sync + fmt::Debug {
-    /// The versions of the loaded driver. An error means that there is no driver to ask.
+    /// The versions of the loaded driver. An error means that no driver responds.
     fn driver(&self) -> Result<DriverVersions, MachineError>;
 
-    /// How many GPUs the driver counts, broken ones included.
+    /// The number of GPUs of the driver, broken ones included.
     fn gpu_count(&self) -> Result<u32, MachineError>;
 
-    /// Everything NVML knows of one GPU and of the MIG devices on it.
+    /// Everything that NVML reports about one GPU and its MIG devices.
     fn gpu(&self, which: GpuSelector<'_>) -> Result<GpuFacts, GpuError>;
 
-    /// What may change of one GPU without a restart of anything, cheap enough to ask once a second.
+    /// The part of one GPU that may change at any time, cheap enough for a query each second.
     ///
-    /// One by one, so that a GPU that hangs hides no change of the others. The error is for a driver that is gone; a
-    /// broken GPU has a shape too: whatever it still tells.
+    /// Each GPU is queried separately, so that a GPU that hangs hides no change of the others. The error means that the driver
+    /// does not respond; a broken GPU has a shape with what it still reports.
     fn shape(&self, index: u32) -> Result<GpuShape, MachineError>;
 
-    /// Who may open a context on a GPU; none where it does not count, which is on a GPU in MIG mode.
+    /// The compute mode; none on a GPU in MIG mode, where it has no effect.
     fn compute_mode(&self, gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError>;
 
-    /// Sets the compute mode and reads it back. It holds until the driver is unloaded, whatever becomes of this process.
+    /// Sets the compute mode and reads it back. It stays in force until the driver is unloaded, also after this process exits.
     fn set_compute_mode(&self, gpu: &GpuUuid, mode: ComputeMode) -> Result<(), GpuError>;
 
-    /// The time-slice interval; none where the GPU has no such setting, which is before Turing.
+    /// The time-slice interval; none on GPUs before Turing, which lack the setting.
     fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError>;
 
-    /// Sets the time-slice interval and reads it back. It counts for contexts that are opened later, and holds until the
-    /// driver is unloaded.
+    /// Sets the time-slice interval and reads it back. It applies to contexts that are created later, and stays in force until
+    /// the driver is unloaded.
     fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError>;
 }
 
-/// Something that can be set on a whole GPU.
+/// A setting of a whole GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Setting {
     /// [`Machine::compute_mode`].
@@ -65,11 +65,11 @@ impl fmt::Display for Setting {
 pub struct DriverVersions {
     /// `nvmlSystemGetDriverVersion`.
     pub driver: Version,
-    /// `nvmlSystemGetCudaDriverVersion_v2`, where it answers.
+    /// `nvmlSystemGetCudaDriverVersion_v2`, if supported.
     pub cuda: Option<Version>,
 }
 
-/// Which GPU is meant.
+/// Selects a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GpuSelector<'a> {
     /// Position in NVML's enumeration, which is PCI order and not stable over time.
@@ -86,35 +86,35 @@ impl fmt::Display for GpuSelector<'_> {
     }
 }
 
-/// What NVML alone knows of a GPU; sysfs adds NUMA node and PCIe root to make a [`dra_model::Gpu`].
+/// What NVML reports about a GPU. With NUMA node and PCIe root from sysfs it becomes a [`dra_model::Gpu`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuFacts {
     pub uuid: GpuUuid,
     /// N of `/dev/nvidiaN`.
     pub minor: u32,
     pub pci: PciAddress,
-    /// Product name, where the driver tells.
+    /// If reported.
     pub product_name: Option<String>,
     pub brand: String,
     pub architecture: String,
-    /// CUDA compute capability, where the driver tells.
+    /// CUDA compute capability, if reported.
     pub compute_capability: Option<Version>,
-    /// Total memory, where NVML has an answer.
+    /// Total memory, if reported.
     pub memory: Option<dra_model::Bytes>,
-    /// The part of it that the driver keeps, where it tells.
+    /// The part of `memory` that the driver reserves, if reported.
     pub reserved: Option<dra_model::Bytes>,
-    /// Addressing mode, where the driver tells.
+    /// If reported.
     pub addressing_mode: Option<String>,
     /// MIG mode, layout and existing MIG devices.
     pub mig: MigMode,
 }
 
-/// The part of a GPU that may change at any time: by an administrator, or because it fails.
+/// The part of a GPU that may change at any time: by an administrator, or by a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuShape {
-    /// Identity; absent for a GPU that cannot even tell that.
+    /// Absent for a GPU that does not report it.
     pub uuid: Option<GpuUuid>,
-    /// Whether it answers when asked for its memory. What it is and its MIG mode NVML may know without asking it.
+    /// Whether the query of the memory succeeds. NVML may return identity and MIG mode without access to the GPU.
     pub answers: bool,
     /// Whether MIG mode is in force.
     pub mig_on: bool,
@@ -123,7 +123,7 @@ pub struct GpuShape {
 }
 
 impl GpuShape {
-    /// That of a GPU that tells nothing.
+    /// The shape of a GPU that does not respond.
     pub const fn silent() -> Self {
         Self { uuid: None, answers: false, mig_on: false, mig_devices: Vec::new() }
     }
@@ -151,7 +151,6 @@ impl Advice for MachineError {
 /// A question to one GPU failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GpuError {
-    /// No GPU of this index or UUID is on the machine.
     #[error("{which} is not present on this node")]
     NotFound { which: String },
     #[error("{call} failed on {which}: {code}")]
@@ -171,7 +170,7 @@ pub enum GpuError {
         uuid: Option<GpuUuid>,
         pci: Option<PciAddress>,
     },
-    /// It has no such setting: no compute mode while it is in MIG mode, no time-slice interval before Turing.
+    /// A GPU in MIG mode has no compute mode, a GPU before Turing has no time-slice interval.
     #[error("{gpu} does not support setting the {setting}")]
     Unsupported { gpu: GpuUuid, setting: Setting },
     /// NVML or nvidia-smi reported success.
@@ -239,7 +238,7 @@ impl fmt::Display for NvmlCode {
 }
 
 impl NvmlCode {
-    /// What kind of failure a GPU has that answers so.
+    /// The kind of failure of a GPU that returns this code.
     pub fn fault(self) -> Fault {
         match self.0 {
             3 | 13 | 25 => Fault::Unsupported,
@@ -248,7 +247,7 @@ impl NvmlCode {
         }
     }
 
-    /// The texts `nvmlErrorString` answers with (driver 550).
+    /// The texts of `nvmlErrorString` (driver 550).
     fn text(self) -> &'static str {
         match self.0 {
             1 => "uninitialized",

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The character devices a container gets.
+//! The character devices of a container.
 //!
-//! In come a device and the roots; out come nodes whose numbers were read from the node itself, or, for MIG capabilities,
-//! from procfs. Any node but a capability's that is missing is an error here and now, not a container without a GPU later
-//! (kubernetes-sigs/dra-driver-nvidia-gpu #1380).
+//! The numbers of a node are read from the node itself or, for MIG capabilities, from procfs. A missing node is an error at
+//! prepare, and not a container without a GPU later (kubernetes-sigs/dra-driver-nvidia-gpu #1380).
 //!
-//! A capability node need not exist on the node, which often lacks it: it is made on demand, by whoever needs it first. A
-//! CDI device node with type and major number is complete, so that a runtime does not mind when its host path is not there
-//! (`fillMissingInfo` of the CDI library that containerd and CRI-O use), and runc and crun make the node with mknod(2). Only
-//! in a user namespace (`hostUsers: false`) they bind the node of the host instead, where `nvidia-modprobe -f
-//! /proc/driver/nvidia/capabilities/…/access` makes it first.
+//! Capability nodes are the exception: they often do not exist, because the first program that needs one creates it. A CDI
+//! device node with type and major number is complete, so a runtime does not need its host path (`fillMissingInfo` of the CDI
+//! library in containerd and CRI-O), and runc and crun create the node with mknod(2). Only in a user namespace (`hostUsers:
+//! false`) they bind the node of the host, which `nvidia-modprobe -f /proc/driver/nvidia/capabilities/…/access` creates first.
 
 use std::borrow::Cow;
 use std::io;
@@ -67,13 +65,13 @@ impl Advice for NodeError {
     }
 }
 
-/// Where device nodes are looked for.
+/// The root directory of device nodes.
 struct DevRoot {
     root: Root,
     on_host: PathBuf,
 }
 
-/// Paths in the container and the command that makes the node (nvidia-modprobe(1)).
+/// Paths in the container and the command that creates the node (nvidia-modprobe(1)).
 const NVIDIACTL: (&str, &str) = ("/dev/nvidiactl", "nvidia-modprobe -c 255");
 const UVM: (&str, &str) = ("/dev/nvidia-uvm", "nvidia-modprobe -u -c 0");
 /// For profilers and for display; a driver without them works.
@@ -95,7 +93,7 @@ pub fn device_nodes(
     Ok(nodes)
 }
 
-/// The nodes every container with a GPU needs.
+/// The nodes that every container with a GPU needs.
 pub fn control_nodes(driver_root: &Path, driver_on_host: &Path) -> Result<Vec<DeviceNode>, NodeError> {
     let dev = DevRoot::open(driver_root, driver_on_host)?;
     let mut nodes = Vec::new();
@@ -127,7 +125,7 @@ fn capability_nodes(dev: &DevRoot, gpu: &Gpu, mig: &MigDevice, proc_root: &Path)
 }
 
 impl DevRoot {
-    /// `<driver root>/dev` is a directory ? driver root : `/`, as in every component of NVIDIA.
+    /// The driver root if it has a directory `dev`, otherwise `/`, as in every component of NVIDIA.
     fn open(driver_root: &Path, driver_on_host: &Path) -> Result<Self, NodeError> {
         let open = |path: &Path| Root::open(path).map_err(|source| NodeError::Root { path: path.to_owned(), source });
         let root = open(driver_root)?;
@@ -216,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_wrong_node_is_an_error_that_says_what_to_run() {
+    fn a_missing_or_wrong_node_is_an_error_with_the_command_to_run() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "dev/nvidia1", "a plain file");
         let nodes = |minor| device_nodes(Device::Gpu(&gpu(minor)), dir.path(), Path::new("/"), dir.path());

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The machine as NVML knows it.
+//! The machine through NVML.
 //!
-//! In comes a driver root; the library below it is loaded when first asked, and again when it or its driver changes.
-//! Answers become domain words here, codes become errors that name the GPU. The settings of a GPU are all that is changed.
+//! The library below a driver root is loaded at the first query, and again when the library or its driver changes. Values of
+//! NVML become values of the model, codes become errors that name the GPU. Only the settings of a GPU are changed.
 
 mod facts;
 
@@ -42,7 +42,7 @@ pub struct NvmlMachine {
 }
 
 impl NvmlMachine {
-    /// Loads nothing yet: a node may get its driver later than this process.
+    /// The library is loaded later, because the driver may be installed after this process started.
     pub fn new(driver_root: &Path) -> Self {
         let root = driver_root.to_owned();
         let locate = move || nvml_path(&root).map_err(|error| why(&error));
@@ -51,7 +51,7 @@ impl NvmlMachine {
         Self { root: driver_root.to_owned(), session, profiles, program_timeout }
     }
 
-    /// With another limit for a run of nvidia-smi.
+    /// With another timeout for each run of nvidia-smi.
     pub fn with_program_timeout(self, program_timeout: Duration) -> Self {
         Self { program_timeout, ..self }
     }
@@ -128,7 +128,7 @@ impl Machine for NvmlMachine {
         GpuError::check_applied(gpu, setting, &mode, compute_mode(gpu, &device)?.as_ref())
     }
 
-    /// NVML is asked first, whose errors say more than those of nvidia-smi.
+    /// NVML is queried first, because its errors are more precise than those of nvidia-smi.
     fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
         self.confirm(GpuSelector::Uuid(gpu))?;
         self.nvidia_smi().interval(gpu)
@@ -151,7 +151,7 @@ fn found<'a>(nvml: &'a Nvml, which: GpuSelector<'_>) -> Result<Device<'a>, GpuEr
     })
 }
 
-/// In MIG mode NVML tells a mode that can neither be set nor counts for anybody.
+/// In MIG mode NVML reports a mode that has no effect and cannot be set.
 fn compute_mode(gpu: &GpuUuid, device: &Device<'_>) -> Result<Option<ComputeMode>, GpuError> {
     let subject = Subject::of(GpuSelector::Uuid(gpu));
     match device.mig_mode() {

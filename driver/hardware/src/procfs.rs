@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the kernel and the NVIDIA module publish in procfs: device majors, MIG capability minors, the boot ID.
 //!
-//! In comes the root of a procfs. Formats: `Documentation/filesystems/proc.rst` for `devices`, and
+//! Formats: `Documentation/filesystems/proc.rst` for `devices`, and
 //! `kernel-open/nvidia/nv-caps.c` of NVIDIA's open kernel modules for the capabilities.
 
 use std::borrow::Cow;
@@ -77,14 +77,14 @@ pub fn char_major(proc_root: &Path, name: &'static str) -> Result<u32, ProcError
 
 /// The minor number of a capability.
 ///
-/// Its own file is asked first, since it exists exactly as long as the instance; drivers that lack it have the static
-/// table `nvidia-caps/mig-minors`.
+/// The file of the instance is read first, because it exists exactly as long as the instance. Drivers without such files have
+/// the static table `nvidia-caps/mig-minors`.
 pub fn capability_minor(proc_root: &Path, capability: Capability) -> Result<u32, ProcError> {
     let dir = proc_root.join("driver/nvidia/capabilities");
     if let Ok(text) = std::fs::read_to_string(access_path(&dir, capability)) {
         return parse_access(&text).ok_or(ProcError::NoCapability { path: dir, capability });
     }
-    // With the directory of the GPU there, a missing file means a missing instance; the table would not know.
+    // If the directory of the GPU exists, a missing file means a missing instance, which the table does not show.
     let has_files = dir.join(format!("gpu{}/mig", capability.gpu_minor)).is_dir();
     let table_path = proc_root.join("driver/nvidia-caps/mig-minors");
     match std::fs::read_to_string(table_path) {
@@ -95,7 +95,7 @@ pub fn capability_minor(proc_root: &Path, capability: Capability) -> Result<u32,
     }
 }
 
-/// The id of this boot of the kernel.
+/// The ID of this boot of the kernel.
 pub fn boot_id(proc_root: &Path) -> Result<String, BootIdError> {
     let path = proc_root.join("sys/kernel/random/boot_id");
     match std::fs::read_to_string(&path) {
@@ -174,11 +174,11 @@ mod tests {
         write(proc.path(), "driver/nvidia/capabilities/gpu2/mig/gi1/access", access);
         assert_eq!(capability_minor(proc.path(), gi).unwrap(), 7);
         let gone = capability_minor(proc.path(), ci).unwrap_err().to_string();
-        assert!(gone.contains("gpu2/gi1/ci0"), "the static table knows instances that do not exist: {gone}");
+        assert!(gone.contains("gpu2/gi1/ci0"), "the static table lists instances that do not exist: {gone}");
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn a_missing_file_is_named() {
         let proc = tempfile::tempdir().unwrap();
         assert!(char_major(proc.path(), MIG_CAPABILITIES).unwrap_err().to_string().contains("devices"));
         write(proc.path(), "devices", "Character devices:\n  1 mem\n");

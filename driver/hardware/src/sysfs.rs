@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the kernel knows of a PCI device and NVML does not.
+//! Properties of a PCI device that NVML does not report.
 //!
-//! In comes the root of a sysfs and a PCI address. Whatever is absent or unreadable is simply not known: neither the
-//! NUMA node nor the PCIe root is worth losing a GPU for.
+//! A value that is absent or unreadable is `None`, because a GPU is useful without its NUMA node and PCIe root.
 
 use std::path::{Path, PathBuf};
 
 use dra_model::PciAddress;
 
-/// The NUMA node of a PCI device; the kernel writes -1 when it knows none.
+/// The NUMA node of a PCI device; the kernel writes -1 if there is none.
 pub fn numa_node(sys_root: &Path, pci: PciAddress) -> Option<u32> {
     let text = std::fs::read_to_string(device_path(sys_root, pci).join("numa_node")).ok()?;
     text.trim().parse().ok()
@@ -42,7 +41,7 @@ mod tests {
     const GPU: PciAddress = PciAddress { domain: 0, bus: 0x3b, device: 0, function: 0 };
 
     #[test]
-    fn numa_nodes_are_numbers_the_kernel_knows() {
+    fn numa_nodes_are_numbers_from_0() {
         let sys = tempfile::tempdir().unwrap();
         let dir = device_path(sys.path(), GPU);
         assert_eq!(numa_node(sys.path(), GPU), None);
@@ -54,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pcie_root_is_the_first_root_on_the_way_to_the_device() {
+    fn the_pcie_root_is_the_first_root_in_the_path_of_the_device() {
         let sys = tempfile::tempdir().unwrap();
         let link_path = device_path(sys.path(), GPU);
         std::fs::create_dir_all(link_path.parent().unwrap()).unwrap();

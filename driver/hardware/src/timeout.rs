@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A machine whose GPUs may hang without keeping anybody waiting for ever.
+//! A machine whose GPUs may hang without blocking the caller indefinitely.
 //!
-//! A call into NVML can stay in the kernel for good when a GPU has fallen off its bus, and nothing can end it. So every
-//! question that goes to a GPU is asked on a thread of its own. One that is not answered in time is given up as a timeout,
-//! and until that thread comes back the same question is answered so at once, so that one GPU costs one thread for each
-//! kind of question. Questions to the driver itself are not limited: without persistence mode loading it may rightly take
-//! long. A machine that is asked for a call gives up at the call's deadline too, also on the driver itself.
+//! A call of NVML can stay in the kernel for good after a GPU fell off the bus, and nothing can end it. So every query of a GPU
+//! runs on a thread of its own. A query without result in time fails with a timeout, and until its thread returns the same
+//! query fails at once. A hanging GPU therefore costs one thread for each kind of query. Queries of the driver itself have no
+//! timeout, because loading may take long without persistence mode. A machine that is queried on behalf of a call also stops
+//! at the deadline of the call, for queries of the driver too.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,17 +19,17 @@ use parking_lot::Mutex;
 use crate::deadline::Deadline;
 use crate::machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};
 
-/// Far longer than a GPU that works needs, and below the 45 s a kubelet waits for a prepare.
+/// Far longer than a working GPU needs, and below the 45 s that the kubelet waits for a prepare.
 pub(crate) const GPU_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For the shape of a GPU. It is asked every second, one GPU after the other, so that one that hangs must not keep the
-/// others waiting for long. What does not answer has changed its shape, and is then read with the long timeout.
+/// For the shape of a GPU. Shapes are queried every second, one GPU after the other, so a hanging GPU must not delay the others
+/// for long. A GPU that does not respond has changed its shape and is then read with the long timeout.
 const SHAPE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// For what a program of the driver is run for: two runs, which are ended if they do not end.
+/// For settings that need nvidia-smi: two runs, each of which is killed at its own timeout.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// What errors call the question that was given up.
+/// The call in errors about a timeout.
 const GIVEN_UP: &str = "waiting for NVML";
 
 /// `NVML_ERROR_TIMEOUT`.
@@ -40,7 +40,7 @@ pub(crate) struct TimeoutMachine {
     machine: Arc<dyn Machine>,
     timeout: Duration,
     deadline: Deadline,
-    /// Given up, and not answered yet.
+    /// Queries that timed out and have not returned yet.
     hanging: Arc<Mutex<BTreeSet<Question>>>,
 }
 
@@ -51,11 +51,11 @@ enum Question {
     Shape(u32),
     Index(u32),
     Uuid(GpuUuid),
-    /// Questions and changes alike: what hangs in one of them keeps the others from following it.
+    /// Queries and changes: while one of them hangs, no other one is started.
     Settings(GpuUuid),
 }
 
-/// What tells or changes a setting.
+/// The interface to a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Nvml,
@@ -67,7 +67,7 @@ impl TimeoutMachine {
         Self { machine, timeout, deadline: Deadline::none(), hanging: Arc::default() }
     }
 
-    /// The same machine, asked for a call.
+    /// The same machine, queried on behalf of a call.
     pub(crate) fn until(&self, deadline: &Deadline) -> Self {
         Self { deadline: deadline.clone(), ..self.clone() }
     }
@@ -80,7 +80,6 @@ impl TimeoutMachine {
         }
     }
 
-    /// The answer, if it is there in time.
     fn ask<T: Send + 'static>(
         &self,
         question: &Question,
@@ -105,7 +104,7 @@ impl TimeoutMachine {
         let (machine, hanging, asked) = (Arc::clone(&self.machine), Arc::clone(&self.hanging), question.clone());
         let work = move || {
             let answer = ask(machine.as_ref());
-            // Under the lock, so that who gives up either finds the answer or is found by it.
+            // Under the lock: a caller that times out either receives the answer or registers before it arrives.
             let mut hanging = hanging.lock();
             sender.send(answer).ok();
             hanging.remove(&asked);
@@ -120,7 +119,7 @@ impl TimeoutMachine {
             Err(RecvTimeoutError::Timeout) => {
                 let mut hanging = self.hanging.lock();
                 receiver.try_recv().map_err(|_still_none| {
-                    tracing::warn!(?question, seconds = limit.as_secs(), "NVML does not answer");
+                    tracing::warn!(?question, seconds = limit.as_secs(), "NVML does not respond");
                     hanging.insert(question.clone());
                     if limit < own { NoAnswer::OutOfTime } else { NoAnswer::GivenUp }
                 })
@@ -128,7 +127,7 @@ impl TimeoutMachine {
         }
     }
 
-    /// A question to the driver itself, which has no limit but that of the call.
+    /// A query of the driver itself, which has no limit but the deadline of the call.
     fn ask_driver<T: Send + 'static>(
         &self,
         question: &Question,
@@ -159,12 +158,11 @@ impl TimeoutMachine {
     }
 }
 
-/// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NoAnswer {
-    /// It took longer than any GPU that works.
+    /// The timeout of the query.
     GivenUp,
-    /// The call had no time left.
+    /// The deadline of the call.
     OutOfTime,
 }
 
@@ -241,7 +239,7 @@ mod tests {
     use crate::discover::discover;
     use crate::host::{Host, Roots};
 
-    /// Three GPUs, the second of which answers only while `works` can be read.
+    /// Three GPUs. The second one responds only while `works` can be read.
     #[derive(Debug, Default)]
     struct OneHangs {
         works: RwLock<()>,
@@ -320,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_that_hangs_is_broken_alone_and_is_back_when_it_answers() {
+    fn only_the_gpu_that_hangs_is_broken_and_it_recovers_when_it_responds() {
         let (machine, bounded) = with_timeout(Duration::from_millis(50));
         let hang = machine.works.write();
         let inventory = discover(&bounded, Path::new("/nonexistent"));
@@ -344,39 +342,39 @@ mod tests {
         assert!(bounded.shape(1).unwrap().answers);
     }
 
-    /// A look counts the GPUs, and so does each reading of everything.
+    /// A query for changes counts the GPUs, and so does each full reading.
     #[test]
     fn everything_is_read_once_when_a_gpu_begins_to_hang() {
         let (machine, bounded) = with_timeout(Duration::from_millis(50));
         let nowhere = PathBuf::from("/nonexistent");
         let (driver, driver_on_host, proc) = (nowhere.clone(), nowhere.clone(), nowhere.clone());
         let host = Host::of(bounded, Roots { driver, driver_on_host, proc, sys: nowhere });
-        let looks = |number| {
+        let refreshes = |number| {
             machine.counted.store(0, Ordering::Relaxed);
-            let news = (0..number).map(|_| host.refresh_if_changed()).collect::<Vec<_>>();
-            (news, machine.counted.load(Ordering::Relaxed))
+            let changed = (0..number).map(|_| host.refresh_if_changed()).collect::<Vec<_>>();
+            (changed, machine.counted.load(Ordering::Relaxed))
         };
-        assert_eq!(looks(2), (vec![true, false], 3));
+        assert_eq!(refreshes(2), (vec![true, false], 3));
         let hang = machine.works.write();
-        assert_eq!(looks(1), (vec![true], 2));
+        assert_eq!(refreshes(1), (vec![true], 2));
         assert_eq!(host.latest().good_gpus().count(), 2);
-        assert_eq!(looks(3), (vec![false; 3], 3));
+        assert_eq!(refreshes(3), (vec![false; 3], 3));
         drop(hang);
-        while !looks(1).0[0] {
+        while !refreshes(1).0[0] {
             thread::yield_now();
         }
         assert_eq!(host.latest().good_gpus().count(), 3);
     }
 
     #[test]
-    fn a_shape_is_waited_for_less_long_than_anything_else() {
+    fn the_timeout_of_a_shape_is_the_shortest() {
         let bounded = with_timeout(GPU_TIMEOUT).1;
         assert_eq!(bounded.timeout_for(&Question::Shape(1)), SHAPE_TIMEOUT);
         assert_eq!(bounded.timeout_for(&Question::Index(1)), GPU_TIMEOUT);
     }
 
     #[test]
-    fn settings_of_a_gpu_that_hangs_are_given_up_and_no_change_follows() {
+    fn settings_of_a_gpu_that_hangs_time_out_and_no_change_follows() {
         let (machine, bounded) = with_timeout(Duration::from_millis(50));
         let hang = machine.works.write();
         let given_up = given_up(GpuSelector::Uuid(&uuid(1)));
@@ -398,13 +396,13 @@ mod tests {
         machine.counted.store(0, Ordering::Relaxed);
         asked.gpu_count().unwrap_err();
         assert_eq!(machine.counted.load(Ordering::Relaxed), 0);
-        assert_eq!(bounded.gpu_count(), Ok(3), "what is asked for no call has no deadline");
+        assert_eq!(bounded.gpu_count(), Ok(3), "a query without call has no deadline");
         drop(hang);
     }
 
-    /// A reading that was cut short would call GPUs broken that nobody asked.
+    /// A reading that was cut short would report GPUs as broken that were not queried.
     #[test]
-    fn what_was_read_when_the_time_was_over_is_not_believed() {
+    fn a_reading_that_exceeds_the_deadline_is_discarded() {
         let (machine, bounded) = with_timeout(GPU_TIMEOUT * 1000);
         let nowhere = PathBuf::from("/nonexistent");
         let (driver, driver_on_host, proc) = (nowhere.clone(), nowhere.clone(), nowhere.clone());
@@ -418,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_hangs_is_asked_once() {
+    fn a_query_that_hangs_is_started_once() {
         let (machine, bounded) = with_timeout(Duration::ZERO);
         let hang = machine.works.write();
         for _ in 0..100 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! When the host reads what: an in-memory machine counts the questions.
+//! Which queries the host makes: an in-memory machine counts them.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on should stop")]
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use dra_model::{Bytes, ComputeMode, DriverState, GpuEntry, GpuUuid, Interval, Mi
 
 /// A machine made of values.
 #[derive(Debug, Default)]
-struct Twin(Mutex<State>);
+struct MemoryMachine(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -22,7 +22,7 @@ struct State {
     asked: BTreeMap<&'static str, u32>,
 }
 
-impl Twin {
+impl MemoryMachine {
     fn ask<T>(&self, what: &'static str, answer: impl FnOnce(&State) -> T) -> Result<T, MachineError> {
         let mut state = self.0.lock().unwrap();
         *state.asked.entry(what).or_default() += 1;
@@ -41,7 +41,7 @@ impl Twin {
     }
 }
 
-impl Machine for Twin {
+impl Machine for MemoryMachine {
     fn driver(&self) -> Result<DriverVersions, MachineError> {
         let version = |major, minor| Version { major, minor, patch: 0 };
         self.ask("driver", |_| DriverVersions { driver: version(550, 54), cuda: Some(version(12, 4)) })
@@ -102,46 +102,46 @@ fn facts(number: u8) -> GpuFacts {
     }
 }
 
-/// It still tells who it is, and nothing else.
-fn half_dead(number: u8) -> GpuError {
+/// A GPU that reports its identity and nothing else.
+fn partly_broken(number: u8) -> GpuError {
     let facts = facts(number);
     let (uuid, pci) = (Some(facts.uuid), Some(facts.pci));
     GpuError::Failed { call: "nvmlDeviceGetName", which: "GPU 1".to_owned(), code: NvmlCode(999), uuid, pci }
 }
 
-fn host(gpus: Vec<Result<GpuFacts, GpuError>>) -> (Arc<Twin>, Host) {
-    let twin = Arc::new(Twin::default());
-    twin.change(|state| state.gpus = gpus);
+fn host(gpus: Vec<Result<GpuFacts, GpuError>>) -> (Arc<MemoryMachine>, Host) {
+    let machine = Arc::new(MemoryMachine::default());
+    machine.change(|state| state.gpus = gpus);
     let nowhere = PathBuf::from("/nonexistent");
     let roots = Roots { driver: nowhere.clone(), driver_on_host: nowhere.clone(), proc: nowhere.clone(), sys: nowhere };
-    (Arc::clone(&twin), Host::new(twin, roots))
+    (Arc::clone(&machine), Host::new(machine, roots))
 }
 
 #[test]
-fn an_unchanged_machine_costs_two_questions_and_one_for_each_gpu() {
-    let (twin, host) = host(vec![Ok(facts(1)), Ok(facts(2))]);
+fn an_unchanged_machine_costs_two_queries_and_one_for_each_gpu() {
+    let (machine, host) = host(vec![Ok(facts(1)), Ok(facts(2))]);
     assert_eq!(host.latest().driver, DriverState::Missing { reason: "not read yet".to_owned() });
     assert!(host.refresh_if_changed());
     assert_eq!(host.latest().good_gpus().count(), 2);
-    assert_eq!(twin.asked(), BTreeMap::from([("driver", 2), ("gpu_count", 2), ("shape", 2), ("gpu", 2)]));
+    assert_eq!(machine.asked(), BTreeMap::from([("driver", 2), ("gpu_count", 2), ("shape", 2), ("gpu", 2)]));
     for _ in 0..3 {
         assert!(!host.refresh_if_changed());
     }
-    assert_eq!(twin.asked(), BTreeMap::from([("driver", 3), ("gpu_count", 3), ("shape", 6)]));
+    assert_eq!(machine.asked(), BTreeMap::from([("driver", 3), ("gpu_count", 3), ("shape", 6)]));
 }
 
 #[test]
-fn a_gpu_that_comes_or_goes_is_noticed_once() {
-    let (twin, host) = host(vec![Ok(facts(1))]);
+fn a_gpu_that_appears_or_disappears_is_noticed_once() {
+    let (machine, host) = host(vec![Ok(facts(1))]);
     host.refresh();
-    twin.change(|state| state.gpus.push(Ok(facts(2))));
+    machine.change(|state| state.gpus.push(Ok(facts(2))));
     assert_eq!((host.refresh_if_changed(), host.refresh_if_changed()), (true, false));
     assert_eq!(host.latest().good_gpus().count(), 2);
 }
 
 /// Slices would change with each such answer.
 #[test]
-fn what_a_gpu_told_under_the_same_driver_stays_known() {
+fn values_of_a_gpu_are_remembered_under_the_same_driver() {
     let told = GpuFacts {
         memory: Some(Bytes::from_mib(15_360)),
         reserved: Some(Bytes::from_mib(448)),
@@ -156,49 +156,49 @@ fn what_a_gpu_told_under_the_same_driver_stays_known() {
         addressing_mode: None,
         ..told.clone()
     };
-    let (twin, host) = host(vec![Ok(told), Ok(facts(2))]);
+    let (machine, host) = host(vec![Ok(told), Ok(facts(2))]);
     let before = host.refresh();
-    twin.change(|state| state.gpus[0] = Ok(untold));
+    machine.change(|state| state.gpus[0] = Ok(untold));
     assert_eq!(host.refresh(), before);
-    twin.change(|state| state.driver_gone = true);
+    machine.change(|state| state.driver_gone = true);
     host.refresh();
-    twin.change(|state| state.driver_gone = false);
+    machine.change(|state| state.driver_gone = false);
     assert_eq!(host.refresh().good_gpus().next().unwrap().memory, None, "what another driver told says nothing");
 }
 
 #[test]
-fn a_broken_gpu_is_asked_alone_until_it_recovers() {
-    let (twin, host) = host(vec![Ok(facts(1)), Err(half_dead(2)), Ok(facts(3))]);
+fn only_a_broken_gpu_is_queried_until_it_recovers() {
+    let (machine, host) = host(vec![Ok(facts(1)), Err(partly_broken(2)), Ok(facts(3))]);
     let inventory = host.refresh();
     let GpuEntry::Broken { index, uuid, reason, .. } = &inventory.gpus[1] else { panic!("it answered") };
     assert_eq!((*index, uuid.as_ref()), (1, Some(&facts(2).uuid)));
     assert_eq!(reason, "nvmlDeviceGetName failed on GPU 1: unknown error (NVML code 999)");
     assert_eq!(inventory.good_gpus().count(), 2);
-    twin.asked();
+    machine.asked();
     assert!(!host.refresh_if_changed());
-    assert_eq!(twin.asked(), BTreeMap::from([("driver", 1), ("gpu_count", 1), ("shape", 3), ("gpu", 1)]));
-    twin.change(|state| state.gpus[1] = Ok(facts(2)));
+    assert_eq!(machine.asked(), BTreeMap::from([("driver", 1), ("gpu_count", 1), ("shape", 3), ("gpu", 1)]));
+    machine.change(|state| state.gpus[1] = Ok(facts(2)));
     assert_eq!((host.refresh_if_changed(), host.refresh_if_changed()), (true, false));
     assert_eq!(host.latest().good_gpus().count(), 3);
 }
 
 #[test]
-fn a_driver_that_goes_and_comes_back_is_noticed_each_time() {
-    let (twin, host) = host(vec![Ok(facts(1))]);
+fn an_unloaded_and_a_reloaded_driver_are_noticed_each_time() {
+    let (machine, host) = host(vec![Ok(facts(1))]);
     let before = host.refresh();
-    twin.change(|state| state.driver_gone = true);
+    machine.change(|state| state.driver_gone = true);
     assert_eq!((host.refresh_if_changed(), host.refresh_if_changed()), (true, false));
     let reason = "the NVIDIA driver does not respond: nvmlInitWithFlags returned driver not loaded (NVML code 9); check nvidia-smi on this node";
     assert_eq!(host.latest().driver, DriverState::Missing { reason: reason.to_owned() });
     assert!(matches!(host.gpu(&facts(1).uuid), Err(GpuError::Machine { .. })));
-    twin.change(|state| state.driver_gone = false);
+    machine.change(|state| state.driver_gone = false);
     assert!(host.refresh_if_changed());
     assert_eq!(host.latest(), before);
     assert!(matches!(host.gpu(&facts(9).uuid), Err(GpuError::NotFound { .. })));
 }
 
 #[test]
-fn a_gpu_that_cannot_say_who_it_is_any_more_is_the_one_that_was_there() {
+fn a_gpu_that_no_longer_reports_its_identity_is_the_one_at_its_position() {
     let lost = || GpuError::Failed {
         call: "nvmlDeviceGetHandleByIndex_v2",
         which: "GPU 1".to_owned(),
@@ -210,18 +210,18 @@ fn a_gpu_that_cannot_say_who_it_is_any_more_is_the_one_that_was_there() {
         GpuEntry::Broken { uuid, pci, .. } => (uuid.clone(), *pci),
         GpuEntry::Good(_) => panic!("it is lost"),
     };
-    let (twin, host) = host(vec![Ok(facts(1)), Ok(facts(2))]);
+    let (machine, host) = host(vec![Ok(facts(1)), Ok(facts(2))]);
     host.refresh();
     for _ in 0..2 {
-        twin.change(|state| state.gpus[1] = Err(lost()));
+        machine.change(|state| state.gpus[1] = Err(lost()));
         host.refresh();
         assert_eq!(named(&host), (Some(facts(2).uuid), Some(facts(2).pci)));
     }
-    // Another one in its place, or fewer of them: no guess.
-    twin.change(|state| state.gpus = vec![Ok(facts(2)), Err(lost())]);
+    // Another GPU at its position, or another number of GPUs: no identity.
+    machine.change(|state| state.gpus = vec![Ok(facts(2)), Err(lost())]);
     host.refresh();
     assert_eq!(named(&host), (None, None));
-    twin.change(|state| state.gpus = vec![Ok(facts(1)), Err(lost()), Ok(facts(3))]);
+    machine.change(|state| state.gpus = vec![Ok(facts(1)), Err(lost()), Ok(facts(3))]);
     host.refresh();
     assert_eq!(named(&host), (None, None));
 }

@@ -79,7 +79,7 @@ impl Node {
 }
 
 #[test]
-fn a_node_is_discovered_as_it_is() {
+fn a_node_is_discovered() {
     let node = node("h100:2,t4:1");
     assert!(node.host.refresh_if_changed());
     assert!(!node.host.refresh_if_changed());
@@ -122,7 +122,7 @@ fn mig_devices_appear_and_vanish_with_their_nodes() {
 }
 
 #[test]
-fn mig_devices_may_vanish_between_two_questions_about_them() {
+fn mig_devices_may_vanish_between_two_queries_about_them() {
     let node = node("h100:1");
     node.sim(&["mig", "mode", "on"]);
     node.host.refresh();
@@ -158,7 +158,7 @@ fn unmake(state: &mut dra_sim::State, instance: dra_sim::engine::InstanceRef) {
     state.destroy_gpu_instance(instance).unwrap();
 }
 
-/// Two changes in one, so that the slot is never seen empty.
+/// Two changes in one, so that the slot is never empty for a reader.
 fn make_and_unmake(state: &mut dra_sim::State) {
     let instance = make(state);
     unmake(state, instance);
@@ -194,7 +194,7 @@ fn compute_instances_may_share_a_gpu_instance() {
 }
 
 #[test]
-fn one_broken_gpu_spoils_only_itself() {
+fn one_broken_gpu_affects_no_other() {
     let node = node("h100:3");
     node.host.refresh();
     let before = node.host.latest();
@@ -210,9 +210,9 @@ fn one_broken_gpu_spoils_only_itself() {
     assert_eq!(node.host.latest(), before);
 }
 
-/// NVML tells who it is without asking it.
+/// NVML reports its identity without access to the GPU.
 #[test]
-fn a_gpu_that_begins_to_fail_is_noticed_at_the_next_look() {
+fn a_gpu_that_begins_to_fail_is_noticed_at_the_next_query() {
     let node = node("t4:1,h100:1");
     node.host.refresh();
     let before = node.host.latest();
@@ -229,7 +229,7 @@ fn a_gpu_that_begins_to_fail_is_noticed_at_the_next_look() {
 }
 
 #[test]
-fn a_gpu_that_fails_half_of_its_questions_still_says_who_it_is() {
+fn a_gpu_that_fails_half_of_its_queries_keeps_its_identity() {
     let node = node("h100:2");
     node.host.refresh();
     let before = node.host.latest();
@@ -248,7 +248,7 @@ fn a_gpu_that_fails_half_of_its_questions_still_says_who_it_is() {
 }
 
 #[test]
-fn what_a_gpu_does_not_know_is_no_fault() {
+fn an_unsupported_query_is_no_fault() {
     let node = node("t4:1");
     for call in ["nvmlDeviceGetMemoryInfo*", "nvmlDeviceGetAddressingMode", "nvmlDeviceGetBrand"] {
         node.sim(&["fail", call, "--code=3"]);
@@ -258,9 +258,9 @@ fn what_a_gpu_does_not_know_is_no_fault() {
     assert_eq!((gpu.memory, gpu.addressing_mode, gpu.brand.as_str()), (None, None, "Unknown"));
 }
 
-/// What version 2 of the question tells beyond version 1, which drivers before R510 have alone.
+/// Version 2 of the query reports it, version 1 does not. Drivers before R510 have version 1 only.
 #[test]
-fn what_the_driver_keeps_of_the_memory_is_known_from_r510_on() {
+fn reserved_memory_is_reported_from_r510_on() {
     let node = node("t4:1");
     node.host.refresh();
     let told = |gpu: Gpu| [gpu.memory, gpu.reserved, gpu.shareable_memory()].map(|memory| memory.map(Bytes::mib));
@@ -270,9 +270,9 @@ fn what_the_driver_keeps_of_the_memory_is_known_from_r510_on() {
     assert_eq!(told(node.gpu(0)), [Some(15_360), None, Some(14_720)]);
 }
 
-/// A missing answer costs what was asked, not the GPU; without these three no container can be given it.
+/// An unsupported query leaves its value out and the GPU usable, except for three that every container needs.
 #[test]
-fn only_what_handing_out_a_gpu_needs_makes_it_unusable() {
+fn only_the_failure_of_a_needed_query_makes_a_gpu_unusable() {
     let node = node("t4:1");
     node.host.refresh();
     let before = node.gpu(0);
@@ -310,7 +310,7 @@ fn a_driver_without_a_cuda_version_is_a_driver() {
 }
 
 /// A node with a GPU that has two MIG devices.
-fn cut() -> (Node, Vec<MigDevice>) {
+fn mig_node() -> (Node, Vec<MigDevice>) {
     let node = node("h100:1");
     node.sim(&["mig", "mode", "on"]);
     node.sim(&["mig", "cgi", "9:4,19:0", "-C"]);
@@ -321,12 +321,12 @@ fn cut() -> (Node, Vec<MigDevice>) {
 }
 
 #[test]
-fn mig_devices_that_exist_stay_where_their_profiles_are_not_listed() {
-    let (node, before) = cut();
+fn existing_mig_devices_are_found_if_their_profiles_are_not_listed() {
+    let (node, before) = mig_node();
     for code in [3, 4] {
         for call in ["nvmlDeviceGetGpuInstanceProfileInfo*", "nvmlDeviceGetGpuInstancePossiblePlacements*"] {
             node.sim(&["fail", call, &format!("--code={code}")]);
-            // Another machine, since what a GPU can be cut into is asked once per loaded library.
+            // Another machine, because the profiles are read once per loaded library.
             let gpu = Host::new(Arc::new(NvmlMachine::new(node.dir.path())), node.roots()).refresh().gpus[0].clone();
             let GpuEntry::Good(gpu) = gpu else { panic!("it is in use: {gpu:?}") };
             assert_eq!((gpu.mig_layout(), gpu.mig_devices()), (None, &before[..]), "{call} {code}");
@@ -338,8 +338,8 @@ fn mig_devices_that_exist_stay_where_their_profiles_are_not_listed() {
 }
 
 #[test]
-fn mig_devices_that_do_not_tell_what_they_hold_hold_what_their_profiles_do() {
-    let (node, before) = cut();
+fn mig_devices_without_reported_resources_have_those_of_their_profiles() {
+    let (node, before) = mig_node();
     for code in [3, 13] {
         node.sim(&["fail", "nvmlDeviceGetAttributes_v2", &format!("--code={code}")]);
         node.host.refresh();
@@ -349,13 +349,13 @@ fn mig_devices_that_do_not_tell_what_they_hold_hold_what_their_profiles_do() {
 }
 
 #[test]
-fn a_guest_that_may_not_cut_its_gpu_has_a_whole_one() {
+fn a_guest_without_right_to_use_mig_has_a_whole_gpu() {
     let node = node("h100:1");
     let placements = "nvmlDeviceGetGpuInstancePossiblePlacements_v2";
     for (faults, expect) in
         [(vec!["--code=3", "--times=1"], Some(8)), (vec!["--code=3"], None), (vec!["--code=4"], None)]
     {
-        // Another library, since what a GPU can be cut into is asked once per loaded one.
+        // Another library, because the profiles are read once per loaded library.
         node.sim(&["remove-driver"]);
         node.host.refresh();
         node.sim(&["restore-driver"]);
@@ -368,7 +368,7 @@ fn a_guest_that_may_not_cut_its_gpu_has_a_whole_one() {
 }
 
 #[test]
-fn a_driver_may_go_and_come_back_as_another_version() {
+fn a_driver_may_be_replaced_by_another_version() {
     let node = node("t4:1");
     let before = node.host.refresh();
     node.sim(&["remove-driver"]);
@@ -388,7 +388,7 @@ fn a_driver_may_go_and_come_back_as_another_version() {
 }
 
 #[test]
-fn a_library_that_is_taken_away_is_a_driver_that_is_missing() {
+fn a_removed_library_is_a_missing_driver() {
     let node = node("t4:1");
     let before = node.host.refresh();
     let (there, elsewhere) = (node.path("usr"), node.path("usr.gone"));

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Everything NVML knows of one GPU.
+//! Everything that NVML reports about one GPU.
 //!
-//! Identity comes first, so that the error of a later question can name the GPU. A question the driver or the GPU
-//! does not know has a domain answer (`None`, `Unknown`), unless no container can be given the GPU without the answer:
-//! UUID, PCI address and minor number. Any other failure makes the whole GPU broken, because a GPU that fails half of its
-//! questions is not one to run anything on.
+//! Identity is queried first, so that the error of a later query can name the GPU. A query that the driver or the GPU does not
+//! support becomes `None` or `Unknown`, except for UUID, PCI address and minor number, without which no container can use the
+//! GPU. Any other failure makes the whole GPU broken, because a GPU that fails some queries is not reliable.
 
 use dra_model::{Bytes, GpuUuid, PciAddress, Version};
 use dra_nvml::{Device, Nvml, NvmlError};
@@ -42,7 +41,7 @@ pub(super) fn read(
     })
 }
 
-/// UUID and PCI address. Both are asked even if one fails: the other one says which GPU is broken.
+/// UUID and PCI address. Both are queried even if one fails, because the other one names the broken GPU.
 fn identity<'a>(device: &Device<'_>, which: GpuSelector<'a>) -> Result<(Subject<'a>, GpuUuid, PciAddress), GpuError> {
     let (uuid_text, pci_text) = (device.uuid(), device.pci_bus_id());
     let parsed_uuid: Option<GpuUuid> = uuid_text.as_ref().ok().and_then(|text| text.parse().ok());
@@ -55,7 +54,7 @@ fn identity<'a>(device: &Device<'_>, which: GpuSelector<'a>) -> Result<(Subject<
     Ok((subject, uuid, pci))
 }
 
-/// An answer, or none where the GPU or the driver has none to give.
+/// Converts an unsupported query into `None`.
 fn known<T>(answer: Result<T, NvmlError>) -> Result<Option<T>, NvmlError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether and how one GPU is cut.
+//! The MIG mode and the MIG devices of one GPU.
 //!
-//! MIG devices are found in the slots NVML has for them. An administrator may remove one, or put another one in its place,
-//! between two questions about it; then its slot is read again instead of failing the GPU or mixing two devices.
+//! MIG devices are found in the slots of NVML. An administrator may remove or replace a device between two queries about it.
+//! Then its slot is read again, so that neither the GPU fails nor two devices are mixed.
 //!
-//! Where the driver does not list what the GPU can be cut into, as in a guest, the devices that exist are read all the
-//! same; where it does not tell what a device holds, the list does.
+//! Where the driver does not list the profiles, as in a guest, the existing devices are read all the same. Where it does not
+//! report the resources of a device, those of its profile are used.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::profiles::{ProfileTable, sized_name};
 use super::subject::Subject;
 use crate::machine::GpuError;
 
-/// How often a slot is read before its error is believed.
+/// How often a slot is read before its error is returned.
 const ATTEMPTS: u32 = 4;
 
 /// Reads the MIG mode, the layout and the devices of a GPU.
@@ -39,11 +39,11 @@ pub(super) fn read<'a>(
         let profiles = Profiles { table: table.as_deref(), memory };
         return Ok(MigMode::On { layout, devices: devices(gpu, subject, uuid, &profiles)? });
     }
-    // A GPU in a guest is whole and will stay so.
+    // A GPU in a guest cannot be divided.
     Ok(layout.map_or(MigMode::Unsupported, MigMode::Off))
 }
 
-/// The profiles, or none where the driver does not list them to this machine.
+/// The profiles, or none if the driver does not list them.
 fn listed(answer: Result<Arc<ProfileTable>, GpuError>) -> Result<Option<Arc<ProfileTable>>, GpuError> {
     match answer {
         Ok(table) => Ok(Some(table)),
@@ -56,7 +56,6 @@ fn listed(answer: Result<Arc<ProfileTable>, GpuError>) -> Result<Option<Arc<Prof
     }
 }
 
-/// What is known of profiles.
 struct Profiles<'a> {
     table: Option<&'a ProfileTable>,
     /// Memory of the GPU.
@@ -64,7 +63,7 @@ struct Profiles<'a> {
 }
 
 impl Profiles<'_> {
-    /// What a MIG device holds, by its profile where the driver does not answer for the device.
+    /// The resources of a MIG device, or those of its profile if the driver does not report them.
     fn or_listed(
         &self,
         answer: Result<MigAttributes, NvmlError>,
@@ -94,9 +93,9 @@ fn devices(
     Ok(devices)
 }
 
-/// Reads a slot until nothing changed meanwhile.
+/// Reads a slot until nothing changed in between.
 ///
-/// A device that is never there when it is asked about is left out, any other lasting error is the GPU's.
+/// A device that disappears in every attempt is left out; any other error after all attempts is returned.
 fn in_slot(
     gpu: &Device<'_>,
     slot: u32,
@@ -124,7 +123,7 @@ fn in_slot(
     }
 }
 
-/// What NVML says of one MIG device.
+/// The values of NVML for one MIG device.
 struct Answers {
     uuid: String,
     gpu_instance: u32,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the GPUs can be cut into, read once per GPU and loaded driver.
+//! The MIG profiles of the GPUs, read once per GPU and loaded driver.
 //!
 //! The table takes some thirty calls and cannot change while a driver is loaded, so a prepare does not read it again.
 
@@ -17,27 +17,25 @@ use crate::machine::GpuError;
 /// The profiles of one GPU.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ProfileTable {
-    /// What the GPU is counted in.
     pub(super) layout: MigLayout,
-    /// The profiles by the id that `nvidia-smi mig -lgip` prints.
+    /// By the ID that `nvidia-smi mig -lgip` prints.
     profiles: BTreeMap<u32, Profile>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Profile {
     name: String,
-    /// What a MIG device that spans its GPU instance holds.
+    /// The resources of a MIG device that spans its GPU instance.
     whole: MigAttributes,
 }
 
 impl ProfileTable {
-    /// The name of a profile.
     pub(super) fn name(&self, profile_id: u32) -> Option<&str> {
         self.profiles.get(&profile_id).map(|profile| profile.name.as_str())
     }
 
-    /// What a MIG device holds whose compute instance has some compute slices of a GPU instance of this profile. What all
-    /// compute instances of a GPU instance use together is not divided.
+    /// The resources of a MIG device with some compute slices of a GPU instance of this profile. Resources that all compute
+    /// instances of a GPU instance use together are not divided.
     pub(super) fn attributes(&self, profile_id: u32, compute_slices: u32) -> Option<MigAttributes> {
         let whole = self.profiles.get(&profile_id)?.whole;
         let multiprocessors = whole.multiprocessors.saturating_mul(compute_slices) / whole.gpu_instance_slices.max(1);
@@ -51,13 +49,12 @@ pub(super) struct ProfileCache(Mutex<Tables>);
 
 #[derive(Debug, Default)]
 struct Tables {
-    /// The loaded library they were read through; another one starts afresh.
+    /// The loaded library; the tables are discarded with it.
     of: Weak<Nvml>,
     by_gpu: BTreeMap<GpuUuid, Arc<ProfileTable>>,
 }
 
 impl ProfileCache {
-    /// The table of a GPU.
     pub(super) fn table(
         &self,
         nvml: &Arc<Nvml>,
@@ -69,7 +66,7 @@ impl ProfileCache {
         if let Some(table) = self.known(nvml, uuid) {
             return Ok(table);
         }
-        // Not under the lock: reading may be slow, and two readers at once do no harm.
+        // Without the lock: reading may be slow, and two concurrent readers get the same table.
         let table = Arc::new(read(device, memory).map_err(|error| subject.failed(error))?);
         self.0.lock().by_gpu.insert(uuid.clone(), Arc::clone(&table));
         Ok(table)
@@ -124,7 +121,7 @@ fn memory_slices(device: &Device<'_>, profiles: &[GpuInstanceProfile]) -> Result
     if reach > 0 { Ok(reach) } else { Err(none) }
 }
 
-/// The largest count of each engine over all profiles: what the whole GPU can be divided into.
+/// The largest count of each engine over all profiles: the engines of the whole GPU.
 fn largest(profiles: &[GpuInstanceProfile]) -> Engines {
     profiles.iter().fold(Engines::default(), |largest, profile| Engines {
         multiprocessors: largest.multiprocessors.max(profile.multiprocessors),
@@ -136,7 +133,7 @@ fn largest(profiles: &[GpuInstanceProfile]) -> Engines {
     })
 }
 
-/// The driver's own name for a profile, or the one NVIDIA's tools derive where the driver has none (before R470).
+/// The driver's own name for a profile, or the name that NVIDIA's tools derive for drivers without names (before R470).
 fn profile_name(profile: &GpuInstanceProfile, memory: Option<u64>) -> String {
     profile.name.clone().unwrap_or_else(|| derived_name(profile, memory))
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Turns a code of NVML into an error that names the GPU.
+//! Converts a code of NVML into an error that names the GPU.
 
 use dra_model::{GpuUuid, PciAddress};
 use dra_nvml::NvmlError;
 
 use crate::machine::{GpuError, GpuSelector, MachineError, NvmlCode};
 
-/// The GPU an error is about, as far as it is known by then.
+/// The GPU of an error, as far as it is known at that time.
 #[derive(Debug, Clone)]
 pub(super) struct Subject<'a> {
     pub(super) which: GpuSelector<'a>,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The time-slice interval of a GPU, by the driver's own `nvidia-smi compute-policy`.
+//! The time-slice interval of a GPU, through `nvidia-smi compute-policy` of the driver.
 //!
-//! NVML has no public call for it, and what nvidia-smi calls instead is private to the two. Its exit code alone proves
-//! nothing: a setting is believed when the next run shows it. Texts and codes are those of nvidia-smi 535.261.
+//! NVML has no public call for it, and the calls of nvidia-smi are private. The exit code does not prove that a setting was
+//! applied, so it is read back by a second run. Texts and codes are those of nvidia-smi 535.261.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,20 +15,19 @@ use crate::machine::{GpuError, Setting};
 /// The nvidia-smi of a driver root.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NvidiaSmi<'a> {
-    /// Where the driver is.
     pub(super) driver_root: &'a Path,
-    /// How long one run may take.
+    /// For one run.
     pub(super) timeout: Duration,
 }
 
-/// A run takes some milliseconds. Where persistence mode is off the driver sets all GPUs up first: 2 s to 30 s were seen.
+/// A run takes some milliseconds. Without persistence mode the driver initialises all GPUs first, which took 2 s to 30 s.
 pub(super) const RUN_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// "The requested operation is not available on target device" (nvidia-smi(1), return values).
 const NOT_AVAILABLE: i32 = 3;
 
 impl NvidiaSmi<'_> {
-    /// What is in force, where the GPU has it.
+    /// The interval in force, if the GPU supports it.
     pub(super) fn interval(self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
         let read = || {
             let smi = self.find()?;
@@ -38,7 +37,6 @@ impl NvidiaSmi<'_> {
         read().map_err(|source| GpuError::Program { gpu: gpu.clone(), setting: Setting::Interval, source })
     }
 
-    /// Sets and reads back.
     pub(super) fn set_interval(self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
         let setting = Setting::Interval;
         let number = interval.number().to_string();
@@ -54,7 +52,7 @@ impl NvidiaSmi<'_> {
         DriverProgram::find(self.driver_root, "nvidia-smi", &["libnvidia-ml.so.1"])
     }
 
-    /// What a run says that succeeds; nothing on a GPU that has no such policy.
+    /// The output of a successful run; nothing for a GPU without such a policy.
     fn compute_policy(
         self,
         smi: &DriverProgram,

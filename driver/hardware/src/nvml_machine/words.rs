@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! NVML's numbers as the words users select by.
+//! The numbers of NVML as words for selectors.
 //!
-//! The spelling is that of NVIDIA's own DRA driver (go-nvlib), since selectors are written against it. A number that is
-//! newer than this page is `Unknown`, never a reason to lose a GPU.
+//! The spelling is that of NVIDIA's own DRA driver (go-nvlib), because selectors are written against it. A number that is newer
+//! than this file is `Unknown`, and the GPU stays usable.
 
 /// `nvmlBrandType_t`.
 pub(super) fn brand(number: Option<u32>) -> &'static str {
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_newer_than_this_driver_is_unknown() {
+    fn a_number_newer_than_this_driver_is_unknown() {
         for number in [None, Some(0), Some(11_111), Some(u32::MAX)] {
             assert_eq!((brand(number), architecture(number)), ("Unknown", "Unknown"), "{number:?}");
         }
