@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Container Device Interface specs of prepared claims.
 //!
-//! Every allocated device is two CDI devices, so that the long part exists once per driver version:
+//! Every allocated device consists of two CDI devices, so that the long part exists once per driver version:
 //!
 //! ```text
 //! k8s.gpu.nvidia.com-base_550.54.15.json     kind k8s.gpu.nvidia.com/base     device 550.54.15
-//!     libraries, programs, control nodes; NVIDIA_VISIBLE_DEVICES=void keeps NVIDIA's own runtime from doing it again
+//!     libraries, programs, control nodes; NVIDIA_VISIBLE_DEVICES=void disables the injection by NVIDIA's container runtime
 //! k8s.gpu.nvidia.com-claim_<uid>.json        kind k8s.gpu.nvidia.com/claim    devices <uid>-<device name>
-//!     the nodes of that device; for clients of an MPS daemon its directories and their limits as well
+//!     the nodes of that device, and for clients of an MPS daemon its directories and limits
 //! ```
 //!
 //! Runtimes apply edits in request order and let a later variable, node or mount replace an earlier one of the same
-//! name. So two claims in one container add up: their base is the same device and equal nodes replace each other. Only two
-//! claims with MPS do not: a process is a client of one daemon, and the last claim decides of which.
+//! name. So two claims in one container can be combined: their base is the same device, and equal nodes replace each other.
+//! Two claims with MPS cannot: a process is a client of one daemon, and the last claim selects it.
 //!
 //! Reading order: [`names`], [`spec`], [`error`], [`mps`], [`render`], [`store`].
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What makes the processes of a container clients of an MPS daemon: its directories, and the limits of the share as
-//! environment. Pure.
+//! The edits that make the processes of a container clients of an MPS daemon: the directories of the daemon, and the limits of
+//! the share as environment variables. Pure.
 //!
-//! A client finds the daemon by `CUDA_MPS_PIPE_DIRECTORY` and exchanges data with the server through `/dev/shm`. What is
-//! mounted is the folder that holds the pipe directory: a daemon that is started again makes a fresh pipe directory, which
-//! containers that run already then see as well.
+//! A client finds the daemon by `CUDA_MPS_PIPE_DIRECTORY` and exchanges data with the server through `/dev/shm`. The parent of
+//! the pipe directory is mounted: a daemon that is restarted creates a new pipe directory, and running containers see it.
 //!
-//! Limits in the environment can lower what the daemon allows and never raise it. They name the device by its place among
-//! those of the daemon: a string with the UUID of a GPU that the client does not see is dropped as a whole, limits included
+//! Limits in the environment can lower the limits of the daemon and never raise them. They name the device by its index among
+//! those of the daemon. A value with the UUID of a GPU that the client does not see is ignored as a whole, limits included
 //! (NVIDIA, Multi-Process Service, environment variables).
 
 use std::path::{Path, PathBuf};
@@ -17,14 +16,14 @@ use dra_model::ShareLimits;
 use crate::error::{RenderError, absolute};
 use crate::spec::CdiMount;
 
-/// A container as the client of a daemon.
+/// The edits for one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MpsClient {
-    /// The folder that holds the daemon's pipe directory, on the host.
+    /// The parent of the pipe directory, on the host.
     pub run_dir: PathBuf,
     /// The shared memory of the daemon and its clients, on the host.
     pub shm_dir: PathBuf,
-    /// Of a share; nothing where the daemon itself has the limits.
+    /// The limits of a share; empty if the daemon itself has the limits.
     pub limits: ShareLimits,
 }
 
@@ -32,11 +31,11 @@ const RUN_DIR: &str = "/tmp/nvidia-mps";
 
 const SHM_DIR: &str = "/dev/shm";
 
-/// Connecting to a socket needs no right to write to its folder. With it, root in a container could plant symlinks where
-/// the daemon, root on the host, makes its files.
+/// Connecting to a socket does not need write access to its directory. With write access, root in a container could create
+/// symlinks in the directory where the daemon, root on the host, creates its files.
 const RUN_OPTIONS: &[&str] = &["ro", "nosuid", "nodev", "noexec", "rbind", "rprivate"];
 
-/// Clients and server make files there.
+/// Clients and server create files there.
 const SHM_OPTIONS: &[&str] = &["rw", "nosuid", "nodev", "rbind", "rprivate"];
 
 pub(crate) fn env(client: &MpsClient) -> Vec<String> {

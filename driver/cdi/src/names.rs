@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Names of spec files and CDI devices, and from a file name back to what it is.
+//! Names of spec files and CDI devices, and the inverse for file names.
 
 use dra_model::{ClaimUid, DeviceName, ShareId};
 
-/// The names that follow from the name of the driver.
+/// The names that derive from the name of the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Naming {
     vendor: String,
 }
 
-/// What one of our spec files is about.
+/// The content of a spec file of this driver.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The user-space part of one driver version.
@@ -34,7 +34,7 @@ impl Kind {
     }
 }
 
-/// The suffix both runtimes look for; ours is never YAML.
+/// containerd and CRI-O read `.json` and `.yaml`; this driver writes JSON only.
 const SUFFIX: &str = ".json";
 
 impl Naming {
@@ -53,7 +53,7 @@ impl Naming {
         format!("{}-{}_{}{SUFFIX}", self.vendor, kind.class(), kind.id())
     }
 
-    /// What a file is about if its name is one of ours.
+    /// Parses the name of a spec file of this driver.
     pub fn parse_file_name(&self, name: &str) -> Option<Kind> {
         let (class, id) = self.own_part(name)?.strip_suffix(SUFFIX)?.split_once('_')?;
         match class {
@@ -63,7 +63,7 @@ impl Naming {
         }
     }
 
-    /// The part of a file name after the vendor that only drivers of our name use.
+    /// The part of a file name after the vendor, which only drivers of this name use.
     pub(crate) fn own_part<'a>(&self, name: &'a str) -> Option<&'a str> {
         name.strip_prefix(&self.vendor)?.strip_prefix('-')
     }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_names_lead_back_to_what_they_are_about() {
+    fn file_names_are_parsed() {
         let naming = Naming::new("gpu.nvidia.com");
         let uid: ClaimUid = "9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11".parse().unwrap();
         for kind in [Kind::Base("550.54.15".to_owned()), Kind::Claim(uid)] {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_others_are_not_ours() {
+    fn names_of_other_programs_are_not_parsed() {
         let naming = Naming::new("gpu.nvidia.com");
         for name in [
             "k8s.gpu.nvidia.com-claim_9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11.yaml",

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From what a container needs to the text of a spec file. Pure: everything named here was checked by the caller.
+//! Renders the text of a spec file from the devices, files and mounts of a container. Pure: the caller has checked everything.
 //!
-//! A library is mounted under its SONAME in both folders that the dynamic loaders of the common distributions trust:
-//! the triplet folder of Debian's family and `/usr/lib64` of the others. No folder is trusted by all, and with both no
-//! image needs a hook or an environment variable.
+//! A library is mounted under its SONAME in two directories, because no single one is trusted by the dynamic loaders of all
+//! distributions: the triplet directory of the Debian family and `/usr/lib64` of the others. With both, no image needs a hook
+//! or an environment variable.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::mps::{self, MpsClient};
 use crate::names::{self, Kind, Naming};
 use crate::spec::{CdiDevice, CdiDeviceNode, CdiMount, ContainerEdits, Spec, minimum_version};
 
-/// The instruction set of containers, which names the library folder of Debian's family.
+/// The instruction set of containers, which selects the library directory of the Debian family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// `x86_64-linux-gnu`.
@@ -43,21 +43,20 @@ pub struct ClaimDevice {
     /// Name in its pool.
     pub device: DeviceName,
     pub share: Option<ShareId>,
-    /// Exactly the nodes its users may open.
+    /// The nodes that clients of the device may open.
     pub nodes: Vec<DeviceNode>,
-    /// What its users need to be clients of an MPS daemon.
+    /// For devices of an MPS daemon.
     pub mps: Option<MpsClient>,
 }
 
-/// A spec file to be.
+/// The name and content of a spec file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RenderedSpec {
-    /// What it is about, which is its name.
     pub kind: Kind,
     pub bytes: Vec<u8>,
 }
 
-/// Names under which programs also look for a library; elsewhere a package for development links them.
+/// Additional names of a library, which programs open and which otherwise come from a development package.
 const SECOND_NAMES: [(&str, &str); 2] =
     [("libcuda.so.1", "libcuda.so"), ("libnvidia-opticalflow.so.1", "libnvidia-opticalflow.so")];
 
@@ -66,7 +65,7 @@ const PROGRAM_DIR: &str = "/usr/bin";
 /// As `nvidia-ctk` mounts them.
 const MOUNT_OPTIONS: &[&str] = &["ro", "nosuid", "nodev", "rbind", "rprivate"];
 
-/// Read and write for all: who may open it is decided by the device cgroup.
+/// Read and write for all users. The device cgroup restricts the access.
 const NODE_MODE: u32 = 0o666;
 
 /// The user-space part of a driver version: libraries, programs and the nodes every CUDA program opens.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The CDI document, as much of it as this driver writes.
+//! The part of a CDI spec that this driver writes.
 //!
-//! Source: container-device-interface v1.1.0, `specs-go/config.go`. Loaders are strict: an unknown key loses the file.
+//! Source: container-device-interface v1.1.0, `specs-go/config.go`. Loaders are strict: they reject a file with an unknown key.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Spec {
-    /// The lowest version that allows the content, so that old runtimes read it too.
+    /// The lowest version that allows the content, for old runtimes.
     pub cdi_version: &'static str,
     /// `vendor/class`.
     pub kind: String,
@@ -20,13 +20,12 @@ pub struct Spec {
     pub container_edits: ContainerEdits,
 }
 
-/// Something a container can request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CdiDevice {
     /// Unique within the directory, for devices of one kind.
     pub name: String,
-    /// Never empty: loaders refuse that.
+    /// Never empty, because loaders reject that.
     pub container_edits: ContainerEdits,
 }
 
@@ -37,38 +36,33 @@ pub struct ContainerEdits {
     /// `NAME=value`; replaces a variable of the image.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
-    /// Device nodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub device_nodes: Vec<CdiDeviceNode>,
-    /// Bind mounts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<CdiMount>,
 }
 
 impl ContainerEdits {
-    /// Whether nothing would be changed.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// A device node, told in full, so that no runtime has to look at the host's.
+/// A device node with all attributes, so that no runtime reads those of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CdiDeviceNode {
     pub path: String,
-    /// Path on the host, where it differs.
+    /// If it differs from `path`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_path: Option<String>,
-    /// `c`.
     #[serde(rename = "type")]
     pub node_type: &'static str,
-    /// Major number.
     pub major: u32,
     pub minor: u32,
     /// Permission bits; a decimal number in JSON.
     pub file_mode: u32,
-    /// What the device cgroup allows.
+    /// For the device cgroup.
     pub permissions: &'static str,
 }
 
@@ -78,14 +72,13 @@ pub struct CdiDeviceNode {
 pub struct CdiMount {
     pub host_path: String,
     pub container_path: String,
-    /// Mount options.
     pub options: &'static [&'static str],
 }
 
 /// The lowest version that allows this content (container-device-interface v1.1.0, `pkg/cdi/version.go`).
 ///
-/// `hostPath` of a device node and device names that begin with a digit came with 0.5.0; nothing else this driver writes
-/// needs more than 0.3.0.
+/// `hostPath` of a device node and device names that begin with a digit came with 0.5.0; everything else that this driver
+/// writes needs at most 0.3.0.
 pub fn minimum_version(devices: &[CdiDevice], edits: &ContainerEdits) -> &'static str {
     let digit_first = devices.iter().any(|device| device.name.starts_with(|first: char| first.is_ascii_digit()));
     let all_edits = devices.iter().map(|device| &device.container_edits).chain([edits]);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The spec directory that container runtimes read.
+//! The directory of CDI specs, which container runtimes read.
 //!
-//! A spec appears by a rename inside the directory, which is the only way that the runtimes' watchers notice, and it is
-//! never trusted to be still what was written. Nothing is fsynced: the directory lies in a tmpfs on every ordinary
-//! node, and after a power cut the boot id asks for new specs anyway. Files of other drivers are never touched.
+//! A spec appears by a rename inside the directory, because the watchers of the runtimes notice nothing else. Its content is
+//! compared at each use, because other programs may change it. Nothing is fsynced: the directory is in a tmpfs on ordinary
+//! nodes, and after a power cut the new boot ID requires new specs anyway. Files of other drivers are never changed.
 
 use std::borrow::Cow;
 use std::io;
@@ -17,10 +17,10 @@ use dra_model::{Advice, ClaimUid, DeviceName};
 use crate::names::{Kind, Naming};
 use crate::render::RenderedSpec;
 
-/// Readable by every runtime, rootless ones included.
+/// Readable by rootless runtimes too.
 const SPEC_FILE: NewFile = NewFile { mode: 0o644, durable: false };
 
-/// A longer file was not written by this driver.
+/// This driver writes no longer file.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The specs of this driver in one directory.
@@ -31,29 +31,27 @@ pub struct SpecStore {
     naming: Naming,
 }
 
-/// What had to be done for a spec to be there.
+/// The change that [`SpecStore::ensure`] made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ensured {
-    /// Nothing.
-    AsItWas,
-    /// There was none.
+    Unchanged,
     Created,
-    /// There was something else under its name.
+    /// Other content under the same name.
     Replaced,
 }
 
-/// What is in the directory, as far as it concerns this driver.
+/// The files of this driver in the directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecListing {
-    /// Ours, by name and kind.
+    /// Specs of this driver.
     pub specs: Vec<Kind>,
-    /// Temporary files of ours.
+    /// Temporary files of this driver.
     pub unfinished: Vec<UnfinishedSpec>,
-    /// Under our vendor's name and yet not ours, such as files that NVIDIA's driver left.
+    /// Files with the vendor of this driver and other content, for example of NVIDIA's driver.
     pub foreign: Vec<PathBuf>,
 }
 
-/// A temporary file; a leftover unless the lock of its writer is held.
+/// A temporary file, which is left over from a cut write unless the lock of its writer is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnfinishedSpec {
     /// The claim for which it was being written.
@@ -113,35 +111,34 @@ impl Advice for SpecStoreError {
 }
 
 impl SpecStore {
-    /// For a directory, which is made when the first spec is written.
+    /// The directory is created with the first spec.
     pub fn new(files: Arc<dyn Files>, dir: PathBuf, naming: Naming) -> Self {
         Self { files, dir, naming }
     }
 
-    /// The names in use.
     pub fn naming(&self) -> &Naming {
         &self.naming
     }
 
-    /// Makes the directory, early, so that runtimes watch it before the first claim.
+    /// Creates the directory, so that runtimes watch it before the first claim.
     pub fn make_dir(&self) -> Result<(), SpecStoreError> {
         let path = self.dir.clone();
         self.files.make_dir(&self.dir).map_err(|source| SpecStoreError::MakeDir { path, source })
     }
 
-    /// Lets the directory hold exactly this spec under its name. The caller holds the lock of `writer`.
+    /// Writes the spec unless the file has exactly this content. The caller holds the lock of `writer`.
     pub fn ensure(&self, spec: &RenderedSpec, writer: &ClaimUid) -> Result<Ensured, SpecStoreError> {
         let path = self.path(&spec.kind);
         let there = self.read(&path)?;
         let outcome = match &there {
-            Content::Bytes(bytes) if *bytes == spec.bytes => return Ok(Ensured::AsItWas),
+            Content::Bytes(bytes) if *bytes == spec.bytes => return Ok(Ensured::Unchanged),
             Content::Absent => Ensured::Created,
             Content::Bytes(_) | Content::Unusable => Ensured::Replaced,
         };
         self.refuse_foreign(&path, &spec.kind, &there)?;
         let write = || dra_files::replace(&*self.files, &path, &spec.bytes, writer.as_str(), SPEC_FILE);
         let written = match write() {
-            // A reboot empties `/var/run`, and others may remove the directory too.
+            // A reboot empties `/var/run`, and other programs may remove the directory.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.make_dir()?;
                 write()
@@ -152,14 +149,14 @@ impl SpecStore {
         Ok(outcome)
     }
 
-    /// Removes one of our specs; one that is not there is success.
+    /// Removes a spec of this driver. A missing spec is success.
     pub fn remove(&self, kind: &Kind) -> Result<(), SpecStoreError> {
         let path = self.path(kind);
         self.refuse_foreign(&path, kind, &self.read(&path)?)?;
         self.files.remove(&path).map_err(|source| SpecStoreError::Remove { path, source })
     }
 
-    /// The devices that the spec of a claim names, as far as it can be read.
+    /// The devices in the spec of a claim, as far as it can be read.
     pub fn devices_of(&self, uid: &ClaimUid) -> Result<Vec<DeviceName>, SpecStoreError> {
         let Content::Bytes(bytes) = self.read(&self.path(&Kind::Claim(uid.clone())))? else { return Ok(Vec::new()) };
         let text = String::from_utf8_lossy(&bytes);
@@ -168,13 +165,12 @@ impl SpecStore {
         Ok(names.filter_map(|(name, _)| without_share(name).parse().ok()).collect())
     }
 
-    /// Removes a leftover. The caller holds the lock of its writer.
+    /// Removes a temporary file. The caller holds the lock of its writer.
     pub fn remove_unfinished(&self, unfinished: &UnfinishedSpec) -> Result<(), SpecStoreError> {
         let path = self.dir.join(&unfinished.name);
         self.files.remove(&path).map_err(|source| SpecStoreError::Remove { path, source })
     }
 
-    /// Everything in the directory that concerns this driver.
     pub fn list(&self) -> Result<SpecListing, SpecStoreError> {
         let path = self.dir.clone();
         let names = self.files.list(&self.dir).map_err(|source| SpecStoreError::List { path, source })?;
@@ -195,7 +191,6 @@ impl SpecStore {
         Ok(listing)
     }
 
-    /// Where a spec is.
     pub fn path(&self, kind: &Kind) -> PathBuf {
         self.dir.join(self.naming.file_name(kind))
     }
@@ -209,7 +204,7 @@ impl SpecStore {
         }
     }
 
-    /// A readable spec of another kind belongs to somebody; anything else under our name is our own, damaged.
+    /// A readable spec of another kind belongs to another program. Any other content is a damaged spec of this driver.
     fn refuse_foreign(&self, path: &Path, kind: &Kind, there: &Content) -> Result<(), SpecStoreError> {
         #[derive(serde::Deserialize)]
         struct KindOnly {
@@ -234,7 +229,7 @@ impl SpecStore {
 
 enum Content {
     Absent,
-    /// A link, a folder, or far too large.
+    /// A link, a directory, or larger than [`MAX_BYTES`].
     Unusable,
     Bytes(Vec<u8>),
 }

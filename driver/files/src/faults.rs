@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Files that fail on purpose: the implementation for crash tests. No program of the product uses it.
+//! Files with injected faults, for crash tests. No program of the product uses them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::host::HostFiles;
 use crate::port::{Files, NewFile};
 
-/// What happens at the chosen effect.
+/// The fault at the chosen effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It fails with this error, and later ones work again.
@@ -19,11 +19,11 @@ pub enum Fault {
     FromNowOn(Errno),
     /// It and every later effect that takes space fail, as on a full disk; removing and renaming still work.
     Full,
-    /// The process is gone: a write is left half done, and nothing works any more.
+    /// The process is killed: a write is left half done, and every later access fails.
     Crash,
 }
 
-/// [`HostFiles`] with a count of effects and a fault at one of them. An fsync costs nothing here.
+/// [`HostFiles`] with a count of effects and a fault at one of them. An fsync does nothing.
 #[derive(Debug, Default)]
 pub struct FaultyFiles {
     state: Mutex<State>,
@@ -37,14 +37,13 @@ struct State {
     unreadable: Option<PathBuf>,
 }
 
-/// What an effect does to the disk.
+/// Whether an effect needs space on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Space {
     Takes,
     TakesNone,
 }
 
-/// What an effect has to do.
 enum Verdict {
     Work,
     Fail(io::Error),
@@ -52,23 +51,22 @@ enum Verdict {
 }
 
 impl FaultyFiles {
-    /// How many effects there were.
     pub fn effects(&self) -> u64 {
         self.state.lock().effects
     }
 
-    /// Lets the effect after `after` further ones fail.
+    /// Makes the effect after `after` further ones fail.
     pub fn fail_after(&self, after: u64, fault: Fault) {
         let mut state = self.state.lock();
         state.fault = Some((state.effects + after, fault));
     }
 
-    /// Lets one file be unreadable, as on a bad sector.
+    /// Makes one file unreadable, as on a bad sector.
     pub fn lose(&self, path: &Path) {
         self.state.lock().unreadable = Some(path.to_owned());
     }
 
-    /// Lets everything work again, as a new process on a repaired machine would find it.
+    /// Removes all faults, as for a new process on a repaired machine.
     pub fn heal(&self) {
         let mut state = self.state.lock();
         *state = State { effects: state.effects, ..State::default() };
@@ -106,7 +104,7 @@ impl FaultyFiles {
 }
 
 fn crashed() -> io::Error {
-    io::Error::other("the process was cut here")
+    io::Error::other("the process was killed here")
 }
 
 fn half(bytes: &[u8]) -> &[u8] {

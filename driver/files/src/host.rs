@@ -16,7 +16,7 @@ pub struct HostFiles;
 
 impl Files for HostFiles {
     fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
-        // Before it is opened: opening a device can have an effect, and opening a socket fails with another error.
+        // Checked before opening: opening a device can have an effect, and opening a socket fails with another error.
         match std::fs::symlink_metadata(path) {
             Ok(metadata) => regular(&metadata)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -91,7 +91,7 @@ fn regular(metadata: &Metadata) -> io::Result<()> {
     }
 }
 
-/// Never through a symlink, and never waiting for the other end of a pipe.
+/// Does not follow a symlink, and does not wait for the other end of a pipe.
 fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     options.custom_flags(i32::try_from(flags.bits()).map_err(io::Error::other)?).open(path)
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_is_not_an_error() {
+    fn an_absent_file_is_not_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let absent = dir.path().join("absent");
         assert_eq!(HostFiles.read(&absent, 9).unwrap(), None);

@@ -16,7 +16,7 @@ pub struct NewFile {
 
 /// Small files in a few directories.
 pub trait Files: fmt::Debug + Send + Sync {
-    /// The whole file, or nothing when there is none. More than `limit` bytes, or anything but a regular file, is
+    /// The whole file, or nothing if it is missing. A file with more than `limit` bytes, and anything but a regular file, is
     /// [`io::ErrorKind::InvalidData`].
     fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>>;
 

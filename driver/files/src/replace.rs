@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::port::{Files, NewFile};
 
-/// The ending of temporary files; readers of the directories read `.json` only.
+/// Ends the names of temporary files. Readers of the directories read `.json` only.
 pub const TEMP_SUFFIX: &str = ".tmp";
 
 /// Replaces a file in one step, through a temporary file in the same directory. Two writers of one file use different

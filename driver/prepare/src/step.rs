@@ -176,7 +176,7 @@ pub fn apply(step: &Step, work: &Work, occasion: Occasion, tools: &Tools<'_>) ->
             let base = work.base.as_ref().map(ensure).transpose();
             let base = base.map_err(|source| StepError::BaseSpec { source })?;
             let claim = ensure(&work.claim_spec).map_err(|source| StepError::ClaimSpec { source })?;
-            Ok([base, Some(claim)].into_iter().flatten().any(|ensured| ensured != dra_cdi::Ensured::AsItWas))
+            Ok([base, Some(claim)].into_iter().flatten().any(|ensured| ensured != dra_cdi::Ensured::Unchanged))
         }
         Step::GpuSettings { gpu, wanted } => settings::ensure(gpu, *wanted, occasion, tools),
         Step::MpsDaemon { id, gpus } => daemon::ensure(id, gpus, &work.record, tools),

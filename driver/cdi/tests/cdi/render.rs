@@ -114,7 +114,7 @@ fn specs_are_the_golden_ones() {
 }
 
 #[test]
-fn the_names_told_to_the_kubelet_are_those_in_the_specs() {
+fn the_names_for_the_kubelet_are_those_in_the_specs() {
     let base = render::base(&naming(), &driver_files(), &control_nodes(""), Architecture::X86).unwrap();
     let claim = render::claim(&naming(), &uid(), &[mig()]).unwrap();
     let shares = render::claim(&naming(), &uid(), &[share("a", None, None), share("b", None, None)]).unwrap();
@@ -130,7 +130,7 @@ fn the_names_told_to_the_kubelet_are_those_in_the_specs() {
 }
 
 #[test]
-fn a_device_that_two_requests_name_is_there_once() {
+fn a_device_of_two_requests_is_rendered_once() {
     for device in [gpu(0, ""), share("a", Some(1), None)] {
         let once = render::claim(&naming(), &uid(), std::slice::from_ref(&device)).unwrap();
         assert_eq!(render::claim(&naming(), &uid(), &[device.clone(), device]).unwrap(), once);
@@ -144,7 +144,7 @@ fn a_claim_without_mps_sets_no_variable_that_another_claim_could_replace() {
 }
 
 #[test]
-fn what_no_runtime_could_use_is_refused() {
+fn a_spec_that_no_runtime_could_use_is_refused() {
     let base = |change: &dyn Fn(&mut DriverFiles)| {
         let mut files = driver_files();
         change(&mut files);
@@ -171,7 +171,7 @@ fn what_no_runtime_could_use_is_refused() {
 
 proptest! {
     #[test]
-    fn every_rendered_spec_keeps_the_loaders_rules(
+    fn every_rendered_spec_follows_the_rules_of_the_loaders(
         uid in "[0-9a-zA-Z]([0-9a-zA-Z-]{0,40}[0-9a-zA-Z])?", devices in prop::collection::vec("[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", 1..6),
         version in "[0-9]{1,3}(\\.[0-9]{1,3}){0,3}", libraries in prop::collection::btree_set("lib[a-z]{1,9}\\.so\\.[0-9]", 1..9),
         root in "(/[a-zA-Z0-9._-]{1,9}){0,3}", minor: u32, major in 1_u32..4096,

@@ -94,7 +94,7 @@ fn check_node(node: &Value) -> bool {
     }
     assert_eq!(node["type"], "c");
     assert_eq!(node["permissions"], "rw");
-    assert!(node["major"].as_u64().unwrap() > 0, "0 lets the runtime look at the host's node");
+    assert!(node["major"].as_u64().unwrap() > 0, "0 makes the runtime read the node of the host");
     assert!(node["minor"].is_u64());
     assert!(node["fileMode"].as_u64().unwrap() <= 0o777, "a number, not a text");
     node.contains_key("hostPath")

@@ -11,18 +11,18 @@ use rustix::io::Errno;
 
 use crate::render::uid;
 
-struct Place {
+struct Setup {
     dir: tempfile::TempDir,
     files: Arc<FaultyFiles>,
     store: SpecStore,
 }
 
-fn place() -> Place {
+fn setup() -> Setup {
     let dir = tempfile::tempdir().unwrap();
     let files = Arc::new(FaultyFiles::default());
     let naming = Naming::new("gpu.nvidia.com");
     let store = SpecStore::new(Arc::<FaultyFiles>::clone(&files), dir.path().join("cdi"), naming);
-    Place { dir, files, store }
+    Setup { dir, files, store }
 }
 
 fn spec(text: &str) -> RenderedSpec {
@@ -30,32 +30,32 @@ fn spec(text: &str) -> RenderedSpec {
     RenderedSpec { kind: Kind::Claim(uid()), bytes }
 }
 
-fn names(place: &Place) -> Vec<String> {
-    let entries = std::fs::read_dir(place.dir.path().join("cdi")).unwrap();
+fn names(setup: &Setup) -> Vec<String> {
+    let entries = std::fs::read_dir(setup.dir.path().join("cdi")).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 #[test]
-fn the_spec_of_a_claim_tells_its_devices_even_when_it_is_damaged() {
-    let place = place();
-    assert!(place.store.devices_of(&uid()).unwrap().is_empty());
+fn the_devices_of_a_spec_are_found_even_in_a_damaged_one() {
+    let setup = setup();
+    assert!(setup.store.devices_of(&uid()).unwrap().is_empty());
     let text = format!(
         "{{\"devices\": [{{\"name\": \"{0}-gpu-1\"}}, {{\"name\":\"{0}-gpu-3-mps-s1\"}}, {{\"name\":\"{0}-gpu-2-mig-9-4\"",
         uid()
     );
-    place.store.make_dir().unwrap();
-    std::fs::write(place.store.path(&Kind::Claim(uid())), text).unwrap();
-    let names = place.store.devices_of(&uid()).unwrap();
+    setup.store.make_dir().unwrap();
+    std::fs::write(setup.store.path(&Kind::Claim(uid())), text).unwrap();
+    let names = setup.store.devices_of(&uid()).unwrap();
     assert_eq!(names.iter().map(ToString::to_string).collect::<Vec<_>>(), ["gpu-1", "gpu-3-mps", "gpu-2-mig-9-4"]);
 }
 
 #[test]
-fn a_spec_is_written_once_and_repaired_when_someone_changes_it() {
-    let place = place();
-    let path = place.store.path(&Kind::Claim(uid()));
+fn a_spec_is_written_once_and_repaired_after_a_foreign_change() {
+    let setup = setup();
+    let path = setup.store.path(&Kind::Claim(uid()));
     for (spoil, expect) in [
         (None, Ensured::Created),
-        (None, Ensured::AsItWas),
+        (None, Ensured::Unchanged),
         (Some("garbage"), Ensured::Replaced),
         (Some(""), Ensured::Replaced),
         (Some("{\"kind\":\"k8s.gpu.nvidia.com/claim\"}"), Ensured::Replaced),
@@ -63,56 +63,56 @@ fn a_spec_is_written_once_and_repaired_when_someone_changes_it() {
         if let Some(bytes) = spoil {
             std::fs::write(&path, bytes).unwrap();
         }
-        assert_eq!(place.store.ensure(&spec("a"), &uid()).unwrap(), expect);
+        assert_eq!(setup.store.ensure(&spec("a"), &uid()).unwrap(), expect);
         assert_eq!(std::fs::read(&path).unwrap(), spec("a").bytes);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o644);
     }
-    assert_eq!(names(&place), ["k8s.gpu.nvidia.com-claim_9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11.json"]);
-    place.store.remove(&Kind::Claim(uid())).unwrap();
-    place.store.remove(&Kind::Claim(uid())).unwrap();
-    assert!(names(&place).is_empty());
+    assert_eq!(names(&setup), ["k8s.gpu.nvidia.com-claim_9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11.json"]);
+    setup.store.remove(&Kind::Claim(uid())).unwrap();
+    setup.store.remove(&Kind::Claim(uid())).unwrap();
+    assert!(names(&setup).is_empty());
 }
 
 #[test]
-fn a_link_under_our_name_is_replaced_and_its_target_left_alone() {
-    let place = place();
-    let target = place.dir.path().join("target");
+fn a_link_with_the_name_of_a_spec_is_replaced_and_its_target_unchanged() {
+    let setup = setup();
+    let target = setup.dir.path().join("target");
     std::fs::write(&target, "untouched").unwrap();
-    place.store.make_dir().unwrap();
-    std::os::unix::fs::symlink(&target, place.store.path(&Kind::Claim(uid()))).unwrap();
-    assert_eq!(place.store.ensure(&spec("a"), &uid()).unwrap(), Ensured::Replaced);
+    setup.store.make_dir().unwrap();
+    std::os::unix::fs::symlink(&target, setup.store.path(&Kind::Claim(uid()))).unwrap();
+    assert_eq!(setup.store.ensure(&spec("a"), &uid()).unwrap(), Ensured::Replaced);
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "untouched");
 }
 
 #[test]
-fn a_readable_spec_of_another_kind_is_never_touched() {
-    let place = place();
-    let path = place.store.path(&Kind::Claim(uid()));
-    place.store.make_dir().unwrap();
+fn a_readable_spec_of_another_kind_is_never_changed() {
+    let setup = setup();
+    let path = setup.store.path(&Kind::Claim(uid()));
+    setup.store.make_dir().unwrap();
     std::fs::write(&path, "{\"kind\":\"vendor.example/other\"}").unwrap();
-    for outcome in [place.store.ensure(&spec("a"), &uid()).map(drop), place.store.remove(&Kind::Claim(uid()))] {
+    for outcome in [setup.store.ensure(&spec("a"), &uid()).map(drop), setup.store.remove(&Kind::Claim(uid()))] {
         assert!(matches!(outcome, Err(SpecStoreError::Foreign { .. })), "{outcome:?}");
     }
-    assert_eq!(place.store.list().unwrap().foreign, [path]);
+    assert_eq!(setup.store.list().unwrap().foreign, [path]);
 }
 
 #[test]
-fn listing_tells_ours_from_leftovers_and_strangers() {
-    let place = place();
-    place.store.ensure(&spec("a"), &uid()).unwrap();
-    let dir = place.dir.path().join("cdi");
+fn a_listing_distinguishes_specs_leftovers_and_foreign_files() {
+    let setup = setup();
+    setup.store.ensure(&spec("a"), &uid()).unwrap();
+    let dir = setup.dir.path().join("cdi");
     let leftover = format!(".k8s.gpu.nvidia.com-base_1.json.{}.tmp", uid());
     for name in
         ["nvidia.com-gpu.yaml", "k8s.gpu.nvidia.com-claim_1.yaml", "k8s.gpu.nvidia.com-base_550.1.json", &leftover]
     {
         std::fs::write(dir.join(name), "").unwrap();
     }
-    let listing = place.store.list().unwrap();
+    let listing = setup.store.list().unwrap();
     assert_eq!(listing.specs, [Kind::Base("550.1".to_owned()), Kind::Claim(uid())]);
     assert_eq!(listing.foreign, [dir.join("k8s.gpu.nvidia.com-claim_1.yaml")]);
     assert_eq!(listing.unfinished[0].writer, uid());
-    place.store.remove_unfinished(&listing.unfinished[0]).unwrap();
-    assert!(place.store.list().unwrap().unfinished.is_empty());
+    setup.store.remove_unfinished(&listing.unfinished[0]).unwrap();
+    assert!(setup.store.list().unwrap().unfinished.is_empty());
     assert!(PathBuf::from(&dir).join("nvidia.com-gpu.yaml").exists());
 }
 
@@ -120,16 +120,16 @@ fn listing_tells_ours_from_leftovers_and_strangers() {
 fn every_effect_can_be_cut_or_fail_and_no_half_spec_is_ever_visible() {
     for fault in [Fault::Crash, Fault::Once(Errno::NOSPC), Fault::FromNowOn(Errno::ROFS)] {
         for at in 0..3 {
-            let place = place();
-            place.store.ensure(&spec("old"), &uid()).unwrap();
-            place.files.fail_after(at, fault);
-            let outcome = place.store.ensure(&spec("new"), &uid());
-            place.files.heal();
-            let bytes = std::fs::read(place.store.path(&Kind::Claim(uid()))).unwrap();
+            let setup = setup();
+            setup.store.ensure(&spec("old"), &uid()).unwrap();
+            setup.files.fail_after(at, fault);
+            let outcome = setup.store.ensure(&spec("new"), &uid());
+            setup.files.heal();
+            let bytes = std::fs::read(setup.store.path(&Kind::Claim(uid()))).unwrap();
             assert!(bytes == spec("old").bytes || bytes == spec("new").bytes, "{fault:?} at {at}");
             assert!(outcome.is_err() || bytes == spec("new").bytes, "{fault:?} at {at}");
-            place.store.ensure(&spec("newest"), &uid()).unwrap();
-            assert_eq!(names(&place).len(), 1, "no temporary file is left");
+            setup.store.ensure(&spec("newest"), &uid()).unwrap();
+            assert_eq!(names(&setup).len(), 1, "no temporary file is left");
         }
     }
 }
