@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Gives the library the SONAME of NVIDIA's and keeps it loaded after `dlclose`, since clients unload it at shutdown.
+//! Sets the SONAME of NVIDIA's library, and the flag that keeps the library loaded after `dlclose` at shutdown of a client.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

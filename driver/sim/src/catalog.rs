@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! GPU models as data: what each board is and which MIG profiles it has.
+//! GPU models as data: the properties of each board and its MIG profiles.
 //!
 //! In: the JSON files of `catalog/`, embedded at compile time, each with its `source`. Out: [`Model`] values by name.
 //! It never computes a figure: names, sizes and placements are as the real driver reports them, and a test compares the
@@ -115,9 +115,9 @@ impl TryFrom<String> for HexId {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
-    /// Total, as NVML reports it: a little less than the board carries.
+    /// Total as NVML reports it, a little less than the physical memory.
     pub total_mib: u64,
-    /// The part of it that the driver keeps.
+    /// The part of it that the driver reserves.
     pub reserved_mib: u64,
     /// Size of the BAR1 aperture, `nvmlDeviceGetBAR1MemoryInfo`.
     pub bar1_mib: u64,
@@ -157,7 +157,7 @@ pub enum Addressing {
     Ats,
 }
 
-/// How a board sits in the machine; decides where its PCI address comes from.
+/// The form factor of a board, which determines its PCI address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
@@ -181,7 +181,7 @@ pub struct MigModel {
     pub max_devices: u32,
     /// What switching the mode takes.
     pub toggle: Toggle,
-    /// Whether the mode is kept in the board (Ampere) or in the driver (Hopper and later).
+    /// Whether the board (Ampere) or the driver (Hopper and later) stores the mode.
     pub survives_reboot: bool,
     /// Every GPU instance profile, as `nvidia-smi mig -lgip` lists them.
     pub profiles: Vec<GpuProfile>,
@@ -191,7 +191,7 @@ pub struct MigModel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Toggle {
-    /// Becomes active at once when nobody uses the GPU (Hopper and later).
+    /// Becomes active at once if no client uses the GPU (Hopper and later).
     Live,
     /// Stays pending until the GPU is reset (Ampere).
     Reset,

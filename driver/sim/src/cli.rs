@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line of `gpu-sim`.
 //!
-//! In: arguments. Out: text for standard output, or the reason why not. Every command but `init` and `status` is one change
+//! In: arguments. Out: text for standard output, or an error. Every command but `init` and `status` is one change
 //! of the shared state, so running programs see it at their next call.
 
 use std::path::PathBuf;
@@ -36,17 +36,17 @@ enum Command {
     Xid(switch::Xid),
     /// Makes a GPU fall off the bus.
     Lose(switch::OneGpu),
-    /// Resets a GPU: instances go, a pending MIG mode becomes active, a lost GPU comes back.
+    /// Resets a GPU: instances are removed, a pending MIG mode becomes active, a lost GPU works again.
     Reset(switch::OneGpu),
-    /// Says that processes hold a GPU, so that resets and MIG mode changes wait.
+    /// Declares processes that use a GPU, so that resets and MIG mode changes wait.
     Clients(switch::Clients),
-    /// Starts the machine anew: another boot id, nothing left that lived in the driver.
+    /// Reboots the machine: another boot ID, the state of the driver is lost.
     Reboot(Place),
     /// Makes calls slow.
     Delay(switch::Delay),
     /// Makes calls fail.
     Fail(switch::Fail),
-    /// Takes back all delays and faults.
+    /// Removes all delays and faults.
     Heal(Place),
     /// Unloads the driver: NVML cannot be initialised.
     RemoveDriver(Place),
@@ -60,7 +60,7 @@ struct Place {
     dir: PathBuf,
 }
 
-/// Runs a command and returns what it has to say.
+/// Runs a command and returns its output.
 pub(crate) fn run(args: Args) -> Result<String, CliError> {
     let Args { command } = args;
     match command {

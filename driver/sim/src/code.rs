@@ -14,21 +14,21 @@ use serde::{Deserialize, Serialize};
 pub struct Code(pub u32);
 
 impl Code {
-    /// Only in a rule: the call does nothing and answers that it did.
+    /// Only in a rule: the call does nothing and returns success.
     pub const SUCCESS: Self = Self(0);
     /// `nvmlInit` was not called.
     pub const UNINITIALIZED: Self = Self(1);
-    /// A value no GPU knows, such as an index beyond the last.
+    /// An invalid value, such as an index beyond the last.
     pub const INVALID_ARGUMENT: Self = Self(2);
-    /// This GPU, or its mode, has no such thing.
+    /// Not supported by this GPU, or by its mode.
     pub const NOT_SUPPORTED: Self = Self(3);
-    /// Only root, or the owner of a capability, may.
+    /// The call requires root, or a capability.
     pub const NO_PERMISSION: Self = Self(4);
     /// No such instance.
     pub const NOT_FOUND: Self = Self(6);
     /// The caller's buffer is too small.
     pub const INSUFFICIENT_SIZE: Self = Self(7);
-    /// The kernel module is not there.
+    /// The kernel module is not loaded.
     pub const DRIVER_NOT_LOADED: Self = Self(9);
     /// No event came in time.
     pub const TIMEOUT: Self = Self(10);
@@ -36,15 +36,15 @@ impl Code {
     pub const FUNCTION_NOT_FOUND: Self = Self(13);
     /// The GPU fell off the bus.
     pub const GPU_IS_LOST: Self = Self(15);
-    /// The GPU answers again after a reset.
+    /// The GPU works again after a reset.
     pub const RESET_REQUIRED: Self = Self(16);
     /// Library and kernel module are of different versions.
     pub const VERSION_MISMATCH: Self = Self(18);
-    /// Clients or instances hold what is to change or go.
+    /// Clients or instances use the object.
     pub const IN_USE: Self = Self(19);
     /// No slices or engines are left for the instance.
     pub const INSUFFICIENT_RESOURCES: Self = Self(23);
-    /// A struct of a version this library does not know.
+    /// A struct of a version that this library does not support.
     pub const ARGUMENT_VERSION_MISMATCH: Self = Self(25);
     /// Everything else.
     pub const UNKNOWN: Self = Self(999);
@@ -86,7 +86,6 @@ impl Code {
         }
     }
 
-    /// The text of this code.
     pub const fn text(self) -> &'static str {
         Self::text_of(self.0)
     }

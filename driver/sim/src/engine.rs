@@ -2,15 +2,15 @@
 //! The rules of the machine: what NVML answers and what it changes.
 //!
 //! In: a [`State`] and a call in plain values. Out: an answer, a changed state, or the [`Code`] real NVML returns.
-//! It never blocks, sleeps, prints or touches a file; both faces run exactly this code.
+//! It never blocks, sleeps, prints or touches a file; both interfaces run exactly this code.
 
 use crate::Code;
 use crate::catalog::{self, Model};
-use crate::state::{ComputeMode, Driver, EVENTS_KEPT, Event, Gpu, State};
+use crate::state::{ComputeMode, Driver, Event, Gpu, MAX_EVENTS, State};
 
 pub mod compute;
 pub mod faults;
-pub mod life;
+pub mod lifecycle;
 pub mod mig;
 pub mod mode;
 
@@ -23,7 +23,7 @@ impl State {
         self.gpus.get(index).ok_or(Code::INVALID_ARGUMENT)
     }
 
-    /// The GPU with this index, if it still answers.
+    /// The GPU with this index, unless it is lost.
     pub fn live_gpu(&self, index: usize) -> Result<&Gpu, Code> {
         let gpu = self.gpu(index)?;
         if gpu.lost { Err(Code::GPU_IS_LOST) } else { Ok(gpu) }
@@ -88,7 +88,7 @@ impl State {
         let sequence = self.next_event;
         self.next_event += 1;
         self.events.push(Event { sequence, ..event });
-        let surplus = self.events.len().saturating_sub(EVENTS_KEPT);
+        let surplus = self.events.len().saturating_sub(MAX_EVENTS);
         self.events.drain(..surplus);
     }
 }

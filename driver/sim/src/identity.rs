@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Stable identities: everything that looks random is computed from a seed, so that the same command gives the same machine.
+//! Stable identities: all of them are computed from a seed, so that the same command creates the same machine.
 //!
 //! In: text parts. Out: UUIDs and serial numbers. No clock and no random source.
 

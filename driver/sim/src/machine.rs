@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The in-process face as the port that the driver uses: [`dra_hardware::Machine`] for [`Simulator`].
+//! The in-process interface as the port that the driver uses: [`dra_hardware::Machine`] for [`Simulator`].
 //!
-//! In: questions in domain words. Out: what `NvmlMachine` would answer on the same machine; a test compares the two. Each
-//! question goes through the NVML calls it stands for, so that fault rules and call counts work by their names. What fails
-//! behind nvidia-smi fails here as the call that nvidia-smi makes.
+//! It returns the values of `NvmlMachine` on the same machine; a test compares the two. Each query makes the NVML calls of
+//! `NvmlMachine`, so that fault rules and call counts work by their names. A failure inside nvidia-smi is a failure of the
+//! call that nvidia-smi makes.
 
 use dra_hardware::{
     DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode, Setting,
@@ -96,7 +96,7 @@ impl Simulator {
     }
 }
 
-/// Questions about one GPU, and what is known of it so far.
+/// Queries about one GPU, and its identity as far as known.
 struct Question<'a> {
     sim: &'a Simulator,
     which: GpuSelector<'a>,
@@ -128,22 +128,22 @@ impl<'a> Question<'a> {
 
     fn compute_mode(&self) -> Result<Option<ComputeMode>, GpuError> {
         let mig = self.ask("nvmlDeviceGetMigMode", |gpu, _| gpu.mig.ok_or(Code::NOT_SUPPORTED));
-        if self.known("nvmlDeviceGetMigMode", mig)?.is_some_and(|mig| mig.current) {
+        if self.supported("nvmlDeviceGetMigMode", mig)?.is_some_and(|mig| mig.current) {
             return Ok(None);
         }
         let call = "nvmlDeviceGetComputeMode";
         let mode = self.ask(call, |gpu, _| ComputeMode::from_number(gpu.compute_mode.number()).ok_or(Code::UNKNOWN));
-        self.known(call, mode)
+        self.supported(call, mode)
     }
 
     fn interval(&self) -> Result<Option<Interval>, GpuError> {
         let call = "computePolicyGet";
         let of = |number: u32| Interval::ALL.into_iter().find(|interval| interval.number() == number);
         let interval = self.ask(call, |gpu, _| of(gpu.time_slice).ok_or(Code::UNKNOWN));
-        self.known(call, interval)
+        self.supported(call, interval)
     }
 
-    /// A set that a rule answers with success has changed nothing.
+    /// A setting that a rule answers with success was not changed.
     fn set(
         &self,
         gpu: &GpuUuid,
@@ -170,16 +170,16 @@ impl<'a> Question<'a> {
         let capability = self.ask("nvmlDeviceGetCudaComputeCapability", |_, model| Ok(model.compute_capability));
         let number = |value: i32| u32::try_from(value).unwrap_or(0);
         let version = |(major, minor)| Version { major: number(major), minor: number(minor), patch: 0 };
-        let compute_capability = self.known("nvmlDeviceGetCudaComputeCapability", capability)?.map(version);
-        let minor = self.told("nvmlDeviceGetMinorNumber", |gpu, _| Ok(gpu.minor))?;
+        let compute_capability = self.supported("nvmlDeviceGetCudaComputeCapability", capability)?.map(version);
+        let minor = self.required("nvmlDeviceGetMinorNumber", |gpu, _| Ok(gpu.minor))?;
         let product_name = self.ask("nvmlDeviceGetName", |_, model| Ok(model.name.clone()));
-        let product_name = self.known("nvmlDeviceGetName", product_name)?;
+        let product_name = self.supported("nvmlDeviceGetName", product_name)?;
         let brand = self.ask("nvmlDeviceGetBrand", |_, _| Ok("Nvidia"));
-        let brand = self.known("nvmlDeviceGetBrand", brand)?.unwrap_or("Unknown").to_owned();
+        let brand = self.supported("nvmlDeviceGetBrand", brand)?.unwrap_or("Unknown").to_owned();
         let architecture = self.ask("nvmlDeviceGetArchitecture", |_, model| Ok(architecture_word(model.architecture)));
-        let architecture = self.known("nvmlDeviceGetArchitecture", architecture)?.unwrap_or("Unknown").to_owned();
+        let architecture = self.supported("nvmlDeviceGetArchitecture", architecture)?.unwrap_or("Unknown").to_owned();
         let mode = self.ask("nvmlDeviceGetAddressingMode", |_, model| Ok(addressing_word(model.addressing)));
-        let addressing_mode = self.known("nvmlDeviceGetAddressingMode", mode)?.map(str::to_owned);
+        let addressing_mode = self.supported("nvmlDeviceGetAddressingMode", mode)?.map(str::to_owned);
         Ok(GpuFacts {
             uuid,
             minor,
@@ -195,16 +195,16 @@ impl<'a> Question<'a> {
         })
     }
 
-    /// Total and reserved. The second version of the question tells both, the first one, of older drivers, the total.
+    /// Total and reserved. The second version of the call reports both, the first one, of older drivers, the total.
     fn memory(&self) -> Result<(Option<Bytes>, Option<Bytes>), GpuError> {
         let (call, older) = ("nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo");
         match self.ask(call, |_, model| Ok((model.memory.total_mib, model.memory.reserved_mib))) {
             Err(Code::FUNCTION_NOT_FOUND) => {
                 let total = self.ask(older, |_, model| Ok(model.memory.total_mib));
-                Ok((self.known(older, total)?.map(Bytes::from_mib), None))
+                Ok((self.supported(older, total)?.map(Bytes::from_mib), None))
             }
             answer => Ok(self
-                .known(call, answer)?
+                .supported(call, answer)?
                 .map(|(total, kept)| (Bytes::from_mib(total), Bytes::from_mib(kept)))
                 .unzip()),
         }
@@ -212,7 +212,7 @@ impl<'a> Question<'a> {
 
     fn mig(&self, uuid: &GpuUuid) -> Result<MigMode, GpuError> {
         let mode = self.ask("nvmlDeviceGetMigMode", |gpu, _| gpu.mig.ok_or(Code::NOT_SUPPORTED));
-        let Some(mode) = self.known("nvmlDeviceGetMigMode", mode)? else { return Ok(MigMode::Unsupported) };
+        let Some(mode) = self.supported("nvmlDeviceGetMigMode", mode)? else { return Ok(MigMode::Unsupported) };
         let profiles = "nvmlDeviceGetGpuInstanceProfileInfoV";
         let layout = match self.ask(profiles, |_, model| model.mig.as_ref().ok_or(Code::NOT_SUPPORTED)) {
             Ok(model) => Some(layout_of(model)),
@@ -235,10 +235,11 @@ impl<'a> Question<'a> {
 
     fn shape(&mut self, shape: &mut GpuShape) -> Result<(), GpuError> {
         self.index = self.find()?;
-        shape.uuid = self.told("nvmlDeviceGetUUID", |gpu, _| Ok(gpu.uuid.clone()))?.parse().ok();
+        shape.uuid = self.required("nvmlDeviceGetUUID", |gpu, _| Ok(gpu.uuid.clone()))?.parse().ok();
         self.memory()?;
         shape.answers = true;
-        shape.mig_on = self.told("nvmlDeviceGetMigMode", |gpu, _| Ok(gpu.mig.ok_or(Code::NOT_SUPPORTED)?.current))?;
+        shape.mig_on =
+            self.required("nvmlDeviceGetMigMode", |gpu, _| Ok(gpu.mig.ok_or(Code::NOT_SUPPORTED)?.current))?;
         let (call, index) = ("nvmlDeviceGetMigDeviceHandleByIndex", self.index);
         let read = |state: &mut State| {
             let devices = state.mig_devices(index)?.into_iter();
@@ -261,7 +262,7 @@ impl<'a> Question<'a> {
         })
     }
 
-    fn told<T>(
+    fn required<T>(
         &self,
         call: &'static str,
         answer: impl FnOnce(&Gpu, &'static Model) -> Result<T, Code>,
@@ -269,8 +270,8 @@ impl<'a> Question<'a> {
         self.ask(call, answer).map_err(|code| self.failed(call, code))
     }
 
-    /// An answer, or none where the GPU has none to give.
-    fn known<T>(&self, call: &'static str, answer: Result<T, Code>) -> Result<Option<T>, GpuError> {
+    /// Converts an unsupported call into `None`.
+    fn supported<T>(&self, call: &'static str, answer: Result<T, Code>) -> Result<Option<T>, GpuError> {
         match answer {
             Ok(answer) => Ok(Some(answer)),
             Err(Code::NOT_SUPPORTED | Code::FUNCTION_NOT_FOUND | Code::ARGUMENT_VERSION_MISMATCH) => Ok(None),

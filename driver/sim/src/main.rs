@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A reader that closed the pipe early has what it wanted.
+/// A reader that closes the pipe early needs no more output.
 fn print(text: &str) -> ExitCode {
     use std::io::Write as _;
     std::io::stdout().write_all(text.as_bytes()).ok();

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The machine inside one process: the same engine as behind the library, with switches for tests.
 //!
-//! In: calls by their NVML name. Out: what the engine answers, unless a fault rule strikes. Clones share one machine.
-//! A test can cut the power after n effects: from then on nothing changes and every call fails, as for a killed process,
-//! until [`Simulator::restart`].
+//! In: calls by their NVML name. Out: the answer of the engine, unless a fault rule applies. Clones share one machine.
+//! A test can stop the process after n effects: then nothing changes and every call fails, until [`Simulator::restart`].
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -38,8 +37,8 @@ impl Simulator {
         Self { shared: Arc::new(Shared { inner: Mutex::new(inner), changed: Condvar::new() }) }
     }
 
-    /// One NVML call, about one GPU if it is about one. Counts it, spends its delay, applies fault rules, then asks the
-    /// engine. A call that would change the machine after the cut changes nothing.
+    /// One NVML call, about one GPU or none. Counts it, waits for its delay, applies fault rules, then calls the engine. After
+    /// the stop a call changes nothing.
     pub fn call<T>(
         &self,
         name: &'static str,
@@ -90,7 +89,7 @@ impl Simulator {
         self.lock().state.effects
     }
 
-    /// Lets `effects` more changes happen, then fails every call.
+    /// Allows `effects` more changes, then fails every call.
     pub fn cut_after(&self, effects: u64) {
         let mut inner = self.lock();
         inner.cut_at = Some(inner.state.effects + effects);
@@ -115,7 +114,7 @@ impl Simulator {
         find(&inner.state)
     }
 
-    /// Spends a delay without holding the machine; other calls go on meanwhile.
+    /// Waits for a delay without the lock of the machine, so that other calls continue.
     fn wait(&self, delay: Duration) {
         let inner = self.lock();
         // Nothing ends the wait early: the delay is the answer time of a slow driver.

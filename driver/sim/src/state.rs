@@ -2,7 +2,7 @@
 //! The state of a simulated machine: plain values, the whole of `state.json`.
 //!
 //! In: a [`Setup`]. Out: a [`State`] that the engine reads and changes. Nothing here touches the outside world.
-//! Readers of `state.json` must be of the same build as its writer: the file lives as long as a test, not longer.
+//! Readers of `state.json` must be of the same build as its writer: the file exists only during a test.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Form, Model, Placement};
 use crate::{Code, identity};
 
-/// What `gpu-sim init` is told.
+/// The arguments of `gpu-sim init`.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Everything that looks random follows from it; a node name is a good seed.
+    /// All identities are computed from it; a node name is a good seed.
     pub seed: String,
     /// The boards, in the order of their indices.
     pub gpus: Vec<&'static Model>,
@@ -34,7 +34,7 @@ pub struct State {
     pub seed: String,
     /// How often it has booted, the first time included.
     pub boots: u64,
-    /// What `/proc/sys/kernel/random/boot_id` shows.
+    /// The content of `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
     /// See [`Setup::driver_version`].
     pub driver_version: String,
@@ -42,7 +42,7 @@ pub struct State {
     pub driver: Driver,
     /// How the next MIG UUID is made.
     pub mig_uuids: MigUuids,
-    /// Number of MIG instances ever created; tells a recreated instance from its predecessor.
+    /// Number of MIG instances ever created; distinguishes a recreated instance from its predecessor.
     pub incarnations: u64,
     /// Number of changes made through the NVML calls, for assertions in tests.
     pub effects: u64,
@@ -54,12 +54,12 @@ pub struct State {
     pub delays: Vec<Delay>,
     /// Sequence number of the next event.
     pub next_event: u64,
-    /// The last [`EVENTS_KEPT`] events, oldest first.
+    /// The last [`MAX_EVENTS`] events, oldest first.
     pub events: Vec<Event>,
 }
 
-/// How many events a slow reader may lag behind.
-pub const EVENTS_KEPT: usize = 256;
+/// A slow reader may lag behind by this number of events.
+pub const MAX_EVENTS: usize = 256;
 
 /// Whether the kernel driver is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,11 +71,11 @@ pub enum Driver {
     Unloaded,
 }
 
-/// How MIG UUIDs come about. Real ones are very probably a hash of hardware facts, but nothing promises it.
+/// How MIG UUIDs are created. Real ones are probably a hash of hardware properties, which is not documented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MigUuids {
-    /// The same instance at the same place has the same UUID again.
+    /// The same instance at the same placement has the same UUID again.
     Stable,
     /// Every instance has a new UUID.
     Fresh,
@@ -92,7 +92,6 @@ pub struct Gpu {
     pub serial: String,
     /// N of `/dev/nvidiaN`.
     pub minor: u32,
-    /// Its place.
     pub pci: PciSlot,
     /// As sysfs has it: -1 for none.
     pub numa_node: i32,
@@ -118,7 +117,7 @@ pub struct Gpu {
     pub instances: BTreeMap<u32, GpuInstance>,
 }
 
-/// Where a board is plugged in.
+/// The PCI position of a board.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PciSlot {
     pub domain: u32,
@@ -152,7 +151,7 @@ pub struct MigMode {
     pub pending: bool,
 }
 
-/// `nvmlComputeMode_t` without the value that drivers no longer know (1, exclusive thread).
+/// `nvmlComputeMode_t` without the value that drivers no longer support (1, exclusive thread).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ComputeMode {

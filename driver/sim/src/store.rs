@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The state of a machine in a file that many processes share.
+//! The state of a machine in a file that several processes share.
 //!
 //! In: a driver root. Out: snapshots for readers, atomic changes for writers. A change takes the lock exclusively, writes a
 //! new file beside the old one and renames it. What a kernel would show ([`crate::tree::instances`]) is drawn before for
 //! new instances and erased after for gone ones, so that a writer that is killed leaves at most a file too many, which
-//! the next change erases. A reader parses only when the file is another one than last time, under the shared lock, and
-//! works on a read-only mount. It never fsyncs: the machine is made of memory.
+//! the next change erases. A reader parses the file only if it was replaced, under the shared lock, and works
+//! on a read-only mount. Nothing is fsynced, because the machine need not survive a power cut.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -29,14 +29,14 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The state is not there.
-    #[error("failed to read {}; is there a simulated machine? make one with gpu-sim init", path.display())]
+    #[error("failed to read {}; create a simulated machine with gpu-sim init", path.display())]
     Read {
         /// `state.json`.
         path: PathBuf,
         source: io::Error,
     },
     /// The state is of another build.
-    #[error("failed to understand {}; make the machine anew with gpu-sim init", path.display())]
+    #[error("failed to parse {}; create the machine again with gpu-sim init", path.display())]
     Parse {
         /// `state.json`.
         path: PathBuf,
@@ -76,7 +76,7 @@ pub struct Store {
 #[derive(Debug)]
 struct Cached {
     stamp: Stamp,
-    /// Held open so that the file's inode number cannot be given to a later one that looks the same.
+    /// Held open so that the inode number of the file cannot be reused.
     _file: File,
     state: Arc<State>,
 }
@@ -89,7 +89,7 @@ struct Stamp {
 }
 
 impl Store {
-    /// The store of the machine whose driver root is `root_dir`. Touches nothing.
+    /// The store of the machine whose driver root is `root_dir`. It reads and writes nothing.
     pub fn new(root_dir: impl Into<PathBuf>) -> Self {
         Self { root_dir: root_dir.into(), cached: Mutex::new(None) }
     }
@@ -120,7 +120,7 @@ impl Store {
         Ok(state)
     }
 
-    /// Runs `change` on the newest state and keeps what it did, also when it returns an error (a counted fault, say).
+    /// Runs `change` on the newest state and stores the result, also if it returns an error (for example a counted fault).
     pub fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, StoreError> {
         let lock = self.lock(FlockOperation::LockExclusive)?;
         let before = self.fresh_copy().map_or_else(|| self.load(), Ok)?;
@@ -182,7 +182,7 @@ impl Store {
 
     fn write(&self, state: &State) -> Result<(), StoreError> {
         let path = self.state_path();
-        // Only the holder of the lock writes it, and the next one overwrites what a killed one left.
+        // Only the holder of the lock writes it, and the next holder overwrites the file of a killed one.
         let new_path = self.state_dir().join("state.json.new");
         let bytes =
             serde_json::to_vec_pretty(state).map_err(|source| StoreError::Parse { path: path.clone(), source })?;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The files of a simulated node: driver root, `/dev`, `/proc` and sysfs below one directory.
 //!
-//! In: a [`State`] and a directory. Out: what the kernel, the driver's installer and `nvidia-modprobe` would have put there.
+//! In: a [`State`] and a directory. Out: the files that the kernel, the installer of the driver and `nvidia-modprobe` create.
 //!
 //! ```text
 //! usr/lib/x86_64-linux-gnu  driver_files   libraries with SONAME links, programs
-//! dev                       devices        character nodes, majors of their own so that no real GPU is reached
-//! proc sys                  kernel         what the NVIDIA module and the PCI core show
+//! dev                       devices        character nodes, with other majors than NVIDIA's, so that no real GPU is reached
+//! proc sys                  kernel         files of the NVIDIA module and the PCI core
 //! …/capabilities, caps      instances      the part that follows MIG instances, redrawn with every change
 //! ```
 //!
@@ -53,7 +53,7 @@ pub fn clear(tree_dir: &Path) -> Result<(), TreeError> {
     Ok(())
 }
 
-/// Draws the kernel's part anew after the driver or the machine went away or came back.
+/// Draws the part of the kernel again after the driver was loaded or unloaded.
 pub fn redraw_driver(tree_dir: &Path, state: &State) -> Result<(), TreeError> {
     match state.driver {
         Driver::Loaded => draw(tree_dir, state).map(|_| ()),

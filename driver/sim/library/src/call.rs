@@ -40,7 +40,7 @@ macro_rules! exports {
 }
 pub(crate) use exports;
 
-/// A call under way, with the machine as it was when it began.
+/// A call in progress, with the state of the machine at its start.
 pub(crate) struct Call {
     pub(crate) name: &'static str,
     pub(crate) state: Arc<State>,
@@ -76,7 +76,7 @@ pub(crate) fn guard(name: &'static str, body: impl FnOnce(&Call) -> Result<(), C
     })
 }
 
-/// Keeps a panic inside and turns the result into a number.
+/// Catches a panic and converts the result into a number.
 pub(crate) fn contain(body: impl FnOnce() -> Result<(), Code>) -> Return {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => 0,
@@ -128,7 +128,7 @@ impl Call {
         self.whole(target)
     }
 
-    /// The GPUs whose device node is there, in order.
+    /// The GPUs with an existing device node, in order.
     pub(crate) fn visible_gpus(&self) -> Vec<usize> {
         (0..self.state.gpus.len()).filter(|&gpu| self.is_visible(gpu)).collect()
     }
@@ -137,7 +137,7 @@ impl Call {
         self.state.gpus.get(gpu).is_some_and(|gpu| self.session.has_node(&format!("nvidia{}", gpu.minor)))
     }
 
-    /// The MIG devices of a GPU that this process may use: all where the right to configure MIG is, else those whose two
+    /// The MIG devices of a GPU that this process may use: all with the right to configure MIG, else those whose two
     /// capabilities are there.
     pub(crate) fn visible_mig_devices(&self, gpu: usize) -> Result<Vec<ComputeRef>, Code> {
         let minor = self.state.live_gpu(gpu)?.minor;
@@ -160,7 +160,7 @@ impl Call {
         self.session.store.update(change).map_err(|error| code_of(&error))?
     }
 
-    /// Spends the delay of a GPU, and fails for one that is not there, not visible, struck by a rule, or lost.
+    /// Waits for the delay of a GPU, and fails if the GPU is missing, not visible, lost, or if a rule applies.
     fn touch(&self, gpu: usize) -> Result<(), Code> {
         if !self.is_visible(gpu) {
             return Err(Code::INVALID_ARGUMENT);
@@ -204,10 +204,10 @@ fn is_root() -> bool {
     geteuid() == 0
 }
 
-/// How often a call that is slow on demand looks whether it still has to be.
+/// The interval at which a delayed call checks whether the rule still exists.
 const MOMENT: Duration = Duration::from_millis(10);
 
-/// Spends the delay that the rules ask for, for as long as they do, and gives the machine as it is then.
+/// Waits for the delay of the rules while they exist, and returns the state afterwards.
 fn wait(session: &Session, name: &str, gpu: Option<usize>) -> Result<Arc<State>, Code> {
     let began = Instant::now();
     loop {
@@ -220,6 +220,6 @@ fn wait(session: &Session, name: &str, gpu: Option<usize>) -> Result<Arc<State>,
 }
 
 fn pause(delay: Duration) {
-    #[expect(clippy::disallowed_methods, reason = "the delay is what was asked for: a driver that answers slowly")]
+    #[expect(clippy::disallowed_methods, reason = "the delay is requested: a driver that responds slowly")]
     std::thread::sleep(delay);
 }

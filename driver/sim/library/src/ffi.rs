@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The caller's pointers as types: what each may be used for, and the only places that use them.
+//! The pointers of the caller as types with the operations that are valid for each. Only this file uses them.
 //!
 //! In: raw arguments. Out: checked access with NVML's buffer rules. An `Option<&mut T>` has the layout of a nullable
 //! pointer, so single outputs need no code here; C callers pass aligned objects of the declared type.
@@ -55,7 +55,7 @@ impl TextIn {
         if self.0.is_null() {
             return Err(Code::INVALID_ARGUMENT);
         }
-        // SAFETY: NVML's contract: a string that ends with zero and lives during the call.
+        // SAFETY: NVML's contract: a string that ends with zero and is valid during the call.
         let text = unsafe { CStr::from_ptr(self.0) };
         text.to_str().map_err(|_not_text| Code::INVALID_ARGUMENT)
     }
@@ -66,7 +66,7 @@ impl TextIn {
 pub(crate) struct ListOut<T>(*mut T);
 
 impl<T> ListOut<T> {
-    /// NVML's count-in, count-out rule: with room for all (or no array, to ask for the count alone) success, else
+    /// NVML's count-in, count-out rule: with room for all (or no array, to get the count alone) success, else
     /// `INSUFFICIENT_SIZE`; the count is set in both cases.
     pub(crate) fn put(self, count: InOut<'_, c_uint>, items: Vec<T>) -> Result<(), Code> {
         let count = count.ok_or(Code::INVALID_ARGUMENT)?;
@@ -90,7 +90,7 @@ impl<T> ListOut<T> {
             return Err(Code::INVALID_ARGUMENT);
         }
         for (index, item) in items.into_iter().enumerate() {
-            // SAFETY: NVML's contract: the array has the room that the caller told, and the callers here checked it.
+            // SAFETY: NVML's contract: the array has the size that the caller passed, and the callers here checked it.
             let place = unsafe { self.0.add(index) };
             // SAFETY: as above.
             unsafe { place.write(item) };
@@ -108,7 +108,7 @@ impl<T> ListInOut<T> {
         if self.0.is_null() {
             return Err(Code::INVALID_ARGUMENT);
         }
-        // SAFETY: NVML's contract: the array has `count` initialised items and nobody else uses it during the call.
+        // SAFETY: NVML's contract: the array has `count` initialised items and no other thread uses it during the call.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.0, count) })
     }
 }
@@ -137,7 +137,7 @@ impl Versioned {
         Ok(look(value))
     }
 
-    /// Writes the structure if its version word is that of `T` in version `number`; says whether it was.
+    /// Writes the structure if its version word is that of `T` in version `number`; returns whether it did.
     pub(crate) fn put_if<T>(self, number: u32, value: impl FnOnce(c_uint) -> T) -> Result<bool, Code> {
         let version = self.version()?;
         if version != struct_version::<T>(number) {

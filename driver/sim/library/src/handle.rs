@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Handles: pointers for the caller, numbers here.
 //!
-//! In: engine references. Out: never-null values that carry kind, place and incarnation, so that each call can tell a live
+//! In: engine references. Out: never-null values that carry kind, position and incarnation, so that each call can distinguish a live
 //! handle from a stale or invented one. Nothing behind a handle is ever dereferenced.
 
 use dra_sim::Code;
@@ -56,12 +56,12 @@ impl Handle {
         Self::pack(KIND_EVENTS, 0, 0, 0, u64::from(id))
     }
 
-    /// What the value means; null is an invalid argument, and so is anything no handle of ours looks like.
+    /// Decodes a value. Null and any value that is no handle of this library are invalid arguments.
     pub(crate) fn named(self) -> Result<Named, Code> {
         let [low @ .., compute, instance, gpu, kind] = u64::try_from(self.0).unwrap_or(0).to_le_bytes();
         let incarnation = u64::from(u32::from_le_bytes(low));
         let place = InstanceRef { gpu: usize::from(gpu), id: u32::from(instance), incarnation };
-        // A compute handle carries its own incarnation; that of its instance is looked up when it is used.
+        // A compute handle carries its own incarnation; that of its instance is read when it is used.
         let device = ComputeRef { instance: place, id: u32::from(compute), incarnation };
         match kind {
             KIND_GPU => Ok(Named::Gpu(usize::from(gpu))),

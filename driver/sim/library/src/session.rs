@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What this process knows: where the machine is, how often NVML was initialised, and its event sets.
+//! The session of this process: the directory of the machine, the count of NVML initialisations, and the event sets.
 //!
-//! In: `GPU_SIM_ROOT` or the library's own path. Out: one session per process. Event sets live here, events in the shared
+//! In: `GPU_SIM_ROOT` or the library's own path. Out: one session per process. Event sets are stored here, events in the shared
 //! state.
 
 use std::collections::BTreeMap;
@@ -131,12 +131,12 @@ fn own_path() -> Option<PathBuf> {
         symbol_name: std::ptr::null(),
         symbol_address: std::ptr::null_mut(),
     };
-    // SAFETY: any address may be asked for, and `info` is a whole Dl_info.
+    // SAFETY: dladdr accepts any address, and `info` is a whole Dl_info.
     let found = unsafe { dladdr(std::ptr::from_ref(&MARK).cast(), &raw mut info) };
     if found == 0 || info.file_name.is_null() {
         return None;
     }
-    // SAFETY: dladdr succeeded, so the name is a string that lives as long as the library is loaded.
+    // SAFETY: dladdr succeeded, so the name is a string that is valid while the library is loaded.
     let name = unsafe { CStr::from_ptr(info.file_name) };
     Some(PathBuf::from(std::ffi::OsStr::from_bytes(name.to_bytes())))
 }

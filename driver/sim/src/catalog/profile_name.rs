@@ -6,7 +6,7 @@
 
 use super::GpuProfile;
 
-/// The name the rule gives: memory in eighths of the board, rounded up, then of the board's GiB, rounded half up.
+/// The name by the rule: memory in eighths of the board, rounded up, then of the board's GiB, rounded half up.
 pub fn derive(total_mib: u64, profile: &GpuProfile) -> String {
     let eighths = (profile.memory_mib * 8).div_ceil(total_mib);
     let board_gib = total_mib.div_ceil(1024);

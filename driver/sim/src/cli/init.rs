@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `gpu-sim init`.
 //!
-//! In: GPUs by model, versions, and where NVIDIA's programs lie. Out: the whole tree. A tree that is there already keeps
-//! files of others but gets a new machine.
+//! In: GPUs by model, versions, and the directory of NVIDIA's programs. Out: the whole tree. In an existing tree foreign files
+//! stay and the machine is replaced.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use dra_sim::{Setup, State, tree};
 
 use super::error::CliError;
 
-/// The driver a machine has unless told otherwise.
+/// The default driver version.
 const DRIVER_VERSION: &str = "580.95.05";
 
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,7 @@ pub(super) struct Init {
     /// Boards in order, for example h100:8,t4:2.
     #[arg(long)]
     gpus: String,
-    /// All identities follow from it [default: the name of the directory].
+    /// All identities are computed from it [default: the name of the directory].
     #[arg(long)]
     seed: Option<String>,
     #[arg(long, default_value = DRIVER_VERSION)]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `gpu-sim mig`: what `nvidia-smi mig` and `nvidia-smi -mig` do, for places where NVIDIA's program is not at hand.
+//! `gpu-sim mig`: what `nvidia-smi mig` and `nvidia-smi -mig` do, for machines without NVIDIA's program.
 //!
 //! In: the same words as nvidia-smi takes. Out: the same sentences where nvidia-smi has one.
 

@@ -132,7 +132,7 @@ pub(super) fn fail(args: &Fail) -> Result<String, CliError> {
 }
 
 pub(super) fn heal(dir: &Path) -> Result<String, CliError> {
-    change(dir, "take back faults", |state| {
+    change(dir, "remove faults", |state| {
         state.faults.clear();
         state.delays.clear();
         Ok(())
@@ -155,7 +155,7 @@ pub(super) fn remove_driver(dir: &Path) -> Result<String, CliError> {
     redraw(dir)
 }
 
-/// Restores the driver; with another version its libraries take the place of the old ones.
+/// Restores the driver; with another version its libraries replace the old ones.
 pub(super) fn restore_driver(args: &RestoreDriver) -> Result<String, CliError> {
     let store = Store::new(&args.dir);
     let before = store.read().map_err(|source| CliError::Store { source })?;

@@ -14,9 +14,9 @@ use super::InstanceRef;
 pub struct ComputeRef {
     /// The GPU instance it is part of.
     pub instance: InstanceRef,
-    /// `nvmlComputeInstanceInfo_t.id`, used again after the instance is gone.
+    /// `nvmlComputeInstanceInfo_t.id`, reused after the instance is destroyed.
     pub id: u32,
-    /// Which of the instances that have had this id.
+    /// Distinguishes instances with the same id.
     pub incarnation: u64,
 }
 
@@ -130,7 +130,7 @@ impl State {
         found.filter(|instance| instance.incarnation == target.incarnation).ok_or(Code::NOT_FOUND)
     }
 
-    /// A hash of board, place and id, and of the incarnation where UUIDs are to be fresh.
+    /// A hash of board, placement and id, and of the incarnation if each UUID is new.
     fn mig_uuid(
         &self,
         target: InstanceRef,

@@ -2,8 +2,8 @@
 //! Faults on demand: the k-th call of a function fails or does nothing, calls take time, a GPU raises an XID or falls off
 //! the bus.
 //!
-//! In: rules set by a test. Out: the code a call has to return instead of its answer. The delay itself is spent by the
-//! face, never here.
+//! In: rules set by a test. Out: the code that a call returns instead of its answer. The interface waits for the delay, not
+//! the engine.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::Code;
 use crate::state::{EVENT_XID, Event, Fault, State};
 
 impl State {
-    /// Whether a call can be hit by a rule, so that [`State::strike`] has to be asked. Rules with a GPU concern only calls
-    /// about that GPU, rules without concern the call before its GPU is known.
+    /// Whether a rule can apply to a call, so that [`State::strike`] has to be called. Rules with a GPU apply to calls about that
+    /// GPU, rules without apply to the call before its GPU is known.
     pub fn concerns(&self, call: &str, gpu: Option<usize>) -> bool {
         self.faults.iter().any(|fault| fault.gpu == gpu && matches(&fault.call, call))
     }
@@ -24,14 +24,14 @@ impl State {
         hit
     }
 
-    /// How long a call takes: the longest delay that matches. Those of a GPU count for calls about it, those without for
-    /// the call before its GPU is known.
+    /// The longest matching delay of a call. Delays of a GPU apply to calls about it, delays without apply to the call before its
+    /// GPU is known.
     pub fn delay_of(&self, call: &str, gpu: Option<usize>) -> Duration {
         let matching = self.delays.iter().filter(|delay| delay.gpu == gpu && matches(&delay.call, call));
         Duration::from_millis(matching.map(|delay| delay.millis).max().unwrap_or(0))
     }
 
-    /// Raises an XID, attributed to an instance if `instances` says so.
+    /// Raises an XID, attributed to an instance if `instances` has ids.
     pub fn raise_xid(&mut self, gpu: usize, xid: u64, instances: (Option<u32>, Option<u32>)) -> Result<(), Code> {
         self.gpu(gpu)?;
         let (gpu_instance, compute_instance) = instances;

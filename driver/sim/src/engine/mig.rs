@@ -2,7 +2,7 @@
 //! GPU instances: profiles, placements, what is left, create and destroy.
 //!
 //! In: profile ids and placements in memory slices. Out: instance ids from the small recycled set that real boards use.
-//! Occupied and used up are the same answer, `INSUFFICIENT_RESOURCES`, as on real hardware.
+//! Occupied and used up return the same code, `INSUFFICIENT_RESOURCES`, as on real hardware.
 
 use crate::Code;
 use crate::catalog::{Engines, GpuProfile, MigModel, Placement};
@@ -11,13 +11,13 @@ use crate::state::{Gpu, GpuInstance, State};
 /// The last `NVML_GPU_INSTANCE_PROFILE_*` of the simulated driver (nvml.h of R580).
 const LAST_PROFILE: u32 = 16;
 
-/// One GPU instance, dead once it is destroyed even if its id comes back.
+/// One GPU instance. It is invalid after it is destroyed, even if its id is reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InstanceRef {
     pub gpu: usize,
-    /// `nvmlGpuInstanceInfo_t.id`, used again after the instance is gone.
+    /// `nvmlGpuInstanceInfo_t.id`, reused after the instance is destroyed.
     pub id: u32,
-    /// Which of the instances that have had this id.
+    /// Distinguishes instances with the same id.
     pub incarnation: u64,
 }
 
@@ -47,7 +47,7 @@ impl State {
         Ok(count)
     }
 
-    /// `nvmlDeviceCreateGpuInstance` and `…WithPlacement`. Without a placement the one that breaks the fewest others.
+    /// `nvmlDeviceCreateGpuInstance` and `…WithPlacement`. Without a placement the one that blocks the fewest others.
     pub fn create_gpu_instance(
         &mut self,
         index: usize,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! MIG mode: asking for it, and when it becomes active.
 //!
-//! In: the wanted mode. Out: the activation status beside the return code, as `nvmlDeviceSetMigMode` has both.
+//! In: the requested mode. Out: the activation status beside the return code, as `nvmlDeviceSetMigMode` has both.
 //! Never resets a GPU by itself; that is [`State::reset_gpu`].
 
 use crate::Code;
@@ -16,7 +16,7 @@ impl State {
 
     /// `nvmlDeviceSetMigMode`. `Ok(None)` is active now; `Ok(Some(code))` succeeded but stays pending for that reason:
     /// `IN_USE` while clients hold the GPU, `RESET_REQUIRED` on boards that need a reset (NVIDIA MIG user guide, MIG mode).
-    /// Instances must be gone first.
+    /// Instances must be destroyed first.
     pub fn set_mig_mode(&mut self, index: usize, on: bool) -> Result<Option<Code>, Code> {
         let gpu = self.live_gpu_mut(index)?;
         let mig = gpu.mig.ok_or(Code::NOT_SUPPORTED)?;

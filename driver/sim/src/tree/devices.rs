@@ -2,7 +2,7 @@
 //! Device nodes below `dev`.
 //!
 //! In: the GPUs' minors. Out: character nodes with majors from the local and experimental range, never NVIDIA's 195, so that
-//! a simulated node cannot reach a real GPU. Without the right to make nodes it writes plain files and says so.
+//! a simulated node cannot reach a real GPU. Without the right to create nodes it writes plain files and returns [`NodeKind::PlainFile`].
 
 use std::io;
 use std::path::Path;
@@ -20,12 +20,11 @@ pub const MAJOR_UVM: u32 = 241;
 /// Major of `nvidia-caps`.
 pub const MAJOR_CAPS: u32 = 242;
 
-/// What stands for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeKind {
     /// A character node, as on a real machine.
     Character,
-    /// This process may not make nodes; programs that open or stat devices will notice.
+    /// This process has no right to create nodes; programs that open or stat devices fail.
     PlainFile,
 }
 

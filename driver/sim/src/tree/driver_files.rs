@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Libraries and programs as the driver's installer leaves them below `usr`.
 //!
-//! In: the simulated NVML library, and NVIDIA's own programs where somebody has them. Out: `lib….so.<version>` files with
+//! In: the simulated NVML library, and NVIDIA's own programs if they are available. Out: `lib….so.<version>` files with
 //! their SONAME links, `usr/bin/nvidia-smi` and the MPS programs. The other libraries are stubs: they load and do nothing.
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -79,7 +79,7 @@ fn links(library_dir: &Path, name: &str, soname: u32, version: &str) -> Result<(
     link(&library_dir.join(name), Path::new(&soname))
 }
 
-/// Copies beside the target and renames, so that a running program keeps its file.
+/// Copies beside the target and renames, so that a running program is not changed.
 fn copy(from: &Path, to: &Path) -> Result<(), TreeError> {
     let failed = |source| TreeError::Copy { from: from.to_path_buf(), to: to.to_path_buf(), source };
     let new_path = to.with_extension("new");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The changes of files that the tree is made of.
+//! File operations for the tree.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -70,7 +70,7 @@ fn version_text(version: &str) -> String {
     )
 }
 
-/// The parameters that tools look at (`nvidia-modprobe` and the container toolkit read the first two).
+/// The parameters that tools read (`nvidia-modprobe` and the container toolkit read the first two).
 const PARAMS: &str = "ModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 0\nDeviceFileMode: 438\n\
                       InitializeSystemMemoryAllocations: 1\nEnableMSI: 1\nEnablePCIeGen3: 0\n";
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What goes wrong on demand, and what is left after a reboot.
+//! Injected faults, and the state after a reboot.
 
 use crate::node::Node;
 

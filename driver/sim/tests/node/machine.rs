@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The two faces of the engine answer alike: NVML through the library, and the simulator in this process.
+//! The two interfaces of the engine return the same: NVML through the library, and the simulator in this process.
 
 use dra_hardware::{GpuSelector, Machine, NvmlMachine};
 use dra_sim::state::{Fault, Setup};
@@ -7,7 +7,7 @@ use dra_sim::{Code, Simulator, State, catalog};
 
 use crate::node::Node;
 
-/// Every board there is, through nvml-wrapper and the C interface, and in memory.
+/// Every board of the catalog, through nvml-wrapper and the C interface, and in memory.
 fn faces() -> (Node, NvmlMachine, Simulator) {
     let models = catalog::models();
     let gpus: Vec<String> = models.iter().map(|model| format!("{}:1", model.id)).collect();

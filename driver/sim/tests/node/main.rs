@@ -2,7 +2,7 @@
 //! A simulated node as its users meet it: NVIDIA's own nvidia-smi, NVIDIA's Python binding and several processes at once
 //! read and change one tree.
 //!
-//! The programs come from the cache that `tests/cluster/setup.sh` fills; without them these tests fail and say so. They
+//! The programs come from the cache that `tests/cluster/setup.sh` fills; without them these tests fail with that reason. They
 //! need root, as an administrator does.
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub(crate) struct Node {
     dir: tempfile::TempDir,
 }
 
-/// What a program said.
+/// The result of a program.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,
@@ -99,14 +99,14 @@ impl Node {
     }
 }
 
-/// Copies a program to where everybody may run it. Not in this process: a test that starts a program at that moment would
+/// Copies a program to a directory where every user may run it. Another process copies: a test that starts a program at that moment would
 /// hold the copy open for writing, and it could not be run.
 pub(crate) fn install(from: &Path, to: &Path) {
     let status = Command::new("install").arg("--mode=755").arg(from).arg(to).status().unwrap();
     assert!(status.success(), "{} cannot be installed", from.display());
 }
 
-/// The simulated library, built beside `gpu-sim` the first time it is asked for.
+/// The simulated library, built beside `gpu-sim` at its first use.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {

@@ -145,7 +145,7 @@ fn sets_compute_mode_persistence_and_time_slice() {
     assert!(values[0].contains("Default") && values[1].contains("Medium"), "{policies}");
 }
 
-/// Only root may change a GPU; everyone may look.
+/// Only root may change a GPU; every user may read it.
 #[test]
 fn refuses_changes_by_others() {
     let node = Node::new("h100:1");

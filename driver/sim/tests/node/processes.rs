@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::node::Node;
 
-/// Twelve writers race for seven places while others read: seven win, nobody sees half a change, no file is left over.
+/// Twelve writers race for seven placements while others read: seven win, no reader sees half a change, no file is left over.
 #[test]
 fn writers_and_readers_never_disturb_each_other() {
     let node = Node::new("h100:2");
@@ -80,7 +80,7 @@ wait(10000)
         program = env!("CARGO_BIN_EXE_gpu-sim"),
         dir = node.dir().display(),
     );
-    // NVML cannot say the index of a lost GPU, so its XID 79 is read as the first "GPU is lost".
+    // NVML does not report the index of a lost GPU, so its XID 79 is read as the first "GPU is lost".
     let expect = "Timeout\n1 0x8 94 0x3\nTimeout\n0 0x100 0 0xffffffff\nGPU is lost\nGPU is lost\n";
     assert_eq!(node.python(&script).ok(), expect);
 }

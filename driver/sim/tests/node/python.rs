@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! NVIDIA's Python binding reads and changes the node, and the C interface keeps NVML's rules.
+//! NVIDIA's Python binding reads and changes the node, and the C interface follows the rules of NVML.
 
 use crate::node::Node;
 
@@ -112,7 +112,7 @@ print("cuInit", CDLL("libcuda.so.1").cuInit(0))
     assert_eq!(text.ok(), expect);
 }
 
-/// A client written in Go dies on the first symbol that is missing.
+/// A client written in Go terminates at the first missing symbol.
 #[test]
 fn every_symbol_that_the_binding_knows_is_there() {
     let node = Node::new("t4:1");

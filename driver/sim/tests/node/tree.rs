@@ -141,7 +141,7 @@ fn a_read_only_machine_can_be_read() {
     assert_eq!(node.state().generation, 1);
 }
 
-/// Nobody but root can make device nodes; whoever tries gets plain files and is told so.
+/// Only root can create device nodes. Other users get plain files and a message.
 #[test]
 fn without_root_a_tree_has_plain_files() {
     let node = Node::new("t4:1");

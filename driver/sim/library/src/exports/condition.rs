@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How a device is: memory, temperature, power, clocks, ECC. An idle board answers.
+//! The condition of an idle board: memory, temperature, power, clocks, ECC.
 
 use std::ffi::{c_uint, c_ulonglong};
 
@@ -13,7 +13,7 @@ use crate::handle::Handle;
 use super::identity::model;
 
 const MIB: u64 = 1024 * 1024;
-/// An idle board in a cool room.
+/// Degrees Celsius of an idle board.
 const TEMPERATURE: u32 = 32;
 
 exports! {

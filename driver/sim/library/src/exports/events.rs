@@ -2,7 +2,7 @@
 //! Event sets: registration in this process, events from the shared state.
 //!
 //! In: events that any process wrote into the state. Out: one per wait, in order, except that of several XIDs of a GPU only
-//! the last is reported, as NVML documents. A wait looks at the state every [`POLL`].
+//! the last is reported, as NVML documents. A wait reads the state every [`POLL`].
 
 use std::ffi::{c_uint, c_ulonglong};
 use std::time::{Duration, Instant};
@@ -114,7 +114,7 @@ fn wait(call: &Call, set: Handle, timeout: c_uint) -> Result<Event, Code> {
         }
         #[expect(
             clippy::disallowed_methods,
-            reason = "other processes tell nothing but by the file; NVML blocks here too"
+            reason = "other processes signal changes through the file only; NVML blocks here too"
         )]
         std::thread::sleep(left.min(POLL));
     }

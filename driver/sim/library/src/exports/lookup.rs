@@ -50,7 +50,7 @@ exports! {
     };
 }
 
-/// A handle whose device answers.
+/// A handle of a device that is not lost.
 fn checked(call: &Call, handle: Handle) -> Result<Handle, Code> {
     call.device(handle).map(|_| handle)
 }

@@ -14,7 +14,7 @@ use crate::handle::Handle;
 /// `nvmlComputeInstancePlacement_t`.
 type Place = nvml::nvmlComputeInstancePlacement_t;
 
-/// `nvmlComputeInstanceInfo_t` as it was before placements.
+/// `nvmlComputeInstanceInfo_t` of drivers before placements.
 #[repr(C)]
 pub(crate) struct InfoV1 {
     device: nvml::nvmlDevice_t,

@@ -3,7 +3,7 @@
 //!
 //! In: any table id. Out: a table of functions that answer `NOT_SUPPORTED`, except the two that `nvidia-smi compute-policy`
 //! uses. What a slot means was found by watching nvidia-smi 535.261 and 550.163 call it, and both agree: 26 prints
-//! messages, 81 opens a device, 192 and 193 set and get a compute policy. Slot 23, which `topo -m` asks for the distance of
+//! messages, 81 opens a device, 192 and 193 set and get a compute policy. Slot 23, which `topo -m` calls for the distance of
 //! two boards, is not answered.
 
 use std::ffi::{c_uint, c_void};
@@ -22,7 +22,7 @@ const POLICIES: usize = 193;
 #[repr(C)]
 #[derive(Clone, Copy)]
 union Slot {
-    /// For callers of any shape: arguments are not looked at.
+    /// For any signature: arguments are not read.
     silent: extern "C" fn() -> Return,
     set_policy: extern "C" fn(Handle, InOut<'_, Policy>) -> Return,
     policies: extern "C" fn(Handle, Out<'_, Policies>) -> Return,

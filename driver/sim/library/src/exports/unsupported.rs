@@ -2,7 +2,7 @@
 //! Every other function of NVML: exported, never simulated.
 //!
 //! The list is the union of what the 535, 550 and 595 libraries export and what nvidia-ml-py 13.615, go-nvml and
-//! nvml-wrapper-sys 0.10 look up. A symbol that is missing kills Go clients, so the list errs on the long side.
+//! nvml-wrapper-sys 0.10 look up. A missing symbol terminates Go clients, so the list has more functions than known clients need.
 
 use dra_sim::Code;
 

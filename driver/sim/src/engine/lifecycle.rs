@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What outlives what: GPU reset, driver reload and reboot.
+//! GPU reset, driver reload and reboot, and the state that survives each of them.
 //!
-//! In: the event. Out: the state after it. Sources: NVIDIA MIG user guide (instances never survive a reset or reboot; Ampere
-//! keeps the mode in the board, Hopper and later in the driver); compute mode and time-slice live in the driver.
+//! Sources: NVIDIA MIG user guide (instances never survive a reset or reboot; Ampere stores the mode in the board, Hopper and
+//! later in the driver). The driver stores compute mode and time-slice.
 
 use crate::Code;
 use crate::state::{ComputeMode, Driver, Gpu, MigMode, State, boot_id};
@@ -23,7 +23,7 @@ impl State {
         Ok(())
     }
 
-    /// The machine starts anew: another boot id, driver loaded, nothing left that lived in the driver.
+    /// The machine reboots: another boot ID, the driver is loaded, its state is lost.
     pub fn reboot(&mut self) {
         self.boots += 1;
         self.boot_id = boot_id(&self.seed, self.boots);
