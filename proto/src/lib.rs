@@ -4,7 +4,7 @@
 //! `tests/generated.rs` regenerates `src/generated/` from the `.proto` files with protox (no protoc needed) and fails
 //! on a difference; `UPDATE_GENERATED=1 cargo test -p dra-proto` writes it.
 
-/// Declares a module for one generated file. Generated code is not ours to lint.
+/// Declares a module for one generated file. Generated code is not linted.
 macro_rules! generated {
     ($(#[$doc:meta])* $name:ident, $file:literal) => {
         $(#[$doc])*
@@ -49,8 +49,8 @@ generated!(
     "gpu_dra.mps.v1.rs"
 );
 
-/// What `PluginInfo.type` says for a DRA driver.
+/// The value of `PluginInfo.type` for a DRA driver.
 pub const PLUGIN_TYPE: &str = "DRAPlugin";
 
-/// The services a plugin lists at registration, preferred first: the kubelet takes the first it knows.
+/// The services that a plugin lists at registration, preferred first: the kubelet uses the first one that it supports.
 pub const SUPPORTED_SERVICES: [&str; 2] = ["v1.DRAPlugin", "v1beta1.DRAPlugin"];

@@ -3,14 +3,14 @@
 pub struct WatchNodeRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeState {
-    /// Whether the kubelet knows this plugin instance and no newer one has taken over. While it is false nothing may be
-    /// published: the kubelet removes the slices of drivers it does not know.
+    /// Whether this plugin instance is registered with the kubelet and is the newest one. While it is false the controller
+    /// publishes nothing, because the kubelet removes the slices of drivers that are not registered.
     #[prost(bool, tag = "1")]
     pub registered: bool,
-    /// Grows with every registration. A kubelet that restarts removes all slices of the node and registers anew.
+    /// Count of registrations. A kubelet that restarts removes all slices of the node and registers its plugins again.
     #[prost(uint64, tag = "2")]
     pub registrations: u64,
-    /// The inventory as JSON, in the form of an inventory file. Empty while the plugin has not read the hardware yet.
+    /// The inventory as JSON, in the format of an inventory file. Empty until the plugin has read the hardware.
     #[prost(string, tag = "3")]
     pub inventory: ::prost::alloc::string::String,
 }
@@ -105,7 +105,7 @@ pub mod node_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// The current state at once, then each change. When the stream breaks the reader keeps what it published and
+        /// The current state first, then each change. When the stream breaks the controller leaves its ResourceSlices in place and
         /// writes nothing until it is connected again.
         pub async fn watch_node(
             &mut self,
@@ -152,7 +152,7 @@ pub mod node_server {
             >
             + std::marker::Send
             + 'static;
-        /// The current state at once, then each change. When the stream breaks the reader keeps what it published and
+        /// The current state first, then each change. When the stream breaks the controller leaves its ResourceSlices in place and
         /// writes nothing until it is connected again.
         async fn watch_node(
             &self,
