@@ -1,130 +1,73 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The SONAME of a shared library, read from its dynamic section.
 //!
-//! In comes a file nobody has to trust, out goes the name or the reason why there is none. Only the few hundred bytes on
-//! the way to the name are read (a driver library has up to 100 MB); every offset and count is bounded.
-//! Format: System V ABI, chapters 4 and 5; 64-bit little-endian, which every platform of the driver is.
+//! The file need not be trusted. Only the tables on the way to the name are read, since a driver library has up to 100 MB;
+//! every size that the file chooses is bounded. Format: System V ABI, chapters 4 and 5; 64-bit little-endian, as on every
+//! platform of the driver.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+
+use object::LittleEndian;
+use object::elf::{DT_NULL, DT_SONAME, DT_STRTAB, FileHeader64, PT_DYNAMIC, PT_LOAD, ProgramHeader64};
+use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _};
+use object::read::{ReadCache, ReadRef};
 
 /// A file without a readable SONAME.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ElfError {
-    /// It cannot be read, or ends too early.
-    #[error("unable to read it as an ELF file")]
-    Unreadable(#[source] io::Error),
-    /// It is something else.
-    #[error("it is not a 64-bit little-endian ELF file")]
+    #[error("not a readable 64-bit little-endian ELF file")]
     NotElf,
-    /// Its tables contradict each other.
-    #[error("its dynamic section is malformed")]
+    #[error("malformed or truncated dynamic section")]
     Malformed,
-    /// It names itself nothing.
-    #[error("it has no SONAME")]
+    #[error("no SONAME")]
     NoSoname,
 }
 
-const PT_LOAD: u32 = 1;
-const PT_DYNAMIC: u32 = 2;
-const DT_NULL: u64 = 0;
-const DT_STRTAB: u64 = 5;
-const DT_SONAME: u64 = 14;
-
-/// More program headers than any driver library has (they have about ten).
+/// Driver libraries have about ten segments.
 const MAX_SEGMENTS: u16 = 128;
-/// More dynamic entries than any driver library has (they have about forty).
-const MAX_DYNAMIC: usize = 1024;
-/// File names are not longer on Linux.
-const MAX_NAME: usize = 255;
 
-struct Segment {
-    kind: u32,
-    offset: u64,
-    address: u64,
-    size: u64,
-}
+/// Bytes of the dynamic section; driver libraries have about forty entries of 16 bytes.
+const MAX_DYNAMIC: u64 = 16 << 10;
+
+/// File names are not longer on Linux.
+const MAX_NAME: u64 = 255;
 
 /// Reads the SONAME, such as `libcuda.so.1`.
 pub fn soname(file: &File) -> Result<String, ElfError> {
-    let segments = segments(file)?;
-    let dynamic = segments.iter().find(|segment| segment.kind == PT_DYNAMIC).ok_or(ElfError::NoSoname)?;
-    let (name, strings) = name_and_strings(file, dynamic)?;
-    let strings = segments.iter().find_map(|segment| segment.offset_of(strings)).ok_or(ElfError::Malformed)?;
-    text_at(file, strings.checked_add(name).ok_or(ElfError::Malformed)?)
-}
-
-fn segments(file: &File) -> Result<Vec<Segment>, ElfError> {
-    let header: [u8; 64] = bytes_at(file, 0)?;
-    if !header.starts_with(b"\x7fELF\x02\x01") {
-        return Err(ElfError::NotElf);
-    }
-    let table = number(&header, 32);
-    let (size, count) = (short(&header, 54), short(&header, 56));
-    if size < 56 || count > MAX_SEGMENTS {
+    let data = &ReadCache::new(file);
+    let header = FileHeader64::<LittleEndian>::parse(data).map_err(|_unsupported| ElfError::NotElf)?;
+    let endian = header.endian().map_err(|_big| ElfError::NotElf)?;
+    if header.e_phnum(endian) > MAX_SEGMENTS {
         return Err(ElfError::Malformed);
     }
-    (0..u64::from(count)).map(|index| segment(file, table, u64::from(size) * index)).collect()
-}
-
-fn segment(file: &File, table: u64, skip: u64) -> Result<Segment, ElfError> {
-    let header: [u8; 56] = bytes_at(file, table.checked_add(skip).ok_or(ElfError::Malformed)?)?;
-    let (offset, address, size) = (number(&header, 8), number(&header, 16), number(&header, 32));
-    Ok(Segment { kind: word(&header, 0), offset, address, size })
-}
-
-impl Segment {
-    /// Where an address of memory lies in the file.
-    fn offset_of(&self, address: u64) -> Option<u64> {
-        let skip = address.checked_sub(self.address).filter(|skip| self.kind == PT_LOAD && *skip < self.size)?;
-        self.offset.checked_add(skip)
+    let segments = header.program_headers(endian, data).map_err(|_bounds| ElfError::Malformed)?;
+    let dynamic = segments.iter().find(|segment| segment.p_type(endian) == PT_DYNAMIC).ok_or(ElfError::NoSoname)?;
+    if dynamic.p_filesz(endian) > MAX_DYNAMIC {
+        return Err(ElfError::Malformed);
     }
+    let entries = dynamic.dynamic(endian, data).map_err(|_bounds| ElfError::Malformed)?.unwrap_or_default();
+    let entries = entries.iter().take_while(|entry| entry.d_tag(endian) != DT_NULL);
+    let value = |tag: i64| entries.clone().find(|entry| entry.d_tag(endian) == tag).map(|entry| entry.d_val(endian));
+    let name = value(DT_SONAME).ok_or(ElfError::NoSoname)?;
+    let address = value(DT_STRTAB).and_then(|strings| strings.checked_add(name)).ok_or(ElfError::Malformed)?;
+    let offset = segments.iter().find_map(|segment| file_offset(segment, address)).ok_or(ElfError::Malformed)?;
+    file_name(data, offset).ok_or(ElfError::Malformed)
 }
 
-/// The offset of the name in the string table and the address of that table.
-fn name_and_strings(file: &File, dynamic: &Segment) -> Result<(u64, u64), ElfError> {
-    let (mut name, mut strings) = (None, None);
-    let mut offset = dynamic.offset;
-    for _ in 0..MAX_DYNAMIC.min(usize::try_from(dynamic.size / 16).unwrap_or(MAX_DYNAMIC)) {
-        let entry: [u8; 16] = bytes_at(file, offset)?;
-        match number(&entry, 0) {
-            DT_NULL => break,
-            DT_STRTAB => strings = Some(number(&entry, 8)),
-            DT_SONAME => name = Some(number(&entry, 8)),
-            _ => {}
-        }
-        offset = offset.checked_add(16).ok_or(ElfError::Malformed)?;
-    }
-    Ok((name.ok_or(ElfError::NoSoname)?, strings.ok_or(ElfError::Malformed)?))
+/// The offset in the file of an address in memory.
+fn file_offset(segment: &ProgramHeader64<LittleEndian>, address: u64) -> Option<u64> {
+    let (offset, size) = segment.file_range(LittleEndian);
+    let skip = address.checked_sub(segment.p_vaddr(LittleEndian)).filter(|skip| *skip < size)?;
+    offset.checked_add(skip).filter(|_offset| segment.p_type(LittleEndian) == PT_LOAD)
 }
 
-/// A name: what a file in a directory may be called, and nothing that could lead elsewhere.
-fn text_at(file: &File, offset: u64) -> Result<String, ElfError> {
-    let mut buffer = [0; MAX_NAME + 1];
-    let length = file.read_at(&mut buffer, offset).map_err(ElfError::Unreadable)?;
-    let bytes: Vec<u8> = buffer.into_iter().take(length).take_while(|byte| *byte != 0).collect();
-    let is_name = (1..=MAX_NAME).contains(&bytes.len()) && bytes.len() < length;
-    let name = String::from_utf8(bytes).ok().filter(|name| is_name && !name.contains('/') && !name.starts_with('.'));
-    name.ok_or(ElfError::Malformed)
-}
-
-fn bytes_at<const N: usize>(file: &File, offset: u64) -> Result<[u8; N], ElfError> {
-    let mut bytes = [0; N];
-    file.read_exact_at(&mut bytes, offset).map_err(ElfError::Unreadable)?;
-    Ok(bytes)
-}
-
-fn short(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().map_or(0, u16::from_le_bytes)
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().map_or(0, u32::from_le_bytes)
-}
-
-fn number(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().map_or(0, u64::from_le_bytes)
+/// A text that can be the name of a file in a directory, and that does not lead to another directory.
+fn file_name<'data>(data: impl ReadRef<'data>, offset: u64) -> Option<String> {
+    let end = data.len().ok()?.min(offset.checked_add(MAX_NAME + 1)?);
+    let bytes = data.read_bytes_at_until(offset..end, 0).ok()?;
+    let name = std::str::from_utf8(bytes).ok()?;
+    let is_name = !name.is_empty() && !name.contains('/') && !name.starts_with('.');
+    is_name.then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -146,7 +89,7 @@ pub(crate) mod tests {
             elf.extend([offset, offset + 0x1000, 0, size, size, 8].into_iter().flat_map(u64::to_le_bytes));
         }
         for (tag, value) in [(DT_STRTAB, 224 + 0x1000), (DT_SONAME, 1), (DT_NULL, 0)] {
-            elf.extend([tag, value].into_iter().flat_map(u64::to_le_bytes));
+            elf.extend([tag, value].into_iter().flat_map(i64::to_le_bytes));
         }
         elf.push(0);
         elf.extend(soname.as_bytes());
