@@ -183,7 +183,7 @@ impl LedgerStore {
             Ok(LedgerFound::Damaged(damaged)) => listing.damaged.push(damaged),
             Ok(LedgerFound::Newer(newer)) => listing.newer.push(newer),
             Err(StoreError::Quarantine { path, reason, .. }) => {
-                listing.damaged.push(DamagedLedger { gpu, path, reason })
+                listing.damaged.push(DamagedLedger { gpu, path, reason });
             }
             Err(StoreError::Read { path, source }) => {
                 listing.damaged.push(DamagedLedger { gpu, path, reason: format!("failed to read it: {source}") });

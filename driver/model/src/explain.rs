@@ -24,7 +24,7 @@ pub fn explain<E: Advice>(error: &E) -> String {
 }
 
 /// An error and its sources, separated by `: `. A source is left out if the text already contains it.
-pub fn chain<'a>(error: &'a dyn Error) -> Chain<'a> {
+pub fn chain(error: &dyn Error) -> Chain<'_> {
     Chain(error)
 }
 
