@@ -142,7 +142,7 @@ fn a_gpu_that_appears_or_disappears_is_noticed_once() {
 /// Slices would change with each such answer.
 #[test]
 fn values_of_a_gpu_are_remembered_under_the_same_driver() {
-    let told = GpuFacts {
+    let reported = GpuFacts {
         memory: Some(Bytes::from_mib(15_360)),
         reserved: Some(Bytes::from_mib(448)),
         addressing_mode: Some("HMM".to_owned()),
@@ -154,16 +154,16 @@ fn values_of_a_gpu_are_remembered_under_the_same_driver() {
         memory: None,
         reserved: None,
         addressing_mode: None,
-        ..told.clone()
+        ..reported.clone()
     };
-    let (machine, host) = host(vec![Ok(told), Ok(facts(2))]);
+    let (machine, host) = host(vec![Ok(reported), Ok(facts(2))]);
     let before = host.refresh();
     machine.change(|state| state.gpus[0] = Ok(untold));
     assert_eq!(host.refresh(), before);
     machine.change(|state| state.driver_gone = true);
     host.refresh();
     machine.change(|state| state.driver_gone = false);
-    assert_eq!(host.refresh().good_gpus().next().unwrap().memory, None, "what another driver told says nothing");
+    assert_eq!(host.refresh().good_gpus().next().unwrap().memory, None, "values of another driver are discarded");
 }
 
 #[test]

@@ -263,11 +263,11 @@ fn an_unsupported_query_is_no_fault() {
 fn reserved_memory_is_reported_from_r510_on() {
     let node = node("t4:1");
     node.host.refresh();
-    let told = |gpu: Gpu| [gpu.memory, gpu.reserved, gpu.shareable_memory()].map(|memory| memory.map(Bytes::mib));
-    assert_eq!(told(node.gpu(0)), [Some(15_360), Some(448), Some(14_848)]);
+    let memory_mib = |gpu: Gpu| [gpu.memory, gpu.reserved, gpu.shareable_memory()].map(|memory| memory.map(Bytes::mib));
+    assert_eq!(memory_mib(node.gpu(0)), [Some(15_360), Some(448), Some(14_848)]);
     node.sim(&["fail", "nvmlDeviceGetMemoryInfo_v2", "--code=13"]);
     node.host.refresh();
-    assert_eq!(told(node.gpu(0)), [Some(15_360), None, Some(14_720)]);
+    assert_eq!(memory_mib(node.gpu(0)), [Some(15_360), None, Some(14_720)]);
 }
 
 /// An unsupported query leaves its value out and the GPU usable, except for three that every container needs.

@@ -205,7 +205,7 @@ impl<'a> Question<'a> {
             }
             answer => Ok(self
                 .supported(call, answer)?
-                .map(|(total, kept)| (Bytes::from_mib(total), Bytes::from_mib(kept)))
+                .map(|(total, reserved)| (Bytes::from_mib(total), Bytes::from_mib(reserved)))
                 .unzip()),
         }
     }

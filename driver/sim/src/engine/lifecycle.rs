@@ -50,9 +50,9 @@ impl State {
 }
 
 fn forget(gpu: &mut Gpu) {
-    let kept = gpu.model().ok().and_then(|model| model.mig.as_ref()).is_some_and(|mig| mig.survives_reboot);
+    let survives = gpu.model().ok().and_then(|model| model.mig.as_ref()).is_some_and(|mig| mig.survives_reboot);
     gpu.mig = gpu.mig.map(|mig| {
-        let on = kept && mig.pending;
+        let on = survives && mig.pending;
         MigMode { current: on, pending: on }
     });
     gpu.instances.clear();

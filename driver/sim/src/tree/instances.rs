@@ -99,7 +99,7 @@ fn drop_nodes(caps_dir: &Path, wanted: &BTreeMap<PathBuf, u32>) -> Result<(), Tr
     for path in list(caps_dir)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let minor = name.strip_prefix("nvidia-cap").and_then(|minor| minor.parse::<u32>().ok());
-        if minor.is_some_and(|minor| !wanted.values().any(|&kept| kept == minor)) {
+        if minor.is_some_and(|minor| !wanted.values().any(|&wanted| wanted == minor)) {
             remove(&path)?;
         }
     }

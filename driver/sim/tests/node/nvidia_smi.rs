@@ -155,8 +155,8 @@ fn refuses_changes_by_others() {
     assert_eq!(node.state().generation, 1);
 }
 
-/// `--gpu-reset` and `topo -m` go through private entry points that the simulator does not answer; `gpu-sim reset` does
-/// the one and sysfs tells the other.
+/// `--gpu-reset` and `topo -m` use private entry points that the simulator does not implement; `gpu-sim reset` replaces the
+/// first, and sysfs has the data of the second.
 #[test]
 fn reset_and_topology_are_the_known_gaps() {
     let node = Node::new("h100:2");
