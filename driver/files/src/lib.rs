@@ -4,7 +4,7 @@
 //! [`HostFiles`] is the real implementation; [`faults::FaultyFiles`] lets a test fail or cut any single effect. Nothing here
 //! follows a symbolic link or opens anything but a regular file.
 //!
-//! Reading order: [`port`], [`replace`], [`host`], [`faults`].
+//! Reading order: [`port`], [`replace`], [`host`], [`private_dir`], [`faults`].
 
 pub mod port;
 
@@ -12,8 +12,11 @@ pub mod replace;
 
 pub mod host;
 
+pub mod private_dir;
+
 pub mod faults;
 
 pub use host::HostFiles;
 pub use port::{Files, NewFile};
+pub use private_dir::make_private_dir;
 pub use replace::{TEMP_SUFFIX, replace};

@@ -12,18 +12,16 @@
 //! Files and folders of locks are root's alone: whoever can open a file can lock it and keep this driver waiting.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use dra_files::make_private_dir;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
-
-/// The mode of a folder that no other user can look into.
-const PRIVATE: u32 = 0o700;
 
 /// How often a lock held by another process is tried; one held by this process is tried when it is freed.
 const OTHER_PROCESS: Duration = Duration::from_millis(20);
@@ -175,20 +173,6 @@ impl Drop for Passing<'_> {
     }
 }
 
-/// Makes a folder that no other user can look into, and its parents as they usually are. One that is there is closed.
-pub fn make_private_dir(dir: &Path) -> io::Result<()> {
-    if let Some(parent) = dir.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    match DirBuilder::new().mode(PRIVATE).create(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => Err(error),
-        Err(_) if dir.metadata()?.permissions().mode() & 0o777 != PRIVATE => {
-            std::fs::set_permissions(dir, Permissions::from_mode(PRIVATE))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
 /// The locked file, or nothing while someone else has it. No other user can open it.
 pub fn try_lock(path: &Path, holder: &str) -> io::Result<Option<File>> {
     let file = open(path)?;
@@ -257,6 +241,8 @@ fn holder_of(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;

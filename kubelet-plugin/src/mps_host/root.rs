@@ -9,8 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dra_files::make_private_dir;
 use dra_model::DaemonId;
-use dra_prepare::locks::{make_private_dir, try_lock};
+use dra_prepare::locks::try_lock;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::time::{Instant, sleep};
