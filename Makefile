@@ -3,7 +3,7 @@
 
 NODES ?= h100:8 a100-40:2,t4:2
 CLUSTER := target/release/gpu-cluster
-SHIPPED := -p dra-kubelet-plugin -p dra-controller
+SHIPPED := -p dra-kubelet-plugin -p dra-mps-host -p dra-controller
 PROGRAMS := $(SHIPPED) -p dra-sim -p dra-sim-library -p dra-cluster -p dra-demo
 
 # No path of the machine is in the programs, so they have the same bytes wherever they are built.

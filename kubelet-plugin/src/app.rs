@@ -14,6 +14,7 @@ use std::time::Duration;
 use dra_cdi::Architecture;
 use dra_files::HostFiles;
 use dra_hardware::{Host, Machine};
+use dra_mps_api::{MpsClient, SocketPathError};
 use dra_prepare::{Engine, Settings};
 use dra_proto::dra_v1::dra_plugin_server::DraPluginServer as DraV1;
 use dra_proto::dra_v1beta1::dra_plugin_server::DraPluginServer as DraV1Beta1;
@@ -21,6 +22,7 @@ use dra_proto::registration_v1::registration_server::RegistrationServer;
 use dra_resource::{DriverName, DriverNameError};
 use dra_runtime::tasks::{TaskError, TasksError};
 use dra_runtime::{Tasks, http};
+use dra_serve::{Bounds, bind, remove_if_there, serve};
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::net::UnixListener;
@@ -37,9 +39,7 @@ use crate::claims::Claims;
 use crate::daemons::{ABSENCE, Board, DaemonWatch};
 use crate::dra_service::DraService;
 use crate::fetch::ClaimSource;
-use crate::grpc::{Bounds, serve};
 use crate::metrics::Metrics;
-use crate::mps_client::{MpsClient, SocketPathError};
 use crate::news::News;
 use crate::node_service::{NodeService, NodeState};
 use crate::observe::Observer;
@@ -49,7 +49,7 @@ use crate::reconcile::Reconciler;
 use crate::registration::{ActiveInstance, Registration, RegistrationService};
 use crate::report::ReportSender;
 use crate::reporter::{BACKOFF, Reporter, reporter};
-use crate::sockets::{SocketError, bind, claim_instance, remove_if_there};
+use crate::sockets::{SocketError, claim_instance};
 
 /// How long a call waits for its claim and GPUs: well below the 45 s a kubelet waits, so that it hears who holds them.
 const LOCK_PATIENCE: Duration = Duration::from_secs(20);
@@ -270,7 +270,7 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
 
 fn start_services(tasks: &mut Tasks, parts: &Parts) -> Result<(), AppError> {
     let drained = CancellationToken::new();
-    let dra_listener = bind(&parts.config.paths.dra_path).map_err(AppError::Sockets)?;
+    let dra_listener = bind(&parts.config.paths.dra_path).map_err(SocketError::Bind).map_err(AppError::Sockets)?;
     let service = DraService::new(parts.claims.clone());
     let both = Routes::new(DraV1::new(service.clone())).add_service(DraV1Beta1::new(service));
     // Closed when the registration socket is gone, so that the kubelet calls no more.
@@ -301,7 +301,7 @@ fn bind_node_socket(path: &Path) -> Result<UnixListener, SocketError> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(directory)?;
     }
-    let listener = bind(path)?;
+    let listener = bind(path).map_err(SocketError::Bind)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(directory)?;
     Ok(listener)
 }

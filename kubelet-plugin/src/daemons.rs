@@ -12,6 +12,7 @@ use std::time::Duration;
 use dra_hardware::{DaemonError, DaemonState};
 use dra_model::DaemonId;
 use dra_model::chain;
+use dra_mps_api::{Change, MpsClient, Seen};
 use dra_prepare::Engine;
 use dra_resource::status::{DaemonHealth, DaemonStatus};
 use dra_runtime::tasks::TaskError;
@@ -26,8 +27,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::metrics::Metrics;
-use crate::mps_client::MpsClient;
-use crate::mps_host::wire::{Change, Seen};
 use crate::news::{Heard, News, Telling};
 use crate::report::{Report, ReportSender};
 

@@ -11,17 +11,15 @@
 //!
 //! It never lists or writes ResourceSlices. Everything that blocks (NVML, files, locks) runs on blocking threads.
 //!
-//! Reading order: [`args`], [`app`], [`sockets`], [`grpc`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`news`],
+//! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`news`],
 //! [`daemons`], [`shown`], [`note`], [`outbox`], [`report`], [`reporter`], [`observe`], [`node_service`], [`reconcile`], [`readiness`],
-//! [`promises`], [`restore`], [`metrics`]; [`mps_host`] is a process of its own, which [`mps_client`] asks.
+//! [`promises`], [`restore`], [`metrics`]. Daemons of MPS are in a process of their own, which `dra_mps_api::MpsClient` asks.
 
 pub mod args;
 
 pub mod app;
 
 pub mod sockets;
-
-pub mod grpc;
 
 pub mod registration;
 
@@ -60,7 +58,3 @@ pub mod promises;
 pub mod restore;
 
 pub mod metrics;
-
-pub mod mps_host;
-
-pub mod mps_client;

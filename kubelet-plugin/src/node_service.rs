@@ -9,6 +9,7 @@ use std::sync::Arc;
 use dra_model::Inventory;
 use dra_proto::node_v1 as pb;
 use dra_proto::node_v1::node_server::NodeServer;
+use dra_serve::StreamLimit;
 use futures::Stream;
 use futures::StreamExt as _;
 use tokio::sync::watch;
@@ -17,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tracing::error;
 
-use crate::grpc::StreamLimit;
 use crate::registration::Registration;
 
 /// Streams at a time. There is one controller, and one that broke off may not be known to be gone.

@@ -104,7 +104,7 @@ impl ActiveInstance {
     /// Gives the name back on a clean stop, so that an older instance (after a rolled back upgrade) goes on.
     pub fn give_back(&self) {
         if fs::read_to_string(&self.path).is_ok_and(|uid| uid == self.pod_uid) {
-            crate::sockets::remove_if_there(&self.path);
+            dra_serve::remove_if_there(&self.path);
         }
     }
 

@@ -15,14 +15,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dra_files::make_private_dir;
+use dra_serve::{BindError, MAX_SOCKET_PATH, remove_if_there};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use tokio::net::UnixListener;
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
-
-/// Linux has 108 bytes for a socket path, the last of which is zero (`unix(7)`).
-pub(crate) const LONGEST_PATH: usize = 107;
+use tracing::info;
 
 /// How often it is looked whether another instance has ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -34,7 +31,7 @@ const SHORT_UID: usize = 13;
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// The kubelet's directory is too deep for a socket path.
-    #[error("socket path {path} is longer than {LONGEST_PATH} bytes: use a shorter --kubelet-root-dir")]
+    #[error("socket path {path} is longer than {MAX_SOCKET_PATH} bytes: use a shorter --kubelet-root-dir")]
     TooLong {
         /// The shortest path there could be.
         path: PathBuf,
@@ -65,14 +62,8 @@ pub enum SocketError {
         patience: Duration,
     },
     /// The socket cannot be made.
-    #[error("failed to listen on {path}")]
-    Bind {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Bind(BindError),
 }
 
 /// The directories and socket paths of one plugin instance.
@@ -126,7 +117,7 @@ fn first_that_fits(candidates: [PathBuf; 2]) -> Result<PathBuf, SocketError> {
     let [long, short] = candidates;
     [long, short.clone()]
         .into_iter()
-        .find(|path| path.as_os_str().len() <= LONGEST_PATH)
+        .find(|path| path.as_os_str().len() <= MAX_SOCKET_PATH)
         .ok_or(SocketError::TooLong { path: short })
 }
 
@@ -234,21 +225,6 @@ fn remove_sockets_of(paths: &SocketPaths, uid: &str) {
         remove_if_there(&paths.registry_dir.join(registration_name(&paths.driver_name, uid)));
         remove_if_there(&paths.plugin_dir.join(format!("dra-{uid}.sock")));
     }
-}
-
-/// Removes a file that should be gone; says so when it was there or cannot be removed.
-pub fn remove_if_there(path: &Path) {
-    match fs::remove_file(path) {
-        Ok(()) => info!(path = %path.display(), "removed"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => warn!(path = %path.display(), %error, "unable to remove"),
-    }
-}
-
-/// Listens on a socket of this instance, replacing what an earlier run of the same pod left there.
-pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
-    remove_if_there(path);
-    UnixListener::bind(path).map_err(|source| SocketError::Bind { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

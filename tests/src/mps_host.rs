@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An MPS host as far as the plugin sees one: it speaks its protocol over its socket, and its daemons are words.
 //!
-//! What a real one does is tried with the real one, in `kubelet-plugin/tests/mps_host` and on a real cluster.
+//! What a real one does is tried with the real one, in `kubelet-plugin/mps-host/tests` and on a real cluster.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use dra_hardware::{Daemon, DaemonState};
-use dra_kubelet_plugin::mps_host::wire::{Seen, Shown, changes, daemon, id_of, seen, spec_of};
+use dra_mps_api::wire::{changes, daemon, id_of, seen, spec_of};
+use dra_mps_api::{Seen, Shown};
 use dra_proto::mps_v1 as pb;
 use dra_proto::mps_v1::mps_server::MpsServer;
 use futures::{Stream, StreamExt as _, stream};

@@ -14,7 +14,7 @@ use crate::source::root_dir;
 /// What the harness runs: packages and the file each one makes.
 const PROGRAMS: [(&str, &str); 5] = [
     ("dra-kubelet-plugin", "gpu-kubelet-plugin"),
-    ("dra-kubelet-plugin", "gpu-mps-host"),
+    ("dra-mps-host", "gpu-mps-host"),
     ("dra-controller", "gpu-controller"),
     ("dra-sim", "gpu-sim"),
     ("dra-sim-library", "libnvidia_ml.so"),

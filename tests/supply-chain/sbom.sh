@@ -58,5 +58,6 @@ mkdir -p "$out"
 trap 'find . -name target -prune -o -name "*_bin.cdx.json" -exec rm {} + -o -name "*_cdylib.cdx.json" -exec rm {} +' EXIT
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0) "$tools/bin/cargo-cyclonedx" cyclonedx \
     --quiet --format json --spec-version 1.5 --describe binaries --target "$target"
-write dra-kubelet-plugin kubelet-plugin gpu-kubelet-plugin gpu-mps-host
+write dra-kubelet-plugin kubelet-plugin gpu-kubelet-plugin
+write dra-mps-host kubelet-plugin/mps-host gpu-mps-host
 write dra-controller controller gpu-controller gpu-import

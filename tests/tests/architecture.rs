@@ -9,7 +9,7 @@ use dra_tests::source::{files, root_dir};
 use serde_json::Value;
 
 /// A crate of ours and the crates of ours its product code may use.
-const EDGES: [(&str, &[&str]); 18] = [
+const EDGES: [(&str, &[&str]); 21] = [
     ("dra-model", &[]),
     ("dra-mps", &["dra-model"]),
     ("dra-nvml", &[]),
@@ -24,27 +24,35 @@ const EDGES: [(&str, &[&str]); 18] = [
     ("dra-sim", &["dra-hardware", "dra-model"]),
     ("dra-sim-library", &["dra-sim"]),
     ("dra-controller", &["dra-model", "dra-proto", "dra-resource", "dra-runtime"]),
+    ("dra-serve", &[]),
+    ("dra-mps-api", &["dra-hardware", "dra-model", "dra-proto"]),
+    ("dra-mps-host", &MPS_HOST_USES),
     ("dra-kubelet-plugin", &PLUGIN_USES),
     ("dra-cluster", &[]),
     ("dra-demo", &["dra-cluster"]),
     ("dra-tests", &TESTS_USE),
 ];
 
-const PLUGIN_USES: [&str; 10] = [
+const PLUGIN_USES: [&str; 11] = [
     "dra-cdi",
     "dra-checkpoint",
     "dra-files",
     "dra-hardware",
     "dra-model",
-    "dra-mps",
+    "dra-mps-api",
     "dra-prepare",
     "dra-proto",
     "dra-resource",
     "dra-runtime",
+    "dra-serve",
 ];
 
+/// No prepare engine, no records, no CDI: a daemon is independent of the claims that use it.
+const MPS_HOST_USES: [&str; 8] =
+    ["dra-files", "dra-hardware", "dra-model", "dra-mps", "dra-mps-api", "dra-proto", "dra-runtime", "dra-serve"];
+
 /// The product from outside may use all of it.
-const TESTS_USE: [&str; 13] = [
+const TESTS_USE: [&str; 14] = [
     "dra-cdi",
     "dra-checkpoint",
     "dra-cluster",
@@ -52,6 +60,7 @@ const TESTS_USE: [&str; 13] = [
     "dra-hardware",
     "dra-kubelet-plugin",
     "dra-model",
+    "dra-mps-api",
     "dra-nvml",
     "dra-prepare",
     "dra-proto",
@@ -60,16 +69,33 @@ const TESTS_USE: [&str; 13] = [
     "dra-sim",
 ];
 
+/// The crates that are asynchronous; of them tonic is for those with a socket of gRPC.
+const ASYNC: [&str; 9] = [
+    "dra-runtime",
+    "dra-serve",
+    "dra-mps-api",
+    "dra-mps-host",
+    "dra-controller",
+    "dra-kubelet-plugin",
+    "dra-proto",
+    "dra-tests",
+    "dra-demo",
+];
+
 /// A foreign crate and the only crates of ours that may know it.
-const KNOWN_BY: [(&str, &[&str]); 8] = [
+const KNOWN_BY: [(&str, &[&str]); 9] = [
     ("k8s-openapi", &["dra-runtime", "dra-resource", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
     ("kube", &["dra-runtime", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
-    ("tonic", &["dra-proto", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
-    ("tokio", &["dra-runtime", "dra-controller", "dra-kubelet-plugin", "dra-proto", "dra-tests", "dra-demo"]),
+    (
+        "tonic",
+        &["dra-proto", "dra-serve", "dra-mps-api", "dra-mps-host", "dra-controller", "dra-kubelet-plugin", "dra-tests"],
+    ),
+    ("tokio", &ASYNC),
     ("axum", &["dra-tests"]),
     ("hyper", &["dra-runtime"]),
     ("nvml-wrapper", &["dra-nvml"]),
     ("nvml-wrapper-sys", &["dra-nvml", "dra-sim-library"]),
+    ("seccompiler", &["dra-mps-host"]),
 ];
 
 struct Edge {

@@ -442,7 +442,7 @@ fn the_flags_of_the_chart_are_flags_of_the_programs() {
     };
     let programs = [
         ("gpu-kubelet-plugin", args("kubelet-plugin/src/args.rs")),
-        ("gpu-mps-host", args("kubelet-plugin/src/mps_host/args.rs")),
+        ("gpu-mps-host", args("kubelet-plugin/mps-host/src/args.rs")),
         ("gpu-controller", args("controller/src/args.rs")),
     ];
     let chart = rendered(&[]).unwrap();

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Values of the port as messages and back, for both ends of the socket. Nothing is lost on the way.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, MultiUser};
+use dra_model::{Bytes, DaemonId, GpuUuid, MigUuid, ThreadPercentage};
+use dra_proto::mps_v1::failure::Reason;
+use dra_proto::mps_v1::spec::MultiUser as WireMultiUser;
+use dra_proto::mps_v1::{self as pb, Failure};
+use prost::Message as _;
+use tonic::{Code, Status};
+
+use crate::ids::is_ours;
+use crate::observed::{Seen, Shown};
+
+/// A daemon that a reader of the stream hears of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// How it is now.
+    Now(Seen),
+    /// It is gone.
+    Removed(DaemonId),
+}
+
+/// The id of a message.
+pub fn id_of(text: &str) -> Result<DaemonId, Status> {
+    let id: DaemonId = text.parse().map_err(invalid::<dra_model::IdError>)?;
+    let expected = "expected gpu- and the digits of a UUID, or claim-, a UID and a number";
+    if is_ours(&id) { Ok(id) } else { Err(Status::invalid_argument(format!("daemon id {id}: {expected}"))) }
+}
+
+/// The spec of a message.
+pub fn spec_of(spec: pb::Spec) -> Result<DaemonSpec, Status> {
+    let multi_user = WireMultiUser::try_from(spec.multi_user).map_err(invalid)?;
+    let multi_user = match multi_user {
+        WireMultiUser::Off => MultiUser::Off,
+        WireMultiUser::On => MultiUser::On,
+        WireMultiUser::IfKnown => MultiUser::IfKnown,
+    };
+    let threads = spec.active_thread_percentage.map(|number| ThreadPercentage::try_from(u64::from(number)));
+    let threads = threads.transpose().map_err(invalid)?;
+    let devices = spec.devices;
+    let stranger = devices.iter().find(|device| !is_device(device));
+    if let Some(device) = stranger {
+        return Err(Status::invalid_argument(format!("`{device}` is no UUID of a GPU or MIG device")));
+    }
+    if devices.is_empty() {
+        return Err(Status::invalid_argument("a daemon needs a device"));
+    }
+    let stray =
+        spec.pinned_memory_bytes.keys().find(|place| usize::try_from(**place).is_ok_and(|at| at >= devices.len()));
+    if let Some(place) = stray {
+        return Err(Status::invalid_argument(format!("there is no device {place} to limit, but {}", devices.len())));
+    }
+    let memory = spec.pinned_memory_bytes.into_iter().map(|(place, bytes)| (place, Bytes(bytes))).collect();
+    Ok(DaemonSpec { id: id_of(&spec.id)?, devices, multi_user, threads, memory })
+}
+
+fn is_device(text: &str) -> bool {
+    text.parse::<GpuUuid>().is_ok() || text.parse::<MigUuid>().is_ok()
+}
+
+fn invalid<E: std::error::Error + 'static>(error: E) -> Status {
+    Status::invalid_argument(dra_model::chain(&error).to_string())
+}
+
+/// A spec as a message.
+pub fn spec(spec: &DaemonSpec) -> pb::Spec {
+    let multi_user = match spec.multi_user {
+        MultiUser::Off => WireMultiUser::Off,
+        MultiUser::On => WireMultiUser::On,
+        MultiUser::IfKnown => WireMultiUser::IfKnown,
+    };
+    pb::Spec {
+        id: spec.id.to_string(),
+        devices: spec.devices.clone(),
+        multi_user: multi_user.into(),
+        active_thread_percentage: spec.threads.map(|percentage| percentage.get().into()),
+        pinned_memory_bytes: spec.memory.iter().map(|(place, bytes)| (*place, bytes.0)).collect(),
+    }
+}
+
+/// A daemon as a message.
+pub fn daemon(wanted: &DaemonSpec, daemon: &Daemon) -> pb::Daemon {
+    let (mut message, mut users) = (String::new(), (0, 0));
+    let state = match &daemon.state {
+        DaemonState::Changing => pb::State::Changing,
+        DaemonState::Ready => pb::State::Ready,
+        DaemonState::UserWaiting { waiting, active } => {
+            users = (*waiting, *active);
+            pb::State::Waiting
+        }
+        DaemonState::Exited { why } => {
+            message.clone_from(why);
+            pb::State::Died
+        }
+        DaemonState::Lost => pb::State::Lost,
+    };
+    pb::Daemon {
+        spec: Some(spec(wanted)),
+        state: state.into(),
+        message,
+        run_dir: daemon.run_dir.display().to_string(),
+        shm_dir: daemon.shm_dir.display().to_string(),
+        multi_user: daemon.multi_user,
+        restarts: 0,
+        waiting_user: users.0,
+        active_user: users.1,
+    }
+}
+
+/// A daemon as it is seen, as a message.
+pub fn seen(seen: &Seen) -> pb::Daemon {
+    let mut message = daemon(&seen.spec, &seen.daemon);
+    message.restarts = seen.restarts;
+    if message.message.is_empty() {
+        message.message.clone_from(&seen.message);
+    }
+    message
+}
+
+/// What changed between two looks.
+pub fn changes(before: &Shown, now: &Shown) -> Vec<pb::Daemon> {
+    let removed = before.values().filter(|daemon| !now.contains_key(&daemon.spec.id));
+    let removed = removed.map(|daemon| pb::Daemon { state: pb::State::Removed.into(), ..seen(daemon) });
+    let changed = now.values().filter(|daemon| before.get(&daemon.spec.id) != Some(daemon)).map(seen);
+    removed.chain(changed).collect()
+}
+
+/// What a message of the stream or of a list says.
+pub fn change_of(message: pb::Daemon) -> Result<Change, Status> {
+    let state = message.state();
+    let spec = spec_of(message.spec.unwrap_or_default())?;
+    let mut said = message.message;
+    let state = match state {
+        pb::State::Changing => DaemonState::Changing,
+        pb::State::Ready => DaemonState::Ready,
+        pb::State::Waiting => DaemonState::UserWaiting { waiting: message.waiting_user, active: message.active_user },
+        pb::State::Died => DaemonState::Exited { why: std::mem::take(&mut said) },
+        pb::State::Lost => DaemonState::Lost,
+        pb::State::Removed => return Ok(Change::Removed(spec.id)),
+    };
+    let (run_dir, shm_dir) = (PathBuf::from(message.run_dir), PathBuf::from(message.shm_dir));
+    let daemon = Daemon { id: spec.id.clone(), state, run_dir, shm_dir, multi_user: message.multi_user };
+    Ok(Change::Now(Seen { spec, daemon, message: said, restarts: message.restarts }))
+}
+
+/// An error as a status: a sentence for people, and the error itself in the details.
+pub fn refused(error: &DaemonError) -> Status {
+    let path = |path: &Path| path.display().to_string();
+    let named = |reason: Reason, id: &DaemonId| Failure { id: id.to_string(), ..blank(reason) };
+    let (code, failure) = match error {
+        DaemonError::Unreachable { why, .. } | DaemonError::Silent { why, .. } => {
+            (Code::Unavailable, Failure { why: why.clone(), ..Failure::default() })
+        }
+        DaemonError::OutOfTime { .. } => (Code::Unavailable, Failure::default()),
+        DaemonError::NoProgram { program, root } => {
+            let (name, path) = (program.clone(), path(root));
+            (Code::FailedPrecondition, Failure { name, path, ..blank(Reason::NoProgram) })
+        }
+        DaemonError::NoMultiUser { id } => (Code::Unimplemented, named(Reason::NoMultiUser, id)),
+        DaemonError::LimitNotApplied { id, what, wanted, found } => {
+            let (name, wanted, found) = (what.clone(), wanted.clone(), found.clone());
+            (Code::FailedPrecondition, Failure { name, wanted, found, ..named(Reason::LimitNotTaken, id) })
+        }
+        DaemonError::Different { id } => (Code::AlreadyExists, named(Reason::Different, id)),
+        DaemonError::NotReady { id, waited, seen } => {
+            let number = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+            (Code::DeadlineExceeded, Failure { number, why: seen.clone(), ..named(Reason::NotReady, id) })
+        }
+        DaemonError::ClientsLeft { id, clients } => {
+            let number = u64::try_from(*clients).unwrap_or(u64::MAX);
+            (Code::FailedPrecondition, Failure { number, ..named(Reason::ClientsLeft, id) })
+        }
+        DaemonError::InUse { id, clients } => {
+            let number = u64::try_from(*clients).unwrap_or(u64::MAX);
+            (Code::FailedPrecondition, Failure { number, ..named(Reason::InUse, id) })
+        }
+        DaemonError::NotStopped { id, left } => {
+            (Code::Internal, Failure { why: left.clone(), ..named(Reason::StillThere, id) })
+        }
+        DaemonError::UnusableDir { id, path: place, why } => {
+            let (path, why) = (path(place), why.clone());
+            (Code::ResourceExhausted, Failure { path, why, ..named(Reason::NoPlace, id) })
+        }
+    };
+    Status::with_details(code, error.to_string(), failure.encode_to_vec().into())
+}
+
+fn blank(reason: Reason) -> Failure {
+    Failure { reason: reason.into(), ..Failure::default() }
+}
+
+/// The error of a status. One that no host wrote is that there is none, or that it gives no answer.
+pub fn error_of(status: &Status, socket: &Path) -> DaemonError {
+    known_error(status.details()).unwrap_or_else(|| {
+        let (socket, why) = (socket.to_owned(), words_of(status));
+        if is_nobody_there(status) {
+            DaemonError::Unreachable { socket, why }
+        } else {
+            DaemonError::Silent { socket, why }
+        }
+    })
+}
+
+/// Whether there was no socket, or nobody who listens at it. Anything else may be a host that hangs or ends.
+fn is_nobody_there(status: &Status) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    let mut errors = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    errors.any(|error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
+}
+
+fn known_error(details: &[u8]) -> Option<DaemonError> {
+    let failure = Failure::decode(details).ok()?;
+    let (reason, path) = (failure.reason(), PathBuf::from(failure.path));
+    let id = || failure.id.parse().ok();
+    Some(match reason {
+        Reason::Unknown => return None,
+        Reason::NoProgram => DaemonError::NoProgram { program: failure.name, root: path },
+        Reason::NoMultiUser => DaemonError::NoMultiUser { id: id()? },
+        Reason::LimitNotTaken => {
+            let (what, wanted, found) = (failure.name, failure.wanted, failure.found);
+            DaemonError::LimitNotApplied { id: failure.id.parse().ok()?, what, wanted, found }
+        }
+        Reason::Different => DaemonError::Different { id: id()? },
+        Reason::NotReady => {
+            let waited = Duration::from_millis(failure.number);
+            DaemonError::NotReady { id: id()?, waited, seen: failure.why }
+        }
+        Reason::ClientsLeft => {
+            DaemonError::ClientsLeft { id: id()?, clients: usize::try_from(failure.number).unwrap_or(usize::MAX) }
+        }
+        Reason::InUse => {
+            DaemonError::InUse { id: id()?, clients: usize::try_from(failure.number).unwrap_or(usize::MAX) }
+        }
+        Reason::StillThere => DaemonError::NotStopped { id: id()?, left: failure.why },
+        Reason::NoPlace => DaemonError::UnusableDir { id: id()?, path, why: failure.why },
+    })
+}
+
+/// A status in words; its own are for machines.
+fn words_of(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(cause) => dra_model::chain(cause).to_string(),
+        None if status.message().is_empty() => status.code().to_string(),
+        None => status.message().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GPU: &str = "GPU-00112233-4455-6677-8899-aabbccddeeff";
+    const MIG: &str = "MIG-00112233-4455-6677-8899-aabbccddee00";
+
+    fn id() -> DaemonId {
+        "gpu-00112233445566778899aabbccddeeff".parse().unwrap()
+    }
+
+    fn a_seen(state: DaemonState) -> Seen {
+        let spec = DaemonSpec {
+            id: id(),
+            devices: [GPU, MIG].map(str::to_owned).to_vec(),
+            multi_user: MultiUser::IfKnown,
+            threads: ThreadPercentage::try_from(7).ok(),
+            memory: [(0, Bytes(1 << 30)), (1, Bytes(1 << 20))].into(),
+        };
+        let (run_dir, shm_dir) = ("/run/d/run".into(), "/run/d/shm".into());
+        let daemon = Daemon { id: id(), state, run_dir, shm_dir, multi_user: true };
+        Seen { spec, daemon, message: String::new(), restarts: 3 }
+    }
+
+    #[test]
+    fn daemons_arrive_as_they_were_sent() {
+        for state in [
+            DaemonState::Changing,
+            DaemonState::Ready,
+            DaemonState::UserWaiting { waiting: 1000, active: 0 },
+            DaemonState::Exited { why: "by itself".to_owned() },
+            DaemonState::Lost,
+        ] {
+            let sent = a_seen(state);
+            assert_eq!(change_of(seen(&sent)).unwrap(), Change::Now(sent));
+        }
+    }
+
+    #[test]
+    fn a_reader_hears_what_changed_and_what_is_gone() {
+        let shown = |seen: &Seen| Shown::from([(id(), seen.clone())]);
+        let (ready, lost) = (a_seen(DaemonState::Ready), a_seen(DaemonState::Lost));
+        for (before, now, expect) in [
+            (Shown::new(), shown(&ready), vec![Change::Now(ready.clone())]),
+            (shown(&ready), shown(&ready), vec![]),
+            (shown(&ready), shown(&lost), vec![Change::Now(lost.clone())]),
+            (shown(&lost), Shown::new(), vec![Change::Removed(id())]),
+        ] {
+            let heard: Vec<Change> =
+                changes(&before, &now).into_iter().map(|message| change_of(message).unwrap()).collect();
+            assert_eq!(heard, expect);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let good = || spec(&a_seen(DaemonState::Ready).spec);
+        spec_of(good()).unwrap();
+        for (bad, expect) in [
+            (pb::Spec { id: "backups".to_owned(), ..good() }, "daemon id backups: expected gpu-"),
+            (pb::Spec { id: "../x".to_owned(), ..good() }, "`../x` is not a valid daemon id"),
+            (pb::Spec { multi_user: 3, ..good() }, "unknown enumeration value 3"),
+            (pb::Spec { devices: vec![format!("{GPU},{MIG}")], ..good() }, "is no UUID of a GPU or MIG device"),
+            (pb::Spec { devices: vec![], ..good() }, "a daemon needs a device"),
+            (pb::Spec { pinned_memory_bytes: [(2, 1 << 30)].into(), ..good() }, "there is no device 2 to limit, but 2"),
+            (pb::Spec { active_thread_percentage: Some(101), ..good() }, "101"),
+        ] {
+            let refused = spec_of(bad).unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument);
+            assert!(refused.message().contains(expect), "{refused}");
+        }
+    }
+
+    #[test]
+    fn errors_arrive_as_they_were_sent() {
+        let text = str::to_owned;
+        for error in [
+            DaemonError::NoProgram { program: text("p"), root: "/r".into() },
+            DaemonError::NoMultiUser { id: id() },
+            DaemonError::LimitNotApplied { id: id(), what: text("w"), wanted: text("1"), found: text("2") },
+            DaemonError::Different { id: id() },
+            DaemonError::NotReady { id: id(), waited: Duration::from_millis(1500), seen: text("s") },
+            DaemonError::ClientsLeft { id: id(), clients: 3 },
+            DaemonError::InUse { id: id(), clients: 2 },
+            DaemonError::NotStopped { id: id(), left: text("l") },
+            DaemonError::UnusableDir { id: id(), path: "/p".into(), why: text("full") },
+        ] {
+            assert_eq!(error_of(&refused(&error), Path::new("/s")), error);
+        }
+    }
+
+    #[test]
+    fn what_no_host_wrote_is_that_nobody_answers() {
+        let why = |status: &Status| {
+            let DaemonError::Silent { why, .. } = error_of(status, Path::new("/s")) else { panic!("{status}") };
+            why
+        };
+        assert_eq!(why(&Status::unavailable("no socket")), "no socket");
+        assert_eq!(why(&Status::with_details(Code::Internal, "odd", vec![8, 99].into())), "odd");
+        assert_eq!(spec_of(pb::Spec::default()).unwrap_err().code(), Code::InvalidArgument);
+    }
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The directory of all daemons, held by one process at a time; and which of the names in it are daemons.
+//!
+//! No other user of the machine can enter it. Containers are given the directories of a daemon, which lie below it, without
+//! passing it, and so are daemons: see [`crate::inside`].
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dra_files::make_private_dir;
+use dra_model::DaemonId;
+use dra_mps_api::is_ours;
+use dra_serve::remove_if_there;
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+/// Between two attempts to hold what another process holds.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The file in the root that its holder keeps locked.
+const LOCK: &str = "host.lock";
+
+const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
+
+/// A root that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// No directory.
+    #[error("unable to use {} as --root", path.display())]
+    Use {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Two hosts would end each other's daemons.
+    #[error(
+        "another MPS host had not left {} after {patience:?}: let its pod end first, or choose another --root", path.display()
+    )]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// How long it was waited for.
+        patience: Duration,
+    },
+}
+
+/// The directory of all daemons, held until this is dropped.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    /// Locked; it is closed when this process becomes a daemon.
+    _lock: File,
+    /// Locked too where that was possible, for an MPS host of an earlier version.
+    _dir: File,
+}
+
+impl Root {
+    /// Makes the directory if it is missing and waits until no other process holds it: when a pod is replaced, the old one
+    /// may still be ending its daemons.
+    pub async fn hold(path: &Path, patience: Duration) -> Result<Self, RootError> {
+        let failed = |source| RootError::Use { path: path.to_owned(), source };
+        make_private_dir(path).map_err(failed)?;
+        let dir = File::open(path).map_err(failed)?;
+        let (lock_path, end) = (path.join(LOCK), Instant::now() + patience);
+        let lock = attempt_until(end, path, || try_lock(&lock_path)).await.map_err(failed)?;
+        let Some(lock) = lock else { return Err(RootError::Held { path: path.to_owned(), patience }) };
+        // A host of an earlier version locks the directory. So can a process that opened it before it was closed to others.
+        if attempt_until(end, path, || lock_dir(&dir)).await.map_err(failed)?.is_none() {
+            warn!(root = %path.display(), "a process that is no MPS host locks the root: going on without that lock");
+        }
+        Ok(Self { path: path.to_owned(), _lock: lock, _dir: dir })
+    }
+
+    /// Removes the lock file, when no MPS host is to come.
+    pub fn leave(self) {
+        remove_if_there(&self.path.join(LOCK));
+    }
+
+    /// The daemons that have a place here. Whatever else is here belongs to others.
+    pub fn daemons(&self) -> io::Result<Vec<DaemonId>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let id = entry.file_name().to_str().and_then(|name| name.parse().ok()).filter(is_ours);
+            if entry.file_type()?.is_dir() {
+                found.extend(id);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Attempts something again and again until it succeeds, fails, or its time is over.
+async fn attempt_until<T>(
+    end: Instant,
+    root: &Path,
+    mut attempt: impl FnMut() -> io::Result<Option<T>>,
+) -> io::Result<Option<T>> {
+    let mut said = false;
+    loop {
+        if let Some(value) = attempt()? {
+            return Ok(Some(value));
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+        if !std::mem::replace(&mut said, true) {
+            info!(root = %root.display(), "waiting for another MPS host to end");
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// The locked file, or nothing while another process holds it or after its holder removed it.
+fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NO_FOLLOW);
+    let file = options.open(path)?;
+    Ok(lock_dir(&file)?.filter(|()| is_at(&file, path)).map(|()| file))
+}
+
+/// Whether the path still names this file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |found: io::Result<Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
+    let named = identity(path.symlink_metadata());
+    named.is_some() && named == identity(file.metadata())
+}
+
+fn lock_dir(dir: &File) -> io::Result<Option<()>> {
+    match flock(dir, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(())),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    const GPU: &str = "gpu-00112233445566778899aabbccddeeff";
+    const CLAIM: &str = "claim-3f1b2c4d-0000-4000-8000-123456789abc-0";
+
+    #[tokio::test]
+    async fn only_directories_named_like_our_daemons_are_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::hold(&dir.path().join("mps"), Duration::ZERO).await.unwrap();
+        for name in [GPU, CLAIM, "backups", "gpu-0", "gpu-zz112233445566778899aabbccddeeff", "claim-x", "claim-x-y"] {
+            fs::create_dir(root.path.join(name)).unwrap();
+        }
+        fs::write(root.path.join("claim-y-0"), "").unwrap();
+        let mut found = root.daemons().unwrap();
+        found.sort();
+        assert_eq!(found.iter().map(DaemonId::as_str).collect::<Vec<_>>(), [CLAIM, GPU]);
+    }
+
+    #[tokio::test]
+    async fn two_hosts_do_not_share_a_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Root::hold(dir.path(), Duration::ZERO).await.unwrap();
+        let second = Root::hold(dir.path(), LOOK / 2).await;
+        assert!(matches!(second, Err(RootError::Held { .. })), "{second:?}");
+        drop(first);
+        Root::hold(dir.path(), Duration::ZERO).await.unwrap().leave();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn only_root_can_lock_a_root_and_who_locks_the_directory_keeps_nobody_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = File::open(dir.path()).unwrap();
+        flock(&other, FlockOperation::LockShared).unwrap();
+        let _root = Root::hold(dir.path(), LOOK / 2).await.unwrap();
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(dir.path().to_owned()), mode(dir.path().join(LOCK))), (0o700, 0o600));
+    }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The gRPC face of the roster.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dra_hardware::ClaimUse;
+use dra_mps_api::Shown;
+use dra_mps_api::wire::{changes, daemon, id_of, refused, seen, spec_of};
+use dra_proto::mps_v1 as pb;
+use dra_serve::{StreamLimit, stopping};
+use futures::{Stream, StreamExt as _, stream};
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::roster::{Roster, Stopping};
+
+/// Streams at a time. Each plugin instance of a node has one.
+const MAX_STREAMS: usize = 16;
+
+/// Serves `gpu_dra.mps.v1`.
+#[derive(Debug)]
+pub struct MpsService {
+    roster: Arc<Roster>,
+    shown: watch::Receiver<Shown>,
+    streams: StreamLimit,
+    stop: CancellationToken,
+}
+
+impl MpsService {
+    /// A service over a roster and what its supervisors show. Its streams end when `stop` is cancelled.
+    pub fn new(roster: Arc<Roster>, shown: watch::Receiver<Shown>, stop: CancellationToken) -> Self {
+        Self { roster, shown, streams: StreamLimit::new(MAX_STREAMS), stop }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::mps_server::Mps for MpsService {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::Daemon, Status>> + Send>>;
+
+    /// The supervisor goes on when the call is dropped.
+    async fn start(&self, request: Request<pb::StartRequest>) -> Result<Response<pb::Daemon>, Status> {
+        let pb::StartRequest { spec, deadline_ms } = request.into_inner();
+        let spec = spec_of(spec.unwrap_or_default())?;
+        let started = self.roster.start(spec.clone(), Duration::from_millis(deadline_ms.into())).await;
+        let started = started.map_err(|Stopping| stopping())?.map_err(|error| refused(&error))?;
+        Ok(Response::new(daemon(&spec, &started)))
+    }
+
+    async fn stop(&self, request: Request<pb::StopRequest>) -> Result<Response<pb::StopResponse>, Status> {
+        let pb::StopRequest { id, patience_ms, unless_used } = request.into_inner();
+        let stopped = self.roster.stop(&id_of(&id)?, unless_used, Duration::from_millis(patience_ms.into())).await;
+        stopped.map_err(|Stopping| stopping())?.map_err(|error| refused(&error))?;
+        Ok(Response::new(pb::StopResponse {}))
+    }
+
+    async fn share(&self, request: Request<pb::ShareRequest>) -> Result<Response<pb::ShareResponse>, Status> {
+        let pb::ShareRequest { id, claim, leaves } = request.into_inner();
+        let change = if leaves { ClaimUse::Ends } else { ClaimUse::Starts };
+        self.roster.share(&id_of(&id)?, &claim, change).await.map_err(|Stopping| stopping())?;
+        Ok(Response::new(pb::ShareResponse {}))
+    }
+
+    async fn list(&self, _request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
+        let daemons = self.shown.borrow().values().map(seen).collect();
+        Ok(Response::new(pb::ListResponse { daemons }))
+    }
+
+    async fn watch(&self, _request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let mut told = Shown::new();
+        let all = WatchStream::new(self.shown.clone()).flat_map(move |shown| {
+            let news = changes(&told, &shown);
+            told = shown;
+            stream::iter(news.into_iter().map(Ok))
+        });
+        let all = self.streams.count(all.take_until(self.stop.clone().cancelled_owned()))?;
+        Ok(Response::new(Box::pin(all)))
+    }
+}

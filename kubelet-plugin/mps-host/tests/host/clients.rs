@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is known of the clients of a daemon, which a machine without a GPU has none of: the log tells of them.
+
+use std::process::{Child, Command, Stdio};
+
+use dra_hardware::{DaemonError, DaemonState, Daemons as _, Deadline};
+use dra_mps_api::Change;
+use futures::StreamExt as _;
+
+use crate::host::{Host, PATIENCE, id_of, kill, spec, until};
+
+const ID: &str = "gpu-00112233445566778899aabbccddeeff";
+
+/// A process that lives until it is told to end.
+pub(crate) fn client() -> Child {
+    Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+pub(crate) fn end(mut client: Child) {
+    drop(client.stdin.take());
+    client.wait().unwrap();
+}
+
+#[test]
+fn a_user_that_waits_for_another_one_is_told_of() {
+    let host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    let waiting = client();
+    host.say(ID, "Starting new server 1 for user 0");
+    host.say(
+        ID,
+        &format!("NEW CLIENT {} from user 1000: Server is not ready, push client to pending list", waiting.id()),
+    );
+    let expect = DaemonState::UserWaiting { waiting: 1000, active: 0 };
+    until("somebody waits", || (host.state(ID) == expect).then_some(()));
+    end(waiting);
+    until("nobody waits", || (host.state(ID) == DaemonState::Ready).then_some(()));
+}
+
+#[test]
+fn a_dead_daemon_waits_for_the_end_of_its_clients() {
+    let mut host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    let client = client();
+    host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+    host.say(ID, "client \u{1b}[2Jname\u{202e}");
+    kill(host.daemon(ID));
+    let why = until("the death is seen", || match host.state(ID) {
+        DaemonState::Exited { why } => Some(why),
+        DaemonState::Changing | DaemonState::Ready | DaemonState::UserWaiting { .. } | DaemonState::Lost => None,
+    });
+    assert!(why.starts_with("it ended by signal 9") && why.ends_with("client ?[2Jname?`"), "{why}");
+    let left = DaemonError::ClientsLeft { id: id_of(ID), clients: 1 };
+    assert_eq!(host.start(&spec(ID)), Err(left.clone()));
+    host.kill();
+    host.start_again();
+    assert_eq!((host.state(ID), host.start(&spec(ID))), (DaemonState::Lost, Err(left)));
+    end(client);
+    until("it is started again", || (host.state(ID) == DaemonState::Ready).then_some(()));
+}
+
+#[test]
+fn a_daemon_with_clients_stays_where_only_unused_ones_are_to_end() {
+    let host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    let client = client();
+    host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+    host.say(ID, "Server 11175 exited with status 1");
+    let stop = || host.client().stop_unused(&id_of(ID), PATIENCE, &Deadline::none());
+    assert_eq!(stop(), Err(DaemonError::InUse { id: id_of(ID), clients: 1 }));
+    assert_eq!(host.state(ID), DaemonState::Ready);
+    let failures = || host.metric("gpu_dra_mps_server_failures_total");
+    until("what was read on the way counts", || (failures() == "1").then_some(()));
+    end(client);
+    stop().unwrap();
+    assert!(host.processes(ID).is_empty() && !host.place(ID).exists());
+    stop().unwrap();
+}
+
+#[test]
+fn clients_that_live_on_keep_away_a_daemon_that_ended_with_its_host() {
+    // In an upgrade, and when both are killed before anybody looked at what the daemon said.
+    for end_both in [
+        |host: &mut Host| assert!(host.terminate()),
+        |host: &mut Host| {
+            host.kill();
+            kill(host.daemon(ID));
+            until("the daemon is gone", || host.processes(ID).is_empty().then_some(()));
+        },
+    ] {
+        let mut host = Host::real();
+        host.start(&spec(ID)).unwrap();
+        let client = client();
+        host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+        end_both(&mut host);
+        assert!(host.processes(ID).is_empty());
+        host.start_again();
+        let left = DaemonError::ClientsLeft { id: id_of(ID), clients: 1 };
+        assert_eq!((host.state(ID), host.start(&spec(ID))), (DaemonState::Lost, Err(left)));
+        end(client);
+        until("it is started again", || (host.state(ID) == DaemonState::Ready).then_some(()));
+    }
+}
+
+#[test]
+fn a_server_that_fails_is_told_of() {
+    let host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    host.say(ID, "Server 11175 exited with status 1");
+    let message = until("it is told", || host.seen(ID).map(|seen| seen.message).filter(|message| !message.is_empty()));
+    assert_eq!(message, "a server ended with status 1, and with it the work of its clients");
+    assert_eq!(
+        (host.state(ID), host.metric("gpu_dra_mps_server_failures_total")),
+        (DaemonState::Ready, "1".to_owned())
+    );
+    host.say(ID, "Starting new server 11176 for user 0");
+    until("it is over", || host.seen(ID).filter(|seen| seen.message.is_empty()));
+}
+
+#[test]
+fn a_watcher_hears_of_every_daemon_and_every_change() {
+    let host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    let client = host.client();
+    let mut changes = Box::pin(host.runtime().block_on(client.watch()).unwrap());
+    let mut next = || host.runtime().block_on(changes.next()).unwrap().unwrap();
+    let first = next();
+    assert!(
+        matches!(&first, Change::Now(seen) if seen.daemon.state == DaemonState::Ready && seen.restarts == 0),
+        "{first:?}"
+    );
+    kill(host.daemon(ID));
+    let died = next();
+    assert!(matches!(&died, Change::Now(seen) if matches!(seen.daemon.state, DaemonState::Exited { .. })), "{died:?}");
+    let back = next();
+    assert!(matches!(&back, Change::Now(seen) if seen.restarts == 1), "{back:?}");
+    host.stop(ID).unwrap();
+    let gone = || id_of(ID);
+    assert!((0..3).map(|_| next()).any(|change| change == Change::Removed(gone())));
+}

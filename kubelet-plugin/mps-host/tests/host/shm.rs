@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The shared memory of a daemon and its clients: how large it is, and what of it goes with the claims that made it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use dra_hardware::{ClaimUse, Daemons as _, Deadline};
+use dra_model::{Bytes, ClaimUid};
+use dra_mps_host::place::Place;
+use rustix::fs::statvfs;
+
+use crate::clients::end;
+use crate::host::{Host, id_of, spec, until};
+
+const ID: &str = "gpu-00112233445566778899aabbccddeeff";
+
+/// Bytes and files that fit into a directory.
+fn size(dir: &Path) -> (u64, u64) {
+    let found = statvfs(dir).unwrap();
+    (found.f_blocks * found.f_frsize, found.f_files)
+}
+
+#[test]
+fn shared_memory_is_as_large_as_is_said_and_changes_with_what_is_said() {
+    let host = Host::real();
+    let shm_dir = host.start(&spec(ID)).unwrap().shm_dir;
+    assert_eq!(size(&shm_dir), (1 << 20, 256));
+    let place = Place::new(&host.root(), &id_of(ID));
+    place.make(Bytes::from_mib(2)).unwrap();
+    assert_eq!(size(&shm_dir), (2 << 20, 512));
+    fs::write(shm_dir.join("held"), vec![0; 3 << 19]).unwrap();
+    place.make(Bytes::from_mib(1)).unwrap();
+    assert_eq!((size(&shm_dir), host.mounts()), ((2 << 20, 512), 1), "what clients have there fits no more");
+}
+
+#[test]
+fn what_a_claim_leaves_in_shared_memory_goes_and_what_others_have_there_stays() {
+    let mut host = Host::real();
+    let shm_dir = host.start(&spec(ID)).unwrap().shm_dir;
+    let [elder, younger]: [ClaimUid; 2] = ["elder", "younger"].map(|uid| uid.parse().unwrap());
+    let share = |host: &Host, claim: &ClaimUid, change| {
+        host.client().share(&id_of(ID), claim, change, &Deadline::none()).unwrap();
+    };
+    let write = |name: &str| fs::write(shm_dir.join(name), "x").unwrap();
+    let names = || {
+        let names = fs::read_dir(&shm_dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    };
+    share(&host, &elder, ClaimUse::Starts);
+    write("elder");
+    share(&host, &younger, ClaimUse::Starts);
+    for name in ["left", "held"] {
+        write(name);
+    }
+    fs::create_dir(shm_dir.join("dir")).unwrap();
+    write("dir/left");
+    let holder = holding(&shm_dir.join("held"));
+    share(&host, &younger, ClaimUse::Ends);
+    assert_eq!(names(), ["elder", "held"], "what nobody holds is gone when the claim is");
+    end(holder);
+    until("what nobody holds any more goes", || (names() == ["elder"]).then_some(()));
+    // The next host knows no claims, but what it found.
+    host.kill();
+    host.start_again();
+    write("later");
+    share(&host, &elder, ClaimUse::Ends);
+    until("what came later goes", || (names() == ["elder"]).then_some(()));
+    host.stop(ID).unwrap();
+    share(&host, &elder, ClaimUse::Ends);
+    assert_eq!(host.seen(ID), None);
+}
+
+/// A process that has a file open.
+fn holding(path: &Path) -> Child {
+    let mut command = Command::new("cat");
+    command.stdin(Stdio::piped()).stdout(fs::File::options().append(true).open(path).unwrap()).spawn().unwrap()
+}
