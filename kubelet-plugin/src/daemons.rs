@@ -12,7 +12,7 @@ use std::time::Duration;
 use dra_hardware::{DaemonError, DaemonState};
 use dra_model::DaemonId;
 use dra_model::chain;
-use dra_mps_api::{Change, MpsClient, Seen};
+use dra_mps_api::{DaemonChange, MpsClient, ObservedDaemon};
 use dra_prepare::Engine;
 use dra_resource::status::{DaemonHealth, DaemonStatus};
 use dra_runtime::tasks::TaskError;
@@ -104,7 +104,7 @@ impl DaemonWatch {
             Ok(changes) => changes,
             Err(error) => return Ok(Err(error)),
         });
-        match self.client.seen().await {
+        match self.client.observed().await {
             Ok(all) => self.are_listed(&all),
             Err(error) => return Ok(Err(error)),
         }
@@ -116,8 +116,8 @@ impl DaemonWatch {
             let due: OptionFuture<_> = self.news.next().map(sleep_until).into();
             tokio::select! {
                 change = changes.next() => match change {
-                    Some(Ok(Change::Now(seen))) => self.is_seen(&seen, Heard::AtOnce),
-                    Some(Ok(Change::Removed(id))) => self.is_gone(&id, Heard::AtOnce),
+                    Some(Ok(DaemonChange::Updated(seen))) => self.is_seen(&seen, Heard::AtOnce),
+                    Some(Ok(DaemonChange::Removed(id))) => self.is_gone(&id, Heard::AtOnce),
                     Some(Err(error)) => return Ok(Err(error)),
                     None => return Ok(Ok(())),
                 },
@@ -127,7 +127,7 @@ impl DaemonWatch {
     }
 
     /// Those that ended unheard are on the board no more.
-    fn are_listed(&mut self, all: &[Seen]) {
+    fn are_listed(&mut self, all: &[ObservedDaemon]) {
         let listed: BTreeSet<&DaemonId> = all.iter().map(|seen| &seen.daemon.id).collect();
         let gone: Vec<DaemonId> =
             self.board.borrow().daemons.keys().filter(|id| !listed.contains(id)).cloned().collect();
@@ -140,7 +140,7 @@ impl DaemonWatch {
         self.board.send_modify(|board| board.is_live = true);
     }
 
-    fn is_seen(&mut self, seen: &Seen, heard: Heard) {
+    fn is_seen(&mut self, seen: &ObservedDaemon, heard: Heard) {
         if let Some(health) = health(seen) {
             let (multi_user, restarts) = (Some(seen.daemon.multi_user), Some(seen.restarts));
             self.is(&seen.daemon.id, &health, Known { multi_user, restarts }, heard);
@@ -240,7 +240,7 @@ fn log(id: &DaemonId, is_new: bool, health: &DaemonHealth) {
 }
 
 /// Nothing while it is being started or stopped.
-fn health(seen: &Seen) -> Option<DaemonHealth> {
+fn health(seen: &ObservedDaemon) -> Option<DaemonHealth> {
     match &seen.daemon.state {
         DaemonState::Changing => None,
         DaemonState::Ready => Some(DaemonHealth::Ready),

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use dra_hardware::{Daemon, DaemonState};
-use dra_mps_api::wire::{changes, daemon, id_of, seen, spec_of};
-use dra_mps_api::{Seen, Shown};
+use dra_mps_api::wire::{changes, daemon, id_of, observed_message, spec_of};
+use dra_mps_api::{ObservedDaemon, ObservedDaemons};
 use dra_proto::mps_v1 as pb;
 use dra_proto::mps_v1::mps_server::MpsServer;
 use futures::{Stream, StreamExt as _, stream};
@@ -26,7 +26,7 @@ use crate::wait::within;
 #[derive(Debug)]
 pub struct MpsHost {
     root: PathBuf,
-    daemons: watch::Sender<Shown>,
+    daemons: watch::Sender<ObservedDaemons>,
     serving: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
@@ -69,7 +69,7 @@ impl MpsHost {
 
     /// Lets it know no daemon any more.
     pub fn forget_all(&self) {
-        self.daemons.send_modify(Shown::clear);
+        self.daemons.send_modify(ObservedDaemons::clear);
     }
 
     fn socket_path(&self) -> PathBuf {
@@ -80,7 +80,7 @@ impl MpsHost {
 #[derive(Debug)]
 struct Service {
     root: PathBuf,
-    daemons: watch::Sender<Shown>,
+    daemons: watch::Sender<ObservedDaemons>,
     stop: CancellationToken,
 }
 
@@ -94,7 +94,7 @@ impl pb::mps_server::Mps for Service {
         let (run_dir, shm_dir) = (dir.join("run"), dir.join("shm"));
         let started = Daemon { id: id.clone(), state: DaemonState::Ready, run_dir, shm_dir, multi_user: false };
         let answer = daemon(&spec, &started);
-        let new = Seen { spec, daemon: started, message: String::new(), restarts: 0 };
+        let new = ObservedDaemon { spec, daemon: started, message: String::new(), restarts: 0 };
         self.daemons.send_if_modified(|daemons| {
             let is_new = !daemons.contains_key(&id);
             daemons.entry(id).or_insert(new);
@@ -114,14 +114,14 @@ impl pb::mps_server::Mps for Service {
     }
 
     async fn list(&self, _request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
-        let daemons = self.daemons.borrow().values().map(seen).collect();
+        let daemons = self.daemons.borrow().values().map(observed_message).collect();
         Ok(Response::new(pb::ListResponse { daemons }))
     }
 
     async fn watch(&self, _request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let mut shown = self.daemons.subscribe();
         shown.mark_changed();
-        let news = stream::unfold((shown, Shown::new()), |(mut shown, told)| async move {
+        let news = stream::unfold((shown, ObservedDaemons::new()), |(mut shown, told)| async move {
             shown.changed().await.ok()?;
             let now = shown.borrow_and_update().clone();
             let news = changes(&told, &now);

@@ -14,7 +14,7 @@ use crate::command::{Command, MIB};
 pub enum Limit {
     /// Of threads.
     Threads(ThreadPercentage),
-    /// Of memory, of the device at this place.
+    /// Of memory, of the device at this index.
     Memory(u32, Bytes),
 }
 
@@ -23,7 +23,7 @@ impl Limit {
     pub fn setting(self) -> Command {
         match self {
             Self::Threads(percentage) => Command::SetThreads(percentage),
-            Self::Memory(place, bytes) => Command::SetMemory(place, bytes),
+            Self::Memory(index, bytes) => Command::SetMemory(index, bytes),
         }
     }
 
@@ -31,7 +31,7 @@ impl Limit {
     pub fn question(self) -> Command {
         match self {
             Self::Threads(_) => Command::Threads,
-            Self::Memory(place, _) => Command::Memory(place),
+            Self::Memory(index, _) => Command::Memory(index),
         }
     }
 
@@ -57,7 +57,7 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Threads(_) => f.write_str("active thread percentage"),
-            Self::Memory(place, _) => write!(f, "pinned memory limit of device {place}"),
+            Self::Memory(index, _) => write!(f, "pinned memory limit of device {index}"),
         }
     }
 }

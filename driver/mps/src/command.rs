@@ -19,7 +19,7 @@ pub enum Command {
     Threads,
     /// Sets it. An impossible value leaves the old one and prints that (seen).
     SetThreads(ThreadPercentage),
-    /// The default memory limit of the device at a place in `CUDA_VISIBLE_DEVICES`. By UUID nothing is answered (seen).
+    /// The default memory limit of the device at a index in `CUDA_VISIBLE_DEVICES`. By UUID nothing is answered (seen).
     Memory(u32),
     /// Sets it, in whole MiB; what is left over is cut off. Says nothing, and an unknown unit counts as M (seen).
     SetMemory(u32, Bytes),
@@ -36,9 +36,9 @@ impl fmt::Display for Command {
         match self {
             Self::Threads => f.write_str("get_default_active_thread_percentage"),
             Self::SetThreads(percentage) => write!(f, "set_default_active_thread_percentage {percentage}"),
-            Self::Memory(place) => write!(f, "get_default_device_pinned_mem_limit {place}"),
-            Self::SetMemory(place, limit) => {
-                write!(f, "set_default_device_pinned_mem_limit {place} {}M", limit.0 / MIB)
+            Self::Memory(index) => write!(f, "get_default_device_pinned_mem_limit {index}"),
+            Self::SetMemory(index, limit) => {
+                write!(f, "set_default_device_pinned_mem_limit {index} {}M", limit.0 / MIB)
             }
             Self::Servers => f.write_str("get_server_list"),
             Self::Clients(server) => write!(f, "get_client_list {server}"),

@@ -32,7 +32,7 @@ const NO_DAEMON: &str = "Cannot find MPS control daemon process";
 /// A daemon to be.
 #[derive(Debug, Clone, Copy)]
 pub struct Launch<'a> {
-    /// A new, empty directory: in one that a killed daemon left, the next one takes its place (seen), and in one whose
+    /// A new, empty directory: in one that a killed daemon left, the next one takes its index (seen), and in one whose
     /// daemon lives it ends with "An instance of this daemon is already running".
     pub pipe_dir: &'a Path,
     /// For files that the daemon does not write in the foreground, but insists on.
@@ -56,7 +56,7 @@ impl Launch<'_> {
 
     /// The environment of the daemon, which its servers inherit.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
-        let mut variables = front_end_environment(self.pipe_dir, self.program_path, self.library_path);
+        let mut variables = client_environment(self.pipe_dir, self.program_path, self.library_path);
         variables.push(("CUDA_MPS_LOG_DIRECTORY", self.log_dir.display().to_string()));
         variables.push(("CUDA_VISIBLE_DEVICES", self.devices.join(",")));
         variables
@@ -64,7 +64,7 @@ impl Launch<'_> {
 }
 
 /// The environment of a front end that asks the daemon of a pipe directory.
-pub fn front_end_environment(pipe_dir: &Path, program_path: &str, library_path: &str) -> Vec<(&'static str, String)> {
+pub fn client_environment(pipe_dir: &Path, program_path: &str, library_path: &str) -> Vec<(&'static str, String)> {
     vec![
         (PIPE_VARIABLE, pipe_dir.display().to_string()),
         ("PATH", program_path.to_owned()),

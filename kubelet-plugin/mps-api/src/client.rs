@@ -16,11 +16,11 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
-use crate::observed::Seen;
-use crate::wire::{Change, change_of, error_of, spec};
+use crate::observed::ObservedDaemon;
+use crate::wire::{DaemonChange, change_from, error_of, spec};
 
 /// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a call may take beyond the patience that it carries: the host clears what was there before, and what it could not
 /// start; either takes it at most 4 s.
@@ -51,34 +51,34 @@ impl MpsClient {
     pub fn new(socket_path: PathBuf) -> Result<Self, SocketPathError> {
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket_path.display()));
         let channel = match endpoint {
-            Ok(endpoint) => endpoint.connect_timeout(CONNECT).connect_lazy(),
+            Ok(endpoint) => endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy(),
             Err(source) => return Err(SocketPathError { path: socket_path, source }),
         };
         Ok(Self { socket_path, channel, runtime: Handle::current() })
     }
 
     /// Every daemon at once, then each change, until the connection ends.
-    pub async fn watch(&self) -> Result<impl Stream<Item = Result<Change, DaemonError>> + use<>, DaemonError> {
+    pub async fn watch(&self) -> Result<impl Stream<Item = Result<DaemonChange, DaemonError>> + use<>, DaemonError> {
         let mut client = Client::new(self.channel.clone());
         let changes = self.within(Duration::ZERO, &Deadline::none(), client.watch(pb::WatchRequest {})).await?;
         let socket_path = self.socket_path.clone();
-        Ok(changes.map(move |change| change.and_then(change_of).map_err(|status| error_of(&status, &socket_path))))
+        Ok(changes.map(move |change| change.and_then(change_from).map_err(|status| error_of(&status, &socket_path))))
     }
 
     /// Everything that [`Daemons::list`] tells, and what people should know.
-    pub async fn seen(&self) -> Result<Vec<Seen>, DaemonError> {
-        self.seen_until(&Deadline::none()).await
+    pub async fn observed(&self) -> Result<Vec<ObservedDaemon>, DaemonError> {
+        self.observed_until(&Deadline::none()).await
     }
 
-    async fn seen_until(&self, deadline: &Deadline) -> Result<Vec<Seen>, DaemonError> {
+    async fn observed_until(&self, deadline: &Deadline) -> Result<Vec<ObservedDaemon>, DaemonError> {
         let mut client = Client::new(self.channel.clone());
         let list = client.list(pb::ListRequest {});
         let pb::ListResponse { daemons } = self.within(Duration::ZERO, deadline, list).await?;
-        let changes = daemons.into_iter().map(change_of).collect::<Result<Vec<_>, Status>>();
+        let changes = daemons.into_iter().map(change_from).collect::<Result<Vec<_>, Status>>();
         let changes = changes.map_err(|status| error_of(&status, &self.socket_path))?;
         let now = |change| match change {
-            Change::Now(seen) => Some(seen),
-            Change::Removed(_) => None,
+            DaemonChange::Updated(observed) => Some(observed),
+            DaemonChange::Removed(_) => None,
         };
         Ok(changes.into_iter().filter_map(now).collect())
     }
@@ -90,11 +90,11 @@ impl MpsClient {
         deadline: &Deadline,
     ) -> Result<Daemon, DaemonError> {
         let mut client = Client::new(self.channel.clone());
-        let request = pb::StartRequest { spec: Some(spec(wanted)), deadline_ms: millis(deadline.limit(patience)) };
+        let request = pb::StartRequest { spec: Some(spec(wanted)), timeout_ms: millis(deadline.limit(patience)) };
         let message = self.within(patience, deadline, client.start(request)).await?;
-        match change_of(message) {
-            Ok(Change::Now(seen)) => Ok(seen.daemon),
-            Ok(Change::Removed(id)) => Err(self.silent(format!("it says that {id} is gone"))),
+        match change_from(message) {
+            Ok(DaemonChange::Updated(observed)) => Ok(observed.daemon),
+            Ok(DaemonChange::Removed(id)) => Err(self.silent(format!("it says that {id} is gone"))),
             Err(status) => Err(error_of(&status, &self.socket_path)),
         }
     }
@@ -107,8 +107,8 @@ impl MpsClient {
         deadline: &Deadline,
     ) -> Result<(), DaemonError> {
         let mut client = Client::new(self.channel.clone());
-        let patience_ms = millis(deadline.limit(patience));
-        let request = pb::StopRequest { id: id.to_string(), patience_ms, unless_used };
+        let timeout_ms = millis(deadline.limit(patience));
+        let request = pb::StopRequest { id: id.to_string(), timeout_ms, unless_used };
         self.within(patience, deadline, client.stop(request)).await.map(|pb::StopResponse {}| ())
     }
 
@@ -173,8 +173,8 @@ impl Daemons for MpsClient {
     }
 
     fn list(&self, deadline: &Deadline) -> Result<Vec<Daemon>, DaemonError> {
-        let seen = self.runtime.block_on(self.seen_until(deadline))?;
-        Ok(seen.into_iter().map(|seen| seen.daemon).collect())
+        let observed = self.runtime.block_on(self.observed_until(deadline))?;
+        Ok(observed.into_iter().map(|observed| observed.daemon).collect())
     }
 }
 

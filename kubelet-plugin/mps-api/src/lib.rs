@@ -16,5 +16,5 @@ pub mod client;
 
 pub use client::{MpsClient, SocketPathError};
 pub use ids::is_ours;
-pub use observed::{Seen, Shown};
-pub use wire::Change;
+pub use observed::{ObservedDaemon, ObservedDaemons};
+pub use wire::DaemonChange;

@@ -8,7 +8,7 @@ use dra_model::DaemonId;
 
 /// A daemon as it is seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct ObservedDaemon {
     /// What it should be.
     pub spec: DaemonSpec,
     /// What it is.
@@ -20,4 +20,4 @@ pub struct Seen {
 }
 
 /// All daemons.
-pub type Shown = BTreeMap<DaemonId, Seen>;
+pub type ObservedDaemons = BTreeMap<DaemonId, ObservedDaemon>;

@@ -14,13 +14,13 @@ use prost::Message as _;
 use tonic::{Code, Status};
 
 use crate::ids::is_ours;
-use crate::observed::{Seen, Shown};
+use crate::observed::{ObservedDaemon, ObservedDaemons};
 
 /// A daemon that a reader of the stream hears of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum DaemonChange {
     /// How it is now.
-    Now(Seen),
+    Updated(ObservedDaemon),
     /// It is gone.
     Removed(DaemonId),
 }
@@ -51,11 +51,11 @@ pub fn spec_of(spec: pb::Spec) -> Result<DaemonSpec, Status> {
         return Err(Status::invalid_argument("a daemon needs a device"));
     }
     let stray =
-        spec.pinned_memory_bytes.keys().find(|place| usize::try_from(**place).is_ok_and(|at| at >= devices.len()));
-    if let Some(place) = stray {
-        return Err(Status::invalid_argument(format!("there is no device {place} to limit, but {}", devices.len())));
+        spec.pinned_memory_bytes.keys().find(|index| usize::try_from(**index).is_ok_and(|at| at >= devices.len()));
+    if let Some(index) = stray {
+        return Err(Status::invalid_argument(format!("there is no device {index} to limit, but {}", devices.len())));
     }
-    let memory = spec.pinned_memory_bytes.into_iter().map(|(place, bytes)| (place, Bytes(bytes))).collect();
+    let memory = spec.pinned_memory_bytes.into_iter().map(|(index, bytes)| (index, Bytes(bytes))).collect();
     Ok(DaemonSpec { id: id_of(&spec.id)?, devices, multi_user, threads, memory })
 }
 
@@ -79,7 +79,7 @@ pub fn spec(spec: &DaemonSpec) -> pb::Spec {
         devices: spec.devices.clone(),
         multi_user: multi_user.into(),
         active_thread_percentage: spec.threads.map(|percentage| percentage.get().into()),
-        pinned_memory_bytes: spec.memory.iter().map(|(place, bytes)| (*place, bytes.0)).collect(),
+        pinned_memory_bytes: spec.memory.iter().map(|(index, bytes)| (*index, bytes.0)).collect(),
     }
 }
 
@@ -91,11 +91,11 @@ pub fn daemon(wanted: &DaemonSpec, daemon: &Daemon) -> pb::Daemon {
         DaemonState::Ready => pb::State::Ready,
         DaemonState::UserWaiting { waiting, active } => {
             users = (*waiting, *active);
-            pb::State::Waiting
+            pb::State::UserWaiting
         }
         DaemonState::Exited { why } => {
             message.clone_from(why);
-            pb::State::Died
+            pb::State::Exited
         }
         DaemonState::Lost => pb::State::Lost,
     };
@@ -112,8 +112,8 @@ pub fn daemon(wanted: &DaemonSpec, daemon: &Daemon) -> pb::Daemon {
     }
 }
 
-/// A daemon as it is seen, as a message.
-pub fn seen(seen: &Seen) -> pb::Daemon {
+/// A daemon as it is observed_message, as a message.
+pub fn observed_message(seen: &ObservedDaemon) -> pb::Daemon {
     let mut message = daemon(&seen.spec, &seen.daemon);
     message.restarts = seen.restarts;
     if message.message.is_empty() {
@@ -123,33 +123,35 @@ pub fn seen(seen: &Seen) -> pb::Daemon {
 }
 
 /// What changed between two looks.
-pub fn changes(before: &Shown, now: &Shown) -> Vec<pb::Daemon> {
+pub fn changes(before: &ObservedDaemons, now: &ObservedDaemons) -> Vec<pb::Daemon> {
     let removed = before.values().filter(|daemon| !now.contains_key(&daemon.spec.id));
-    let removed = removed.map(|daemon| pb::Daemon { state: pb::State::Removed.into(), ..seen(daemon) });
-    let changed = now.values().filter(|daemon| before.get(&daemon.spec.id) != Some(daemon)).map(seen);
+    let removed = removed.map(|daemon| pb::Daemon { state: pb::State::Removed.into(), ..observed_message(daemon) });
+    let changed = now.values().filter(|daemon| before.get(&daemon.spec.id) != Some(daemon)).map(observed_message);
     removed.chain(changed).collect()
 }
 
 /// What a message of the stream or of a list says.
-pub fn change_of(message: pb::Daemon) -> Result<Change, Status> {
+pub fn change_from(message: pb::Daemon) -> Result<DaemonChange, Status> {
     let state = message.state();
     let spec = spec_of(message.spec.unwrap_or_default())?;
     let mut said = message.message;
     let state = match state {
         pb::State::Changing => DaemonState::Changing,
         pb::State::Ready => DaemonState::Ready,
-        pb::State::Waiting => DaemonState::UserWaiting { waiting: message.waiting_user, active: message.active_user },
-        pb::State::Died => DaemonState::Exited { why: std::mem::take(&mut said) },
+        pb::State::UserWaiting => {
+            DaemonState::UserWaiting { waiting: message.waiting_user, active: message.active_user }
+        }
+        pb::State::Exited => DaemonState::Exited { why: std::mem::take(&mut said) },
         pb::State::Lost => DaemonState::Lost,
-        pb::State::Removed => return Ok(Change::Removed(spec.id)),
+        pb::State::Removed => return Ok(DaemonChange::Removed(spec.id)),
     };
     let (run_dir, shm_dir) = (PathBuf::from(message.run_dir), PathBuf::from(message.shm_dir));
     let daemon = Daemon { id: spec.id.clone(), state, run_dir, shm_dir, multi_user: message.multi_user };
-    Ok(Change::Now(Seen { spec, daemon, message: said, restarts: message.restarts }))
+    Ok(DaemonChange::Updated(ObservedDaemon { spec, daemon, message: said, restarts: message.restarts }))
 }
 
 /// An error as a status: a sentence for people, and the error itself in the details.
-pub fn refused(error: &DaemonError) -> Status {
+pub fn status_from(error: &DaemonError) -> Status {
     let path = |path: &Path| path.display().to_string();
     let named = |reason: Reason, id: &DaemonId| Failure { id: id.to_string(), ..blank(reason) };
     let (code, failure) = match error {
@@ -164,7 +166,7 @@ pub fn refused(error: &DaemonError) -> Status {
         DaemonError::NoMultiUser { id } => (Code::Unimplemented, named(Reason::NoMultiUser, id)),
         DaemonError::LimitNotApplied { id, what, wanted, found } => {
             let (name, wanted, found) = (what.clone(), wanted.clone(), found.clone());
-            (Code::FailedPrecondition, Failure { name, wanted, found, ..named(Reason::LimitNotTaken, id) })
+            (Code::FailedPrecondition, Failure { name, wanted, found, ..named(Reason::LimitNotApplied, id) })
         }
         DaemonError::Different { id } => (Code::AlreadyExists, named(Reason::Different, id)),
         DaemonError::NotReady { id, waited, seen } => {
@@ -180,11 +182,11 @@ pub fn refused(error: &DaemonError) -> Status {
             (Code::FailedPrecondition, Failure { number, ..named(Reason::InUse, id) })
         }
         DaemonError::NotStopped { id, left } => {
-            (Code::Internal, Failure { why: left.clone(), ..named(Reason::StillThere, id) })
+            (Code::Internal, Failure { why: left.clone(), ..named(Reason::NotStopped, id) })
         }
-        DaemonError::UnusableDir { id, path: place, why } => {
-            let (path, why) = (path(place), why.clone());
-            (Code::ResourceExhausted, Failure { path, why, ..named(Reason::NoPlace, id) })
+        DaemonError::UnusableDir { id, path: index, why } => {
+            let (path, why) = (path(index), why.clone());
+            (Code::ResourceExhausted, Failure { path, why, ..named(Reason::UnusableDir, id) })
         }
     };
     Status::with_details(code, error.to_string(), failure.encode_to_vec().into())
@@ -221,7 +223,7 @@ fn known_error(details: &[u8]) -> Option<DaemonError> {
         Reason::Unknown => return None,
         Reason::NoProgram => DaemonError::NoProgram { program: failure.name, root: path },
         Reason::NoMultiUser => DaemonError::NoMultiUser { id: id()? },
-        Reason::LimitNotTaken => {
+        Reason::LimitNotApplied => {
             let (what, wanted, found) = (failure.name, failure.wanted, failure.found);
             DaemonError::LimitNotApplied { id: failure.id.parse().ok()?, what, wanted, found }
         }
@@ -236,8 +238,8 @@ fn known_error(details: &[u8]) -> Option<DaemonError> {
         Reason::InUse => {
             DaemonError::InUse { id: id()?, clients: usize::try_from(failure.number).unwrap_or(usize::MAX) }
         }
-        Reason::StillThere => DaemonError::NotStopped { id: id()?, left: failure.why },
-        Reason::NoPlace => DaemonError::UnusableDir { id: id()?, path, why: failure.why },
+        Reason::NotStopped => DaemonError::NotStopped { id: id()?, left: failure.why },
+        Reason::UnusableDir => DaemonError::UnusableDir { id: id()?, path, why: failure.why },
     })
 }
 
@@ -261,7 +263,7 @@ mod tests {
         "gpu-00112233445566778899aabbccddeeff".parse().unwrap()
     }
 
-    fn a_seen(state: DaemonState) -> Seen {
+    fn a_seen(state: DaemonState) -> ObservedDaemon {
         let spec = DaemonSpec {
             id: id(),
             devices: [GPU, MIG].map(str::to_owned).to_vec(),
@@ -271,7 +273,7 @@ mod tests {
         };
         let (run_dir, shm_dir) = ("/run/d/run".into(), "/run/d/shm".into());
         let daemon = Daemon { id: id(), state, run_dir, shm_dir, multi_user: true };
-        Seen { spec, daemon, message: String::new(), restarts: 3 }
+        ObservedDaemon { spec, daemon, message: String::new(), restarts: 3 }
     }
 
     #[test]
@@ -284,22 +286,22 @@ mod tests {
             DaemonState::Lost,
         ] {
             let sent = a_seen(state);
-            assert_eq!(change_of(seen(&sent)).unwrap(), Change::Now(sent));
+            assert_eq!(change_from(observed_message(&sent)).unwrap(), DaemonChange::Updated(sent));
         }
     }
 
     #[test]
     fn a_reader_hears_what_changed_and_what_is_gone() {
-        let shown = |seen: &Seen| Shown::from([(id(), seen.clone())]);
+        let shown = |seen: &ObservedDaemon| ObservedDaemons::from([(id(), seen.clone())]);
         let (ready, lost) = (a_seen(DaemonState::Ready), a_seen(DaemonState::Lost));
         for (before, now, expect) in [
-            (Shown::new(), shown(&ready), vec![Change::Now(ready.clone())]),
+            (ObservedDaemons::new(), shown(&ready), vec![DaemonChange::Updated(ready.clone())]),
             (shown(&ready), shown(&ready), vec![]),
-            (shown(&ready), shown(&lost), vec![Change::Now(lost.clone())]),
-            (shown(&lost), Shown::new(), vec![Change::Removed(id())]),
+            (shown(&ready), shown(&lost), vec![DaemonChange::Updated(lost.clone())]),
+            (shown(&lost), ObservedDaemons::new(), vec![DaemonChange::Removed(id())]),
         ] {
-            let heard: Vec<Change> =
-                changes(&before, &now).into_iter().map(|message| change_of(message).unwrap()).collect();
+            let heard: Vec<DaemonChange> =
+                changes(&before, &now).into_iter().map(|message| change_from(message).unwrap()).collect();
             assert_eq!(heard, expect);
         }
     }
@@ -337,7 +339,7 @@ mod tests {
             DaemonError::NotStopped { id: id(), left: text("l") },
             DaemonError::UnusableDir { id: id(), path: "/p".into(), why: text("full") },
         ] {
-            assert_eq!(error_of(&refused(&error), Path::new("/s")), error);
+            assert_eq!(error_of(&status_from(&error), Path::new("/s")), error);
         }
     }
 

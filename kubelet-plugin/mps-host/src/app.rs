@@ -22,22 +22,22 @@ use tracing::info;
 
 use crate::adopt::{adopt, remove_all};
 use crate::args::Args;
-use crate::board::Board;
+use crate::context::Context;
+use crate::daemon_registry::DaemonRegistry;
+use crate::daemon_states::DaemonStates;
 use crate::metrics::Metrics;
-use crate::order::Deadline;
+use crate::request::Deadline;
 use crate::root::{Root, RootError};
-use crate::roster::Roster;
 use crate::service::MpsService;
-use crate::tools::Tools;
 
 /// How long clients may go on when this process is told to stop.
-const LAST_PATIENCE: Duration = Duration::from_secs(20);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Plugins of the node connect, and each claim that needs a daemon calls.
-const SOCKET_BOUNDS: Bounds = Bounds { connections: 16, calls: 200, drain: LAST_PATIENCE };
+const SOCKET_BOUNDS: Bounds = Bounds { connections: 16, calls: 200, drain: DRAIN_TIMEOUT };
 
 /// How long another process may take to leave the root: what the chart gives it to end, and a little more.
-const ROOT_PATIENCE: Duration = Duration::from_secs(45);
+const ROOT_LOCK_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Why the MPS host did not start or did not end cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +79,7 @@ pub enum AppError {
     },
 }
 
-/// Runs until `stop` is cancelled. No process of a daemon is left then, but its place: see [`crate::supervisor`]. Or removes
+/// Runs until `stop` is cancelled. No process of a daemon is left then, but its dir: see [`crate::supervisor`]. Or removes
 /// all of them.
 pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
     let mut registry = Registry::default();
@@ -98,37 +98,47 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
         log_format: _,
     } = args;
     let clients_timeout = Duration::from_secs(clients_timeout);
-    let board = Board::new(metrics.clone());
-    let tools =
-        Tools { root: root_dir, driver_root, shm_bytes, clients_timeout, boot_id, stop: stop.clone(), board, metrics };
-    let tools = Arc::new(tools);
+    let states = DaemonStates::new(metrics.clone());
+    let context = Context {
+        root: root_dir,
+        driver_root,
+        shm_bytes,
+        clients_timeout,
+        boot_id,
+        stop: stop.clone(),
+        states,
+        metrics,
+    };
+    let context = Arc::new(context);
     if remove {
-        let stopped = || Err(AppError::Stopped { root: tools.root.clone() });
-        return stop.run_until_cancelled(remove_daemons(&tools, &socket_path)).await.unwrap_or_else(stopped);
+        let stopped = || Err(AppError::Stopped { root: context.root.clone() });
+        return stop.run_until_cancelled(remove_daemons(&context, &socket_path)).await.unwrap_or_else(stopped);
     }
-    let Some(held) = stop.run_until_cancelled(Root::hold(&tools.root, ROOT_PATIENCE)).await else { return Ok(()) };
+    let Some(held) = stop.run_until_cancelled(Root::hold(&context.root, ROOT_LOCK_TIMEOUT)).await else {
+        return Ok(());
+    };
     let root = held.map_err(AppError::Root)?;
-    let roster = Arc::new(Roster::new(Arc::clone(&tools)));
+    let daemons = Arc::new(DaemonRegistry::new(Arc::clone(&context)));
     // Who connects from now on is heard when it is known what there is.
     let listener = bind_for_root(&socket_path).map_err(AppError::Socket)?;
-    adopt(&root, &tools, &roster).await.map_err(|source| AppError::Look { path: tools.root.clone(), source })?;
+    adopt(&root, &context, &daemons).await.map_err(|source| AppError::Look { path: context.root.clone(), source })?;
     let (_ready, readiness) = watch::channel(Ok(()));
     let mut tasks = Tasks::new(stop.clone());
     let serve_http = http::serve(http_address, registry, readiness, stop.clone());
     tasks.start("http", async move { Ok(serve_http.await?) });
-    let service = MpsServer::new(MpsService::new(Arc::clone(&roster), tools.board.subscribe(), stop.clone()));
+    let service = MpsServer::new(MpsService::new(Arc::clone(&daemons), context.states.subscribe(), stop.clone()));
     info!(socket = %socket_path.display(), "MPS host started");
-    tasks.start("mps", serve(listener, socket_path, service, roster, stop));
+    tasks.start("mps", serve(listener, socket_path, service, daemons, stop));
     tasks.run().await.map_err(AppError::Tasks)
 }
 
-async fn remove_daemons(tools: &Tools, socket_path: &Path) -> Result<(), AppError> {
-    let root = Root::hold(&tools.root, ROOT_PATIENCE).await.map_err(AppError::Root)?;
-    let look = |source| AppError::Look { path: tools.root.clone(), source };
-    let count = remove_all(&root, tools, Deadline::of(LAST_PATIENCE)).await.map_err(look)?;
+async fn remove_daemons(context: &Context, socket_path: &Path) -> Result<(), AppError> {
+    let root = Root::hold(&context.root, ROOT_LOCK_TIMEOUT).await.map_err(AppError::Root)?;
+    let look = |source| AppError::Look { path: context.root.clone(), source };
+    let count = remove_all(&root, context, Deadline::of(DRAIN_TIMEOUT)).await.map_err(look)?;
     remove_if_there(socket_path);
     root.leave();
-    if count > 0 { Err(AppError::Left { count, root: tools.root.clone() }) } else { Ok(()) }
+    if count > 0 { Err(AppError::Left { count, root: context.root.clone() }) } else { Ok(()) }
 }
 
 /// When this process stops nobody finds the socket any more and calls are refused before the daemons are ended: one that was
@@ -137,7 +147,7 @@ async fn serve(
     listener: UnixListener,
     socket_path: PathBuf,
     service: MpsServer<MpsService>,
-    roster: Arc<Roster>,
+    daemons: Arc<DaemonRegistry>,
     stop: CancellationToken,
 ) -> Result<(), TaskError> {
     let serving = async {
@@ -148,7 +158,7 @@ async fn serve(
     let handing_over = async {
         stop.cancelled().await;
         remove_if_there(&socket_path);
-        roster.hand_over(LAST_PATIENCE).await;
+        daemons.shut_down(DRAIN_TIMEOUT).await;
     };
     let (served, ()) = tokio::join!(serving, handing_over);
     Ok(served?)

@@ -10,7 +10,7 @@ use dra_model::{Bytes, IdError};
 use dra_runtime::logging::LogFormat;
 
 /// A server makes files of some KiB there.
-const LEAST_SHM: Bytes = Bytes::from_mib(1);
+const MIN_SHM: Bytes = Bytes::from_mib(1);
 
 /// Runs the MPS daemons of this node: the kubelet plugin asks for them, containers talk to them.
 #[derive(Debug, Parser)]
@@ -22,7 +22,7 @@ pub struct Args {
     /// Socket for the kubelet plugin [default: host.sock in --root]
     #[arg(long, env = "MPS_SOCKET")]
     pub socket: Option<PathBuf>,
-    /// End and remove every daemon in --root and exit, instead of running them: for an uninstall
+    /// Exit and remove every daemon in --root and exit, instead of running them: for an uninstall
     #[arg(long)]
     pub remove: bool,
     /// After --remove, whatever came of it, run this program with these arguments; it is a failure if either fails
@@ -34,7 +34,7 @@ pub struct Args {
     /// Size of the shared memory that one daemon and all its clients have together, in bytes or as a quantity
     #[arg(long, env = "MPS_SHM_BYTES", default_value = "64Mi", value_parser = shm_bytes)]
     pub shm_bytes: Bytes,
-    /// For how many seconds claims wait for the end of the clients of a daemon that died; then their server is ended
+    /// For how many seconds claims wait for the end of the clients of a daemon that exited_unexpectedly; then their server is ended
     #[arg(long, env = "MPS_CLIENTS_TIMEOUT", default_value_t = 300)]
     pub clients_timeout: u64,
     /// Address of /healthz, /readyz and /metrics
@@ -55,7 +55,7 @@ impl Args {
 /// For a file system none would mean no limit.
 fn shm_bytes(text: &str) -> Result<Bytes, String> {
     let bytes: Bytes = text.parse().map_err(|error: IdError| error.to_string())?;
-    if bytes < LEAST_SHM { Err("less than 1Mi".to_owned()) } else { Ok(bytes) }
+    if bytes < MIN_SHM { Err("less than 1Mi".to_owned()) } else { Ok(bytes) }
 }
 
 #[cfg(test)]

@@ -4,26 +4,26 @@
 use std::time::Duration;
 
 /// Before the first, second, … start in a row.
-const PAUSES: [Duration; 4] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
+const DELAYS: [Duration; 4] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
 
 /// A daemon that lived this long does not keep dying.
-const LONG_LIFE: Duration = Duration::from_mins(1);
+const STABLE_UPTIME: Duration = Duration::from_mins(1);
 
 /// The deaths and failed starts of one daemon that each came soon after the last.
 #[derive(Debug, Default)]
 pub struct BackOff {
-    in_a_row: usize,
+    attempts: usize,
 }
 
 impl BackOff {
-    /// How long to wait after a life of this length; a start that failed is none.
-    pub fn pause_after(&mut self, life: Duration) -> Duration {
-        if life > LONG_LIFE {
-            self.in_a_row = 0;
+    /// How long to wait after a uptime of this length; a start that failed is none.
+    pub fn delay_after(&mut self, uptime: Duration) -> Duration {
+        if uptime > STABLE_UPTIME {
+            self.attempts = 0;
         }
-        let pause = PAUSES.iter().take(self.in_a_row + 1).next_back().copied().unwrap_or_default();
-        self.in_a_row = (self.in_a_row + 1).min(PAUSES.len());
-        pause
+        let delay = DELAYS.iter().take(self.attempts + 1).next_back().copied().unwrap_or_default();
+        self.attempts = (self.attempts + 1).min(DELAYS.len());
+        delay
     }
 }
 
@@ -34,8 +34,8 @@ mod tests {
     #[test]
     fn pauses_grow_until_a_daemon_lives() {
         let mut back_off = BackOff::default();
-        let lives = [0, 1, 59, 0, 0, 61, 0, 3600];
-        let pauses = lives.map(|seconds| back_off.pause_after(Duration::from_secs(seconds)).as_secs());
-        assert_eq!(pauses, [0, 1, 5, 30, 30, 0, 1, 0]);
+        let is_alive = [0, 1, 59, 0, 0, 61, 0, 3600];
+        let delays = is_alive.map(|seconds| back_off.delay_after(Duration::from_secs(seconds)).as_secs());
+        assert_eq!(delays, [0, 1, 5, 30, 30, 0, 1, 0]);
     }
 }

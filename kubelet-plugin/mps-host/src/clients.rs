@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use dra_mps::{Command, Event, pids};
 
-use crate::front_end::{AskError, FrontEnd};
+use crate::control_client::{ControlClient, ControlError};
 use crate::log_file::LogFile;
 use crate::processes::ProcessId;
 
 /// How long one question may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// There is one server for each user at a time, and a turn for each; more is no answer that is believed.
-const MOST_SERVERS: usize = 64;
+/// There is one server for each user at a time, and a turn for each; more is no reply that is believed.
+const MAX_SERVERS: usize = 64;
 
 /// The clients of one daemon as far as they are known.
 #[derive(Debug, Default)]
@@ -31,16 +31,16 @@ pub struct Clients {
 
 impl Clients {
     /// Clients that were known to an earlier process.
-    pub fn remembered(known: BTreeSet<ProcessId>) -> Self {
+    pub fn with_known(known: BTreeSet<ProcessId>) -> Self {
         Self { known, ..Self::default() }
     }
 
-    /// Learns from all that a daemon said that is gone. A process that came later than its last word is no client of it but
+    /// Learns from all that a daemon said that is exited. A process that came later than its last word is no client of it but
     /// one that has the number of a client.
-    pub fn note_all(&mut self, log_path: &Path) {
+    pub fn record_log(&mut self, log_path: &Path) {
         let last_word = log_path.metadata().and_then(|found| found.modified());
         // What cannot be read tells of no clients.
-        let (Ok(last_word), Ok(events)) = (last_word, LogFile::whole(log_path.to_owned()).news()) else { return };
+        let (Ok(last_word), Ok(events)) = (last_word, LogFile::whole(log_path.to_owned()).new_events()) else { return };
         for event in events {
             self.note(event);
         }
@@ -48,14 +48,14 @@ impl Clients {
     }
 
     /// Those that live.
-    pub fn living(&mut self) -> &BTreeSet<ProcessId> {
-        self.known.retain(ProcessId::lives);
+    pub fn alive(&mut self) -> &BTreeSet<ProcessId> {
+        self.known.retain(ProcessId::is_alive);
         &self.known
     }
 
     /// Who waits and whose turn it is, if somebody waits.
     pub fn waiting(&mut self) -> Option<(u32, u32)> {
-        self.waiting = self.waiting.filter(|(process, _)| process.lives());
+        self.waiting = self.waiting.filter(|(process, _)| process.is_alive());
         Some((self.waiting?.1, self.active?.1))
     }
 
@@ -80,10 +80,10 @@ impl Clients {
     }
 
     /// Asks for all of them.
-    pub async fn ask(&mut self, front_end: &FrontEnd) -> Result<(), AskError> {
-        for server in pids(&front_end.ask(&[Command::Servers], PATIENCE).await?).into_iter().take(MOST_SERVERS) {
-            let answer = front_end.ask(&[Command::Clients(server)], PATIENCE).await?;
-            self.known.extend(pids(&answer).into_iter().filter_map(ProcessId::of));
+    pub async fn ask(&mut self, control: &ControlClient) -> Result<(), ControlError> {
+        for server in pids(&control.send(&[Command::Servers], QUERY_TIMEOUT).await?).into_iter().take(MAX_SERVERS) {
+            let reply = control.send(&[Command::Clients(server)], QUERY_TIMEOUT).await?;
+            self.known.extend(pids(&reply).into_iter().filter_map(ProcessId::of));
         }
         Ok(())
     }
@@ -119,12 +119,12 @@ mod tests {
     fn clients_are_forgotten_with_their_process() {
         let own = ProcessId::of(std::process::id()).unwrap();
         let ended = ProcessId { started: own.started + 1, ..own };
-        let mut clients = Clients::remembered(BTreeSet::from([own, ended]));
-        assert_eq!(clients.living(), &BTreeSet::from([own]));
+        let mut clients = Clients::with_known(BTreeSet::from([own, ended]));
+        assert_eq!(clients.alive(), &BTreeSet::from([own]));
         for event in [Event::ClientServed { pid: own.pid, user: 0 }, Event::ClientWaits { pid: own.pid, user: 0 }] {
             let mut clients = Clients::default();
             clients.note(event);
-            assert_eq!(clients.living(), &BTreeSet::from([own]), "{event:?}");
+            assert_eq!(clients.alive(), &BTreeSet::from([own]), "{event:?}");
         }
     }
 
@@ -138,8 +138,8 @@ mod tests {
         std::fs::write(&path, served).unwrap();
         let learned = || {
             let mut clients = Clients::default();
-            clients.note_all(&path);
-            clients.living().iter().map(|client| client.pid).collect::<Vec<_>>()
+            clients.record_log(&path);
+            clients.alive().iter().map(|client| client.pid).collect::<Vec<_>>()
         };
         assert_eq!(learned(), [pid]);
         let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1);

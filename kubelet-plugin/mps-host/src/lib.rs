@@ -2,10 +2,10 @@
 //! Supervises the MPS daemons of a node: the process `gpu-mps-host`.
 //!
 //! ```text
-//! kubelet plugin -- service -- roster --+-- supervisor (one task per daemon)
-//!                                |      |      birth: place, spawn, ready, limits
+//! kubelet plugin -- service -- daemons --+-- supervisor (one task per daemon)
+//!                                |      |      birth: dir, spawn, ready, limits
 //!                     adopt -----+      |      death: quit, kill, nothing left
-//!                  (at its own start)   +-- board -- watch, metrics
+//!                  (at its own start)   +-- states -- watch, metrics
 //! ```
 //!
 //! A daemon can outlive this process: it has a process group, a log file and a pipe directory of its own, and what is
@@ -14,19 +14,19 @@
 //! `--remove`, leaves nothing. It never touches a GPU's settings and never asks the
 //! API server.
 //!
-//! Reading order: [`args`], [`root`], [`removal`], [`place`], [`kept`], [`processes`], [`process`], [`system_calls`], [`rights`], [`inside`], [`programs`],
-//! [`front_end`], [`log_file`], [`birth`], [`death`], [`clients`], [`running`], [`sharers`], [`sweep`], [`board`], [`tools`], [`order`],
-//! [`back_off`], [`supervisor`], [`roster`], [`adopt`], [`service`], [`metrics`], [`then`].
+//! Reading order: [`args`], [`root`], [`remove_tree`], [`daemon_dir`], [`state_file`], [`processes`], [`process`], [`system_calls`], [`privileges`], [`child`], [`programs`],
+//! [`control_client`], [`log_file`], [`start`], [`termination`], [`clients`], [`running`], [`sharing_claims`], [`sweep`], [`daemon_states`], [`context`], [`request`],
+//! [`back_off`], [`supervisor`], [`daemon_registry`], [`adopt`], [`service`], [`metrics`], [`after_removal`].
 
 pub mod args;
 
 pub mod root;
 
-pub mod removal;
+pub mod remove_tree;
 
-pub mod place;
+pub mod daemon_dir;
 
-pub mod kept;
+pub mod state_file;
 
 pub mod processes;
 
@@ -34,39 +34,39 @@ pub mod process;
 
 pub mod system_calls;
 
-pub mod rights;
+pub mod privileges;
 
-pub mod inside;
+pub mod child;
 
 pub mod programs;
 
-pub mod front_end;
+pub mod control_client;
 
 pub mod log_file;
 
-pub mod birth;
+pub mod start;
 
-pub mod death;
+pub mod termination;
 
 pub mod clients;
 
 pub mod running;
 
-pub mod sharers;
+pub mod sharing_claims;
 
 pub mod sweep;
 
-pub mod board;
+pub mod daemon_states;
 
-pub mod tools;
+pub mod context;
 
-pub mod order;
+pub mod request;
 
 pub mod back_off;
 
 pub mod supervisor;
 
-pub mod roster;
+pub mod daemon_registry;
 
 pub mod adopt;
 
@@ -74,11 +74,11 @@ pub mod service;
 
 pub mod metrics;
 
-pub mod then;
+pub mod after_removal;
 
 pub mod app;
 
+pub use after_removal::run_after_removal;
 pub use app::{AppError, run};
 pub use args::Args;
-pub use inside::become_daemon;
-pub use then::run_then;
+pub use child::become_daemon;

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use dra_mps::{Event, event, printable};
 
 /// A file that has grown beyond this is cut.
-const LONGEST: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
-/// This much of its end is kept.
-const KEPT: u64 = 64 << 10;
+/// This much of its end is saved.
+const RETAINED_BYTES: u64 = 64 << 10;
 
 /// This much of its end is shown to people.
-const SHOWN: u64 = 512;
+const EXCERPT_BYTES: u64 = 512;
 
 /// A log that is being followed.
 #[derive(Debug)]
@@ -34,14 +34,14 @@ pub fn create(path: &Path) -> io::Result<File> {
 }
 
 /// The end of it, in one line.
-pub fn end_of(path: &Path) -> String {
-    let (_, text) = read_from(path, |length| length.saturating_sub(SHOWN)).unwrap_or_default();
+pub fn excerpt(path: &Path) -> String {
+    let (_, text) = read_from(path, |length| length.saturating_sub(EXCERPT_BYTES)).unwrap_or_default();
     printable(&String::from_utf8_lossy(&text))
 }
 
 /// Whether each of these servers was started after the last limit was set, and so has it.
 pub fn have_limits(path: &Path, servers: &[u32]) -> bool {
-    let events = LogFile::whole(path.to_owned()).news().unwrap_or_default();
+    let events = LogFile::whole(path.to_owned()).new_events().unwrap_or_default();
     let Some(last) = events.iter().rposition(|event| *event == Event::LimitSet) else { return false };
     let later = || events.iter().skip(last);
     let is_later =
@@ -62,7 +62,7 @@ impl LogFile {
     }
 
     /// What was said since the last look and matters. A line that is not complete yet counts when it is.
-    pub fn news(&mut self) -> io::Result<Vec<Event>> {
+    pub fn new_events(&mut self) -> io::Result<Vec<Event>> {
         let (from, bytes) = read_from(&self.path, |length| if length < self.read { 0 } else { self.read })?;
         let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let lines = bytes.get(..complete).map(String::from_utf8_lossy).unwrap_or_default();
@@ -75,10 +75,10 @@ impl LogFile {
     /// By its length and not by what was read: a line need never end.
     fn cut(&mut self) -> io::Result<()> {
         let length = std::fs::metadata(&self.path)?.len();
-        if length < LONGEST {
+        if length < MAX_BYTES {
             return Ok(());
         }
-        let (from, end) = read_from(&self.path, |length| length.saturating_sub(KEPT))?;
+        let (from, end) = read_from(&self.path, |length| length.saturating_sub(RETAINED_BYTES))?;
         let mut file = OpenOptions::new().append(true).open(&self.path)?;
         file.set_len(0)?;
         file.write_all(&end)?;
@@ -87,13 +87,13 @@ impl LogFile {
     }
 }
 
-/// The file from a place on, which its length tells, and that place; never more than a whole file may have.
-fn read_from(path: &Path, place: impl FnOnce(u64) -> u64) -> io::Result<(u64, Vec<u8>)> {
+/// The file from a start on, which its length tells, and that start; never more than a whole file may have.
+fn read_from(path: &Path, start: impl FnOnce(u64) -> u64) -> io::Result<(u64, Vec<u8>)> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    let from = file.seek(SeekFrom::Start(place(length).max(length.saturating_sub(2 * LONGEST))))?;
+    let from = file.seek(SeekFrom::Start(start(length).max(length.saturating_sub(2 * MAX_BYTES))))?;
     let mut bytes = Vec::new();
-    file.take(2 * LONGEST).read_to_end(&mut bytes)?;
+    file.take(2 * MAX_BYTES).read_to_end(&mut bytes)?;
     Ok((from, bytes))
 }
 
@@ -111,13 +111,13 @@ mod tests {
         let mut file = create(&path).unwrap();
         file.write_all(ENDS.as_bytes()).unwrap();
         let mut log = LogFile::from_now(path.clone());
-        assert_eq!(log.news().unwrap(), []);
+        assert_eq!(log.new_events().unwrap(), []);
         let (begin, rest) = ENDS.split_at(20);
         file.write_all(format!("{STARTS}nothing\n{begin}").as_bytes()).unwrap();
-        assert_eq!(log.news().unwrap(), [Event::ServerStarts { pid: 5, user: 0 }]);
+        assert_eq!(log.new_events().unwrap(), [Event::ServerStarts { pid: 5, user: 0 }]);
         file.write_all(rest.as_bytes()).unwrap();
-        assert_eq!(log.news().unwrap(), [Event::ServerEnded { pid: 5, status: 1 }]);
-        assert!(end_of(&path).ends_with("Server 5 exited with status 1"));
+        assert_eq!(log.new_events().unwrap(), [Event::ServerEnded { pid: 5, status: 1 }]);
+        assert!(excerpt(&path).ends_with("Server 5 exited with status 1"));
     }
 
     #[test]
@@ -129,8 +129,8 @@ mod tests {
         for _ in 0..40 {
             file.write_all("x".repeat(100_000).as_bytes()).unwrap();
             file.write_all(format!("\n{STARTS}").as_bytes()).unwrap();
-            assert_eq!(log.news().unwrap().len(), 1);
-            assert!(path.metadata().unwrap().len() <= LONGEST + 100_100);
+            assert_eq!(log.new_events().unwrap().len(), 1);
+            assert!(path.metadata().unwrap().len() <= MAX_BYTES + 100_100);
         }
     }
 
@@ -142,12 +142,12 @@ mod tests {
         let mut log = LogFile::from_now(path.clone());
         for _ in 0..40 {
             file.write_all("x".repeat(100_000).as_bytes()).unwrap();
-            assert_eq!(log.news().unwrap(), []);
-            assert!(path.metadata().unwrap().len() <= LONGEST + 100_000);
+            assert_eq!(log.new_events().unwrap(), []);
+            assert!(path.metadata().unwrap().len() <= MAX_BYTES + 100_000);
         }
         file.write_all(format!("\n{STARTS}").as_bytes()).unwrap();
-        assert_eq!(log.news().unwrap(), [Event::ServerStarts { pid: 5, user: 0 }]);
-        assert_eq!(log.news().unwrap(), []);
+        assert_eq!(log.new_events().unwrap(), [Event::ServerStarts { pid: 5, user: 0 }]);
+        assert_eq!(log.new_events().unwrap(), []);
     }
 
     #[test]

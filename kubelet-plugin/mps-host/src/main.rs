@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use dra_model::chain;
-use dra_mps_host::{Args, become_daemon, run_then};
+use dra_mps_host::{Args, become_daemon, run_after_removal};
 use dra_runtime::stop_on_signals;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -44,7 +44,7 @@ async fn run(args: Args) -> ExitCode {
     if let Err(failure) = &ended {
         error!(error = %chain(failure), "the MPS host ended");
     }
-    let followed = run_then(&then, &stop).await;
+    let followed = run_after_removal(&then, &stop).await;
     if let Err(failure) = &followed {
         error!(error = %chain(failure), "what follows was not done");
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dra_hardware::DaemonState;
-use dra_mps_api::Shown;
+use dra_mps_api::ObservedDaemons;
 use dra_runtime::http::DURATIONS;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -34,7 +34,7 @@ pub struct Metrics {
     start_duration: Histogram,
     deaths: Counter,
     lost: Counter,
-    limits_restored: Counter,
+    limits_corrected: Counter,
     server_failures: Counter,
 }
 
@@ -47,7 +47,7 @@ impl Metrics {
             start_duration: Histogram::new(DURATIONS),
             deaths: Counter::default(),
             lost: Counter::default(),
-            limits_restored: Counter::default(),
+            limits_corrected: Counter::default(),
             server_failures: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("gpu_dra_mps");
@@ -55,7 +55,7 @@ impl Metrics {
         registry.register("starts", "Starts of MPS daemons, by result", metrics.starts.clone());
         registry.register_with_unit(
             "start_duration",
-            "Time until a started MPS daemon answered and had its limits",
+            "Time until a started MPS daemon replied and had its limits",
             Unit::Seconds,
             metrics.start_duration.clone(),
         );
@@ -64,19 +64,19 @@ impl Metrics {
         registry.register(
             "limits_restored",
             "Times that limits of an MPS daemon were changed by somebody else and set again",
-            metrics.limits_restored.clone(),
+            metrics.limits_corrected.clone(),
         );
         registry.register(
             "server_failures",
             "Times that a server of an MPS daemon was seen to have failed, which ends its clients",
             metrics.server_failures.clone(),
         );
-        metrics.daemons(&Shown::new());
+        metrics.daemons(&ObservedDaemons::new());
         metrics
     }
 
     /// Shows how the daemons are.
-    pub fn daemons(&self, shown: &Shown) {
+    pub fn daemons(&self, shown: &ObservedDaemons) {
         for state in STATES {
             let count = shown.values().filter(|seen| label(&seen.daemon.state) == state).count();
             let count = i64::try_from(count).unwrap_or(i64::MAX);
@@ -94,7 +94,7 @@ impl Metrics {
     }
 
     /// Counts a death.
-    pub fn died(&self) {
+    pub fn exited_unexpectedly(&self) {
         self.deaths.inc();
     }
 
@@ -109,8 +109,8 @@ impl Metrics {
     }
 
     /// Counts limits that were set again.
-    pub fn limits_restored(&self) {
-        self.limits_restored.inc();
+    pub fn limits_corrected(&self) {
+        self.limits_corrected.inc();
     }
 }
 

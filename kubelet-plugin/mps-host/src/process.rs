@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::processes::ProcessId;
 
 /// How long a killed process may take to go.
-pub const LAST_PATIENCE: Duration = Duration::from_secs(2);
+pub const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A process that was alive when it was taken hold of.
 #[derive(Debug)]
@@ -27,19 +27,19 @@ pub struct Process {
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum Exit {
     /// By itself, with this code.
-    Exit(i32),
+    Code(i32),
     /// By this signal.
     Signal(i32),
     /// Not seen: it was no child of this process.
     Unseen,
 }
 
-impl fmt::Display for End {
+impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exit(code) => write!(f, "ended with exit code {code}"),
+            Self::Code(code) => write!(f, "ended with exit code {code}"),
             Self::Signal(signal) => write!(f, "ended by signal {signal}"),
             Self::Unseen => f.write_str("ended"),
         }
@@ -48,13 +48,13 @@ impl fmt::Display for End {
 
 impl Process {
     /// Takes hold of a process, if it has not ended.
-    pub fn hold(id: ProcessId) -> io::Result<Option<Self>> {
+    pub fn open(id: ProcessId) -> io::Result<Option<Self>> {
         let descriptor = match open_watched(id.pid) {
             Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => return Ok(None),
             opened => opened?,
         };
         // Between the number and the descriptor another process could have taken the number over.
-        Ok(id.lives().then_some(Self { id, descriptor }))
+        Ok(id.is_alive().then_some(Self { id, descriptor }))
     }
 
     /// Takes hold of a child, which keeps its number until it is waited for here.
@@ -79,26 +79,26 @@ impl Process {
     }
 
     /// Waits until it has ended. May be asked again.
-    pub async fn ended(&self) -> End {
-        // The only failure is a runtime that is being shut down; then nobody waits for the answer.
+    pub async fn wait_exit(&self) -> Exit {
+        // The only failure is a runtime that is being shut down; then nobody waits for the reply.
         self.descriptor.readable().await.map(|_ready| ()).ok();
         let waited = waitid(WaitId::PidFd(self.descriptor.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-        let Ok(Some(status)) = waited else { return End::Unseen };
-        let code = status.exit_status().map(End::Exit);
-        code.or_else(|| status.terminating_signal().map(End::Signal)).unwrap_or(End::Unseen)
+        let Ok(Some(status)) = waited else { return Exit::Unseen };
+        let code = status.exit_status().map(Exit::Code);
+        code.or_else(|| status.terminating_signal().map(Exit::Signal)).unwrap_or(Exit::Unseen)
     }
 
-    /// Kills it and waits until it is gone. One that is in the kernel on behalf of a GPU that hangs may never go.
-    pub async fn end(&self) {
+    /// Kills it and waits until it is exited. One that is in the kernel on behalf of a GPU that hangs may never go.
+    pub async fn kill(&self) {
         kill(self.id);
-        timeout(LAST_PATIENCE, self.ended()).await.map(|_end| ()).ok();
+        timeout(KILL_TIMEOUT, self.wait_exit()).await.map(|_end| ()).ok();
     }
 }
 
 /// Kills a process if it still is the one that is meant.
 pub fn kill(id: ProcessId) {
     let Ok(descriptor) = open(id.pid) else { return };
-    if id.lives() {
+    if id.is_alive() {
         // One that ended in between needs no signal.
         pidfd_send_signal(&descriptor, Signal::KILL).ok();
     }
@@ -125,12 +125,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_child_is_seen_whatever_it_is() {
-        for (script, expect) in [("exit 3", End::Exit(3)), ("kill -9 $$", End::Signal(9))] {
+        for (script, expect) in [("exit 3", Exit::Code(3)), ("kill -9 $$", Exit::Signal(9))] {
             let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
             let process = Process::of_child(child).unwrap();
-            assert_eq!(process.ended().await, expect);
-            assert_eq!(process.ended().await, End::Unseen, "nobody is left to ask");
-            assert!(Process::hold(process.id()).unwrap().is_none());
+            assert_eq!(process.wait_exit().await, expect);
+            assert_eq!(process.wait_exit().await, Exit::Unseen, "nobody is left to ask");
+            assert!(Process::open(process.id()).unwrap().is_none());
         }
     }
 }

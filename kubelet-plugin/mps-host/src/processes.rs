@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 const TICKS_PER_SECOND: u64 = 100;
 
 /// What a daemon is given is shorter.
-const LONGEST_ENVIRONMENT: usize = 64 << 10;
+const MAX_ENVIRONMENT: usize = 64 << 10;
 
-/// How often a process is looked at that is becoming another program; it takes it a few.
-const MOST_LOOKS: usize = 1000;
+/// How often a process is checked at that is becoming another program; it takes it a few.
+const MAX_READS: usize = 1000;
 
 /// A process, told from a later one with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ impl ProcessId {
     }
 
     /// Whether it has not ended.
-    pub fn lives(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         Self::of(self.pid) == Some(*self)
     }
 }
@@ -57,7 +57,7 @@ fn parse(pid: u32, stat: &str) -> Option<ProcessId> {
 
 /// The processes of a daemon: itself, its servers and front ends that we ask it with. They are in the control group of this
 /// process, as all that it starts, and have the whole environment that it gives them. Whoever only knows the pipe
-/// directory is somebody else. The group is looked at first, since the environment of a foreign process that hangs may
+/// directory is somebody else. The group is checked at first, since the environment of a foreign process that hangs may
 /// not be readable for as long as that hangs (`proc(5)`: it is read from its memory).
 pub fn of_daemon(pipe_dir: &Path, program_dir: &Path) -> io::Result<Vec<ProcessId>> {
     let own_group = fs::read("/proc/self/cgroup")?;
@@ -66,7 +66,7 @@ pub fn of_daemon(pipe_dir: &Path, program_dir: &Path) -> io::Result<Vec<ProcessI
     let entries = fs::read_dir("/proc")?;
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let is_beside = |id: &ProcessId| fs::read(format!("/proc/{}/cgroup", id.pid)).is_ok_and(|group| group == own_group);
-    // The number is looked up before the environment: a process that took it over since then is not the one that is returned.
+    // The number is checked up before the environment: a process that took it over since then is not the one that is returned.
     let candidates = pids.filter_map(ProcessId::of).filter(is_beside);
     Ok(candidates.filter(|id| has_variables(id.pid, &wanted)).collect())
 }
@@ -85,8 +85,8 @@ fn has_variables(pid: u32, wanted: &[Vec<u8>]) -> bool {
 
 /// What a process was given. One that is becoming another program shows none for a moment, in the midst of `execve(2)`.
 fn environment(pid: u32) -> Vec<u8> {
-    for _ in 0..MOST_LOOKS {
-        let found = begin_of(&format!("/proc/{pid}/environ")).unwrap_or_default();
+    for _ in 0..MAX_READS {
+        let found = read_once(&format!("/proc/{pid}/environ")).unwrap_or_default();
         if !found.is_empty() || has_none(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default()) {
             return found;
         }
@@ -96,8 +96,8 @@ fn environment(pid: u32) -> Vec<u8> {
 }
 
 /// At once: between two reads the process may become another program, of which the second one knows nothing.
-fn begin_of(path: &str) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; LONGEST_ENVIRONMENT];
+fn read_once(path: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; MAX_ENVIRONMENT];
     let length = File::open(path)?.read(&mut bytes)?;
     bytes.truncate(length);
     Ok(bytes)
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(parse(12, &stat.replace(") S", ") Z")), None);
         assert_eq!(parse(12, "12 (a) S 1"), None);
         let own = ProcessId::of(std::process::id()).unwrap();
-        assert!(own.lives() && !ProcessId { started: own.started + 1, ..own }.lives());
+        assert!(own.is_alive() && !ProcessId { started: own.started + 1, ..own }.is_alive());
     }
 
     #[test]
@@ -159,7 +159,7 @@ mod tests {
             drop(child.stdin.take());
             child.wait().unwrap();
         }
-        assert!(found().is_empty() && !id.lives());
+        assert!(found().is_empty() && !id.is_alive());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! The directory of all daemons, held by one process at a time; and which of the names in it are daemons.
 //!
 //! No other user of the machine can enter it. Containers are given the directories of a daemon, which lie below it, without
-//! passing it, and so are daemons: see [`crate::inside`].
+//! passing it, and so are daemons: see [`crate::child`].
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -20,10 +20,10 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 /// Between two attempts to hold what another process holds.
-const LOOK: Duration = Duration::from_millis(100);
+const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The file in the root that its holder keeps locked.
-const LOCK: &str = "host.lock";
+const LOCK_FILE: &str = "host.lock";
 
 const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
@@ -41,13 +41,13 @@ pub enum RootError {
     },
     /// Two hosts would end each other's daemons.
     #[error(
-        "another MPS host had not left {} after {patience:?}: let its pod end first, or choose another --root", path.display()
+        "another MPS host had not left {} after {timeout:?}: let its pod end first, or choose another --root", path.display()
     )]
     Held {
         /// The directory.
         path: PathBuf,
         /// How long it was waited for.
-        patience: Duration,
+        timeout: Duration,
     },
 }
 
@@ -64,13 +64,13 @@ pub struct Root {
 impl Root {
     /// Makes the directory if it is missing and waits until no other process holds it: when a pod is replaced, the old one
     /// may still be ending its daemons.
-    pub async fn hold(path: &Path, patience: Duration) -> Result<Self, RootError> {
+    pub async fn hold(path: &Path, timeout: Duration) -> Result<Self, RootError> {
         let failed = |source| RootError::Use { path: path.to_owned(), source };
         make_private_dir(path).map_err(failed)?;
         let dir = File::open(path).map_err(failed)?;
-        let (lock_path, end) = (path.join(LOCK), Instant::now() + patience);
+        let (lock_path, end) = (path.join(LOCK_FILE), Instant::now() + timeout);
         let lock = attempt_until(end, path, || try_lock(&lock_path)).await.map_err(failed)?;
-        let Some(lock) = lock else { return Err(RootError::Held { path: path.to_owned(), patience }) };
+        let Some(lock) = lock else { return Err(RootError::Held { path: path.to_owned(), timeout }) };
         // A host of an earlier version locks the directory. So can a process that opened it before it was closed to others.
         if attempt_until(end, path, || lock_dir(&dir)).await.map_err(failed)?.is_none() {
             warn!(root = %path.display(), "a process that is no MPS host locks the root: going on without that lock");
@@ -80,10 +80,10 @@ impl Root {
 
     /// Removes the lock file, when no MPS host is to come.
     pub fn leave(self) {
-        remove_if_there(&self.path.join(LOCK));
+        remove_if_there(&self.path.join(LOCK_FILE));
     }
 
-    /// The daemons that have a place here. Whatever else is here belongs to others.
+    /// The daemons that have a dir here. Whatever else is here belongs to others.
     pub fn daemons(&self) -> io::Result<Vec<DaemonId>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path)? {
@@ -114,7 +114,7 @@ async fn attempt_until<T>(
         if !std::mem::replace(&mut said, true) {
             info!(root = %root.display(), "waiting for another MPS host to end");
         }
-        sleep(LOOK).await;
+        sleep(LOCK_INTERVAL).await;
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
     async fn two_hosts_do_not_share_a_root() {
         let dir = tempfile::tempdir().unwrap();
         let first = Root::hold(dir.path(), Duration::ZERO).await.unwrap();
-        let second = Root::hold(dir.path(), LOOK / 2).await;
+        let second = Root::hold(dir.path(), LOCK_INTERVAL / 2).await;
         assert!(matches!(second, Err(RootError::Held { .. })), "{second:?}");
         drop(first);
         Root::hold(dir.path(), Duration::ZERO).await.unwrap().leave();
@@ -179,8 +179,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let other = File::open(dir.path()).unwrap();
         flock(&other, FlockOperation::LockShared).unwrap();
-        let _root = Root::hold(dir.path(), LOOK / 2).await.unwrap();
+        let _root = Root::hold(dir.path(), LOCK_INTERVAL / 2).await.unwrap();
         let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(dir.path().to_owned()), mode(dir.path().join(LOCK))), (0o700, 0o600));
+        assert_eq!((mode(dir.path().to_owned()), mode(dir.path().join(LOCK_FILE))), (0o700, 0o600));
     }
 }

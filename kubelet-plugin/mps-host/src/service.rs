@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The gRPC face of the roster.
+//! The gRPC face of the daemons.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dra_hardware::ClaimUse;
-use dra_mps_api::Shown;
-use dra_mps_api::wire::{changes, daemon, id_of, refused, seen, spec_of};
+use dra_mps_api::ObservedDaemons;
+use dra_mps_api::wire::{changes, daemon, id_of, observed_message, spec_of, status_from};
 use dra_proto::mps_v1 as pb;
 use dra_serve::{StreamLimit, stopping};
 use futures::{Stream, StreamExt as _, stream};
@@ -16,7 +16,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::roster::{Roster, Stopping};
+use crate::daemon_registry::{DaemonRegistry, Stopping};
 
 /// Streams at a time. Each plugin instance of a node has one.
 const MAX_STREAMS: usize = 16;
@@ -24,16 +24,16 @@ const MAX_STREAMS: usize = 16;
 /// Serves `gpu_dra.mps.v1`.
 #[derive(Debug)]
 pub struct MpsService {
-    roster: Arc<Roster>,
-    shown: watch::Receiver<Shown>,
+    daemons: Arc<DaemonRegistry>,
+    shown: watch::Receiver<ObservedDaemons>,
     streams: StreamLimit,
     stop: CancellationToken,
 }
 
 impl MpsService {
-    /// A service over a roster and what its supervisors show. Its streams end when `stop` is cancelled.
-    pub fn new(roster: Arc<Roster>, shown: watch::Receiver<Shown>, stop: CancellationToken) -> Self {
-        Self { roster, shown, streams: StreamLimit::new(MAX_STREAMS), stop }
+    /// A service over a daemons and what its supervisors show. Its streams end when `stop` is cancelled.
+    pub fn new(daemons: Arc<DaemonRegistry>, shown: watch::Receiver<ObservedDaemons>, stop: CancellationToken) -> Self {
+        Self { daemons, shown, streams: StreamLimit::new(MAX_STREAMS), stop }
     }
 }
 
@@ -43,34 +43,34 @@ impl pb::mps_server::Mps for MpsService {
 
     /// The supervisor goes on when the call is dropped.
     async fn start(&self, request: Request<pb::StartRequest>) -> Result<Response<pb::Daemon>, Status> {
-        let pb::StartRequest { spec, deadline_ms } = request.into_inner();
+        let pb::StartRequest { spec, timeout_ms } = request.into_inner();
         let spec = spec_of(spec.unwrap_or_default())?;
-        let started = self.roster.start(spec.clone(), Duration::from_millis(deadline_ms.into())).await;
-        let started = started.map_err(|Stopping| stopping())?.map_err(|error| refused(&error))?;
+        let started = self.daemons.start(spec.clone(), Duration::from_millis(timeout_ms.into())).await;
+        let started = started.map_err(|Stopping| stopping())?.map_err(|error| status_from(&error))?;
         Ok(Response::new(daemon(&spec, &started)))
     }
 
     async fn stop(&self, request: Request<pb::StopRequest>) -> Result<Response<pb::StopResponse>, Status> {
-        let pb::StopRequest { id, patience_ms, unless_used } = request.into_inner();
-        let stopped = self.roster.stop(&id_of(&id)?, unless_used, Duration::from_millis(patience_ms.into())).await;
-        stopped.map_err(|Stopping| stopping())?.map_err(|error| refused(&error))?;
+        let pb::StopRequest { id, timeout_ms, unless_used } = request.into_inner();
+        let stopped = self.daemons.stop(&id_of(&id)?, unless_used, Duration::from_millis(timeout_ms.into())).await;
+        stopped.map_err(|Stopping| stopping())?.map_err(|error| status_from(&error))?;
         Ok(Response::new(pb::StopResponse {}))
     }
 
     async fn share(&self, request: Request<pb::ShareRequest>) -> Result<Response<pb::ShareResponse>, Status> {
         let pb::ShareRequest { id, claim, leaves } = request.into_inner();
         let change = if leaves { ClaimUse::Ends } else { ClaimUse::Starts };
-        self.roster.share(&id_of(&id)?, &claim, change).await.map_err(|Stopping| stopping())?;
+        self.daemons.share(&id_of(&id)?, &claim, change).await.map_err(|Stopping| stopping())?;
         Ok(Response::new(pb::ShareResponse {}))
     }
 
     async fn list(&self, _request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
-        let daemons = self.shown.borrow().values().map(seen).collect();
+        let daemons = self.shown.borrow().values().map(observed_message).collect();
         Ok(Response::new(pb::ListResponse { daemons }))
     }
 
     async fn watch(&self, _request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let mut told = Shown::new();
+        let mut told = ObservedDaemons::new();
         let all = WatchStream::new(self.shown.clone()).flat_map(move |shown| {
             let news = changes(&told, &shown);
             told = shown;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Removes from the shared memory of a daemon what no process uses: open, mapped, or as its directory.
 //!
-//! Comes in: what a claim that left may have left there. Looked at twice, since a client may hand the name of a file to a
-//! server, which opens it a moment later: whoever waits for a claim to leave waits for that. Looked at some more times, since a
+//! Comes in: what a claim that left may have left there. CheckResult at twice, since a client may hand the name of a file to a
+//! server, which opens it a moment later: whoever waits for a claim to leave waits for that. CheckResult at some more times, since a
 //! server lets go of a client that ended a moment later.
 //! Where looking fails, all counts as used. Sockets are never removed: nothing tells whether one that is bound is used.
 
@@ -23,8 +23,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::removal::remove_tree;
-use crate::sharers::Entry;
+use crate::remove_tree::remove_tree;
+use crate::sharing_claims::Entry;
 
 /// Between the first two looks.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -32,7 +32,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Between the later ones.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How often it is looked; what is used at the last look stays.
+/// How often it is checked; what is used at the last look stays.
 const MAX_LOOKS: usize = 10;
 
 /// How long one look may take; one at a process that hangs may hang too.
@@ -81,9 +81,9 @@ pub async fn sweep(opened: OwnedFd, mut left: Vec<Entry>, waiting: oneshot::Send
             move || sweep_once(&path_of(&opened), left, &before)
         });
         (left, unused) = match timeout(LOOK_TIMEOUT, look).await {
-            Ok(Ok(Ok(looked))) => looked,
-            Ok(Ok(Err(error))) => return warn!(%error, "what an ended sharer left in shared memory is kept"),
-            Ok(Err(_)) | Err(_) => return warn!("what an ended sharer left in shared memory is kept: processes hang"),
+            Ok(Ok(Ok(checked))) => checked,
+            Ok(Ok(Err(error))) => return warn!(%error, "what an ended sharer left in shared memory is saved"),
+            Ok(Err(_)) | Err(_) => return warn!("what an ended sharer left in shared memory is saved: processes hang"),
         };
     }
     drop(waiting);
@@ -116,7 +116,7 @@ fn sweep_once(dir: &Path, entries: Vec<Entry>, before: &BTreeSet<u64>) -> io::Re
 
 /// What belongs to an entry.
 enum At {
-    /// It is gone, or another one has its name.
+    /// It is exited, or another one has its name.
     Nothing,
     /// That cannot be told, or whether it is used cannot.
     Unknown,
@@ -158,14 +158,14 @@ struct Identity {
     inode: u64,
 }
 
-/// Without asking the server of a network file system, which may not answer.
+/// Without asking the server of a network file system, which may not reply.
 fn identity(path: &Path, flags: AtFlags) -> io::Result<Identity> {
     let found = statx(CWD, path, flags | AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
     Ok(Identity { device: (found.stx_dev_major, found.stx_dev_minor), inode: found.stx_ino })
 }
 
 /// The inodes of the file system of a directory that processes use. Of what is open only what has a path with one of these
-/// names in it is looked at.
+/// names in it is checked at.
 fn used_inodes(dir: &Path, names: &BTreeSet<OsString>) -> io::Result<BTreeSet<u64>> {
     let Identity { device, .. } = identity(dir, AtFlags::empty())?;
     let mut used = BTreeSet::new();

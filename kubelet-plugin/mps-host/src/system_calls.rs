@@ -93,9 +93,9 @@ fn makes_a_user() -> Result<SeccompRule, BackendError> {
     SeccompRule::new(vec![is_asked_for])
 }
 
-fn filter(calls: BTreeMap<i64, Vec<SeccompRule>>, answer: i32) -> Result<BpfProgram, BackendError> {
+fn filter(calls: BTreeMap<i64, Vec<SeccompRule>>, reply: i32) -> Result<BpfProgram, BackendError> {
     let arch = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(calls, SeccompAction::Allow, SeccompAction::Errno(answer.unsigned_abs()), arch)?.try_into()
+    SeccompFilter::new(calls, SeccompAction::Allow, SeccompAction::Errno(reply.unsigned_abs()), arch)?.try_into()
 }
 
 /// On x86-64 some kernels have every call a second time, with this bit in its number (x32): denied. Nothing has it elsewhere.
@@ -126,7 +126,7 @@ mod tests {
         // SAFETY: none of the calls below reads or writes memory: what looks like a pointer is null, with the length 0.
         match unsafe { libc::syscall(number, argument, 0, 0, 0, 0) } {
             -1 => Err(io::Error::last_os_error()),
-            answer => Ok(answer),
+            reply => Ok(reply),
         }
     }
 

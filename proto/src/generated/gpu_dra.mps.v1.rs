@@ -62,7 +62,7 @@ pub struct StartRequest {
     #[prost(message, optional, tag = "1")]
     pub spec: ::core::option::Option<Spec>,
     #[prost(uint32, tag = "2")]
-    pub deadline_ms: u32,
+    pub timeout_ms: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopRequest {
@@ -70,7 +70,7 @@ pub struct StopRequest {
     pub id: ::prost::alloc::string::String,
     /// How long clients may go on before their servers are ended.
     #[prost(uint32, tag = "2")]
-    pub patience_ms: u32,
+    pub timeout_ms: u32,
     /// Whether one that has clients stays, which is IN_USE then.
     #[prost(bool, tag = "3")]
     pub unless_used: bool,
@@ -119,7 +119,7 @@ pub struct Daemon {
     /// How often it was started again.
     #[prost(uint32, tag = "7")]
     pub restarts: u32,
-    /// Of a state that is WAITING.
+    /// Of a state that is USER_WAITING.
     #[prost(uint32, tag = "8")]
     pub waiting_user: u32,
     #[prost(uint32, tag = "9")]
@@ -165,12 +165,12 @@ pub mod failure {
         Unknown = 0,
         NoProgram = 1,
         NoMultiUser = 2,
-        LimitNotTaken = 3,
+        LimitNotApplied = 3,
         Different = 4,
         NotReady = 5,
         ClientsLeft = 6,
-        StillThere = 7,
-        NoPlace = 8,
+        NotStopped = 7,
+        UnusableDir = 8,
         InUse = 9,
     }
     impl Reason {
@@ -183,12 +183,12 @@ pub mod failure {
                 Self::Unknown => "UNKNOWN",
                 Self::NoProgram => "NO_PROGRAM",
                 Self::NoMultiUser => "NO_MULTI_USER",
-                Self::LimitNotTaken => "LIMIT_NOT_TAKEN",
+                Self::LimitNotApplied => "LIMIT_NOT_APPLIED",
                 Self::Different => "DIFFERENT",
                 Self::NotReady => "NOT_READY",
                 Self::ClientsLeft => "CLIENTS_LEFT",
-                Self::StillThere => "STILL_THERE",
-                Self::NoPlace => "NO_PLACE",
+                Self::NotStopped => "NOT_STOPPED",
+                Self::UnusableDir => "UNUSABLE_DIR",
                 Self::InUse => "IN_USE",
             }
         }
@@ -198,12 +198,12 @@ pub mod failure {
                 "UNKNOWN" => Some(Self::Unknown),
                 "NO_PROGRAM" => Some(Self::NoProgram),
                 "NO_MULTI_USER" => Some(Self::NoMultiUser),
-                "LIMIT_NOT_TAKEN" => Some(Self::LimitNotTaken),
+                "LIMIT_NOT_APPLIED" => Some(Self::LimitNotApplied),
                 "DIFFERENT" => Some(Self::Different),
                 "NOT_READY" => Some(Self::NotReady),
                 "CLIENTS_LEFT" => Some(Self::ClientsLeft),
-                "STILL_THERE" => Some(Self::StillThere),
-                "NO_PLACE" => Some(Self::NoPlace),
+                "NOT_STOPPED" => Some(Self::NotStopped),
+                "UNUSABLE_DIR" => Some(Self::UnusableDir),
                 "IN_USE" => Some(Self::InUse),
                 _ => None,
             }
@@ -217,9 +217,9 @@ pub enum State {
     Changing = 0,
     Ready = 1,
     /// Lives, but a client of one user waits for those of another.
-    Waiting = 2,
+    UserWaiting = 2,
     /// Ended by itself; started again once its clients are gone.
-    Died = 3,
+    Exited = 3,
     /// The host was restarted and did not find it again; started again once its clients are gone.
     Lost = 4,
     Removed = 5,
@@ -233,8 +233,8 @@ impl State {
         match self {
             Self::Changing => "CHANGING",
             Self::Ready => "READY",
-            Self::Waiting => "WAITING",
-            Self::Died => "DIED",
+            Self::UserWaiting => "USER_WAITING",
+            Self::Exited => "EXITED",
             Self::Lost => "LOST",
             Self::Removed => "REMOVED",
         }
@@ -244,8 +244,8 @@ impl State {
         match value {
             "CHANGING" => Some(Self::Changing),
             "READY" => Some(Self::Ready),
-            "WAITING" => Some(Self::Waiting),
-            "DIED" => Some(Self::Died),
+            "USER_WAITING" => Some(Self::UserWaiting),
+            "EXITED" => Some(Self::Exited),
             "LOST" => Some(Self::Lost),
             "REMOVED" => Some(Self::Removed),
             _ => None,

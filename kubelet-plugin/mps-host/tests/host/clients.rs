@@ -4,7 +4,7 @@
 use std::process::{Child, Command, Stdio};
 
 use dra_hardware::{DaemonError, DaemonState, Daemons as _, Deadline};
-use dra_mps_api::Change;
+use dra_mps_api::DaemonChange;
 use futures::StreamExt as _;
 
 use crate::host::{Host, PATIENCE, id_of, kill, spec, until};
@@ -73,7 +73,7 @@ fn a_daemon_with_clients_stays_where_only_unused_ones_are_to_end() {
     until("what was read on the way counts", || (failures() == "1").then_some(()));
     end(client);
     stop().unwrap();
-    assert!(host.processes(ID).is_empty() && !host.place(ID).exists());
+    assert!(host.processes(ID).is_empty() && !host.daemon_dir(ID).exists());
     stop().unwrap();
 }
 
@@ -107,14 +107,15 @@ fn a_server_that_fails_is_told_of() {
     let host = Host::real();
     host.start(&spec(ID)).unwrap();
     host.say(ID, "Server 11175 exited with status 1");
-    let message = until("it is told", || host.seen(ID).map(|seen| seen.message).filter(|message| !message.is_empty()));
+    let message =
+        until("it is told", || host.observed(ID).map(|seen| seen.message).filter(|message| !message.is_empty()));
     assert_eq!(message, "a server ended with status 1, and with it the work of its clients");
     assert_eq!(
         (host.state(ID), host.metric("gpu_dra_mps_server_failures_total")),
         (DaemonState::Ready, "1".to_owned())
     );
     host.say(ID, "Starting new server 11176 for user 0");
-    until("it is over", || host.seen(ID).filter(|seen| seen.message.is_empty()));
+    until("it is over", || host.observed(ID).filter(|seen| seen.message.is_empty()));
 }
 
 #[test]
@@ -126,15 +127,18 @@ fn a_watcher_hears_of_every_daemon_and_every_change() {
     let mut next = || host.runtime().block_on(changes.next()).unwrap().unwrap();
     let first = next();
     assert!(
-        matches!(&first, Change::Now(seen) if seen.daemon.state == DaemonState::Ready && seen.restarts == 0),
+        matches!(&first, DaemonChange::Updated(seen) if seen.daemon.state == DaemonState::Ready && seen.restarts == 0),
         "{first:?}"
     );
     kill(host.daemon(ID));
     let died = next();
-    assert!(matches!(&died, Change::Now(seen) if matches!(seen.daemon.state, DaemonState::Exited { .. })), "{died:?}");
+    assert!(
+        matches!(&died, DaemonChange::Updated(seen) if matches!(seen.daemon.state, DaemonState::Exited { .. })),
+        "{died:?}"
+    );
     let back = next();
-    assert!(matches!(&back, Change::Now(seen) if seen.restarts == 1), "{back:?}");
+    assert!(matches!(&back, DaemonChange::Updated(seen) if seen.restarts == 1), "{back:?}");
     host.stop(ID).unwrap();
     let gone = || id_of(ID);
-    assert!((0..3).map(|_| next()).any(|change| change == Change::Removed(gone())));
+    assert!((0..3).map(|_| next()).any(|change| change == DaemonChange::Removed(gone())));
 }

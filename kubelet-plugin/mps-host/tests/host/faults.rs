@@ -18,15 +18,15 @@ fn a_daemon_that_dies_is_told_of_and_comes_back_with_its_limits() {
     wanted.threads = percent(40);
     host.start(&wanted).unwrap();
     let before = host.daemon(ID);
-    fs::write(host.place(ID).join("shm/kept"), "").unwrap();
-    let mode = || fs::metadata(host.place(ID).join("shm")).unwrap().permissions().mode() & 0o7777;
+    fs::write(host.daemon_dir(ID).join("shm/saved"), "").unwrap();
+    let mode = || fs::metadata(host.daemon_dir(ID).join("shm")).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(), 0o1777);
     kill(before);
-    let seen = until("it is started again", || host.seen(ID).filter(|seen| seen.restarts == 1));
+    let seen = until("it is started again", || host.observed(ID).filter(|seen| seen.restarts == 1));
     assert_eq!((seen.daemon.state, seen.spec), (DaemonState::Ready, wanted));
     assert_ne!(host.daemon(ID), before);
-    assert_eq!(host.ask(ID, "get_default_active_thread_percentage"), "40.0");
-    assert!(host.place(ID).join("shm/kept").exists() && host.mounts() == 1, "clients keep their shared memory");
+    assert_eq!(host.query(ID, "get_default_active_thread_percentage"), "40.0");
+    assert!(host.daemon_dir(ID).join("shm/saved").exists() && host.mounts() == 1, "clients keep their shared memory");
     assert_eq!(mode(), 0o1777);
     assert_eq!(host.metric("gpu_dra_mps_deaths_total"), "1");
     assert!(host.log().contains("ended by signal 9"));
@@ -41,14 +41,14 @@ fn a_daemon_outlives_its_host_and_is_found_again() {
     host.kill();
     assert_eq!(host.daemon(ID), daemon);
     host.start_again();
-    assert_eq!(host.seen(ID).unwrap().daemon.state, DaemonState::Ready);
+    assert_eq!(host.observed(ID).unwrap().daemon.state, DaemonState::Ready);
     host.start(&spec(ID)).unwrap();
-    assert_eq!((host.daemon(ID), host.ask(ID, "get_default_active_thread_percentage").as_str()), (daemon, "100.0"));
+    assert_eq!((host.daemon(ID), host.query(ID, "get_default_active_thread_percentage").as_str()), (daemon, "100.0"));
     assert_eq!(host.metric("gpu_dra_mps_lost_total"), "0");
     kill(daemon);
-    until("the end of an adopted one is seen", || host.seen(ID).filter(|seen| seen.restarts == 1));
+    until("the end of an adopted one is seen", || host.observed(ID).filter(|seen| seen.restarts == 1));
     host.stop(ID).unwrap();
-    assert_eq!((host.processes(ID).len(), host.mounts(), host.place(ID).exists()), (0, 0, false));
+    assert_eq!((host.processes(ID).len(), host.mounts(), host.daemon_dir(ID).exists()), (0, 0, false));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_daemon_that_did_not_outlive_its_host_is_lost_and_comes_back() {
     kill(daemon);
     until("the daemon is gone", || host.processes(ID).is_empty().then_some(()));
     host.start_again();
-    let seen = until("it is started again", || host.seen(ID).filter(|seen| seen.restarts == 1));
+    let seen = until("it is started again", || host.observed(ID).filter(|seen| seen.restarts == 1));
     assert_eq!(seen.daemon.state, DaemonState::Ready);
     assert_eq!((host.metric("gpu_dra_mps_lost_total").as_str(), host.mounts()), ("1", 1));
 }
@@ -71,13 +71,13 @@ fn what_an_interrupted_start_or_stop_left_goes() {
         let mut host = Host::real();
         host.start(&spec(ID)).unwrap();
         host.kill();
-        let path = host.place(ID).join("state.json");
-        let kept = fs::read_to_string(&path).unwrap();
-        assert!(kept.contains("\"running\""));
-        fs::write(&path, kept.replace("\"running\"", phase)).unwrap();
+        let path = host.daemon_dir(ID).join("state.json");
+        let saved = fs::read_to_string(&path).unwrap();
+        assert!(saved.contains("\"running\""));
+        fs::write(&path, saved.replace("\"running\"", phase)).unwrap();
         host.start_again();
-        assert_eq!((host.processes(ID).len(), host.mounts(), host.place(ID).exists()), (0, 0, false), "{phase}");
-        assert_eq!(host.seen(ID), None);
+        assert_eq!((host.processes(ID).len(), host.mounts(), host.daemon_dir(ID).exists()), (0, 0, false), "{phase}");
+        assert_eq!(host.observed(ID), None);
         host.start(&spec(ID)).unwrap();
     }
 }
@@ -89,15 +89,15 @@ fn limits_that_somebody_else_changes_are_set_again() {
     wanted.threads = percent(40);
     wanted.memory = [(0, dra_model::Bytes(1536 << 20))].into();
     host.start(&wanted).unwrap();
-    assert_eq!(host.ask(ID, "set_default_active_thread_percentage 99"), "99.0");
+    assert_eq!(host.query(ID, "set_default_active_thread_percentage 99"), "99.0");
     let metric = "gpu_dra_mps_limits_restored_total";
     until("it is put right", || (host.metric(metric) == "1").then_some(()));
-    assert_eq!(host.ask(ID, "get_default_active_thread_percentage"), "40.0");
+    assert_eq!(host.query(ID, "get_default_active_thread_percentage"), "40.0");
     // Read back it looks the same.
-    host.ask(ID, "set_default_device_pinned_mem_limit 0 1400M");
+    host.query(ID, "set_default_device_pinned_mem_limit 0 1400M");
     until("it is put right", || (host.metric(metric) == "2").then_some(()));
     host.say(ID, "Server 1 exited with status 1");
-    until("it was looked at again", || host.seen(ID).filter(|seen| seen.message.contains("status 1")));
+    until("it was looked at again", || host.observed(ID).filter(|seen| seen.message.contains("status 1")));
     assert_eq!(host.metric(metric), "2", "our own settings are not taken for another's");
 }
 
@@ -112,7 +112,7 @@ fn a_limit_that_the_program_does_not_take_is_not_believed() {
         refused,
         format!("pinned memory limit of device 0 of MPS daemon {ID} was set to 0M but reads back as none")
     );
-    assert_eq!((host.processes(ID).len(), host.mounts(), host.place(ID).exists()), (0, 0, false));
+    assert_eq!((host.processes(ID).len(), host.mounts(), host.daemon_dir(ID).exists()), (0, 0, false));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_driver_root_without_the_programs_is_named() {
     let host = Host::new(dir.path());
     let expect = DaemonError::NoProgram { program: "nvidia-cuda-mps-control".to_owned(), root: dir.path().to_owned() };
     assert_eq!(host.start(&spec(ID)), Err(expect));
-    assert!(!host.place(ID).exists());
+    assert!(!host.daemon_dir(ID).exists());
     host.stop(ID).unwrap();
 }
 
@@ -134,9 +134,12 @@ fn a_full_file_system_is_named_and_left_as_it_was() {
     let filler = host.root().join("filler");
     fs::write(&filler, vec![0; 64 << 10]).unwrap();
     let refused = host.start(&spec(ID)).unwrap_err();
-    assert!(matches!(&refused, DaemonError::UnusableDir { path, .. } if path.starts_with(host.place(ID))), "{refused}");
+    assert!(
+        matches!(&refused, DaemonError::UnusableDir { path, .. } if path.starts_with(host.daemon_dir(ID))),
+        "{refused}"
+    );
     assert!(refused.to_string().contains("o space left"), "{refused}");
-    assert!(!host.place(ID).exists());
+    assert!(!host.daemon_dir(ID).exists());
     fs::remove_file(filler).unwrap();
     host.start(&spec(ID)).unwrap();
     host.stop(ID).unwrap();
@@ -156,10 +159,11 @@ fn a_start_that_finds_the_disk_full_at_any_file_leaves_nothing() {
         mount_remount(host.root(), MountFlags::empty(), &options).unwrap();
         let refused = host.start(&wanted).err();
         if let Some(refused) = &refused {
-            let named = matches!(refused, DaemonError::UnusableDir { path, .. } if path.starts_with(host.place(ID)));
+            let named =
+                matches!(refused, DaemonError::UnusableDir { path, .. } if path.starts_with(host.daemon_dir(ID)));
             assert!(named && refused.to_string().contains("o space left"), "{files} files: {refused}");
             assert_eq!(
-                (host.processes(ID).len(), host.mounts(), host.place(ID).exists()),
+                (host.processes(ID).len(), host.mounts(), host.daemon_dir(ID).exists()),
                 (0, 1, false),
                 "{files} files"
             );
@@ -178,19 +182,19 @@ fn what_cannot_be_read_of_a_daemon_is_no_reason_to_end_it() {
     let daemon = host.daemon(ID);
     host.kill();
     // A file whose reading fails as on a broken disk.
-    let kept_path = host.place(ID).join("state.json");
-    mount_bind("/proc/self/mem", &kept_path).unwrap();
+    let state_path = host.daemon_dir(ID).join("state.json");
+    mount_bind("/proc/self/mem", &state_path).unwrap();
     host.start_again();
-    assert_eq!((host.seen(ID), host.daemon(ID)), (None, daemon));
+    assert_eq!((host.observed(ID), host.daemon(ID)), (None, daemon));
     for refused in [host.start(&spec(ID)).map(|_daemon| ()), host.stop(ID)] {
-        assert!(matches!(&refused, Err(DaemonError::UnusableDir { path, .. }) if *path == kept_path), "{refused:?}");
+        assert!(matches!(&refused, Err(DaemonError::UnusableDir { path, .. }) if *path == state_path), "{refused:?}");
     }
     assert_eq!(host.daemon(ID), daemon);
-    unmount(&kept_path, UnmountFlags::empty()).unwrap();
+    unmount(&state_path, UnmountFlags::empty()).unwrap();
     host.start(&spec(ID)).unwrap();
     assert_eq!((host.daemon(ID), host.state(ID)), (daemon, DaemonState::Ready));
     host.stop(ID).unwrap();
-    assert_eq!((host.processes(ID).len(), host.mounts(), host.place(ID).exists()), (0, 0, false));
+    assert_eq!((host.processes(ID).len(), host.mounts(), host.daemon_dir(ID).exists()), (0, 0, false));
 }
 
 #[test]
@@ -198,19 +202,19 @@ fn an_end_that_fails_is_told_until_it_succeeds() {
     let mut host = Host::real();
     host.start(&spec(ID)).unwrap();
     host.kill();
-    let path = host.place(ID).join("state.json");
-    let kept = fs::read_to_string(&path).unwrap();
-    fs::write(&path, kept.replace("\"running\"", "\"stopping\"")).unwrap();
-    let photos_dir = host.place(ID).join("photos");
+    let path = host.daemon_dir(ID).join("state.json");
+    let saved = fs::read_to_string(&path).unwrap();
+    fs::write(&path, saved.replace("\"running\"", "\"stopping\"")).unwrap();
+    let photos_dir = host.daemon_dir(ID).join("photos");
     fs::create_dir(&photos_dir).unwrap();
     host.start_again();
-    let seen = host.seen(ID).unwrap();
+    let seen = host.observed(ID).unwrap();
     assert_eq!((seen.daemon.state, host.processes(ID).len()), (DaemonState::Changing, 0));
     assert!(seen.message.contains("photos is not of an MPS daemon"), "{}", seen.message);
     assert!(matches!(host.stop(ID), Err(DaemonError::NotStopped { .. })));
     fs::remove_dir(photos_dir).unwrap();
     host.stop(ID).unwrap();
-    assert_eq!((host.seen(ID), host.mounts(), host.place(ID).exists()), (None, 0, false));
+    assert_eq!((host.observed(ID), host.mounts(), host.daemon_dir(ID).exists()), (None, 0, false));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons as _, Deadline, MultiUser};
 use dra_model::{DaemonId, ThreadPercentage};
-use dra_mps_api::{MpsClient, Seen};
+use dra_mps_api::{MpsClient, ObservedDaemon};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Handle};
@@ -82,7 +82,7 @@ impl Host {
         names
     }
 
-    pub(crate) fn place(&self, id: &str) -> PathBuf {
+    pub(crate) fn daemon_dir(&self, id: &str) -> PathBuf {
         self.root().join(id)
     }
 
@@ -103,8 +103,8 @@ impl Host {
         self.client().stop(&id_of(id), Duration::from_secs(5), &Deadline::none())
     }
 
-    pub(crate) fn seen(&self, id: &str) -> Option<Seen> {
-        let all = self.runtime.block_on(self.client().seen()).unwrap();
+    pub(crate) fn observed(&self, id: &str) -> Option<ObservedDaemon> {
+        let all = self.runtime.block_on(self.client().observed()).unwrap();
         all.into_iter().find(|seen| seen.daemon.id.as_str() == id)
     }
 
@@ -118,7 +118,7 @@ impl Host {
 
     /// Command lines of all processes that use the pipe directory of a daemon.
     pub(crate) fn processes(&self, id: &str) -> BTreeMap<u32, String> {
-        let wanted = format!("CUDA_MPS_PIPE_DIRECTORY={}", self.place(id).join("run/pipe").display());
+        let wanted = format!("CUDA_MPS_PIPE_DIRECTORY={}", self.daemon_dir(id).join("run/pipe").display());
         processes_with(&wanted)
     }
 
@@ -127,9 +127,9 @@ impl Host {
     }
 
     /// What a client would ask through the pipe directory.
-    pub(crate) fn ask(&self, id: &str, command: &str) -> String {
+    pub(crate) fn query(&self, id: &str, command: &str) -> String {
         let mut child = Command::new(self.driver_root.join("usr/bin/nvidia-cuda-mps-control"))
-            .env("CUDA_MPS_PIPE_DIRECTORY", self.place(id).join("run/pipe"))
+            .env("CUDA_MPS_PIPE_DIRECTORY", self.daemon_dir(id).join("run/pipe"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -218,7 +218,7 @@ impl Host {
         self.removal(root).arg("--").args(then).status().unwrap().success()
     }
 
-    /// The same, in the place of a host that was killed.
+    /// The same, in the daemon_dir of a host that was killed.
     pub(crate) fn begin_to_remove(&mut self) {
         self.child = self.removal(&self.root()).spawn().unwrap();
     }
@@ -231,14 +231,14 @@ impl Host {
 
     /// Adds a line to what a daemon said.
     pub(crate) fn say(&self, id: &str, line: &str) {
-        let mut log = fs::File::options().append(true).open(self.place(id).join("log/control.out")).unwrap();
+        let mut log = fs::File::options().append(true).open(self.daemon_dir(id).join("log/control.out")).unwrap();
         let line = format!("[2026-11-22 09:52:46.873 Control 11130] {line}\n");
         std::io::Write::write_all(&mut log, line.as_bytes()).unwrap();
     }
 
     /// How a daemon is.
     pub(crate) fn state(&self, id: &str) -> DaemonState {
-        self.seen(id).unwrap().daemon.state
+        self.observed(id).unwrap().daemon.state
     }
 
     fn until_serving(&self) {

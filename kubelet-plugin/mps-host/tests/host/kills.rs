@@ -68,20 +68,20 @@ fn until_done(mut round: impl FnMut(usize) -> bool) {
 
 /// What the next host finds is whole or nothing; either way the same daemon can be started, used and stopped.
 fn assert_whole(host: &Host, killed: &str) {
-    match host.seen(ID) {
+    match host.observed(ID) {
         None => assert_eq!(left_of(host), (0, 0, false), "{killed}"),
         Some(seen) => assert_eq!((seen.spec, host.mounts()), (wanted(), 1), "{killed}"),
     }
     assert_eq!(host.start(&wanted()).unwrap().state, DaemonState::Ready, "{killed}");
     let questions = ["get_default_active_thread_percentage", "get_default_device_pinned_mem_limit 0"];
-    assert_eq!(questions.map(|question| host.ask(ID, question)), ["30.0", "512M"], "{killed}");
+    assert_eq!(questions.map(|question| host.query(ID, question)), ["30.0", "512M"], "{killed}");
     host.daemon(ID);
     stop(host, killed);
 }
 
 fn stop(host: &Host, killed: &str) {
     host.stop(ID).unwrap();
-    assert_eq!((left_of(host), host.seen(ID)), ((0, 0, false), None), "{killed}");
+    assert_eq!((left_of(host), host.observed(ID)), ((0, 0, false), None), "{killed}");
     assert_eq!(host.names(), ["host.lock", "host.sock"], "{killed}");
 }
 
@@ -118,27 +118,27 @@ fn a_host_killed_in_a_stop() {
         host.start_again();
         let killed = format!("killed after {changes} changes");
         assert!(is_told || !done);
-        assert!(!is_told || host.seen(ID).is_none(), "{killed}");
+        assert!(!is_told || host.observed(ID).is_none(), "{killed}");
         assert_whole(&host, &killed);
         done
     });
 }
 
-/// Work on a daemon whose place containers have mounted: it comes back where it was.
+/// Work on a daemon whose daemon_dir containers have mounted: it comes back where it was.
 fn come_back(begin: impl Fn(&Host), mut is_done: impl FnMut(&mut Host) -> bool) {
     let mut host = Host::real();
     until_done(|changes| {
         host.start(&wanted()).unwrap();
-        let inode = |host: &Host| fs::metadata(host.place(ID).join("run")).unwrap().ino();
+        let inode = |host: &Host| fs::metadata(host.daemon_dir(ID).join("run")).unwrap().ino();
         let before = inode(&host);
-        fs::write(host.place(ID).join("shm/kept"), "").unwrap();
+        fs::write(host.daemon_dir(ID).join("shm/saved"), "").unwrap();
         begin(&host);
         let done = kill_after(changes, &mut host, &mut is_done);
         host.start_again();
         let killed = format!("killed after {changes} changes");
         until("it is back", || (host.state(ID) == DaemonState::Ready).then_some(()));
         assert_eq!(
-            (inode(&host), host.place(ID).join("shm/kept").exists(), host.mounts()),
+            (inode(&host), host.daemon_dir(ID).join("shm/saved").exists(), host.mounts()),
             (before, true, 1),
             "{killed}"
         );
@@ -149,8 +149,8 @@ fn come_back(begin: impl Fn(&Host), mut is_done: impl FnMut(&mut Host) -> bool) 
 
 #[test]
 fn a_host_killed_while_it_starts_a_daemon_again() {
-    let kept = |host: &Host| fs::read_to_string(host.place(ID).join("state.json")).unwrap_or_default();
-    come_back(|host| kill(host.daemon(ID)), |host| kept(host).contains("\"restarts\":1"));
+    let saved = |host: &Host| fs::read_to_string(host.daemon_dir(ID).join("state.json")).unwrap_or_default();
+    come_back(|host| kill(host.daemon(ID)), |host| saved(host).contains("\"restarts\":1"));
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn a_host_killed_with_each_of_its_programs() {
             assert_eq!(fs::read_to_string(&fatal).unwrap(), "", "{killed}");
             host.kill();
             host.start_again();
-            assert_eq!(host.seen(ID), None, "{killed}");
+            assert_eq!(host.observed(ID), None, "{killed}");
             assert_whole(&host, &killed);
         }
     }
@@ -223,7 +223,7 @@ fn a_daemon_that_nobody_vouches_for_ends_and_its_clients_do_not() {
     kill(host.daemon(ID));
     until("the host is killed as it starts it again", || host.has_ended().then_some(()));
     until("it lives without its limits", || {
-        (host.ask(ID, "get_default_active_thread_percentage") == "100.0").then_some(())
+        (host.query(ID, "get_default_active_thread_percentage") == "100.0").then_some(())
     });
     let client = client();
     host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));

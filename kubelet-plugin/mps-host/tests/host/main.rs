@@ -4,13 +4,13 @@
 
 mod host;
 
-mod life;
+mod lifecycle;
 
 mod faults;
 
 mod clients;
 
-mod others;
+mod other_users;
 
 mod shm;
 

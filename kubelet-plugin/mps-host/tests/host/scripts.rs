@@ -31,9 +31,9 @@ pub(crate) fn driver(script: &str) -> TempDir {
     root
 }
 
-/// Processes, mounts, and whether there is a place.
+/// Processes, mounts, and whether there is a daemon_dir.
 pub(crate) fn left_of(host: &Host) -> (usize, usize, bool) {
-    (host.processes(ID).len(), host.mounts(), host.place(ID).exists())
+    (host.processes(ID).len(), host.mounts(), host.daemon_dir(ID).exists())
 }
 
 #[test]
@@ -145,9 +145,9 @@ fn a_daemon_that_keeps_dying_is_started_more_and_more_slowly() {
     crate::host::kill(host.daemon(ID));
     let failures = || host.metric("gpu_dra_mps_starts_total{result=\"failure\"}");
     until("two starts fail", || (failures() == "2").then_some(()));
-    assert_eq!((host.mounts(), host.seen(ID).unwrap().restarts), (1, 0));
+    assert_eq!((host.mounts(), host.observed(ID).unwrap().restarts), (1, 0));
     fs::remove_file(broken).unwrap();
-    until("a later one does not", || host.seen(ID).filter(|seen| seen.restarts == 1));
+    until("a later one does not", || host.observed(ID).filter(|seen| seen.restarts == 1));
 }
 
 #[test]
@@ -162,8 +162,8 @@ fn a_daemon_that_clients_found_before_it_had_its_limits_is_started_anew() {
     wanted.threads = percent(30);
     host.start(&wanted).unwrap();
     assert_eq!(fs::read_to_string(driver.path().join("usr/bin/starts")).unwrap(), "start\nstart\n");
-    assert_eq!(host.seen(ID).unwrap().restarts, 0);
-    assert_eq!(host.ask(ID, "get_default_active_thread_percentage"), "30.0");
+    assert_eq!(host.observed(ID).unwrap().restarts, 0);
+    assert_eq!(host.query(ID, "get_default_active_thread_percentage"), "30.0");
 }
 
 #[test]
@@ -182,5 +182,5 @@ fn a_daemon_that_answers_no_more_is_taken_for_dead() {
     });
     assert!(why.starts_with("it gave no answer any more and was ended"), "{why}");
     fs::remove_file(deaf).unwrap();
-    until("it is started again", || host.seen(ID).filter(|seen| seen.restarts == 1));
+    until("it is started again", || host.observed(ID).filter(|seen| seen.restarts == 1));
 }

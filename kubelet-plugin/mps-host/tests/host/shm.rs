@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use dra_hardware::{ClaimUse, Daemons as _, Deadline};
 use dra_model::{Bytes, ClaimUid};
-use dra_mps_host::place::Place;
+use dra_mps_host::daemon_dir::DaemonDir;
 use rustix::fs::statvfs;
 
 use crate::clients::end;
@@ -26,11 +26,11 @@ fn shared_memory_is_as_large_as_is_said_and_changes_with_what_is_said() {
     let host = Host::real();
     let shm_dir = host.start(&spec(ID)).unwrap().shm_dir;
     assert_eq!(size(&shm_dir), (1 << 20, 256));
-    let place = Place::new(&host.root(), &id_of(ID));
-    place.make(Bytes::from_mib(2)).unwrap();
+    let daemon_dir = DaemonDir::new(&host.root(), &id_of(ID));
+    daemon_dir.make(Bytes::from_mib(2)).unwrap();
     assert_eq!(size(&shm_dir), (2 << 20, 512));
     fs::write(shm_dir.join("held"), vec![0; 3 << 19]).unwrap();
-    place.make(Bytes::from_mib(1)).unwrap();
+    daemon_dir.make(Bytes::from_mib(1)).unwrap();
     assert_eq!((size(&shm_dir), host.mounts()), ((2 << 20, 512), 1), "what clients have there fits no more");
 }
 
@@ -70,7 +70,7 @@ fn what_a_claim_leaves_in_shared_memory_goes_and_what_others_have_there_stays() 
     until("what came later goes", || (names() == ["elder"]).then_some(()));
     host.stop(ID).unwrap();
     share(&host, &elder, ClaimUse::Ends);
-    assert_eq!(host.seen(ID), None);
+    assert_eq!(host.observed(ID), None);
 }
 
 /// A process that has a file open.

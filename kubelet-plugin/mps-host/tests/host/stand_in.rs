@@ -67,8 +67,8 @@ impl StandIn {
     /// The server that is there, with clients.
     fn server(&self, clients: usize) -> u32 {
         until("a server has clients", || {
-            let server = self.host.ask(ID, "get_server_list").parse().ok()?;
-            let answer = self.host.ask(ID, &format!("get_client_list {server}"));
+            let server = self.host.query(ID, "get_server_list").parse().ok()?;
+            let answer = self.host.query(ID, &format!("get_client_list {server}"));
             (answer.lines().filter(|pid| pid.parse::<u32>().is_ok()).count() == clients).then_some(server)
         })
     }
@@ -131,7 +131,7 @@ fn users_share_a_server_with_m() {
     let waits = format!("NEW CLIENT {} from user 1000: Server is not ready, push client to pending list", other.id());
     stand_in.host.say(ID, &waits);
     stand_in.host.say(ID, "Server 1 exited with status 1");
-    until("that was read", || stand_in.host.seen(ID).filter(|seen| seen.message.contains("status 1")));
+    until("that was read", || stand_in.host.observed(ID).filter(|seen| seen.message.contains("status 1")));
     assert_eq!(stand_in.host.state(ID), DaemonState::Ready);
     end(root);
     end(other);
@@ -154,7 +154,7 @@ fn a_server_that_crashes_is_told_and_the_next_one_serves() {
     let server = stand_in.server(0);
     kill(server);
     let message =
-        until("it is told", || stand_in.host.seen(ID).map(|seen| seen.message).filter(|said| !said.is_empty()));
+        until("it is told", || stand_in.host.observed(ID).map(|seen| seen.message).filter(|said| !said.is_empty()));
     assert_eq!(message, "a server ended with status -9, and with it the work of its clients");
     assert_eq!((stand_in.host.state(ID), failures()), (DaemonState::Ready, "2".to_owned()));
 }
@@ -165,7 +165,7 @@ fn assert_kept_until_it_ends(stand_in: &StandIn, server: u32, client: Child) {
     assert_eq!(refused, DaemonError::ClientsLeft { id: spec(ID).id, clients: 1 });
     assert!(lives(server));
     end(client);
-    until("it is started again", || stand_in.host.seen(ID).filter(|seen| seen.restarts == 1));
+    until("it is started again", || stand_in.host.observed(ID).filter(|seen| seen.restarts == 1));
     assert!(!lives(server));
 }
 
@@ -196,7 +196,7 @@ fn clients_of_a_dead_daemon_hold_up_claims_for_a_bounded_time() {
     let refused = stand_in.start(MultiUser::Off).unwrap_err();
     assert_eq!(refused, DaemonError::ClientsLeft { id: spec(ID).id, clients: 1 });
     assert!(lives(server), "nobody is ended at once");
-    until("it is started again", || stand_in.host.seen(ID).filter(|seen| seen.restarts == 1));
+    until("it is started again", || stand_in.host.observed(ID).filter(|seen| seen.restarts == 1));
     assert!(!lives(server));
     stand_in.start(MultiUser::Off).unwrap();
     end(client);
@@ -284,7 +284,7 @@ fn a_host_that_hands_over_takes_no_order_on_a_connection_that_was_open_before() 
     until("the host hands over", || (!stand_in.host.root().join("host.sock").exists()).then_some(()));
     let refused = open_before.start(&spec(OTHER), PATIENCE, &Deadline::none()).unwrap_err();
     assert!(refused.is_no_answer(), "{refused}");
-    assert!(!stand_in.host.place(OTHER).exists());
+    assert!(!stand_in.host.daemon_dir(OTHER).exists());
     end(client);
     until("the host ends", || stand_in.host.has_ended().then_some(()));
 }

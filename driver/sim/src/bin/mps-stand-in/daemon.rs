@@ -25,11 +25,11 @@ struct Daemon<'a> {
     behaviour: Behaviour,
     limits: Limits,
     servers: Servers,
-    front_ends: Vec<FrontEnd>,
+    clients: Vec<Client>,
     quit: Option<Quit>,
 }
 
-struct FrontEnd {
+struct Client {
     stream: UnixStream,
     privileged: bool,
     input: Vec<u8>,
@@ -64,7 +64,7 @@ pub(crate) fn run(pipe_dir: &Path, multi_user: bool, behaviour: &Behaviour) -> R
     log(&format!("To connect CUDA applications to this daemon, set env {variable}"));
     let (limits, servers) = (Limits::new(), Servers::new(multi_user));
     let behaviour = behaviour.clone();
-    Daemon { pipe_dir, behaviour, limits, servers, front_ends: Vec::new(), quit: None }.live(&listeners)
+    Daemon { pipe_dir, behaviour, limits, servers, clients: Vec::new(), quit: None }.live(&listeners)
 }
 
 fn listener(pipe_dir: &Path, name: &str, mode: u32) -> io::Result<UnixListener> {
@@ -99,7 +99,7 @@ impl Daemon<'_> {
                 while let Ok((stream, _)) = listener.accept() {
                     stream.set_nonblocking(true).map_err(failed)?;
                     log("NEW UI");
-                    self.front_ends.push(FrontEnd { stream, privileged: *privileged, input: Vec::new() });
+                    self.clients.push(Client { stream, privileged: *privileged, input: Vec::new() });
                 }
             }
             self.hear().map_err(failed)?;
@@ -109,19 +109,19 @@ impl Daemon<'_> {
     /// For somebody to say something, but no longer than a moment.
     fn wait(&self, listeners: &[(UnixListener, bool)]) {
         let listening = listeners.iter().map(|(listener, _)| listener.as_fd());
-        let fds = listening.chain(self.front_ends.iter().map(|front_end| front_end.stream.as_fd()));
+        let fds = listening.chain(self.clients.iter().map(|control_client| control_client.stream.as_fd()));
         let mut fds: Vec<PollFd<'_>> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         poll(&mut fds, Timespec::try_from(MOMENT).ok().as_ref()).map(|_ready| ()).ok();
     }
 
     fn hear(&mut self) -> io::Result<()> {
-        for mut front_end in std::mem::take(&mut self.front_ends) {
-            let is_open = front_end.read();
-            while let Some(line) = front_end.line() {
-                self.obey(&mut front_end, &line)?;
+        for mut control_client in std::mem::take(&mut self.clients) {
+            let is_open = control_client.read();
+            while let Some(line) = control_client.line() {
+                self.obey(&mut control_client, &line)?;
             }
             if is_open {
-                self.front_ends.push(front_end);
+                self.clients.push(control_client);
             } else {
                 log("UI closed");
             }
@@ -129,23 +129,23 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    fn obey(&mut self, front_end: &mut FrontEnd, line: &str) -> io::Result<()> {
+    fn obey(&mut self, control_client: &mut Client, line: &str) -> io::Result<()> {
         log(&format!("Cmd:{line}"));
         let words: Vec<&str> = line.split_whitespace().collect();
-        if words.first() == Some(&"quit") && front_end.privileged {
+        if words.first() == Some(&"quit") && control_client.privileged {
             let seconds = words.iter().skip_while(|word| **word != "-t").nth(1).and_then(|text| text.parse().ok());
             if let Some(seconds) = seconds {
                 log(&format!("quit command issued with timeout of {seconds}"));
             }
             let at_the_latest = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-            self.quit = Some(Quit { stream: front_end.stream.try_clone()?, at_the_latest });
+            self.quit = Some(Quit { stream: control_client.stream.try_clone()?, at_the_latest });
             return Ok(());
         }
         let (answer, lines) = self.answer(&words);
         for line in lines {
             log(&line);
         }
-        reply(&front_end.stream, 0, &answer);
+        reply(&control_client.stream, 0, &answer);
         Ok(())
     }
 
@@ -188,7 +188,7 @@ impl Daemon<'_> {
     }
 }
 
-impl FrontEnd {
+impl Client {
     /// All there is to read now; false once there will be no more.
     fn read(&mut self) -> bool {
         let mut part = [0; 1024];

@@ -7,7 +7,7 @@
 //! can be made to do, and for its clients.
 //!
 //! ```text
-//! front_end --(control, control_privileged)--> daemon -> limits
+//! control_client --(control, control_privileged)--> daemon -> limits
 //!                                                  \---> servers (processes of this program) <- behaviour (clients)
 //! ```
 
@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 mod behaviour;
+mod control_client;
 mod daemon;
-mod front_end;
 mod limits;
 mod servers;
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         ["-f"] => daemon::run(&pipe_dir, false, &behaviour),
         ["-f", _] | [_, "-f"] if multi_user && !behaviour.has(Fault::Old) => daemon::run(&pipe_dir, true, &behaviour),
         // NVIDIA's program takes itself for a front end when it does not know an option.
-        _ => front_end::run(&pipe_dir),
+        _ => control_client::run(&pipe_dir),
     };
     match ended {
         Ok(code) => ExitCode::from(code),

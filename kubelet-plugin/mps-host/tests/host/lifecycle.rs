@@ -26,19 +26,19 @@ fn a_daemon_starts_with_its_limits_and_leaves_nothing() {
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert_eq!(daemon.state, DaemonState::Ready);
-    assert_eq!((daemon.run_dir, daemon.shm_dir), (host.place(ID).join("run"), host.place(ID).join("shm")));
+    assert_eq!((daemon.run_dir, daemon.shm_dir), (host.daemon_dir(ID).join("run"), host.daemon_dir(ID).join("shm")));
     assert!(!daemon.multi_user);
     let answers = [
         "get_default_active_thread_percentage",
         "get_default_device_pinned_mem_limit 0",
         "get_default_device_pinned_mem_limit 1",
     ];
-    assert_eq!(answers.map(|question| host.ask(ID, question)), ["30.0", "1G", "512M"]);
+    assert_eq!(answers.map(|question| host.query(ID, question)), ["30.0", "1G", "512M"]);
     let listed = host.client().list(&Deadline::none()).unwrap();
     assert_eq!(listed.iter().map(|daemon| daemon.id.as_str()).collect::<Vec<_>>(), [ID]);
     assert_eq!(host.mounts(), 1);
     host.stop(ID).unwrap();
-    assert_eq!((host.processes(ID).len(), host.mounts(), host.place(ID).exists()), (0, 0, false));
+    assert_eq!((host.processes(ID).len(), host.mounts(), host.daemon_dir(ID).exists()), (0, 0, false));
     assert_eq!(host.client().list(&Deadline::none()).unwrap(), []);
     host.stop(ID).unwrap();
     eprintln!("ready after {took:?}");
@@ -71,7 +71,7 @@ fn the_same_daemon_is_started_once_and_another_one_is_refused() {
     assert_eq!(host.start(&other), Err(DaemonError::Different { id: other.id.clone() }));
     host.stop(ID).unwrap();
     host.start(&other).unwrap();
-    assert_eq!(host.ask(ID, "get_default_active_thread_percentage"), "10.0");
+    assert_eq!(host.query(ID, "get_default_active_thread_percentage"), "10.0");
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn a_program_without_multi_user_is_told_from_one_that_fails() {
     let mut wanted = spec(ID);
     wanted.multi_user = MultiUser::On;
     assert_eq!(host.start(&wanted), Err(DaemonError::NoMultiUser { id: wanted.id.clone() }));
-    assert_eq!((host.processes(ID).len(), host.mounts(), host.place(ID).exists()), (0, 0, false));
+    assert_eq!((host.processes(ID).len(), host.mounts(), host.daemon_dir(ID).exists()), (0, 0, false));
     wanted.multi_user = MultiUser::IfKnown;
     assert!(!host.start(&wanted).unwrap().multi_user);
 }
@@ -91,9 +91,9 @@ fn the_end_of_the_host_ends_its_daemons_and_the_next_one_brings_them_back_where_
     let ids = [ID, "claim-3f1b2c4d-0000-4000-8000-123456789abc-0"];
     for id in ids {
         host.start(&spec(id)).unwrap();
-        fs::write(host.place(id).join("shm/kept"), "").unwrap();
+        fs::write(host.daemon_dir(id).join("shm/saved"), "").unwrap();
     }
-    let run_dir = host.place(ID).join("run");
+    let run_dir = host.daemon_dir(ID).join("run");
     let inode = || fs::metadata(&run_dir).unwrap().ino();
     let before = inode();
     assert!(host.terminate());
@@ -101,9 +101,9 @@ fn the_end_of_the_host_ends_its_daemons_and_the_next_one_brings_them_back_where_
     assert!(!host.root().join("host.sock").exists());
     host.start_again();
     for id in ids {
-        let seen = until("it is started again", || host.seen(id).filter(|seen| seen.restarts == 1));
+        let seen = until("it is started again", || host.observed(id).filter(|seen| seen.restarts == 1));
         assert_eq!(seen.daemon.state, DaemonState::Ready);
-        assert!(host.place(id).join("shm/kept").exists());
+        assert!(host.daemon_dir(id).join("shm/saved").exists());
     }
     assert_eq!((inode(), host.mounts(), host.metric("gpu_dra_mps_lost_total")), (before, 2, "2".to_owned()));
 }
@@ -154,7 +154,7 @@ fn a_host_waits_for_the_end_of_another_one() {
     assert_eq!(host.state(ID), DaemonState::Ready);
     assert!(host.terminate());
     host.take(next);
-    until("it is started again", || host.seen(ID).filter(|seen| seen.restarts == 1));
+    until("it is started again", || host.observed(ID).filter(|seen| seen.restarts == 1));
 }
 
 #[test]
@@ -193,19 +193,19 @@ fn what_is_not_ours_is_left_alone() {
     let mut host = Host::real();
     host.start(&spec(ID)).unwrap();
     host.kill();
-    let photo_path = host.place("gpu-ffffffffffffffffffffffffffffffff").join("photos/1");
+    let photo_path = host.daemon_dir("gpu-ffffffffffffffffffffffffffffffff").join("photos/1");
     let backup_path = host.root().join("backups/1");
     for path in [&photo_path, &backup_path] {
         fs::create_dir_all(path).unwrap();
     }
     let mut foreign = Command::new("cat");
-    foreign.env("CUDA_MPS_PIPE_DIRECTORY", host.place(ID).join("run/pipe")).stdin(Stdio::piped());
+    foreign.env("CUDA_MPS_PIPE_DIRECTORY", host.daemon_dir(ID).join("run/pipe")).stdin(Stdio::piped());
     let mut foreign = foreign.spawn().unwrap();
     host.start_again();
     let refused = host.start(&spec("gpu-ffffffffffffffffffffffffffffffff")).unwrap_err().to_string();
     assert!(refused.contains("photos is not of an MPS daemon: remove it by hand"), "{refused}");
     host.stop(ID).unwrap();
-    assert!(!host.place(ID).exists() && photo_path.exists() && backup_path.exists());
+    assert!(!host.daemon_dir(ID).exists() && photo_path.exists() && backup_path.exists());
     assert_eq!(foreign.try_wait().unwrap(), None, "it only knew the pipe directory");
     drop(foreign.stdin.take());
     foreign.wait().unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a supervisor is told to do, with where to answer.
+//! What a supervisor is told to do, with where to reply.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use tokio::time::Instant;
 
 /// What a supervisor is told.
 #[derive(Debug)]
-pub enum Order {
+pub enum Request {
     /// Let it be there.
     Start {
         /// As this.
         spec: DaemonSpec,
         /// Until when.
-        by: Deadline,
+        deadline: Deadline,
         /// Who asks.
-        answer: oneshot::Sender<Result<Daemon, DaemonError>>,
+        reply: oneshot::Sender<Result<Daemon, DaemonError>>,
     },
-    /// Let it be gone.
+    /// Let it be exited.
     Stop {
         /// Whether one that has clients stays.
         unless_used: bool,
         /// How long clients may go on.
-        by: Deadline,
+        deadline: Deadline,
         /// Who asks.
-        answer: oneshot::Sender<Result<(), DaemonError>>,
+        reply: oneshot::Sender<Result<(), DaemonError>>,
     },
     /// A claim shares it, or does so no more.
     Share {
@@ -35,30 +35,30 @@ pub enum Order {
         /// What it does.
         change: ClaimUse,
         /// Who asks.
-        answer: oneshot::Sender<()>,
+        reply: oneshot::Sender<()>,
     },
-    /// Let its processes end and its place stay, for the next process of this program.
-    HandOver {
+    /// Let its processes end and its dir stay, for the next process of this program.
+    Shutdown {
         /// How long clients may go on.
-        by: Deadline,
+        deadline: Deadline,
         /// Who asks.
-        answer: oneshot::Sender<()>,
+        reply: oneshot::Sender<()>,
     },
 }
 
-/// How long something may take, from when it was ordered: an order may have to wait for others.
+/// How long something may take, from when it was ordered: an request may have to wait for others.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline {
     /// How long that was.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// When it is over.
     pub end: Instant,
 }
 
 impl Deadline {
     /// From now on.
-    pub fn of(patience: Duration) -> Self {
-        Self { patience, end: Instant::now() + patience }
+    pub fn of(timeout: Duration) -> Self {
+        Self { timeout, end: Instant::now() + timeout }
     }
 
     /// What is left.

@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, openat, renameat_with, statat, unlinkat};
 use rustix::io::Errno;
 
-/// Removes it. One that is not there is gone.
+/// Removes it. One that is not there is exited.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     let top = match open_dir(CWD, path) {
         Ok(top) => top,
@@ -66,7 +66,7 @@ fn move_up(from: &OwnedFd, name: &CString, to: &OwnedFd, moved: &mut u64) -> io:
         *moved += 1;
         match renameat_with(from, name, to, free, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => {}
-            answer => return Ok(answer?),
+            reply => return Ok(reply?),
         }
     }
 }

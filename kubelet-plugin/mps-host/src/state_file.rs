@@ -16,7 +16,7 @@ use crate::processes::ProcessId;
 const VERSION: u32 = 1;
 
 /// A longer file is none of ours.
-const LONGEST: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// What was meant last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub enum Phase {
 /// One daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Kept {
+pub struct SavedState {
     version: u32,
     /// Of the boot it was started in.
     pub boot_id: String,
@@ -48,7 +48,7 @@ pub struct Kept {
     pub restarts: u32,
     /// The daemon; absent while it is being started.
     pub process: Option<ProcessId>,
-    /// Its clients when they were looked at last.
+    /// Its clients when they were checked at last.
     pub clients: BTreeSet<ProcessId>,
 }
 
@@ -71,7 +71,7 @@ enum MultiUserForm {
     IfKnown,
 }
 
-impl Kept {
+impl SavedState {
     /// A daemon that is about to be started.
     pub fn new(spec: DaemonSpec, boot_id: &str) -> Self {
         let boot_id = boot_id.to_owned();
@@ -81,9 +81,9 @@ impl Kept {
 
     /// Reads what is there, if it is understood.
     pub fn read(path: &Path) -> io::Result<Option<Self>> {
-        let Some(bytes) = HostFiles.read(path, LONGEST)? else { return Ok(None) };
-        let kept: Self = serde_json::from_slice(&bytes)?;
-        if kept.version == VERSION { Ok(Some(kept)) } else { Err(io::ErrorKind::InvalidData.into()) }
+        let Some(bytes) = HostFiles.read(path, MAX_BYTES)? else { return Ok(None) };
+        let saved: Self = serde_json::from_slice(&bytes)?;
+        if saved.version == VERSION { Ok(Some(saved)) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 
     /// Writes it in one step. It need not survive a power cut, which ends the daemon too.
@@ -101,7 +101,7 @@ mod tests {
     fn what_is_written_is_read_back_and_other_things_are_not_taken_for_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.json");
-        assert_eq!(Kept::read(&path).unwrap(), None);
+        assert_eq!(SavedState::read(&path).unwrap(), None);
         let spec = DaemonSpec {
             id: "gpu-0".parse().unwrap(),
             devices: vec!["GPU-1".to_owned(), "MIG-2".to_owned()],
@@ -109,15 +109,15 @@ mod tests {
             threads: ThreadPercentage::try_from(50).ok(),
             memory: BTreeMap::from([(1, Bytes(1 << 30))]),
         };
-        let mut kept = Kept::new(spec, "boot");
-        kept.clients.insert(ProcessId { pid: 7, started: 8 });
-        kept.process = Some(ProcessId { pid: 9, started: 10 });
-        kept.write(&path).unwrap();
-        assert_eq!(Kept::read(&path).unwrap(), Some(kept.clone()));
-        for bad in ["", "{}", "null", &serde_json::to_string(&kept).unwrap().replace("\"version\":1", "\"version\":2")]
+        let mut saved = SavedState::new(spec, "boot");
+        saved.clients.insert(ProcessId { pid: 7, started: 8 });
+        saved.process = Some(ProcessId { pid: 9, started: 10 });
+        saved.write(&path).unwrap();
+        assert_eq!(SavedState::read(&path).unwrap(), Some(saved.clone()));
+        for bad in ["", "{}", "null", &serde_json::to_string(&saved).unwrap().replace("\"version\":1", "\"version\":2")]
         {
             std::fs::write(&path, bad).unwrap();
-            assert!(Kept::read(&path).is_err(), "{bad}");
+            assert!(SavedState::read(&path).is_err(), "{bad}");
         }
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The directories of one daemon: made before it starts, gone when it is gone.
+//! The directories of one daemon: made before it starts, exited when it is exited.
 //!
 //! ```text
 //! <root>/<id>/run/pipe      sockets, fresh for each start; containers mount `run`
@@ -24,23 +24,23 @@ use tracing::warn;
 
 use crate::log_file;
 use crate::programs::Programs;
-use crate::removal::{open_dir, remove_tree};
+use crate::remove_tree::{open_dir, remove_tree};
 
 /// The socket with the longest name that a daemon makes (seen with R535 and R550).
-const LONGEST_SOCKET: &str = "control_privileged";
+const LONGEST_SOCKET_NAME: &str = "control_privileged";
 
 /// More mounts on one directory than this are not ours to take away.
-const MOST_MOUNTS: usize = 16;
+const MAX_MOUNTS: usize = 16;
 
 /// What a file has at least, if it is not empty.
 const PAGE: u64 = 4096;
 
 /// What is in a place; the last one while it is being written.
-const NAMES: [&str; 6] = ["run", "shm", "log", "driver", "state.json", ".state.json.host.tmp"];
+const ENTRIES: [&str; 6] = ["run", "shm", "log", "driver", "state.json", ".state.json.host.tmp"];
 
 /// A directory that is not as it should be.
 #[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
+pub enum DaemonDirError {
     /// The path leaves no room for a socket.
     #[error("a socket in {} has a path of more than {MAX_SOCKET_PATH} bytes: use a shorter --root", path.display())]
     TooLong {
@@ -100,7 +100,7 @@ pub enum PlaceError {
     },
 }
 
-impl PlaceError {
+impl DaemonDirError {
     /// The error of the port.
     pub fn into_daemon_error(self, id: &DaemonId) -> DaemonError {
         let path = match &self {
@@ -118,75 +118,75 @@ impl PlaceError {
 
 /// The directories of one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    dir: PathBuf,
+pub struct DaemonDir {
+    path: PathBuf,
 }
 
-impl Place {
+impl DaemonDir {
     /// The place of a daemon, which need not exist.
     pub fn new(root: &Path, id: &DaemonId) -> Self {
-        Self::of_dir(root.join(id.as_str()))
+        Self::at(root.join(id.as_str()))
     }
 
     /// The place with this directory.
-    pub fn of_dir(dir: PathBuf) -> Self {
-        Self { dir }
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
     }
 
     /// What holds all of it.
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What containers mount where they look for a pipe directory.
     pub fn run_dir(&self) -> PathBuf {
-        self.dir.join("run")
+        self.path.join("run")
     }
 
     /// The pipe directory.
     pub fn pipe_dir(&self) -> PathBuf {
-        self.dir.join("run/pipe")
+        self.path.join("run/pipe")
     }
 
     /// What containers mount as `/dev/shm`.
     pub fn shm_dir(&self) -> PathBuf {
-        self.dir.join("shm")
+        self.path.join("shm")
     }
 
     /// For the daemon's own log files.
     pub fn log_dir(&self) -> PathBuf {
-        self.dir.join("log")
+        self.path.join("log")
     }
 
     /// What the daemon says on its standard output.
     pub fn log_path(&self) -> PathBuf {
-        self.dir.join("log/control.out")
+        self.path.join("log/control.out")
     }
 
     /// Links to the parts of the driver that the daemon and its servers load.
     pub fn driver_dir(&self) -> PathBuf {
-        self.dir.join("driver")
+        self.path.join("driver")
     }
 
     /// What is written down of the daemon.
-    pub fn kept_path(&self) -> PathBuf {
-        self.dir.join("state.json")
+    pub fn state_path(&self) -> PathBuf {
+        self.path.join("state.json")
     }
 
     /// Whether there is anything of it.
     pub fn exists(&self) -> bool {
-        self.dir.symlink_metadata().is_ok()
+        self.path.symlink_metadata().is_ok()
     }
 
     /// Makes what is missing. Servers run as the users of their clients, so everybody may look in who gets past the root.
-    pub fn make(&self, shm_bytes: Bytes) -> Result<(), PlaceError> {
+    pub fn make(&self, shm_bytes: Bytes) -> Result<(), DaemonDirError> {
         self.check_length()?;
         self.check_owner()?;
-        for path in [self.dir.clone(), self.run_dir(), self.log_dir()] {
+        for path in [self.path.clone(), self.run_dir(), self.log_dir()] {
             make_dir(&path)?;
         }
         let path = self.shm_dir();
-        let failed = |source| PlaceError::Mount { path: path.clone(), source };
+        let failed = |source| DaemonDirError::Mount { path: path.clone(), source };
         let options = shm_options(shm_bytes).map_err(|error| failed(error.into()))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         if self.is_mounted() {
@@ -203,22 +203,22 @@ impl Place {
     /// What one start needs and no other may have used: an empty pipe directory, as a daemon binds in a used one, past the
     /// sockets of a dead one and beside those of a live one; links to the driver, whose files may be others than last time;
     /// and an empty log, which is returned.
-    pub fn fresh(&self, programs: &Programs) -> Result<File, PlaceError> {
+    pub fn fresh(&self, programs: &Programs) -> Result<File, DaemonDirError> {
         self.fresh_pipe()?;
         let driver_dir = self.driver_dir();
         remove(&driver_dir)?;
         make_new_dir(&driver_dir)?;
-        let make = |path| move |source| PlaceError::Make { path, source };
+        let make = |path| move |source| DaemonDirError::Make { path, source };
         programs.link(&driver_dir).map_err(make(driver_dir.clone()))?;
         log_file::create(&self.log_path()).map_err(make(self.log_path()))
     }
 
-    fn fresh_pipe(&self) -> Result<(), PlaceError> {
-        let (pipe_dir, old_dir) = (self.pipe_dir(), self.dir.join("run/.old"));
+    fn fresh_pipe(&self) -> Result<(), DaemonDirError> {
+        let (pipe_dir, old_dir) = (self.pipe_dir(), self.path.join("run/.old"));
         remove(&old_dir)?;
         match fs::rename(&pipe_dir, &old_dir) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(PlaceError::Remove { path: pipe_dir, source });
+                return Err(DaemonDirError::Remove { path: pipe_dir, source });
             }
             Ok(()) | Err(_) => {}
         }
@@ -232,42 +232,43 @@ impl Place {
             .is_ok_and(|found| found.f_bavail == 0 || (found.f_files > 0 && found.f_favail == 0))
     }
 
-    /// Takes all of it away, mounts first. What is not there is gone.
-    pub fn remove(&self) -> Result<(), PlaceError> {
+    /// Takes all of it away, mounts first. What is not there is exited.
+    pub fn remove(&self) -> Result<(), DaemonDirError> {
         self.check_owner()?;
         let path = self.shm_dir();
-        for _ in 0..MOST_MOUNTS {
+        for _ in 0..MAX_MOUNTS {
             if !self.is_mounted() {
                 break;
             }
             let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-            unmount(&path, flags).map_err(|errno| PlaceError::Unmount { path: path.clone(), source: errno.into() })?;
+            unmount(&path, flags)
+                .map_err(|errno| DaemonDirError::Unmount { path: path.clone(), source: errno.into() })?;
         }
         // One by one: a removal that is cut leaves no names but these, and what is written down of the daemon until last.
-        NAMES.iter().try_for_each(|name| remove(&self.dir.join(name)))?;
-        remove_empty(&self.dir)
+        ENTRIES.iter().try_for_each(|name| remove(&self.path.join(name)))?;
+        remove_empty(&self.path)
     }
 
     /// Whether something is mounted as shared memory: it is on another file system than the directory it is in.
     fn is_mounted(&self) -> bool {
         let device = |path: &Path| fs::symlink_metadata(path).map(|found| found.dev()).ok();
         let mounted = device(&self.shm_dir());
-        mounted.is_some() && mounted != device(&self.dir)
+        mounted.is_some() && mounted != device(&self.path)
     }
 
-    fn check_owner(&self) -> Result<(), PlaceError> {
-        let entries = match fs::read_dir(&self.dir) {
+    fn check_owner(&self) -> Result<(), DaemonDirError> {
+        let entries = match fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(|source| PlaceError::Read { path: self.dir.clone(), source })?,
+            entries => entries.map_err(|source| DaemonDirError::Read { path: self.path.clone(), source })?,
         };
-        let other = entries.flatten().find(|entry| !NAMES.iter().any(|name| entry.file_name() == *name));
-        other.map_or(Ok(()), |entry| Err(PlaceError::Foreign { path: entry.path() }))
+        let other = entries.flatten().find(|entry| !ENTRIES.iter().any(|name| entry.file_name() == *name));
+        other.map_or(Ok(()), |entry| Err(DaemonDirError::Foreign { path: entry.path() }))
     }
 
-    fn check_length(&self) -> Result<(), PlaceError> {
+    fn check_length(&self) -> Result<(), DaemonDirError> {
         let path = self.pipe_dir();
-        if path.join(LONGEST_SOCKET).as_os_str().len() > MAX_SOCKET_PATH {
-            return Err(PlaceError::TooLong { path });
+        if path.join(LONGEST_SOCKET_NAME).as_os_str().len() > MAX_SOCKET_PATH {
+            return Err(DaemonDirError::TooLong { path });
         }
         Ok(())
     }
@@ -279,35 +280,35 @@ fn shm_options(Bytes(bytes): Bytes) -> Result<CString, NulError> {
 }
 
 /// A directory that everybody may look into, whatever the umask; one that is there is taken, and nothing but a directory.
-fn make_dir(path: &Path) -> Result<(), PlaceError> {
+fn make_dir(path: &Path) -> Result<(), DaemonDirError> {
     match make_new_dir(path) {
-        Err(PlaceError::Make { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => open_to_all(path),
-        answer => answer,
+        Err(DaemonDirError::Make { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => open_to_all(path),
+        reply => reply,
     }
 }
 
-fn make_new_dir(path: &Path) -> Result<(), PlaceError> {
+fn make_new_dir(path: &Path) -> Result<(), DaemonDirError> {
     let made = fs::DirBuilder::new().mode(0o755).create(path);
-    made.map_err(|source| PlaceError::Make { path: path.to_owned(), source })?;
+    made.map_err(|source| DaemonDirError::Make { path: path.to_owned(), source })?;
     open_to_all(path)
 }
 
-fn open_to_all(path: &Path) -> Result<(), PlaceError> {
+fn open_to_all(path: &Path) -> Result<(), DaemonDirError> {
     let opened = open_dir(CWD, path).and_then(|dir| fchmod(dir, Mode::from_raw_mode(0o755)));
-    opened.map_err(|errno| PlaceError::Make { path: path.to_owned(), source: errno.into() })
+    opened.map_err(|errno| DaemonDirError::Make { path: path.to_owned(), source: errno.into() })
 }
 
-fn remove_empty(path: &Path) -> Result<(), PlaceError> {
+fn remove_empty(path: &Path) -> Result<(), DaemonDirError> {
     match fs::remove_dir(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(PlaceError::Remove { path: path.to_owned(), source })
+            Err(DaemonDirError::Remove { path: path.to_owned(), source })
         }
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
-fn remove(path: &Path) -> Result<(), PlaceError> {
-    remove_tree(path).map_err(|source| PlaceError::Remove { path: path.to_owned(), source })
+fn remove(path: &Path) -> Result<(), DaemonDirError> {
+    remove_tree(path).map_err(|source| DaemonDirError::Remove { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -316,42 +317,42 @@ mod tests {
 
     use super::*;
 
-    fn place() -> (tempfile::TempDir, Place) {
-        let dir = tempfile::tempdir().unwrap();
-        let place = Place::new(dir.path(), &"gpu-0".parse().unwrap());
-        (dir, place)
+    fn daemon_dir() -> (tempfile::TempDir, DaemonDir) {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DaemonDir::new(root.path(), &"gpu-0".parse().unwrap());
+        (root, dir)
     }
 
     #[test]
     fn a_directory_with_anything_else_in_it_is_left_alone() {
-        let (_dir, place) = place();
-        place.remove().unwrap();
+        let (_root, dir) = daemon_dir();
+        dir.remove().unwrap();
         for name in ["run", "log", "photos"] {
-            fs::create_dir_all(place.dir.join(name)).unwrap();
+            fs::create_dir_all(dir.path.join(name)).unwrap();
         }
-        for refused in [place.remove(), place.make(Bytes::from_mib(1))] {
-            let path = place.dir.join("photos");
-            assert!(matches!(&refused, Err(PlaceError::Foreign { path: found }) if *found == path), "{refused:?}");
+        for refused in [dir.remove(), dir.make(Bytes::from_mib(1))] {
+            let path = dir.path.join("photos");
+            assert!(matches!(&refused, Err(DaemonDirError::Foreign { path: found }) if *found == path), "{refused:?}");
         }
-        assert!(place.dir.join("run").exists());
-        fs::remove_dir(place.dir.join("photos")).unwrap();
-        place.remove().unwrap();
-        assert!(!place.exists());
+        assert!(dir.path.join("run").exists());
+        fs::remove_dir(dir.path.join("photos")).unwrap();
+        dir.remove().unwrap();
+        assert!(!dir.exists());
     }
 
     #[test]
     fn nothing_that_was_planted_is_followed() {
-        let (dir, place) = place();
-        let other_path = dir.path().join("other");
+        let (root, dir) = daemon_dir();
+        let other_path = root.path().join("other");
         fs::create_dir(&other_path).unwrap();
         fs::set_permissions(&other_path, fs::Permissions::from_mode(0o700)).unwrap();
-        fs::create_dir_all(place.run_dir()).unwrap();
-        symlink(&other_path, place.pipe_dir()).unwrap();
-        place.fresh_pipe().unwrap();
-        assert!(!place.pipe_dir().is_symlink() && place.pipe_dir().is_dir());
-        remove(&place.run_dir()).unwrap();
-        symlink(&other_path, place.run_dir()).unwrap();
-        assert!(matches!(place.make(Bytes::from_mib(1)), Err(PlaceError::Make { .. })));
+        fs::create_dir_all(dir.run_dir()).unwrap();
+        symlink(&other_path, dir.pipe_dir()).unwrap();
+        dir.fresh_pipe().unwrap();
+        assert!(!dir.pipe_dir().is_symlink() && dir.pipe_dir().is_dir());
+        remove(&dir.run_dir()).unwrap();
+        symlink(&other_path, dir.run_dir()).unwrap();
+        assert!(matches!(dir.make(Bytes::from_mib(1)), Err(DaemonDirError::Make { .. })));
         assert_eq!(fs::metadata(&other_path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What follows did not do its work.
 #[derive(Debug, thiserror::Error)]
-pub enum ThenError {
+pub enum AfterRemovalError {
     /// No such program.
     #[error("unable to run {}", program.display())]
     Run {
@@ -43,11 +43,11 @@ pub enum ThenError {
 }
 
 /// Runs a program with its arguments, if there is one.
-pub async fn run_then(words: &[OsString], stop: &CancellationToken) -> Result<(), ThenError> {
+pub async fn run_after_removal(words: &[OsString], stop: &CancellationToken) -> Result<(), AfterRemovalError> {
     let Some((program, args)) = words.split_first() else { return Ok(()) };
     let program = PathBuf::from(program);
     if stop.is_cancelled() {
-        return Err(ThenError::Stopped { program });
+        return Err(AfterRemovalError::Stopped { program });
     }
     let status = match Command::new(&program).args(args).spawn() {
         Ok(child) => status(child, stop).await,
@@ -55,8 +55,8 @@ pub async fn run_then(words: &[OsString], stop: &CancellationToken) -> Result<()
     };
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(ThenError::Failed { program, status }),
-        Err(source) => Err(ThenError::Run { program, source }),
+        Ok(status) => Err(AfterRemovalError::Failed { program, status }),
+        Err(source) => Err(AfterRemovalError::Run { program, source }),
     }
 }
 

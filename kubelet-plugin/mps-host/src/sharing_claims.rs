@@ -18,8 +18,8 @@ pub struct Entry {
 
 /// The claims that share a daemon.
 #[derive(Debug, Default)]
-pub struct Sharers {
-    /// How many times was looked.
+pub struct SharingClaims {
+    /// How many times was checked.
     looks: u64,
     /// At which look a claim came.
     came: BTreeMap<String, u64>,
@@ -29,30 +29,30 @@ pub struct Sharers {
     begun: u64,
 }
 
-impl Sharers {
+impl SharingClaims {
     /// Of a daemon that an earlier process had. Which claims it has is not known, and what is there may be of any of them.
-    pub fn found(entries: &[Entry]) -> Self {
-        let mut sharers = Self::default();
-        sharers.look(entries);
-        sharers.begun = sharers.looks;
-        sharers
+    pub fn after_restart(entries: &[Entry]) -> Self {
+        let mut sharing_claims = Self::default();
+        sharing_claims.check(entries);
+        sharing_claims.begun = sharing_claims.looks;
+        sharing_claims
     }
 
     /// A claim is there from now on. One that is known came when it was first heard of.
-    pub fn comes(&mut self, claim: &str, entries: &[Entry]) {
-        self.look(entries);
+    pub fn join(&mut self, claim: &str, entries: &[Entry]) {
+        self.check(entries);
         self.came.entry(claim.to_owned()).or_insert(self.looks);
     }
 
     /// A claim is there no more. Tells what appeared while it was.
-    pub fn leaves(&mut self, claim: &str, entries: Vec<Entry>) -> Vec<Entry> {
-        self.look(&entries);
+    pub fn leave(&mut self, claim: &str, entries: Vec<Entry>) -> Vec<Entry> {
+        self.check(&entries);
         let came = self.came.remove(claim).unwrap_or(self.begun);
         let is_later = |entry: &Entry| self.appeared.get(&entry.inode).is_some_and(|appeared| *appeared > came);
         entries.into_iter().filter(is_later).collect()
     }
 
-    fn look(&mut self, entries: &[Entry]) {
+    fn check(&mut self, entries: &[Entry]) {
         self.looks += 1;
         let inodes: BTreeSet<u64> = entries.iter().map(|entry| entry.inode).collect();
         self.appeared.retain(|inode, _| inodes.contains(inode));
@@ -72,23 +72,23 @@ mod tests {
 
     #[test]
     fn what_was_there_before_a_claim_is_not_of_it() {
-        let mut sharers = Sharers::default();
-        sharers.comes("a", &entries(&[]));
-        sharers.comes("b", &entries(&[1]));
+        let mut sharing_claims = SharingClaims::default();
+        sharing_claims.join("a", &entries(&[]));
+        sharing_claims.join("b", &entries(&[1]));
         // Prepared again.
-        sharers.comes("b", &entries(&[1, 2]));
-        sharers.comes("a", &entries(&[1, 2]));
-        assert_eq!(sharers.leaves("b", entries(&[1, 2, 3])), entries(&[2, 3]));
-        // What stayed, since somebody used it, is looked at again when another claim leaves that was there.
-        assert_eq!(sharers.leaves("a", entries(&[1, 3, 4])), entries(&[1, 3, 4]));
+        sharing_claims.join("b", &entries(&[1, 2]));
+        sharing_claims.join("a", &entries(&[1, 2]));
+        assert_eq!(sharing_claims.leave("b", entries(&[1, 2, 3])), entries(&[2, 3]));
+        // What stayed, since somebody used it, is checked at again when another claim leaves that was there.
+        assert_eq!(sharing_claims.leave("a", entries(&[1, 3, 4])), entries(&[1, 3, 4]));
     }
 
     #[test]
     fn what_an_earlier_process_left_is_nobodys() {
-        let mut sharers = Sharers::found(&entries(&[1]));
-        sharers.comes("later", &entries(&[1, 2]));
-        assert_eq!(sharers.leaves("later", entries(&[1, 2, 3])), entries(&[3]));
-        assert_eq!(sharers.leaves("unknown", entries(&[1, 2])), entries(&[2]));
-        assert_eq!(Sharers::default().leaves("first", entries(&[1])), entries(&[1]));
+        let mut sharing_claims = SharingClaims::after_restart(&entries(&[1]));
+        sharing_claims.join("later", &entries(&[1, 2]));
+        assert_eq!(sharing_claims.leave("later", entries(&[1, 2, 3])), entries(&[3]));
+        assert_eq!(sharing_claims.leave("unknown", entries(&[1, 2])), entries(&[2]));
+        assert_eq!(SharingClaims::default().leave("first", entries(&[1])), entries(&[1]));
     }
 }

@@ -15,7 +15,7 @@ use rustix::thread::{
 use crate::system_calls;
 
 /// What root may still do.
-const KEPT: CapabilitySet = CapabilitySet::empty()
+const RETAINED: CapabilitySet = CapabilitySet::empty()
     // The daemon starts servers as the users of their clients (seen: setuid).
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::SETGID)
@@ -33,7 +33,7 @@ const KEPT: CapabilitySet = CapabilitySet::empty()
 /// Gives up all others.
 pub fn reduce() -> io::Result<()> {
     for capability in all()? {
-        if !KEPT.contains(capability) {
+        if !RETAINED.contains(capability) {
             remove_capability_from_bounding_set(capability)?;
         }
     }

@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use dra_mps::launch::{front_end_environment, script};
+use dra_mps::launch::{client_environment, script};
 use dra_mps::{Command, printable};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process;
-use tokio::time::timeout;
+use tokio::time;
 
-/// No answer that is asked for is longer.
-const LONGEST_ANSWER: u64 = 64 << 10;
+/// No reply that is asked for is longer.
+const MAX_ANSWER: u64 = 64 << 10;
 
 /// A question without an answer.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum ControlError {
     /// The front end does not run.
     #[error("unable to run {}", program.display())]
     Run {
@@ -29,43 +29,43 @@ pub enum AskError {
     },
     /// Nobody answers in the pipe directory.
     #[error("the daemon cannot be reached ({said})")]
-    Unreached {
+    Unreachable {
         /// What the front end said.
         said: String,
     },
     /// It takes too long.
-    #[error("the daemon did not answer within {patience:?}")]
-    Silent {
+    #[error("the daemon did not answer within {timeout:?}")]
+    NoAnswer {
         /// How long it was given.
-        patience: Duration,
+        timeout: Duration,
     },
 }
 
 /// The front end of one daemon.
 #[derive(Debug, Clone)]
-pub struct FrontEnd {
+pub struct ControlClient {
     program: PathBuf,
     environment: Vec<(&'static str, String)>,
 }
 
-impl FrontEnd {
+impl ControlClient {
     /// The front end of the daemon of a pipe directory.
     pub fn new(program: &Path, pipe_dir: &Path, driver_dir: &Path) -> Self {
         let driver_dir = driver_dir.display().to_string();
-        let environment = front_end_environment(pipe_dir, &driver_dir, &driver_dir);
+        let environment = client_environment(pipe_dir, &driver_dir, &driver_dir);
         Self { program: program.to_owned(), environment }
     }
 
     /// Gives the daemon commands and returns what was printed for them.
-    pub async fn ask(&self, commands: &[Command], patience: Duration) -> Result<String, AskError> {
-        let failed = |source| AskError::Run { program: self.program.clone(), source };
+    pub async fn send(&self, commands: &[Command], timeout: Duration) -> Result<String, ControlError> {
+        let failed = |source| ControlError::Run { program: self.program.clone(), source };
         let mut child = self.command().spawn().map_err(failed)?;
         // Ended with the child when time is up, by the drop of both.
-        match timeout(patience, talk(&mut child, &script(commands))).await {
-            Err(_elapsed) => Err(AskError::Silent { patience }),
+        match time::timeout(timeout, exchange(&mut child, &script(commands))).await {
+            Err(_elapsed) => Err(ControlError::NoAnswer { timeout }),
             Ok(Err(source)) => Err(failed(source)),
-            Ok(Ok((true, answer))) => Ok(answer),
-            Ok(Ok((false, said))) => Err(AskError::Unreached { said: printable(&said) }),
+            Ok(Ok((true, reply))) => Ok(reply),
+            Ok(Ok((false, said))) => Err(ControlError::Unreachable { said: printable(&said) }),
         }
     }
 
@@ -79,7 +79,7 @@ impl FrontEnd {
 }
 
 /// Whether it ended with 0, and its output, or its complaint.
-async fn talk(child: &mut process::Child, script: &str) -> io::Result<(bool, String)> {
+async fn exchange(child: &mut process::Child, script: &str) -> io::Result<(bool, String)> {
     if let Some(mut input) = child.stdin.take() {
         match input.write_all(script.as_bytes()).await {
             // It found no daemon and did not wait for commands.
@@ -87,15 +87,15 @@ async fn talk(child: &mut process::Child, script: &str) -> io::Result<(bool, Str
             Ok(()) | Err(_) => {}
         }
     }
-    let mut answer = Vec::new();
+    let mut reply = Vec::new();
     if let Some(output) = child.stdout.take() {
-        output.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;
+        output.take(MAX_ANSWER).read_to_end(&mut reply).await?;
     }
     let status = child.wait().await?;
     if !status.success()
         && let Some(complaint) = child.stderr.take()
     {
-        complaint.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;
+        complaint.take(MAX_ANSWER).read_to_end(&mut reply).await?;
     }
-    Ok((status.success(), String::from_utf8_lossy(&answer).into_owned()))
+    Ok((status.success(), String::from_utf8_lossy(&reply).into_owned()))
 }

@@ -6,7 +6,7 @@
 //! started again, does so, and then becomes the control program.
 //!
 //! Servers run as the users of their clients, who cannot enter the root directory. In the namespace of a daemon another
-//! directory takes its place, which everybody can enter and which holds the directory of this daemon and no other.
+//! directory takes its dir, which everybody can enter and which holds the directory of this daemon and no other.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,8 +19,8 @@ use rustix::fs::{CWD, Mode, OFlags, chmod, mkdir, openat};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
 use rustix::thread::UnshareFlags;
 
-use crate::place::Place;
-use crate::rights;
+use crate::daemon_dir::DaemonDir;
+use crate::privileges;
 
 /// The first argument of this program when it should become a daemon.
 const WORD: &str = "become-daemon";
@@ -40,7 +40,7 @@ pub enum BecomeError {
     /// Mounts of the host would not be followed.
     #[error("unable to make mounts follow those of the host")]
     Follow(#[source] io::Error),
-    /// The shared memory is not in place.
+    /// The shared memory is not in dir.
     #[error("unable to bind {} on {SHM_DIR}", path.display())]
     Bind {
         /// The daemon's own.
@@ -49,7 +49,7 @@ pub enum BecomeError {
         #[source]
         source: io::Error,
     },
-    /// The directory of the daemon is not in place.
+    /// The directory of the daemon is not in dir.
     #[error("unable to show {} alone in its parent directory", path.display())]
     ShowAlone {
         /// The directory of the daemon.
@@ -81,7 +81,9 @@ pub fn become_daemon(arguments: impl IntoIterator<Item = OsString>) -> Option<Be
     let (Some(dir), Some(program)) = (arguments.next(), arguments.next()) else {
         return Some(BecomeError::Arguments);
     };
-    if let Err(error) = enter(&Place::of_dir(dir.into())).and_then(|()| rights::reduce().map_err(BecomeError::Rights)) {
+    if let Err(error) =
+        enter(&DaemonDir::at(dir.into())).and_then(|()| privileges::reduce().map_err(BecomeError::Rights))
+    {
         return Some(error);
     }
     let source = Command::new(&program).args(arguments).exec();
@@ -89,20 +91,20 @@ pub fn become_daemon(arguments: impl IntoIterator<Item = OsString>) -> Option<Be
 }
 
 /// The command that becomes a daemon: this program, even if its file was replaced since.
-pub fn command(place: &Place, program: &Path, arguments: &[&str]) -> Command {
+pub fn command(dir: &DaemonDir, program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.arg(WORD).arg(place.dir()).arg(program).args(arguments);
+    command.arg(WORD).arg(dir.path()).arg(program).args(arguments);
     command
 }
 
 /// Mounts come and go with those of the host: one that stayed here would keep the memory of another daemon.
-fn enter(place: &Place) -> Result<(), BecomeError> {
+fn enter(dir: &DaemonDir) -> Result<(), BecomeError> {
     new_namespace().map_err(BecomeError::Namespace)?;
     let follow = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", follow).map_err(|errno| BecomeError::Follow(errno.into()))?;
-    let path = place.shm_dir();
+    let path = dir.shm_dir();
     mount_bind(&path, SHM_DIR).map_err(|errno| BecomeError::Bind { path, source: errno.into() })?;
-    let path = place.dir();
+    let path = dir.path();
     show_alone(path).map_err(|source| BecomeError::ShowAlone { path: path.to_owned(), source })
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Other users of the machine: kept from what a daemon has, while servers that run as one of them find what they need,
+//! Other users of the machine: saved from what a daemon has, while servers that run as one of them find what they need,
 //! and no more.
 
 use std::fs::{self, Permissions};
@@ -36,22 +36,22 @@ fn no_other_user_of_the_machine_reaches_a_daemon() {
     let host = Host::real();
     open_to_all(host.dir.path());
     host.start(&spec(ID)).unwrap();
-    let (root, place) = (host.root().display().to_string(), host.place(ID).display().to_string());
+    let (root, daemon_dir) = (host.root().display().to_string(), host.daemon_dir(ID).display().to_string());
     for attempt in [
         format!("ls {root}"),
         format!("flock --shared --nonblock {root} true"),
         format!("flock --shared --nonblock {root}/host.lock true"),
-        format!("ls {place}"),
-        format!("ls {place}/run/pipe"),
-        format!("cat {place}/log/control.out"),
-        format!("echo x > {place}/shm/nobody"),
+        format!("ls {daemon_dir}"),
+        format!("ls {daemon_dir}/run/pipe"),
+        format!("cat {daemon_dir}/log/control.out"),
+        format!("echo x > {daemon_dir}/shm/nobody"),
     ] {
         let output = as_user(&attempt);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains("ermission denied"), "{attempt}: {output:?}");
     }
     assert!(as_user("ls /").status.success());
-    let mode = |name: &str| fs::metadata(host.place(ID).join(name)).unwrap().permissions().mode() & 0o7777;
+    let mode = |name: &str| fs::metadata(host.daemon_dir(ID).join(name)).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode("run"), mode("shm")), (0o755, 0o1777), "containers of any user use these");
 }
 
@@ -80,8 +80,8 @@ fn telling_driver() -> TempDir {
 
 /// What a server of a user tells.
 fn told_by_server(host: &Host, user: &str) -> Vec<String> {
-    host.ask(ID, &format!("start_server -uid {user}"));
-    let said = until("the server tells what it sees", || fs::read_to_string(host.place(ID).join("shm/said")).ok());
+    host.query(ID, &format!("start_server -uid {user}"));
+    let said = until("the server tells what it sees", || fs::read_to_string(host.daemon_dir(ID).join("shm/said")).ok());
     said.lines().map(str::to_owned).collect()
 }
 
