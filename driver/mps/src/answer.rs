@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a front end prints for a command.
+//! The answers of the control program.
 //!
-//! A refused command prints a sentence instead of an answer, so whatever is not exactly an answer is none.
+//! A refused command prints a sentence instead of an answer, so a text that is not exactly an answer counts as none.
 
 use std::fmt;
 
@@ -9,17 +9,17 @@ use dra_model::{Bytes, ThreadPercentage};
 
 use crate::command::{Command, MIB};
 
-/// One limit a daemon should have.
+/// One limit of a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// Of threads.
+    /// Active thread percentage.
     Threads(ThreadPercentage),
-    /// Of memory, of the device at this index.
+    /// Pinned memory of the device at this index.
     Memory(u32, Bytes),
 }
 
 impl Limit {
-    /// How it is set.
+    /// The command that sets the limit.
     pub fn setting(self) -> Command {
         match self {
             Self::Threads(percentage) => Command::SetThreads(percentage),
@@ -27,23 +27,23 @@ impl Limit {
         }
     }
 
-    /// How it is read back.
-    pub fn question(self) -> Command {
+    /// The command that reads the limit back.
+    pub fn query(self) -> Command {
         match self {
             Self::Threads(_) => Command::Threads,
             Self::Memory(index, _) => Command::Memory(index),
         }
     }
 
-    /// Whether that is what was answered.
-    pub fn agrees(self, answer: &str) -> bool {
+    /// Whether an answer is this limit.
+    pub fn matches(self, answer: &str) -> bool {
         match self {
-            Self::Threads(percentage) => threads_are(percentage, answer),
-            Self::Memory(_, bytes) => memory_is(bytes, answer),
+            Self::Threads(percentage) => is_percentage(percentage, answer),
+            Self::Memory(_, bytes) => is_memory_limit(bytes, answer),
         }
     }
 
-    /// The value, as it is set.
+    /// The value in the notation of the command.
     pub fn value(self) -> String {
         match self {
             Self::Threads(percentage) => percentage.to_string(),
@@ -52,7 +52,6 @@ impl Limit {
     }
 }
 
-/// Names it for people.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -62,23 +61,24 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Whether an answer is this percentage: `30.0`, one decimal always (seen).
-pub fn threads_are(wanted: ThreadPercentage, answer: &str) -> bool {
+/// Whether an answer is this percentage: `30.0`, with one decimal always (seen).
+pub fn is_percentage(wanted: ThreadPercentage, answer: &str) -> bool {
     let zeros = |rest: &str| !rest.is_empty() && rest.bytes().all(|digit| digit == b'0');
     let rest = answer.trim().strip_prefix(&wanted.to_string());
     rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('.').is_some_and(zeros))
 }
 
-/// Whether an answer is this limit: `512M`, and from 1 GiB on whole GiB with the rest cut off, `1G` for 1536M (seen). No
-/// limit is an empty answer.
-pub fn memory_is(wanted: Bytes, answer: &str) -> bool {
+/// Whether an answer is this limit: `512M`, and from 1 GiB on whole GiB rounded down, `1G` for 1536M (seen). The answer is
+/// empty without a limit.
+pub fn is_memory_limit(wanted: Bytes, answer: &str) -> bool {
     let mib = wanted.0 / MIB;
     let answer = answer.trim();
     let number = |unit| answer.strip_suffix(unit).and_then(|number| number.parse::<u64>().ok());
     number('M') == Some(mib) || (mib >= 1024 && number('G') == Some(mib / 1024))
 }
 
-/// The process ids of an answer, one a line. A sentence such as `Server 4711 not found` is no list: the server is gone.
+/// The process ids of an answer, one per line. A sentence such as `Server 4711 not found` is an empty list: the server has
+/// exited.
 pub fn pids(answer: &str) -> Vec<u32> {
     let lines = answer.lines().map(str::trim).filter(|line| !line.is_empty());
     lines.map(|line| line.parse().ok().filter(|pid| *pid > 0)).collect::<Option<_>>().unwrap_or_default()
@@ -103,7 +103,7 @@ mod tests {
             ("30.", false),
             ("Unknown command \"30.0\"", false),
         ] {
-            assert_eq!(threads_are(thirty, answer), expect, "{answer}");
+            assert_eq!(is_percentage(thirty, answer), expect, "{answer}");
         }
     }
 
@@ -125,7 +125,7 @@ mod tests {
             (10_240, "10240K", false),
             (10_240, "-10G", false),
         ] {
-            assert_eq!(memory_is(Bytes(mib << 20), answer), expect, "{mib} {answer}");
+            assert_eq!(is_memory_limit(Bytes(mib << 20), answer), expect, "{mib} {answer}");
         }
     }
 
@@ -148,16 +148,16 @@ mod tests {
     fn a_limit_names_itself_and_its_commands() {
         let threads = Limit::Threads(ThreadPercentage::try_from(25).unwrap());
         let memory = Limit::Memory(1, Bytes(3 << 30));
-        let said = [threads, memory]
-            .map(|limit| format!("{limit} {}: {}, {}", limit.value(), limit.setting(), limit.question()));
+        let texts =
+            [threads, memory].map(|limit| format!("{limit} {}: {}, {}", limit.value(), limit.setting(), limit.query()));
         assert_eq!(
-            said,
+            texts,
             [
                 "active thread percentage 25: set_default_active_thread_percentage 25, get_default_active_thread_percentage",
                 "pinned memory limit of device 1 3072M: set_default_device_pinned_mem_limit 1 3072M, \
                  get_default_device_pinned_mem_limit 1",
             ]
         );
-        assert!(threads.agrees("25.0") && memory.agrees("3G") && !memory.agrees("25.0"));
+        assert!(threads.matches("25.0") && memory.matches("3G") && !memory.matches("25.0"));
     }
 }

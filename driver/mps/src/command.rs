@@ -1,33 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a front end can be told, as one line of its input.
+//! The commands of the control program, one per line of its input.
 //!
-//! The front end ends with 0 even if a command was refused, and a few refused values are taken for others. So nothing is
-//! believed that was not read back.
+//! The program exits with 0 even if a command was refused, and applies other values in place of some refused ones. So every
+//! setting is read back.
 
 use std::fmt;
 use std::time::Duration;
 
 use dra_model::{Bytes, ThreadPercentage};
 
-/// Memory is counted in these: `M` in the program's words.
+/// The unit of memory limits, `M` for the program.
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// One command. "Default" limits are those of servers that are started later; clients can only lower them.
+/// One command. "Default" limits apply to servers that start later; clients can only lower them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// The default thread percentage; the first thing a daemon can answer.
+    /// Reads the default thread percentage. A new daemon answers this command first.
     Threads,
-    /// Sets it. An impossible value leaves the old one and prints that (seen).
+    /// Sets the default thread percentage. An impossible value leaves the old one and prints it (seen).
     SetThreads(ThreadPercentage),
-    /// The default memory limit of the device at a index in `CUDA_VISIBLE_DEVICES`. By UUID nothing is answered (seen).
+    /// Reads the default memory limit of the device at an index in `CUDA_VISIBLE_DEVICES`. By UUID the answer is empty (seen).
     Memory(u32),
-    /// Sets it, in whole MiB; what is left over is cut off. Says nothing, and an unknown unit counts as M (seen).
+    /// Sets the default memory limit, rounded down to MiB. The answer is empty, and an unknown unit counts as M (seen).
     SetMemory(u32, Bytes),
-    /// Process ids of the servers.
+    /// Lists the process ids of the servers.
     Servers,
-    /// Process ids of the clients of a server.
+    /// Lists the process ids of the clients of a server.
     Clients(u32),
-    /// Ends the daemon: it waits for its clients this long, in whole seconds, then ends their servers. The front end waits too.
+    /// Ends the daemon. The daemon waits for its clients, in whole seconds, and then ends their servers; the control program
+    /// waits for the daemon.
     Quit(Duration),
 }
 

@@ -1,54 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How a control daemon is started, and how its front end is.
+//! Arguments and environment of the control program, as daemon and as client.
 //!
-//! Comes in: where things are. Goes out: arguments and the whole environment; nothing is inherited.
+//! Input are the directories. Output is the whole environment; nothing is inherited.
 
 use std::path::Path;
 
 use crate::command::Command;
 
-/// The control program: a daemon with `-f`, a front end without arguments.
+/// The control program: a daemon with `-f`, a client of the daemon without arguments.
 pub const CONTROL_PROGRAM: &str = "nvidia-cuda-mps-control";
 
-/// The server program. The daemon looks for it in `PATH` and nowhere else (seen: `execlp`); without it clients hang.
+/// The server program. The daemon searches it in `PATH` only (seen: `execlp`); without it clients hang.
 pub const SERVER_PROGRAM: &str = "nvidia-cuda-mps-server";
 
-/// The socket a client asks, in the pipe directory; it is there a moment before the daemon answers.
+/// The socket of the daemon in the pipe directory. It exists a moment before the daemon answers.
 pub const CONTROL_SOCKET: &str = "control";
 
-/// The variable that daemon, front end and clients find each other by.
+/// The variable by which daemon, control program and CUDA clients find each other.
 pub const PIPE_VARIABLE: &str = "CUDA_MPS_PIPE_DIRECTORY";
 
-/// Keeps the daemon in the foreground and sends its log to its standard output.
+/// Keeps the daemon in the foreground, with its log on standard output.
 pub const FOREGROUND: &str = "-f";
 
-/// One server for all users. The programs of older drivers do not know it.
+/// One server for all users. The programs of older drivers do not have it.
 const MULTI_USER: &str = "-M";
 
-/// What the program says when there is an option it does not know: it takes itself for a front end then, ends with 1 and
-/// leaves the pipe directory empty (seen).
+/// Output of the program for an unknown option: it runs as client then, exits with 1 and leaves the pipe directory empty
+/// (seen).
 const NO_DAEMON: &str = "Cannot find MPS control daemon process";
 
-/// A daemon to be.
+/// The parameters of a daemon.
 #[derive(Debug, Clone, Copy)]
 pub struct Launch<'a> {
-    /// A new, empty directory: in one that a killed daemon left, the next one takes its index (seen), and in one whose
-    /// daemon lives it ends with "An instance of this daemon is already running".
+    /// A new, empty directory. In the directory of a killed daemon a new one replaces its sockets (seen), and in that of a
+    /// running daemon it exits with "An instance of this daemon is already running".
     pub pipe_dir: &'a Path,
-    /// For files that the daemon does not write in the foreground, but insists on.
+    /// Directory that the daemon requires although it writes no file in the foreground.
     pub log_dir: &'a Path,
-    /// GPUs or MIG devices by UUID; their order is what limits number them by.
+    /// UUIDs of GPUs or MIG devices. Limits refer to their order.
     pub devices: &'a [String],
-    /// Whether all users share a server.
+    /// Whether one server serves all users.
     pub multi_user: bool,
-    /// Where the two programs are, as `PATH` has it.
+    /// `PATH`, with the server program.
     pub program_path: &'a str,
-    /// Where the driver's libraries are, as `LD_LIBRARY_PATH` has it.
+    /// `LD_LIBRARY_PATH`, with the libraries of the driver.
     pub library_path: &'a str,
 }
 
 impl Launch<'_> {
-    /// The arguments of the daemon.
     pub fn arguments(&self) -> Vec<&'static str> {
         let multi_user = self.multi_user.then_some(MULTI_USER);
         [FOREGROUND].into_iter().chain(multi_user).collect()
@@ -63,7 +62,7 @@ impl Launch<'_> {
     }
 }
 
-/// The environment of a front end that asks the daemon of a pipe directory.
+/// The environment of the control program as client of the daemon of a pipe directory.
 pub fn client_environment(pipe_dir: &Path, program_path: &str, library_path: &str) -> Vec<(&'static str, String)> {
     vec![
         (PIPE_VARIABLE, pipe_dir.display().to_string()),
@@ -72,14 +71,14 @@ pub fn client_environment(pipe_dir: &Path, program_path: &str, library_path: &st
     ]
 }
 
-/// The input of a front end: one command a line.
+/// The input of the control program: one command per line.
 pub fn script(commands: &[Command]) -> String {
     commands.iter().fold(String::new(), |script, command| script + &command.to_string() + "\n")
 }
 
-/// Whether a daemon that was started with `-M` and ended at once with this text does not know `-M`.
-pub fn knows_no_multi_user(said: &str) -> bool {
-    said.contains(NO_DAEMON)
+/// Whether the output of a daemon that exited at once shows that its program does not have `-M`.
+pub fn lacks_multi_user(output: &str) -> bool {
+    output.contains(NO_DAEMON)
 }
 
 #[cfg(test)]
@@ -87,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_daemon_gets_all_it_needs_and_nothing_else() {
+    fn a_daemon_gets_exactly_this_environment() {
         let devices = ["GPU-1".to_owned(), "GPU-2".to_owned()];
         let launch = Launch {
             pipe_dir: Path::new("/run/d/run/pipe"),
@@ -111,9 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_option_is_told_from_other_ends() {
-        assert!(knows_no_multi_user("Cannot find MPS control daemon process\n"));
-        assert!(!knows_no_multi_user("An instance of this daemon is already running\n"));
-        assert!(!knows_no_multi_user(""));
+    fn an_unknown_option_differs_from_other_exits() {
+        assert!(lacks_multi_user("Cannot find MPS control daemon process\n"));
+        assert!(!lacks_multi_user("An instance of this daemon is already running\n"));
+        assert!(!lacks_multi_user(""));
     }
 }

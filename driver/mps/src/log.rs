@@ -1,60 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a daemon says on its standard output: the lines somebody should act on.
+//! The log of a daemon on its standard output: the lines that are events.
 //!
-//! A line is `[2026-11-22 09:48:12.363 Control  6398] Starting new server 6562 for user 1000` (seen). The sentences are in
-//! the program itself; one that a later driver words differently is not understood and does no harm.
+//! A line is `[2026-11-22 09:48:12.363 Control  6398] Starting new server 6562 for user 1000` (seen). The sentences are those
+//! of the program; a sentence that a later driver words differently is no event and does no harm.
 
-/// Something that happened to a daemon.
+/// An event of a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// A server for the clients of a user is being started.
-    ServerStarts {
-        /// Process.
+    /// A server for the clients of a user starts.
+    ServerStarts { pid: u32, user: u32 },
+    /// A server exited.
+    ServerExited {
         pid: u32,
-        /// Whose.
-        user: u32,
-    },
-    /// A server ended.
-    ServerEnded {
-        /// Process.
-        pid: u32,
-        /// Exit code.
+        /// Exit code, or the negative number of a signal.
         status: i32,
     },
-    /// A client waits, because its user's turn has not come or the server is not ready yet.
-    ClientWaits {
-        /// Process.
-        pid: u32,
-        /// Whose.
-        user: u32,
-    },
-    /// A client met a server that is there.
-    ClientServed {
-        /// Process.
-        pid: u32,
-        /// Whose.
-        user: u32,
-    },
-    /// A server met a fault that ends all its clients.
+    /// A client waits for the clients of another user, or for a server that starts.
+    ClientWaits { pid: u32, user: u32 },
+    /// A client connects to a running server.
+    ClientServed { pid: u32, user: u32 },
+    /// A fault in a server ends all its clients.
     Fault,
-    /// Somebody sets a limit: this driver, or anyone else who reaches the socket.
+    /// A limit is set, by this driver or by another process that can open the socket.
     LimitSet,
 }
 
-/// Nobody reads more of what a program said.
-const LONGEST_LINE: usize = 512;
+/// Characters of the longest text in a message.
+const MAX_LINE: usize = 512;
 
-/// The event of a line, if it is one.
+/// The event of a line.
 pub fn event(line: &str) -> Option<Event> {
-    let (_, said) = line.strip_prefix('[')?.split_once("] ")?;
-    let said = said.trim_end();
-    let words: Vec<&str> = said.split_whitespace().collect();
+    let (_, text) = line.strip_prefix('[')?.split_once("] ")?;
+    let text = text.trim_end();
+    let words: Vec<&str> = text.split_whitespace().collect();
     match *words.as_slice() {
         ["Starting", "new", "server", pid, "for", "user", user] => {
             Some(Event::ServerStarts { pid: pid.parse().ok()?, user: user.parse().ok()? })
         }
         ["Server", pid, "exited", "with", "status", status] => {
-            Some(Event::ServerEnded { pid: pid.parse().ok()?, status: status.parse().ok()? })
+            Some(Event::ServerExited { pid: pid.parse().ok()?, status: status.parse().ok()? })
         }
         ["NEW", "CLIENT", pid, "from", "user", user, "Server", "is", "not", "ready,", ..] => {
             Some(Event::ClientWaits { pid: pid.parse().ok()?, user: number(user)? })
@@ -68,15 +52,14 @@ pub fn event(line: &str) -> Option<Event> {
     }
 }
 
-/// What a program said as one line for people: clients have a say in it, and what they write must not look like anything
-/// else.
-pub fn printable(said: &str) -> String {
-    let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+/// Output of a program as one plain line. Clients can put text into it, which must not pass for another message.
+pub fn printable(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let plain = |letter: char| if letter.is_ascii_graphic() || letter == ' ' { letter } else { '?' };
-    words.chars().map(plain).take(LONGEST_LINE).collect()
+    words.chars().map(plain).take(MAX_LINE).collect()
 }
 
-/// A number with a colon behind it.
+/// A number with a colon after it.
 fn number(word: &str) -> Option<u32> {
     word.strip_suffix(':')?.parse().ok()
 }
@@ -86,11 +69,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_that_matter_are_understood() {
-        for (said, expect) in [
+    fn events_are_parsed() {
+        for (text, expect) in [
             ("Starting new server 11175 for user 0", Some(Event::ServerStarts { pid: 11175, user: 0 })),
-            ("Server 11175 exited with status 1", Some(Event::ServerEnded { pid: 11175, status: 1 })),
-            ("Server 11175 exited with status -9", Some(Event::ServerEnded { pid: 11175, status: -9 })),
+            ("Server 11175 exited with status 1", Some(Event::ServerExited { pid: 11175, status: 1 })),
+            ("Server 11175 exited with status -9", Some(Event::ServerExited { pid: 11175, status: -9 })),
             (
                 "NEW CLIENT 77 from user 1001: Server is not ready, push client to pending list",
                 Some(Event::ClientWaits { pid: 77, user: 1001 }),
@@ -103,25 +86,25 @@ mod tests {
             ("Accepting connection...", None),
             ("", None),
         ] {
-            let line = format!("[2026-11-22 09:52:46.873 Control 11130] {said}\n");
-            assert_eq!(event(&line), expect, "{said}");
+            let line = format!("[2026-11-22 09:52:46.873 Control 11130] {text}\n");
+            assert_eq!(event(&line), expect, "{text}");
         }
     }
 
     #[test]
-    fn what_is_shown_is_one_plain_line() {
-        for (said, expect) in [
+    fn printable_text_is_one_plain_line() {
+        for (text, expect) in [
             ("a\n\tb \r\n", "a b"),
             ("red \u{1b}[31m \u{202e}x \u{0}", "red ?[31m ?x ?"),
-            (&*"x".repeat(9999), &*"x".repeat(LONGEST_LINE)),
+            (&*"x".repeat(9999), &*"x".repeat(MAX_LINE)),
             ("", ""),
         ] {
-            assert_eq!(printable(said), expect);
+            assert_eq!(printable(text), expect);
         }
     }
 
     #[test]
-    fn text_of_others_is_no_event() {
+    fn other_text_is_no_event() {
         for line in
             ["Server 1 exited with status 1", "[", "[x]", "[x] ", "] Server 1 exited with status 1", "\u{0}\u{fffd}"]
         {

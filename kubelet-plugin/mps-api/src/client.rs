@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The MPS daemons of this node, asked of the MPS host over its socket.
+//! The client of the MPS host: implements the port [`Daemons`] over its socket.
 //!
-//! The port blocks, so it is called from blocking threads; the connection is made when it is needed and again when it broke.
+//! The port blocks, so it is called from blocking threads. The channel connects at the first call and again after a failure.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dra_hardware::{ClaimUse, Daemon, DaemonError, DaemonSpec, Daemons, Deadline};
-use dra_model::{ClaimUid, DaemonId};
+use dra_model::{Advice, ClaimUid, DaemonId};
 use dra_proto::mps_v1 as pb;
 use dra_proto::mps_v1::mps_client::MpsClient as Client;
 use futures::{Stream, StreamExt as _};
@@ -19,26 +20,32 @@ use tonic::{Code, Response, Status};
 use crate::observed::ObservedDaemon;
 use crate::wire::{DaemonChange, change_from, error_of, spec};
 
-/// How long a connection may take.
+/// Time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a call may take beyond the patience that it carries: the host clears what was there before, and what it could not
-/// start; either takes it at most 4 s.
+/// Time for a call beyond the timeout in it: the MPS host removes leftovers before a start and after a failed one, each of
+/// which takes at most 4 s.
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// How long the host may take to note a sharer, for which it looks into a directory, and what processes have open.
+/// Time to record the start or end of a claim, for which the MPS host scans a directory and the open files of processes.
 const SHARE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The path is no path of a socket.
+/// A socket path that is no valid address.
 #[derive(Debug, thiserror::Error)]
-#[error("{} is not usable as --mps-socket", path.display())]
+#[error("invalid MPS host socket {}", path.display())]
 pub struct SocketPathError {
     path: PathBuf,
     #[source]
     source: tonic::transport::Error,
 }
 
-/// The MPS host of this node, there or not.
+impl Advice for SocketPathError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        Some("check --run-dir".into())
+    }
+}
+
+/// The client of the MPS host of this node, which need not run.
 #[derive(Debug, Clone)]
 pub struct MpsClient {
     socket_path: PathBuf,
@@ -47,7 +54,7 @@ pub struct MpsClient {
 }
 
 impl MpsClient {
-    /// Connects when asked for something. Needs to be called in a runtime, whose threads do the talking.
+    /// Does not connect yet. Must be called in a runtime, which serves the connection.
     pub fn new(socket_path: PathBuf) -> Result<Self, SocketPathError> {
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket_path.display()));
         let channel = match endpoint {
@@ -57,7 +64,7 @@ impl MpsClient {
         Ok(Self { socket_path, channel, runtime: Handle::current() })
     }
 
-    /// Every daemon at once, then each change, until the connection ends.
+    /// Streams every daemon and then each change, until the connection ends.
     pub async fn watch(&self) -> Result<impl Stream<Item = Result<DaemonChange, DaemonError>> + use<>, DaemonError> {
         let mut client = Client::new(self.channel.clone());
         let changes = self.within(Duration::ZERO, &Deadline::none(), client.watch(pb::WatchRequest {})).await?;
@@ -65,7 +72,7 @@ impl MpsClient {
         Ok(changes.map(move |change| change.and_then(change_from).map_err(|status| error_of(&status, &socket_path))))
     }
 
-    /// Everything that [`Daemons::list`] tells, and what people should know.
+    /// As [`Daemons::list`], with messages and restarts.
     pub async fn observed(&self) -> Result<Vec<ObservedDaemon>, DaemonError> {
         self.observed_until(&Deadline::none()).await
     }
@@ -83,18 +90,15 @@ impl MpsClient {
         Ok(changes.into_iter().filter_map(now).collect())
     }
 
-    async fn started(
-        &self,
-        wanted: &DaemonSpec,
-        patience: Duration,
-        deadline: &Deadline,
-    ) -> Result<Daemon, DaemonError> {
+    async fn started(&self, wanted: &DaemonSpec, wait: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError> {
         let mut client = Client::new(self.channel.clone());
-        let request = pb::StartRequest { spec: Some(spec(wanted)), timeout_ms: millis(deadline.limit(patience)) };
-        let message = self.within(patience, deadline, client.start(request)).await?;
+        let request = pb::StartRequest { spec: Some(spec(wanted)), timeout_ms: millis(deadline.limit(wait)) };
+        let message = self.within(wait, deadline, client.start(request)).await?;
         match change_from(message) {
             Ok(DaemonChange::Updated(observed)) => Ok(observed.daemon),
-            Ok(DaemonChange::Removed(id)) => Err(self.silent(format!("it says that {id} is gone"))),
+            Ok(DaemonChange::Removed(id)) => {
+                Err(self.no_answer(format!("the answer to a start is that {id} was removed")))
+            }
             Err(status) => Err(error_of(&status, &self.socket_path)),
         }
     }
@@ -103,16 +107,16 @@ impl MpsClient {
         &self,
         id: &DaemonId,
         unless_used: bool,
-        patience: Duration,
+        wait: Duration,
         deadline: &Deadline,
     ) -> Result<(), DaemonError> {
         let mut client = Client::new(self.channel.clone());
-        let timeout_ms = millis(deadline.limit(patience));
+        let timeout_ms = millis(deadline.limit(wait));
         let request = pb::StopRequest { id: id.to_string(), timeout_ms, unless_used };
-        self.within(patience, deadline, client.stop(request)).await.map(|pb::StopResponse {}| ())
+        self.within(wait, deadline, client.stop(request)).await.map(|pb::StopResponse {}| ())
     }
 
-    /// An MPS host of an earlier version does not know of sharers, and needs not.
+    /// An MPS host of an earlier version has no such call and does not need it.
     async fn shared(
         &self,
         id: &DaemonId,
@@ -126,13 +130,13 @@ impl MpsClient {
         match timeout(deadline.limit(SHARE_TIMEOUT), client.share(request)).await {
             Ok(Err(status)) if status.code() != Code::Unimplemented => Err(error_of(&status, &self.socket_path)),
             Ok(Ok(_) | Err(_)) => Ok(()),
-            Err(_elapsed) => Err(self.silent(format!("nothing within {SHARE_TIMEOUT:?}"))),
+            Err(_elapsed) => Err(self.no_answer(format!("no answer within {SHARE_TIMEOUT:?}"))),
         }
     }
 
     async fn within<T>(
         &self,
-        patience: Duration,
+        wait: Duration,
         deadline: &Deadline,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, DaemonError> {
@@ -140,32 +144,32 @@ impl MpsClient {
         if deadline.is_over() {
             return Err(out_of_time());
         }
-        let own = patience + MARGIN;
+        let own = wait + MARGIN;
         let limit = deadline.limit(own);
         match timeout(limit, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(error_of(&status, &self.socket_path)),
             Err(_elapsed) if limit < own => Err(out_of_time()),
-            Err(_elapsed) => Err(self.silent(format!("nothing within {own:?}"))),
+            Err(_elapsed) => Err(self.no_answer(format!("no answer within {own:?}"))),
         }
     }
 
-    fn silent(&self, why: String) -> DaemonError {
+    fn no_answer(&self, why: String) -> DaemonError {
         DaemonError::Silent { socket: self.socket_path.clone(), why }
     }
 }
 
 impl Daemons for MpsClient {
-    fn start(&self, spec: &DaemonSpec, patience: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError> {
-        self.runtime.block_on(self.started(spec, patience, deadline))
+    fn start(&self, spec: &DaemonSpec, wait: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError> {
+        self.runtime.block_on(self.started(spec, wait, deadline))
     }
 
-    fn stop(&self, id: &DaemonId, patience: Duration, deadline: &Deadline) -> Result<(), DaemonError> {
-        self.runtime.block_on(self.stopped(id, false, patience, deadline))
+    fn stop(&self, id: &DaemonId, wait: Duration, deadline: &Deadline) -> Result<(), DaemonError> {
+        self.runtime.block_on(self.stopped(id, false, wait, deadline))
     }
 
-    fn stop_unused(&self, id: &DaemonId, patience: Duration, deadline: &Deadline) -> Result<(), DaemonError> {
-        self.runtime.block_on(self.stopped(id, true, patience, deadline))
+    fn stop_unused(&self, id: &DaemonId, wait: Duration, deadline: &Deadline) -> Result<(), DaemonError> {
+        self.runtime.block_on(self.stopped(id, true, wait, deadline))
     }
 
     fn share(&self, id: &DaemonId, claim: &ClaimUid, change: ClaimUse, deadline: &Deadline) -> Result<(), DaemonError> {

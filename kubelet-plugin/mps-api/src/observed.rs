@@ -6,18 +6,17 @@ use std::collections::BTreeMap;
 use dra_hardware::{Daemon, DaemonSpec};
 use dra_model::DaemonId;
 
-/// A daemon as it is seen.
+/// One daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedDaemon {
-    /// What it should be.
+    /// The requested daemon.
     pub spec: DaemonSpec,
-    /// What it is.
     pub daemon: Daemon,
-    /// What people should know beyond its state.
+    /// Message for the administrator, beyond the state. May be empty.
     pub message: String,
-    /// How often it was started again.
+    /// Starts after the first one.
     pub restarts: u32,
 }
 
-/// All daemons.
+/// All daemons of a node.
 pub type ObservedDaemons = BTreeMap<DaemonId, ObservedDaemon>;

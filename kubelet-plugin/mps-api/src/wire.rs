@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Values of the port as messages and back, for both ends of the socket. Nothing is lost on the way.
+//! Converts values of the port into messages and back, without loss, for both ends of the socket.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,23 +16,21 @@ use tonic::{Code, Status};
 use crate::ids::is_ours;
 use crate::observed::{ObservedDaemon, ObservedDaemons};
 
-/// A daemon that a reader of the stream hears of.
+/// One message of the watch stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DaemonChange {
-    /// How it is now.
     Updated(ObservedDaemon),
-    /// It is gone.
     Removed(DaemonId),
 }
 
-/// The id of a message.
+/// The daemon id in a message.
 pub fn id_of(text: &str) -> Result<DaemonId, Status> {
     let id: DaemonId = text.parse().map_err(invalid::<dra_model::IdError>)?;
     let expected = "expected gpu- and the digits of a UUID, or claim-, a UID and a number";
     if is_ours(&id) { Ok(id) } else { Err(Status::invalid_argument(format!("daemon id {id}: {expected}"))) }
 }
 
-/// The spec of a message.
+/// The spec in a message.
 pub fn spec_of(spec: pb::Spec) -> Result<DaemonSpec, Status> {
     let multi_user = WireMultiUser::try_from(spec.multi_user).map_err(invalid)?;
     let multi_user = match multi_user {
@@ -43,17 +41,20 @@ pub fn spec_of(spec: pb::Spec) -> Result<DaemonSpec, Status> {
     let threads = spec.active_thread_percentage.map(|number| ThreadPercentage::try_from(u64::from(number)));
     let threads = threads.transpose().map_err(invalid)?;
     let devices = spec.devices;
-    let stranger = devices.iter().find(|device| !is_device(device));
-    if let Some(device) = stranger {
-        return Err(Status::invalid_argument(format!("`{device}` is no UUID of a GPU or MIG device")));
+    let invalid_device = devices.iter().find(|device| !is_device(device));
+    if let Some(device) = invalid_device {
+        return Err(Status::invalid_argument(format!("`{device}` is not the UUID of a GPU or MIG device")));
     }
     if devices.is_empty() {
         return Err(Status::invalid_argument("a daemon needs a device"));
     }
-    let stray =
+    let invalid_index =
         spec.pinned_memory_bytes.keys().find(|index| usize::try_from(**index).is_ok_and(|at| at >= devices.len()));
-    if let Some(index) = stray {
-        return Err(Status::invalid_argument(format!("there is no device {index} to limit, but {}", devices.len())));
+    if let Some(index) = invalid_index {
+        return Err(Status::invalid_argument(format!(
+            "memory limit for device {index}, but the daemon has {} devices",
+            devices.len()
+        )));
     }
     let memory = spec.pinned_memory_bytes.into_iter().map(|(index, bytes)| (index, Bytes(bytes))).collect();
     Ok(DaemonSpec { id: id_of(&spec.id)?, devices, multi_user, threads, memory })
@@ -112,17 +113,17 @@ pub fn daemon(wanted: &DaemonSpec, daemon: &Daemon) -> pb::Daemon {
     }
 }
 
-/// A daemon as it is observed_message, as a message.
-pub fn observed_message(seen: &ObservedDaemon) -> pb::Daemon {
-    let mut message = daemon(&seen.spec, &seen.daemon);
-    message.restarts = seen.restarts;
+/// An observed daemon as a message.
+pub fn observed_message(observed: &ObservedDaemon) -> pb::Daemon {
+    let mut message = daemon(&observed.spec, &observed.daemon);
+    message.restarts = observed.restarts;
     if message.message.is_empty() {
-        message.message.clone_from(&seen.message);
+        message.message.clone_from(&observed.message);
     }
     message
 }
 
-/// What changed between two looks.
+/// The messages of the daemons that changed between two states.
 pub fn changes(before: &ObservedDaemons, now: &ObservedDaemons) -> Vec<pb::Daemon> {
     let removed = before.values().filter(|daemon| !now.contains_key(&daemon.spec.id));
     let removed = removed.map(|daemon| pb::Daemon { state: pb::State::Removed.into(), ..observed_message(daemon) });
@@ -130,27 +131,27 @@ pub fn changes(before: &ObservedDaemons, now: &ObservedDaemons) -> Vec<pb::Daemo
     removed.chain(changed).collect()
 }
 
-/// What a message of the stream or of a list says.
+/// The change in a message of the stream or of a list.
 pub fn change_from(message: pb::Daemon) -> Result<DaemonChange, Status> {
     let state = message.state();
     let spec = spec_of(message.spec.unwrap_or_default())?;
-    let mut said = message.message;
+    let mut text = message.message;
     let state = match state {
         pb::State::Changing => DaemonState::Changing,
         pb::State::Ready => DaemonState::Ready,
         pb::State::UserWaiting => {
             DaemonState::UserWaiting { waiting: message.waiting_user, active: message.active_user }
         }
-        pb::State::Exited => DaemonState::Exited { why: std::mem::take(&mut said) },
+        pb::State::Exited => DaemonState::Exited { why: std::mem::take(&mut text) },
         pb::State::Lost => DaemonState::Lost,
         pb::State::Removed => return Ok(DaemonChange::Removed(spec.id)),
     };
     let (run_dir, shm_dir) = (PathBuf::from(message.run_dir), PathBuf::from(message.shm_dir));
     let daemon = Daemon { id: spec.id.clone(), state, run_dir, shm_dir, multi_user: message.multi_user };
-    Ok(DaemonChange::Updated(ObservedDaemon { spec, daemon, message: said, restarts: message.restarts }))
+    Ok(DaemonChange::Updated(ObservedDaemon { spec, daemon, message: text, restarts: message.restarts }))
 }
 
-/// An error as a status: a sentence for people, and the error itself in the details.
+/// An error as a status: its text as message, and the error itself in the details.
 pub fn status_from(error: &DaemonError) -> Status {
     let path = |path: &Path| path.display().to_string();
     let named = |reason: Reason, id: &DaemonId| Failure { id: id.to_string(), ..blank(reason) };
@@ -196,11 +197,11 @@ fn blank(reason: Reason) -> Failure {
     Failure { reason: reason.into(), ..Failure::default() }
 }
 
-/// The error of a status. One that no host wrote is that there is none, or that it gives no answer.
+/// The error of a status. A status from elsewhere than the MPS host is `Unreachable` or `Silent`.
 pub fn error_of(status: &Status, socket: &Path) -> DaemonError {
     known_error(status.details()).unwrap_or_else(|| {
-        let (socket, why) = (socket.to_owned(), words_of(status));
-        if is_nobody_there(status) {
+        let (socket, why) = (socket.to_owned(), text_of(status));
+        if is_unreachable(status) {
             DaemonError::Unreachable { socket, why }
         } else {
             DaemonError::Silent { socket, why }
@@ -208,8 +209,8 @@ pub fn error_of(status: &Status, socket: &Path) -> DaemonError {
     })
 }
 
-/// Whether there was no socket, or nobody who listens at it. Anything else may be a host that hangs or ends.
-fn is_nobody_there(status: &Status) -> bool {
+/// Whether no process listens on the socket. Any other failure may be an MPS host that hangs or stops.
+fn is_unreachable(status: &Status) -> bool {
     let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
     let mut errors = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
     errors.any(|error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
@@ -243,8 +244,8 @@ fn known_error(details: &[u8]) -> Option<DaemonError> {
     })
 }
 
-/// A status in words; its own are for machines.
-fn words_of(status: &Status) -> String {
+/// The text of a status: its cause, its message, or its code.
+fn text_of(status: &Status) -> String {
     match std::error::Error::source(status) {
         Some(cause) => dra_model::chain(cause).to_string(),
         None if status.message().is_empty() => status.code().to_string(),
@@ -263,7 +264,7 @@ mod tests {
         "gpu-00112233445566778899aabbccddeeff".parse().unwrap()
     }
 
-    fn a_seen(state: DaemonState) -> ObservedDaemon {
+    fn an_observed(state: DaemonState) -> ObservedDaemon {
         let spec = DaemonSpec {
             id: id(),
             devices: [GPU, MIG].map(str::to_owned).to_vec(),
@@ -285,38 +286,41 @@ mod tests {
             DaemonState::Exited { why: "by itself".to_owned() },
             DaemonState::Lost,
         ] {
-            let sent = a_seen(state);
+            let sent = an_observed(state);
             assert_eq!(change_from(observed_message(&sent)).unwrap(), DaemonChange::Updated(sent));
         }
     }
 
     #[test]
-    fn a_reader_hears_what_changed_and_what_is_gone() {
-        let shown = |seen: &ObservedDaemon| ObservedDaemons::from([(id(), seen.clone())]);
-        let (ready, lost) = (a_seen(DaemonState::Ready), a_seen(DaemonState::Lost));
+    fn a_reader_gets_changed_and_removed_daemons() {
+        let states = |observed: &ObservedDaemon| ObservedDaemons::from([(id(), observed.clone())]);
+        let (ready, lost) = (an_observed(DaemonState::Ready), an_observed(DaemonState::Lost));
         for (before, now, expect) in [
-            (ObservedDaemons::new(), shown(&ready), vec![DaemonChange::Updated(ready.clone())]),
-            (shown(&ready), shown(&ready), vec![]),
-            (shown(&ready), shown(&lost), vec![DaemonChange::Updated(lost.clone())]),
-            (shown(&lost), ObservedDaemons::new(), vec![DaemonChange::Removed(id())]),
+            (ObservedDaemons::new(), states(&ready), vec![DaemonChange::Updated(ready.clone())]),
+            (states(&ready), states(&ready), vec![]),
+            (states(&ready), states(&lost), vec![DaemonChange::Updated(lost.clone())]),
+            (states(&lost), ObservedDaemons::new(), vec![DaemonChange::Removed(id())]),
         ] {
-            let heard: Vec<DaemonChange> =
+            let received: Vec<DaemonChange> =
                 changes(&before, &now).into_iter().map(|message| change_from(message).unwrap()).collect();
-            assert_eq!(heard, expect);
+            assert_eq!(received, expect);
         }
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
-        let good = || spec(&a_seen(DaemonState::Ready).spec);
+    fn invalid_specs_are_refused() {
+        let good = || spec(&an_observed(DaemonState::Ready).spec);
         spec_of(good()).unwrap();
         for (bad, expect) in [
             (pb::Spec { id: "backups".to_owned(), ..good() }, "daemon id backups: expected gpu-"),
             (pb::Spec { id: "../x".to_owned(), ..good() }, "`../x` is not a valid daemon id"),
             (pb::Spec { multi_user: 3, ..good() }, "unknown enumeration value 3"),
-            (pb::Spec { devices: vec![format!("{GPU},{MIG}")], ..good() }, "is no UUID of a GPU or MIG device"),
+            (pb::Spec { devices: vec![format!("{GPU},{MIG}")], ..good() }, "is not the UUID of a GPU or MIG device"),
             (pb::Spec { devices: vec![], ..good() }, "a daemon needs a device"),
-            (pb::Spec { pinned_memory_bytes: [(2, 1 << 30)].into(), ..good() }, "there is no device 2 to limit, but 2"),
+            (
+                pb::Spec { pinned_memory_bytes: [(2, 1 << 30)].into(), ..good() },
+                "memory limit for device 2, but the daemon has 2 devices",
+            ),
             (pb::Spec { active_thread_percentage: Some(101), ..good() }, "101"),
         ] {
             let refused = spec_of(bad).unwrap_err();
@@ -344,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_host_wrote_is_that_nobody_answers() {
+    fn a_status_from_elsewhere_is_no_answer() {
         let why = |status: &Status| {
             let DaemonError::Silent { why, .. } = error_of(status, Path::new("/s")) else { panic!("{status}") };
             why

@@ -1,48 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What follows a removal, whatever came of that: a program and its arguments, run to its end. It is told to end when this
-//! process is.
+//! The program that runs after a removal, also after a failed one, and that is terminated together with this process.
 //!
-//! A container has one command, and in an uninstall the settings of GPUs go back after their daemons ended, but also where
-//! some did not.
+//! A container has one command, and an uninstall restores the settings of the GPUs after their daemons are terminated, also
+//! where that failed.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
+use dra_model::Advice;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-/// What follows did not do its work.
+/// The program after a removal did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum AfterRemovalError {
-    /// No such program.
-    #[error("unable to run {}", program.display())]
+    #[error("failed to run {}", program.display())]
     Run {
-        /// The program.
         program: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// A signal came first.
-    #[error("{} was not run, because this process was told to stop before", program.display())]
-    Stopped {
-        /// The program.
-        program: PathBuf,
-    },
-    /// It says so.
-    #[error("{} failed ({status}), see the log above", program.display())]
-    Failed {
-        /// The program.
-        program: PathBuf,
-        /// How it ended.
-        status: ExitStatus,
-    },
+    #[error("stopped by a signal before {} ran", program.display())]
+    Stopped { program: PathBuf },
+    #[error("{} failed: {status}", program.display())]
+    Failed { program: PathBuf, status: ExitStatus },
 }
 
-/// Runs a program with its arguments, if there is one.
+impl Advice for AfterRemovalError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Run { .. } => None,
+            Self::Stopped { .. } => Some("run --remove again".into()),
+            Self::Failed { .. } => Some("see the errors logged before".into()),
+        }
+    }
+}
+
+/// Runs the program with its arguments. Does nothing without a program.
 pub async fn run_after_removal(words: &[OsString], stop: &CancellationToken) -> Result<(), AfterRemovalError> {
     let Some((program, args)) = words.split_first() else { return Ok(()) };
     let program = PathBuf::from(program);
@@ -60,10 +58,10 @@ pub async fn run_after_removal(words: &[OsString], stop: &CancellationToken) -> 
     }
 }
 
-/// Waits for the end of a program, and passes on that it should end.
+/// Waits until the program exits. Forwards a termination of this process.
 async fn status(mut child: Child, stop: &CancellationToken) -> io::Result<ExitStatus> {
-    if let Some(ended) = stop.run_until_cancelled(child.wait()).await {
-        return ended;
+    if let Some(exited) = stop.run_until_cancelled(child.wait()).await {
+        return exited;
     }
     let running = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
     if let Some(running) = running {

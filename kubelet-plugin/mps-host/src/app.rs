@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Wires the MPS host together, in start order, and ends its daemons when it is told to stop.
+//! Wires the MPS host together, in start order, and terminates its daemons when it stops.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dra_hardware::{BootIdError, procfs};
+use dra_model::Advice;
 use dra_proto::mps_v1::mps_server::MpsServer;
 use dra_runtime::tasks::{TaskError, TasksError};
 use dra_runtime::{Tasks, http};
@@ -30,57 +32,52 @@ use crate::request::Deadline;
 use crate::root::{Root, RootError};
 use crate::service::MpsService;
 
-/// How long clients may go on when this process is told to stop.
+/// Time for clients to finish when this process stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Plugins of the node connect, and each claim that needs a daemon calls.
+/// The plugins of the node connect; each claim that needs a daemon is a call.
 const SOCKET_BOUNDS: Bounds = Bounds { connections: 16, calls: 200, drain: DRAIN_TIMEOUT };
 
-/// How long another process may take to leave the root: what the chart gives it to end, and a little more.
+/// Time for another MPS host to release the root: a little more than the termination grace period of the chart.
 const ROOT_LOCK_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// Why the MPS host did not start or did not end cleanly.
+/// A failed start or an incomplete end of the MPS host.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// No directory for daemons.
-    #[error("the MPS host cannot keep daemons")]
+    #[error("failed to prepare the directory of the MPS daemons")]
     Root(#[source] RootError),
-    /// The directory cannot be read.
-    #[error("unable to look through {}", path.display())]
-    Look {
-        /// The directory.
+    #[error("failed to list the MPS daemons in {}", path.display())]
+    List {
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// No boot id.
-    #[error("the MPS host cannot tell daemons of this boot from others")]
+    #[error("failed to identify this boot")]
     BootId(#[source] BootIdError),
-    /// No socket.
-    #[error("the MPS host cannot be asked")]
+    #[error("failed to open the socket of the MPS host")]
     Socket(#[source] BindError),
-    /// A signal came first.
-    #[error("stopped before all MPS daemons were removed from {}; run --remove again", root.display())]
-    Stopped {
-        /// Where daemons may be left.
-        root: PathBuf,
-    },
-    /// A task failed.
-    #[error("the MPS host did not stop cleanly")]
+    #[error("stopped by a signal before all MPS daemons were removed from {}", root.display())]
+    Stopped { root: PathBuf },
+    #[error("failed to stop the MPS host cleanly")]
     Tasks(#[source] TasksError),
-    /// Some daemons could not be removed.
-    #[error("{count} MPS daemons could not be removed from {}, see the log above", root.display())]
-    Left {
-        /// How many.
-        count: usize,
-        /// Where.
-        root: PathBuf,
-    },
+    #[error("failed to remove {count} MPS daemons from {}", root.display())]
+    NotRemoved { count: usize, root: PathBuf },
 }
 
-/// Runs until `stop` is cancelled. No process of a daemon is left then, but its dir: see [`crate::supervisor`]. Or removes
-/// all of them.
+impl Advice for AppError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Root(source) => source.advice(),
+            Self::Stopped { .. } => Some("run --remove again".into()),
+            Self::NotRemoved { .. } => Some("see the errors logged before, then run --remove again".into()),
+            Self::Socket(_) => Some("check --socket, or --root where it is unset".into()),
+            Self::List { .. } | Self::BootId(_) | Self::Tasks(_) => None,
+        }
+    }
+}
+
+/// Runs until `stop` is cancelled, and then terminates the daemons and leaves their directories, see [`crate::supervisor`].
+/// With `--remove` it deletes all daemons instead.
 pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
@@ -90,7 +87,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
         root: root_dir,
         socket: _,
         remove,
-        then: _,
+        after_removal: _,
         driver_root,
         shm_bytes,
         clients_timeout,
@@ -114,14 +111,14 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
         let stopped = || Err(AppError::Stopped { root: context.root.clone() });
         return stop.run_until_cancelled(remove_daemons(&context, &socket_path)).await.unwrap_or_else(stopped);
     }
-    let Some(held) = stop.run_until_cancelled(Root::hold(&context.root, ROOT_LOCK_TIMEOUT)).await else {
+    let Some(locked) = stop.run_until_cancelled(Root::lock(&context.root, ROOT_LOCK_TIMEOUT)).await else {
         return Ok(());
     };
-    let root = held.map_err(AppError::Root)?;
+    let root = locked.map_err(AppError::Root)?;
     let daemons = Arc::new(DaemonRegistry::new(Arc::clone(&context)));
-    // Who connects from now on is heard when it is known what there is.
+    // Connections that come now are served once the existing daemons are known.
     let listener = bind_for_root(&socket_path).map_err(AppError::Socket)?;
-    adopt(&root, &context, &daemons).await.map_err(|source| AppError::Look { path: context.root.clone(), source })?;
+    adopt(&root, &context, &daemons).await.map_err(|source| AppError::List { path: context.root.clone(), source })?;
     let (_ready, readiness) = watch::channel(Ok(()));
     let mut tasks = Tasks::new(stop.clone());
     let serve_http = http::serve(http_address, registry, readiness, stop.clone());
@@ -133,16 +130,16 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
 }
 
 async fn remove_daemons(context: &Context, socket_path: &Path) -> Result<(), AppError> {
-    let root = Root::hold(&context.root, ROOT_LOCK_TIMEOUT).await.map_err(AppError::Root)?;
-    let look = |source| AppError::Look { path: context.root.clone(), source };
-    let count = remove_all(&root, context, Deadline::of(DRAIN_TIMEOUT)).await.map_err(look)?;
+    let root = Root::lock(&context.root, ROOT_LOCK_TIMEOUT).await.map_err(AppError::Root)?;
+    let failed = |source| AppError::List { path: context.root.clone(), source };
+    let count = remove_all(&root, context, Deadline::of(DRAIN_TIMEOUT)).await.map_err(failed)?;
     remove_if_there(socket_path);
-    root.leave();
-    if count > 0 { Err(AppError::Left { count, root: context.root.clone() }) } else { Ok(()) }
+    root.remove_lock();
+    if count > 0 { Err(AppError::NotRemoved { count, root: context.root.clone() }) } else { Ok(()) }
 }
 
-/// When this process stops nobody finds the socket any more and calls are refused before the daemons are ended: one that was
-/// started later would end at once.
+/// Removes the socket and refuses calls before the daemons are terminated, because a daemon that starts later would be
+/// terminated at once.
 async fn serve(
     listener: UnixListener,
     socket_path: PathBuf,
@@ -155,16 +152,16 @@ async fn serve(
         stop.cancel();
         served
     };
-    let handing_over = async {
+    let terminating = async {
         stop.cancelled().await;
         remove_if_there(&socket_path);
         daemons.shut_down(DRAIN_TIMEOUT).await;
     };
-    let (served, ()) = tokio::join!(serving, handing_over);
+    let (served, ()) = tokio::join!(serving, terminating);
     Ok(served?)
 }
 
-/// Only root may start programs here, from the first moment on.
+/// Binds a socket that only root can open; the mode is set by the umask, so that it holds from the first moment.
 fn bind_for_root(path: &Path) -> Result<UnixListener, BindError> {
     let before = umask(Mode::RWXG | Mode::RWXO);
     let listener = bind(path);

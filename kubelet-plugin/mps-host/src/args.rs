@@ -9,50 +9,50 @@ use clap::Parser;
 use dra_model::{Bytes, IdError};
 use dra_runtime::logging::LogFormat;
 
-/// A server makes files of some KiB there.
+/// A server makes files of some KiB in shared memory.
 const MIN_SHM: Bytes = Bytes::from_mib(1);
 
-/// Runs the MPS daemons of this node: the kubelet plugin asks for them, containers talk to them.
+/// Supervises the MPS daemons of this node on behalf of the kubelet plugin
 #[derive(Debug, Parser)]
 #[command(name = "gpu-mps-host", version)]
 pub struct Args {
-    /// Directory of the daemons, the same path in this container as on the host
+    /// Directory of the MPS daemons, the same path in this container as on the host
     #[arg(long, env = "MPS_ROOT", default_value = "/run/gpu-dra/mps")]
     pub root: PathBuf,
     /// Socket for the kubelet plugin [default: host.sock in --root]
     #[arg(long, env = "MPS_SOCKET")]
     pub socket: Option<PathBuf>,
-    /// Exit and remove every daemon in --root and exit, instead of running them: for an uninstall
+    /// Terminate and remove every MPS daemon in --root and exit, for an uninstall
     #[arg(long)]
     pub remove: bool,
-    /// After --remove, whatever came of it, run this program with these arguments; it is a failure if either fails
+    /// Program to run after --remove, even if that failed; exits nonzero if either fails
     #[arg(last = true, value_name = "PROGRAM", requires = "remove")]
-    pub then: Vec<OsString>,
-    /// Where this process sees the root of the NVIDIA driver installation
+    pub after_removal: Vec<OsString>,
+    /// Root of the NVIDIA driver installation as this process sees it
     #[arg(long, env = "DRIVER_ROOT", default_value = "/driver-root")]
     pub driver_root: PathBuf,
-    /// Size of the shared memory that one daemon and all its clients have together, in bytes or as a quantity
+    /// Size of the shared memory of one MPS daemon and all its clients, in bytes or as a quantity
     #[arg(long, env = "MPS_SHM_BYTES", default_value = "64Mi", value_parser = shm_bytes)]
     pub shm_bytes: Bytes,
-    /// For how many seconds claims wait for the end of the clients of a daemon that exited_unexpectedly; then their server is ended
+    /// Seconds that claims wait for the clients of an MPS daemon that exited; then their server is ended
     #[arg(long, env = "MPS_CLIENTS_TIMEOUT", default_value_t = 300)]
     pub clients_timeout: u64,
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "HTTP_ADDRESS", default_value = "0.0.0.0:8082")]
     pub http_address: SocketAddr,
-    /// How log lines look
+    /// Format of the log lines
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
 }
 
 impl Args {
-    /// Where the kubelet plugin is listened for.
+    /// The socket of the kubelet plugin: `host.sock` in the root unless `--socket` is set.
     pub fn socket_path(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| self.root.join("host.sock"))
     }
 }
 
-/// For a file system none would mean no limit.
+/// At least [`MIN_SHM`], because zero means no limit for a tmpfs.
 fn shm_bytes(text: &str) -> Result<Bytes, String> {
     let bytes: Bytes = text.parse().map_err(|error: IdError| error.to_string())?;
     if bytes < MIN_SHM { Err("less than 1Mi".to_owned()) } else { Ok(bytes) }

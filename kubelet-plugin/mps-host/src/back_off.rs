@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How long a daemon that ended stays away: the first time not at all, longer and longer when it keeps dying.
+//! The delay before an exited daemon restarts: none the first time, longer after each further exit.
 
 use std::time::Duration;
 
-/// Before the first, second, … start in a row.
+/// Delay before the first, second, … restart in a row.
 const DELAYS: [Duration; 4] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
 
-/// A daemon that lived this long does not keep dying.
+/// Uptime after which the count begins again.
 const STABLE_UPTIME: Duration = Duration::from_mins(1);
 
-/// The deaths and failed starts of one daemon that each came soon after the last.
+/// The exits and failed starts in a row of one daemon.
 #[derive(Debug, Default)]
 pub struct BackOff {
     attempts: usize,
 }
 
 impl BackOff {
-    /// How long to wait after a uptime of this length; a start that failed is none.
+    /// The delay after an exit with this uptime; a failed start has none.
     pub fn delay_after(&mut self, uptime: Duration) -> Duration {
         if uptime > STABLE_UPTIME {
             self.attempts = 0;
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_until_a_daemon_lives() {
+    fn delays_grow_until_a_daemon_is_stable() {
         let mut back_off = BackOff::default();
         let is_alive = [0, 1, 59, 0, 0, 61, 0, 3600];
         let delays = is_alive.map(|seconds| back_off.delay_after(Duration::from_secs(seconds)).as_secs());

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Talks to a daemon through NVIDIA's front end: a process per question, since an answer may be no line at all.
+//! Sends commands to a daemon through NVIDIA's control program. It runs once per request, because the end of an answer of
+//! several lines is visible only as the end of the output.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,36 +13,26 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process;
 use tokio::time;
 
-/// No reply that is asked for is longer.
+/// Bytes of the longest answer that is read.
 const MAX_ANSWER: u64 = 64 << 10;
 
-/// A question without an answer.
+/// A command without an answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// The front end does not run.
-    #[error("unable to run {}", program.display())]
+    #[error("failed to run {}", program.display())]
     Run {
-        /// The program.
         program: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Nobody answers in the pipe directory.
-    #[error("the daemon cannot be reached ({said})")]
-    Unreachable {
-        /// What the front end said.
-        said: String,
-    },
-    /// It takes too long.
-    #[error("the daemon did not answer within {timeout:?}")]
-    NoAnswer {
-        /// How long it was given.
-        timeout: Duration,
-    },
+    /// No daemon listens in the pipe directory.
+    #[error("failed to reach the daemon ({output})")]
+    Unreachable { output: String },
+    #[error("no answer of the daemon within {timeout:?}")]
+    NoAnswer { timeout: Duration },
 }
 
-/// The front end of one daemon.
+/// The control program as client of one daemon.
 #[derive(Debug, Clone)]
 pub struct ControlClient {
     program: PathBuf,
@@ -49,23 +40,22 @@ pub struct ControlClient {
 }
 
 impl ControlClient {
-    /// The front end of the daemon of a pipe directory.
     pub fn new(program: &Path, pipe_dir: &Path, driver_dir: &Path) -> Self {
         let driver_dir = driver_dir.display().to_string();
         let environment = client_environment(pipe_dir, &driver_dir, &driver_dir);
         Self { program: program.to_owned(), environment }
     }
 
-    /// Gives the daemon commands and returns what was printed for them.
+    /// Sends commands in one run and returns the output.
     pub async fn send(&self, commands: &[Command], timeout: Duration) -> Result<String, ControlError> {
         let failed = |source| ControlError::Run { program: self.program.clone(), source };
         let mut child = self.command().spawn().map_err(failed)?;
-        // Ended with the child when time is up, by the drop of both.
+        // At the timeout both are dropped, which kills the child.
         match time::timeout(timeout, exchange(&mut child, &script(commands))).await {
             Err(_elapsed) => Err(ControlError::NoAnswer { timeout }),
             Ok(Err(source)) => Err(failed(source)),
-            Ok(Ok((true, reply))) => Ok(reply),
-            Ok(Ok((false, said))) => Err(ControlError::Unreachable { said: printable(&said) }),
+            Ok(Ok((true, answer))) => Ok(answer),
+            Ok(Ok((false, output))) => Err(ControlError::Unreachable { output: printable(&output) }),
         }
     }
 
@@ -78,24 +68,24 @@ impl ControlClient {
     }
 }
 
-/// Whether it ended with 0, and its output, or its complaint.
+/// Whether the program exits with 0, and its output; of a failed program its errors as well.
 async fn exchange(child: &mut process::Child, script: &str) -> io::Result<(bool, String)> {
     if let Some(mut input) = child.stdin.take() {
         match input.write_all(script.as_bytes()).await {
-            // It found no daemon and did not wait for commands.
+            // A program that finds no daemon exits without reading its input.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
             Ok(()) | Err(_) => {}
         }
     }
-    let mut reply = Vec::new();
+    let mut answer = Vec::new();
     if let Some(output) = child.stdout.take() {
-        output.take(MAX_ANSWER).read_to_end(&mut reply).await?;
+        output.take(MAX_ANSWER).read_to_end(&mut answer).await?;
     }
     let status = child.wait().await?;
     if !status.success()
-        && let Some(complaint) = child.stderr.take()
+        && let Some(errors) = child.stderr.take()
     {
-        complaint.take(MAX_ANSWER).read_to_end(&mut reply).await?;
+        errors.take(MAX_ANSWER).read_to_end(&mut answer).await?;
     }
-    Ok((status.success(), String::from_utf8_lossy(&reply).into_owned()))
+    Ok((status.success(), String::from_utf8_lossy(&answer).into_owned()))
 }

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The directories of one daemon: made before it starts, exited when it is exited.
+//! The directories of one daemon: created before it starts, removed after it is stopped.
 //!
 //! ```text
-//! <root>/<id>/run/pipe      sockets, fresh for each start; containers mount `run`
+//! <root>/<id>/run/pipe      sockets, new for each start; containers mount `run`
 //!             shm           a tmpfs, /dev/shm of the daemon and of its clients
-//!             log           what the daemon says
+//!             log           standard output of the daemon
 //!             driver        links to the libraries and the server program of the driver
-//!             state.json    what this process has to find again
+//!             state.json    what the next process needs to find the daemon, see `state_file`
 //! ```
 
+use std::borrow::Cow;
 use std::ffi::{CString, NulError};
 use std::fs::{self, File};
 use std::io;
@@ -16,7 +17,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use dra_hardware::DaemonError;
-use dra_model::{Bytes, DaemonId};
+use dra_model::{Advice, Bytes, DaemonId, explain};
 use dra_serve::MAX_SOCKET_PATH;
 use rustix::fs::{CWD, Mode, fchmod};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
@@ -26,93 +27,82 @@ use crate::log_file;
 use crate::programs::Programs;
 use crate::remove_tree::{open_dir, remove_tree};
 
-/// The socket with the longest name that a daemon makes (seen with R535 and R550).
+/// The socket with the longest name in a pipe directory (seen with R535 and R550).
 const LONGEST_SOCKET_NAME: &str = "control_privileged";
 
-/// More mounts on one directory than this are not ours to take away.
+/// Mounts on one directory that are removed. More of them are not made by this driver.
 const MAX_MOUNTS: usize = 16;
 
-/// What a file has at least, if it is not empty.
+/// Bytes of the smallest file that is not empty.
 const PAGE: u64 = 4096;
 
-/// What is in a place; the last one while it is being written.
+/// Entries of the directory. The last one exists while the state file is written.
 const ENTRIES: [&str; 6] = ["run", "shm", "log", "driver", "state.json", ".state.json.host.tmp"];
 
-/// A directory that is not as it should be.
+/// A directory of a daemon that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonDirError {
-    /// The path leaves no room for a socket.
-    #[error("a socket in {} has a path of more than {MAX_SOCKET_PATH} bytes: use a shorter --root", path.display())]
-    TooLong {
-        /// The pipe directory.
+    #[error("socket paths in {} are longer than {MAX_SOCKET_PATH} bytes", path.display())]
+    TooLong { path: PathBuf },
+    #[error("failed to create {}", path.display())]
+    Create {
         path: PathBuf,
-    },
-    /// Not made.
-    #[error("unable to make {}", path.display())]
-    Make {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Not mounted.
-    #[error("unable to mount a tmpfs on {}: run the MPS host privileged", path.display())]
+    #[error("failed to mount a tmpfs on {}", path.display())]
     Mount {
-        /// The directory.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Not unmounted.
-    #[error("unable to unmount {}", path.display())]
+    #[error("failed to unmount {}", path.display())]
     Unmount {
-        /// The directory.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Not read.
-    #[error("unable to read {}", path.display())]
+    #[error("failed to read {}", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Something in it is not of a daemon, so that the place may be another's.
-    #[error("{} is not of an MPS daemon: remove it by hand if nobody needs it", path.display())]
-    Foreign {
-        /// What is there.
-        path: PathBuf,
-    },
-    /// Not removed.
-    #[error("unable to remove {}", path.display())]
+    /// An entry of another origin: the directory may belong to another program.
+    #[error("{} does not belong to an MPS daemon", path.display())]
+    Foreign { path: PathBuf },
+    #[error("failed to remove {}", path.display())]
     Remove {
-        /// The directory.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
 }
 
+impl Advice for DaemonDirError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::TooLong { .. } => Some("use a shorter --root".into()),
+            Self::Mount { .. } => Some("run the MPS host privileged".into()),
+            Self::Foreign { .. } => Some("remove it by hand if no other program needs it".into()),
+            Self::Create { .. } | Self::Unmount { .. } | Self::Read { .. } | Self::Remove { .. } => None,
+        }
+    }
+}
+
 impl DaemonDirError {
-    /// The error of the port.
+    /// The same as error of the port [`dra_hardware::Daemons`].
     pub fn into_daemon_error(self, id: &DaemonId) -> DaemonError {
         let path = match &self {
             Self::TooLong { path }
             | Self::Foreign { path }
             | Self::Read { path, .. }
-            | Self::Make { path, .. }
+            | Self::Create { path, .. }
             | Self::Mount { path, .. }
             | Self::Unmount { path, .. }
             | Self::Remove { path, .. } => path.clone(),
         };
-        DaemonError::UnusableDir { id: id.clone(), path, why: dra_model::chain(&self).to_string() }
+        DaemonError::UnusableDir { id: id.clone(), path, why: explain(&self) }
     }
 }
 
@@ -123,63 +113,61 @@ pub struct DaemonDir {
 }
 
 impl DaemonDir {
-    /// The place of a daemon, which need not exist.
+    /// The directory of a daemon, which need not exist.
     pub fn new(root: &Path, id: &DaemonId) -> Self {
         Self::at(root.join(id.as_str()))
     }
 
-    /// The place with this directory.
+    /// The daemon directory at this path.
     pub fn at(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// What holds all of it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What containers mount where they look for a pipe directory.
+    /// The directory that containers mount as parent of the pipe directory.
     pub fn run_dir(&self) -> PathBuf {
         self.path.join("run")
     }
 
-    /// The pipe directory.
     pub fn pipe_dir(&self) -> PathBuf {
         self.path.join("run/pipe")
     }
 
-    /// What containers mount as `/dev/shm`.
+    /// The directory that containers mount as `/dev/shm`.
     pub fn shm_dir(&self) -> PathBuf {
         self.path.join("shm")
     }
 
-    /// For the daemon's own log files.
+    /// Directory for the log files that the daemon opens itself.
     pub fn log_dir(&self) -> PathBuf {
         self.path.join("log")
     }
 
-    /// What the daemon says on its standard output.
+    /// File with the standard output of the daemon.
     pub fn log_path(&self) -> PathBuf {
         self.path.join("log/control.out")
     }
 
-    /// Links to the parts of the driver that the daemon and its servers load.
+    /// Directory of links to the parts of the driver that the daemon and its servers load.
     pub fn driver_dir(&self) -> PathBuf {
         self.path.join("driver")
     }
 
-    /// What is written down of the daemon.
     pub fn state_path(&self) -> PathBuf {
         self.path.join("state.json")
     }
 
-    /// Whether there is anything of it.
+    /// Whether the directory exists, in whatever state.
     pub fn exists(&self) -> bool {
         self.path.symlink_metadata().is_ok()
     }
 
-    /// Makes what is missing. Servers run as the users of their clients, so everybody may look in who gets past the root.
-    pub fn make(&self, shm_bytes: Bytes) -> Result<(), DaemonDirError> {
+    /// Creates what is missing. Every user can enter, because servers run as the users of their clients; the root directory
+    /// is closed.
+    pub fn create(&self, shm_bytes: Bytes) -> Result<(), DaemonDirError> {
         self.check_length()?;
         self.check_owner()?;
         for path in [self.path.clone(), self.run_dir(), self.log_dir()] {
@@ -190,9 +178,9 @@ impl DaemonDir {
         let options = shm_options(shm_bytes).map_err(|error| failed(error.into()))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         if self.is_mounted() {
-            // Clients of an earlier daemon write to it. One that holds more than is allowed now stays as large as it is.
+            // Clients of an earlier daemon use this tmpfs. It cannot shrink below its content.
             if let Err(error) = mount_remount(&path, flags, options.as_c_str()) {
-                warn!(path = %path.display(), %error, "the size of this shared memory is not changed");
+                warn!(path = %path.display(), %error, "failed to change the size of the shared memory");
             }
             return Ok(());
         }
@@ -200,20 +188,20 @@ impl DaemonDir {
         mount("gpu-dra-mps", &path, "tmpfs", flags, options.as_c_str()).map_err(|errno| failed(errno.into()))
     }
 
-    /// What one start needs and no other may have used: an empty pipe directory, as a daemon binds in a used one, past the
-    /// sockets of a dead one and beside those of a live one; links to the driver, whose files may be others than last time;
-    /// and an empty log, which is returned.
-    pub fn fresh(&self, programs: &Programs) -> Result<File, DaemonDirError> {
-        self.fresh_pipe()?;
+    /// Prepares a start: an empty pipe directory, because a daemon also binds in a used one, past the sockets of an exited
+    /// daemon and beside those of a running one; links to the driver, whose files change with its version; an empty log,
+    /// which is returned.
+    pub fn prepare_start(&self, programs: &Programs) -> Result<File, DaemonDirError> {
+        self.renew_pipe_dir()?;
         let driver_dir = self.driver_dir();
         remove(&driver_dir)?;
         make_new_dir(&driver_dir)?;
-        let make = |path| move |source| DaemonDirError::Make { path, source };
-        programs.link(&driver_dir).map_err(make(driver_dir.clone()))?;
-        log_file::create(&self.log_path()).map_err(make(self.log_path()))
+        let failed = |path| move |source| DaemonDirError::Create { path, source };
+        programs.link(&driver_dir).map_err(failed(driver_dir.clone()))?;
+        log_file::create(&self.log_path()).map_err(failed(self.log_path()))
     }
 
-    fn fresh_pipe(&self) -> Result<(), DaemonDirError> {
+    fn renew_pipe_dir(&self) -> Result<(), DaemonDirError> {
         let (pipe_dir, old_dir) = (self.pipe_dir(), self.path.join("run/.old"));
         remove(&old_dir)?;
         match fs::rename(&pipe_dir, &old_dir) {
@@ -226,13 +214,13 @@ impl DaemonDir {
         remove(&old_dir)
     }
 
-    /// Why a daemon may have found no room: the file system of its pipe directory has none left.
+    /// Whether the file system of the pipe directory is full, which a daemon does not report.
     pub fn is_full(&self) -> bool {
         rustix::fs::statvfs(self.run_dir())
             .is_ok_and(|found| found.f_bavail == 0 || (found.f_files > 0 && found.f_favail == 0))
     }
 
-    /// Takes all of it away, mounts first. What is not there is exited.
+    /// Removes everything, mounts first. A missing directory is a success.
     pub fn remove(&self) -> Result<(), DaemonDirError> {
         self.check_owner()?;
         let path = self.shm_dir();
@@ -244,12 +232,12 @@ impl DaemonDir {
             unmount(&path, flags)
                 .map_err(|errno| DaemonDirError::Unmount { path: path.clone(), source: errno.into() })?;
         }
-        // One by one: a removal that is cut leaves no names but these, and what is written down of the daemon until last.
+        // Entry by entry, the state file last: an interrupted removal leaves known entries only.
         ENTRIES.iter().try_for_each(|name| remove(&self.path.join(name)))?;
         remove_empty(&self.path)
     }
 
-    /// Whether something is mounted as shared memory: it is on another file system than the directory it is in.
+    /// Whether the shared memory is mounted: a mount has another device than its parent directory.
     fn is_mounted(&self) -> bool {
         let device = |path: &Path| fs::symlink_metadata(path).map(|found| found.dev()).ok();
         let mounted = device(&self.shm_dir());
@@ -274,28 +262,30 @@ impl DaemonDir {
     }
 }
 
-/// Files are as many as there are pages, so that empty ones take no more memory than full ones.
+/// One inode per page, so that empty files take no more memory than full ones.
 fn shm_options(Bytes(bytes): Bytes) -> Result<CString, NulError> {
     CString::new(format!("mode=1777,size={bytes},nr_inodes={}", bytes / PAGE))
 }
 
-/// A directory that everybody may look into, whatever the umask; one that is there is taken, and nothing but a directory.
+/// Creates a directory that every user can enter, whatever the umask. Accepts an existing directory, and nothing else.
 fn make_dir(path: &Path) -> Result<(), DaemonDirError> {
     match make_new_dir(path) {
-        Err(DaemonDirError::Make { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => open_to_all(path),
-        reply => reply,
+        Err(DaemonDirError::Create { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+            open_to_all(path)
+        }
+        outcome => outcome,
     }
 }
 
 fn make_new_dir(path: &Path) -> Result<(), DaemonDirError> {
     let made = fs::DirBuilder::new().mode(0o755).create(path);
-    made.map_err(|source| DaemonDirError::Make { path: path.to_owned(), source })?;
+    made.map_err(|source| DaemonDirError::Create { path: path.to_owned(), source })?;
     open_to_all(path)
 }
 
 fn open_to_all(path: &Path) -> Result<(), DaemonDirError> {
     let opened = open_dir(CWD, path).and_then(|dir| fchmod(dir, Mode::from_raw_mode(0o755)));
-    opened.map_err(|errno| DaemonDirError::Make { path: path.to_owned(), source: errno.into() })
+    opened.map_err(|errno| DaemonDirError::Create { path: path.to_owned(), source: errno.into() })
 }
 
 fn remove_empty(path: &Path) -> Result<(), DaemonDirError> {
@@ -330,7 +320,7 @@ mod tests {
         for name in ["run", "log", "photos"] {
             fs::create_dir_all(dir.path.join(name)).unwrap();
         }
-        for refused in [dir.remove(), dir.make(Bytes::from_mib(1))] {
+        for refused in [dir.remove(), dir.create(Bytes::from_mib(1))] {
             let path = dir.path.join("photos");
             assert!(matches!(&refused, Err(DaemonDirError::Foreign { path: found }) if *found == path), "{refused:?}");
         }
@@ -348,11 +338,11 @@ mod tests {
         fs::set_permissions(&other_path, fs::Permissions::from_mode(0o700)).unwrap();
         fs::create_dir_all(dir.run_dir()).unwrap();
         symlink(&other_path, dir.pipe_dir()).unwrap();
-        dir.fresh_pipe().unwrap();
+        dir.renew_pipe_dir().unwrap();
         assert!(!dir.pipe_dir().is_symlink() && dir.pipe_dir().is_dir());
         remove(&dir.run_dir()).unwrap();
         symlink(&other_path, dir.run_dir()).unwrap();
-        assert!(matches!(dir.make(Bytes::from_mib(1)), Err(DaemonDirError::Make { .. })));
+        assert!(matches!(dir.create(Bytes::from_mib(1)), Err(DaemonDirError::Create { .. })));
         assert_eq!(fs::metadata(&other_path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }

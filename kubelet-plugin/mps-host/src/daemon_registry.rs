@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The supervisors by id: made when a daemon is first asked for, exited with it.
+//! The supervisors by daemon id: made at the first request for a daemon, removed with it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::context::Context;
 use crate::request::{Deadline, Request};
 use crate::supervisor::Supervisor;
 
-/// Orders that may wait for one supervisor; whoever requests more waits too.
+/// Requests in the queue of one supervisor; further callers wait.
 const MAX_QUEUED: usize = 16;
 
-/// This process stops, and its daemons with it: nothing is begun any more.
+/// This process stops: no request is served any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopping;
 
-/// All supervisors.
+/// The supervisors of all daemons.
 #[derive(Debug)]
 pub struct DaemonRegistry {
     context: Arc<Context>,
@@ -30,19 +30,18 @@ pub struct DaemonRegistry {
 }
 
 impl DaemonRegistry {
-    /// Nobody yet.
     pub fn new(context: Arc<Context>) -> Self {
         Self { context, requests: Mutex::default() }
     }
 
-    /// Takes on a supervisor of a daemon that was found.
+    /// Adds the supervisor of an adopted daemon.
     pub fn insert(&self, id: DaemonId, supervisor: Supervisor) {
         let requests = run(supervisor);
         self.requests.lock().insert(id, requests);
     }
 
-    /// See [`dra_hardware::Daemons::start`]. A daemon that became ready while this process was told to stop ends with it, so
-    /// nobody is told of it.
+    /// See [`dra_hardware::Daemons::start`]. A daemon that becomes ready while this process stops is terminated with it and
+    /// is not returned.
     pub async fn start(&self, spec: DaemonSpec, timeout: Duration) -> Result<Result<Daemon, DaemonError>, Stopping> {
         let (id, deadline) = (spec.id.clone(), Deadline::of(timeout));
         let started = self.request(&id, |reply| Request::Start { spec: spec.clone(), deadline, reply }).await?;
@@ -65,25 +64,25 @@ impl DaemonRegistry {
         self.request(id, |reply| Request::Share { claim: claim.to_owned(), change, reply }).await
     }
 
-    /// Ends the processes of all daemons side by side, and keeps their places for whoever comes next. Called when this process
-    /// stops, so that no supervisor is added any more.
+    /// Terminates the processes of all daemons in parallel, and keeps their directories for the next process. Runs while this
+    /// process stops, so that no supervisor is added any more.
     pub async fn shut_down(&self, timeout: Duration) {
         let deadline = Deadline::of(timeout);
         let all: Vec<mpsc::Sender<Request>> = self.requests.lock().values().cloned().collect();
-        let mut ends = JoinSet::new();
+        let mut shutdowns = JoinSet::new();
         for requests in all {
-            ends.spawn(async move {
+            shutdowns.spawn(async move {
                 let (reply, replied) = oneshot::channel();
-                // A supervisor that has ended has no daemon.
+                // A closed queue belongs to a removed daemon.
                 if requests.send(Request::Shutdown { deadline, reply }).await.is_ok() {
                     replied.await.ok();
                 }
             });
         }
-        ends.join_all().await;
+        shutdowns.join_all().await;
     }
 
-    /// A supervisor that ends because its daemon is exited drops the requests it did not insert; then another one gets them.
+    /// The supervisor of a removed daemon drops the requests in its queue; they go to a new supervisor.
     async fn request<T>(&self, id: &DaemonId, request: impl Fn(oneshot::Sender<T>) -> Request) -> Result<T, Stopping> {
         loop {
             let (reply, replied) = oneshot::channel();
@@ -97,7 +96,7 @@ impl DaemonRegistry {
         }
     }
 
-    /// Asks under the lock whether this process stops, so that a hand-over meets every supervisor there is.
+    /// Checks under the lock whether this process stops, so that a shutdown reaches every supervisor.
     fn requests_to(&self, id: &DaemonId) -> Result<mpsc::Sender<Request>, Stopping> {
         let mut all = self.requests.lock();
         if self.context.stop.is_cancelled() {
@@ -112,7 +111,7 @@ impl DaemonRegistry {
     }
 }
 
-/// The task ends with its daemon, or with this process.
+/// Runs a supervisor as a task until its daemon is removed or this process ends.
 fn run(supervisor: Supervisor) -> mpsc::Sender<Request> {
     let (sender, receiver) = mpsc::channel(MAX_QUEUED);
     tokio::spawn(supervisor.run(receiver));

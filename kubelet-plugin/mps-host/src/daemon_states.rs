@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What every daemon is right now: written by its supervisor, read by whoever lists or watches.
+//! The states of all daemons: written by their supervisors, read by `List` and `Watch`.
 
 use dra_model::DaemonId;
 use dra_mps_api::{ObservedDaemon, ObservedDaemons};
@@ -7,39 +7,37 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 
-/// Where they are shown.
+/// The published states.
 #[derive(Debug)]
 pub struct DaemonStates {
-    shown: watch::Sender<ObservedDaemons>,
+    observed: watch::Sender<ObservedDaemons>,
     metrics: Metrics,
 }
 
 impl DaemonStates {
-    /// Nothing yet.
     pub fn new(metrics: Metrics) -> Self {
-        Self { shown: watch::Sender::default(), metrics }
+        Self { observed: watch::Sender::default(), metrics }
     }
 
-    /// Shows a daemon as it is now.
-    pub fn publish(&self, seen: &ObservedDaemon) {
-        self.change(|shown| shown.insert(seen.spec.id.clone(), seen.clone()).as_ref() != Some(seen));
+    /// Publishes a daemon. Readers are notified only of changes.
+    pub fn publish(&self, daemon: &ObservedDaemon) {
+        self.change(|observed| observed.insert(daemon.spec.id.clone(), daemon.clone()).as_ref() != Some(daemon));
     }
 
-    /// Shows it no more.
     pub fn remove(&self, id: &DaemonId) {
-        self.change(|shown| shown.remove(id).is_some());
+        self.change(|observed| observed.remove(id).is_some());
     }
 
-    /// All of them, now and later.
+    /// The states now and every later change.
     pub fn subscribe(&self) -> watch::Receiver<ObservedDaemons> {
-        self.shown.subscribe()
+        self.observed.subscribe()
     }
 
     fn change(&self, change: impl FnOnce(&mut ObservedDaemons) -> bool) {
-        self.shown.send_if_modified(|shown| {
-            let changed = change(shown);
+        self.observed.send_if_modified(|observed| {
+            let changed = change(observed);
             if changed {
-                self.metrics.daemons(shown);
+                self.metrics.daemons(observed);
             }
             changed
         });

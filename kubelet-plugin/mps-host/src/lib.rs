@@ -2,21 +2,21 @@
 //! Supervises the MPS daemons of a node: the process `gpu-mps-host`.
 //!
 //! ```text
-//! kubelet plugin -- service -- daemons --+-- supervisor (one task per daemon)
-//!                                |      |      birth: dir, spawn, ready, limits
-//!                     adopt -----+      |      death: quit, kill, nothing left
-//!                  (at its own start)   +-- states -- watch, metrics
+//! kubelet plugin -- service -- daemon_registry --+-- supervisor (one task per daemon)
+//!                                    |           |      start: directory, process, first answer, limits
+//!                         adopt -----+           |      termination: quit, kill, removal
+//!                    (at its own start)          +-- daemon_states -- watch stream, metrics
 //! ```
 //!
-//! A daemon can outlive this process: it has a process group, a log file and a pipe directory of its own, and what is
-//! needed to find it again is written down before it is started. A container that ends takes its processes along, so this
-//! one ends its daemons itself when it is told to stop, and the next one starts them again; only a daemon that is stopped, or
-//! `--remove`, leaves nothing. It never touches a GPU's settings and never asks the
-//! API server.
+//! A daemon can outlive this process: it has a process group, a log file and a pipe directory of its own, and its state file
+//! is written before it starts. When this process stops, it terminates its daemons itself, because the end of its container
+//! would kill them; the next process starts them again. Only a stop request or `--remove` deletes a daemon. The MPS host
+//! never changes a setting of a GPU and never calls the API server.
 //!
-//! Reading order: [`args`], [`root`], [`remove_tree`], [`daemon_dir`], [`state_file`], [`processes`], [`process`], [`system_calls`], [`privileges`], [`child`], [`programs`],
-//! [`control_client`], [`log_file`], [`start`], [`termination`], [`clients`], [`running`], [`sharing_claims`], [`sweep`], [`daemon_states`], [`context`], [`request`],
-//! [`back_off`], [`supervisor`], [`daemon_registry`], [`adopt`], [`service`], [`metrics`], [`after_removal`].
+//! Reading order: [`args`], [`root`], [`remove_tree`], [`daemon_dir`], [`state_file`], [`processes`], [`process`], [`system_calls`],
+//! [`privileges`], [`child`], [`programs`], [`control_client`], [`log_file`], [`start`], [`termination`], [`clients`], [`running`],
+//! [`sharing_claims`], [`sweep`], [`daemon_states`], [`context`], [`request`], [`back_off`], [`discovery`], [`supervisor`],
+//! [`daemon_registry`], [`adopt`], [`service`], [`metrics`], [`after_removal`].
 
 pub mod args;
 
@@ -63,6 +63,8 @@ pub mod context;
 pub mod request;
 
 pub mod back_off;
+
+pub mod discovery;
 
 pub mod supervisor;
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a daemon says: a file and not a pipe, since it outlives this process and would die of a pipe that nobody reads.
+//! The standard output of a daemon. It is a file and no pipe, because the daemon outlives this process and would end by
+//! SIGPIPE without a reader.
 //!
-//! The file is cut when it has grown, which a daemon that appends does not notice.
+//! A file that has grown is truncated. The daemon appends, so it continues at the new end.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -10,36 +11,36 @@ use std::path::{Path, PathBuf};
 
 use dra_mps::{Event, event, printable};
 
-/// A file that has grown beyond this is cut.
+/// Size at which a file is truncated.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// This much of its end is saved.
+/// Bytes at the end of the file that stay when it is truncated.
 const RETAINED_BYTES: u64 = 64 << 10;
 
-/// This much of its end is shown to people.
+/// Bytes at the end of the file that are shown in messages.
 const EXCERPT_BYTES: u64 = 512;
 
-/// A log that is being followed.
+/// A log file and the position up to which it was read.
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
-    read: u64,
+    position: u64,
 }
 
-/// The file for a daemon that is about to start, empty.
+/// Creates the log file of a start, empty.
 pub fn create(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     file.set_len(0)?;
     Ok(file)
 }
 
-/// The end of it, in one line.
+/// The end of the file in one line.
 pub fn excerpt(path: &Path) -> String {
     let (_, text) = read_from(path, |length| length.saturating_sub(EXCERPT_BYTES)).unwrap_or_default();
     printable(&String::from_utf8_lossy(&text))
 }
 
-/// Whether each of these servers was started after the last limit was set, and so has it.
+/// Whether each of these servers started after the last limit was set, and so has it.
 pub fn have_limits(path: &Path, servers: &[u32]) -> bool {
     let events = LogFile::whole(path.to_owned()).new_events().unwrap_or_default();
     let Some(last) = events.iter().rposition(|event| *event == Event::LimitSet) else { return false };
@@ -50,30 +51,30 @@ pub fn have_limits(path: &Path, servers: &[u32]) -> bool {
 }
 
 impl LogFile {
-    /// Reads a file from its beginning on.
+    /// Reads the file from its beginning.
     pub fn whole(path: PathBuf) -> Self {
-        Self { path, read: 0 }
+        Self { path, position: 0 }
     }
 
-    /// Reads a file from its end on.
+    /// Reads what is appended from now on.
     pub fn from_now(path: PathBuf) -> Self {
-        let read = std::fs::metadata(&path).map_or(0, |found| found.len());
-        Self { path, read }
+        let position = std::fs::metadata(&path).map_or(0, |found| found.len());
+        Self { path, position }
     }
 
-    /// What was said since the last look and matters. A line that is not complete yet counts when it is.
+    /// The events since the last call. An incomplete line is read again when it is complete.
     pub fn new_events(&mut self) -> io::Result<Vec<Event>> {
-        let (from, bytes) = read_from(&self.path, |length| if length < self.read { 0 } else { self.read })?;
+        let (from, bytes) = read_from(&self.path, |length| if length < self.position { 0 } else { self.position })?;
         let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let lines = bytes.get(..complete).map(String::from_utf8_lossy).unwrap_or_default();
-        self.read = from + u64::try_from(complete).unwrap_or_default();
+        self.position = from + u64::try_from(complete).unwrap_or_default();
         let events = lines.lines().filter_map(event).collect();
-        self.cut()?;
+        self.truncate()?;
         Ok(events)
     }
 
-    /// By its length and not by what was read: a line need never end.
-    fn cut(&mut self) -> io::Result<()> {
+    /// Decides by the length of the file and not by the position, because a line may have no end.
+    fn truncate(&mut self) -> io::Result<()> {
         let length = std::fs::metadata(&self.path)?.len();
         if length < MAX_BYTES {
             return Ok(());
@@ -82,12 +83,13 @@ impl LogFile {
         let mut file = OpenOptions::new().append(true).open(&self.path)?;
         file.set_len(0)?;
         file.write_all(&end)?;
-        self.read = self.read.saturating_sub(from);
+        self.position = self.position.saturating_sub(from);
         Ok(())
     }
 }
 
-/// The file from a start on, which its length tells, and that start; never more than a whole file may have.
+/// Reads from a position that depends on the length of the file, and returns that position. Reads at most the size that
+/// a file can reach.
 fn read_from(path: &Path, start: impl FnOnce(u64) -> u64) -> io::Result<(u64, Vec<u8>)> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -116,7 +118,7 @@ mod tests {
         file.write_all(format!("{STARTS}nothing\n{begin}").as_bytes()).unwrap();
         assert_eq!(log.new_events().unwrap(), [Event::ServerStarts { pid: 5, user: 0 }]);
         file.write_all(rest.as_bytes()).unwrap();
-        assert_eq!(log.new_events().unwrap(), [Event::ServerEnded { pid: 5, status: 1 }]);
+        assert_eq!(log.new_events().unwrap(), [Event::ServerExited { pid: 5, status: 1 }]);
         assert!(excerpt(&path).ends_with("Server 5 exited with status 1"));
     }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The MPS host's process: arguments, logging, then [`dra_mps_host::run`]. Started again by itself it becomes
-//! a daemon.
+//! The process `gpu-mps-host`: arguments, logging, then [`dra_mps_host::run`]. With other arguments it becomes a daemon, see
+//! [`dra_mps_host::become_daemon`].
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use dra_model::chain;
+use dra_model::{chain, explain};
 use dra_mps_host::{Args, become_daemon, run_after_removal};
 use dra_runtime::stop_on_signals;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use tracing::error;
 
 fn main() -> ExitCode {
     if let Some(failure) = become_daemon(std::env::args_os()) {
-        eprintln!("{}", chain(&failure));
+        eprintln!("{}", explain(&failure));
         return ExitCode::FAILURE;
     }
     let args = Args::parse();
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(run(args));
-    // A look at a process that hangs may hang too, and is not waited for.
+    // Reading /proc of a process that hangs may hang too; the program does not wait for it.
     runtime.shutdown_background();
     code
 }
@@ -36,17 +36,17 @@ fn main() -> ExitCode {
 async fn run(args: Args) -> ExitCode {
     let stop = CancellationToken::new();
     if let Err(failure) = stop_on_signals(stop.clone()) {
-        error!(error = %chain(&failure), "the MPS host ended");
+        error!(error = %chain(&failure), "MPS host failed");
         return ExitCode::FAILURE;
     }
-    let then = args.then.clone();
+    let after_removal = args.after_removal.clone();
     let ended = dra_mps_host::run(args, stop.clone()).await;
     if let Err(failure) = &ended {
-        error!(error = %chain(failure), "the MPS host ended");
+        error!(error = %explain(failure), "MPS host failed");
     }
-    let followed = run_after_removal(&then, &stop).await;
+    let followed = run_after_removal(&after_removal, &stop).await;
     if let Err(failure) = &followed {
-        error!(error = %chain(failure), "what follows was not done");
+        error!(error = %explain(failure), "program after the removal failed");
     }
     if ended.is_ok() && followed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! All metrics of the MPS host. Labels are bounded: never a daemon, device or UUID.
+//! All metrics of the MPS host. Labels have few values: no daemon, device or UUID.
 
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-/// How a daemon is, as a label.
-const STATES: [&str; 5] = ["changing", "ready", "user_waits", "died", "lost"];
+/// Values of the label `state`.
+const STATES: [&str; 5] = ["changing", "ready", "user_waiting", "exited", "lost"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabels {
@@ -32,9 +33,9 @@ pub struct Metrics {
     daemons: Family<StateLabels, Gauge>,
     starts: Family<ResultLabels, Counter>,
     start_duration: Histogram,
-    deaths: Counter,
+    exits: Counter,
     lost: Counter,
-    limits_corrected: Counter,
+    limit_corrections: Counter,
     server_failures: Counter,
 }
 
@@ -45,46 +46,52 @@ impl Metrics {
             daemons: Family::default(),
             starts: Family::default(),
             start_duration: Histogram::new(DURATIONS),
-            deaths: Counter::default(),
+            exits: Counter::default(),
             lost: Counter::default(),
-            limits_corrected: Counter::default(),
+            limit_corrections: Counter::default(),
             server_failures: Counter::default(),
         };
-        let registry = registry.sub_registry_with_prefix("gpu_dra_mps");
-        registry.register("daemons", "MPS daemons that are meant to be there, by state", metrics.daemons.clone());
-        registry.register("starts", "Starts of MPS daemons, by result", metrics.starts.clone());
+        let registry = registry.sub_registry_with_prefix("gpu_dra");
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "Version of this program", version);
+        let registry = registry.sub_registry_with_prefix("mps");
+        registry.register("daemons", "Requested MPS daemons, by state", metrics.daemons.clone());
+        registry.register("daemon_starts", "Starts of MPS daemons, by result", metrics.starts.clone());
         registry.register_with_unit(
-            "start_duration",
-            "Time until a started MPS daemon replied and had its limits",
+            "daemon_start_duration",
+            "Time from the start of an MPS daemon until it answers with its limits applied",
             Unit::Seconds,
             metrics.start_duration.clone(),
         );
-        registry.register("deaths", "MPS daemons that ended by themselves", metrics.deaths.clone());
-        registry.register("lost", "MPS daemons that a restarted host did not find again", metrics.lost.clone());
+        registry.register("daemon_exits", "MPS daemons that exited unexpectedly", metrics.exits.clone());
         registry.register(
-            "limits_restored",
-            "Times that limits of an MPS daemon were changed by somebody else and set again",
-            metrics.limits_corrected.clone(),
+            "daemons_lost",
+            "MPS daemons that were not running any more when the MPS host restarted",
+            metrics.lost.clone(),
+        );
+        registry.register(
+            "limit_corrections",
+            "Corrections of MPS daemon limits that were changed outside this driver",
+            metrics.limit_corrections.clone(),
         );
         registry.register(
             "server_failures",
-            "Times that a server of an MPS daemon was seen to have failed, which ends its clients",
+            "Failures of MPS servers, each of which ends the clients of the server",
             metrics.server_failures.clone(),
         );
         metrics.daemons(&ObservedDaemons::new());
         metrics
     }
 
-    /// Shows how the daemons are.
-    pub fn daemons(&self, shown: &ObservedDaemons) {
+    /// Sets the number of daemons in each state.
+    pub fn daemons(&self, observed: &ObservedDaemons) {
         for state in STATES {
-            let count = shown.values().filter(|seen| label(&seen.daemon.state) == state).count();
+            let count = observed.values().filter(|observed| label(&observed.daemon.state) == state).count();
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.daemons.get_or_create(&StateLabels { state }).set(count);
         }
     }
 
-    /// Counts a start.
     pub fn started(&self, success: bool, took: Duration) {
         let result = if success { "success" } else { "failure" };
         self.starts.get_or_create(&ResultLabels { result }).inc();
@@ -93,24 +100,20 @@ impl Metrics {
         }
     }
 
-    /// Counts a death.
-    pub fn exited_unexpectedly(&self) {
-        self.deaths.inc();
+    pub fn exited(&self) {
+        self.exits.inc();
     }
 
-    /// Counts one that was not found again.
     pub fn lost(&self) {
         self.lost.inc();
     }
 
-    /// Counts a server that failed.
     pub fn server_failed(&self) {
         self.server_failures.inc();
     }
 
-    /// Counts limits that were set again.
     pub fn limits_corrected(&self) {
-        self.limits_corrected.inc();
+        self.limit_corrections.inc();
     }
 }
 
@@ -118,8 +121,8 @@ fn label(state: &DaemonState) -> &'static str {
     match state {
         DaemonState::Changing => "changing",
         DaemonState::Ready => "ready",
-        DaemonState::UserWaiting { .. } => "user_waits",
-        DaemonState::Exited { .. } => "died",
+        DaemonState::UserWaiting { .. } => "user_waiting",
+        DaemonState::Exited { .. } => "exited",
         DaemonState::Lost => "lost",
     }
 }

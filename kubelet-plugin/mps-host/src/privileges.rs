@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The rights of a daemon and its servers: those of the host, which is privileged, less all that MPS works without.
+//! The privileges of a daemon and its servers: those of the privileged MPS host without all that MPS does not need.
 //!
-//! They are given up for good before the control program is run: neither it nor what it starts gets them back, and none of
-//! them gets rights by running a program that gives some; what they may ask of the kernel is reduced as well. A server of a user other than root has none at all.
+//! They are dropped before the control program runs, irrevocably: neither the program nor its children regain them, also not
+//! by executing a setuid program. System calls are filtered as well. A server of a user other than root has no capabilities.
 
 use std::io;
 
@@ -14,24 +14,24 @@ use rustix::thread::{
 
 use crate::system_calls;
 
-/// What root may still do.
+/// The capabilities of root that stay.
 const RETAINED: CapabilitySet = CapabilitySet::empty()
     // The daemon starts servers as the users of their clients (seen: setuid).
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::SETGID)
-    // It ends servers and clients of other users.
+    // The daemon kills servers and clients of other users.
     .union(CapabilitySet::KILL)
-    // Root's server shares files in /dev/shm with clients of other users, who own them, and removes them.
+    // The server of root shares files in /dev/shm with clients of other users, who own them, and removes them.
     .union(CapabilitySet::CHOWN)
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
-    // The daemon looks at the namespaces of its clients in /proc (seen: /proc/PID/ns/pid).
+    // The daemon reads the namespaces of its clients in /proc (seen: /proc/PID/ns/pid).
     .union(CapabilitySet::SYS_PTRACE)
-    // Servers pin memory, more than a limit may allow.
+    // Servers pin memory beyond RLIMIT_MEMLOCK.
     .union(CapabilitySet::IPC_LOCK);
 
-/// Gives up all others.
-pub fn reduce() -> io::Result<()> {
+/// Drops all other privileges.
+pub fn drop_all() -> io::Result<()> {
     for capability in all()? {
         if !RETAINED.contains(capability) {
             remove_capability_from_bounding_set(capability)?;
@@ -39,10 +39,10 @@ pub fn reduce() -> io::Result<()> {
     }
     clear_ambient_capability_set()?;
     set_no_new_privs(true)?;
-    system_calls::reduce()
+    system_calls::apply_filters()
 }
 
-/// Every capability that this kernel knows, also those that came after this program.
+/// Every capability of this kernel, also those that are newer than this program.
 fn all() -> io::Result<Vec<CapabilitySet>> {
     let mut found = Vec::new();
     for bit in 0..u64::BITS {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A daemon's process: waited for and killed without a race, whether this process started it or found it.
+//! The process of a daemon by pidfd: waited for and killed without a race, also if an earlier process started it.
 
 use std::fmt;
 use std::io;
@@ -15,49 +15,47 @@ use tokio::time::timeout;
 
 use crate::processes::ProcessId;
 
-/// How long a killed process may take to go.
+/// Time for a killed process to exit.
 pub const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A process that was alive when it was taken hold of.
+/// An open process. It was alive when it was opened.
 #[derive(Debug)]
 pub struct Process {
     id: ProcessId,
     descriptor: AsyncFd<OwnedFd>,
 }
 
-/// How a process ended.
+/// The exit of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// By itself, with this code.
     Code(i32),
-    /// By this signal.
     Signal(i32),
-    /// Not seen: it was no child of this process.
-    Unseen,
+    /// Not a child of this process.
+    Unknown,
 }
 
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Code(code) => write!(f, "ended with exit code {code}"),
-            Self::Signal(signal) => write!(f, "ended by signal {signal}"),
-            Self::Unseen => f.write_str("ended"),
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::Unknown => f.write_str("exited"),
         }
     }
 }
 
 impl Process {
-    /// Takes hold of a process, if it has not ended.
+    /// Opens a process, if it is alive.
     pub fn open(id: ProcessId) -> io::Result<Option<Self>> {
         let descriptor = match open_watched(id.pid) {
             Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => return Ok(None),
             opened => opened?,
         };
-        // Between the number and the descriptor another process could have taken the number over.
+        // Another process may have reused the number before the pidfd was opened.
         Ok(id.is_alive().then_some(Self { id, descriptor }))
     }
 
-    /// Takes hold of a child, which keeps its number until it is waited for here.
+    /// Opens a child. Its number is not reused before it is waited for here.
     pub fn of_child(mut child: Child) -> io::Result<Self> {
         let pid = child.id();
         match open_watched(pid) {
@@ -66,47 +64,46 @@ impl Process {
                 Ok(Self { id, descriptor })
             }
             Err(error) => {
-                // Nobody could wait for it later.
+                // Without a pidfd it cannot be waited for later.
                 child.kill().and_then(|()| child.wait()).map(|_end| ()).ok();
                 Err(error)
             }
         }
     }
 
-    /// Which process.
     pub fn id(&self) -> ProcessId {
         self.id
     }
 
-    /// Waits until it has ended. May be asked again.
+    /// Waits until the process exits. A second call returns at once.
     pub async fn wait_exit(&self) -> Exit {
-        // The only failure is a runtime that is being shut down; then nobody waits for the reply.
+        // The only failure is the shutdown of the runtime, and then the answer is not used.
         self.descriptor.readable().await.map(|_ready| ()).ok();
         let waited = waitid(WaitId::PidFd(self.descriptor.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-        let Ok(Some(status)) = waited else { return Exit::Unseen };
+        let Ok(Some(status)) = waited else { return Exit::Unknown };
         let code = status.exit_status().map(Exit::Code);
-        code.or_else(|| status.terminating_signal().map(Exit::Signal)).unwrap_or(Exit::Unseen)
+        code.or_else(|| status.terminating_signal().map(Exit::Signal)).unwrap_or(Exit::Unknown)
     }
 
-    /// Kills it and waits until it is exited. One that is in the kernel on behalf of a GPU that hangs may never go.
+    /// Kills the process and waits for its exit. A process that hangs in the kernel because of its GPU may never exit.
     pub async fn kill(&self) {
         kill(self.id);
         timeout(KILL_TIMEOUT, self.wait_exit()).await.map(|_end| ()).ok();
     }
 }
 
-/// Kills a process if it still is the one that is meant.
+/// Kills a process unless another one has its number now.
 pub fn kill(id: ProcessId) {
     let Ok(descriptor) = open(id.pid) else { return };
     if id.is_alive() {
-        // One that ended in between needs no signal.
+        // The only failure is that it has exited.
         pidfd_send_signal(&descriptor, Signal::KILL).ok();
     }
 }
 
 #[expect(
     deprecated,
-    reason = "its successor is for descriptors that could be closed behind its back, which an owned one cannot"
+    reason = "the replacement is for descriptors that other code may close, which an OwnedFd excludes"
 )]
 fn open_watched(pid: u32) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(open(pid)?, Interest::READABLE)
@@ -124,12 +121,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_end_of_a_child_is_seen_whatever_it_is() {
+    async fn every_exit_of_a_child_is_known() {
         for (script, expect) in [("exit 3", Exit::Code(3)), ("kill -9 $$", Exit::Signal(9))] {
             let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
             let process = Process::of_child(child).unwrap();
             assert_eq!(process.wait_exit().await, expect);
-            assert_eq!(process.wait_exit().await, Exit::Unseen, "nobody is left to ask");
+            assert_eq!(process.wait_exit().await, Exit::Unknown, "the child was waited for");
             assert!(Process::open(process.id()).unwrap().is_none());
         }
     }

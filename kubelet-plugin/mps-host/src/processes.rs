@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Processes of this machine, as `/proc` shows them.
+//! The processes of this machine in `/proc`.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -10,43 +10,41 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use dra_mps::launch::{FOREGROUND, PIPE_VARIABLE};
 use serde::{Deserialize, Serialize};
 
-/// What start times are counted in (`USER_HZ`): 100 wherever NVIDIA's driver runs.
+/// Unit of start times (`USER_HZ`): 100 on all architectures of NVIDIA's driver.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// What a daemon is given is shorter.
+/// Bytes of an environment that are read. That of a daemon is shorter.
 const MAX_ENVIRONMENT: usize = 64 << 10;
 
-/// How often a process is checked at that is becoming another program; it takes it a few.
+/// Reads of the environment of a process in `execve(2)`, which takes a few.
 const MAX_READS: usize = 1000;
 
-/// A process, told from a later one with the same number.
+/// A process, distinct from a later one with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProcessId {
-    /// Its number.
     pub pid: u32,
-    /// When it was started, in clock ticks since boot (`proc_pid_stat(5)`, field 22).
+    /// Start time in clock ticks since boot (`proc_pid_stat(5)`, field 22).
     pub started: u64,
 }
 
 impl ProcessId {
-    /// The process that has this number now. One that ended and was not waited for is none.
+    /// The process that has this number now. A zombie is none.
     pub fn of(pid: u32) -> Option<Self> {
         parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// Whether it was started before a moment, as far as whole seconds tell.
+    /// Whether it started before a moment, in whole seconds.
     pub fn is_older_than(&self, moment: SystemTime) -> bool {
         let since_boot = Duration::from_secs(self.started / TICKS_PER_SECOND);
         boot_time().is_some_and(|boot| boot + since_boot <= moment + Duration::from_secs(1))
     }
 
-    /// Whether it has not ended.
     pub fn is_alive(&self) -> bool {
         Self::of(self.pid) == Some(*self)
     }
 }
 
-/// The name of a program is in parentheses and may hold any of the separators.
+/// The name of the program is in parentheses and may contain any of the separators.
 fn parse(pid: u32, stat: &str) -> Option<ProcessId> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
@@ -55,23 +53,24 @@ fn parse(pid: u32, stat: &str) -> Option<ProcessId> {
     (!matches!(state, "Z" | "X")).then_some(ProcessId { pid, started })
 }
 
-/// The processes of a daemon: itself, its servers and front ends that we ask it with. They are in the control group of this
-/// process, as all that it starts, and have the whole environment that it gives them. Whoever only knows the pipe
-/// directory is somebody else. The group is checked at first, since the environment of a foreign process that hangs may
-/// not be readable for as long as that hangs (`proc(5)`: it is read from its memory).
+/// The processes of a daemon: itself, its servers and the control clients of this process. They are in the control group of
+/// this process and have the environment that it gives them. A process that only has the pipe directory in its environment
+/// is another client. The control group is compared first, because reading the environment of a process that hangs may
+/// hang too (`proc(5)`: it is read from its memory).
 pub fn of_daemon(pipe_dir: &Path, program_dir: &Path) -> io::Result<Vec<ProcessId>> {
     let own_group = fs::read("/proc/self/cgroup")?;
     let variable = |name: &str, dir: &Path| format!("{name}={}", dir.display()).into_bytes();
     let wanted = [variable(PIPE_VARIABLE, pipe_dir), variable("PATH", program_dir)];
     let entries = fs::read_dir("/proc")?;
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let is_beside = |id: &ProcessId| fs::read(format!("/proc/{}/cgroup", id.pid)).is_ok_and(|group| group == own_group);
-    // The number is checked up before the environment: a process that took it over since then is not the one that is returned.
-    let candidates = pids.filter_map(ProcessId::of).filter(is_beside);
+    let is_in_own_group =
+        |id: &ProcessId| fs::read(format!("/proc/{}/cgroup", id.pid)).is_ok_and(|group| group == own_group);
+    // The start time is read before the environment: a process that reuses the number later is not the returned one.
+    let candidates = pids.filter_map(ProcessId::of).filter(is_in_own_group);
     Ok(candidates.filter(|id| has_variables(id.pid, &wanted)).collect())
 }
 
-/// Whether this is no server, which goes on without its daemon: the daemon itself, or what will be it.
+/// Whether this is the control daemon, or the child that becomes it, and no server.
 pub fn is_daemon(id: &ProcessId) -> bool {
     let line = fs::read(format!("/proc/{}/cmdline", id.pid)).unwrap_or_default();
     line.split(|byte| *byte == 0).any(|argument| argument == FOREGROUND.as_bytes())
@@ -83,7 +82,7 @@ fn has_variables(pid: u32, wanted: &[Vec<u8>]) -> bool {
     wanted.iter().all(has)
 }
 
-/// What a process was given. One that is becoming another program shows none for a moment, in the midst of `execve(2)`.
+/// The environment of a process. It is empty for a moment within `execve(2)`.
 fn environment(pid: u32) -> Vec<u8> {
     for _ in 0..MAX_READS {
         let found = read_once(&format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -95,7 +94,7 @@ fn environment(pid: u32) -> Vec<u8> {
     Vec::new()
 }
 
-/// At once: between two reads the process may become another program, of which the second one knows nothing.
+/// Reads a file in one call: between two, the process may execute another program.
 fn read_once(path: &str) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; MAX_ENVIRONMENT];
     let length = File::open(path)?.read(&mut bytes)?;
@@ -103,16 +102,15 @@ fn read_once(path: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether a process has no environment and gets none: threads of the kernel and dead processes have no memory, and of
-/// others it is known where the code ends, which is told last, and where the environment begins and ends
-/// (`proc_pid_stat(5)`, fields 23, 27, 50 and 51).
+/// Whether a process has no environment for good: kernel threads and zombies have no memory; of another process the end of
+/// the code is set last, and then the bounds of the environment are equal (`proc_pid_stat(5)`, fields 23, 27, 50 and 51).
 fn has_none(stat: &str) -> bool {
     let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3).copied().unwrap_or("0");
     field(23) == "0" || (field(27) != "0" && field(50) == field(51))
 }
 
-/// When this machine was started, to the second (`proc(5)`, `btime`).
+/// Boot time of this machine in whole seconds (`proc(5)`, `btime`).
 fn boot_time() -> Option<SystemTime> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?.parse().ok()?;
@@ -136,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_older_than_what_comes_after_it() {
+    fn a_process_is_older_than_a_later_moment() {
         let own = ProcessId::of(std::process::id()).unwrap();
         let now = SystemTime::now();
         assert!(own.is_older_than(now) && !own.is_older_than(now - Duration::from_hours(9999)));
     }
 
     #[test]
-    fn the_processes_of_a_daemon_are_told_from_those_that_know_its_directory() {
+    fn the_processes_of_a_daemon_differ_from_those_with_its_directory() {
         let dir = tempfile::tempdir().unwrap();
         let program_dir = dir.path().join("driver");
         let start = |path: &Path| {
@@ -163,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_becomes_another_program_stays_the_same() {
+    fn the_environment_is_readable_while_a_process_executes_a_program() {
         let becomes = "exec /bin/sh -c \"$becomes\"";
         let mut command = Command::new("/bin/sh");
         let mut child = command.args(["-c", becomes]).env_clear().env("becomes", becomes).spawn().unwrap();

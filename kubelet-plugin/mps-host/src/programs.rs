@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The MPS programs of the driver root, and what they load.
+//! The MPS programs of the driver root and the libraries that they load.
 //!
-//! They run where they lie. A daemon finds the server program, and a server the libraries of the driver, in a directory of
-//! links: the directories they lie in may hold the C library of another system, which this one's loader cannot use, and
-//! links in them may be absolute and lead out of the driver root.
+//! They run in place. A daemon finds the server program, and a server the libraries of the driver, in a directory of links,
+//! because the directories of the driver root may contain another C library, which the loader of this container cannot use,
+//! and absolute symlinks that lead out of the driver root.
 
 use std::io;
 use std::os::unix::fs::symlink;
@@ -16,25 +16,25 @@ use dra_hardware::driver_root::Root;
 use dra_mps::launch::{CONTROL_PROGRAM, SERVER_PROGRAM};
 use tracing::warn;
 
-/// What the libraries of the driver are called: a server loads `libcuda`, which loads the others.
+/// Prefixes of the libraries of the driver: a server loads `libcuda`, which loads the others.
 const LIBRARIES: [&str; 2] = ["libcuda", "libnvidia-"];
 
-/// The programs, as they were found for one start.
+/// The programs of one start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Programs {
-    /// Of the daemon and of front ends.
+    /// The control program, as daemon and as client.
     pub control: PathBuf,
     server: PathBuf,
     root: PathBuf,
 }
 
 impl Programs {
-    /// Looks below the driver root, where they may come and go with the driver.
+    /// Searches the driver root for every start, because the driver may be replaced meanwhile.
     pub fn find(root: &Path) -> Result<Self, DaemonError> {
         let path = |name: &str| {
             let found = DriverProgram::find(root, name, &[]);
             found.map(|program| program.path().to_owned()).map_err(|error| {
-                warn!(%error, "no MPS");
+                warn!(%error, "failed to find an MPS program");
                 DaemonError::NoProgram { program: name.to_owned(), root: root.to_owned() }
             })
         };
@@ -50,7 +50,7 @@ impl Programs {
                 let ours = name.contains(".so") && LIBRARIES.iter().any(|library| name.starts_with(library));
                 let Some(found) = ours.then(|| root.find(library_dir.join(&name)).ok()).flatten() else { continue };
                 match symlink(root.outside(&found.path), dir.join(&name)) {
-                    // `lib64` and `usr/lib64` are often the same, and the first one counts.
+                    // `lib64` and `usr/lib64` are often the same directory; the first one counts.
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                     Ok(()) | Err(_) => {}
                 }

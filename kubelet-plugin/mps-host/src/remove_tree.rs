@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Removes a directory with all that is in it, however deep: others may have written there.
+//! Removes a directory with all that is in it, however deep: containers may have written there.
 //!
-//! What lies deeper is moved up and removed there, so that two open directories are enough. No symlink is followed.
+//! Deeper directories are moved up and removed there, so that two open directories suffice. No symlink is followed.
 
 use std::ffi::CString;
 use std::io;
@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, openat, renameat_with, statat, unlinkat};
 use rustix::io::Errno;
 
-/// Removes it. One that is not there is exited.
+/// Removes the tree. A missing one is a success.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     let top = match open_dir(CWD, path) {
         Ok(top) => top,
@@ -22,13 +22,13 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     };
     let mut moved = 0;
     loop {
-        let names = without_files(&top)?;
+        let names = remove_files(&top)?;
         if names.is_empty() {
             return Ok(unlinkat(CWD, path, AtFlags::REMOVEDIR)?);
         }
         for name in names {
             let dir = open_dir(&top, &name)?;
-            for below in without_files(&dir)? {
+            for below in remove_files(&dir)? {
                 move_up(&dir, &below, &top, &mut moved)?;
             }
             unlinkat(&top, &name, AtFlags::REMOVEDIR)?;
@@ -36,13 +36,13 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a directory and nothing else.
+/// Opens a directory. Anything else is an error.
 pub fn open_dir(beside: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     openat(beside, path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Removes all files of a directory; tells the directories in it.
-fn without_files(dir: &OwnedFd) -> io::Result<Vec<CString>> {
+/// Removes all files of a directory. Returns the directories in it.
+fn remove_files(dir: &OwnedFd) -> io::Result<Vec<CString>> {
     let mut dirs = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_goes_however_deep_it_is() {
+    fn a_tree_of_any_depth_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let top_path = dir.path().join("top");
         fs::create_dir(&top_path).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a supervisor is told to do, with where to reply.
+//! The requests to a supervisor, each with a channel for the reply.
 
 use std::time::Duration;
 
@@ -7,62 +7,47 @@ use dra_hardware::{ClaimUse, Daemon, DaemonError, DaemonSpec};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// What a supervisor is told.
 #[derive(Debug)]
 pub enum Request {
-    /// Let it be there.
-    Start {
-        /// As this.
-        spec: DaemonSpec,
-        /// Until when.
-        deadline: Deadline,
-        /// Who asks.
-        reply: oneshot::Sender<Result<Daemon, DaemonError>>,
-    },
-    /// Let it be exited.
+    /// Starts the daemon unless it runs.
+    Start { spec: DaemonSpec, deadline: Deadline, reply: oneshot::Sender<Result<Daemon, DaemonError>> },
+    /// Stops the daemon and removes its directory.
     Stop {
-        /// Whether one that has clients stays.
+        /// Whether a daemon with clients continues instead.
         unless_used: bool,
-        /// How long clients may go on.
+        /// Time for clients to finish.
         deadline: Deadline,
-        /// Who asks.
         reply: oneshot::Sender<Result<(), DaemonError>>,
     },
-    /// A claim shares it, or does so no more.
+    /// Records that a claim starts or ends to use the daemon.
     Share {
         /// UID of the claim.
         claim: String,
-        /// What it does.
         change: ClaimUse,
-        /// Who asks.
         reply: oneshot::Sender<()>,
     },
-    /// Let its processes end and its dir stay, for the next process of this program.
+    /// Terminates the processes of the daemon and keeps its directory for the next process of this program.
     Shutdown {
-        /// How long clients may go on.
+        /// Time for clients to finish.
         deadline: Deadline,
-        /// Who asks.
         reply: oneshot::Sender<()>,
     },
 }
 
-/// How long something may take, from when it was ordered: an request may have to wait for others.
+/// The end of a timeout that begins when the request is made: a request may wait in a queue.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline {
-    /// How long that was.
     pub timeout: Duration,
-    /// When it is over.
     pub end: Instant,
 }
 
 impl Deadline {
-    /// From now on.
+    /// Begins the timeout now.
     pub fn of(timeout: Duration) -> Self {
         Self { timeout, end: Instant::now() + timeout }
     }
 
-    /// What is left.
-    pub fn left(&self) -> Duration {
+    pub fn remaining(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 }

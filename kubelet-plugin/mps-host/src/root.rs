@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The directory of all daemons, held by one process at a time; and which of the names in it are daemons.
+//! The directory of all daemons, locked by one process at a time.
 //!
-//! No other user of the machine can enter it. Containers are given the directories of a daemon, which lie below it, without
-//! passing it, and so are daemons: see [`crate::child`].
+//! No other user of the machine can enter it. Containers and daemons reach the directories of a daemon below it by mounts: see
+//! [`crate::child`].
 
+use std::borrow::Cow;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dra_files::make_private_dir;
-use dra_model::DaemonId;
+use dra_model::{Advice, DaemonId};
 use dra_mps_api::is_ours;
 use dra_serve::remove_if_there;
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -19,71 +20,71 @@ use rustix::io::Errno;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-/// Between two attempts to hold what another process holds.
+/// Interval of the attempts to take the lock.
 const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The file in the root that its holder keeps locked.
+/// The locked file in the root.
 const LOCK_FILE: &str = "host.lock";
 
+/// As `File::options` takes it.
 const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
-/// A root that cannot be used.
+/// A root directory that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
-    /// No directory.
-    #[error("unable to use {} as --root", path.display())]
+    #[error("failed to use {} as root directory", path.display())]
     Use {
-        /// The directory.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Two hosts would end each other's daemons.
-    #[error(
-        "another MPS host had not left {} after {timeout:?}: let its pod end first, or choose another --root", path.display()
-    )]
-    Held {
-        /// The directory.
-        path: PathBuf,
-        /// How long it was waited for.
-        timeout: Duration,
-    },
+    /// Two MPS hosts would terminate each other's daemons.
+    #[error("another MPS host still used {} after {timeout:?}", path.display())]
+    Locked { path: PathBuf, timeout: Duration },
 }
 
-/// The directory of all daemons, held until this is dropped.
+impl Advice for RootError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Use { .. } => Some("make --root a directory that this process can write".into()),
+            Self::Locked { .. } => Some("wait until its pod terminates, or choose another --root".into()),
+        }
+    }
+}
+
+/// The directory of all daemons, locked until this is dropped.
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
-    /// Locked; it is closed when this process becomes a daemon.
+    /// Closed in the child process that becomes a daemon.
     _lock: File,
-    /// Locked too where that was possible, for an MPS host of an earlier version.
+    /// Locked too where that is possible, for an MPS host of an earlier version.
     _dir: File,
 }
 
 impl Root {
-    /// Makes the directory if it is missing and waits until no other process holds it: when a pod is replaced, the old one
-    /// may still be ending its daemons.
-    pub async fn hold(path: &Path, timeout: Duration) -> Result<Self, RootError> {
+    /// Makes the directory if it is missing, and waits for the lock: while a pod is replaced, the old one may still terminate
+    /// its daemons.
+    pub async fn lock(path: &Path, timeout: Duration) -> Result<Self, RootError> {
         let failed = |source| RootError::Use { path: path.to_owned(), source };
         make_private_dir(path).map_err(failed)?;
         let dir = File::open(path).map_err(failed)?;
         let (lock_path, end) = (path.join(LOCK_FILE), Instant::now() + timeout);
         let lock = attempt_until(end, path, || try_lock(&lock_path)).await.map_err(failed)?;
-        let Some(lock) = lock else { return Err(RootError::Held { path: path.to_owned(), timeout }) };
-        // A host of an earlier version locks the directory. So can a process that opened it before it was closed to others.
+        let Some(lock) = lock else { return Err(RootError::Locked { path: path.to_owned(), timeout }) };
+        // An MPS host of an earlier version locks the directory. So can a process that opened it before its mode was 0700.
         if attempt_until(end, path, || lock_dir(&dir)).await.map_err(failed)?.is_none() {
-            warn!(root = %path.display(), "a process that is no MPS host locks the root: going on without that lock");
+            warn!(root = %path.display(), "another process than an MPS host locks the root directory, continuing without that lock");
         }
         Ok(Self { path: path.to_owned(), _lock: lock, _dir: dir })
     }
 
-    /// Removes the lock file, when no MPS host is to come.
-    pub fn leave(self) {
+    /// Removes the lock file, for an uninstall.
+    pub fn remove_lock(self) {
         remove_if_there(&self.path.join(LOCK_FILE));
     }
 
-    /// The daemons that have a dir here. Whatever else is here belongs to others.
+    /// The daemons with a directory here. Other entries do not belong to this driver.
     pub fn daemons(&self) -> io::Result<Vec<DaemonId>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path)? {
@@ -97,13 +98,13 @@ impl Root {
     }
 }
 
-/// Attempts something again and again until it succeeds, fails, or its time is over.
+/// Repeats an attempt until it succeeds, fails, or the time is over.
 async fn attempt_until<T>(
     end: Instant,
     root: &Path,
     mut attempt: impl FnMut() -> io::Result<Option<T>>,
 ) -> io::Result<Option<T>> {
-    let mut said = false;
+    let mut is_logged = false;
     loop {
         if let Some(value) = attempt()? {
             return Ok(Some(value));
@@ -111,14 +112,14 @@ async fn attempt_until<T>(
         if Instant::now() >= end {
             return Ok(None);
         }
-        if !std::mem::replace(&mut said, true) {
+        if !std::mem::replace(&mut is_logged, true) {
             info!(root = %root.display(), "waiting for another MPS host to end");
         }
         sleep(LOCK_INTERVAL).await;
     }
 }
 
-/// The locked file, or nothing while another process holds it or after its holder removed it.
+/// The locked file. `None` while another process holds the lock, and if it was removed meanwhile.
 fn try_lock(path: &Path) -> io::Result<Option<File>> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NO_FOLLOW);
@@ -153,7 +154,7 @@ mod tests {
     #[tokio::test]
     async fn only_directories_named_like_our_daemons_are_ours() {
         let dir = tempfile::tempdir().unwrap();
-        let root = Root::hold(&dir.path().join("mps"), Duration::ZERO).await.unwrap();
+        let root = Root::lock(&dir.path().join("mps"), Duration::ZERO).await.unwrap();
         for name in [GPU, CLAIM, "backups", "gpu-0", "gpu-zz112233445566778899aabbccddeeff", "claim-x", "claim-x-y"] {
             fs::create_dir(root.path.join(name)).unwrap();
         }
@@ -166,20 +167,20 @@ mod tests {
     #[tokio::test]
     async fn two_hosts_do_not_share_a_root() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Root::hold(dir.path(), Duration::ZERO).await.unwrap();
-        let second = Root::hold(dir.path(), LOCK_INTERVAL / 2).await;
-        assert!(matches!(second, Err(RootError::Held { .. })), "{second:?}");
+        let first = Root::lock(dir.path(), Duration::ZERO).await.unwrap();
+        let second = Root::lock(dir.path(), LOCK_INTERVAL / 2).await;
+        assert!(matches!(second, Err(RootError::Locked { .. })), "{second:?}");
         drop(first);
-        Root::hold(dir.path(), Duration::ZERO).await.unwrap().leave();
+        Root::lock(dir.path(), Duration::ZERO).await.unwrap().remove_lock();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]
-    async fn only_root_can_lock_a_root_and_who_locks_the_directory_keeps_nobody_out() {
+    async fn only_root_can_lock_a_root_and_a_lock_of_the_directory_does_not_block_a_host() {
         let dir = tempfile::tempdir().unwrap();
         let other = File::open(dir.path()).unwrap();
         flock(&other, FlockOperation::LockShared).unwrap();
-        let _root = Root::hold(dir.path(), LOCK_INTERVAL / 2).await.unwrap();
+        let _root = Root::lock(dir.path(), LOCK_INTERVAL / 2).await.unwrap();
         let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(dir.path().to_owned()), mode(dir.path().join(LOCK_FILE))), (0o700, 0o600));
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The gRPC face of the daemons.
+//! The gRPC service: requests to the registry, and the states of the daemons.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,22 +18,26 @@ use tonic::{Request, Response, Status};
 
 use crate::daemon_registry::{DaemonRegistry, Stopping};
 
-/// Streams at a time. Each plugin instance of a node has one.
+/// Concurrent streams. Each plugin instance of a node has one.
 const MAX_STREAMS: usize = 16;
 
 /// Serves `gpu_dra.mps.v1`.
 #[derive(Debug)]
 pub struct MpsService {
     daemons: Arc<DaemonRegistry>,
-    shown: watch::Receiver<ObservedDaemons>,
+    observed: watch::Receiver<ObservedDaemons>,
     streams: StreamLimit,
     stop: CancellationToken,
 }
 
 impl MpsService {
-    /// A service over a daemons and what its supervisors show. Its streams end when `stop` is cancelled.
-    pub fn new(daemons: Arc<DaemonRegistry>, shown: watch::Receiver<ObservedDaemons>, stop: CancellationToken) -> Self {
-        Self { daemons, shown, streams: StreamLimit::new(MAX_STREAMS), stop }
+    /// Its streams end when `stop` is cancelled.
+    pub fn new(
+        daemons: Arc<DaemonRegistry>,
+        observed: watch::Receiver<ObservedDaemons>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { daemons, observed, streams: StreamLimit::new(MAX_STREAMS), stop }
     }
 }
 
@@ -41,7 +45,7 @@ impl MpsService {
 impl pb::mps_server::Mps for MpsService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::Daemon, Status>> + Send>>;
 
-    /// The supervisor goes on when the call is dropped.
+    /// The supervisor continues when the call is dropped.
     async fn start(&self, request: Request<pb::StartRequest>) -> Result<Response<pb::Daemon>, Status> {
         let pb::StartRequest { spec, timeout_ms } = request.into_inner();
         let spec = spec_of(spec.unwrap_or_default())?;
@@ -65,16 +69,16 @@ impl pb::mps_server::Mps for MpsService {
     }
 
     async fn list(&self, _request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
-        let daemons = self.shown.borrow().values().map(observed_message).collect();
+        let daemons = self.observed.borrow().values().map(observed_message).collect();
         Ok(Response::new(pb::ListResponse { daemons }))
     }
 
     async fn watch(&self, _request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let mut told = ObservedDaemons::new();
-        let all = WatchStream::new(self.shown.clone()).flat_map(move |shown| {
-            let news = changes(&told, &shown);
-            told = shown;
-            stream::iter(news.into_iter().map(Ok))
+        let mut sent = ObservedDaemons::new();
+        let all = WatchStream::new(self.observed.clone()).flat_map(move |observed| {
+            let new = changes(&sent, &observed);
+            sent = observed;
+            stream::iter(new.into_iter().map(Ok))
         });
         let all = self.streams.count(all.take_until(self.stop.clone().cancelled_owned()))?;
         Ok(Response::new(Box::pin(all)))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is written down of a daemon before something is done with it, so that the next process finds it again.
+//! The state file of a daemon, written before the daemon changes, so that the next process finds the daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,52 +12,50 @@ use serde::{Deserialize, Serialize};
 
 use crate::processes::ProcessId;
 
-/// The form of this file; one of another form is not understood.
+/// Version of the format. A file of another version is invalid.
 const VERSION: u32 = 1;
 
-/// A longer file is none of ours.
+/// A longer file was not written by this program.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What was meant last.
+/// What the last request was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Phase {
-    /// Nobody was told yet that it is there.
+    /// Start, not answered yet.
     Starting,
-    /// It is meant to be there.
+    /// Start, answered: the daemon must run.
     Running,
-    /// It is meant to go.
+    /// Stop.
     Stopping,
 }
 
-/// One daemon.
+/// The content of the state file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SavedState {
     version: u32,
-    /// Of the boot it was started in.
+    /// The boot of the last start.
     pub boot_id: String,
-    /// What was meant last.
     pub phase: Phase,
-    /// What it should be.
-    #[serde(with = "SpecForm")]
+    #[serde(with = "SpecFormat")]
     pub spec: DaemonSpec,
-    /// Whether it was started with `-M`.
+    /// Whether the daemon runs with `-M`.
     pub multi_user: bool,
-    /// How often it was started again.
+    /// Starts after the first one.
     pub restarts: u32,
-    /// The daemon; absent while it is being started.
+    /// The control daemon. Absent while it starts and after its exit.
     pub process: Option<ProcessId>,
-    /// Its clients when they were checked at last.
+    /// The clients at the last check.
     pub clients: BTreeSet<ProcessId>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "DaemonSpec", rename_all = "camelCase")]
-struct SpecForm {
+struct SpecFormat {
     id: DaemonId,
     devices: Vec<String>,
-    #[serde(with = "MultiUserForm")]
+    #[serde(with = "MultiUserFormat")]
     multi_user: MultiUser,
     threads: Option<ThreadPercentage>,
     memory: BTreeMap<u32, Bytes>,
@@ -65,28 +63,28 @@ struct SpecForm {
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "MultiUser", rename_all = "camelCase")]
-enum MultiUserForm {
+enum MultiUserFormat {
     Off,
     On,
     IfKnown,
 }
 
 impl SavedState {
-    /// A daemon that is about to be started.
+    /// The state before the first start.
     pub fn new(spec: DaemonSpec, boot_id: &str) -> Self {
         let boot_id = boot_id.to_owned();
         let (phase, clients) = (Phase::Starting, BTreeSet::new());
         Self { version: VERSION, boot_id, phase, spec, multi_user: false, restarts: 0, process: None, clients }
     }
 
-    /// Reads what is there, if it is understood.
+    /// Reads the file. `None` if it does not exist.
     pub fn read(path: &Path) -> io::Result<Option<Self>> {
         let Some(bytes) = HostFiles.read(path, MAX_BYTES)? else { return Ok(None) };
         let saved: Self = serde_json::from_slice(&bytes)?;
         if saved.version == VERSION { Ok(Some(saved)) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 
-    /// Writes it in one step. It need not survive a power cut, which ends the daemon too.
+    /// Replaces the file atomically. It need not survive a power cut, because the daemon does not either.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec(self)?;
         replace(&HostFiles, path, &bytes, "host", NewFile { mode: 0o600, durable: false })
@@ -98,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back_and_other_things_are_not_taken_for_it() {
+    fn a_written_state_reads_back_and_other_content_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.json");
         assert_eq!(SavedState::read(&path).unwrap(), None);

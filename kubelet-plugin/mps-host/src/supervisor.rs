@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One daemon from its first start to its end: the only task that touches it.
+//! One daemon from its first start to its removal. No other task changes it.
 //!
 //! ```text
-//! absent --start--> running --ends by itself--> exited --clients exited, or claims waited long--> running
-//!    ^                 |                          |
-//!    +------ stop -----+---------- stop ----------+     (what does not end is leaving, until it is stopped again)
+//! absent --start--> running --exits unexpectedly--> exited --clients exited, or claims waited for the timeout--> running
+//!    ^                 |                              |
+//!    +------ stop -----+------------ stop ------------+     (after a failed stop: stopping, until the next stop)
 //! ```
 
 mod stop;
@@ -23,12 +23,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use crate::adopt::{Found, find};
 use crate::back_off::BackOff;
 use crate::clients::Clients;
 use crate::context::Context;
 use crate::control_client::ControlError;
 use crate::daemon_dir::{DaemonDir, DaemonDirError};
+use crate::discovery::{Found, find};
 use crate::process::Exit;
 use crate::request::{Deadline, Request};
 use crate::running::{CheckResult, Running};
@@ -37,16 +37,16 @@ use crate::start::DaemonHandle;
 use crate::state_file::SavedState;
 use crate::termination::kill_control_daemon;
 
-/// Between two looks at a daemon that runs.
+/// Interval of the checks of a running daemon.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Between two looks at the clients of one that is exited.
+/// Interval of the checks for clients of an exited daemon.
 const CLIENT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a daemon may take to come back.
+/// Time for a start that no request asks for.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One daemon.
+/// The task of one daemon.
 #[derive(Debug)]
 pub struct Supervisor {
     id: DaemonId,
@@ -70,19 +70,20 @@ struct Exited {
     saved: SavedState,
     state: DaemonState,
     clients: Clients,
+    /// Next check for clients, or next start.
     next: Instant,
-    /// When a claim first waited for the end of the clients.
-    waits_since: Option<Instant>,
+    /// First request for the daemon since it exited.
+    requested_since: Option<Instant>,
 }
 
 impl Exited {
-    /// Whether it can be started again: no client is_alive, or claims have waited for their end as long as they have to.
-    fn is_free(&mut self, timeout: Duration) -> bool {
-        self.clients.alive().is_empty() || self.waits_since.is_some_and(|since| since.elapsed() >= timeout)
+    /// Whether the daemon can start again: it has no client any more, or claims have waited for the timeout.
+    fn can_restart(&mut self, timeout: Duration) -> bool {
+        self.clients.alive().is_empty() || self.requested_since.is_some_and(|since| since.elapsed() >= timeout)
     }
 }
 
-/// What a supervisor waits for.
+/// The reason for the next step of a supervisor.
 enum Wakeup {
     Request(Option<Request>),
     Exited(Exit),
@@ -90,7 +91,7 @@ enum Wakeup {
 }
 
 impl Supervisor {
-    /// Of a daemon that is not there.
+    /// The supervisor of a daemon that does not exist.
     pub fn absent(id: DaemonId, context: Arc<Context>) -> Self {
         let dir = DaemonDir::new(&context.root, &id);
         Self {
@@ -103,38 +104,38 @@ impl Supervisor {
         }
     }
 
-    /// Of a daemon that an earlier process left and that is_alive.
+    /// The supervisor of a running daemon of an earlier process.
     pub fn adopted(saved: SavedState, handle: DaemonHandle, context: Arc<Context>) -> Self {
         let mut supervisor = Self::absent(saved.spec.id.clone(), context);
         supervisor.adopt(saved, handle);
         supervisor
     }
 
-    /// Of a daemon that an earlier process left and that did not survive.
+    /// The supervisor of a daemon of an earlier process that does not run any more.
     pub async fn lost(saved: SavedState, context: Arc<Context>) -> Self {
         let mut supervisor = Self::absent(saved.spec.id.clone(), context);
         supervisor.mark_lost(saved).await;
         supervisor
     }
 
-    /// Of a daemon that an earlier process meant to end and that does not end.
+    /// The supervisor of a daemon that an earlier process began to stop and that is not removed.
     pub fn stopping(saved: SavedState, error: &DaemonError, context: Arc<Context>) -> Self {
         let mut supervisor = Self::absent(saved.spec.id.clone(), context);
         supervisor.stop_failed(saved, error);
         supervisor
     }
 
-    /// Lives as long as there is something of the daemon, or an request.
+    /// Runs until the daemon is removed or the last sender of requests is dropped.
     pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         loop {
             match self.next(&mut requests).await {
                 Wakeup::Request(None) => return,
                 Wakeup::Request(Some(request)) => self.handle_request(request).await,
-                Wakeup::Exited(end) => self.exited_unexpectedly(&end.to_string()),
+                Wakeup::Exited(exit) => self.exited_unexpectedly(&exit.to_string()),
                 Wakeup::Timer => self.check().await,
             }
             if matches!(self.lifecycle, Lifecycle::Absent) {
-                // Whoever ordered something meanwhile hears nothing, and requests it anew.
+                // Requests in the queue are dropped, and the registry sends them to a new supervisor.
                 requests.close();
                 return;
             }
@@ -146,7 +147,7 @@ impl Supervisor {
             Lifecycle::Absent | Lifecycle::Stopping(_) => Wakeup::Request(requests.recv().await),
             Lifecycle::Running(running) => tokio::select! {
                 request = requests.recv() => Wakeup::Request(request),
-                end = running.handle.process.wait_exit() => Wakeup::Exited(end),
+                exit = running.handle.process.wait_exit() => Wakeup::Exited(exit),
                 () = sleep_until(Instant::now() + CHECK_INTERVAL) => Wakeup::Timer,
             },
             Lifecycle::Exited(exited) => tokio::select! {
@@ -156,8 +157,8 @@ impl Supervisor {
         }
     }
 
-    /// Nobody may wait for the reply any more. When this process stops, requests that waited are dropped unanswered, and
-    /// refused by the daemons.
+    /// A reply to a caller that is gone is dropped. While this process stops, requests in the queue are dropped without a
+    /// reply, and the registry refuses them.
     async fn handle_request(&mut self, request: Request) {
         match request {
             Request::Start { .. } | Request::Stop { .. } if self.context.stop.is_cancelled() => {}
@@ -171,7 +172,7 @@ impl Supervisor {
         }
     }
 
-    /// A supervisor that ended by a fault of this program left its daemon behind.
+    /// Finds the daemon of a supervisor that panicked.
     async fn recover(&mut self) -> Result<(), DaemonError> {
         if !matches!(self.lifecycle, Lifecycle::Absent) {
             return Ok(());
@@ -185,23 +186,30 @@ impl Supervisor {
     }
 
     fn adopt(&mut self, saved: SavedState, handle: DaemonHandle) {
-        info!(daemon = %self.id, pid = handle.process.id().pid, "found an MPS daemon that is_alive");
+        info!(daemon = %self.id, pid = handle.process.id().pid, "adopted a running MPS daemon");
         self.find_sharing_claims();
         self.enter_running(Running::adopted(saved, handle, self.dir.log_path()));
     }
 
-    /// One may live all the same, if that process ended between its start and the note of it; nobody knows its limits.
+    /// The daemon may run all the same, without its limits, if the earlier process ended between the start of the daemon and
+    /// the write of the state file. It is killed.
     async fn mark_lost(&mut self, saved: SavedState) {
         if let Err(error) = kill_control_daemon(&self.dir, &self.id).await {
-            warn!(daemon = %self.id, %error, "an MPS daemon that nobody knows may go on");
+            warn!(daemon = %self.id, %error, "failed to kill an MPS daemon without limits");
         }
         self.find_sharing_claims();
         let mut clients = Clients::with_known(saved.clients.clone());
         clients.record_log(&self.dir.log_path());
         let alive = clients.alive().len();
-        warn!(daemon = %self.id, clients = alive, "an MPS daemon was lost with the host's last process");
+        warn!(daemon = %self.id, clients = alive, "MPS daemon lost: it does not run any more after a restart of the MPS host");
         self.context.metrics.lost();
-        self.enter_exited(Exited { saved, state: DaemonState::Lost, clients, next: Instant::now(), waits_since: None });
+        self.enter_exited(Exited {
+            saved,
+            state: DaemonState::Lost,
+            clients,
+            next: Instant::now(),
+            requested_since: None,
+        });
     }
 
     fn enter_running(&mut self, running: Running) -> Daemon {
@@ -215,14 +223,14 @@ impl Supervisor {
         exited.saved.process = None;
         exited.saved.clients.clone_from(exited.clients.alive());
         if let Err(error) = self.write(&exited.saved) {
-            warn!(daemon = %self.id, %error, "no note of an MPS daemon that is exited");
+            warn!(daemon = %self.id, %error, "failed to save the state of an exited MPS daemon");
         }
         self.publish(&exited.saved, exited.state.clone(), "");
         self.lifecycle = Lifecycle::Exited(Box::new(exited));
     }
 
     fn stop_failed(&mut self, saved: SavedState, error: &DaemonError) {
-        warn!(daemon = %self.id, %error, "MPS daemon not ended (will retry when asked)");
+        warn!(daemon = %self.id, %error, "failed to stop an MPS daemon, the next stop request retries");
         self.publish(&saved, DaemonState::Changing, &error.to_string());
         self.lifecycle = Lifecycle::Stopping(Box::new(saved));
     }
@@ -231,8 +239,8 @@ impl Supervisor {
         match std::mem::replace(&mut self.lifecycle, Lifecycle::Absent) {
             Lifecycle::Running(running) => self.check_running(running).await,
             Lifecycle::Exited(mut exited) => {
-                if exited.is_free(self.context.clients_timeout) {
-                    // A failure was logged, and is tried again.
+                if exited.can_restart(self.context.clients_timeout) {
+                    // A failure is logged there, and the next timer tries again.
                     self.restart(*exited, Deadline::of(RESTART_TIMEOUT)).await.map(|_daemon| ()).ok();
                 } else {
                     exited.next = Instant::now() + CLIENT_CHECK_INTERVAL;
@@ -248,7 +256,7 @@ impl Supervisor {
         if running.is_unresponsive() {
             running.handle.process.kill().await;
             self.lifecycle = Lifecycle::Running(running);
-            return self.exited_unexpectedly("gave no answer any more and was ended");
+            return self.exited_unexpectedly("killed because it stopped answering");
         }
         let message = self.message(&running, checked);
         let state = running.state();
@@ -256,32 +264,32 @@ impl Supervisor {
         if running.saved.clients != *running.clients.alive() {
             running.saved.clients.clone_from(running.clients.alive());
             if let Err(error) = self.write(&running.saved) {
-                warn!(daemon = %self.id, %error, "the clients of an MPS daemon are not noted");
+                warn!(daemon = %self.id, %error, "failed to save the clients of an MPS daemon");
             }
         }
         self.lifecycle = Lifecycle::Running(running);
     }
 
-    /// What people should know of a look.
+    /// Logs and counts the result of a check. Returns the message for the administrator.
     fn message(&self, running: &Running, checked: Result<CheckResult, ControlError>) -> String {
         let CheckResult { limits_corrected, fault } = match checked {
             Ok(checked) => checked,
             Err(error) => {
-                warn!(daemon = %self.id, error = %dra_model::chain(&error), "an MPS daemon does not answer");
-                return "it does not answer".to_owned();
+                warn!(daemon = %self.id, error = %dra_model::chain(&error), "MPS daemon does not answer");
+                return "the daemon does not answer".to_owned();
             }
         };
         if fault {
-            warn!(daemon = %self.id, message = running.message(), "a server of an MPS daemon failed");
+            warn!(daemon = %self.id, message = running.message(), "MPS server failed");
             self.context.metrics.server_failed();
         }
         if limits_corrected {
-            warn!(daemon = %self.id, "somebody changed the limits of an MPS daemon, they were set again");
+            warn!(daemon = %self.id, "limits of an MPS daemon were changed outside this driver and are set again");
             self.context.metrics.limits_corrected();
         }
         let message = running.message();
         if message.is_empty() && limits_corrected {
-            return "somebody changed the limits, they were set again".to_owned();
+            return "the limits were changed outside this driver and are set again".to_owned();
         }
         message.to_owned()
     }
@@ -299,7 +307,7 @@ impl Supervisor {
 
     fn write(&self, saved: &SavedState) -> Result<(), DaemonError> {
         let path = self.dir.state_path();
-        let failed = |source| DaemonDirError::Make { path: path.clone(), source }.into_daemon_error(&self.id);
+        let failed = |source| DaemonDirError::Create { path: path.clone(), source }.into_daemon_error(&self.id);
         saved.write(&path).map_err(failed)
     }
 }

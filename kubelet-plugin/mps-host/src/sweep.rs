@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Removes from the shared memory of a daemon what no process uses: open, mapped, or as its directory.
+//! Removes from the shared memory of a daemon the entries that no process has open, mapped, or as its directory.
 //!
-//! Comes in: what a claim that left may have left there. CheckResult at twice, since a client may hand the name of a file to a
-//! server, which opens it a moment later: whoever waits for a claim to leave waits for that. CheckResult at some more times, since a
-//! server lets go of a client that ended a moment later.
-//! Where looking fails, all counts as used. Sockets are never removed: nothing tells whether one that is bound is used.
+//! Input are the entries that an ended claim may have left. An entry is removed when two scans in a row find it unused, because
+//! a client may pass the name of a file to a server, which opens it a moment later; the end of a claim waits for these two. Some
+//! more scans follow, because a server releases the files of an ended client a moment later. Where a scan fails, everything
+//! counts as used. Sockets are never removed: /proc does not show whether a bound socket is used.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -26,25 +26,25 @@ use tracing::{info, warn};
 use crate::remove_tree::remove_tree;
 use crate::sharing_claims::Entry;
 
-/// Between the first two looks.
+/// Pause between the first two scans.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// Between the later ones.
+/// Pause between the later scans.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How often it is checked; what is used at the last look stays.
-const MAX_LOOKS: usize = 10;
+/// Scans of one sweep. Entries that are used at the last scan stay.
+const MAX_SCANS: usize = 10;
 
-/// How long one look may take; one at a process that hangs may hang too.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for one scan: reading /proc of a process that hangs may hang too.
+const SCAN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A directory with more below it than this is left alone.
+/// Inodes below a directory. One with more is not removed.
 const MAX_BELOW: usize = 4096;
 
-/// A directory that is deeper than this is left alone.
+/// Levels below a directory. One with more is not removed.
 const MAX_DEPTH: usize = 16;
 
-/// What is at the top of a directory. One that is not there is empty.
+/// The entries of a directory. A missing directory has none.
 pub fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
     let found = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -53,22 +53,22 @@ pub fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
     found.map(|entry| entry.map(|entry| Entry { name: entry.file_name(), inode: entry.ino() })).collect()
 }
 
-/// The path of a directory that is open, which is of no other one as long as it is.
+/// The path of an open directory. It names the same directory as long as that is open.
 pub fn path_of(opened: &OwnedFd) -> PathBuf {
     format!("/proc/self/fd/{}", opened.as_raw_fd()).into()
 }
 
-/// Removes those of these entries of a directory that no process uses; lets go of `waiting` after the second look.
+/// Removes the unused ones of these entries of a directory. Drops `waiting` after the second scan.
 pub async fn sweep(opened: OwnedFd, mut left: Vec<Entry>, waiting: oneshot::Sender<()>) {
     let mut waiting = Some(waiting);
-    // Shared with looks, one of which may go on when it is not waited for any more.
+    // Shared with the scans: a scan that runs into its timeout continues.
     let opened = Arc::new(opened);
-    let (mut unused, begun) = (BTreeSet::new(), left.len());
-    for looks in 0..MAX_LOOKS {
+    let (mut unused, count) = (BTreeSet::new(), left.len());
+    for scans in 0..MAX_SCANS {
         if left.is_empty() {
             break;
         }
-        match looks {
+        match scans {
             0 => {}
             1 => sleep(FIRST_PAUSE).await,
             _ => {
@@ -76,23 +76,27 @@ pub async fn sweep(opened: OwnedFd, mut left: Vec<Entry>, waiting: oneshot::Send
                 sleep(PAUSE).await;
             }
         }
-        let look = spawn_blocking({
+        let scan = spawn_blocking({
             let (opened, before) = (Arc::clone(&opened), std::mem::take(&mut unused));
             move || sweep_once(&path_of(&opened), left, &before)
         });
-        (left, unused) = match timeout(LOOK_TIMEOUT, look).await {
-            Ok(Ok(Ok(checked))) => checked,
-            Ok(Ok(Err(error))) => return warn!(%error, "what an ended sharer left in shared memory is saved"),
-            Ok(Err(_)) | Err(_) => return warn!("what an ended sharer left in shared memory is saved: processes hang"),
+        (left, unused) = match timeout(SCAN_TIMEOUT, scan).await {
+            Ok(Ok(Ok(scanned))) => scanned,
+            Ok(Ok(Err(error))) => {
+                return warn!(%error, "failed to sweep the shared memory of an ended claim, its files stay");
+            }
+            Ok(Err(_)) | Err(_) => {
+                return warn!("timeout of the sweep of shared memory after the end of a claim, its files stay");
+            }
         };
     }
     drop(waiting);
-    if begun > 0 {
-        info!(removed = begun - left.len(), used = left.len(), "swept what an ended sharer left in shared memory");
+    if count > 0 {
+        info!(removed = count - left.len(), used = left.len(), "swept the shared memory after the end of a claim");
     }
 }
 
-/// Removes what is as unused as before; tells what is left, and which of that is unused now.
+/// Removes the entries that the scan before found unused too. Returns the entries that are left, and the unused inodes of them.
 fn sweep_once(dir: &Path, entries: Vec<Entry>, before: &BTreeSet<u64>) -> io::Result<(Vec<Entry>, BTreeSet<u64>)> {
     let names: BTreeSet<OsString> = entries.iter().map(|entry| entry.name.clone()).collect();
     let used = used_inodes(dir, &names)?;
@@ -114,11 +118,11 @@ fn sweep_once(dir: &Path, entries: Vec<Entry>, before: &BTreeSet<u64>) -> io::Re
     Ok((left, unused))
 }
 
-/// What belongs to an entry.
+/// The inodes of an entry.
 enum At {
-    /// It is exited, or another one has its name.
+    /// The entry was removed, or another one has its name.
     Nothing,
-    /// That cannot be told, or whether it is used cannot.
+    /// A socket, or more inodes than are compared.
     Unknown,
     Inodes(BTreeSet<u64>),
 }
@@ -137,7 +141,7 @@ fn inodes_at(path: &Path, entry: &Entry) -> io::Result<At> {
     Ok(if is_known { At::Inodes(inodes) } else { At::Unknown })
 }
 
-/// Whether these are all inodes below a directory, and none is a socket.
+/// Adds the inodes below a directory. Returns whether these are all, and none is a socket.
 fn has_all(dir: &Path, depth: usize, inodes: &mut BTreeSet<u64>) -> io::Result<bool> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -151,28 +155,28 @@ fn has_all(dir: &Path, depth: usize, inodes: &mut BTreeSet<u64>) -> io::Result<b
     Ok(true)
 }
 
-/// A file, wherever it is seen.
+/// A file, by whatever path it is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     device: (u32, u32),
     inode: u64,
 }
 
-/// Without asking the server of a network file system, which may not reply.
+/// Reads the identity without a request to the server of a network file system, which may hang.
 fn identity(path: &Path, flags: AtFlags) -> io::Result<Identity> {
     let found = statx(CWD, path, flags | AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
     Ok(Identity { device: (found.stx_dev_major, found.stx_dev_minor), inode: found.stx_ino })
 }
 
-/// The inodes of the file system of a directory that processes use. Of what is open only what has a path with one of these
-/// names in it is checked at.
+/// The inodes on the file system of a directory that processes use. Of the open files only those with one of these names in
+/// their path are compared.
 fn used_inodes(dir: &Path, names: &BTreeSet<OsString>) -> io::Result<BTreeSet<u64>> {
     let Identity { device, .. } = identity(dir, AtFlags::empty())?;
     let mut used = BTreeSet::new();
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
         let is_process = entry.file_name().as_bytes().iter().all(u8::is_ascii_digit);
-        // Root that may trace processes may look at all of its own user namespace and of those below, where containers are.
+        // With SYS_PTRACE root may read all processes of its user namespace and of those below, where containers are.
         if is_process
             && let Err(error) = note_used(&entry.path(), device, names, &mut used)
             && !has_ended(&error)
@@ -195,7 +199,7 @@ fn note_used(
         let link = link?;
         let is_candidate = match fs::read_link(&link) {
             Err(error) if has_ended(&error) => continue,
-            // A path that is too long to be read may have any name in it.
+            // A path too long for a link may contain any name.
             Err(error) if error.kind() == io::ErrorKind::InvalidFilename => true,
             target => target?.iter().any(|name| names.contains(name)),
         };
@@ -209,12 +213,12 @@ fn note_used(
     Ok(())
 }
 
-/// Whether a process has ended, or closed a file, since it was listed.
+/// Whether the process has exited, or closed the file, since it was listed.
 fn has_ended(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
 
-/// The inode that a line of `maps` is about, if it is on a device (`proc_pid_maps(5)`: address, permissions, offset, device,
+/// The inode of a line of `maps`, if it is on this device (`proc_pid_maps(5)`: address, permissions, offset, device,
 /// inode).
 fn mapped(line: &[u8], (major, minor): (u32, u32)) -> Option<u64> {
     let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty()).skip(3);
@@ -230,7 +234,7 @@ mod tests {
 
     use super::*;
 
-    /// What is left of these after as many looks as it takes.
+    /// The entries that are left after three scans.
     fn swept(dir: &Path) -> Vec<OsString> {
         let (mut left, mut unused) = (entries(dir).unwrap(), BTreeSet::new());
         for _ in 0..3 {
@@ -242,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_open_or_holds_something_open_stays() {
+    fn open_entries_and_directories_of_open_entries_stay() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         for name in ["a/b", "deep/er", "cwd"] {
@@ -263,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_looked_at_twice_and_only_as_long_as_it_is_the_same() {
+    fn a_file_is_removed_after_two_scans_and_only_if_it_is_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "").unwrap();
@@ -277,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mapped_is_used() {
+    fn a_mapped_file_is_used() {
         // This program is mapped and not open.
         let program = fs::read_link("/proc/self/exe").unwrap();
         let names = BTreeSet::new();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The system calls that a daemon and its servers may not make.
 //!
-//! They take requests from containers, as root in part, and need none of these: calls that change the machine or its
-//! namespaces, that trace processes, or that open parts of the kernel where faults are found every year. A container runtime
-//! gives the MPS host no filter of its own, since it is privileged. What is not named here stays allowed, since nobody knows
-//! what a version of NVIDIA's programs calls; root's server can still reach the memory of other processes, for which it has
+//! They serve containers, some of them as root, and need none of these: calls that change the machine or its namespaces, that
+//! trace processes, or that reach parts of the kernel with many vulnerabilities. A container runtime sets no filter for a
+//! privileged container such as the MPS host. Calls that are not listed stay allowed, because the calls of NVIDIA's programs
+//! differ by version. The server of root can still reach the memory of other processes, for which it has
 //! CAP_SYS_PTRACE.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use seccompiler::{
     SeccompRule, sock_filter,
 };
 
-/// Denied whatever their arguments are.
+/// Denied with any arguments.
 const DENIED: [i64; 45] = [
     // The machine.
     libc::SYS_acct,
@@ -56,7 +56,7 @@ const DENIED: [i64; 45] = [
     libc::SYS_kcmp,
     libc::SYS_open_by_handle_at,
     libc::SYS_ptrace,
-    // Parts of the kernel that are attacked.
+    // Parts of the kernel with many vulnerabilities.
     libc::SYS_add_key,
     libc::SYS_bpf,
     libc::SYS_io_uring_enter,
@@ -68,8 +68,8 @@ const DENIED: [i64; 45] = [
     libc::SYS_userfaultfd,
 ];
 
-/// Gives up these calls for good, for this thread and whatever it runs. It must have given up getting new rights before.
-pub fn reduce() -> io::Result<()> {
+/// Denies these calls to this thread and all that it starts, irrevocably. The thread must have set `no_new_privs`.
+pub fn apply_filters() -> io::Result<()> {
     for filter in filters().map_err(io::Error::other)? {
         match seccompiler::apply_filter(&filter) {
             Err(Error::Prctl(error) | Error::Seccomp(error)) => return Err(error),
@@ -80,33 +80,34 @@ pub fn reduce() -> io::Result<()> {
 }
 
 fn filters() -> Result<[BpfProgram; 3], BackendError> {
-    let denied = DENIED.map(|call| (call, Vec::new())).into_iter().chain([(libc::SYS_clone, vec![makes_a_user()?])]);
-    // Its flags lie in memory, where no filter looks. glibc goes on with `clone` where the kernel does not know this call.
+    let denied =
+        DENIED.map(|call| (call, Vec::new())).into_iter().chain([(libc::SYS_clone, vec![creates_user_namespace()?])]);
+    // The flags of clone3 are in memory, which a filter cannot read. glibc falls back to `clone` on ENOSYS.
     let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    Ok([filter(denied.collect(), libc::EPERM)?, filter(unknown, libc::ENOSYS)?, other_numbers()])
+    Ok([filter(denied.collect(), libc::EPERM)?, filter(unknown, libc::ENOSYS)?, deny_x32()])
 }
 
-/// A process in a user namespace of its own has all rights there.
-fn makes_a_user() -> Result<SeccompRule, BackendError> {
+/// A process in a new user namespace has all capabilities there.
+fn creates_user_namespace() -> Result<SeccompRule, BackendError> {
     let flag = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
     let is_asked_for = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(flag), flag)?;
     SeccompRule::new(vec![is_asked_for])
 }
 
-fn filter(calls: BTreeMap<i64, Vec<SeccompRule>>, reply: i32) -> Result<BpfProgram, BackendError> {
+fn filter(calls: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<BpfProgram, BackendError> {
     let arch = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(calls, SeccompAction::Allow, SeccompAction::Errno(reply.unsigned_abs()), arch)?.try_into()
+    SeccompFilter::new(calls, SeccompAction::Allow, SeccompAction::Errno(errno.unsigned_abs()), arch)?.try_into()
 }
 
-/// On x86-64 some kernels have every call a second time, with this bit in its number (x32): denied. Nothing has it elsewhere.
-const OTHER_NUMBERS: u32 = 0x4000_0000;
+/// On x86-64 some kernels have every call twice, the second time with this bit in its number (x32). No other architecture has it.
+const X32_BIT: u32 = 0x4000_0000;
 
-fn other_numbers() -> BpfProgram {
+fn deny_x32() -> BpfProgram {
     let step = |code: u32, jf: u8, k: u32| sock_filter { code: u16::try_from(code).unwrap_or_default(), jt: 0, jf, k };
     vec![
-        // The number of the call is the first field of what a filter sees.
+        // The number of the call is the first field of the input of a filter.
         step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, OTHER_NUMBERS),
+        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, X32_BIT),
         step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs()),
         step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
     ]
@@ -120,10 +121,10 @@ mod tests {
 
     use super::*;
 
-    /// What a call answers, made by its number.
-    #[expect(unsafe_code, reason = "there is no other way to make calls that no library makes")]
-    fn made(number: i64, argument: i64) -> io::Result<i64> {
-        // SAFETY: none of the calls below reads or writes memory: what looks like a pointer is null, with the length 0.
+    /// Makes a call by its number.
+    #[expect(unsafe_code, reason = "no library makes these calls")]
+    fn call(number: i64, argument: i64) -> io::Result<i64> {
+        // SAFETY: none of the calls below reads or writes memory: every pointer argument is null and every length is 0.
         match unsafe { libc::syscall(number, argument, 0, 0, 0, 0) } {
             -1 => Err(io::Error::last_os_error()),
             reply => Ok(reply),
@@ -131,31 +132,31 @@ mod tests {
     }
 
     #[test]
-    fn what_a_daemon_does_works_and_what_it_has_no_use_for_does_not() {
+    fn needed_calls_are_allowed_and_others_are_denied() {
         let limited = || {
             set_no_new_privs(true).unwrap();
-            reduce().unwrap();
-            let error = |number, argument| made(number, argument).unwrap_err().raw_os_error();
+            apply_filters().unwrap();
+            let error = |number, argument| call(number, argument).unwrap_err().raw_os_error();
             assert_eq!(error(libc::SYS_unshare, -1), Some(libc::EPERM));
             assert_eq!(error(libc::SYS_clone3, 0), Some(libc::ENOSYS));
-            // With a flag that is refused beside it, so that there is no process in any case.
+            // The second flag is invalid with it, so that no process is created in any case.
             let flags = i64::from(libc::CLONE_NEWUSER | libc::CLONE_FS);
             assert_eq!(error(libc::SYS_clone, flags), Some(libc::EPERM));
-            assert_eq!(error(i64::from(OTHER_NUMBERS) | libc::SYS_getpid, 0), Some(libc::EPERM));
-            made(libc::SYS_getpid, 0).unwrap();
+            assert_eq!(error(i64::from(X32_BIT) | libc::SYS_getpid, 0), Some(libc::EPERM));
+            call(libc::SYS_getpid, 0).unwrap();
             let ran = Command::new("true").status().unwrap();
             let thread = std::thread::spawn(|| std::fs::read("/proc/self/status").unwrap().len());
             assert!(ran.success() && thread.join().unwrap() > 0);
         };
-        // A filter is for one thread and those that it starts.
+        // A filter applies to one thread and those that it starts.
         std::thread::spawn(limited).join().unwrap();
         let flags = i64::from(libc::CLONE_NEWUSER | libc::CLONE_FS);
-        let unlimited = [made(libc::SYS_clone3, 0), made(libc::SYS_clone, flags), made(libc::SYS_unshare, -1)];
-        assert_eq!(unlimited.map(|made| made.unwrap_err().raw_os_error()), [Some(libc::EINVAL); 3]);
+        let unlimited = [call(libc::SYS_clone3, 0), call(libc::SYS_clone, flags), call(libc::SYS_unshare, -1)];
+        assert_eq!(unlimited.map(|result| result.unwrap_err().raw_os_error()), [Some(libc::EINVAL); 3]);
     }
 
     #[test]
-    fn nothing_is_named_twice() {
+    fn no_call_is_listed_twice() {
         let calls: std::collections::BTreeSet<i64> = DENIED.into_iter().collect();
         assert_eq!(calls.len(), DENIED.len());
     }

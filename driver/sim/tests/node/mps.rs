@@ -285,7 +285,7 @@ fn it_may_start_late_or_not_at_all() {
 
 #[test]
 fn it_may_not_answer_and_not_quit() {
-    let mut mps = Mps::stand_in("deaf");
+    let mut mps = Mps::stand_in("no-answer");
     mps.start(&["-f"]);
     mps.wait_until(|mps| mps.files().len() == 4);
     let mut front_end = mps.command(&mps.program).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();

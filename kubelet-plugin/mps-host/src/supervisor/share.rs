@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The claims that share a daemon, and the end of what they left in its shared memory.
+//! The claims that use a daemon, and the removal of what they leave in its shared memory.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,11 +16,12 @@ use crate::remove_tree::open_dir;
 use crate::sharing_claims::{Entry, SharingClaims};
 use crate::sweep::{entries, path_of, sweep};
 
-/// How long a claim that leaves waits at most for what it left to be removed; that goes on then. Less than a plugin waits.
+/// Time that the end of a claim waits for the removal of its files, which continues afterwards. Shorter than the timeout of
+/// the plugin.
 const CLEANUP_WAIT: Duration = Duration::from_secs(1);
 
 impl Supervisor {
-    /// Notes a claim; what one that leaves may have left is removed before it is replied, but for what is used. Without a
+    /// Records a claim. The end of a claim is answered after its unused files are removed. Without a daemon nothing happens.
     /// daemon there is nothing.
     pub(super) fn share(&mut self, claim: &str, change: ClaimUse, reply: oneshot::Sender<()>) {
         let begun = self.share_now(claim, change);
@@ -32,7 +33,7 @@ impl Supervisor {
         });
     }
 
-    /// Of a sweep that was begun, what to wait for.
+    /// Records a claim. Returns what to wait for if a sweep began.
     fn share_now(&mut self, claim: &str, change: ClaimUse) -> Option<oneshot::Receiver<()>> {
         if matches!(self.lifecycle, Lifecycle::Absent | Lifecycle::Stopping(_)) {
             return None;
@@ -52,20 +53,20 @@ impl Supervisor {
         }
     }
 
-    /// Begins to note the claims of a daemon that an earlier process left.
+    /// Begins to record the claims of an adopted daemon.
     pub(super) fn find_sharing_claims(&mut self) {
         self.sharing_claims =
             self.shared_memory().map(|(_, found)| SharingClaims::after_restart(&found)).unwrap_or_default();
     }
 
-    /// Held open, so that nothing is ever checked for in the shared memory of a later daemon.
+    /// The open directory, so that a sweep never reaches the shared memory of a later daemon, and its entries.
     fn shared_memory(&self) -> Option<(OwnedFd, Vec<Entry>)> {
         let opened = open_dir(CWD, self.dir.shm_dir());
         let read = opened.map_err(io::Error::from).and_then(|opened| Ok((entries(&path_of(&opened))?, opened)));
         match read {
             Ok((found, opened)) => Some((opened, found)),
             Err(error) => {
-                warn!(daemon = %self.id, %error, "the shared memory of an MPS daemon cannot be read and is not swept");
+                warn!(daemon = %self.id, %error, "failed to read the shared memory of an MPS daemon, it is not swept");
                 None
             }
         }

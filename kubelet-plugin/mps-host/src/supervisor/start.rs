@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From an request, or from the end of the last client of a dead daemon, to a daemon that runs.
+//! Starts of a daemon: by a request, or after the last client of an exited daemon.
 
 use std::time::Duration;
 
@@ -30,17 +30,17 @@ impl Supervisor {
         }
         match std::mem::replace(&mut self.lifecycle, Lifecycle::Absent) {
             Lifecycle::Running(running) => {
-                let reply = running.responds().await;
+                let answer = running.responds().await;
                 let daemon = self.daemon(&running.saved, DaemonState::Ready);
                 self.lifecycle = Lifecycle::Running(running);
-                let silent = |error| self.not_ready(deadline, dra_model::chain(&error).to_string());
-                reply.map(|()| daemon).map_err(silent)
+                let no_answer = |error| self.not_ready(deadline, dra_model::chain(&error).to_string());
+                answer.map(|()| daemon).map_err(no_answer)
             }
             Lifecycle::Exited(mut exited) => {
-                if exited.is_free(self.context.clients_timeout) {
+                if exited.can_restart(self.context.clients_timeout) {
                     return self.restart(*exited, deadline).await;
                 }
-                exited.waits_since.get_or_insert_with(Instant::now);
+                exited.requested_since.get_or_insert_with(Instant::now);
                 let clients = exited.clients.alive().len();
                 self.lifecycle = Lifecycle::Exited(exited);
                 Err(DaemonError::ClientsLeft { id, clients })
@@ -49,12 +49,12 @@ impl Supervisor {
         }
     }
 
-    /// The first start. One that fails leaves nothing.
+    /// The first start. A failed one leaves nothing.
     async fn begin(&mut self, spec: DaemonSpec, deadline: Deadline) -> Result<Daemon, DaemonError> {
-        if deadline.left().is_zero() {
-            return Err(self.not_ready(deadline, "the MPS host was busy with it".to_owned()));
+        if deadline.remaining().is_zero() {
+            return Err(self.not_ready(deadline, "the MPS host was busy with an earlier request".to_owned()));
         }
-        self.clear().await?;
+        self.remove_all().await?;
         let saved = SavedState::new(spec, &self.context.boot_id);
         self.publish(&saved, DaemonState::Changing, "");
         let failure = match self.start_daemon(saved.clone(), deadline).await {
@@ -64,35 +64,35 @@ impl Supervisor {
             }
             Err(failure) => failure,
         };
-        warn!(daemon = %self.id, error = %failure, "MPS daemon not started");
-        match self.clear().await {
+        warn!(daemon = %self.id, error = %failure, "failed to start an MPS daemon");
+        match self.remove_all().await {
             Ok(()) => self.context.states.remove(&self.id),
             Err(error) => self.stop_failed(saved, &error),
         }
         Err(failure)
     }
 
-    /// A later start, with the same directories for containers that have them mounted. One that fails is tried again.
+    /// A later start in the same directories, because containers have them mounted. A failed one is tried again.
     pub(super) async fn restart(&mut self, exited: Exited, deadline: Deadline) -> Result<Daemon, DaemonError> {
-        let Exited { saved, state, mut clients, waits_since, .. } = exited;
+        let Exited { saved, state, mut clients, requested_since, .. } = exited;
         if !clients.alive().is_empty() {
             let clients = clients.alive().len();
-            warn!(daemon = %self.id, clients, "the work of clients of a dead MPS daemon ends, since other claims wait for it");
+            warn!(daemon = %self.id, clients, "ending the clients of an exited MPS daemon because other claims wait for them");
         }
         let failure = match self.start_again(&saved, deadline).await {
             Ok((saved, handle)) => {
-                info!(daemon = %self.id, pid = handle.process.id().pid, restarts = saved.restarts, "MPS daemon started again");
+                info!(daemon = %self.id, pid = handle.process.id().pid, restarts = saved.restarts, "MPS daemon restarted");
                 return Ok(self.enter_running(Running::started(saved, handle, self.dir.log_path())));
             }
             Err(failure) => failure,
         };
-        warn!(daemon = %self.id, error = %failure, "MPS daemon not started again (will retry)");
+        warn!(daemon = %self.id, error = %failure, "failed to restart an MPS daemon, trying again");
         let next = Instant::now() + self.back_off.delay_after(Duration::ZERO);
-        self.enter_exited(Exited { saved, state, clients, next, waits_since });
+        self.enter_exited(Exited { saved, state, clients, next, requested_since });
         Err(failure)
     }
 
-    /// What is left of the earlier one, such as a server that outlived it, ends now.
+    /// Kills what is left of the exited daemon, such as its servers, and starts it.
     async fn start_again(
         &mut self,
         saved: &SavedState,
@@ -104,7 +104,7 @@ impl Supervisor {
         self.start_daemon(saved, deadline).await
     }
 
-    /// Makes a dir and a daemon in it.
+    /// Creates the directory and starts the daemon in it.
     async fn start_daemon(
         &mut self,
         mut saved: SavedState,
@@ -131,14 +131,18 @@ impl Supervisor {
     async fn start_in_dir(&self, saved: &SavedState, deadline: Deadline) -> Result<DaemonHandle, DaemonError> {
         let programs = Programs::find(&self.context.driver_root)?;
         let (dir, shm_bytes) = (self.dir.clone(), self.context.shm_bytes);
-        let made = spawn_blocking(move || dir.make(shm_bytes)).await;
-        let made = made.map_err(|panic| self.not_ready(deadline, panic.to_string()))?;
-        made.map_err(|error| error.into_daemon_error(&self.id))?;
+        let created = spawn_blocking(move || dir.create(shm_bytes)).await;
+        let created = created.map_err(|panic| self.not_ready(deadline, panic.to_string()))?;
+        created.map_err(|error| error.into_daemon_error(&self.id))?;
         self.write(saved)?;
         DaemonStart { spec: &saved.spec, dir: &self.dir, programs: &programs, deadline }.run().await
     }
 
     fn not_ready(&self, deadline: Deadline, seen: String) -> DaemonError {
-        DaemonError::NotReady { id: self.id.clone(), waited: deadline.timeout.saturating_sub(deadline.left()), seen }
+        DaemonError::NotReady {
+            id: self.id.clone(),
+            waited: deadline.timeout.saturating_sub(deadline.remaining()),
+            seen,
+        }
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The ends of a daemon: ordered, by itself, and with this process.
+//! The ends of a daemon: by a stop request, by itself, and with this process.
 
 use dra_hardware::{DaemonError, DaemonState};
 use tokio::time::Instant;
@@ -10,10 +10,10 @@ use crate::log_file;
 use crate::request::Deadline;
 use crate::running::Running;
 use crate::state_file::{Phase, SavedState};
-use crate::termination::{clear, kill_all, request_quit};
+use crate::termination::{kill_all, remove_daemon, request_quit};
 
 impl Supervisor {
-    /// Ends it. It is exited when nothing is left of it.
+    /// Stops the daemon and removes everything of it.
     pub(super) async fn stop(&mut self, unless_used: bool, deadline: Deadline) -> Result<(), DaemonError> {
         self.recover().await?;
         if unless_used {
@@ -23,9 +23,9 @@ impl Supervisor {
             Lifecycle::Absent => None,
             Lifecycle::Stopping(saved) => Some(*saved),
             Lifecycle::Exited(exited) => Some(exited.saved),
-            Lifecycle::Running(running) => Some(self.end(*running, deadline).await),
+            Lifecycle::Running(running) => Some(self.terminate(*running, deadline).await),
         };
-        match (self.clear().await, saved) {
+        match (self.remove_all().await, saved) {
             (Ok(()), saved) => {
                 self.context.states.remove(&self.id);
                 if saved.is_some() {
@@ -41,46 +41,47 @@ impl Supervisor {
         }
     }
 
-    /// One that does not tell its clients may have some.
+    /// Whether the daemon has no clients. A daemon that does not answer may have some.
     async fn is_unused(&mut self) -> Result<(), DaemonError> {
         let clients = match &mut self.lifecycle {
             Lifecycle::Absent | Lifecycle::Stopping(_) => 0,
             Lifecycle::Exited(exited) => exited.clients.alive().len(),
             Lifecycle::Running(running) => running.count_clients().await.map_err(|error| {
-                let left = format!("it does not tell its clients, {}", dra_model::chain(&error));
+                let left = format!("its clients are unknown: {}", dra_model::chain(&error));
                 DaemonError::NotStopped { id: self.id.clone(), left }
             })?,
         };
         if clients == 0 { Ok(()) } else { Err(DaemonError::InUse { id: self.id.clone(), clients }) }
     }
 
-    async fn end(&self, running: Running, deadline: Deadline) -> SavedState {
+    async fn terminate(&self, running: Running, deadline: Deadline) -> SavedState {
         let Running { mut saved, handle, .. } = running;
         saved.phase = Phase::Stopping;
         if let Err(error) = self.write(&saved) {
-            warn!(daemon = %self.id, %error, "stopping an MPS daemon without a note of it");
+            warn!(daemon = %self.id, %error, "failed to save the state of an MPS daemon before its stop");
         }
         self.publish(&saved, DaemonState::Changing, "");
-        request_quit(&handle.process, &handle.control, deadline.left()).await;
+        request_quit(&handle.process, &handle.control, deadline.remaining()).await;
         handle.process.kill().await;
         saved
     }
 
-    /// Ends its processes, which end with this container anyway, and keeps its dir: containers have it mounted, and would
+    /// Terminates the processes of the daemon and keeps its directory: containers have it mounted and would not see another
+    /// one. The end of this container would kill the processes anyway. The next process of this program counts the daemon
     /// not see another one. The next process of this program takes the daemon for lost and starts it once its clients are
-    /// exited.
+    /// as lost and starts it after its clients.
     pub(super) async fn shut_down(&mut self, deadline: Deadline) {
         match std::mem::replace(&mut self.lifecycle, Lifecycle::Absent) {
             Lifecycle::Running(running) => {
-                request_quit(&running.handle.process, &running.handle.control, deadline.left()).await;
+                request_quit(&running.handle.process, &running.handle.control, deadline.remaining()).await;
                 running.handle.process.kill().await;
                 if let Err(error) = kill_all(&self.dir, &self.id).await {
-                    error!(daemon = %self.id, %error, "an MPS daemon outlives its host");
+                    error!(daemon = %self.id, %error, "failed to kill all processes of an MPS daemon");
                 }
-                info!(daemon = %self.id, "MPS daemon ended with its host, which starts it again when it is back");
+                info!(daemon = %self.id, "MPS daemon terminated with the MPS host, which restarts it after its own restart");
                 self.save_exited(*running);
             }
-            // What was written of these still holds.
+            // The state file of these is up to date.
             Lifecycle::Absent | Lifecycle::Exited(_) | Lifecycle::Stopping(_) => {}
         }
     }
@@ -91,24 +92,25 @@ impl Supervisor {
         saved.process = None;
         saved.clients.clone_from(clients.alive());
         if let Err(error) = self.write(&saved) {
-            warn!(daemon = %self.id, %error, "no note of an MPS daemon that ended with its host");
+            warn!(daemon = %self.id, %error, "failed to save the state of a terminated MPS daemon");
         }
     }
 
-    /// It is not there any more, although nobody ordered that.
+    /// Records an exit without a request.
     pub(super) fn exited_unexpectedly(&mut self, how: &str) {
         let Lifecycle::Running(mut running) = std::mem::replace(&mut self.lifecycle, Lifecycle::Absent) else { return };
         running.read_log();
         let Running { saved, mut clients, since, .. } = *running;
-        let why = format!("it {how}, `{}`", log_file::excerpt(&self.dir.log_path()));
-        warn!(daemon = %self.id, why, clients = clients.alive().len(), "MPS daemon died");
-        self.context.metrics.exited_unexpectedly();
+        let why = format!("{how}; end of its log: `{}`", log_file::excerpt(&self.dir.log_path()));
+        warn!(daemon = %self.id, why, clients = clients.alive().len(), "MPS daemon exited unexpectedly");
+        self.context.metrics.exited();
         let next = Instant::now() + self.back_off.delay_after(since.elapsed());
-        self.enter_exited(Exited { saved, state: DaemonState::Exited { why }, clients, next, waits_since: None });
+        self.enter_exited(Exited { saved, state: DaemonState::Exited { why }, clients, next, requested_since: None });
     }
 
-    /// Ends whatever is left in the dir and takes it away. Without a dir there is nothing: it goes last.
-    pub(super) async fn clear(&self) -> Result<(), DaemonError> {
-        if self.dir.exists() { clear(&self.dir, &self.id).await } else { Ok(()) }
+    /// Kills every process of the daemon and removes its directory. The directory is removed last, so without it there is
+    /// no process.
+    pub(super) async fn remove_all(&self) -> Result<(), DaemonError> {
+        if self.dir.exists() { remove_daemon(&self.dir, &self.id).await } else { Ok(()) }
     }
 }

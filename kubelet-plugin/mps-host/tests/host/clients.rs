@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is known of the clients of a daemon, which a machine without a GPU has none of: the log tells of them.
+//! Clients of a daemon. A machine without a GPU has none, so the tests write them into the log.
 
 use std::process::{Child, Command, Stdio};
 
@@ -11,7 +11,7 @@ use crate::host::{Host, PATIENCE, id_of, kill, spec, until};
 
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
 
-/// A process that lives until it is told to end.
+/// A process that lives until `end`.
 pub(crate) fn client() -> Child {
     Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
 }
@@ -22,7 +22,7 @@ pub(crate) fn end(mut client: Child) {
 }
 
 #[test]
-fn a_user_that_waits_for_another_one_is_told_of() {
+fn a_user_that_waits_for_another_user_is_a_state() {
     let host = Host::real();
     host.start(&spec(ID)).unwrap();
     let waiting = client();
@@ -32,31 +32,31 @@ fn a_user_that_waits_for_another_one_is_told_of() {
         &format!("NEW CLIENT {} from user 1000: Server is not ready, push client to pending list", waiting.id()),
     );
     let expect = DaemonState::UserWaiting { waiting: 1000, active: 0 };
-    until("somebody waits", || (host.state(ID) == expect).then_some(()));
+    until("a user waits", || (host.state(ID) == expect).then_some(()));
     end(waiting);
-    until("nobody waits", || (host.state(ID) == DaemonState::Ready).then_some(()));
+    until("no user waits", || (host.state(ID) == DaemonState::Ready).then_some(()));
 }
 
 #[test]
-fn a_dead_daemon_waits_for_the_end_of_its_clients() {
+fn an_exited_daemon_restarts_after_its_clients() {
     let mut host = Host::real();
     host.start(&spec(ID)).unwrap();
     let client = client();
     host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
     host.say(ID, "client \u{1b}[2Jname\u{202e}");
     kill(host.daemon(ID));
-    let why = until("the death is seen", || match host.state(ID) {
+    let why = until("the exit is reported", || match host.state(ID) {
         DaemonState::Exited { why } => Some(why),
         DaemonState::Changing | DaemonState::Ready | DaemonState::UserWaiting { .. } | DaemonState::Lost => None,
     });
-    assert!(why.starts_with("it ended by signal 9") && why.ends_with("client ?[2Jname?`"), "{why}");
+    assert!(why.starts_with("killed by signal 9") && why.ends_with("client ?[2Jname?`"), "{why}");
     let left = DaemonError::ClientsLeft { id: id_of(ID), clients: 1 };
     assert_eq!(host.start(&spec(ID)), Err(left.clone()));
     host.kill();
     host.start_again();
     assert_eq!((host.state(ID), host.start(&spec(ID))), (DaemonState::Lost, Err(left)));
     end(client);
-    until("it is started again", || (host.state(ID) == DaemonState::Ready).then_some(()));
+    until("the daemon restarts", || (host.state(ID) == DaemonState::Ready).then_some(()));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_daemon_with_clients_stays_where_only_unused_ones_are_to_end() {
     assert_eq!(stop(), Err(DaemonError::InUse { id: id_of(ID), clients: 1 }));
     assert_eq!(host.state(ID), DaemonState::Ready);
     let failures = || host.metric("gpu_dra_mps_server_failures_total");
-    until("what was read on the way counts", || (failures() == "1").then_some(()));
+    until("the failure is counted", || (failures() == "1").then_some(()));
     end(client);
     stop().unwrap();
     assert!(host.processes(ID).is_empty() && !host.daemon_dir(ID).exists());
@@ -78,14 +78,14 @@ fn a_daemon_with_clients_stays_where_only_unused_ones_are_to_end() {
 }
 
 #[test]
-fn clients_that_live_on_keep_away_a_daemon_that_ended_with_its_host() {
-    // In an upgrade, and when both are killed before anybody looked at what the daemon said.
+fn a_daemon_that_exited_with_its_host_restarts_after_its_clients() {
+    // In an upgrade, and when both are killed before the log was read.
     for end_both in [
         |host: &mut Host| assert!(host.terminate()),
         |host: &mut Host| {
             host.kill();
             kill(host.daemon(ID));
-            until("the daemon is gone", || host.processes(ID).is_empty().then_some(()));
+            until("the daemon has exited", || host.processes(ID).is_empty().then_some(()));
         },
     ] {
         let mut host = Host::real();
@@ -98,28 +98,28 @@ fn clients_that_live_on_keep_away_a_daemon_that_ended_with_its_host() {
         let left = DaemonError::ClientsLeft { id: id_of(ID), clients: 1 };
         assert_eq!((host.state(ID), host.start(&spec(ID))), (DaemonState::Lost, Err(left)));
         end(client);
-        until("it is started again", || (host.state(ID) == DaemonState::Ready).then_some(()));
+        until("the daemon restarts", || (host.state(ID) == DaemonState::Ready).then_some(()));
     }
 }
 
 #[test]
-fn a_server_that_fails_is_told_of() {
+fn a_failed_server_is_reported() {
     let host = Host::real();
     host.start(&spec(ID)).unwrap();
     host.say(ID, "Server 11175 exited with status 1");
     let message =
-        until("it is told", || host.observed(ID).map(|seen| seen.message).filter(|message| !message.is_empty()));
-    assert_eq!(message, "a server ended with status 1, and with it the work of its clients");
+        until("it is reported", || host.observed(ID).map(|seen| seen.message).filter(|message| !message.is_empty()));
+    assert_eq!(message, "an MPS server exited with status 1, which ended its clients");
     assert_eq!(
         (host.state(ID), host.metric("gpu_dra_mps_server_failures_total")),
         (DaemonState::Ready, "1".to_owned())
     );
     host.say(ID, "Starting new server 11176 for user 0");
-    until("it is over", || host.observed(ID).filter(|seen| seen.message.is_empty()));
+    until("the message is cleared", || host.observed(ID).filter(|seen| seen.message.is_empty()));
 }
 
 #[test]
-fn a_watcher_hears_of_every_daemon_and_every_change() {
+fn a_watch_stream_has_every_daemon_and_every_change() {
     let host = Host::real();
     host.start(&spec(ID)).unwrap();
     let client = host.client();

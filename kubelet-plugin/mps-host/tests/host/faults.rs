@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What happens to a daemon of NVIDIA's own program that nobody wished for.
+//! Faults of a daemon of NVIDIA's own program.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +12,7 @@ use crate::host::{Host, kill, percent, spec, until};
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
 
 #[test]
-fn a_daemon_that_dies_is_told_of_and_comes_back_with_its_limits() {
+fn a_daemon_that_exits_is_reported_and_restarts_with_its_limits() {
     let host = Host::real();
     let mut wanted = spec(ID);
     wanted.threads = percent(40);
@@ -22,19 +22,19 @@ fn a_daemon_that_dies_is_told_of_and_comes_back_with_its_limits() {
     let mode = || fs::metadata(host.daemon_dir(ID).join("shm")).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(), 0o1777);
     kill(before);
-    let seen = until("it is started again", || host.observed(ID).filter(|seen| seen.restarts == 1));
+    let seen = until("the daemon restarts", || host.observed(ID).filter(|seen| seen.restarts == 1));
     assert_eq!((seen.daemon.state, seen.spec), (DaemonState::Ready, wanted));
     assert_ne!(host.daemon(ID), before);
     assert_eq!(host.query(ID, "get_default_active_thread_percentage"), "40.0");
-    assert!(host.daemon_dir(ID).join("shm/saved").exists() && host.mounts() == 1, "clients keep their shared memory");
+    assert!(host.daemon_dir(ID).join("shm/saved").exists() && host.mounts() == 1, "shared memory of clients stays");
     assert_eq!(mode(), 0o1777);
-    assert_eq!(host.metric("gpu_dra_mps_deaths_total"), "1");
-    assert!(host.log().contains("ended by signal 9"));
-    assert_eq!(host.children().len(), 1, "the dead one was waited for");
+    assert_eq!(host.metric("gpu_dra_mps_daemon_exits_total"), "1");
+    assert!(host.log().contains("killed by signal 9"));
+    assert_eq!(host.children().len(), 1, "the exited daemon was waited for");
 }
 
 #[test]
-fn a_daemon_outlives_its_host_and_is_found_again() {
+fn a_daemon_outlives_its_host_and_is_adopted() {
     let mut host = Host::real();
     host.start(&spec(ID)).unwrap();
     let daemon = host.daemon(ID);
@@ -44,7 +44,7 @@ fn a_daemon_outlives_its_host_and_is_found_again() {
     assert_eq!(host.observed(ID).unwrap().daemon.state, DaemonState::Ready);
     host.start(&spec(ID)).unwrap();
     assert_eq!((host.daemon(ID), host.query(ID, "get_default_active_thread_percentage").as_str()), (daemon, "100.0"));
-    assert_eq!(host.metric("gpu_dra_mps_lost_total"), "0");
+    assert_eq!(host.metric("gpu_dra_mps_daemons_lost_total"), "0");
     kill(daemon);
     until("the end of an adopted one is seen", || host.observed(ID).filter(|seen| seen.restarts == 1));
     host.stop(ID).unwrap();
@@ -52,21 +52,21 @@ fn a_daemon_outlives_its_host_and_is_found_again() {
 }
 
 #[test]
-fn a_daemon_that_did_not_outlive_its_host_is_lost_and_comes_back() {
+fn a_daemon_that_did_not_outlive_its_host_is_lost_and_restarts() {
     let mut host = Host::real();
     host.start(&spec(ID)).unwrap();
     let daemon = host.daemon(ID);
     host.kill();
     kill(daemon);
-    until("the daemon is gone", || host.processes(ID).is_empty().then_some(()));
+    until("the daemon has exited", || host.processes(ID).is_empty().then_some(()));
     host.start_again();
-    let seen = until("it is started again", || host.observed(ID).filter(|seen| seen.restarts == 1));
+    let seen = until("the daemon restarts", || host.observed(ID).filter(|seen| seen.restarts == 1));
     assert_eq!(seen.daemon.state, DaemonState::Ready);
-    assert_eq!((host.metric("gpu_dra_mps_lost_total").as_str(), host.mounts()), ("1", 1));
+    assert_eq!((host.metric("gpu_dra_mps_daemons_lost_total").as_str(), host.mounts()), ("1", 1));
 }
 
 #[test]
-fn what_an_interrupted_start_or_stop_left_goes() {
+fn leftovers_of_an_interrupted_start_or_stop_are_removed() {
     for phase in ["\"starting\"", "\"stopping\""] {
         let mut host = Host::real();
         host.start(&spec(ID)).unwrap();
@@ -83,26 +83,26 @@ fn what_an_interrupted_start_or_stop_left_goes() {
 }
 
 #[test]
-fn limits_that_somebody_else_changes_are_set_again() {
+fn limits_that_another_process_changes_are_set_again() {
     let host = Host::real();
     let mut wanted = spec(ID);
     wanted.threads = percent(40);
     wanted.memory = [(0, dra_model::Bytes(1536 << 20))].into();
     host.start(&wanted).unwrap();
     assert_eq!(host.query(ID, "set_default_active_thread_percentage 99"), "99.0");
-    let metric = "gpu_dra_mps_limits_restored_total";
-    until("it is put right", || (host.metric(metric) == "1").then_some(()));
+    let metric = "gpu_dra_mps_limit_corrections_total";
+    until("the limits are corrected", || (host.metric(metric) == "1").then_some(()));
     assert_eq!(host.query(ID, "get_default_active_thread_percentage"), "40.0");
     // Read back it looks the same.
     host.query(ID, "set_default_device_pinned_mem_limit 0 1400M");
-    until("it is put right", || (host.metric(metric) == "2").then_some(()));
+    until("the limits are corrected", || (host.metric(metric) == "2").then_some(()));
     host.say(ID, "Server 1 exited with status 1");
-    until("it was looked at again", || host.observed(ID).filter(|seen| seen.message.contains("status 1")));
-    assert_eq!(host.metric(metric), "2", "our own settings are not taken for another's");
+    until("the log was read", || host.observed(ID).filter(|seen| seen.message.contains("status 1")));
+    assert_eq!(host.metric(metric), "2", "the settings of this driver are not counted as foreign");
 }
 
 #[test]
-fn a_limit_that_the_program_does_not_take_is_not_believed() {
+fn a_limit_that_reads_back_as_another_value_is_an_error() {
     let host = Host::real();
     let mut wanted = spec(ID);
     // Less than the unit that the program counts in is no limit for it.
@@ -176,7 +176,7 @@ fn a_start_that_finds_the_disk_full_at_any_file_leaves_nothing() {
 }
 
 #[test]
-fn what_cannot_be_read_of_a_daemon_is_no_reason_to_end_it() {
+fn an_unreadable_state_file_is_no_reason_to_end_a_daemon() {
     let mut host = Host::real();
     host.start(&spec(ID)).unwrap();
     let daemon = host.daemon(ID);
@@ -198,7 +198,7 @@ fn what_cannot_be_read_of_a_daemon_is_no_reason_to_end_it() {
 }
 
 #[test]
-fn an_end_that_fails_is_told_until_it_succeeds() {
+fn a_failed_stop_is_reported_until_it_succeeds() {
     let mut host = Host::real();
     host.start(&spec(ID)).unwrap();
     host.kill();
@@ -210,7 +210,7 @@ fn an_end_that_fails_is_told_until_it_succeeds() {
     host.start_again();
     let seen = host.observed(ID).unwrap();
     assert_eq!((seen.daemon.state, host.processes(ID).len()), (DaemonState::Changing, 0));
-    assert!(seen.message.contains("photos is not of an MPS daemon"), "{}", seen.message);
+    assert!(seen.message.contains("photos does not belong to an MPS daemon"), "{}", seen.message);
     assert!(matches!(host.stop(ID), Err(DaemonError::NotStopped { .. })));
     fs::remove_dir(photos_dir).unwrap();
     host.stop(ID).unwrap();

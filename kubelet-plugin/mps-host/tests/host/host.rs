@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One MPS host in a temporary directory, and what can be seen of it from outside.
+//! One MPS host in a temporary directory, and its state as seen from outside.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ use tokio::runtime::{Builder, Handle};
 /// Only a broken test waits this long.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Waits for something that nobody announces.
+/// Polls until a condition holds.
 pub(crate) fn until<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -126,7 +126,7 @@ impl Host {
         fs::read_to_string(log_path(&self.root())).unwrap_or_default()
     }
 
-    /// What a client would ask through the pipe directory.
+    /// Sends a command through the pipe directory, as any client can.
     pub(crate) fn query(&self, id: &str, command: &str) -> String {
         let mut child = Command::new(self.driver_root.join("usr/bin/nvidia-cuda-mps-control"))
             .env("CUDA_MPS_PIPE_DIRECTORY", self.daemon_dir(id).join("run/pipe"))
@@ -167,7 +167,7 @@ impl Host {
         children.iter().flat_map(|pids| pids.split_whitespace()).map(|pid| pid.parse().unwrap()).collect()
     }
 
-    /// As the out-of-memory killer does.
+    /// Kills the host, as the out-of-memory killer does.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -178,7 +178,7 @@ impl Host {
         self.until_serving();
     }
 
-    /// As the kubelet does.
+    /// Stops the host, as the kubelet does.
     pub(crate) fn terminate(&mut self) -> bool {
         self.ask_to_end();
         until("the host ends", || self.child.try_wait().unwrap()).success()
@@ -208,7 +208,7 @@ impl Host {
         self.until_serving();
     }
 
-    /// As an uninstall does.
+    /// Removes all daemons, as an uninstall does.
     pub(crate) fn remove(&self) -> bool {
         self.remove_from(&self.root(), &[])
     }
@@ -229,14 +229,13 @@ impl Host {
         removal
     }
 
-    /// Adds a line to what a daemon said.
+    /// Appends a line to the log of a daemon.
     pub(crate) fn say(&self, id: &str, line: &str) {
         let mut log = fs::File::options().append(true).open(self.daemon_dir(id).join("log/control.out")).unwrap();
         let line = format!("[2026-11-22 09:52:46.873 Control 11130] {line}\n");
         std::io::Write::write_all(&mut log, line.as_bytes()).unwrap();
     }
 
-    /// How a daemon is.
     pub(crate) fn state(&self, id: &str) -> DaemonState {
         self.observed(id).unwrap().daemon.state
     }

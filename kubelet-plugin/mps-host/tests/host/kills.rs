@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The host killed at every step of what it does: what lives is found again or ended and told, and nothing is left.
+//! The host killed at every step: running daemons are adopted or killed and reported, and nothing is left.
 //!
 //! Steps that are programs are met exactly, by scripts before NVIDIA's own that kill the host. Those in between are counted
 //! from outside, as changes of files, mounts and processes: a round for each number of them, until the host is faster.
@@ -28,30 +28,30 @@ fn wanted() -> DaemonSpec {
 }
 
 /// Files, what is mounted and what the host runs, at one moment.
-fn sight(host: &Host) -> BTreeSet<(String, u64)> {
+fn snapshot(host: &Host) -> BTreeSet<(String, u64)> {
     let mut seen = host.children().into_iter().map(|pid| ("process".to_owned(), pid.into())).collect();
-    look_into(&host.root(), &mut seen);
+    scan_dir(&host.root(), &mut seen);
     seen
 }
 
-/// Everything may go while it is looked at.
-fn look_into(dir: &Path, seen: &mut BTreeSet<(String, u64)>) {
+/// Every entry may be removed during the scan.
+fn scan_dir(dir: &Path, seen: &mut BTreeSet<(String, u64)>) {
     for path in fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
         let Ok(found) = path.symlink_metadata() else { continue };
         seen.insert((path.display().to_string(), found.dev() << 32 | found.ino()));
         if found.is_dir() {
-            look_into(&path, seen);
+            scan_dir(&path, seen);
         }
     }
 }
 
-/// Kills the host at the first sight of so many changes; tells whether it was done before.
+/// Kills the host at the first snapshot of so many changes; tells whether it was done before.
 fn kill_after(changes: usize, host: &mut Host, mut is_done: impl FnMut(&mut Host) -> bool) -> bool {
-    let (mut count, mut before) = (0, sight(host));
+    let (mut count, mut before) = (0, snapshot(host));
     let mut done = false;
     while count < changes && !done {
         done = is_done(host);
-        let now = sight(host);
+        let now = snapshot(host);
         count += now.symmetric_difference(&before).count();
         before = now;
     }
@@ -59,14 +59,14 @@ fn kill_after(changes: usize, host: &mut Host, mut is_done: impl FnMut(&mut Host
     done
 }
 
-/// Rounds with a later and later end of the host, until it is done with its work before. One that is done sooner than it can
-/// be was fast while nobody looked.
+/// Rounds in which the host is killed later and later, until its work is done before. A round with fewer changes than possible
+/// was too fast for the snapshots.
 fn until_done(mut round: impl FnMut(usize) -> bool) {
     let rounds = (0..1000).find(|changes| round(*changes) && *changes > FEWEST);
     eprintln!("killed {} times", rounds.unwrap());
 }
 
-/// What the next host finds is whole or nothing; either way the same daemon can be started, used and stopped.
+/// The next host adopts a complete daemon or none; either way the same daemon can be started, used and stopped.
 fn assert_whole(host: &Host, killed: &str) {
     match host.observed(ID) {
         None => assert_eq!(left_of(host), (0, 0, false), "{killed}"),
@@ -92,13 +92,15 @@ fn a_host_killed_in_a_start() {
         let client = host.client();
         let start = thread::spawn(move || client.start(&wanted(), PATIENCE, &Deadline::none()));
         let done = kill_after(changes, &mut host, |_| start.is_finished());
-        let is_told = start.join().unwrap().is_ok();
+        let is_returned = start.join().unwrap().is_ok();
         host.start_again();
         let killed = format!("killed after {changes} changes");
-        assert!(is_told || !done);
-        // Whoever was told of a daemon finds it.
+        assert!(is_returned || !done);
+        // A daemon that was returned to a caller is adopted.
         assert!(
-            !is_told || (host.state(ID), host.metric("gpu_dra_mps_lost_total")) == (DaemonState::Ready, "0".to_owned()),
+            !is_returned
+                || (host.state(ID), host.metric("gpu_dra_mps_daemons_lost_total"))
+                    == (DaemonState::Ready, "0".to_owned()),
             "{killed}"
         );
         assert_whole(&host, &killed);
@@ -114,18 +116,18 @@ fn a_host_killed_in_a_stop() {
         let client = host.client();
         let stop = thread::spawn(move || client.stop(&wanted().id, Duration::from_secs(5), &Deadline::none()));
         let done = kill_after(changes, &mut host, |_| stop.is_finished());
-        let is_told = stop.join().unwrap().is_ok();
+        let is_returned = stop.join().unwrap().is_ok();
         host.start_again();
         let killed = format!("killed after {changes} changes");
-        assert!(is_told || !done);
-        assert!(!is_told || host.observed(ID).is_none(), "{killed}");
+        assert!(is_returned || !done);
+        assert!(!is_returned || host.observed(ID).is_none(), "{killed}");
         assert_whole(&host, &killed);
         done
     });
 }
 
-/// Work on a daemon whose daemon_dir containers have mounted: it comes back where it was.
-fn come_back(begin: impl Fn(&Host), mut is_done: impl FnMut(&mut Host) -> bool) {
+/// A daemon whose directory containers have mounted restarts in the same directory.
+fn restarts_in_place(begin: impl Fn(&Host), mut is_done: impl FnMut(&mut Host) -> bool) {
     let mut host = Host::real();
     until_done(|changes| {
         host.start(&wanted()).unwrap();
@@ -136,7 +138,7 @@ fn come_back(begin: impl Fn(&Host), mut is_done: impl FnMut(&mut Host) -> bool) 
         let done = kill_after(changes, &mut host, &mut is_done);
         host.start_again();
         let killed = format!("killed after {changes} changes");
-        until("it is back", || (host.state(ID) == DaemonState::Ready).then_some(()));
+        until("the daemon is ready again", || (host.state(ID) == DaemonState::Ready).then_some(()));
         assert_eq!(
             (inode(&host), host.daemon_dir(ID).join("shm/saved").exists(), host.mounts()),
             (before, true, 1),
@@ -150,12 +152,12 @@ fn come_back(begin: impl Fn(&Host), mut is_done: impl FnMut(&mut Host) -> bool) 
 #[test]
 fn a_host_killed_while_it_starts_a_daemon_again() {
     let saved = |host: &Host| fs::read_to_string(host.daemon_dir(ID).join("state.json")).unwrap_or_default();
-    come_back(|host| kill(host.daemon(ID)), |host| saved(host).contains("\"restarts\":1"));
+    restarts_in_place(|host| kill(host.daemon(ID)), |host| saved(host).contains("\"restarts\":1"));
 }
 
 #[test]
 fn a_host_killed_while_it_ends() {
-    come_back(Host::ask_to_end, Host::has_ended);
+    restarts_in_place(Host::ask_to_end, Host::has_ended);
 }
 
 #[test]
@@ -174,14 +176,14 @@ fn an_uninstall_killed_while_it_removes() {
     });
 }
 
-/// Kills whoever runs this, before or after a daemon or a front end with these words does its work; once.
+/// Kills the parent process once, before or after a daemon, or a control client with this input, does its work.
 const FATAL: &str = r#"
     fatal=${0%/*}/fatal; moment=; [ -s $fatal ] && read moment step <$fatal
-    [ "$1" = -f ] && said=-f || said=$(/bin/cat)
-    fatal() { [ "$moment" = $1 ] && case "$said" in "$step"*) : >$fatal; kill -9 $PPID;; esac; }
+    [ "$1" = -f ] && input=-f || input=$(/bin/cat)
+    fatal() { [ "$moment" = $1 ] && case "$input" in "$step"*) : >$fatal; kill -9 $PPID;; esac; }
     fatal before
     [ "$1" = -f ] && exec $real -f
-    echo "$said" | $real
+    echo "$input" | $real
     code=$?
     fatal after
     exit $code"#;
@@ -215,14 +217,14 @@ fn a_host_killed_with_each_of_its_programs() {
 }
 
 #[test]
-fn a_daemon_that_nobody_vouches_for_ends_and_its_clients_do_not() {
+fn a_daemon_without_limits_is_killed_and_its_clients_continue() {
     let driver = driver(FATAL);
     let mut host = Host::new(driver.path());
     host.start(&wanted()).unwrap();
     fs::write(driver.path().join("usr/bin/fatal"), "before -f\n").unwrap();
     kill(host.daemon(ID));
     until("the host is killed as it starts it again", || host.has_ended().then_some(()));
-    until("it lives without its limits", || {
+    until("the daemon runs without its limits", || {
         (host.query(ID, "get_default_active_thread_percentage") == "100.0").then_some(())
     });
     let client = client();
@@ -231,6 +233,6 @@ fn a_daemon_that_nobody_vouches_for_ends_and_its_clients_do_not() {
     assert_eq!((host.state(ID), host.processes(ID).len()), (DaemonState::Lost, 0));
     assert_eq!(host.start(&wanted()), Err(DaemonError::ClientsLeft { id: wanted().id, clients: 1 }));
     end(client);
-    until("it is back", || (host.state(ID) == DaemonState::Ready).then_some(()));
+    until("the daemon is ready again", || (host.state(ID) == DaemonState::Ready).then_some(()));
     assert_whole(&host, "killed as it started a daemon again");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A daemon of NVIDIA's own program from its start to its end.
+//! A daemon of NVIDIA's own program from its start to its removal.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -49,8 +49,8 @@ fn a_daemon_has_the_shared_memory_of_its_clients() {
     let host = Host::real();
     let daemon = host.start(&spec(ID)).unwrap();
     let pid = host.daemon(ID);
-    fs::write(daemon.shm_dir.join("told"), "by a client").unwrap();
-    assert_eq!(fs::read_to_string(format!("/proc/{pid}/root/dev/shm/told")).unwrap(), "by a client");
+    fs::write(daemon.shm_dir.join("client"), "by a client").unwrap();
+    assert_eq!(fs::read_to_string(format!("/proc/{pid}/root/dev/shm/client")).unwrap(), "by a client");
     let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
     let names: Vec<&str> = environment.split('\0').filter_map(|variable| Some(variable.split_once('=')?.0)).collect();
     let expect =
@@ -75,7 +75,7 @@ fn the_same_daemon_is_started_once_and_another_one_is_refused() {
 }
 
 #[test]
-fn a_program_without_multi_user_is_told_from_one_that_fails() {
+fn a_program_without_multi_user_differs_from_one_that_fails() {
     let host = Host::real();
     let mut wanted = spec(ID);
     wanted.multi_user = MultiUser::On;
@@ -86,7 +86,7 @@ fn a_program_without_multi_user_is_told_from_one_that_fails() {
 }
 
 #[test]
-fn the_end_of_the_host_ends_its_daemons_and_the_next_one_brings_them_back_where_they_were() {
+fn a_host_that_stops_terminates_its_daemons_and_the_next_one_restarts_them_in_place() {
     let mut host = Host::real();
     let ids = [ID, "claim-3f1b2c4d-0000-4000-8000-123456789abc-0"];
     for id in ids {
@@ -101,15 +101,15 @@ fn the_end_of_the_host_ends_its_daemons_and_the_next_one_brings_them_back_where_
     assert!(!host.root().join("host.sock").exists());
     host.start_again();
     for id in ids {
-        let seen = until("it is started again", || host.observed(id).filter(|seen| seen.restarts == 1));
+        let seen = until("the daemon restarts", || host.observed(id).filter(|seen| seen.restarts == 1));
         assert_eq!(seen.daemon.state, DaemonState::Ready);
         assert!(host.daemon_dir(id).join("shm/saved").exists());
     }
-    assert_eq!((inode(), host.mounts(), host.metric("gpu_dra_mps_lost_total")), (before, 2, "2".to_owned()));
+    assert_eq!((inode(), host.mounts(), host.metric("gpu_dra_mps_daemons_lost_total")), (before, 2, "2".to_owned()));
 }
 
 #[test]
-fn an_uninstall_leaves_nothing_whether_daemons_live_or_not() {
+fn an_uninstall_leaves_nothing_whether_daemons_run_or_not() {
     for end in [Host::kill, |host: &mut Host| assert!(host.terminate())] {
         let mut host = Host::real();
         host.start(&spec(ID)).unwrap();
@@ -121,28 +121,28 @@ fn an_uninstall_leaves_nothing_whether_daemons_live_or_not() {
 }
 
 #[test]
-fn what_follows_a_removal_runs_whatever_came_of_it_and_the_failure_of_either_is_told() {
+fn the_program_after_a_removal_always_runs_and_the_failure_of_either_is_reported() {
     let mut host = Host::real();
     host.start(&spec(ID)).unwrap();
     assert!(host.terminate());
     let blocked_path = host.dir.path().join("blocked");
     fs::write(&blocked_path, "").unwrap();
     let log = |root: &Path| fs::read_to_string(root.with_extension("log")).unwrap();
-    for (root, script, succeeds, told) in [
-        (&blocked_path, "exit 0", false, "unable to use"),
-        (&host.root(), "exit 3", false, "sh failed (exit status: 3)"),
-        (&host.root(), "exit 0", true, "removed what was left"),
+    for (root, script, succeeds, logged) in [
+        (&blocked_path, "exit 0", false, "failed to use"),
+        (&host.root(), "exit 3", false, "sh failed: exit status: 3"),
+        (&host.root(), "exit 0", true, "removed leftovers"),
     ] {
         let ran_path = host.dir.path().join("ran");
         let script = format!("ls {} > {}; {script}", host.root().display(), ran_path.display());
         assert_eq!(host.remove_from(root, &["sh", "-c", &script]), succeeds, "{}", log(root));
-        assert!(log(root).contains(told), "{told}: {}", log(root));
+        assert!(log(root).contains(logged), "{logged}: {}", log(root));
         let left = fs::read_to_string(&ran_path).unwrap();
         assert_eq!(left.contains(ID), root == &blocked_path, "it runs after the removal: {left}");
         fs::remove_file(ran_path).unwrap();
     }
     assert!(!host.remove_from(&host.root(), &["/no/such/program"]));
-    assert!(host.log().contains("unable to run /no/such/program"), "{}", host.log());
+    assert!(host.log().contains("failed to run /no/such/program"), "{}", host.log());
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_host_waits_for_the_end_of_another_one() {
     assert_eq!(host.state(ID), DaemonState::Ready);
     assert!(host.terminate());
     host.take(next);
-    until("it is started again", || host.observed(ID).filter(|seen| seen.restarts == 1));
+    until("the daemon restarts", || host.observed(ID).filter(|seen| seen.restarts == 1));
 }
 
 #[test]
@@ -169,27 +169,27 @@ fn a_host_and_a_removal_that_wait_for_another_host_are_stopped_by_sigterm() {
         until("it waits", || (waits() > before).then_some(()));
         assert_eq!(terminate(waiting).code(), Some(expect), "it ends by itself: {}", host.log());
     }
-    assert!(host.log().contains("true was not run, because this process was told to stop"), "{}", host.log());
+    assert!(host.log().contains("stopped by a signal before true ran"), "{}", host.log());
 }
 
 #[test]
-fn the_program_after_a_removal_is_told_to_end_with_it() {
+fn the_program_after_a_removal_is_terminated_with_it() {
     let mut host = Host::real();
     assert!(host.terminate());
-    let [runs_path, told_path] = ["runs", "told"].map(|name| host.dir.path().join(name));
+    let [runs_path, terminated_path] = ["runs", "terminated"].map(|name| host.dir.path().join(name));
     let script = format!(
         "trap 'touch {}; exit 0' TERM; touch {}; while :; do sleep 0.01; done",
-        told_path.display(),
+        terminated_path.display(),
         runs_path.display()
     );
     let removal = host.remove_beside(&["sh", "-c", &script]);
     until("the program runs", || runs_path.exists().then_some(()));
     assert_eq!(terminate(removal).code(), Some(0), "{}", host.log());
-    assert!(told_path.exists());
+    assert!(terminated_path.exists());
 }
 
 #[test]
-fn what_is_not_ours_is_left_alone() {
+fn foreign_directories_and_processes_are_left_alone() {
     let mut host = Host::real();
     host.start(&spec(ID)).unwrap();
     host.kill();
@@ -203,10 +203,10 @@ fn what_is_not_ours_is_left_alone() {
     let mut foreign = foreign.spawn().unwrap();
     host.start_again();
     let refused = host.start(&spec("gpu-ffffffffffffffffffffffffffffffff")).unwrap_err().to_string();
-    assert!(refused.contains("photos is not of an MPS daemon: remove it by hand"), "{refused}");
+    assert!(refused.contains("photos does not belong to an MPS daemon; remove it by hand"), "{refused}");
     host.stop(ID).unwrap();
     assert!(!host.daemon_dir(ID).exists() && photo_path.exists() && backup_path.exists());
-    assert_eq!(foreign.try_wait().unwrap(), None, "it only knew the pipe directory");
+    assert_eq!(foreign.try_wait().unwrap(), None, "it only has the pipe directory in its environment");
     drop(foreign.stdin.take());
     foreign.wait().unwrap();
     fs::remove_dir_all(photo_path.parent().unwrap()).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The MPS host as a process, with NVIDIA's own control program where it can do what is asked, else with a script.
+//! The MPS host as a process, with NVIDIA's own control program where that suffices, else with a script before it.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 mod host;

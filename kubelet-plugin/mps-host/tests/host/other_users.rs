@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Other users of the machine: saved from what a daemon has, while servers that run as one of them find what they need,
-//! and no more.
+//! Other users of the machine have no access to a daemon, while servers that run as one of them find what they need, and no
+//! more.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,7 +16,7 @@ const ID: &str = "gpu-00112233445566778899aabbccddeeff";
 
 const OTHER_ID: &str = "gpu-ffffffffffffffffffffffffffffffff";
 
-/// Nobody in particular.
+/// The user `nobody`.
 const USER: &str = "65534";
 
 /// Runs a command as a local user of the machine.
@@ -47,28 +47,28 @@ fn no_other_user_of_the_machine_reaches_a_daemon() {
         format!("echo x > {daemon_dir}/shm/nobody"),
     ] {
         let output = as_user(&attempt);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains("ermission denied"), "{attempt}: {output:?}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && errors.contains("ermission denied"), "{attempt}: {output:?}");
     }
     assert!(as_user("ls /").status.success());
     let mode = |name: &str| fs::metadata(host.daemon_dir(ID).join(name)).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode("run"), mode("shm")), (0o755, 0o1777), "containers of any user use these");
 }
 
-/// Tells what it is and sees, in its shared memory, and stays.
+/// Writes its user and what it can see into its shared memory, and stays.
 const SERVER: &str = r#"#!/bin/sh
 {
     /usr/bin/id -u
     /bin/ls "${CUDA_MPS_PIPE_DIRECTORY%/*/run/pipe}"
     /bin/ls "$CUDA_MPS_PIPE_DIRECTORY"
     /bin/grep -E '^(CapPrm|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status
-} >/dev/shm/told 2>&1
-/bin/mv /dev/shm/told /dev/shm/said
+} >/dev/shm/report.new 2>&1
+/bin/mv /dev/shm/report.new /dev/shm/report
 exec /bin/sleep 1000
 "#;
 
-/// A driver whose control program is NVIDIA's and whose server is that.
-fn telling_driver() -> TempDir {
+/// A driver with NVIDIA's control program and the server above.
+fn reporting_driver() -> TempDir {
     let driver = driver("exec $real \"$@\"");
     fs::write(driver.path().join("server"), SERVER).unwrap();
     let server = driver.path().join("usr/bin/nvidia-cuda-mps-server");
@@ -78,22 +78,23 @@ fn telling_driver() -> TempDir {
     driver
 }
 
-/// What a server of a user tells.
-fn told_by_server(host: &Host, user: &str) -> Vec<String> {
+/// The report of a server of a user.
+fn server_report(host: &Host, user: &str) -> Vec<String> {
     host.query(ID, &format!("start_server -uid {user}"));
-    let said = until("the server tells what it sees", || fs::read_to_string(host.daemon_dir(ID).join("shm/said")).ok());
-    said.lines().map(str::to_owned).collect()
+    let report =
+        until("the server writes its report", || fs::read_to_string(host.daemon_dir(ID).join("shm/report")).ok());
+    report.lines().map(str::to_owned).collect()
 }
 
 #[test]
 fn a_server_of_another_user_finds_its_daemon_and_no_other() {
-    let driver = telling_driver();
+    let driver = reporting_driver();
     let host = Host::new(driver.path());
     open_to_all(host.dir.path());
     host.start(&spec(ID)).unwrap();
     host.start(&spec(OTHER_ID)).unwrap();
     let expect = [USER, ID, "control", "control_lock", "control_privileged", "log"];
-    assert_eq!(told_by_server(&host, USER)[..6], expect);
+    assert_eq!(server_report(&host, USER)[..6], expect);
 }
 
 /// Those of `capabilities(7)` that MPS needs: CHOWN 0, DAC_OVERRIDE 1, FOWNER 3, KILL 5, SETGID 6, SETUID 7, IPC_LOCK 14 and
@@ -101,14 +102,14 @@ fn a_server_of_another_user_finds_its_daemon_and_no_other() {
 const NEEDED: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 14 | 1 << 19;
 
 #[test]
-fn a_daemon_and_its_servers_have_the_rights_that_mps_needs_and_no_others() {
-    let driver = telling_driver();
+fn a_daemon_and_its_servers_have_only_the_privileges_that_mps_needs() {
+    let driver = reporting_driver();
     for (user, has) in [("0", NEEDED), (USER, 0)] {
         let host = Host::new(driver.path());
         open_to_all(host.dir.path());
         host.start(&spec(ID)).unwrap();
         let status = fs::read_to_string(format!("/proc/{}/status", host.daemon(ID))).unwrap();
-        let server = told_by_server(&host, user);
+        let server = server_report(&host, user);
         for (who, lines, has) in [("daemon", status.lines().collect(), NEEDED), ("server", text(&server), has)] {
             let line = |name: &str| lines.iter().find_map(|line: &&str| line.strip_prefix(name)).unwrap().trim();
             let set = |name: &str| u64::from_str_radix(line(name), 16).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Programs that do what NVIDIA's own cannot be brought to do: scripts before it.
+//! Faults that NVIDIA's own control program does not show: scripts run before it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -54,7 +54,7 @@ fn a_daemon_that_does_not_answer_is_ended() {
     let host = Host::new(driver.path());
     let refused =
         host.client().start(&spec(ID), Duration::from_millis(300), &Deadline::none()).unwrap_err().to_string();
-    assert!(refused.contains("the daemon did not answer within"), "{refused}");
+    assert!(refused.contains("no answer of the daemon within"), "{refused}");
     assert_eq!(left_of(&host), (0, 0, false));
 }
 
@@ -73,7 +73,7 @@ fn a_daemon_that_hangs_at_its_end_is_killed() {
 }
 
 #[test]
-fn a_daemon_that_takes_no_quit_is_asked_now_and_then_and_killed() {
+fn a_daemon_that_does_not_quit_gets_the_command_again_and_is_killed() {
     let driver = driver(
         "[ \"$1\" = -f ] && exec $real -f; input=$(/bin/cat)
         case \"$input\" in quit*) echo quit >>${0%/*}/asked; exit 1;; esac; echo \"$input\" | $real",
@@ -84,11 +84,11 @@ fn a_daemon_that_takes_no_quit_is_asked_now_and_then_and_killed() {
     assert_eq!(left_of(&host), (0, 0, false));
     let asked = fs::read_to_string(driver.path().join("usr/bin/asked")).unwrap().lines().count();
     assert!((2..=5).contains(&asked), "asked {asked} times in two seconds");
-    assert_eq!(host.log().matches("does not take quit").count(), 1);
+    assert_eq!(host.log().matches("failed to send quit to an MPS daemon").count(), 1);
 }
 
 #[test]
-fn an_order_that_has_to_wait_for_another_one_is_answered_in_its_time() {
+fn a_request_that_waits_for_another_one_is_answered_in_its_time() {
     let driver = driver(
         "[ \"$1\" = -f ] && exec $real -f; input=$(/bin/cat)
         case \"$input\" in quit*) : >${0%/*}/quits; exec /bin/sleep 1000;; esac; echo \"$input\" | $real",
@@ -97,16 +97,16 @@ fn an_order_that_has_to_wait_for_another_one_is_answered_in_its_time() {
     host.start(&spec(ID)).unwrap();
     let client = host.client();
     let stop = std::thread::spawn(move || client.stop(&spec(ID).id, Duration::from_secs(1), &Deadline::none()));
-    until("the daemon is told to quit", || driver.path().join("usr/bin/quits").exists().then_some(()));
+    until("the daemon gets quit", || driver.path().join("usr/bin/quits").exists().then_some(()));
     let refused = host.client().start(&spec(ID), Duration::from_millis(500), &Deadline::none()).unwrap_err();
     let DaemonError::NotReady { seen, .. } = &refused else { panic!("{refused}") };
-    assert_eq!(seen, "the MPS host was busy with it");
+    assert_eq!(seen, "the MPS host was busy with an earlier request");
     stop.join().unwrap().unwrap();
     assert_eq!(left_of(&host), (0, 0, false));
 }
 
 #[test]
-fn a_limit_that_is_taken_in_silence_and_forgotten_is_refused() {
+fn a_limit_that_is_echoed_and_not_applied_is_refused() {
     let driver = driver(
         "[ \"$1\" = -f ] && exec $real -f; input=$(/bin/cat)
         case \"$input\" in set_*) echo 30.0;; *) echo \"$input\" | $real;; esac",
@@ -125,7 +125,7 @@ fn a_limit_that_is_taken_in_silence_and_forgotten_is_refused() {
 }
 
 #[test]
-fn a_program_that_knows_multi_user_gets_it() {
+fn a_program_that_has_multi_user_gets_it() {
     let driver = driver("[ \"$1 $2\" = '-f -M' ] && exec $real -f; exec $real \"$@\"");
     let host = Host::new(driver.path());
     for (wanted, expect) in [(MultiUser::Off, false), (MultiUser::On, true), (MultiUser::IfKnown, true)] {
@@ -136,14 +136,14 @@ fn a_program_that_knows_multi_user_gets_it() {
 }
 
 #[test]
-fn a_daemon_that_keeps_dying_is_started_more_and_more_slowly() {
+fn a_daemon_that_exits_again_and_again_is_started_with_growing_delays() {
     let driver = driver("[ \"$1\" = -f ] && { [ -e ${0%/*}/broken ] && exit 3; exec $real -f; }; exec $real");
     let host = Host::new(driver.path());
     host.start(&spec(ID)).unwrap();
     let broken = driver.path().join("usr/bin/broken");
     fs::write(&broken, "").unwrap();
     crate::host::kill(host.daemon(ID));
-    let failures = || host.metric("gpu_dra_mps_starts_total{result=\"failure\"}");
+    let failures = || host.metric("gpu_dra_mps_daemon_starts_total{result=\"failure\"}");
     until("two starts fail", || (failures() == "2").then_some(()));
     assert_eq!((host.mounts(), host.observed(ID).unwrap().restarts), (1, 0));
     fs::remove_file(broken).unwrap();
@@ -167,20 +167,20 @@ fn a_daemon_that_clients_found_before_it_had_its_limits_is_started_anew() {
 }
 
 #[test]
-fn a_daemon_that_answers_no_more_is_taken_for_dead() {
-    let driver = driver("[ \"$1\" = -f ] && exec $real -f; [ -e ${0%/*}/deaf ] && exec /bin/sleep 1000; exec $real");
+fn a_daemon_that_stops_answering_is_killed_and_restarts() {
+    let driver = driver("[ \"$1\" = -f ] && exec $real -f; [ -e ${0%/*}/hangs ] && exec /bin/sleep 1000; exec $real");
     let host = Host::new(driver.path());
     host.start(&spec(ID)).unwrap();
-    let deaf = driver.path().join("usr/bin/deaf");
-    fs::write(&deaf, "").unwrap();
+    let hangs = driver.path().join("usr/bin/hangs");
+    fs::write(&hangs, "").unwrap();
     let refused = host.start(&spec(ID)).unwrap_err();
     assert!(matches!(refused, DaemonError::NotReady { .. }), "{refused}");
     host.say(ID, "Starting new server 1 for user 0");
-    let why = until("it is taken for dead", || match host.state(ID) {
+    let why = until("the daemon is killed", || match host.state(ID) {
         DaemonState::Exited { why } => Some(why),
         DaemonState::Changing | DaemonState::Ready | DaemonState::UserWaiting { .. } | DaemonState::Lost => None,
     });
-    assert!(why.starts_with("it gave no answer any more and was ended"), "{why}");
-    fs::remove_file(deaf).unwrap();
-    until("it is started again", || host.observed(ID).filter(|seen| seen.restarts == 1));
+    assert!(why.starts_with("killed because it stopped answering"), "{why}");
+    fs::remove_file(hangs).unwrap();
+    until("the daemon restarts", || host.observed(ID).filter(|seen| seen.restarts == 1));
 }

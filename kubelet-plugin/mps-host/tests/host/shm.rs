@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The shared memory of a daemon and its clients: how large it is, and what of it goes with the claims that made it.
+//! The shared memory of a daemon and its clients: its size, and the removal of files of ended claims.
 
 use std::fs;
 use std::path::Path;
@@ -22,20 +22,20 @@ fn size(dir: &Path) -> (u64, u64) {
 }
 
 #[test]
-fn shared_memory_is_as_large_as_is_said_and_changes_with_what_is_said() {
+fn shared_memory_has_the_configured_size_and_follows_it() {
     let host = Host::real();
     let shm_dir = host.start(&spec(ID)).unwrap().shm_dir;
     assert_eq!(size(&shm_dir), (1 << 20, 256));
     let daemon_dir = DaemonDir::new(&host.root(), &id_of(ID));
-    daemon_dir.make(Bytes::from_mib(2)).unwrap();
+    daemon_dir.create(Bytes::from_mib(2)).unwrap();
     assert_eq!(size(&shm_dir), (2 << 20, 512));
     fs::write(shm_dir.join("held"), vec![0; 3 << 19]).unwrap();
-    daemon_dir.make(Bytes::from_mib(1)).unwrap();
+    daemon_dir.create(Bytes::from_mib(1)).unwrap();
     assert_eq!((size(&shm_dir), host.mounts()), ((2 << 20, 512), 1), "what clients have there fits no more");
 }
 
 #[test]
-fn what_a_claim_leaves_in_shared_memory_goes_and_what_others_have_there_stays() {
+fn files_of_an_ended_claim_are_removed_and_files_in_use_stay() {
     let mut host = Host::real();
     let shm_dir = host.start(&spec(ID)).unwrap().shm_dir;
     let [elder, younger]: [ClaimUid; 2] = ["elder", "younger"].map(|uid| uid.parse().unwrap());
@@ -61,13 +61,13 @@ fn what_a_claim_leaves_in_shared_memory_goes_and_what_others_have_there_stays() 
     share(&host, &younger, ClaimUse::Ends);
     assert_eq!(names(), ["elder", "held"], "what nobody holds is gone when the claim is");
     end(holder);
-    until("what nobody holds any more goes", || (names() == ["elder"]).then_some(()));
+    until("files that are closed are removed", || (names() == ["elder"]).then_some(()));
     // The next host knows no claims, but what it found.
     host.kill();
     host.start_again();
     write("later");
     share(&host, &elder, ClaimUse::Ends);
-    until("what came later goes", || (names() == ["elder"]).then_some(()));
+    until("later files are removed", || (names() == ["elder"]).then_some(()));
     host.stop(ID).unwrap();
     share(&host, &elder, ClaimUse::Ends);
     assert_eq!(host.observed(ID), None);

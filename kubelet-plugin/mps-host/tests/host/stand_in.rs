@@ -74,12 +74,12 @@ impl StandIn {
     }
 }
 
-fn lives(pid: u32) -> bool {
+fn is_running(pid: u32) -> bool {
     fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
 #[test]
-fn a_daemon_is_given_m_where_its_program_knows_it() {
+fn a_daemon_gets_m_where_its_program_has_it() {
     let stand_in = StandIn::new();
     for (behaviour, wanted, expect) in [
         ("", MultiUser::Off, Some(false)),
@@ -104,7 +104,7 @@ fn a_daemon_is_given_m_where_its_program_knows_it() {
 }
 
 #[test]
-fn users_take_turns_and_that_is_told() {
+fn users_take_turns_and_that_is_a_state() {
     let stand_in = StandIn::new();
     stand_in.start(MultiUser::Off).unwrap();
     let (root, other) = (client(), client());
@@ -112,7 +112,7 @@ fn users_take_turns_and_that_is_told() {
     let server = stand_in.server(1);
     stand_in.behave(&format!("client {} 0\nclient {} 1000\n", root.id(), other.id()));
     let expect = DaemonState::UserWaiting { waiting: 1000, active: 0 };
-    until("it is told", || (stand_in.host.state(ID) == expect).then_some(()));
+    until("it is reported", || (stand_in.host.state(ID) == expect).then_some(()));
     assert_eq!(stand_in.server(1), server);
     end(root);
     until("the other one has its turn", || (stand_in.host.state(ID) == DaemonState::Ready).then_some(()));
@@ -127,7 +127,7 @@ fn users_share_a_server_with_m() {
     let (root, other) = (client(), client());
     stand_in.behave(&format!("client {} 0\nclient {} 1000\n", root.id(), other.id()));
     stand_in.server(2);
-    // So they say while the server comes up.
+    // The line that the log has while a server starts.
     let waits = format!("NEW CLIENT {} from user 1000: Server is not ready, push client to pending list", other.id());
     stand_in.host.say(ID, &waits);
     stand_in.host.say(ID, "Server 1 exited with status 1");
@@ -138,7 +138,7 @@ fn users_share_a_server_with_m() {
 }
 
 #[test]
-fn a_server_that_crashes_is_told_and_the_next_one_serves() {
+fn a_server_that_crashes_is_reported_and_the_next_one_serves() {
     let stand_in = StandIn::new();
     stand_in.start(MultiUser::Off).unwrap();
     let client = client();
@@ -154,37 +154,37 @@ fn a_server_that_crashes_is_told_and_the_next_one_serves() {
     let server = stand_in.server(0);
     kill(server);
     let message =
-        until("it is told", || stand_in.host.observed(ID).map(|seen| seen.message).filter(|said| !said.is_empty()));
-    assert_eq!(message, "a server ended with status -9, and with it the work of its clients");
+        until("it is reported", || stand_in.host.observed(ID).map(|seen| seen.message).filter(|said| !said.is_empty()));
+    assert_eq!(message, "an MPS server exited with status -9, which ended its clients");
     assert_eq!((stand_in.host.state(ID), failures()), (DaemonState::Ready, "2".to_owned()));
 }
 
-/// A dead daemon is not started again while a client of it lives, and until then the server of that goes on.
-fn assert_kept_until_it_ends(stand_in: &StandIn, server: u32, client: Child) {
+/// An exited daemon does not restart while a client runs, and until then its server continues.
+fn assert_server_runs_until_client_exits(stand_in: &StandIn, server: u32, client: Child) {
     let refused = stand_in.start(MultiUser::Off).unwrap_err();
     assert_eq!(refused, DaemonError::ClientsLeft { id: spec(ID).id, clients: 1 });
-    assert!(lives(server));
+    assert!(is_running(server));
     end(client);
-    until("it is started again", || stand_in.host.observed(ID).filter(|seen| seen.restarts == 1));
-    assert!(!lives(server));
+    until("the daemon restarts", || stand_in.host.observed(ID).filter(|seen| seen.restarts == 1));
+    assert!(!is_running(server));
 }
 
 #[test]
-fn clients_of_a_dead_daemon_keep_their_server_until_they_end() {
+fn clients_of_an_exited_daemon_have_their_server_until_they_exit() {
     let stand_in = StandIn::new();
     stand_in.start(MultiUser::Off).unwrap();
     let client = client();
     let line = format!("client {} 0\n", client.id());
     stand_in.behave(&line);
     let server = stand_in.server(1);
-    // Before anybody looked: what is known is what the log says.
+    // Before the first check: the clients are known from the log only.
     kill(stand_in.host.daemon(ID));
-    until("it is told", || matches!(stand_in.host.state(ID), DaemonState::Exited { .. }).then_some(()));
-    assert_kept_until_it_ends(&stand_in, server, client);
+    until("it is reported", || matches!(stand_in.host.state(ID), DaemonState::Exited { .. }).then_some(()));
+    assert_server_runs_until_client_exits(&stand_in, server, client);
 }
 
 #[test]
-fn clients_of_a_dead_daemon_hold_up_claims_for_a_bounded_time() {
+fn clients_of_an_exited_daemon_delay_claims_for_a_bounded_time() {
     // Long enough that the first claim is refused, and short enough to see the end.
     let stand_in = StandIn::with(&["--clients-timeout=5"]);
     stand_in.start(MultiUser::Off).unwrap();
@@ -192,33 +192,33 @@ fn clients_of_a_dead_daemon_hold_up_claims_for_a_bounded_time() {
     stand_in.behave(&format!("client {} 0\n", client.id()));
     let server = stand_in.server(1);
     kill(stand_in.host.daemon(ID));
-    until("it is told", || matches!(stand_in.host.state(ID), DaemonState::Exited { .. }).then_some(()));
+    until("it is reported", || matches!(stand_in.host.state(ID), DaemonState::Exited { .. }).then_some(()));
     let refused = stand_in.start(MultiUser::Off).unwrap_err();
     assert_eq!(refused, DaemonError::ClientsLeft { id: spec(ID).id, clients: 1 });
-    assert!(lives(server), "nobody is ended at once");
-    until("it is started again", || stand_in.host.observed(ID).filter(|seen| seen.restarts == 1));
-    assert!(!lives(server));
+    assert!(is_running(server), "no client is ended at once");
+    until("the daemon restarts", || stand_in.host.observed(ID).filter(|seen| seen.restarts == 1));
+    assert!(!is_running(server));
     stand_in.start(MultiUser::Off).unwrap();
     end(client);
 }
 
 #[test]
-fn clients_of_a_daemon_that_died_with_its_host_keep_their_server_until_they_end() {
+fn clients_of_a_daemon_that_exited_with_its_host_have_their_server_until_they_exit() {
     let mut stand_in = StandIn::new();
     stand_in.start(MultiUser::Off).unwrap();
     let client = client();
     stand_in.host.kill();
-    // Nobody hears of it.
+    // Without an MPS host.
     stand_in.behave(&format!("client {} 0\n", client.id()));
     let server = stand_in.server(1);
     kill(stand_in.host.daemon(ID));
     stand_in.host.start_again();
     assert_eq!(stand_in.host.state(ID), DaemonState::Lost);
-    assert_kept_until_it_ends(&stand_in, server, client);
+    assert_server_runs_until_client_exits(&stand_in, server, client);
 }
 
 #[test]
-fn a_stop_waits_for_clients_as_long_as_it_was_told_to() {
+fn a_stop_waits_for_clients_until_its_timeout() {
     let stand_in = StandIn::new();
     for behaviour in ["", "hang-quit"] {
         stand_in.start(MultiUser::Off).unwrap();
@@ -229,7 +229,7 @@ fn a_stop_waits_for_clients_as_long_as_it_was_told_to() {
         stand_in.host.client().stop(&spec(ID).id, Duration::from_secs(1), &Deadline::none()).unwrap();
         let took = begun.elapsed();
         assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(6), "{behaviour}: {took:?}");
-        assert_eq!((left_of(&stand_in.host), lives(server)), ((0, 0, false), false), "{behaviour}");
+        assert_eq!((left_of(&stand_in.host), is_running(server)), ((0, 0, false), false), "{behaviour}");
         end(client);
         stand_in.behave("");
     }
@@ -238,9 +238,11 @@ fn a_stop_waits_for_clients_as_long_as_it_was_told_to() {
 #[test]
 fn a_daemon_that_hangs_is_ended_and_one_that_is_slow_is_waited_for() {
     let stand_in = StandIn::new();
-    for (behaviour, expect) in
-        [("hang-start", "it said nothing"), ("deaf", "the daemon did not answer within"), ("die", "exit code 1")]
-    {
+    for (behaviour, expect) in [
+        ("hang-start", "its log is empty"),
+        ("no-answer", "no answer of the daemon within"),
+        ("die", "exited with code 1"),
+    ] {
         stand_in.behave(behaviour);
         let refused =
             stand_in.host.client().start(&spec(ID), Duration::from_millis(300), &Deadline::none()).unwrap_err();
@@ -257,7 +259,7 @@ fn a_daemon_that_hangs_is_ended_and_one_that_is_slow_is_waited_for() {
 }
 
 #[test]
-fn limits_that_are_answered_and_not_taken_are_refused() {
+fn limits_that_are_answered_and_not_applied_are_refused() {
     let stand_in = StandIn::new();
     stand_in.behave("ignore-set");
     let threads = DaemonSpec { threads: percent(20), ..spec(ID) };
@@ -270,7 +272,7 @@ fn limits_that_are_answered_and_not_taken_are_refused() {
 }
 
 #[test]
-fn a_host_that_hands_over_takes_no_order_on_a_connection_that_was_open_before() {
+fn a_host_that_stops_refuses_calls_on_connections_that_were_open_before() {
     const OTHER: &str = "claim-3f1b2c4d-0000-4000-8000-123456789abc-0";
     let mut stand_in = StandIn::new();
     stand_in.start(MultiUser::Off).unwrap();
@@ -290,7 +292,7 @@ fn a_host_that_hands_over_takes_no_order_on_a_connection_that_was_open_before() 
 }
 
 #[test]
-fn nobody_is_told_of_a_daemon_that_becomes_ready_while_its_host_stops() {
+fn a_daemon_that_becomes_ready_while_its_host_stops_is_not_returned() {
     let mut stand_in = StandIn::new();
     stand_in.behave("slow-start 2000");
     let connection = stand_in.host.client();

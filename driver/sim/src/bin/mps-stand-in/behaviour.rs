@@ -1,26 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a daemon is made to do: one line each in `behaviour` beside its pipe directory, and for all daemons of a driver root
-//! in `nvidia-cuda-mps-control.behaviour` beside the program. Read again all the time; replace it by a rename.
+//! The behaviour of a daemon: one line each in `behaviour` beside its pipe directory, and for all daemons of a driver root in
+//! `nvidia-cuda-mps-control.behaviour` beside the program. The files are read again all the time; replace them by a rename.
 //!
 //! ```text
-//! slow-start MS      is ready that much later
-//! hang-start         makes no socket and does not end
-//! deaf               has its sockets and does not answer
-//! ignore-set         answers a set and does not take it
-//! hang-quit          does not end when told to
-//! die                ends at once with 1, and leaves servers and sockets
-//! old                does not know -M
-//! client PID UID     a process that uses it, for as long as it lives and is in the file
+//! slow-start MS      is ready after a delay
+//! hang-start         creates no socket and does not exit
+//! no-answer          has its sockets and does not answer
+//! ignore-set         answers a `set_` command and does not apply it
+//! hang-quit          does not exit after `quit`
+//! die                exits at once with 1, and leaves servers and sockets
+//! old                does not have -M
+//! client PID UID     a client process, as long as it runs and is in the file
 //! ```
 //!
-//! Without `-M` the users take turns as they do with NVIDIA's: a client of another user waits until the server has no
-//! clients left.
+//! Without `-M` users take turns as with NVIDIA's program: a client of another user waits until the server has no clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-/// See the module.
+/// The parsed lines of both files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Behaviour {
     faults: BTreeSet<Fault>,
@@ -29,11 +28,11 @@ pub(crate) struct Behaviour {
     pub(crate) clients: BTreeMap<u32, u32>,
 }
 
-/// A way to misbehave.
+/// A fault of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     HangStart,
-    Deaf,
+    NoAnswer,
     IgnoreSet,
     HangQuit,
     Die,
@@ -41,7 +40,7 @@ pub(crate) enum Fault {
 }
 
 impl Behaviour {
-    /// That of the daemon of a pipe directory, now.
+    /// Reads the behaviour of the daemon of a pipe directory.
     pub(crate) fn of(pipe_dir: &Path) -> Result<Self, String> {
         let mut program_path = std::env::current_exe().map_err(|error| error.to_string())?.into_os_string();
         program_path.push(".behaviour");
@@ -70,7 +69,7 @@ impl Behaviour {
                 return Some(());
             }
             ["hang-start"] => Fault::HangStart,
-            ["deaf"] => Fault::Deaf,
+            ["no-answer"] => Fault::NoAnswer,
             ["ignore-set"] => Fault::IgnoreSet,
             ["hang-quit"] => Fault::HangQuit,
             ["die"] => Fault::Die,

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The front end: commands on standard input, one a line, answers on standard output.
+//! The client of the daemon: commands on standard input, one per line, answers on standard output.
 //!
-//! A command goes out as a line; what comes back is an exit code as a digit, the answer, and a zero byte.
+//! A command is sent as a line. The reply is an exit code as a digit, the answer, and a zero byte.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-/// Gives the commands to the daemon, and returns what the last one that was answered ends with.
+/// Sends the commands to the daemon. Returns the exit code of the last answer.
 pub(crate) fn run(pipe_dir: &Path) -> Result<u8, String> {
     let privileged = UnixStream::connect(pipe_dir.join("control_privileged"));
     let stream = privileged.or_else(|_other_user| UnixStream::connect(pipe_dir.join("control")));
@@ -15,7 +15,7 @@ pub(crate) fn run(pipe_dir: &Path) -> Result<u8, String> {
     let mut code = 0;
     for line in std::io::stdin().lines().map_while(Result::ok) {
         let answered = daemon.get_mut().write_all(format!("{line}\n").as_bytes()).and_then(|()| answer(&mut daemon));
-        // Whoever quits may say more, which nobody hears.
+        // Commands after `quit` have no answer.
         let Ok((end, text)) = answered else { break };
         code = end;
         std::io::stdout().write_all(&text).map_err(|error| error.to_string())?;

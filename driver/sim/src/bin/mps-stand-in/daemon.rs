@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The daemon: sockets in the pipe directory, commands of front ends, and its end.
+//! The daemon: sockets in the pipe directory, commands of control clients, and its exit.
 
 use std::fs::{OpenOptions, Permissions, create_dir_all};
 use std::io::{self, Read as _, Write as _};
@@ -15,39 +15,39 @@ use rustix::process::umask;
 
 use crate::behaviour::{Behaviour, Fault};
 use crate::limits::Limits;
-use crate::servers::{Servers, pause};
+use crate::servers::{Servers, wait_for};
 
-/// How often it looks at its behaviour.
-const MOMENT: Duration = Duration::from_millis(10);
+/// Interval of the checks of the behaviour files.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 struct Daemon<'a> {
     pipe_dir: &'a Path,
     behaviour: Behaviour,
     limits: Limits,
     servers: Servers,
-    clients: Vec<Client>,
+    connections: Vec<Connection>,
     quit: Option<Quit>,
 }
 
-struct Client {
+struct Connection {
     stream: UnixStream,
     privileged: bool,
     input: Vec<u8>,
 }
 
-/// The front end that said so is answered at the end.
+/// The connection that sent `quit`, which is answered at the exit.
 struct Quit {
     stream: UnixStream,
-    at_the_latest: Option<Instant>,
+    deadline: Option<Instant>,
 }
 
-/// Until it is told to quit, or dies.
+/// Runs until `quit` or a fault.
 pub(crate) fn run(pipe_dir: &Path, multi_user: bool, behaviour: &Behaviour) -> Result<u8, String> {
-    pause(behaviour.slow_start);
+    wait_for(behaviour.slow_start);
     while Behaviour::of(pipe_dir)?.has(Fault::HangStart) {
-        pause(MOMENT);
+        wait_for(POLL_INTERVAL);
     }
-    // NVIDIA's program says nothing of a directory that is full, or of a path that is too long for a socket.
+    // NVIDIA's program prints nothing about a full directory or a path that is too long for a socket.
     let silent = |_error: io::Error| String::new();
     umask(Mode::empty());
     create_dir_all(pipe_dir).map_err(silent)?;
@@ -64,7 +64,7 @@ pub(crate) fn run(pipe_dir: &Path, multi_user: bool, behaviour: &Behaviour) -> R
     log(&format!("To connect CUDA applications to this daemon, set env {variable}"));
     let (limits, servers) = (Limits::new(), Servers::new(multi_user));
     let behaviour = behaviour.clone();
-    Daemon { pipe_dir, behaviour, limits, servers, clients: Vec::new(), quit: None }.live(&listeners)
+    Daemon { pipe_dir, behaviour, limits, servers, connections: Vec::new(), quit: None }.serve(&listeners)
 }
 
 fn listener(pipe_dir: &Path, name: &str, mode: u32) -> io::Result<UnixListener> {
@@ -77,21 +77,21 @@ fn listener(pipe_dir: &Path, name: &str, mode: u32) -> io::Result<UnixListener> 
 }
 
 impl Daemon<'_> {
-    fn live(mut self, listeners: &[(UnixListener, bool)]) -> Result<u8, String> {
+    fn serve(mut self, listeners: &[(UnixListener, bool)]) -> Result<u8, String> {
         let failed = |error: io::Error| format!("mps-stand-in: {error}");
         loop {
             self.behaviour = Behaviour::of(self.pipe_dir)?;
             if self.behaviour.has(Fault::Die) {
                 return Ok(1);
             }
-            for line in self.servers.follow(&self.behaviour.clients).map_err(failed)? {
+            for line in self.servers.update(&self.behaviour.clients).map_err(failed)? {
                 log(&line);
             }
             if self.may_end() {
                 return self.end().map_err(failed);
             }
-            if self.behaviour.has(Fault::Deaf) {
-                pause(MOMENT);
+            if self.behaviour.has(Fault::NoAnswer) {
+                wait_for(POLL_INTERVAL);
                 continue;
             }
             self.wait(listeners);
@@ -99,29 +99,29 @@ impl Daemon<'_> {
                 while let Ok((stream, _)) = listener.accept() {
                     stream.set_nonblocking(true).map_err(failed)?;
                     log("NEW UI");
-                    self.clients.push(Client { stream, privileged: *privileged, input: Vec::new() });
+                    self.connections.push(Connection { stream, privileged: *privileged, input: Vec::new() });
                 }
             }
-            self.hear().map_err(failed)?;
+            self.read_commands().map_err(failed)?;
         }
     }
 
-    /// For somebody to say something, but no longer than a moment.
+    /// Waits for input, at most for one interval.
     fn wait(&self, listeners: &[(UnixListener, bool)]) {
         let listening = listeners.iter().map(|(listener, _)| listener.as_fd());
-        let fds = listening.chain(self.clients.iter().map(|control_client| control_client.stream.as_fd()));
+        let fds = listening.chain(self.connections.iter().map(|connection| connection.stream.as_fd()));
         let mut fds: Vec<PollFd<'_>> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        poll(&mut fds, Timespec::try_from(MOMENT).ok().as_ref()).map(|_ready| ()).ok();
+        poll(&mut fds, Timespec::try_from(POLL_INTERVAL).ok().as_ref()).map(|_ready| ()).ok();
     }
 
-    fn hear(&mut self) -> io::Result<()> {
-        for mut control_client in std::mem::take(&mut self.clients) {
-            let is_open = control_client.read();
-            while let Some(line) = control_client.line() {
-                self.obey(&mut control_client, &line)?;
+    fn read_commands(&mut self) -> io::Result<()> {
+        for mut connection in std::mem::take(&mut self.connections) {
+            let is_open = connection.read();
+            while let Some(line) = connection.line() {
+                self.execute(&mut connection, &line)?;
             }
             if is_open {
-                self.clients.push(control_client);
+                self.connections.push(connection);
             } else {
                 log("UI closed");
             }
@@ -129,23 +129,23 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    fn obey(&mut self, control_client: &mut Client, line: &str) -> io::Result<()> {
+    fn execute(&mut self, connection: &mut Connection, line: &str) -> io::Result<()> {
         log(&format!("Cmd:{line}"));
         let words: Vec<&str> = line.split_whitespace().collect();
-        if words.first() == Some(&"quit") && control_client.privileged {
+        if words.first() == Some(&"quit") && connection.privileged {
             let seconds = words.iter().skip_while(|word| **word != "-t").nth(1).and_then(|text| text.parse().ok());
             if let Some(seconds) = seconds {
                 log(&format!("quit command issued with timeout of {seconds}"));
             }
-            let at_the_latest = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-            self.quit = Some(Quit { stream: control_client.stream.try_clone()?, at_the_latest });
+            let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+            self.quit = Some(Quit { stream: connection.stream.try_clone()?, deadline });
             return Ok(());
         }
         let (answer, lines) = self.answer(&words);
         for line in lines {
             log(&line);
         }
-        reply(&control_client.stream, 0, &answer);
+        reply(&connection.stream, 0, &answer);
         Ok(())
     }
 
@@ -168,9 +168,9 @@ impl Daemon<'_> {
     }
 
     fn may_end(&self) -> bool {
-        let late = |quit: &Quit| quit.at_the_latest.is_some_and(|end| Instant::now() >= end);
-        let told = self.quit.as_ref().is_some_and(|quit| self.servers.are_idle() || late(quit));
-        told && !self.behaviour.has(Fault::HangQuit)
+        let late = |quit: &Quit| quit.deadline.is_some_and(|end| Instant::now() >= end);
+        let requested = self.quit.as_ref().is_some_and(|quit| self.servers.are_idle() || late(quit));
+        requested && !self.behaviour.has(Fault::HangQuit)
     }
 
     /// Leaves the sockets, as NVIDIA's program does.
@@ -178,7 +178,7 @@ impl Daemon<'_> {
         if let Some(line) = self.servers.end()? {
             log(&line);
         }
-        let code = self.servers.worst_end;
+        let code = self.servers.exit_code;
         log(&format!("Exit with status {code}"));
         std::fs::remove_file(self.pipe_dir.join("log")).ok();
         if let Some(quit) = &self.quit {
@@ -188,8 +188,8 @@ impl Daemon<'_> {
     }
 }
 
-impl Client {
-    /// All there is to read now; false once there will be no more.
+impl Connection {
+    /// Reads all available input. Returns whether the connection is open.
     fn read(&mut self) -> bool {
         let mut part = [0; 1024];
         loop {
@@ -208,12 +208,12 @@ impl Client {
     }
 }
 
-/// A front end that went away hears nothing.
+/// Answers a connection. A closed one is ignored.
 fn reply(mut stream: &UnixStream, code: u8, answer: &str) {
     stream.write_all(format!("{code}{answer}\0").as_bytes()).ok();
 }
 
-/// To standard output, with the time in seconds since 1970.
+/// Writes to standard output, with the time in seconds since 1970.
 fn log(line: &str) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (seconds, millis, pid) = (now.as_secs(), now.subsec_millis(), std::process::id());

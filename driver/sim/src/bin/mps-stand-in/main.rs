@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Plays `nvidia-cuda-mps-control` where NVIDIA's own has no GPU to have clients on, or cannot be made to misbehave.
+//! Replaces `nvidia-cuda-mps-control` in tests of clients, which NVIDIA's own has only on a GPU, and of faults.
 //!
-//! With `-f` it is a daemon, with `-M` for all users at once, without arguments the front end that reads commands. Files,
-//! answers, log lines and exit codes are those of NVIDIA's program of R535, next to which a test runs it. The two talk in
-//! a way of their own, so that only its own front end reaches it, and no CUDA program does. See `behaviour` for what it
-//! can be made to do, and for its clients.
+//! With `-f` the program is a daemon, with `-M` for all users at once, without arguments the client that reads commands. Files,
+//! answers, log lines and exit codes are those of NVIDIA's program of R535; a test compares both. The protocol between daemon
+//! and client is another one, so that no CUDA program can connect. See `behaviour` for faults and clients.
 //!
 //! ```text
 //! control_client --(control, control_privileged)--> daemon -> limits
@@ -27,7 +26,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let behaviour = match Behaviour::of(&pipe_dir) {
         Ok(behaviour) => behaviour,
-        Err(error) => return told(&format!("mps-stand-in: {error}"), 2),
+        Err(error) => return exit_with(&format!("mps-stand-in: {error}"), 2),
     };
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let multi_user = words.iter().any(|word| ["-M", "-multiuser-server", "--multiuser-server"].contains(word));
@@ -38,16 +37,16 @@ fn main() -> ExitCode {
         }
         ["-f"] => daemon::run(&pipe_dir, false, &behaviour),
         ["-f", _] | [_, "-f"] if multi_user && !behaviour.has(Fault::Old) => daemon::run(&pipe_dir, true, &behaviour),
-        // NVIDIA's program takes itself for a front end when it does not know an option.
+        // NVIDIA's program runs as client for an unknown option.
         _ => control_client::run(&pipe_dir),
     };
     match ended {
         Ok(code) => ExitCode::from(code),
-        Err(text) => told(&text, 1),
+        Err(text) => exit_with(&text, 1),
     }
 }
 
-fn told(text: &str, code: u8) -> ExitCode {
+fn exit_with(text: &str, code: u8) -> ExitCode {
     if !text.is_empty() {
         eprintln!("{text}");
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Servers and whose turn it is: processes that do nothing, one for each user, or one for all with `-M`.
+//! The servers of a daemon: idle processes, one at a time for each user, or one for all users with `-M`.
 //!
-//! In come the clients there should be. A server outlives its daemon, as NVIDIA's does, and ends with the pipe directory,
-//! so that none outlives a test.
+//! Input are the clients. A server outlives its daemon, as NVIDIA's does, and exits when the pipe directory is removed, so that
+//! none outlives a test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,11 +20,11 @@ pub(crate) const ROLE: &str = "serve";
 pub(crate) struct Servers {
     multi_user: bool,
     active: Option<Server>,
-    /// Users of clients by process, in the order they came.
+    /// Process and user of the waiting clients, in the order of their connection.
     pending: Vec<(u32, u32)>,
-    known: BTreeSet<u32>,
-    /// What the daemon ends with: 1 once a server did.
-    pub(crate) worst_end: u8,
+    seen_clients: BTreeSet<u32>,
+    /// Exit code of the daemon: 1 after a server failed.
+    pub(crate) exit_code: u8,
 }
 
 #[derive(Debug)]
@@ -36,25 +36,25 @@ struct Server {
 
 impl Servers {
     pub(crate) const fn new(multi_user: bool) -> Self {
-        Self { multi_user, active: None, pending: Vec::new(), known: BTreeSet::new(), worst_end: 0 }
+        Self { multi_user, active: None, pending: Vec::new(), seen_clients: BTreeSet::new(), exit_code: 0 }
     }
 
-    /// Takes clients in and lets those go that ended. Returns what is to be logged.
-    pub(crate) fn follow(&mut self, clients: &BTreeMap<u32, u32>) -> io::Result<Vec<String>> {
+    /// Connects new clients and removes those that exited. Returns the lines for the log.
+    pub(crate) fn update(&mut self, clients: &BTreeMap<u32, u32>) -> io::Result<Vec<String>> {
         let mut log = self.reap()?;
-        let living: BTreeMap<u32, u32> =
+        let running: BTreeMap<u32, u32> =
             clients.iter().filter(|(pid, _)| is_running(**pid)).map(|(pid, user)| (*pid, *user)).collect();
-        self.known.retain(|pid| living.contains_key(pid));
-        self.pending.retain(|(pid, _)| living.contains_key(pid));
+        self.seen_clients.retain(|pid| running.contains_key(pid));
+        self.pending.retain(|(pid, _)| running.contains_key(pid));
         if let Some(server) = &mut self.active {
-            server.clients.retain(|pid| living.contains_key(pid));
+            server.clients.retain(|pid| running.contains_key(pid));
         }
-        for (pid, user) in living {
-            if self.known.insert(pid) {
-                log.push(self.meet(pid, user));
+        for (pid, user) in running {
+            if self.seen_clients.insert(pid) {
+                log.push(self.connect(pid, user));
             }
         }
-        log.extend(self.next_turn()?);
+        log.extend(self.start_next_server()?);
         Ok(log)
     }
 
@@ -62,7 +62,7 @@ impl Servers {
         self.active.iter().map(|server| server.child.id()).collect()
     }
 
-    /// The clients of a server, if it is one.
+    /// The clients of a server, if it runs.
     pub(crate) fn clients(&self, pid: u32) -> Option<Vec<u32>> {
         let server = self.active.as_ref().filter(|server| server.child.id() == pid)?;
         Some(server.clients.iter().copied().collect())
@@ -79,8 +79,8 @@ impl Servers {
         Ok(Some(format!("Server {} exited with status 0", server.child.id())))
     }
 
-    fn meet(&mut self, pid: u32, user: u32) -> String {
-        let user_of_server = self.turn_of(user);
+    fn connect(&mut self, pid: u32, user: u32) -> String {
+        let user_of_server = self.server_user(user);
         if let Some(server) = self.active.as_mut().filter(|server| server.user == user_of_server) {
             server.clients.insert(pid);
             return format!("NEW CLIENT {pid} from user {user}: Server already exists");
@@ -89,14 +89,14 @@ impl Servers {
         format!("NEW CLIENT {pid} from user {user}: Server is not ready, push client to pending list")
     }
 
-    /// A server that nobody uses makes way for those who wait, and takes all of the first one's user.
-    fn next_turn(&mut self) -> io::Result<Vec<String>> {
+    /// Replaces a server without clients by one for the user that waits first, with all waiting clients of that user.
+    fn start_next_server(&mut self) -> io::Result<Vec<String>> {
         let Some((_, user)) = self.pending.first().copied() else { return Ok(Vec::new()) };
         if self.active.as_ref().is_some_and(|server| !server.clients.is_empty()) {
             return Ok(Vec::new());
         }
         let mut log: Vec<String> = self.end()?.into_iter().collect();
-        let user = self.turn_of(user);
+        let user = self.server_user(user);
         let child =
             Command::new(std::env::current_exe()?).arg(ROLE).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
         log.push(format!("Starting new server {} for user {user}", child.id()));
@@ -109,19 +109,19 @@ impl Servers {
         Ok(log)
     }
 
-    const fn turn_of(&self, user: u32) -> u32 {
+    const fn server_user(&self, user: u32) -> u32 {
         if self.multi_user { 0 } else { user }
     }
 
-    /// Its clients meet the next one.
+    /// Removes an exited server. Its clients connect to the next one.
     fn reap(&mut self) -> io::Result<Vec<String>> {
         let Some(server) = &mut self.active else { return Ok(Vec::new()) };
         let Some(status) = server.child.try_wait()? else { return Ok(Vec::new()) };
         let code = code_of(status);
-        self.worst_end = self.worst_end.max(u8::from(code != 0));
+        self.exit_code = self.exit_code.max(u8::from(code != 0));
         let pid = server.child.id();
         let clients = std::mem::take(&mut server.clients);
-        self.known.retain(|client| !clients.contains(client));
+        self.seen_clients.retain(|client| !clients.contains(client));
         self.active = None;
         Ok(vec![format!("Server {pid} exited with status {code}")])
     }
@@ -132,20 +132,20 @@ fn code_of(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| -signal)).unwrap_or(-1)
 }
 
-/// A zombie runs no more.
+/// Whether the process runs. A zombie does not.
 fn is_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// The work of a server.
+/// A server: waits until the pipe directory is removed.
 pub(crate) fn serve(pipe_dir: &Path) {
     while pipe_dir.exists() {
-        pause(Duration::from_millis(50));
+        wait_for(Duration::from_millis(50));
     }
 }
 
-/// Nothing, for a while.
-pub(crate) fn pause(time: Duration) {
+/// Sleeps.
+pub(crate) fn wait_for(time: Duration) {
     poll(&mut [], Timespec::try_from(time).ok().as_ref()).map(|_none| ()).ok();
 }
