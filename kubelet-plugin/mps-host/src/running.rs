@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A running daemon: its state, its clients and its limits, as its log and its answers show them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dra_hardware::DaemonState;
@@ -13,6 +13,9 @@ use crate::control_client::ControlError;
 use crate::log_file::LogFile;
 use crate::start::{DaemonHandle, limits, set_limits, wrong_limit};
 use crate::state_file::SavedState;
+
+/// Interval of the checks.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Time after which the clients are queried although the log has no new event.
 const CLIENT_QUERY_INTERVAL: Duration = Duration::from_secs(30);
@@ -35,6 +38,8 @@ pub struct Running {
     pub clients: Clients,
     /// Start or adoption of the daemon.
     pub since: Instant,
+    /// Independent of requests, which must not delay it.
+    pub next_check: Instant,
     /// Last query of the clients; `None` when one is due.
     queried: Option<Instant>,
     /// Limits set by this process whose events are still to appear in the log.
@@ -45,6 +50,8 @@ pub struct Running {
     /// Whether a server failed since the last check.
     new_fault: bool,
     failed_checks: u32,
+    /// Whether the daemon answered since the last event or failed check that may mean a hang.
+    verified: bool,
 }
 
 /// The limits of a daemon, by who set them last.
@@ -78,12 +85,14 @@ impl Running {
             log,
             clients,
             since: now,
+            next_check: now + CHECK_INTERVAL,
             queried: Some(now),
             own_settings,
             limits: Limits::Applied,
             fault: None,
             new_fault: false,
             failed_checks: 0,
+            verified: true,
         }
     }
 
@@ -92,17 +101,21 @@ impl Running {
     pub fn adopted(saved: SavedState, handle: DaemonHandle, log_path: PathBuf) -> Self {
         let (log, clients) = (LogFile::from_now(log_path.clone()), Clients::with_known(saved.clients.clone()));
         let started = Self::started(saved, handle, log_path);
-        Self { log, clients, queried: None, own_settings: 0, limits: Limits::Unknown, ..started }
+        Self { log, clients, queried: None, own_settings: 0, limits: Limits::Unknown, verified: false, ..started }
     }
 
     /// Reads the log, queries the daemon, and sets limits again that were changed outside this driver: every process that
     /// can open the socket may change them.
     pub async fn check(&mut self) -> Result<CheckResult, ControlError> {
         let checked = timeout(CHECK_TIMEOUT, self.update()).await;
+        self.next_check = Instant::now() + CHECK_INTERVAL;
         let checked = checked.unwrap_or(Err(ControlError::NoAnswer { timeout: CHECK_TIMEOUT }));
         match &checked {
             Ok(_) => self.failed_checks = 0,
-            Err(ControlError::NoAnswer { .. } | ControlError::Unreachable { .. }) => self.failed_checks += 1,
+            Err(ControlError::NoAnswer { .. } | ControlError::Unreachable { .. }) => {
+                self.failed_checks += 1;
+                self.verified = false;
+            }
             // The control program may be missing while the NVIDIA driver is replaced; the daemon runs on.
             Err(ControlError::Run { .. }) => {}
         }
@@ -114,8 +127,18 @@ impl Running {
         self.failed_checks >= MAX_FAILED_CHECKS
     }
 
-    pub async fn responds(&self) -> Result<(), ControlError> {
-        self.handle.control.send(&[Command::Threads], QUERY_TIMEOUT).await.map(|_answer| ())
+    /// Makes sure that the daemon answers. Runs the control program only if something changed since the last answer: the
+    /// process, the socket, the limits, or a server that exited. A daemon that hangs without such a change is found by the
+    /// check after [`CLIENT_QUERY_INTERVAL`].
+    pub async fn ensure_responds(&mut self, socket_path: &Path) -> Result<(), ControlError> {
+        self.read_log();
+        let is_unchanged = self.verified && self.limits == Limits::Applied;
+        if is_unchanged && self.handle.process.id().is_alive() && socket_path.exists() {
+            return Ok(());
+        }
+        self.handle.control.send(&[Command::Threads], QUERY_TIMEOUT).await?;
+        self.verified = true;
+        Ok(())
     }
 
     /// The number of processes that use the daemon now.
@@ -125,13 +148,13 @@ impl Running {
         Ok(self.clients.alive().len())
     }
 
-    /// Records the new events of the log. An unreadable log has none; the next check reads it again.
-    pub fn read_log(&mut self) -> Vec<Event> {
-        let events = self.log.new_events().unwrap_or_default();
-        for event in &events {
-            self.record(*event);
+    /// Records the new events of the log, after which a query of the clients is due. An unreadable log has none; the next
+    /// check reads it again.
+    pub fn read_log(&mut self) {
+        for event in self.log.new_events().unwrap_or_default() {
+            self.queried = None;
+            self.record(event);
         }
-        events
     }
 
     /// What the state does not tell: the last fault of a server.
@@ -146,7 +169,7 @@ impl Running {
     }
 
     async fn update(&mut self) -> Result<CheckResult, ControlError> {
-        let events = self.read_log();
+        self.read_log();
         let limits_corrected = match self.limits {
             Limits::Applied => false,
             Limits::Unknown => {
@@ -155,17 +178,19 @@ impl Running {
             }
             Limits::Changed => self.apply_limits().await?,
         };
-        if !events.is_empty() || self.queried.is_none_or(|queried| queried.elapsed() > CLIENT_QUERY_INTERVAL) {
+        if self.queried.is_none_or(|queried| queried.elapsed() > CLIENT_QUERY_INTERVAL) {
             // A query that fails stays due.
             self.queried = None;
             self.clients.query(&self.handle.control).await?;
             self.queried = Some(Instant::now());
+            self.verified = true;
         }
         Ok(CheckResult { limits_corrected, fault: std::mem::take(&mut self.new_fault) })
     }
 
     fn record(&mut self, event: Event) {
         self.new_fault |= fault(event).is_some();
+        self.verified &= !matches!(event, Event::Fault | Event::ServerExited { .. });
         match event {
             Event::LimitSet if self.own_settings > 0 => self.own_settings -= 1,
             Event::LimitSet => self.limits = Limits::Changed,

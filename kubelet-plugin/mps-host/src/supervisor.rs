@@ -37,9 +37,6 @@ use crate::start::DaemonHandle;
 use crate::state_file::SavedState;
 use crate::termination::kill_control_daemon;
 
-/// Interval of the checks of a running daemon.
-const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-
 /// Interval of the checks for clients of an exited daemon.
 const CLIENT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -148,7 +145,7 @@ impl Supervisor {
             Lifecycle::Running(running) => tokio::select! {
                 request = requests.recv() => Wakeup::Request(request),
                 exit = running.handle.process.wait_exit() => Wakeup::Exited(exit),
-                () = sleep_until(Instant::now() + CHECK_INTERVAL) => Wakeup::Timer,
+                () = sleep_until(running.next_check) => Wakeup::Timer,
             },
             Lifecycle::Exited(exited) => tokio::select! {
                 request = requests.recv() => Wakeup::Request(request),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState};
+use dra_mps::launch::CONTROL_SOCKET;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -29,8 +30,8 @@ impl Supervisor {
             return Err(DaemonError::Different { id });
         }
         match std::mem::replace(&mut self.lifecycle, Lifecycle::Absent) {
-            Lifecycle::Running(running) => {
-                let answer = running.responds().await;
+            Lifecycle::Running(mut running) => {
+                let answer = running.ensure_responds(&self.dir.pipe_dir().join(CONTROL_SOCKET)).await;
                 let daemon = self.daemon(&running.saved, DaemonState::Ready);
                 self.lifecycle = Lifecycle::Running(running);
                 let no_answer = |error| self.not_ready(deadline, dra_model::chain(&error).to_string());

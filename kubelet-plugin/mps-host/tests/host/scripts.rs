@@ -173,9 +173,9 @@ fn a_daemon_that_stops_answering_is_killed_and_restarts() {
     host.start(&spec(ID)).unwrap();
     let hangs = driver.path().join("usr/bin/hangs");
     fs::write(&hangs, "").unwrap();
+    host.say(ID, "Server 1 exited with status 0");
     let refused = host.start(&spec(ID)).unwrap_err();
     assert!(matches!(refused, DaemonError::NotReady { .. }), "{refused}");
-    host.say(ID, "Starting new server 1 for user 0");
     let why = until("the daemon is killed", || match host.state(ID) {
         DaemonState::Exited { why } => Some(why),
         DaemonState::Changing | DaemonState::Ready | DaemonState::UserWaiting { .. } | DaemonState::Lost => None,
@@ -183,4 +183,31 @@ fn a_daemon_that_stops_answering_is_killed_and_restarts() {
     assert!(why.starts_with("killed because it stopped answering"), "{why}");
     fs::remove_file(hangs).unwrap();
     until("the daemon restarts", || host.observed(ID).filter(|seen| seen.restarts == 1));
+}
+
+#[test]
+fn a_start_of_a_running_daemon_runs_the_control_program_only_after_a_change() {
+    let driver = driver("[ \"$1\" = -f ] && exec $real -f; echo run >>${0%/*}/runs; exec $real");
+    let mut host = Host::new(driver.path());
+    let mut wanted = spec(ID);
+    wanted.threads = percent(30);
+    host.start(&wanted).unwrap();
+    let runs = || fs::read_to_string(driver.path().join("usr/bin/runs")).unwrap().len() / "run\n".len();
+    let starts_without_a_run = |host: &Host| {
+        let before = runs();
+        (0..3).for_each(|_| assert_eq!(host.start(&wanted).unwrap().state, DaemonState::Ready));
+        (runs() == before).then_some(())
+    };
+    // A periodic check may run the program at the same moment.
+    until("three starts run no program", || starts_without_a_run(&host));
+    let before = runs();
+    host.say(ID, "Server 1 exited with status 1");
+    host.start(&wanted).unwrap();
+    assert!(runs() > before, "a failed server may mean a daemon that hangs");
+    until("three starts run no program again", || starts_without_a_run(&host));
+    host.kill();
+    host.start_again();
+    let before = runs();
+    host.start(&wanted).unwrap();
+    assert!(runs() > before, "the limits of an adopted daemon are unknown");
 }
