@@ -141,6 +141,15 @@ impl Running {
         Ok(())
     }
 
+    /// The clients of an exited daemon. Before the first check of an adopted daemon its earlier clients are in the log only.
+    pub fn into_clients(mut self, log_path: &Path) -> (SavedState, Clients) {
+        self.read_log();
+        if self.limits == Limits::Unknown {
+            self.clients.record_log(log_path);
+        }
+        (self.saved, self.clients)
+    }
+
     /// The number of processes that use the daemon now.
     pub async fn count_clients(&mut self) -> Result<usize, ControlError> {
         self.read_log();

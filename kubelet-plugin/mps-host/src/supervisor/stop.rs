@@ -86,9 +86,8 @@ impl Supervisor {
         }
     }
 
-    fn save_exited(&self, mut running: Running) {
-        running.read_log();
-        let Running { mut saved, mut clients, .. } = running;
+    fn save_exited(&self, running: Running) {
+        let (mut saved, mut clients) = running.into_clients(&self.dir.log_path());
         saved.process = None;
         saved.clients.clone_from(clients.alive());
         if let Err(error) = self.write(&saved) {
@@ -98,9 +97,9 @@ impl Supervisor {
 
     /// Records an exit without a request.
     pub(super) fn exited_unexpectedly(&mut self, how: &str) {
-        let Lifecycle::Running(mut running) = std::mem::replace(&mut self.lifecycle, Lifecycle::Absent) else { return };
-        running.read_log();
-        let Running { saved, mut clients, since, .. } = *running;
+        let Lifecycle::Running(running) = std::mem::replace(&mut self.lifecycle, Lifecycle::Absent) else { return };
+        let since = running.since;
+        let (saved, mut clients) = running.into_clients(&self.dir.log_path());
         let why = format!("{how}; end of its log: `{}`", log_file::excerpt(&self.dir.log_path()));
         warn!(daemon = %self.id, why, clients = clients.alive().len(), "MPS daemon exited unexpectedly");
         self.context.metrics.exited();

@@ -7,7 +7,7 @@ use dra_hardware::{DaemonError, DaemonState, Daemons as _, Deadline};
 use dra_mps_api::DaemonChange;
 use futures::StreamExt as _;
 
-use crate::host::{Host, PATIENCE, id_of, kill, spec, until};
+use crate::host::{Host, PATIENCE, id_of, kill, kill_and_wait, spec, until};
 
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
 
@@ -84,8 +84,7 @@ fn a_daemon_that_exited_with_its_host_restarts_after_its_clients() {
         |host: &mut Host| assert!(host.terminate()),
         |host: &mut Host| {
             host.kill();
-            kill(host.daemon(ID));
-            until("the daemon has exited", || host.processes(ID).is_empty().then_some(()));
+            kill_and_wait(host.daemon(ID));
         },
     ] {
         let mut host = Host::real();
@@ -100,6 +99,21 @@ fn a_daemon_that_exited_with_its_host_restarts_after_its_clients() {
         end(client);
         until("the daemon restarts", || (host.state(ID) == DaemonState::Ready).then_some(()));
     }
+}
+
+#[test]
+fn an_adopted_daemon_that_exits_before_its_first_check_restarts_after_its_clients() {
+    let mut host = Host::real();
+    host.start(&spec(ID)).unwrap();
+    let client = client();
+    host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+    host.kill();
+    host.start_again();
+    kill(host.daemon(ID));
+    until("the exit is reported", || matches!(host.state(ID), DaemonState::Exited { .. }).then_some(()));
+    assert_eq!(host.start(&spec(ID)), Err(DaemonError::ClientsLeft { id: id_of(ID), clients: 1 }));
+    end(client);
+    until("the daemon restarts", || (host.state(ID) == DaemonState::Ready).then_some(()));
 }
 
 #[test]

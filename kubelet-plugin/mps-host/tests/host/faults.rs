@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use dra_hardware::{DaemonError, DaemonState, Deadline};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 
-use crate::host::{Host, kill, percent, spec, until};
+use crate::host::{Host, kill, kill_and_wait, percent, spec, until};
 
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
 
@@ -57,8 +57,7 @@ fn a_daemon_that_did_not_outlive_its_host_is_lost_and_restarts() {
     host.start(&spec(ID)).unwrap();
     let daemon = host.daemon(ID);
     host.kill();
-    kill(daemon);
-    until("the daemon has exited", || host.processes(ID).is_empty().then_some(()));
+    kill_and_wait(daemon);
     host.start_again();
     let seen = until("the daemon restarts", || host.observed(ID).filter(|seen| seen.restarts == 1));
     assert_eq!(seen.daemon.state, DaemonState::Ready);

@@ -287,6 +287,15 @@ pub(crate) fn kill(pid: u32) {
     kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), Signal::KILL).unwrap();
 }
 
+/// Kills a process and waits for its exit. Its environment is gone before it is a zombie.
+pub(crate) fn kill_and_wait(pid: u32) {
+    kill(pid);
+    until("a killed process exits", || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X'])).then_some(())
+    });
+}
+
 /// Sends SIGTERM, and returns how it ended.
 pub(crate) fn terminate(mut child: Child) -> ExitStatus {
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();

@@ -59,7 +59,7 @@ fn files_of_an_ended_claim_are_removed_and_files_in_use_stay() {
     write("dir/left");
     let holder = holding(&shm_dir.join("held"));
     share(&host, &younger, ClaimUse::Ends);
-    assert_eq!(names(), ["elder", "held"], "what nobody holds is gone when the claim is");
+    assert_eq!(names(), ["elder", "held"], "unused files are removed with the claim");
     end(holder);
     until("files that are closed are removed", || (names() == ["elder"]).then_some(()));
     // The next host knows no claims, but what it found.

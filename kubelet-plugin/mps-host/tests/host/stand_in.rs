@@ -14,7 +14,7 @@ use dra_model::Bytes;
 use tempfile::TempDir;
 
 use crate::clients::{client, end};
-use crate::host::{Host, PATIENCE, kill, percent, spec, until};
+use crate::host::{Host, PATIENCE, kill, kill_and_wait, percent, spec, until};
 use crate::scripts::left_of;
 
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
@@ -211,7 +211,7 @@ fn clients_of_a_daemon_that_exited_with_its_host_have_their_server_until_they_ex
     // Without an MPS host.
     stand_in.behave(&format!("client {} 0\n", client.id()));
     let server = stand_in.server(1);
-    kill(stand_in.host.daemon(ID));
+    kill_and_wait(stand_in.host.daemon(ID));
     stand_in.host.start_again();
     assert_eq!(stand_in.host.state(ID), DaemonState::Lost);
     assert_server_runs_until_client_exits(&stand_in, server, client);
