@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An MPS host as far as the plugin sees one: it speaks its protocol over its socket, and its daemons are words.
+//! A fake MPS host for the plugin: the real protocol over a socket, with daemons that are values.
 //!
-//! What a real one does is tried with the real one, in `kubelet-plugin/mps-host/tests` and on a real cluster.
+//! The real one is tested in `kubelet-plugin/mps-host/tests` and on a real cluster.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -126,3 +126,32 @@ fn label(state: &DaemonState) -> &'static str {
         DaemonState::Lost => "lost",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    #[test]
+    fn metrics_have_standard_names_and_a_version() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.started(true, Duration::from_millis(20));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for expect in [
+            concat!("gpu_dra_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n"),
+            "gpu_dra_mps_daemons{state=\"user_waiting\"} 0\n",
+            "gpu_dra_mps_daemons{state=\"exited\"} 0\n",
+            "gpu_dra_mps_daemon_starts_total{result=\"success\"} 1\n",
+            "gpu_dra_mps_daemon_start_duration_seconds_count 1\n",
+            "gpu_dra_mps_daemon_exits_total 0\n",
+            "gpu_dra_mps_daemons_lost_total 0\n",
+            "gpu_dra_mps_limit_corrections_total 0\n",
+            "gpu_dra_mps_server_failures_total 0\n",
+        ] {
+            assert!(text.contains(expect), "{expect} in {text}");
+        }
+    }
+}

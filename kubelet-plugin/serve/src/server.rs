@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How the sockets of this package serve gRPC: what a socket may cost this process, and how it stops.
+//! A gRPC server on a unix socket: its bounds, and its graceful stop.
 //!
 //! A connection outlives its listener. So a server that closes refuses every further call as `Unavailable`, which callers
-//! try again elsewhere, tells its connections to end, and waits for the calls that run. Streams that never end by themselves
-//! have to end with the same token.
+//! retry elsewhere, closes its idle connections, and waits for the running calls. Endless streams must end with the same
+//! token.
 
 mod incoming;
 
@@ -22,21 +22,21 @@ use tracing::warn;
 
 use incoming::incoming;
 
-/// Bytes that a caller may send ahead of what is read, per connection and call. Requests are small.
+/// Bytes in flight per connection and call. Requests are small.
 const WINDOW_BYTES: u32 = 64 * 1024;
 
-/// What one socket may cost.
+/// The bounds of one socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Connections at a time; further ones wait.
+    /// Concurrent connections; further ones wait.
     pub connections: usize,
-    /// Calls at a time on a connection; further ones wait.
+    /// Concurrent calls on a connection; further ones wait.
     pub calls: u32,
-    /// How long calls may go on when the server closes.
+    /// Time for running calls when the server closes.
     pub drain: Duration,
 }
 
-/// Serves until `close` is cancelled and the calls that run then have ended, or the time for that is over.
+/// Serves until `close` is cancelled and the calls that run then have ended, at most for the drain time.
 pub async fn serve(
     listener: UnixListener,
     routes: Routes,
@@ -58,7 +58,7 @@ pub async fn serve(
     tokio::select! {
         served = serving => served,
         () = overdue => {
-            warn!(after = ?drain, "connections of a closed socket are still open and are cut");
+            warn!(after = ?drain, "cutting connections of a closed socket that are still open");
             Ok(())
         }
     }
@@ -69,24 +69,24 @@ fn refusal(close: CancellationToken) -> impl Fn(Request<()>) -> Result<Request<(
     move |request| if close.is_cancelled() { Err(stopping()) } else { Ok(request) }
 }
 
-/// What a caller hears of a process that stops.
+/// The status of a call to a process that stops.
 pub fn stopping() -> Status {
-    Status::unavailable("this process is stopping and takes no more calls; retry when its successor listens")
+    Status::unavailable("this process is stopping and refuses calls; retry when its successor listens")
 }
 
-/// Counts the streams that a service has open, each of which may hold a message that its reader does not read.
+/// Limits the open streams of a service, each of which may hold an unread message.
 #[derive(Debug)]
 pub struct StreamLimit(Arc<Semaphore>);
 
 impl StreamLimit {
-    /// At most so many streams at a time.
+    /// A limit of concurrent streams.
     pub fn new(streams: usize) -> Self {
         Self(Arc::new(Semaphore::new(streams)))
     }
 
-    /// The same stream, counted until it is dropped; refused when there are too many.
+    /// The same stream, counted until it is dropped. An error at the limit.
     pub fn count<S: Stream>(&self, stream: S) -> Result<impl Stream<Item = S::Item> + use<S>, Status> {
-        let refused = |_none| Status::resource_exhausted("too many streams are open on this socket; close one of them");
+        let refused = |_none| Status::resource_exhausted("too many open streams on this socket; close one of them");
         let permit = Arc::clone(&self.0).try_acquire_owned().map_err(refused)?;
         Ok(stream.inspect(move |_| _ = &permit))
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The connections of a socket, no more than so many at a time: further ones wait to be accepted until one ends.
+//! The connections of a socket, up to a limit: further ones are accepted when one ends.
 //!
-//! A listener that cannot accept, as without free file descriptors, tries again after a pause. Its errors are not passed on,
-//! because the server would ask again at once and without end.
+//! A failed accept, such as without free file descriptors, is repeated after a pause. Its error is not returned, because the
+//! server would repeat the accept at once.
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
@@ -19,10 +19,10 @@ use tokio::time::sleep;
 use tonic::transport::server::Connected;
 use tracing::warn;
 
-/// Between two attempts to accept.
+/// Pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts without end, holding at most so many connections.
+/// Accepts connections without end, as long as fewer than the limit are open.
 pub(super) fn incoming(
     listener: UnixListener,
     connections: usize,
@@ -36,13 +36,13 @@ pub(super) fn incoming(
 }
 
 async fn accept(listener: &UnixListener) -> UnixStream {
-    let mut said = false;
+    let mut is_logged = false;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
-            Err(error) if !said => {
-                warn!(%error, "unable to accept a connection (will retry)");
-                said = true;
+            Err(error) if !is_logged => {
+                warn!(%error, "failed to accept a connection, trying again");
+                is_logged = true;
             }
             Err(_the_same) => {}
         }
@@ -50,7 +50,7 @@ async fn accept(listener: &UnixListener) -> UnixStream {
     }
 }
 
-/// A connection that counts until it is dropped.
+/// A connection, counted until it is dropped.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: UnixStream,
