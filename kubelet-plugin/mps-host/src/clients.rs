@@ -37,7 +37,6 @@ impl Clients {
 
     /// Reads the whole log of an exited daemon. A process that started after the last line is no client; it reuses the number
     /// of one.
-    /// one that has the number of a client.
     pub fn record_log(&mut self, log_path: &Path) {
         let last_line = log_path.metadata().and_then(|found| found.modified());
         // An unreadable log names no clients.

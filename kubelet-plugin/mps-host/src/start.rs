@@ -64,7 +64,6 @@ impl DaemonStart<'_> {
 
     /// Containers of an earlier daemon of this directory may use this one at once. A server keeps the limits that it started
     /// with, so a server from before the limits ends with its daemon, and both start again.
-    /// with, so one that was there before them goes again, with its daemon.
     async fn start_with(&self, multi_user: bool) -> Result<DaemonHandle, DaemonError> {
         for _ in 0..MAX_ATTEMPTS {
             if let Some(handle) = self.attempt(multi_user).await? {

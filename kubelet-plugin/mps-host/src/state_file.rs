@@ -18,7 +18,7 @@ const VERSION: u32 = 1;
 /// A longer file was not written by this program.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What the last request was.
+/// The last request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Phase {

@@ -22,7 +22,6 @@ const CLEANUP_WAIT: Duration = Duration::from_secs(1);
 
 impl Supervisor {
     /// Records a claim. The end of a claim is answered after its unused files are removed. Without a daemon nothing happens.
-    /// daemon there is nothing.
     pub(super) fn share(&mut self, claim: &str, change: ClaimUse, reply: oneshot::Sender<()>) {
         let begun = self.share_now(claim, change);
         tokio::spawn(async move {

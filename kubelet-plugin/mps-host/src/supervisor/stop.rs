@@ -68,7 +68,6 @@ impl Supervisor {
 
     /// Terminates the processes of the daemon and keeps its directory: containers have it mounted and would not see another
     /// one. The end of this container would kill the processes anyway. The next process of this program counts the daemon
-    /// not see another one. The next process of this program takes the daemon for lost and starts it once its clients are
     /// as lost and starts it after its clients.
     pub(super) async fn shut_down(&mut self, deadline: Deadline) {
         match std::mem::replace(&mut self.lifecycle, Lifecycle::Absent) {

@@ -74,7 +74,7 @@ impl Host {
         self.dir.path().join("mps")
     }
 
-    /// What is in its root.
+    /// The entries of its root.
     pub(crate) fn names(&self) -> Vec<String> {
         let names = fs::read_dir(self.root()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<String> = names.collect();
@@ -154,7 +154,6 @@ impl Host {
         mounts.lines().filter(|line| line.contains(&self.root().display().to_string())).count()
     }
 
-    /// Its open files.
     pub(crate) fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
