@@ -15,18 +15,19 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::args::{Config, Source, Whose};
+use crate::args::{Config, PoolIdentity, Source};
 use crate::check::{CheckError, DriverPods, check};
 use crate::cluster::{Cluster, RequestError};
 use crate::metrics::Metrics;
-use crate::news;
-use crate::node_work::{self, NodeWork};
-use crate::publisher::{PublishError, Publisher, Round, Timing};
-use crate::view::{self, NodeView};
-use crate::withdraw::{Patience, WithdrawError, withdraw};
+use crate::node_cleanup::{self, NodeCleanup};
+use crate::node_report::NodeReport;
+use crate::node_source;
+use crate::publisher::{PublishError, Publisher, RoundOutcome, Timing};
+use crate::slice_events;
+use crate::withdraw::{WithdrawError, WithdrawTiming, withdraw};
 
 /// News of slices that may wait to be read; the watch waits when there are more.
-const NEWS_WAITING: usize = 64;
+const MAX_QUEUED_EVENTS: usize = 64;
 
 /// Why the process ends.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +48,7 @@ pub enum AppError {
     #[error("stopped")]
     Tasks(#[source] TasksError),
     /// Nothing came to publish.
-    #[error("no inventory came within {} s: {reason}", ONCE_PATIENCE.as_secs())]
+    #[error("no inventory came within {} s: {reason}", ONCE_TIMEOUT.as_secs())]
     NoInventory {
         /// What was waited for.
         reason: String,
@@ -63,7 +64,7 @@ pub enum AppError {
     Withdraw(#[source] WithdrawError),
     /// The DaemonSet that works on every node could not be waited for or deleted.
     #[error("failed to wait for DaemonSet {name} and to delete it")]
-    NodeWork {
+    NodeCleanup {
         /// Its name.
         name: String,
         /// Why.
@@ -85,7 +86,7 @@ pub enum AppError {
 const USER_AGENT: &str = concat!("gpu-controller/", env!("CARGO_PKG_VERSION"));
 
 /// How long `--once` waits for an inventory.
-const ONCE_PATIENCE: Duration = Duration::from_secs(30);
+const ONCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Does what the configuration says. One thread is enough, and the least memory.
 pub fn run(config: Config, api_server: &ApiServer) -> Result<(), AppError> {
@@ -95,53 +96,56 @@ pub fn run(config: Config, api_server: &ApiServer) -> Result<(), AppError> {
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone()).map_err(AppError::Signals)?;
         match config {
-            Config::Run { whose, source, offer, http_address } => {
-                serve(client()?, whose, source, offer, http_address, stop).await
+            Config::Run { identity, source, offer, http_address } => {
+                serve(client()?, identity, source, offer, http_address, stop).await
             }
             Config::Stay => {
                 stop.cancelled().await;
                 Ok(())
             }
-            Config::Once { whose, source, offer } => {
-                unless(&stop, Box::pin(once(client()?, whose, source, offer))).await
+            Config::Once { identity, source, offer } => {
+                until_stopped(&stop, Box::pin(once(client()?, identity, source, offer))).await
             }
-            Config::Print { whose, source, offer } => unless(&stop, print(whose, source, &offer)).await,
+            Config::Print { identity, source, offer } => until_stopped(&stop, print(identity, source, &offer)).await,
             Config::Withdraw { driver, node, work } => {
-                unless(&stop, withdraw_slices(client()?, &driver, node.as_ref(), work.as_ref())).await
+                until_stopped(&stop, withdraw_slices(client()?, &driver, node.as_ref(), work.as_ref())).await
             }
-            Config::Check { driver, pods } => unless(&stop, check_published(client()?, &driver, &pods)).await,
+            Config::Check { driver, pods } => until_stopped(&stop, check_published(client()?, &driver, &pods)).await,
         }
     })
 }
 
 /// Work that ends by itself, unless it is stopped first.
-async fn unless(stop: &CancellationToken, work: impl Future<Output = Result<(), AppError>>) -> Result<(), AppError> {
+async fn until_stopped(
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<(), AppError>>,
+) -> Result<(), AppError> {
     stop.run_until_cancelled(work).await.unwrap_or(Err(AppError::Stopped))
 }
 
 async fn serve(
     client: Client,
-    whose: Whose,
+    identity: PoolIdentity,
     source: Source,
     offer: Offer,
     http_address: std::net::SocketAddr,
     stop: CancellationToken,
 ) -> Result<(), AppError> {
-    let cluster = Cluster::new(client, &whose.driver, Some(&whose.node));
+    let cluster = Cluster::new(client, &identity.driver, Some(&identity.node));
     let mut tasks = Tasks::new(stop.clone());
     let (metrics, registry) = Metrics::registered();
     let (ready, readiness) = watch::channel(Err("nothing was published yet".to_owned()));
-    let (news_sender, news) = mpsc::channel(NEWS_WAITING);
-    info!(node = %whose.node, driver = %whose.driver, "starting");
+    let (event_sender, slice_events) = mpsc::channel(MAX_QUEUED_EVENTS);
+    info!(node = %identity.node, driver = %identity.driver, "starting");
 
-    let view = start_view(&mut tasks, source, stop.clone());
-    let watching = news::follow(cluster.clone(), news_sender, stop.clone());
+    let report = start_node_source(&mut tasks, source, stop.clone());
+    let watching = slice_events::follow(cluster.clone(), event_sender, stop.clone());
     tasks.start("watch", async {
         watching.await;
         Ok(())
     });
-    let publisher = Publisher::new(cluster, whose, offer, view, Timing::default(), metrics, ready);
-    let publishing = publisher.run(news, stop.clone());
+    let publisher = Publisher::new(cluster, identity, offer, report, Timing::default(), metrics, ready);
+    let publishing = publisher.run(slice_events, stop.clone());
     tasks.start("publisher", async {
         publishing.await;
         Ok(())
@@ -150,48 +154,48 @@ async fn serve(
     tasks.run().await.map_err(AppError::Tasks)
 }
 
-fn start_view(tasks: &mut Tasks, source: Source, stop: CancellationToken) -> watch::Receiver<NodeView> {
-    let (sender, receiver) = NodeView::channel();
-    tasks.start("view", async move {
-        view::follow(source, sender, stop).await;
+fn start_node_source(tasks: &mut Tasks, source: Source, stop: CancellationToken) -> watch::Receiver<NodeReport> {
+    let (sender, receiver) = NodeReport::channel();
+    tasks.start("node source", async move {
+        node_source::follow(source, sender, stop).await;
         Ok(())
     });
     receiver
 }
 
 /// The view as soon as it can be published.
-async fn first_view(source: Source) -> Result<watch::Receiver<NodeView>, AppError> {
-    let (sender, mut view) = NodeView::channel();
+async fn first_report(source: Source) -> Result<watch::Receiver<NodeReport>, AppError> {
+    let (sender, mut report) = NodeReport::channel();
     let found = tokio::select! {
-        () = view::follow(source, sender, CancellationToken::new()) => false,
-        found = view.wait_for(|view| view.publishable().is_ok()) => found.is_ok(),
-        () = tokio::time::sleep(ONCE_PATIENCE) => false,
+        () = node_source::follow(source, sender, CancellationToken::new()) => false,
+        found = report.wait_for(|report| report.publishable().is_ok()) => found.is_ok(),
+        () = tokio::time::sleep(ONCE_TIMEOUT) => false,
     };
     if found {
-        return Ok(view);
+        return Ok(report);
     }
-    let reason = view.borrow().publishable().err().unwrap_or_default();
+    let reason = report.borrow().publishable().err().unwrap_or_default();
     Err(AppError::NoInventory { reason })
 }
 
-async fn once(client: Client, whose: Whose, source: Source, offer: Offer) -> Result<(), AppError> {
-    let cluster = Cluster::new(client, &whose.driver, Some(&whose.node));
-    let view = first_view(source).await?;
+async fn once(client: Client, identity: PoolIdentity, source: Source, offer: Offer) -> Result<(), AppError> {
+    let cluster = Cluster::new(client, &identity.driver, Some(&identity.node));
+    let report = first_report(source).await?;
     let (metrics, _registry) = Metrics::registered();
     let (ready, _readiness) = watch::channel(Err(String::new()));
-    let mut publisher = Publisher::new(cluster, whose, offer, view, Timing::default(), metrics, ready);
+    let mut publisher = Publisher::new(cluster, identity, offer, report, Timing::default(), metrics, ready);
     match publisher.round().await.map_err(|error| AppError::Publish(Box::new(error)))? {
-        Round::Equal { writes } => info!(writes, "the slices are equal to the inventory"),
-        Round::Withheld(reason) => return Err(AppError::Withheld(reason)),
+        RoundOutcome::UpToDate { writes } => info!(writes, "the slices are equal to the inventory"),
+        RoundOutcome::Withheld(reason) => return Err(AppError::Withheld(reason)),
     }
     Ok(())
 }
 
 /// Prints the slices of a first publishing. Their owner is left out, because the API server is not asked for it.
-async fn print(whose: Whose, source: Source, offer: &Offer) -> Result<(), AppError> {
-    let view = first_view(source).await?;
-    let inventory = view.borrow().publishable().map_err(AppError::Withheld)?;
-    let pool = Pool { driver: whose.driver, node: whose.node, node_uid: String::new() };
+async fn print(identity: PoolIdentity, source: Source, offer: &Offer) -> Result<(), AppError> {
+    let report = first_report(source).await?;
+    let inventory = report.borrow().publishable().map_err(AppError::Withheld)?;
+    let pool = Pool { driver: identity.driver, node: identity.node, node_uid: String::new() };
     let mut text = String::new();
     for write in diff(&pool, &pack(&inventory, offer), &[]) {
         match write {
@@ -211,14 +215,14 @@ async fn withdraw_slices(
     client: Client,
     driver: &DriverName,
     node: Option<&NodeName>,
-    work: Option<&NodeWork>,
+    work: Option<&NodeCleanup>,
 ) -> Result<(), AppError> {
     let cluster = Cluster::new(client, driver, node);
-    let count = withdraw(&cluster, Patience::default()).await.map_err(AppError::Withdraw)?;
+    let count = withdraw(&cluster, WithdrawTiming::default()).await.map_err(AppError::Withdraw)?;
     info!(count, "withdrew the slices");
     let Some(work) = work else { return Ok(()) };
-    let finished = node_work::finish(&cluster, work).await;
-    finished.map(drop).map_err(|source| AppError::NodeWork { name: work.daemon_set.clone(), source })
+    let finished = node_cleanup::finish(&cluster, work).await;
+    finished.map(drop).map_err(|source| AppError::NodeCleanup { name: work.daemon_set.clone(), source })
 }
 
 async fn check_published(client: Client, driver: &DriverName, pods: &DriverPods) -> Result<(), AppError> {

@@ -7,9 +7,9 @@ use k8s_openapi::api::resource::v1::{ResourceSlice, ResourceSliceSpec};
 use tracing::{info, warn};
 
 use crate::cluster::{Cluster, RequestError};
+use crate::feature_support::GatedFields;
 use crate::metrics::Metrics;
-use crate::news::Known;
-use crate::server::Gated;
+use crate::slice_events::SliceVersions;
 
 /// How far the writes got.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +17,12 @@ pub struct Applied {
     /// How many were done.
     pub writes: usize,
     /// Why no more were.
-    pub end: End,
+    pub outcome: Outcome,
 }
 
 /// Why no more was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum Outcome {
     /// There is no more.
     Done,
     /// Somebody else wrote this slice; look again.
@@ -31,7 +31,7 @@ pub enum End {
         slice: String,
     },
     /// These fields were dropped: what was published may be handed out twice and must be replaced at once.
-    Dropped(Gated),
+    Dropped(GatedFields),
     /// Nothing may be written any more.
     Withheld,
 }
@@ -53,43 +53,43 @@ pub struct ApplyError {
 pub async fn apply(
     cluster: &Cluster,
     writes: &[Write],
-    known: &mut Known,
+    versions: &mut SliceVersions,
     metrics: &Metrics,
     may_write: impl Fn() -> bool,
 ) -> Result<Applied, ApplyError> {
     for (done, write) in writes.iter().enumerate() {
         if !may_write() {
-            return Ok(Applied { writes: done, end: End::Withheld });
+            return Ok(Applied { writes: done, outcome: Outcome::Withheld });
         }
         let (operation, slice) = (operation(write), write.slice_name());
         let answer = cluster.write(write).await;
-        metrics.wrote(operation, result(&answer));
+        metrics.count_write(operation, result(&answer));
         match answer {
             Ok(stored) => {
                 info!(operation, slice, "wrote a slice");
-                if let Some(gated) = note(write, stored.as_ref(), known) {
-                    return Ok(Applied { writes: done + 1, end: End::Dropped(gated) });
+                if let Some(gated) = record(write, stored.as_ref(), versions) {
+                    return Ok(Applied { writes: done + 1, outcome: Outcome::Dropped(gated) });
                 }
             }
             // An update of a slice that is gone is a conflict as well: it has to be created instead.
             Err(error) if error.is_conflict() || error.is_not_found() => {
-                return Ok(Applied { writes: done, end: End::Conflict { slice: slice.to_owned() } });
+                return Ok(Applied { writes: done, outcome: Outcome::Conflict { slice: slice.to_owned() } });
             }
             Err(source) => return Err(ApplyError { operation, slice: slice.to_owned(), source }),
         }
     }
-    Ok(Applied { writes: writes.len(), end: End::Done })
+    Ok(Applied { writes: writes.len(), outcome: Outcome::Done })
 }
 
 /// Remembers what was stored, and tells which fields behind a gate are missing from it.
-fn note(write: &Write, stored: Option<&ResourceSlice>, known: &mut Known) -> Option<Gated> {
+fn record(write: &Write, stored: Option<&ResourceSlice>, versions: &mut SliceVersions) -> Option<GatedFields> {
     let Some(stored) = stored else {
-        known.forget(write.slice_name());
+        versions.forget(write.slice_name());
         return None;
     };
-    known.remember(&stored.metadata);
+    versions.remember(&stored.metadata);
     let sent = write.slice()?;
-    let dropped = Gated::ALL.into_iter().find(|gated| gated.amount(&stored.spec) < gated.amount(&sent.spec));
+    let dropped = GatedFields::ALL.into_iter().find(|gated| gated.amount(&stored.spec) < gated.amount(&sent.spec));
     if dropped.is_none() && without_times(&sent.spec) != without_times(&stored.spec) {
         warn!(slice = write.slice_name(), "the API server changed or dropped fields of a slice");
     }

@@ -12,7 +12,7 @@ use dra_runtime::ApiServer;
 use dra_runtime::logging::LogFormat;
 
 use crate::check::DriverPods;
-use crate::node_work::NodeWork;
+use crate::node_cleanup::NodeCleanup;
 
 pub mod offer;
 
@@ -86,7 +86,7 @@ pub enum Config {
     /// Publish for ever, and serve the endpoints.
     Run {
         /// Of which driver and node.
-        whose: Whose,
+        identity: PoolIdentity,
         /// Where the inventory comes from.
         source: Source,
         /// What of it is published.
@@ -97,7 +97,7 @@ pub enum Config {
     /// Publish once.
     Once {
         /// Of which driver and node.
-        whose: Whose,
+        identity: PoolIdentity,
         /// Where the inventory comes from.
         source: Source,
         /// What of it is published.
@@ -106,7 +106,7 @@ pub enum Config {
     /// Print once.
     Print {
         /// Of which driver and node.
-        whose: Whose,
+        identity: PoolIdentity,
         /// Where the inventory comes from.
         source: Source,
         /// What of it is published.
@@ -119,7 +119,7 @@ pub enum Config {
         /// Of which node; all when absent.
         node: Option<NodeName>,
         /// And finish this.
-        work: Option<NodeWork>,
+        work: Option<NodeCleanup>,
     },
     /// Only be there.
     Stay,
@@ -134,7 +134,7 @@ pub enum Config {
 
 /// A driver on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whose {
+pub struct PoolIdentity {
     /// The driver.
     pub driver: DriverName,
     /// The node.
@@ -194,27 +194,31 @@ impl Args {
         if stay {
             return Ok(Config::Stay);
         }
-        let patience = Duration::from_secs(timeout_seconds);
+        let timeout = Duration::from_secs(timeout_seconds);
         if let (true, Some(namespace), Some(selector)) = (check_published, &namespace, &selector) {
             let (namespace, selector) = (namespace.clone(), selector.clone());
-            return Ok(Config::Check { driver, pods: DriverPods { namespace, selector, patience } });
+            return Ok(Config::Check { driver, pods: DriverPods { namespace, selector, timeout } });
         }
         let node: Option<NodeName> = node_name.map(|name| name.parse()).transpose().map_err(ArgsError::Node)?;
         if withdraw {
             let node = if all_nodes { None } else { Some(node.ok_or(ArgsError::NoNode)?) };
             let work = namespace.zip(selector).zip(await_daemonset);
-            let work =
-                work.map(|((namespace, selector), daemon_set)| NodeWork { namespace, daemon_set, selector, patience });
+            let work = work.map(|((namespace, selector), daemon_set)| NodeCleanup {
+                namespace,
+                daemon_set,
+                selector,
+                timeout,
+            });
             return Ok(Config::Withdraw { driver, node, work });
         }
         let node = node.ok_or(ArgsError::NoNode)?;
-        let whose = Whose { driver, node };
+        let identity = PoolIdentity { driver, node };
         let source = inventory_file.map_or(Source::Socket(node_socket), Source::File);
         let offer = offer.into_offer().map_err(ArgsError::Offer)?;
         Ok(match (once, dry_run) {
-            (true, true) => Config::Print { whose, source, offer },
-            (true, false) => Config::Once { whose, source, offer },
-            (false, _) => Config::Run { whose, source, offer, http_address },
+            (true, true) => Config::Print { identity, source, offer },
+            (true, false) => Config::Once { identity, source, offer },
+            (false, _) => Config::Run { identity, source, offer, http_address },
         })
     }
 }
@@ -230,8 +234,8 @@ mod tests {
         Args::try_parse_from(args).map_err(|e| e.to_string())?.into_config().map_err(|e| e.to_string())
     }
 
-    fn whose() -> Whose {
-        Whose { driver: "gpu.nvidia.com".parse().unwrap(), node: "n".parse().unwrap() }
+    fn identity() -> PoolIdentity {
+        PoolIdentity { driver: "gpu.nvidia.com".parse().unwrap(), node: "n".parse().unwrap() }
     }
 
     fn offer() -> Offer {
@@ -245,14 +249,14 @@ mod tests {
     #[test]
     fn arguments_become_one_thing_to_do() {
         let file = || Source::File("f".into());
-        let driver = || whose().driver;
+        let driver = || identity().driver;
         let withdraw = |node, work| Config::Withdraw { driver: driver(), node, work };
         let of_pods = ["--namespace=ns", "--selector=a=b", "--timeout-seconds=5"];
         for (given, expect) in [
             (
                 vec!["--node-name=n"],
                 Config::Run {
-                    whose: whose(),
+                    identity: identity(),
                     source: Source::Socket("/run/gpu-node/node.sock".into()),
                     offer: offer(),
                     http_address: "0.0.0.0:8081".parse().unwrap(),
@@ -260,13 +264,13 @@ mod tests {
             ),
             (
                 vec!["--node-name=n", "--inventory-file=f", "--once"],
-                Config::Once { whose: whose(), source: file(), offer: offer() },
+                Config::Once { identity: identity(), source: file(), offer: offer() },
             ),
             (
                 vec!["--node-name=n", "--inventory-file=f", "--once", "--dry-run"],
-                Config::Print { whose: whose(), source: file(), offer: offer() },
+                Config::Print { identity: identity(), source: file(), offer: offer() },
             ),
-            (vec!["--withdraw", "--node-name=n"], withdraw(Some(whose().node), None)),
+            (vec!["--withdraw", "--node-name=n"], withdraw(Some(identity().node), None)),
             (
                 [&["--check-published"][..], &of_pods].concat(),
                 Config::Check {
@@ -274,7 +278,7 @@ mod tests {
                     pods: DriverPods {
                         namespace: "ns".to_owned(),
                         selector: "a=b".to_owned(),
-                        patience: Duration::from_secs(5),
+                        timeout: Duration::from_secs(5),
                     },
                 },
             ),
@@ -284,11 +288,11 @@ mod tests {
                 [&["--withdraw", "--all-nodes", "--await-daemonset=d"][..], &of_pods].concat(),
                 withdraw(
                     None,
-                    Some(NodeWork {
+                    Some(NodeCleanup {
                         namespace: "ns".to_owned(),
                         daemon_set: "d".to_owned(),
                         selector: "a=b".to_owned(),
-                        patience: Duration::from_secs(5),
+                        timeout: Duration::from_secs(5),
                     }),
                 ),
             ),

@@ -10,10 +10,10 @@ use k8s_openapi::api::resource::v1::ResourceSlice;
 use tracing::{info, warn};
 
 use crate::cluster::{Cluster, RequestError};
-use crate::outage::Outage;
+use crate::repeated_failures::RepeatedFailures;
 
 /// How often to look.
-const POLL: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The driver's pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct DriverPods {
     /// Their label selector.
     pub selector: String,
     /// How long to wait for them and for their slices.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 /// Why the check failed.
@@ -50,26 +50,26 @@ pub enum CheckError {
 
 /// Looks until every node is published or the patience ends.
 pub async fn check(cluster: &Cluster, pods: &DriverPods) -> Result<(), CheckError> {
-    let end = tokio::time::Instant::now() + pods.patience;
-    let mut outage = Outage::default();
+    let end = tokio::time::Instant::now() + pods.timeout;
+    let mut failures = RepeatedFailures::default();
     loop {
-        let found = look(cluster, pods).await;
+        let found = check_once(cluster, pods).await;
         let over = tokio::time::Instant::now() >= end;
         match found {
             Ok(()) => return Ok(()),
             Err(error) if over => return Err(error),
             Err(error) => {
                 let error = chain(&error).to_string();
-                if outage.is_news(&error) {
+                if failures.should_log(&error) {
                     warn!(error, "not yet (will retry)");
                 }
             }
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-async fn look(cluster: &Cluster, wanted: &DriverPods) -> Result<(), CheckError> {
+async fn check_once(cluster: &Cluster, wanted: &DriverPods) -> Result<(), CheckError> {
     let pods = cluster.pods(&wanted.namespace, &wanted.selector).await.map_err(CheckError::Request)?;
     let nodes: BTreeSet<&str> = pods.iter().filter(|pod| is_ready(pod)).filter_map(node_of).collect();
     if nodes.is_empty() {

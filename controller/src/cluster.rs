@@ -17,7 +17,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client};
 
 /// How long one request may take; watches have none.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Namespace of events about objects without one.
 const EVENT_NAMESPACE: &str = "default";
@@ -36,14 +36,14 @@ pub enum RequestError {
         message: String,
     },
     /// It did not answer.
-    #[error("the API server did not answer within {} s", DEADLINE.as_secs())]
+    #[error("the API server did not answer within {} s", REQUEST_TIMEOUT.as_secs())]
     TimedOut,
     /// It could not be asked.
     #[error("the API server cannot be reached")]
     Unreachable(#[source] Cause),
     /// The answer was cut off or makes no sense.
     #[error("the API server's answer was cut off or is not understood")]
-    Garbled(#[source] Cause),
+    InvalidResponse(#[source] Cause),
 }
 
 /// An error of a library.
@@ -73,7 +73,7 @@ impl RequestError {
     fn code(&self) -> Option<u16> {
         match self {
             Self::Refused { code, .. } => Some(*code),
-            Self::TimedOut | Self::Unreachable(_) | Self::Garbled(_) => None,
+            Self::TimedOut | Self::Unreachable(_) | Self::InvalidResponse(_) => None,
         }
     }
 }
@@ -105,12 +105,12 @@ impl Cluster {
     /// The slices as they are now, not as some cache remembers them.
     pub async fn slices(&self) -> Result<Vec<ResourceSlice>, RequestError> {
         let query = ListParams::default().fields(&self.selector);
-        Ok(within(self.slices.list(&query)).await?.items)
+        Ok(with_timeout(self.slices.list(&query)).await?.items)
     }
 
     /// The slice of a name, whosever it is.
     pub async fn slice(&self, name: &str) -> Result<Option<ResourceSlice>, RequestError> {
-        within(self.slices.get_opt(name)).await
+        with_timeout(self.slices.get_opt(name)).await
     }
 
     /// Performs a write and returns the slice as the API server keeps it, or nothing after a delete.
@@ -125,26 +125,26 @@ impl Cluster {
             }
             Write::Update(slice) => {
                 let query = PostParams::default();
-                within(self.slices.replace(write.slice_name(), &query, slice)).await.map(Some)
+                with_timeout(self.slices.replace(write.slice_name(), &query, slice)).await.map(Some)
             }
-            Write::Create(slice) => within(self.slices.create(&PostParams::default(), slice)).await.map(Some),
+            Write::Create(slice) => with_timeout(self.slices.create(&PostParams::default(), slice)).await.map(Some),
         }
     }
 
     /// Deletes a slice by name; it is fine if it is gone.
     pub async fn delete(&self, name: &str, how: &DeleteParams) -> Result<(), RequestError> {
-        gone(within(self.slices.delete(name, how)).await)
+        allow_not_found(with_timeout(self.slices.delete(name, how)).await)
     }
 
     /// What the API server would keep of a new slice; nothing is stored.
     pub async fn dry_run(&self, slice: &ResourceSlice) -> Result<ResourceSlice, RequestError> {
         let query = PostParams { dry_run: true, ..PostParams::default() };
-        within(self.slices.create(&query, slice)).await
+        with_timeout(self.slices.create(&query, slice)).await
     }
 
     /// Major and minor version of the API server, and its full version for people.
     pub async fn version(&self) -> Result<ServerVersion, RequestError> {
-        let info = within(self.client.apiserver_version()).await?;
+        let info = with_timeout(self.client.apiserver_version()).await?;
         Ok(ServerVersion {
             major: leading_number(&info.major),
             minor: leading_number(&info.minor),
@@ -155,17 +155,17 @@ impl Cluster {
     /// The pods with these labels.
     pub async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>, RequestError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        Ok(within(pods.list(&ListParams::default().labels(selector))).await?.items)
+        Ok(with_timeout(pods.list(&ListParams::default().labels(selector))).await?.items)
     }
 
     /// A DaemonSet, if it is there.
     pub async fn daemon_set(&self, namespace: &str, name: &str) -> Result<Option<DaemonSet>, RequestError> {
-        within(self.daemon_sets(namespace).get_opt(name)).await
+        with_timeout(self.daemon_sets(namespace).get_opt(name)).await
     }
 
     /// Deletes a DaemonSet, which is there until its pods are gone; it is fine if it is gone.
     pub async fn delete_daemon_set(&self, namespace: &str, name: &str) -> Result<(), RequestError> {
-        gone(within(self.daemon_sets(namespace).delete(name, &DeleteParams::foreground())).await)
+        allow_not_found(with_timeout(self.daemon_sets(namespace).delete(name, &DeleteParams::foreground())).await)
     }
 
     fn daemon_sets(&self, namespace: &str) -> Api<DaemonSet> {
@@ -175,13 +175,13 @@ impl Cluster {
     /// The UID of a Node.
     pub async fn node_uid(&self, node: &NodeName) -> Result<String, RequestError> {
         let nodes: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
-        Ok(within(nodes.get_metadata(node.as_str())).await?.metadata.uid.unwrap_or_default())
+        Ok(with_timeout(nodes.get_metadata(node.as_str())).await?.metadata.uid.unwrap_or_default())
     }
 
     /// Posts an event about an object without a namespace.
     pub async fn post_event(&self, event: &Event) -> Result<(), RequestError> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), EVENT_NAMESPACE);
-        within(events.create(&PostParams::default(), event)).await.map(drop)
+        with_timeout(events.create(&PostParams::default(), event)).await.map(drop)
     }
 
     /// The comings and goings of the slices; names and versions only, which is all that is needed to look again.
@@ -212,15 +212,15 @@ fn leading_number(text: &str) -> u32 {
 }
 
 /// What was to be deleted may be deleted already.
-fn gone<T>(answer: Result<T, RequestError>) -> Result<(), RequestError> {
+fn allow_not_found<T>(answer: Result<T, RequestError>) -> Result<(), RequestError> {
     match answer {
         Err(error) if !error.is_not_found() => Err(error),
         Ok(_) | Err(_) => Ok(()),
     }
 }
 
-async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
-    match tokio::time::timeout(DEADLINE, request).await {
+async fn with_timeout<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(request_failed(error)),
         Err(_elapsed) => Err(RequestError::TimedOut),
@@ -233,7 +233,7 @@ fn request_failed(error: kube::Error) -> RequestError {
         kube::Error::Api(status) => refused(*status),
         // Not the layers of the HTTP client around it, which all say that a client failed to connect.
         kube::Error::Service(cause) => RequestError::Unreachable(innermost(cause.as_ref())),
-        error => RequestError::Garbled(Box::new(error)),
+        error => RequestError::InvalidResponse(Box::new(error)),
     }
 }
 
@@ -243,7 +243,7 @@ fn watch_failed(error: watcher::Error) -> RequestError {
         | watcher::Error::WatchStartFailed(error)
         | watcher::Error::WatchFailed(error) => request_failed(error),
         watcher::Error::WatchError(status) => refused(*status),
-        watcher::Error::NoResourceVersion => RequestError::Garbled(Box::new(error)),
+        watcher::Error::NoResourceVersion => RequestError::InvalidResponse(Box::new(error)),
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! plugin ──unix socket──> view::stream ──┐
-//! inventory file ───────> view::file ────┴─> NodeView ─┐
+//! inventory file ───────> view::file ────┴─> NodeReport ─┐
 //!                                                      ├─> publisher: debounce, list, pack, diff, apply
 //! API server ──watch of own slices──> news ────────────┘          └─> events on the Node
 //! ```
@@ -18,28 +18,30 @@ pub mod args;
 
 pub mod app;
 
-pub mod view;
+pub mod node_report;
+
+pub mod node_source;
 
 pub mod publisher;
 
 pub mod apply;
 
-pub mod server;
+pub mod feature_support;
 
-pub mod news;
+pub mod slice_events;
 
 pub mod node_events;
 
 pub mod withdraw;
 
-pub mod node_work;
+pub mod node_cleanup;
 
 pub mod check;
 
 pub mod cluster;
 
-pub mod pace;
+pub mod rate_limits;
 
-pub mod outage;
+pub mod repeated_failures;
 
 pub mod metrics;

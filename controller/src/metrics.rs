@@ -89,12 +89,12 @@ impl Metrics {
     }
 
     /// Counts one write.
-    pub fn wrote(&self, op: &'static str, result: &'static str) {
+    pub fn count_write(&self, op: &'static str, result: &'static str) {
         self.slice_writes.get_or_create(&WriteLabels { op, result }).inc();
     }
 
     /// Records how long a publishing with writes took.
-    pub fn published_in(&self, seconds: f64) {
+    pub fn observe_publish(&self, seconds: f64) {
         self.publish_duration.observe(seconds);
     }
 
@@ -106,7 +106,7 @@ impl Metrics {
     }
 
     /// Sets the generation of the pool; the last one stays where no slice was seen or written.
-    pub fn saw_generation(&self, generation: Option<i64>) {
+    pub fn set_generation(&self, generation: Option<i64>) {
         if let Some(generation) = generation {
             self.published_generation.set(generation);
         }

@@ -13,18 +13,18 @@ use k8s_openapi::jiff::Timestamp;
 use tracing::{info, warn};
 
 use crate::cluster::Cluster;
-use crate::outage::Outage;
-use crate::server::{Gated, Server};
+use crate::feature_support::{FeatureSupport, GatedFields};
+use crate::repeated_failures::RepeatedFailures;
 
 /// The longest note an event may have (`events.k8s.io/v1`).
 const NOTE_MAX: usize = 1024;
 
 /// What is wrong with a node, by subject.
-pub(crate) type Troubles = BTreeMap<String, Trouble>;
+pub(crate) type Problems = BTreeMap<String, Problem>;
 
 /// What keeps something from being published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Trouble {
+pub(crate) struct Problem {
     reason: &'static str,
     recovered: &'static str,
     note: String,
@@ -35,44 +35,44 @@ pub(crate) struct Trouble {
 pub struct NodeEvents {
     driver: DriverName,
     node: NodeName,
-    told: Troubles,
-    outage: Outage,
+    reported: Problems,
+    failures: RepeatedFailures,
 }
 
 impl NodeEvents {
     /// Nothing was told yet.
     pub fn new(driver: DriverName, node: NodeName) -> Self {
-        Self { driver, node, told: Troubles::new(), outage: Outage::default() }
+        Self { driver, node, reported: Problems::new(), failures: RepeatedFailures::default() }
     }
 
     /// Tells what changed since the last time. What could not be told is told the next time; false asks for one soon.
-    pub(crate) async fn tell(&mut self, cluster: &Cluster, node_uid: &str, now: Troubles) -> bool {
-        let mut all_told = true;
-        for (subject, trouble) in &now {
-            if self.told.get(subject) != Some(trouble) {
-                let event = self.event(node_uid, "Warning", trouble.reason, &trouble.note);
-                all_told &= self.post(cluster, event, subject, Some(trouble)).await;
+    pub(crate) async fn report(&mut self, cluster: &Cluster, node_uid: &str, now: Problems) -> bool {
+        let mut all_reported = true;
+        for (subject, problem) in &now {
+            if self.reported.get(subject) != Some(problem) {
+                let event = self.event(node_uid, "Warning", problem.reason, &problem.note);
+                all_reported &= self.post(cluster, event, subject, Some(problem)).await;
             }
         }
-        let over: Vec<(String, Trouble)> = self
-            .told
+        let resolved: Vec<(String, Problem)> = self
+            .reported
             .iter()
             .filter(|(subject, _)| !now.contains_key(*subject))
             .map(|(s, t)| (s.clone(), t.clone()))
             .collect();
-        for (subject, trouble) in over {
-            let event = self.event(node_uid, "Normal", trouble.recovered, &format!("over: {}", trouble.note));
-            all_told &= self.post(cluster, event, &subject, None).await;
+        for (subject, problem) in resolved {
+            let event = self.event(node_uid, "Normal", problem.recovered, &format!("over: {}", problem.note));
+            all_reported &= self.post(cluster, event, &subject, None).await;
         }
-        all_told
+        all_reported
     }
 
     /// Posts one event and remembers the subject's new state, unless it is worth another try.
-    async fn post(&mut self, cluster: &Cluster, event: Event, subject: &str, trouble: Option<&Trouble>) -> bool {
+    async fn post(&mut self, cluster: &Cluster, event: Event, subject: &str, problem: Option<&Problem>) -> bool {
         let reason = event.reason.clone().unwrap_or_default();
         match cluster.post_event(&event).await {
             Ok(()) => {
-                self.outage.over();
+                self.failures.recovered();
                 info!(reason, subject, "told the node");
             }
             Err(error) if error.is_final() => {
@@ -80,15 +80,15 @@ impl NodeEvents {
             }
             Err(error) => {
                 let error = chain(&error).to_string();
-                if self.outage.is_news(&error) {
+                if self.failures.should_log(&error) {
                     warn!(reason, subject, error, "unable to post an event on the node (will retry)");
                 }
                 return false;
             }
         }
-        match trouble {
-            Some(trouble) => drop(self.told.insert(subject.to_owned(), trouble.clone())),
-            None => drop(self.told.remove(subject)),
+        match problem {
+            Some(problem) => drop(self.reported.insert(subject.to_owned(), problem.clone())),
+            None => drop(self.reported.remove(subject)),
         }
         true
     }
@@ -116,55 +116,55 @@ impl NodeEvents {
 }
 
 /// What is wrong with a node of which this should be published.
-pub(crate) fn troubles(inventory: &Inventory, server: &Server, offer: &Offer) -> Troubles {
+pub(crate) fn problems(inventory: &Inventory, support: &FeatureSupport, offer: &Offer) -> Problems {
     let gpus = inventory.gpus.iter().filter_map(of_gpu);
-    let others = [missing_driver(&inventory.driver), no_counters(server), no_shares(server, offer)];
+    let others = [missing_driver(&inventory.driver), no_counters(support), no_shares(support, offer)];
     gpus.chain(others.into_iter().flatten()).collect()
 }
 
-fn missing_driver(driver: &DriverState) -> Option<(String, Trouble)> {
+fn missing_driver(driver: &DriverState) -> Option<(String, Problem)> {
     match driver {
         DriverState::Loaded { .. } => None,
         DriverState::Missing { reason } => {
             let note = format!("no GPU of this node is published: {reason}; install or load the NVIDIA driver");
-            let trouble = Trouble { reason: "DriverMissing", recovered: "DriverFound", note };
-            Some(("the NVIDIA driver".to_owned(), trouble))
+            let problem = Problem { reason: "DriverMissing", recovered: "DriverFound", note };
+            Some(("the NVIDIA driver".to_owned(), problem))
         }
     }
 }
 
-fn no_counters(server: &Server) -> Option<(String, Trouble)> {
-    let reason = server.refusal(Gated::Counters)?;
+fn no_counters(support: &FeatureSupport) -> Option<(String, Problem)> {
+    let reason = support.unavailable_reason(GatedFields::Counters)?;
     let note = format!("only the devices that exist now are published, without counters: {reason}");
-    let trouble = Trouble { reason: "CountersUnavailable", recovered: "CountersAvailable", note };
-    Some(("the API server".to_owned(), trouble))
+    let problem = Problem { reason: "CountersUnavailable", recovered: "CountersAvailable", note };
+    Some(("the API server".to_owned(), problem))
 }
 
-fn no_shares(server: &Server, offer: &Offer) -> Option<(String, Trouble)> {
+fn no_shares(support: &FeatureSupport, offer: &Offer) -> Option<(String, Problem)> {
     let shared = offer.forms.iter().filter(|form| matches!(form, Form::Shared(_)));
     let shared: Vec<String> = shared.map(ToString::to_string).collect();
-    let reason = server.refusal(Gated::Shares).filter(|_| !shared.is_empty())?;
+    let reason = support.unavailable_reason(GatedFields::Shares).filter(|_| !shared.is_empty())?;
     let note = format!("GPUs are not published as {}, only in their other forms: {reason}", shared.join(", "));
-    let trouble = Trouble { reason: "SharedFormsUnavailable", recovered: "SharedFormsAvailable", note };
-    Some(("shared forms".to_owned(), trouble))
+    let problem = Problem { reason: "SharedFormsUnavailable", recovered: "SharedFormsAvailable", note };
+    Some(("shared forms".to_owned(), problem))
 }
 
 /// The one thing that most matters about a GPU, so that what gets worse is not first told to be over.
-fn of_gpu(entry: &GpuEntry) -> Option<(String, Trouble)> {
+fn of_gpu(entry: &GpuEntry) -> Option<(String, Problem)> {
     match entry {
         GpuEntry::Good(gpu) => {
-            let trouble = no_mig_devices(gpu).or_else(|| untold(gpu))?;
-            Some((gpu.uuid.to_string(), trouble))
+            let problem = no_mig_devices(gpu).or_else(|| missing_details(gpu))?;
+            Some((gpu.uuid.to_string(), problem))
         }
         GpuEntry::Broken { index, uuid, pci, reason, fault } => {
             let uuid = uuid.as_ref().map(ToString::to_string);
             let pci = pci.as_ref().map(ToString::to_string);
             let subject = uuid.clone().or_else(|| pci.clone()).unwrap_or_else(|| format!("GPU {index}"));
-            let known: Vec<String> = [uuid, pci].into_iter().flatten().collect();
-            let named = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
+            let ids: Vec<String> = [uuid, pci].into_iter().flatten().collect();
+            let named = if ids.is_empty() { String::new() } else { format!(" ({})", ids.join(", ")) };
             let advice = advice(*fault);
             let note = format!("GPU {index}{named} cannot be read and is not published: {reason}; {advice}");
-            Some((subject, Trouble { reason: "GpuUnreadable", recovered: "GpuReadable", note }))
+            Some((subject, Problem { reason: "GpuUnreadable", recovered: "GpuReadable", note }))
         }
     }
 }
@@ -182,18 +182,18 @@ const fn advice(fault: Fault) -> &'static str {
     }
 }
 
-fn no_mig_devices(gpu: &Gpu) -> Option<Trouble> {
+fn no_mig_devices(gpu: &Gpu) -> Option<Problem> {
     let is_empty = matches!(&gpu.mig, MigMode::On { devices, .. } if devices.is_empty());
     let Gpu { uuid, pci, .. } = gpu;
     let note = format!(
         "{uuid} at {pci} offers nothing: its MIG mode is on and it has no MIG devices; on the node, make some with \
          `nvidia-smi mig -i {pci} -cgi PROFILES -C`, or turn MIG mode off with `nvidia-smi -i {pci} -mig 0`"
     );
-    is_empty.then_some(Trouble { reason: "MIGDevicesMissing", recovered: "MIGDevicesFound", note })
+    is_empty.then_some(Problem { reason: "MIGDevicesMissing", recovered: "MIGDevicesFound", note })
 }
 
 /// What a GPU is published without.
-fn untold(gpu: &Gpu) -> Option<Trouble> {
+fn missing_details(gpu: &Gpu) -> Option<Problem> {
     let without = [
         gpu.product_name.is_none().then_some("its name (productName is Unknown)"),
         gpu.compute_capability.is_none().then_some("the attribute cudaComputeCapability"),
@@ -209,5 +209,5 @@ fn untold(gpu: &Gpu) -> Option<Trouble> {
         gpu.pci,
         without.join(", ")
     );
-    (!without.is_empty()).then_some(Trouble { reason: "GPUDetailsMissing", recovered: "GPUDetailsFound", note })
+    (!without.is_empty()).then_some(Problem { reason: "GPUDetailsMissing", recovered: "GPUDetailsFound", note })
 }

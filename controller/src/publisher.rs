@@ -17,19 +17,19 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::apply::{ApplyError, End, apply};
-use crate::args::Whose;
+use crate::apply::{ApplyError, Outcome, apply};
+use crate::args::PoolIdentity;
 use crate::cluster::{Cluster, RequestError};
+use crate::feature_support::FeatureSupport;
 use crate::metrics::{DeviceCounts, Metrics};
-use crate::news::{Known, News};
-use crate::node_events::{NodeEvents, troubles};
-use crate::outage::Outage;
-use crate::pace::{Backoff, Budget, between};
-use crate::server::Server;
-use crate::view::{NodeView, tell};
+use crate::node_events::{NodeEvents, problems};
+use crate::node_report::{NodeReport, send_if_changed};
+use crate::rate_limits::{Backoff, RateLimit, random_between};
+use crate::repeated_failures::RepeatedFailures;
+use crate::slice_events::{SliceEvent, SliceVersions};
 
 /// How often a round is begun anew because somebody else wrote at the same time.
-const ATTEMPTS: usize = 5;
+const MAX_ATTEMPTS: usize = 5;
 
 /// The times of the loop.
 #[derive(Debug, Clone, Copy)]
@@ -39,9 +39,9 @@ pub struct Timing {
     /// The first and the longest delay after a failure.
     pub retry: (Duration, Duration),
     /// The shortest and the longest time between two looks without a cause.
-    pub check: (Duration, Duration),
+    pub recheck: (Duration, Duration),
     /// Rounds with writes that may follow each other at once, and the time each further one takes.
-    pub budget: (u32, Duration),
+    pub write_limit: (u32, Duration),
 }
 
 impl Default for Timing {
@@ -49,8 +49,8 @@ impl Default for Timing {
         Self {
             debounce: Duration::from_millis(100),
             retry: (Duration::from_millis(200), Duration::from_secs(4)),
-            check: (Duration::from_mins(5), Duration::from_mins(10)),
-            budget: (10, Duration::from_secs(2)),
+            recheck: (Duration::from_mins(5), Duration::from_mins(10)),
+            write_limit: (10, Duration::from_secs(2)),
         }
     }
 }
@@ -63,7 +63,7 @@ pub enum PublishError {
     List(#[source] RequestError),
     /// The slice that holds a name could not be read.
     #[error("failed to read ResourceSlice {slice}, which holds the name of a slice of this node")]
-    Holder {
+    ForeignSlice {
         /// The name.
         slice: String,
         /// How the request for the slice failed.
@@ -97,9 +97,9 @@ pub enum PublishError {
 
 /// What a round came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Round {
+pub enum RoundOutcome {
     /// The slices are what they should be.
-    Equal {
+    UpToDate {
         /// How many writes that took.
         writes: usize,
     },
@@ -112,17 +112,17 @@ pub enum Round {
 pub struct Publisher {
     cluster: Cluster,
     pool: Pool,
-    view: watch::Receiver<NodeView>,
+    report: watch::Receiver<NodeReport>,
     timing: Timing,
     metrics: Metrics,
     readiness: watch::Sender<Result<(), String>>,
     events: NodeEvents,
-    known: Known,
+    versions: SliceVersions,
     offer: Offer,
-    server: Server,
-    budget: Budget,
+    support: FeatureSupport,
+    write_limit: RateLimit,
     backoff: Backoff,
-    outage: Outage,
+    failures: RepeatedFailures,
     retry_at: Option<Instant>,
 }
 
@@ -130,124 +130,124 @@ impl Publisher {
     /// A publisher that has seen nothing yet. It publishes as much of the offer as the API server keeps.
     pub fn new(
         cluster: Cluster,
-        whose: Whose,
+        identity: PoolIdentity,
         offer: Offer,
-        view: watch::Receiver<NodeView>,
+        report: watch::Receiver<NodeReport>,
         timing: Timing,
         metrics: Metrics,
         readiness: watch::Sender<Result<(), String>>,
     ) -> Self {
-        let Whose { driver, node } = whose;
+        let PoolIdentity { driver, node } = identity;
         Self {
             cluster,
-            view,
+            report,
             timing,
             metrics,
             readiness,
             events: NodeEvents::new(driver.clone(), node.clone()),
             pool: Pool { driver, node, node_uid: String::new() },
-            known: Known::default(),
+            versions: SliceVersions::default(),
             offer,
-            server: Server::default(),
-            budget: Budget::new(timing.budget.0, timing.budget.1),
+            support: FeatureSupport::default(),
+            write_limit: RateLimit::new(timing.write_limit.0, timing.write_limit.1),
             backoff: Backoff::new(timing.retry.0, timing.retry.1),
-            outage: Outage::default(),
+            failures: RepeatedFailures::default(),
             retry_at: None,
         }
     }
 
     /// Publishes until `stop`. Slices stay when the process ends: an upgraded one takes over.
-    pub async fn run(mut self, mut news: mpsc::Receiver<News>, stop: CancellationToken) {
-        let mut check_at = self.next_check();
-        self.view.mark_changed();
+    pub async fn run(mut self, mut slice_events: mpsc::Receiver<SliceEvent>, stop: CancellationToken) {
+        let mut recheck_at = self.next_recheck();
+        self.report.mark_changed();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                changed = self.view.changed() => if changed.is_err() { return },
-                () = foreign(&mut news, &self.known) => debug!("somebody else changed the slices"),
+                changed = self.report.changed() => if changed.is_err() { return },
+                () = foreign(&mut slice_events, &self.versions) => debug!("somebody else changed the slices"),
                 () = until(self.retry_at) => {}
-                () = sleep_until(check_at) => self.server.ask_again(),
+                () = sleep_until(recheck_at) => self.support.recheck(),
             }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(self.timing.debounce) => {}
             }
-            while news.try_recv().is_ok() {}
+            while slice_events.try_recv().is_ok() {}
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.step() => {}
+                () = self.run_round() => {}
             }
-            check_at = self.next_check();
+            recheck_at = self.next_recheck();
         }
     }
 
     /// One round, with its outcome told to readiness and its failure to the retry clock.
-    async fn step(&mut self) {
-        self.view.borrow_and_update();
+    async fn run_round(&mut self) {
+        self.report.borrow_and_update();
         self.retry_at = None;
         let round = self.round().await;
-        let told = self.tell_events().await;
+        let reported = self.report_events().await;
         match &round {
-            Ok(_) if told => self.backoff.reset(),
+            Ok(_) if reported => self.backoff.reset(),
             Ok(_) | Err(_) => self.retry_at = Some(Instant::now() + self.backoff.next_delay()),
         }
         let ready = match round {
-            Ok(Round::Equal { .. }) => {
-                self.works();
+            Ok(RoundOutcome::UpToDate { .. }) => {
+                self.log_recovery();
                 Ok(())
             }
-            Ok(Round::Withheld(reason)) => Err(reason),
-            Err(error) => Err(self.fails(&error)),
+            Ok(RoundOutcome::Withheld(reason)) => Err(reason),
+            Err(error) => Err(self.log_failure(&error)),
         };
-        tell(&self.readiness, ready);
+        send_if_changed(&self.readiness, ready);
     }
 
-    fn works(&mut self) {
-        if let Some(away) = self.outage.over() {
+    fn log_recovery(&mut self) {
+        if let Some(away) = self.failures.recovered() {
             info!(away_s = away.as_secs(), "publishing works again");
         }
     }
 
     /// Says a failure once, and returns what was said.
-    fn fails(&mut self, error: &PublishError) -> String {
+    fn log_failure(&mut self, error: &PublishError) -> String {
         let error = chain(error).to_string();
-        if self.outage.is_news(&error) {
+        if self.failures.should_log(&error) {
             warn!(error, "unable to publish, leaving the slices as they are (will retry)");
         }
         error
     }
 
     /// Makes the slices equal to the view, if that may be done now.
-    pub async fn round(&mut self) -> Result<Round, PublishError> {
+    pub async fn round(&mut self) -> Result<RoundOutcome, PublishError> {
         let begin = Instant::now();
         let mut writes = 0;
         let mut contended = String::new();
         let mut foreign = Vec::new();
-        let mut attempts_left = ATTEMPTS;
+        let mut attempts_left = MAX_ATTEMPTS;
         while attempts_left > 0 {
             attempts_left -= 1;
-            let inventory = match self.view.borrow().publishable() {
+            let inventory = match self.report.borrow().publishable() {
                 Ok(inventory) => inventory,
-                Err(reason) => return Ok(Round::Withheld(reason)),
+                Err(reason) => return Ok(RoundOutcome::Withheld(reason)),
             };
             match self.attempt(&inventory, &foreign, &mut writes).await? {
-                End::Done => {
+                Outcome::Done => {
                     if writes > 0 {
-                        self.metrics.published_in(begin.elapsed().as_secs_f64());
+                        self.metrics.observe_publish(begin.elapsed().as_secs_f64());
                         info!(writes, "published");
                     }
-                    return Ok(Round::Equal { writes });
+                    return Ok(RoundOutcome::UpToDate { writes });
                 }
-                End::Conflict { slice } => match self.foreign_holder(&slice, &foreign).await? {
+                Outcome::Conflict { slice } => match self.foreign_holder(&slice, &foreign).await? {
                     Some(holder) => {
                         foreign.push(holder);
                         attempts_left += 1;
                     }
                     None => contended = slice,
                 },
-                End::Withheld => {}
+                Outcome::Withheld => {}
                 // What was written may be handed out twice, so nothing but the budget for writes holds up its replacement.
-                End::Dropped(gated) => self.server.dropped(gated),
+                Outcome::Dropped(gated) => self.support.mark_dropped(gated),
             }
         }
         Err(PublishError::Contended { slice: contended })
@@ -257,13 +257,13 @@ impl Publisher {
     async fn foreign_holder(
         &self,
         slice: &str,
-        known: &[ResourceSlice],
+        found: &[ResourceSlice],
     ) -> Result<Option<ResourceSlice>, PublishError> {
-        if known.iter().any(|holder| holder.metadata.name.as_deref() == Some(slice)) {
+        if found.iter().any(|holder| holder.metadata.name.as_deref() == Some(slice)) {
             return Ok(None);
         }
         let holder = self.cluster.slice(slice).await;
-        let holder = holder.map_err(|source| PublishError::Holder { slice: slice.to_owned(), source })?;
+        let holder = holder.map_err(|source| PublishError::ForeignSlice { slice: slice.to_owned(), source })?;
         let foreign = holder.filter(|holder| !self.pool.has(holder));
         if let Some(ResourceSlice { spec, .. }) = &foreign {
             let (driver, node) = (&spec.driver, spec.node_name.as_deref().unwrap_or("none"));
@@ -283,10 +283,10 @@ impl Publisher {
         inventory: &Arc<Inventory>,
         foreign: &[ResourceSlice],
         writes: &mut usize,
-    ) -> Result<End, PublishError> {
+    ) -> Result<Outcome, PublishError> {
         let observed = self.cluster.slices().await.map_err(PublishError::List)?;
-        self.known.replace(observed.iter().map(|slice| &slice.metadata));
-        self.metrics.saw_generation(generation(observed.iter()));
+        self.versions.replace(observed.iter().map(|slice| &slice.metadata));
+        self.metrics.set_generation(generation(observed.iter()));
         if self.pool.node_uid.is_empty() {
             self.read_node().await?;
         }
@@ -295,20 +295,20 @@ impl Publisher {
         let present = [observed.as_slice(), foreign].concat();
         let mut planned = diff(&self.pool, &desired, &present);
         if planned.is_empty() {
-            return Ok(End::Done);
+            return Ok(Outcome::Done);
         }
         // Slices that vanish may mean that the Node was created anew; an owner that is gone would take them with it.
         if self.read_node().await? {
             planned = diff(&self.pool, &desired, &present);
         }
-        sleep(self.budget.take(Instant::now())).await;
-        let view = &self.view;
-        let may_write = || view.borrow().publishable().is_ok();
-        let applied = apply(&self.cluster, &planned, &mut self.known, &self.metrics, may_write);
+        sleep(self.write_limit.reserve(Instant::now())).await;
+        let report = &self.report;
+        let may_write = || report.borrow().publishable().is_ok();
+        let applied = apply(&self.cluster, &planned, &mut self.versions, &self.metrics, may_write);
         let applied = applied.await.map_err(PublishError::Apply)?;
         *writes += applied.writes;
-        self.metrics.saw_generation(generation(planned.iter().take(applied.writes).filter_map(Write::slice)));
-        Ok(applied.end)
+        self.metrics.set_generation(generation(planned.iter().take(applied.writes).filter_map(Write::slice)));
+        Ok(applied.outcome)
     }
 
     /// What should be published, which depends on what the API server keeps.
@@ -318,7 +318,7 @@ impl Publisher {
         observed: &[ResourceSlice],
     ) -> Result<Vec<SliceContent>, PublishError> {
         let everything = pack(inventory, &self.offer);
-        let features = self.server.features(&self.cluster, &self.pool, &everything, observed);
+        let features = self.support.features(&self.cluster, &self.pool, &everything, observed);
         let features = features.await.map_err(PublishError::Server)?;
         if features == self.offer.features {
             return Ok(everything);
@@ -339,26 +339,26 @@ impl Publisher {
     }
 
     /// Tells the Node what is wrong with its GPUs; false when that should be tried again soon.
-    async fn tell_events(&mut self) -> bool {
-        let inventory = self.view.borrow().inventory();
+    async fn report_events(&mut self) -> bool {
+        let inventory = self.report.borrow().inventory();
         match inventory {
             Some(inventory) if !self.pool.node_uid.is_empty() => {
-                let troubles = troubles(&inventory, &self.server, &self.offer);
-                self.events.tell(&self.cluster, &self.pool.node_uid, troubles).await
+                let problems = problems(&inventory, &self.support, &self.offer);
+                self.events.report(&self.cluster, &self.pool.node_uid, problems).await
             }
             Some(_) | None => true,
         }
     }
 
-    fn next_check(&self) -> Instant {
-        Instant::now() + between(self.timing.check.0, self.timing.check.1)
+    fn next_recheck(&self) -> Instant {
+        Instant::now() + random_between(self.timing.recheck.0, self.timing.recheck.1)
     }
 }
 
 /// Ends with the first news that is not an echo of an own write.
-async fn foreign(news: &mut mpsc::Receiver<News>, known: &Known) {
-    while let Some(item) = news.recv().await {
-        if known.is_foreign(&item) {
+async fn foreign(slice_events: &mut mpsc::Receiver<SliceEvent>, versions: &SliceVersions) {
+    while let Some(item) = slice_events.recv().await {
+        if versions.is_foreign(&item) {
             return;
         }
     }

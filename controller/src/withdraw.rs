@@ -10,22 +10,26 @@ use kube::api::DeleteParams;
 use tracing::{info, warn};
 
 use crate::cluster::{Cluster, RequestError};
-use crate::outage::Outage;
+use crate::repeated_failures::RepeatedFailures;
 
 /// How long to look and how long to go on.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct WithdrawTiming {
     /// Nothing may reappear for this long.
-    pub quiet: Duration,
+    pub quiet_period: Duration,
     /// How often to look.
-    pub poll: Duration,
+    pub poll_interval: Duration,
     /// When to give up.
-    pub limit: Duration,
+    pub timeout: Duration,
 }
 
-impl Default for Patience {
+impl Default for WithdrawTiming {
     fn default() -> Self {
-        Self { quiet: Duration::from_secs(5), poll: Duration::from_millis(500), limit: Duration::from_mins(2) }
+        Self {
+            quiet_period: Duration::from_secs(5),
+            poll_interval: Duration::from_millis(500),
+            timeout: Duration::from_mins(2),
+        }
     }
 }
 
@@ -41,36 +45,36 @@ pub enum WithdrawError {
 }
 
 /// Deletes the slices until they stay away, and counts them.
-pub async fn withdraw(cluster: &Cluster, patience: Patience) -> Result<usize, WithdrawError> {
+pub async fn withdraw(cluster: &Cluster, timing: WithdrawTiming) -> Result<usize, WithdrawError> {
     let begin = tokio::time::Instant::now();
     let mut quiet_since = begin;
     let mut deleted = 0;
-    let mut outage = Outage::default();
+    let mut failures = RepeatedFailures::default();
     loop {
         let round = delete_all(cluster).await;
         let now = tokio::time::Instant::now();
         match round {
-            Ok(0) if now.duration_since(quiet_since) >= patience.quiet => return Ok(deleted),
+            Ok(0) if now.duration_since(quiet_since) >= timing.quiet_period => return Ok(deleted),
             Ok(0) => {}
             Ok(count) => {
                 deleted += count;
                 quiet_since = now;
-                if now.duration_since(begin) > patience.limit {
+                if now.duration_since(begin) > timing.timeout {
                     return Err(WithdrawError::Reappearing);
                 }
             }
-            Err(error) if error.is_final() || now.duration_since(begin) > patience.limit => {
+            Err(error) if error.is_final() || now.duration_since(begin) > timing.timeout => {
                 return Err(WithdrawError::Request(error));
             }
             Err(error) => {
                 let error = chain(&error).to_string();
-                if outage.is_news(&error) {
+                if failures.should_log(&error) {
                     warn!(error, "unable to delete slices (will retry)");
                 }
                 quiet_since = now;
             }
         }
-        tokio::time::sleep(patience.poll).await;
+        tokio::time::sleep(timing.poll_interval).await;
     }
 }
 

@@ -78,7 +78,7 @@ fn a_dry_run_prints_the_slices_without_an_api_server() {
 }
 
 #[test]
-fn without_an_api_server_to_find_it_says_what_to_do() {
+fn without_an_api_server_it_fails_with_advice() {
     let inventory = resource_file("testdata/t4.json");
     let output = program().args(["--node-name=n", "--once", "--inventory-file"]).arg(inventory).output().unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
@@ -98,27 +98,27 @@ fn catches_term(process: u32) -> bool {
 }
 
 #[tokio::test]
-async fn it_stays_without_a_node_or_an_api_server_and_ends_when_told_to() {
+async fn it_stays_without_a_node_or_an_api_server_until_a_signal() {
     let child = program().arg("--stay").spawn().unwrap();
     until("it can be told to end", || catches_term(child.id())).await;
     assert!(terminate(child).await);
 }
 
 #[tokio::test]
-async fn a_withdrawal_that_waits_for_the_api_server_ends_when_told_to_and_has_not_succeeded() {
+async fn a_withdrawal_that_waits_for_the_api_server_fails_on_a_signal() {
     let mut withdraw = program();
     withdraw.args(["--withdraw", "--all-nodes", &format!("--api-server=http://{}", free_address())]);
     let mut child = withdraw.spawn().unwrap();
     until("it can be told to end", || catches_term(child.id())).await;
     let mut log = child.stderr.take().unwrap();
     assert!(!terminate(child).await);
-    let mut said = String::new();
-    log.read_to_string(&mut said).unwrap();
-    assert!(said.contains("stopped by a signal before the work was done"), "{said}");
+    let mut logged = String::new();
+    log.read_to_string(&mut logged).unwrap();
+    assert!(logged.contains("stopped by a signal before the work was done"), "{logged}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_publishes_answers_and_ends_cleanly() {
+async fn it_publishes_serves_endpoints_and_ends_cleanly() {
     let server = ApiServer::start().await;
     let address = free_address();
     let start = || {
@@ -159,51 +159,51 @@ async fn it_publishes_answers_and_ends_cleanly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_server_that_is_away_is_said_in_one_sentence_and_once() {
+async fn an_unreachable_api_server_is_logged_once_in_one_line() {
     let mut server = ApiServer::start().await;
-    let folder = tempfile::tempdir().unwrap();
-    let (log, inventory) = (folder.path().join("log"), folder.path().join("inventory.json"));
+    let dir = tempfile::tempdir().unwrap();
+    let (log, inventory) = (dir.path().join("log"), dir.path().join("inventory.json"));
     std::fs::copy(resource_file("testdata/h100-8.json"), &inventory).unwrap();
     let mut controller = program();
     controller.arg(api_server_flag(&server)).stderr(std::fs::File::create(&log).unwrap());
     controller.args(["--node-name=n", &format!("--http-address={}", free_address()), "--inventory-file"]);
     let controller = controller.arg(&inventory).spawn().unwrap();
-    let said = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
-    until("it publishes", || said("published")).await;
+    let logged = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
+    until("it publishes", || logged("published")).await;
 
-    server.go_away().await;
+    server.go_down().await;
     std::fs::copy(resource_file("testdata/t4.json"), &inventory).unwrap();
-    until("both are said", || said("unable to watch") && said("unable to publish")).await;
-    server.come_back().await;
-    until("the end of both is said", || said("watched again") && said("publishing works again")).await;
+    until("both are said", || logged("unable to watch") && logged("unable to publish")).await;
+    server.come_up().await;
+    until("the end of both is said", || logged("watched again") && logged("publishing works again")).await;
     assert!(terminate(controller).await);
     let log = std::fs::read_to_string(&log).unwrap();
-    let troubles: Vec<&str> = log.lines().filter(|line| !line.contains(" INFO ")).collect();
-    assert_eq!(troubles.len(), 2, "{log}");
-    for line in troubles {
+    let problems: Vec<&str> = log.lines().filter(|line| !line.contains(" INFO ")).collect();
+    assert_eq!(problems.len(), 2, "{log}");
+    for line in problems {
         let cause = "the API server cannot be reached: Connection refused (os error 111)\"";
         assert!(line.contains(" WARN ") && line.ends_with(cause) && line.contains("(will retry)"), "{line}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_that_is_refused_although_lists_are_not_is_said_once_and_tried_ever_more_rarely() {
+async fn a_refused_watch_is_logged_once_and_repeated_with_growing_delays() {
     let server = ApiServer::start().await;
     server.with(|world| world.refuses_watches = true);
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
     let mut controller = program();
     controller.arg(api_server_flag(&server)).stderr(std::fs::File::create(&log).unwrap());
     controller.args(["--node-name=n", &format!("--http-address={}", free_address()), "--inventory-file"]);
     let controller = controller.arg(resource_file("testdata/t4.json")).spawn().unwrap();
-    let said = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
-    until("it is said", || said("unable to watch the slices of this node")).await;
+    let logged = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
+    until("it is said", || logged("unable to watch the slices of this node")).await;
     let (began, lists) = (Instant::now(), server.with(|world| world.lists));
     // Six more tries: with a delay that did not grow they would take less than two seconds.
     until("it is tried again and again", || server.with(|world| world.lists) >= lists + 12).await;
     assert!(began.elapsed() > Duration::from_secs(6), "{:?}", began.elapsed());
     server.with(|world| world.refuses_watches = false);
-    until("the end is said", || said("watched again")).await;
+    until("the end is said", || logged("watched again")).await;
     assert!(terminate(controller).await);
     let log = std::fs::read_to_string(&log).unwrap();
     assert_eq!(log.matches("unable to watch").count(), 1, "{log}");

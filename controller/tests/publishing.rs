@@ -5,13 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_controller::args::Whose;
+use dra_controller::args::PoolIdentity;
 use dra_controller::cluster::Cluster;
 use dra_controller::metrics::Metrics;
-use dra_controller::news;
-use dra_controller::publisher::{PublishError, Publisher, Round, Timing};
-use dra_controller::view::NodeView;
-use dra_controller::withdraw::{Patience, WithdrawError, withdraw};
+use dra_controller::node_report::NodeReport;
+use dra_controller::publisher::{PublishError, Publisher, RoundOutcome, Timing};
+use dra_controller::slice_events;
+use dra_controller::withdraw::{WithdrawError, WithdrawTiming, withdraw};
 use dra_model::{Fault, GpuEntry, Inventory, MigMode};
 use dra_resource::{Features, Offer};
 use serde_json::json;
@@ -21,14 +21,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 #[path = "support/api_server.rs"]
 mod api_server;
 
-#[path = "publishing/figures.rs"]
-mod figures;
+#[path = "publishing/metrics.rs"]
+mod metrics;
 
 #[path = "publishing/forms.rs"]
 mod forms;
 
-#[path = "publishing/node_work.rs"]
-mod node_work;
+#[path = "publishing/node_cleanup.rs"]
+mod node_cleanup;
 
 use api_server::ApiServer;
 
@@ -38,8 +38,8 @@ const DEVICES: &str = "00001-gpu.nvidia.com-n";
 /// What an API server drops that has no counters.
 const OF_COUNTERS: &[&str] = &["sharedCounters", "consumesCounters"];
 
-fn whose() -> Whose {
-    Whose { driver: "gpu.nvidia.com".parse().unwrap(), node: "n".parse().unwrap() }
+fn identity() -> PoolIdentity {
+    PoolIdentity { driver: "gpu.nvidia.com".parse().unwrap(), node: "n".parse().unwrap() }
 }
 
 fn node() -> Inventory {
@@ -57,32 +57,32 @@ fn without_mig(mut inventory: Inventory) -> Inventory {
     inventory
 }
 
-fn known(inventory: Inventory) -> NodeView {
-    NodeView::Known { registered: true, registrations: 1, inventory: Some(Arc::new(inventory)) }
+fn received(inventory: Inventory) -> NodeReport {
+    NodeReport::Received { registered: true, registrations: 1, inventory: Some(Arc::new(inventory)) }
 }
 
-fn silent() -> NodeView {
-    NodeView::Silent { reason: "the stream broke".to_owned() }
+fn unavailable() -> NodeReport {
+    NodeReport::Unavailable { reason: "the stream broke".to_owned() }
 }
 
 /// A publisher that does only the rounds it is told to.
 struct Stepped {
     publisher: Publisher,
-    view: watch::Sender<NodeView>,
+    report: watch::Sender<NodeReport>,
 }
 
 impl Stepped {
-    fn new(server: &ApiServer, view: NodeView) -> Self {
-        Self::offering(server, view, hardware())
+    fn new(server: &ApiServer, report: NodeReport) -> Self {
+        Self::offering(server, report, hardware())
     }
 
-    fn offering(server: &ApiServer, view: NodeView, offer: Offer) -> Self {
-        let (view, receiver) = watch::channel(view);
+    fn offering(server: &ApiServer, report: NodeReport, offer: Offer) -> Self {
+        let (report, receiver) = watch::channel(report);
         let (publisher, _) = publisher(server, offer, timing(), receiver);
-        Self { publisher, view }
+        Self { publisher, report }
     }
 
-    async fn round(&mut self) -> Result<Round, PublishError> {
+    async fn round(&mut self) -> Result<RoundOutcome, PublishError> {
         self.publisher.round().await
     }
 }
@@ -104,37 +104,37 @@ fn publisher(
     server: &ApiServer,
     offer: Offer,
     timing: Timing,
-    view: watch::Receiver<NodeView>,
+    report: watch::Receiver<NodeReport>,
 ) -> (Publisher, watch::Receiver<Result<(), String>>) {
     let (ready, readiness) = watch::channel(Err("nothing yet".to_owned()));
     let (metrics, _) = Metrics::registered();
-    (Publisher::new(cluster(server), whose(), offer, view, timing, metrics, ready), readiness)
+    (Publisher::new(cluster(server), identity(), offer, report, timing, metrics, ready), readiness)
 }
 
 fn cluster(server: &ApiServer) -> Cluster {
-    Cluster::new(server.client(), &whose().driver, Some(&whose().node))
+    Cluster::new(server.client(), &identity().driver, Some(&identity().node))
 }
 
 /// A controller as it runs, until it is dropped.
 struct Running {
-    view: watch::Sender<NodeView>,
+    report: watch::Sender<NodeReport>,
     readiness: watch::Receiver<Result<(), String>>,
     _stop: DropGuard,
 }
 
 impl Running {
-    fn start(server: &ApiServer, view: NodeView) -> Self {
-        Self::offering(server, view, hardware(), timing())
+    fn start(server: &ApiServer, report: NodeReport) -> Self {
+        Self::offering(server, report, hardware(), timing())
     }
 
-    fn offering(server: &ApiServer, view: NodeView, offer: Offer, timing: Timing) -> Self {
+    fn offering(server: &ApiServer, report: NodeReport, offer: Offer, timing: Timing) -> Self {
         let stop = CancellationToken::new();
-        let (view, receiver) = watch::channel(view);
+        let (report, receiver) = watch::channel(report);
         let (publisher, readiness) = publisher(server, offer, timing, receiver);
         let (sender, receiver) = mpsc::channel(64);
-        tokio::spawn(news::follow(cluster(server), sender, stop.clone()));
+        tokio::spawn(slice_events::follow(cluster(server), sender, stop.clone()));
         tokio::spawn(publisher.run(receiver, stop.clone()));
-        Self { view, readiness, _stop: stop.drop_guard() }
+        Self { report, readiness, _stop: stop.drop_guard() }
     }
 
     async fn until_ready(&mut self) {
@@ -161,12 +161,12 @@ fn writes(server: &ApiServer) -> Vec<String> {
 #[tokio::test]
 async fn a_node_is_published_once_and_a_restart_writes_nothing() {
     let server = ApiServer::start().await;
-    let mut first = Stepped::new(&server, known(node()));
-    assert_eq!(first.round().await.unwrap(), Round::Equal { writes: 2 });
+    let mut first = Stepped::new(&server, received(node()));
+    assert_eq!(first.round().await.unwrap(), RoundOutcome::UpToDate { writes: 2 });
     assert_eq!(writes(&server), [format!("create {COUNTERS}"), format!("create {DEVICES}")]);
-    assert_eq!(first.round().await.unwrap(), Round::Equal { writes: 0 });
-    let mut restarted = Stepped::new(&server, known(node()));
-    assert_eq!(restarted.round().await.unwrap(), Round::Equal { writes: 0 });
+    assert_eq!(first.round().await.unwrap(), RoundOutcome::UpToDate { writes: 0 });
+    let mut restarted = Stepped::new(&server, received(node()));
+    assert_eq!(restarted.round().await.unwrap(), RoundOutcome::UpToDate { writes: 0 });
     assert_eq!(writes(&server), Vec::<String>::new());
     let owner = server.with(|world| world.slices[DEVICES]["metadata"]["ownerReferences"][0].clone());
     assert_eq!((owner["kind"].as_str(), owner["uid"].as_str()), (Some("Node"), Some("node-uid")));
@@ -175,12 +175,12 @@ async fn a_node_is_published_once_and_a_restart_writes_nothing() {
 #[tokio::test]
 async fn mig_devices_that_go_and_come_are_one_write_each() {
     let server = ApiServer::start().await;
-    let mut controller = Running::start(&server, known(node()));
+    let mut controller = Running::start(&server, received(node()));
     controller.until_ready().await;
     writes(&server);
     for inventory in [without_mig(node()), node()] {
         let devices = if inventory == node() { 15 } else { 6 };
-        controller.view.send_replace(known(inventory));
+        controller.report.send_replace(received(inventory));
         let published = |world: &api_server::World| world.slices[DEVICES]["spec"]["devices"].as_array().unwrap().len();
         server.until("the devices change", |world| published(world) == devices).await;
         assert_eq!(writes(&server), [format!("update {DEVICES}")]);
@@ -190,7 +190,7 @@ async fn mig_devices_that_go_and_come_are_one_write_each() {
 #[tokio::test]
 async fn slices_that_others_delete_or_edit_are_repaired_at_once_by_one_write() {
     let server = ApiServer::start().await;
-    let mut controller = Running::start(&server, known(node()));
+    let mut controller = Running::start(&server, received(node()));
     controller.until_ready().await;
     writes(&server);
     server.with(|world| world.remove(DEVICES));
@@ -205,65 +205,65 @@ async fn slices_that_others_delete_or_edit_are_repaired_at_once_by_one_write() {
 #[tokio::test]
 async fn after_a_kubelet_restart_the_slices_are_back_within_three_seconds() {
     let server = ApiServer::start().await;
-    let mut controller = Running::start(&server, known(node()));
+    let mut controller = Running::start(&server, received(node()));
     controller.until_ready().await;
     let begin = std::time::Instant::now();
     server.with(|world| world.names().iter().for_each(|name| world.remove(name)));
-    let again = NodeView::Known { registered: true, registrations: 2, inventory: Some(Arc::new(node())) };
-    controller.view.send_replace(again);
+    let again = NodeReport::Received { registered: true, registrations: 2, inventory: Some(Arc::new(node())) };
+    controller.report.send_replace(again);
     server.until("both slices are back", |world| world.slices.len() == 2).await;
     assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
-async fn nothing_is_written_or_deleted_while_the_plugin_is_away_or_not_registered() {
+async fn nothing_is_written_or_deleted_while_the_plugin_is_unreachable_or_not_registered() {
     let server = ApiServer::start().await;
-    let mut publisher = Stepped::new(&server, known(node()));
+    let mut publisher = Stepped::new(&server, received(node()));
     publisher.round().await.unwrap();
     writes(&server);
     let lists = server.with(|world| world.lists);
     let unregistered =
-        NodeView::Known { registered: false, registrations: 1, inventory: Some(Arc::new(without_mig(node()))) };
-    let unread = NodeView::Known { registered: true, registrations: 1, inventory: None };
-    for (view, expect) in [
-        (silent(), "the stream broke"),
+        NodeReport::Received { registered: false, registrations: 1, inventory: Some(Arc::new(without_mig(node()))) };
+    let unread = NodeReport::Received { registered: true, registrations: 1, inventory: None };
+    for (report, expect) in [
+        (unavailable(), "the stream broke"),
         (unregistered, "the plugin is not registered with the kubelet"),
         (unread, "the plugin has not read the hardware yet"),
     ] {
-        publisher.view.send_replace(view);
+        publisher.report.send_replace(report);
         server.with(|world| world.slices.contains_key(DEVICES).then(|| world.remove(DEVICES)));
-        assert_eq!(publisher.round().await.unwrap(), Round::Withheld(expect.to_owned()));
+        assert_eq!(publisher.round().await.unwrap(), RoundOutcome::Withheld(expect.to_owned()));
         assert_eq!(writes(&server), Vec::<String>::new());
     }
     assert_eq!(server.with(|world| world.lists), lists, "the API server was asked");
-    publisher.view.send_replace(known(node()));
-    assert_eq!(publisher.round().await.unwrap(), Round::Equal { writes: 1 });
+    publisher.report.send_replace(received(node()));
+    assert_eq!(publisher.round().await.unwrap(), RoundOutcome::UpToDate { writes: 1 });
 }
 
 #[tokio::test]
-async fn a_plugin_that_comes_back_unchanged_costs_no_write() {
+async fn a_plugin_that_reconnects_unchanged_causes_no_write() {
     let server = ApiServer::start().await;
-    let mut controller = Running::start(&server, known(node()));
+    let mut controller = Running::start(&server, received(node()));
     controller.until_ready().await;
     writes(&server);
-    controller.view.send_replace(silent());
+    controller.report.send_replace(unavailable());
     assert_eq!(controller.until_not_ready().await, "the stream broke");
-    controller.view.send_replace(known(node()));
+    controller.report.send_replace(received(node()));
     controller.until_ready().await;
     assert_eq!(writes(&server), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn an_api_server_that_was_away_is_caught_up_with() {
+async fn slices_are_published_after_the_api_server_was_unreachable() {
     let mut server = ApiServer::start().await;
-    let mut controller = Running::start(&server, known(node()));
+    let mut controller = Running::start(&server, received(node()));
     controller.until_ready().await;
     writes(&server);
-    server.go_away().await;
-    controller.view.send_replace(known(without_mig(node())));
+    server.go_down().await;
+    controller.report.send_replace(received(without_mig(node())));
     let reason = controller.until_not_ready().await;
     assert!(reason.starts_with("failed to list the slices of this node: the API server"), "{reason}");
-    server.come_back().await;
+    server.come_up().await;
     controller.until_ready().await;
     assert_eq!(writes(&server), [format!("update {DEVICES}")]);
     server.with(|world| world.remove(COUNTERS));
@@ -271,14 +271,18 @@ async fn an_api_server_that_was_away_is_caught_up_with() {
 }
 
 #[tokio::test]
-async fn conflicts_are_resolved_by_looking_again() {
+async fn conflicts_are_resolved_by_listing_again() {
     let server = ApiServer::start().await;
-    let mut publisher = Stepped::new(&server, known(node()));
+    let mut publisher = Stepped::new(&server, received(node()));
     server.with(|world| world.conflicts = 3);
-    assert_eq!(publisher.round().await.unwrap(), Round::Equal { writes: 2 }, "tries are not counted as writes");
+    assert_eq!(
+        publisher.round().await.unwrap(),
+        RoundOutcome::UpToDate { writes: 2 },
+        "tries are not counted as writes"
+    );
     assert_eq!(server.with(|world| world.names()), [COUNTERS, DEVICES]);
     server.with(|world| world.conflicts = 100);
-    publisher.view.send_replace(known(without_mig(node())));
+    publisher.report.send_replace(received(without_mig(node())));
     let error = publisher.round().await.unwrap_err().to_string();
     assert_eq!(
         error,
@@ -302,13 +306,13 @@ async fn a_name_that_a_foreign_slice_holds_keeps_no_device_from_being_published(
     for spec in [of("gpu.nvidia.com", "m"), of("net.example.com", "n")] {
         let server = ApiServer::start().await;
         server.with(|world| [COUNTERS, DEVICES].map(|name| world.add(name, &spec)));
-        let mut publisher = Stepped::new(&server, known(node()));
-        assert_eq!(publisher.round().await.unwrap(), Round::Equal { writes: 2 });
+        let mut publisher = Stepped::new(&server, received(node()));
+        assert_eq!(publisher.round().await.unwrap(), RoundOutcome::UpToDate { writes: 2 });
         assert_eq!(writes(&server), [COUNTERS, DEVICES].map(|name| format!("create {}", other(name))));
-        assert_eq!(publisher.round().await.unwrap(), Round::Equal { writes: 0 });
+        assert_eq!(publisher.round().await.unwrap(), RoundOutcome::UpToDate { writes: 0 });
         server.with(|world| world.remove(COUNTERS));
-        let mut restarted = Stepped::new(&server, known(node()));
-        assert_eq!(restarted.round().await.unwrap(), Round::Equal { writes: 0 });
+        let mut restarted = Stepped::new(&server, received(node()));
+        assert_eq!(restarted.round().await.unwrap(), RoundOutcome::UpToDate { writes: 0 });
         assert_eq!(server.with(|world| world.names()), [&other(COUNTERS), DEVICES, &other(DEVICES)]);
     }
 }
@@ -320,23 +324,23 @@ async fn a_server_whose_names_are_all_held_is_given_up_after_a_while() {
     let spec = json!({"driver": "gpu.nvidia.com", "nodeName": "m", "pool": pool});
     let names = (1..=255).map(|other| format!("00000x{other:x}-gpu.nvidia.com-n"));
     server.with(|world| names.chain([COUNTERS.to_owned()]).for_each(|name| world.add(&name, &spec)));
-    let (view, receiver) = watch::channel(known(node()));
-    let fast = Timing { budget: (1000, Duration::from_millis(1)), ..timing() };
+    let (report, receiver) = watch::channel(received(node()));
+    let fast = Timing { write_limit: (1000, Duration::from_millis(1)), ..timing() };
     let (mut publisher, _readiness) = publisher(&server, hardware(), fast, receiver);
     let error = publisher.round().await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("slice {COUNTERS} is written by somebody else")), "{error}");
-    drop(view);
+    drop(report);
 }
 
 #[tokio::test]
-async fn a_server_without_counters_gets_only_what_stays_safe_and_the_node_says_why() {
+async fn a_server_without_counters_gets_only_devices_without_overlap_and_an_event_says_why() {
     for (minor, note) in [
         (35, "the API server v1.35.0 has no counters; they need Kubernetes 1.36"),
         (37, "the API server v1.37.0 drops counters; enable its feature gate DRAPartitionableDevices"),
     ] {
         let server = ApiServer::start().await;
         server.with(|world| (world.minor, world.dropped) = (minor, OF_COUNTERS));
-        let mut controller = Running::start(&server, known(node()));
+        let mut controller = Running::start(&server, received(node()));
         controller.until_ready().await;
         assert_eq!(writes(&server), [format!("create {COUNTERS}")], "the first slice holds the devices");
         let devices = server.with(|world| world.slices[COUNTERS]["spec"]["devices"].as_array().unwrap().len());
@@ -345,40 +349,40 @@ async fn a_server_without_counters_gets_only_what_stays_safe_and_the_node_says_w
         assert_eq!(event["reason"], "CountersUnavailable");
         assert_eq!(event["regarding"]["name"], "n");
         assert_eq!(event["note"], format!("only the devices that exist now are published, without counters: {note}"));
-        let mut restarted = Stepped::new(&server, known(node()));
-        assert_eq!(restarted.round().await.unwrap(), Round::Equal { writes: 0 });
+        let mut restarted = Stepped::new(&server, received(node()));
+        assert_eq!(restarted.round().await.unwrap(), RoundOutcome::UpToDate { writes: 0 });
     }
 }
 
 #[tokio::test]
 async fn counters_that_are_dropped_later_are_replaced_in_the_same_round() {
     let server = ApiServer::start().await;
-    let mut publisher = Stepped::new(&server, known(node()));
+    let mut publisher = Stepped::new(&server, received(node()));
     publisher.round().await.unwrap();
     server.with(|world| world.dropped = OF_COUNTERS);
     writes(&server);
-    publisher.view.send_replace(known(without_mig(node())));
+    publisher.report.send_replace(received(without_mig(node())));
     publisher.round().await.unwrap();
     assert_eq!(server.with(|world| world.names()), [COUNTERS]);
     assert!(server.with(|world| world.slices[COUNTERS]["spec"]["sharedCounters"].is_null()));
-    assert_eq!(publisher.round().await.unwrap(), Round::Equal { writes: 0 });
+    assert_eq!(publisher.round().await.unwrap(), RoundOutcome::UpToDate { writes: 0 });
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_node_is_told_once_per_change() {
+async fn problems_of_a_node_are_reported_once_per_change() {
     let server = ApiServer::start().await;
     let broken: Inventory =
         serde_json::from_str(include_str!("../../driver/resource/testdata/b200-and-broken.json")).unwrap();
     let missing = Inventory::without_driver("libnvidia-ml.so.1 not found".to_owned());
-    let mut controller = Running::start(&server, known(broken.clone()));
-    let told = |count: usize| move |world: &api_server::World| world.events.len() == count;
-    server.until("the broken GPU is told", told(1)).await;
-    controller.view.send_replace(silent());
+    let mut controller = Running::start(&server, received(broken.clone()));
+    let reported = |count: usize| move |world: &api_server::World| world.events.len() == count;
+    server.until("the broken GPU is told", reported(1)).await;
+    controller.report.send_replace(unavailable());
     controller.until_not_ready().await;
-    controller.view.send_replace(known(broken));
+    controller.report.send_replace(received(broken));
     controller.until_ready().await;
-    controller.view.send_replace(known(missing));
-    server.until("the missing driver is told", told(3)).await;
+    controller.report.send_replace(received(missing));
+    server.until("the missing driver is told", reported(3)).await;
     let events = server.with(|world| world.events.clone());
     let reasons: Vec<_> = events.iter().map(|event| event["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons, ["GpuUnreadable", "DriverMissing", "GpuReadable"]);
@@ -392,12 +396,12 @@ async fn what_is_wrong_with_a_node_is_told_once_per_change() {
 }
 
 #[tokio::test]
-async fn a_gpu_in_mig_mode_without_devices_is_told_with_what_to_do() {
+async fn a_gpu_in_mig_mode_without_devices_is_reported_with_advice() {
     let server = ApiServer::start().await;
-    let mut controller = Running::start(&server, known(without_mig(node())));
+    let mut controller = Running::start(&server, received(without_mig(node())));
     server.until("both are told", |world| world.events.len() == 2).await;
     controller.until_ready().await;
-    controller.view.send_replace(known(node()));
+    controller.report.send_replace(received(node()));
     server.until("both are over", |world| world.events.len() == 4).await;
     let events = server.with(|world| world.events.clone());
     let reasons: Vec<_> = events.iter().map(|event| event["reason"].as_str().unwrap()).collect();
@@ -414,7 +418,7 @@ async fn a_gpu_in_mig_mode_without_devices_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn what_the_driver_does_not_answer_is_told_with_advice_that_fits() {
+async fn unanswered_nvml_queries_are_reported_with_fitting_advice() {
     let server = ApiServer::start().await;
     let mut inventory = node();
     inventory.gpus.truncate(4);
@@ -424,14 +428,14 @@ async fn what_the_driver_does_not_answer_is_told_with_advice_that_fits() {
     }
     let GpuEntry::Good(gpu) = &mut inventory.gpus[2] else { panic!("it is good") };
     (gpu.product_name, gpu.compute_capability, gpu.memory) = (None, None, None);
-    let mut controller = Running::start(&server, known(inventory));
+    let mut controller = Running::start(&server, received(inventory));
     controller.until_ready().await;
     server.until("all are told", |world| world.events.len() == 3).await;
     let events = server.with(|world| world.events.clone());
     let notes: Vec<_> = events.iter().map(|event| event["note"].as_str().unwrap()).collect();
     assert!(notes.iter().all(|note| !note.contains("reset or replace")), "{notes:?}");
-    let untold = events.iter().find(|event| event["reason"] == "GPUDetailsMissing").unwrap();
-    let note = untold["note"].as_str().unwrap();
+    let missing_details = events.iter().find(|event| event["reason"] == "GPUDetailsMissing").unwrap();
+    let note = missing_details["note"].as_str().unwrap();
     assert!(note.starts_with(uuids[2].as_str()), "{note}");
     for what in ["productName is Unknown", "cudaComputeCapability", "memory", "needs no reset"] {
         assert!(note.contains(what), "{note}");
@@ -444,7 +448,7 @@ async fn what_the_driver_does_not_answer_is_told_with_advice_that_fits() {
 #[tokio::test]
 async fn a_node_that_was_created_anew_owns_its_slices() {
     let server = ApiServer::start().await;
-    let mut publisher = Stepped::new(&server, known(node()));
+    let mut publisher = Stepped::new(&server, received(node()));
     publisher.round().await.unwrap();
     server.with(|world| {
         world.node_uid = "new-uid".to_owned();
@@ -458,7 +462,7 @@ async fn a_node_that_was_created_anew_owns_its_slices() {
 #[tokio::test]
 async fn withdrawing_deletes_own_slices_until_they_stay_away() {
     let server = ApiServer::start().await;
-    Stepped::new(&server, known(node())).round().await.unwrap();
+    Stepped::new(&server, received(node())).round().await.unwrap();
     let other = json!({"metadata": {"name": "other"}, "spec": {"driver": "gpu.nvidia.com", "nodeName": "m"}});
     let foreign = json!({"metadata": {"name": "foreign"}, "spec": {"driver": "net.example.com", "nodeName": "n"}});
     server.with(|world| {
@@ -466,22 +470,28 @@ async fn withdrawing_deletes_own_slices_until_they_stay_away() {
             world.slices.insert(slice["metadata"]["name"].as_str().unwrap().to_owned(), slice);
         }
     });
-    let patience =
-        Patience { quiet: Duration::from_millis(50), poll: Duration::from_millis(10), limit: Duration::from_secs(10) };
-    assert_eq!(withdraw(&cluster(&server), patience).await.unwrap(), 2);
+    let timing = WithdrawTiming {
+        quiet_period: Duration::from_millis(50),
+        poll_interval: Duration::from_millis(10),
+        timeout: Duration::from_secs(10),
+    };
+    assert_eq!(withdraw(&cluster(&server), timing).await.unwrap(), 2);
     assert_eq!(server.with(|world| world.names()), ["foreign", "other"]);
-    let everywhere = Cluster::new(server.client(), &whose().driver, None);
-    assert_eq!(withdraw(&everywhere, patience).await.unwrap(), 1);
+    let everywhere = Cluster::new(server.client(), &identity().driver, None);
+    assert_eq!(withdraw(&everywhere, timing).await.unwrap(), 1);
     assert_eq!(server.with(|world| world.names()), ["foreign"]);
 }
 
 #[tokio::test]
-async fn withdrawing_under_a_running_controller_says_what_to_do() {
+async fn withdrawing_under_a_running_controller_fails_with_advice() {
     let server = ApiServer::start().await;
-    let mut controller = Running::start(&server, known(node()));
+    let mut controller = Running::start(&server, received(node()));
     controller.until_ready().await;
     // The controller puts them back long before it could be thought quiet.
-    let patience =
-        Patience { quiet: Duration::from_secs(10), poll: Duration::from_millis(10), limit: Duration::from_millis(50) };
-    assert!(matches!(withdraw(&cluster(&server), patience).await, Err(WithdrawError::Reappearing)));
+    let timing = WithdrawTiming {
+        quiet_period: Duration::from_secs(10),
+        poll_interval: Duration::from_millis(10),
+        timeout: Duration::from_millis(50),
+    };
+    assert!(matches!(withdraw(&cluster(&server), timing).await, Err(WithdrawError::Reappearing)));
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use dra_controller::publisher::{Round, Timing};
+use dra_controller::publisher::{RoundOutcome, Timing};
 use dra_resource::{Form, Offer, ShareSettings};
 use serde_json::Value;
 
 use super::api_server::{ApiServer, World};
-use super::{COUNTERS, DEVICES, OF_COUNTERS, Running, Stepped, hardware, known, node, timing, without_mig, writes};
+use super::{COUNTERS, DEVICES, OF_COUNTERS, Running, Stepped, hardware, node, received, timing, without_mig, writes};
 
 /// Six whole GPUs and nine MIG devices: all of them, and as much of the six again for each way to share them.
 const HARDWARE: usize = 15;
@@ -40,21 +40,21 @@ fn kinds(world: &World) -> BTreeMap<String, usize> {
 }
 
 #[tokio::test]
-async fn every_form_is_published_after_a_trial_that_writes_nothing_and_a_restart_asks_no_more() {
+async fn every_form_is_published_after_a_dry_run_and_a_restart_needs_none() {
     let server = ApiServer::start().await;
-    let mut first = Stepped::offering(&server, known(node()), every_form());
-    assert_eq!(first.round().await.unwrap(), Round::Equal { writes: 2 });
+    let mut first = Stepped::offering(&server, received(node()), every_form());
+    assert_eq!(first.round().await.unwrap(), RoundOutcome::UpToDate { writes: 2 });
     assert_eq!(writes(&server), [format!("create {COUNTERS}"), format!("create {DEVICES}")]);
     assert_eq!(server.with(|world| (devices(world).len(), world.dry_runs)), (EVERY_FORM, 2));
     let before = server.with(|world| world.slices.clone());
-    let mut restarted = Stepped::offering(&server, known(node()), every_form());
-    assert_eq!(restarted.round().await.unwrap(), Round::Equal { writes: 0 });
+    let mut restarted = Stepped::offering(&server, received(node()), every_form());
+    assert_eq!(restarted.round().await.unwrap(), RoundOutcome::UpToDate { writes: 0 });
     assert_eq!(server.with(|world| (world.slices.clone(), world.dry_runs)), (before, 2));
 }
 
 #[tokio::test]
-async fn forms_that_were_not_asked_for_are_neither_published_nor_asked_about() {
-    for (given, expect, trials) in [
+async fn forms_that_are_not_configured_are_neither_published_nor_probed() {
+    for (given, expect, dry_runs) in [
         ("gpu,mig", vec![("gpu", 6), ("mig", 9)], 1),
         ("mig", vec![("mig", 9)], 1),
         ("gpu,timeSlicing", vec![("gpu", 6), ("shared-gpuTimeSlicing", 6)], 2),
@@ -62,9 +62,9 @@ async fn forms_that_were_not_asked_for_are_neither_published_nor_asked_about() {
     ] {
         let server = ApiServer::start().await;
         let forms = given.split(',').map(|form| form.parse().unwrap()).collect();
-        Stepped::offering(&server, known(node()), Offer { forms, ..hardware() }).round().await.unwrap();
+        Stepped::offering(&server, received(node()), Offer { forms, ..hardware() }).round().await.unwrap();
         let expect = expect.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect();
-        assert_eq!(server.with(|world| (kinds(world), world.dry_runs)), (expect, trials), "{given}");
+        assert_eq!(server.with(|world| (kinds(world), world.dry_runs)), (expect, dry_runs), "{given}");
     }
 }
 
@@ -73,7 +73,7 @@ async fn the_numbers_of_shares_reach_the_slices() {
     let server = ApiServer::start().await;
     let number = |number| NonZeroU32::new(number).unwrap();
     let shares = ShareSettings { default_shares: number(4), max_time_slices: number(3), ..ShareSettings::default() };
-    Stepped::offering(&server, known(node()), Offer { shares, ..every_form() }).round().await.unwrap();
+    Stepped::offering(&server, received(node()), Offer { shares, ..every_form() }).round().await.unwrap();
     let found = server.with(|world| devices(world));
     let found = |strategy: &str, path: &str| {
         let of = |device: &&Value| device["attributes"]["sharingStrategy"]["string"] == strategy;
@@ -86,7 +86,7 @@ async fn the_numbers_of_shares_reach_the_slices() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_keep_shares_apart_gets_gpus_and_mig_devices_and_the_node_says_why() {
+async fn a_server_without_shares_gets_gpus_and_mig_devices_and_an_event_says_why() {
     let drops = |what: &str, gate: &str| format!("the API server v1.37.0 drops {what}; enable its feature gate {gate}");
     let of_shares = || drops("allowMultipleAllocations or requestPolicy", "DRAConsumableCapacity");
     for (minor, dropped, forbidden, why) in [
@@ -112,7 +112,7 @@ async fn a_server_that_does_not_keep_shares_apart_gets_gpus_and_mig_devices_and_
     ] {
         let server = ApiServer::start().await;
         server.with(|world| (world.minor, world.dropped, world.forbidden) = (minor, dropped, forbidden));
-        let mut controller = Running::offering(&server, known(node()), every_form(), timing());
+        let mut controller = Running::offering(&server, received(node()), every_form(), timing());
         controller.until_ready().await;
         assert!(writes(&server).iter().all(|write| write.starts_with("create ")), "the trial is no write");
         assert_eq!(server.with(|world| kinds(world)), [("gpu".to_owned(), 6), ("mig".to_owned(), 9)].into(), "{why}");
@@ -120,8 +120,8 @@ async fn a_server_that_does_not_keep_shares_apart_gets_gpus_and_mig_devices_and_
         server.until("it is told", |world| world.events.iter().any(|event| is_it(&event))).await;
         let note = server.with(|world| world.events.iter().find(is_it).unwrap()["note"].clone());
         assert_eq!(note, format!("GPUs are not published as mps, timeSlicing, only in their other forms: {why}"));
-        let mut restarted = Stepped::offering(&server, known(node()), every_form());
-        assert_eq!(restarted.round().await.unwrap(), Round::Equal { writes: 0 }, "{why}");
+        let mut restarted = Stepped::offering(&server, received(node()), every_form());
+        assert_eq!(restarted.round().await.unwrap(), RoundOutcome::UpToDate { writes: 0 }, "{why}");
     }
 }
 
@@ -129,14 +129,14 @@ async fn a_server_that_does_not_keep_shares_apart_gets_gpus_and_mig_devices_and_
 async fn what_is_dropped_later_is_replaced_in_the_same_round() {
     for dropped in [&["allowMultipleAllocations"][..], &["requestPolicy"], OF_COUNTERS] {
         let server = ApiServer::start().await;
-        let mut publisher = Stepped::offering(&server, known(node()), every_form());
+        let mut publisher = Stepped::offering(&server, received(node()), every_form());
         publisher.round().await.unwrap();
         // It can answer nothing but what this needs.
         server.with(|world| (world.dropped, world.hides_version) = (dropped, true));
-        publisher.view.send_replace(known(without_mig(node())));
+        publisher.report.send_replace(received(without_mig(node())));
         publisher.round().await.unwrap();
         assert_eq!(server.with(|world| kinds(world)), [("gpu".to_owned(), 6)].into(), "{dropped:?}");
-        assert_eq!(publisher.round().await.unwrap(), Round::Equal { writes: 0 });
+        assert_eq!(publisher.round().await.unwrap(), RoundOutcome::UpToDate { writes: 0 });
     }
 }
 
@@ -144,13 +144,14 @@ async fn what_is_dropped_later_is_replaced_in_the_same_round() {
 async fn forms_come_and_go_with_the_version_of_the_server() {
     let server = ApiServer::start().await;
     server.with(|world| world.minor = 36);
-    let often = Timing { check: (Duration::from_millis(50), Duration::from_millis(100)), ..timing() };
-    let _controller = Running::offering(&server, known(node()), every_form(), often);
-    let told = |reason: &'static str| move |world: &World| world.events.iter().any(|event| event["reason"] == reason);
-    server.until("they are missed", told("SharedFormsUnavailable")).await;
+    let often = Timing { recheck: (Duration::from_millis(50), Duration::from_millis(100)), ..timing() };
+    let _controller = Running::offering(&server, received(node()), every_form(), often);
+    let reported =
+        |reason: &'static str| move |world: &World| world.events.iter().any(|event| event["reason"] == reason);
+    server.until("they are missed", reported("SharedFormsUnavailable")).await;
     server.with(|world| world.minor = 37);
     server.until("they are published", |world| devices(world).len() == EVERY_FORM).await;
-    server.until("they are not missed any more", told("SharedFormsAvailable")).await;
+    server.until("they are not missed any more", reported("SharedFormsAvailable")).await;
     server.with(|world| world.minor = 36);
     server.until("they are withdrawn", |world| devices(world).len() == HARDWARE).await;
     assert!(!server.with(|world| devices(world).iter().any(is_shared)));

@@ -44,7 +44,7 @@ pub struct World {
     /// Whether DaemonSets are forbidden.
     pub refuses_daemon_sets: bool,
     /// How often a DaemonSet was looked at.
-    pub looks: usize,
+    pub daemon_set_reads: usize,
     /// Events that were posted.
     pub events: Vec<Value>,
     /// Writes that were done, such as `create 00000-gpu.nvidia.com-n`.
@@ -123,7 +123,7 @@ impl ApiServer {
         let world = World { minor: 37, node_uid: "node-uid".to_owned(), ..World::default() };
         let shared = Arc::new(Shared { world: Mutex::new(world), version: watch::channel(0).0 });
         let mut server = Self { address: "127.0.0.1:0".parse().unwrap(), shared, serving: None };
-        server.come_back().await;
+        server.come_up().await;
         server
     }
 
@@ -157,7 +157,7 @@ impl ApiServer {
     }
 
     /// Cuts all connections and refuses new ones.
-    pub async fn go_away(&mut self) {
+    pub async fn go_down(&mut self) {
         if let Some(serving) = self.serving.take() {
             serving.abort();
             assert!(serving.await.unwrap_err().is_cancelled());
@@ -165,7 +165,7 @@ impl ApiServer {
     }
 
     /// Listens again at the same address.
-    pub async fn come_back(&mut self) {
+    pub async fn come_up(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.address = listener.local_addr().unwrap();
         self.serving = Some(tokio::spawn(accept(listener, routes(Arc::clone(&self.shared)))));
@@ -224,7 +224,7 @@ async fn node(State(shared): State<Arc<Shared>>, Path(node): Path<String>) -> Re
 
 async fn daemon_set(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
     shared.with(|world| {
-        world.looks += 1;
+        world.daemon_set_reads += 1;
         match world.daemon_sets.get(&name) {
             Some(_) if world.refuses_daemon_sets => failure(StatusCode::FORBIDDEN, "Forbidden"),
             Some(found) => ok(found),

@@ -5,24 +5,17 @@ use std::sync::Arc;
 
 use dra_model::Inventory;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-
-use crate::args::Source;
-
-pub mod file;
-
-pub mod stream;
 
 /// What is known of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NodeView {
+pub enum NodeReport {
     /// Nobody tells. What was published stays, and nothing is written.
-    Silent {
+    Unavailable {
         /// Why, for people.
         reason: String,
     },
     /// The kubelet plugin, or a file, tells.
-    Known {
+    Received {
         /// Whether the kubelet knows the plugin.
         registered: bool,
         /// Grows when the kubelet restarts.
@@ -32,41 +25,33 @@ pub enum NodeView {
     },
 }
 
-impl NodeView {
+impl NodeReport {
     /// A view before anything was heard.
     pub fn channel() -> (watch::Sender<Self>, watch::Receiver<Self>) {
-        watch::channel(Self::Silent { reason: "no inventory was received yet".to_owned() })
+        watch::channel(Self::Unavailable { reason: "no inventory was received yet".to_owned() })
     }
 
     /// What to publish, or why nothing may be written.
     pub fn publishable(&self) -> Result<Arc<Inventory>, String> {
         match self {
-            Self::Silent { reason } => Err(reason.clone()),
-            Self::Known { registered: false, .. } => Err("the plugin is not registered with the kubelet".to_owned()),
-            Self::Known { inventory: None, .. } => Err("the plugin has not read the hardware yet".to_owned()),
-            Self::Known { inventory: Some(inventory), .. } => Ok(Arc::clone(inventory)),
+            Self::Unavailable { reason } => Err(reason.clone()),
+            Self::Received { registered: false, .. } => Err("the plugin is not registered with the kubelet".to_owned()),
+            Self::Received { inventory: None, .. } => Err("the plugin has not read the hardware yet".to_owned()),
+            Self::Received { inventory: Some(inventory), .. } => Ok(Arc::clone(inventory)),
         }
     }
 
     /// What the node has, even if it may not be published.
     pub fn inventory(&self) -> Option<Arc<Inventory>> {
         match self {
-            Self::Silent { .. } => None,
-            Self::Known { inventory, .. } => inventory.clone(),
+            Self::Unavailable { .. } => None,
+            Self::Received { inventory, .. } => inventory.clone(),
         }
     }
 }
 
-/// Keeps the view as the source tells it, until `stop`.
-pub async fn follow(source: Source, view: watch::Sender<NodeView>, stop: CancellationToken) {
-    match source {
-        Source::Socket(socket) => stream::follow(socket, view, stop).await,
-        Source::File(path) => file::follow(path, view, stop).await,
-    }
-}
-
 /// Tells the receivers, unless they know already.
-pub(crate) fn tell<T: PartialEq>(sender: &watch::Sender<T>, latest: T) {
+pub(crate) fn send_if_changed<T: PartialEq>(sender: &watch::Sender<T>, latest: T) {
     sender.send_if_modified(|current| {
         let changed = *current != latest;
         if changed {

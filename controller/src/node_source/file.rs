@@ -13,10 +13,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{NodeView, tell};
+use crate::node_report::{NodeReport, send_if_changed};
 
 /// How often the file is looked at.
-const POLL: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why a file gives no inventory.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub async fn read(path: &Path) -> Result<Inventory, FileError> {
 }
 
 /// Follows the file until `stop`.
-pub async fn follow(path: PathBuf, view: watch::Sender<NodeView>, stop: CancellationToken) {
+pub async fn follow(path: PathBuf, report: watch::Sender<NodeReport>, stop: CancellationToken) {
     let mut seen = None;
     loop {
         let latest = stamp(&path).await;
@@ -57,7 +57,7 @@ pub async fn follow(path: PathBuf, view: watch::Sender<NodeView>, stop: Cancella
                 Ok(inventory) => {
                     info!(path = %path.display(), gpus = inventory.gpus.len(), "read the inventory file");
                     let inventory = Some(Arc::new(inventory));
-                    tell(&view, NodeView::Known { registered: true, registrations: 1, inventory });
+                    send_if_changed(&report, NodeReport::Received { registered: true, registrations: 1, inventory });
                 }
                 Err(error) => warn!(error = %chain(&error), "keeping the last inventory"),
             }
@@ -65,7 +65,7 @@ pub async fn follow(path: PathBuf, view: watch::Sender<NodeView>, stop: Cancella
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(POLL) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
     }
 }

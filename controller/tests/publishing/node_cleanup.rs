@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dra_controller::cluster::RequestError;
-use dra_controller::node_work::{NodeWork, Waited, finish};
+use dra_controller::node_cleanup::{NodeCleanup, WaitOutcome, finish};
 use serde_json::{Value, json};
 
 use super::{ApiServer, cluster};
@@ -12,8 +12,8 @@ use super::{ApiServer, cluster};
 const NAME: &str = "restore";
 const DELETED: &str = "delete restore Foreground";
 
-fn work(patience: Duration) -> NodeWork {
-    NodeWork { namespace: "ns".to_owned(), daemon_set: NAME.to_owned(), selector: "a=b".to_owned(), patience }
+fn cleanup(timeout: Duration) -> NodeCleanup {
+    NodeCleanup { namespace: "ns".to_owned(), daemon_set: NAME.to_owned(), selector: "a=b".to_owned(), timeout }
 }
 
 /// With this many nodes done of three, and numbers of this generation of two.
@@ -36,23 +36,25 @@ async fn work_on_all_nodes_is_waited_for_and_then_its_pods() {
     let server = with(2, 2).await;
     let finishing = tokio::spawn({
         let cluster = cluster(&server);
-        async move { finish(&cluster, &work(Duration::from_secs(20))).await }
+        async move { finish(&cluster, &cleanup(Duration::from_secs(20))).await }
     });
-    server.until("it is looked at", |world| world.looks > 1).await;
+    server.until("it is looked at", |world| world.daemon_set_reads > 1).await;
     assert_eq!(server.with(|world| world.writes.clone()), Vec::<String>::new(), "one node is not done");
     server.with(|world| world.daemon_sets.insert(NAME.to_owned(), daemon_set(3, 2)));
     server.until("it is deleted", |world| world.writes == [DELETED]).await;
     assert!(!finishing.is_finished(), "its pods are still there");
     server.with(|world| world.daemon_sets.clear());
-    assert_eq!(finishing.await.unwrap().unwrap(), [Waited::Done, Waited::Done]);
+    assert_eq!(finishing.await.unwrap().unwrap(), [WaitOutcome::Done, WaitOutcome::Done]);
 }
 
 #[tokio::test]
-async fn a_node_that_is_down_holds_up_nobody() {
-    for (ready, observed, expect) in [(2, 2, Waited::TooLong), (3, 1, Waited::TooLong), (3, 2, Waited::Done)] {
+async fn an_unreachable_node_does_not_block_the_others() {
+    for (ready, observed, expect) in
+        [(2, 2, WaitOutcome::TimedOut), (3, 1, WaitOutcome::TimedOut), (3, 2, WaitOutcome::Done)]
+    {
         let server = with(ready, observed).await;
-        let finished = finish(&cluster(&server), &work(Duration::ZERO)).await.unwrap();
-        assert_eq!(finished, [expect, Waited::TooLong], "{ready} ready, {observed} observed");
+        let finished = finish(&cluster(&server), &cleanup(Duration::ZERO)).await.unwrap();
+        assert_eq!(finished, [expect, WaitOutcome::TimedOut], "{ready} ready, {observed} observed");
         assert_eq!(server.with(|world| world.writes.clone()), [DELETED]);
     }
 }
@@ -60,27 +62,30 @@ async fn a_node_that_is_down_holds_up_nobody() {
 #[tokio::test]
 async fn a_second_try_finds_nothing_left_to_do() {
     let server = ApiServer::start().await;
-    assert_eq!(finish(&cluster(&server), &work(Duration::ZERO)).await.unwrap(), [Waited::Done, Waited::Done]);
+    assert_eq!(
+        finish(&cluster(&server), &cleanup(Duration::ZERO)).await.unwrap(),
+        [WaitOutcome::Done, WaitOutcome::Done]
+    );
 }
 
 #[tokio::test]
-async fn an_account_without_the_right_is_told_at_once() {
+async fn a_forbidden_request_fails_at_once() {
     let server = with(3, 2).await;
     server.with(|world| world.refuses_daemon_sets = true);
-    let refused = finish(&cluster(&server), &work(Duration::from_secs(20))).await;
+    let refused = finish(&cluster(&server), &cleanup(Duration::from_secs(20))).await;
     assert!(matches!(refused, Err(RequestError::Refused { code: 403, .. })), "{refused:?}");
 }
 
 #[tokio::test]
-async fn an_api_server_that_is_away_for_a_moment_is_asked_again() {
+async fn requests_are_repeated_while_the_api_server_is_unreachable() {
     let mut server = with(3, 2).await;
-    server.go_away().await;
+    server.go_down().await;
     let finishing = tokio::spawn({
         let cluster = cluster(&server);
-        async move { finish(&cluster, &work(Duration::from_secs(20))).await }
+        async move { finish(&cluster, &cleanup(Duration::from_secs(20))).await }
     });
-    server.come_back().await;
+    server.come_up().await;
     server.until("it is deleted", |world| world.writes == [DELETED]).await;
     server.with(|world| world.daemon_sets.clear());
-    assert_eq!(finishing.await.unwrap().unwrap(), [Waited::Done, Waited::Done]);
+    assert_eq!(finishing.await.unwrap().unwrap(), [WaitOutcome::Done, WaitOutcome::Done]);
 }

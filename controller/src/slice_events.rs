@@ -13,34 +13,34 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::cluster::{Cluster, DEADLINE, RequestError};
-use crate::outage::Outage;
-use crate::pace::Backoff;
+use crate::cluster::{Cluster, REQUEST_TIMEOUT, RequestError};
+use crate::rate_limits::Backoff;
+use crate::repeated_failures::RepeatedFailures;
 
 /// Something that happened to a slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
+pub enum SliceEvent {
     /// It is there, in this version.
-    Seen {
+    Stored {
         /// Its name.
         name: String,
         /// Its resource version.
         version: String,
     },
     /// It was deleted.
-    Gone {
+    Deleted {
         /// Its name.
         name: String,
     },
     /// The watch began anew; anything may have happened meanwhile.
-    Restarted,
+    Relisted,
 }
 
 /// The slices as this process last saw or wrote them: name to resource version.
 #[derive(Debug, Default)]
-pub struct Known(BTreeMap<String, String>);
+pub struct SliceVersions(BTreeMap<String, String>);
 
-impl Known {
+impl SliceVersions {
     /// Forgets everything and remembers these.
     pub fn replace<'a>(&mut self, slices: impl Iterator<Item = &'a ObjectMeta>) {
         self.0.clear();
@@ -62,38 +62,38 @@ impl Known {
     }
 
     /// Whether news tells of a change by somebody else.
-    pub fn is_foreign(&self, news: &News) -> bool {
-        match news {
-            News::Seen { name, version } => self.0.get(name) != Some(version),
-            News::Gone { name } => self.0.contains_key(name),
-            News::Restarted => true,
+    pub fn is_foreign(&self, slice_events: &SliceEvent) -> bool {
+        match slice_events {
+            SliceEvent::Stored { name, version } => self.0.get(name) != Some(version),
+            SliceEvent::Deleted { name } => self.0.contains_key(name),
+            SliceEvent::Relisted => true,
         }
     }
 }
 
 /// The longest delay before a watch is opened again; up to a quarter is added. An API server that comes back has the
 /// slices it should have within five seconds.
-const LONGEST_DELAY: Duration = Duration::from_secs(4);
+const MAX_DELAY: Duration = Duration::from_secs(4);
 
 /// Passes on news until `stop`. A watch that fails is opened again, from the beginning: its first news wakes up the
 /// publisher, which may have waited for the API server as well.
-pub async fn follow(cluster: Cluster, news: mpsc::Sender<News>, stop: CancellationToken) {
-    let mut backoff = Backoff::new(Duration::from_millis(250), LONGEST_DELAY);
-    let mut outage = Outage::default();
+pub async fn follow(cluster: Cluster, slice_events: mpsc::Sender<SliceEvent>, stop: CancellationToken) {
+    let mut backoff = Backoff::new(Duration::from_millis(250), MAX_DELAY);
+    let mut failures = RepeatedFailures::default();
     loop {
         let opened = || {
             backoff.reset();
-            if let Some(away) = outage.over() {
+            if let Some(away) = failures.recovered() {
                 info!(away_s = away.as_secs(), "the slices of this node are watched again");
             }
         };
         let failed = tokio::select! {
             () = stop.cancelled() => return,
-            failed = watch(&cluster, &news, opened) => failed,
+            failed = watch(&cluster, &slice_events, opened) => failed,
         };
         let Err(error) = failed else { return };
         let error = chain(&error).to_string();
-        if outage.is_news(&error) {
+        if failures.should_log(&error) {
             warn!(error, "unable to watch the slices of this node: edits by others are undone later (will retry)");
         } else {
             debug!(error, "the watch failed");
@@ -106,7 +106,7 @@ pub async fn follow(cluster: Cluster, news: mpsc::Sender<News>, stop: Cancellati
 }
 
 /// How long a watch has to last to count as open. The list before it may go well, and the watch itself be refused.
-const SETTLED: Duration = Duration::from_secs(5);
+const OPEN_AFTER: Duration = Duration::from_secs(5);
 
 /// How far a watch has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,21 +120,25 @@ enum Stage {
 impl Stage {
     /// How long the next event may take. The client below repeats what the API server is too busy for, at ever longer
     /// intervals.
-    fn patience(self) -> Duration {
+    fn timeout(self) -> Duration {
         match self {
-            Self::Listing => DEADLINE,
-            Self::Listed => SETTLED,
+            Self::Listing => REQUEST_TIMEOUT,
+            Self::Listed => OPEN_AFTER,
             Self::Open => Duration::MAX,
         }
     }
 }
 
 /// Passes on news until the watch fails, or nobody listens any more.
-async fn watch(cluster: &Cluster, news: &mpsc::Sender<News>, mut opened: impl FnMut()) -> Result<(), RequestError> {
+async fn watch(
+    cluster: &Cluster,
+    slice_events: &mpsc::Sender<SliceEvent>,
+    mut opened: impl FnMut(),
+) -> Result<(), RequestError> {
     let mut events = std::pin::pin!(cluster.watch());
     let mut stage = Stage::Listing;
     loop {
-        let event = match (timeout(stage.patience(), events.try_next()).await, stage) {
+        let event = match (timeout(stage.timeout(), events.try_next()).await, stage) {
             (Ok(event), _) => event?,
             (Err(_elapsed), Stage::Listing) => return Err(RequestError::TimedOut),
             (Err(_elapsed), Stage::Listed | Stage::Open) => {
@@ -148,25 +152,25 @@ async fn watch(cluster: &Cluster, news: &mpsc::Sender<News>, mut opened: impl Fn
             stage = Stage::Open;
             opened();
         }
-        let Some(item) = news_of(event) else { continue };
-        if item == News::Restarted && stage == Stage::Listing {
+        let Some(item) = slice_event(event) else { continue };
+        if item == SliceEvent::Relisted && stage == Stage::Listing {
             stage = Stage::Listed;
         }
-        if news.send(item).await.is_err() {
+        if slice_events.send(item).await.is_err() {
             return Ok(());
         }
     }
 }
 
-fn news_of<K>(event: Event<kube::core::PartialObjectMeta<K>>) -> Option<News> {
+fn slice_event<K>(event: Event<kube::core::PartialObjectMeta<K>>) -> Option<SliceEvent> {
     match event {
-        Event::Apply(slice) => Some(News::Seen {
+        Event::Apply(slice) => Some(SliceEvent::Stored {
             name: slice.metadata.name.unwrap_or_default(),
             version: slice.metadata.resource_version.unwrap_or_default(),
         }),
-        Event::Delete(slice) => Some(News::Gone { name: slice.metadata.name.unwrap_or_default() }),
+        Event::Delete(slice) => Some(SliceEvent::Deleted { name: slice.metadata.name.unwrap_or_default() }),
         Event::Init | Event::InitApply(_) => None,
-        Event::InitDone => Some(News::Restarted),
+        Event::InitDone => Some(SliceEvent::Relisted),
     }
 }
 
@@ -175,27 +179,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_echo_of_own_writes_is_no_news() {
+    fn events_of_own_writes_are_not_foreign() {
         let slice = |name: &str, version: &str| ObjectMeta {
             name: Some(name.to_owned()),
             resource_version: Some(version.to_owned()),
             ..ObjectMeta::default()
         };
-        let seen = |name: &str, version: &str| News::Seen { name: name.to_owned(), version: version.to_owned() };
-        let gone = |name: &str| News::Gone { name: name.to_owned() };
-        let mut known = Known::default();
-        known.replace([slice("a", "1"), slice("b", "2")].iter());
-        known.remember(&slice("a", "3"));
-        known.forget("b");
+        let seen =
+            |name: &str, version: &str| SliceEvent::Stored { name: name.to_owned(), version: version.to_owned() };
+        let gone = |name: &str| SliceEvent::Deleted { name: name.to_owned() };
+        let mut versions = SliceVersions::default();
+        versions.replace([slice("a", "1"), slice("b", "2")].iter());
+        versions.remember(&slice("a", "3"));
+        versions.forget("b");
         for (given, expect) in [
             (seen("a", "3"), false),
             (seen("a", "4"), true),
             (seen("c", "1"), true),
             (gone("a"), true),
             (gone("b"), false),
-            (News::Restarted, true),
+            (SliceEvent::Relisted, true),
         ] {
-            assert_eq!(known.is_foreign(&given), expect, "{given:?}");
+            assert_eq!(versions.is_foreign(&given), expect, "{given:?}");
         }
     }
 }

@@ -5,7 +5,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dra_controller::view::{NodeView, file, stream};
+use dra_controller::node_report::NodeReport;
+use dra_controller::node_source::{file, stream};
 use dra_model::Inventory;
 use dra_proto::node_v1::node_server::{Node, NodeServer};
 use dra_proto::node_v1::{NodeState, WatchNodeRequest};
@@ -36,8 +37,8 @@ fn listen(socket: &Path, says: &watch::Receiver<Result<NodeState, tonic::Status>
     tokio::spawn(async move { server.serve_with_incoming(listener).await.unwrap() })
 }
 
-async fn until(view: &mut watch::Receiver<NodeView>, description: &str, holds: impl Fn(&NodeView) -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(20), view.wait_for(|view| holds(view))).await;
+async fn until(report: &mut watch::Receiver<NodeReport>, description: &str, holds: impl Fn(&NodeReport) -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(20), report.wait_for(|report| holds(report))).await;
     assert!(waited.is_ok(), "it never came that {description}");
     waited.unwrap().unwrap();
 }
@@ -47,41 +48,41 @@ fn state(registered: bool, inventory: &str) -> NodeState {
 }
 
 #[tokio::test]
-async fn the_stream_is_followed_and_opened_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("node.sock");
-    let (sender, mut view) = NodeView::channel();
+async fn a_broken_stream_is_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("node.sock");
+    let (sender, mut report) = NodeReport::channel();
     let stop = CancellationToken::new();
     let following = tokio::spawn(stream::follow(socket.clone(), sender, stop.clone()));
     let named = format!("no kubelet plugin answers on {}", socket.display());
     until(
-        &mut view,
+        &mut report,
         "it tells that nobody answers",
-        |view| matches!(view, NodeView::Silent { reason } if reason.starts_with(&named)),
+        |report| matches!(report, NodeReport::Unavailable { reason } if reason.starts_with(&named)),
     )
     .await;
 
     let (say, says) = watch::channel(Ok(state(false, "")));
     let plugin = listen(&socket, &says);
-    let unread = NodeView::Known { registered: false, registrations: 1, inventory: None };
-    until(&mut view, "the plugin is heard", |view| *view == unread).await;
+    let unread = NodeReport::Received { registered: false, registrations: 1, inventory: None };
+    until(&mut report, "the plugin is heard", |report| *report == unread).await;
     let inventory = serde_json::to_string(&Inventory::without_driver("none".to_owned())).unwrap();
     drop(say.send_replace(Ok(state(true, &inventory))));
-    until(&mut view, "the inventory arrives", |view| view.publishable().is_ok()).await;
+    until(&mut report, "the inventory arrives", |report| report.publishable().is_ok()).await;
 
     drop(say.send_replace(Err(tonic::Status::unavailable("going away"))));
-    let broken = NodeView::Silent { reason: "the kubelet plugin's stream broke: going away".to_owned() };
-    until(&mut view, "the broken stream is told", |view| *view == broken).await;
+    let broken = NodeReport::Unavailable { reason: "the kubelet plugin's stream broke: going away".to_owned() };
+    until(&mut report, "the broken stream is told", |report| *report == broken).await;
     plugin.abort();
     drop(say.send_replace(Ok(state(true, &inventory))));
     let plugin = listen(&socket, &says);
-    until(&mut view, "the next plugin is heard", |view| view.publishable().is_ok()).await;
+    until(&mut report, "the next plugin is heard", |report| report.publishable().is_ok()).await;
 
     drop(say.send_replace(Ok(state(true, "{\"gpus\": 3}"))));
     until(
-        &mut view,
+        &mut report,
         "nonsense is told",
-        |view| matches!(view, NodeView::Silent { reason } if reason.contains("run both containers from one image")),
+        |report| matches!(report, NodeReport::Unavailable { reason } if reason.contains("run both containers from one image")),
     )
     .await;
     stop.cancel();
@@ -90,21 +91,21 @@ async fn the_stream_is_followed_and_opened_again() {
 }
 
 #[tokio::test]
-async fn a_file_is_read_again_when_it_changes_and_nonsense_changes_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("inventory.json");
+async fn a_changed_file_is_read_again_and_an_invalid_one_is_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("inventory.json");
     let inventory = |reason: &str| Inventory::without_driver(reason.to_owned());
     let write = |inventory: &Inventory| std::fs::write(&path, serde_json::to_string(inventory).unwrap()).unwrap();
-    let (sender, mut view) = NodeView::channel();
+    let (sender, mut report) = NodeReport::channel();
     let stop = CancellationToken::new();
     let following = tokio::spawn(file::follow(path.clone(), sender, stop.clone()));
-    let shows = |expect: Inventory| move |view: &NodeView| view.inventory().is_some_and(|found| *found == expect);
+    let shows = |expect: Inventory| move |report: &NodeReport| report.inventory().is_some_and(|found| *found == expect);
     write(&inventory("first"));
-    until(&mut view, "the file is read", shows(inventory("first"))).await;
+    until(&mut report, "the file is read", shows(inventory("first"))).await;
     std::fs::write(&path, "{").unwrap();
     assert!(file::read(&path).await.is_err());
     write(&inventory("the second one"));
-    until(&mut view, "the change is read", shows(inventory("the second one"))).await;
+    until(&mut report, "the change is read", shows(inventory("the second one"))).await;
     stop.cancel();
     following.await.unwrap();
 }

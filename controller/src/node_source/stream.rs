@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 use tracing::{info, warn};
 
-use super::{NodeView, tell};
-use crate::outage::Outage;
-use crate::pace::Backoff;
+use crate::node_report::{NodeReport, send_if_changed};
+use crate::rate_limits::Backoff;
+use crate::repeated_failures::RepeatedFailures;
 
 /// A plugin that hangs is noticed after this time at the latest.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why the stream is not there.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub enum StreamError {
     },
     /// The plugin refused or the stream broke.
     #[error("the kubelet plugin's stream broke")]
-    Broken(#[source] Spoken),
+    Broken(#[source] StatusMessage),
     /// The plugin ended it.
     #[error("the kubelet plugin ended its stream")]
     Ended,
@@ -49,42 +49,42 @@ pub enum StreamError {
 
 /// A status in words; tonic's own are for machines, with the `Debug` of its cause.
 #[derive(Debug)]
-pub struct Spoken(Box<tonic::Status>);
+pub struct StatusMessage(Box<tonic::Status>);
 
-impl fmt::Display for Spoken {
+impl fmt::Display for StatusMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.message().is_empty() { self.0.code().fmt(f) } else { f.write_str(self.0.message()) }
     }
 }
 
-impl Error for Spoken {
+impl Error for StatusMessage {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.source()
     }
 }
 
 /// Follows the plugin behind a socket until `stop`.
-pub async fn follow(socket: PathBuf, view: watch::Sender<NodeView>, stop: CancellationToken) {
+pub async fn follow(socket: PathBuf, report: watch::Sender<NodeReport>, stop: CancellationToken) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-    let mut outage = Outage::default();
+    let mut failures = RepeatedFailures::default();
     info!(socket = %socket.display(), "following the kubelet plugin");
     loop {
-        let heard = |known| {
+        let on_report = |received| {
             backoff.reset();
-            if let Some(away) = outage.over() {
+            if let Some(away) = failures.recovered() {
                 info!(away_s = away.as_secs(), "the kubelet plugin is heard again");
             }
-            tell(&view, known);
+            send_if_changed(&report, received);
         };
         let error = tokio::select! {
             () = stop.cancelled() => return,
-            error = listen(&socket, heard) => error,
+            error = receive(&socket, on_report) => error,
         };
         let reason = chain(&error).to_string();
-        if outage.is_news(&reason) {
+        if failures.should_log(&reason) {
             warn!(reason, "leaving the slices as they are until the kubelet plugin is back (will retry)");
         }
-        tell(&view, NodeView::Silent { reason });
+        send_if_changed(&report, NodeReport::Unavailable { reason });
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(backoff.next_delay()) => {}
@@ -93,8 +93,8 @@ pub async fn follow(socket: PathBuf, view: watch::Sender<NodeView>, stop: Cancel
 }
 
 /// Passes on what the plugin says until the stream ends, which it always does with a reason.
-async fn listen(socket: &Path, mut heard: impl FnMut(NodeView)) -> StreamError {
-    let broken = |status| StreamError::Broken(Spoken(Box::new(status)));
+async fn receive(socket: &Path, mut on_report: impl FnMut(NodeReport)) -> StreamError {
+    let broken = |status| StreamError::Broken(StatusMessage(Box::new(status)));
     let mut client = match connect(socket).await {
         Ok(client) => client,
         Err(source) => return StreamError::Connect { socket: socket.to_owned(), source },
@@ -105,8 +105,8 @@ async fn listen(socket: &Path, mut heard: impl FnMut(NodeView)) -> StreamError {
     };
     loop {
         match stream.message().await {
-            Ok(Some(state)) => match view_of(state) {
-                Ok(known) => heard(known),
+            Ok(Some(state)) => match report_of(state) {
+                Ok(received) => on_report(received),
                 Err(error) => return StreamError::Inventory(error),
             },
             Ok(None) => return StreamError::Ended,
@@ -117,18 +117,18 @@ async fn listen(socket: &Path, mut heard: impl FnMut(NodeView)) -> StreamError {
 
 async fn connect(socket: &Path) -> Result<NodeClient<tonic::transport::Channel>, tonic::transport::Error> {
     let channel = Endpoint::from_shared(format!("unix://{}", socket.display()))?
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_INTERVAL)
         .keep_alive_while_idle(true)
-        .connect_timeout(KEEP_ALIVE)
+        .connect_timeout(KEEP_ALIVE_INTERVAL)
         .connect()
         .await?;
     Ok(NodeClient::new(channel))
 }
 
-fn view_of(state: NodeState) -> Result<NodeView, serde_json::Error> {
+fn report_of(state: NodeState) -> Result<NodeReport, serde_json::Error> {
     let NodeState { registered, registrations, inventory } = state;
     let inventory: Option<Inventory> =
         if inventory.is_empty() { None } else { Some(serde_json::from_str(&inventory)?) };
-    Ok(NodeView::Known { registered, registrations, inventory: inventory.map(Arc::new) })
+    Ok(NodeReport::Received { registered, registrations, inventory: inventory.map(Arc::new) })
 }

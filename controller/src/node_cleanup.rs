@@ -15,14 +15,14 @@ use tracing::{info, warn};
 
 use crate::check::{is_ready, node_of};
 use crate::cluster::{Cluster, RequestError};
-use crate::outage::Outage;
+use crate::repeated_failures::RepeatedFailures;
 
 /// How often to look.
-const POLL: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A DaemonSet that works once on every node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeWork {
+pub struct NodeCleanup {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
@@ -30,75 +30,75 @@ pub struct NodeWork {
     /// Label selector of its pods.
     pub selector: String,
     /// How long to wait for its work, and then for the end of its pods.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 /// How a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waited {
+pub enum WaitOutcome {
     /// With what was waited for.
     Done,
     /// With the patience.
-    TooLong,
+    TimedOut,
 }
 
 /// How far the work got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Progress {
     /// The nodes are not counted yet.
-    New,
+    Unobserved,
     /// This many nodes of so many are done.
-    At { ready: i32, nodes: i32 },
+    Nodes { ready: i32, total: i32 },
     /// There is no such DaemonSet.
-    Gone,
+    Deleted,
 }
 
 /// Waits for the work, deletes the DaemonSet with its pods, and waits for their end; how both waits ended.
-pub async fn finish(cluster: &Cluster, work: &NodeWork) -> Result<[Waited; 2], RequestError> {
-    let worked = wait(cluster, work, "the work on the nodes", Stage::is_done).await?;
-    if worked == Waited::TooLong {
-        tell_left(cluster, work).await;
+pub async fn finish(cluster: &Cluster, work: &NodeCleanup) -> Result<[WaitOutcome; 2], RequestError> {
+    let worked = wait(cluster, work, "the work on the nodes", Progress::is_done).await?;
+    if worked == WaitOutcome::TimedOut {
+        report_incomplete(cluster, work).await;
     }
     cluster.delete_daemon_set(&work.namespace, &work.daemon_set).await?;
-    let ended = wait(cluster, work, "the end of its pods", |stage| stage == Stage::Gone).await?;
+    let ended = wait(cluster, work, "the end of its pods", |progress| progress == Progress::Deleted).await?;
     Ok([worked, ended])
 }
 
 async fn wait(
     cluster: &Cluster,
-    work: &NodeWork,
+    work: &NodeCleanup,
     what: &str,
-    is_over: impl Fn(Stage) -> bool,
-) -> Result<Waited, RequestError> {
-    let end = Instant::now() + work.patience;
+    is_over: impl Fn(Progress) -> bool,
+) -> Result<WaitOutcome, RequestError> {
+    let end = Instant::now() + work.timeout;
     let daemon_set = work.daemon_set.as_str();
-    let mut outage = Outage::default();
+    let mut failures = RepeatedFailures::default();
     loop {
-        let looked = cluster.daemon_set(&work.namespace, daemon_set).await;
+        let found = cluster.daemon_set(&work.namespace, daemon_set).await;
         let late = Instant::now() >= end;
-        match looked.map(|found| Stage::of(found.as_ref())) {
-            Ok(stage) if is_over(stage) => {
-                info!(daemon_set, ?stage, "waited for {what}");
-                return Ok(Waited::Done);
+        match found.map(|found| Progress::of(found.as_ref())) {
+            Ok(progress) if is_over(progress) => {
+                info!(daemon_set, ?progress, "waited for {what}");
+                return Ok(WaitOutcome::Done);
             }
-            Ok(stage) if late => {
-                warn!(daemon_set, ?stage, "{what} takes too long, going on without");
-                return Ok(Waited::TooLong);
+            Ok(progress) if late => {
+                warn!(daemon_set, ?progress, "{what} takes too long, going on without");
+                return Ok(WaitOutcome::TimedOut);
             }
             Ok(_) => {}
             Err(error) if late || error.is_final() => return Err(error),
             Err(error) => {
                 let error = chain(&error).to_string();
-                if outage.is_news(&error) {
+                if failures.should_log(&error) {
                     warn!(daemon_set, error, "unable to look (will retry)");
                 }
             }
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-async fn tell_left(cluster: &Cluster, work: &NodeWork) {
+async fn report_incomplete(cluster: &Cluster, work: &NodeCleanup) {
     let pods = match cluster.pods(&work.namespace, &work.selector).await {
         Ok(pods) => pods,
         Err(error) => return warn!(error = %chain(&error), "unable to look which nodes are left"),
@@ -117,38 +117,38 @@ async fn tell_left(cluster: &Cluster, work: &NodeWork) {
 /// What its containers said when they failed last: warnings and errors, or else everything.
 fn failure_of(pod: &Pod) -> Option<String> {
     let statuses = pod.status.as_ref()?.init_container_statuses.as_deref().unwrap_or_default();
-    let said = statuses.iter().find_map(last_words)?;
+    let said = statuses.iter().find_map(termination_message)?;
     let is_bad = |line: &&str| ["WARN", "ERROR"].iter().any(|level| line.contains(level));
     let bad: Vec<_> = said.lines().filter(is_bad).map(str::trim).collect();
     Some(if bad.is_empty() { said.trim().replace('\n', "; ") } else { bad.join("; ") })
 }
 
-fn last_words(status: &ContainerStatus) -> Option<&str> {
+fn termination_message(status: &ContainerStatus) -> Option<&str> {
     let both = [status.state.as_ref(), status.last_state.as_ref()];
     let ends = both.into_iter().flatten().filter_map(|state| state.terminated.as_ref());
     ends.filter(|end| end.exit_code != 0).find_map(|end| end.message.as_deref())
 }
 
-impl Stage {
+impl Progress {
     /// Numbers of an older generation say nothing, and neither do those that were never written.
     fn of(daemon_set: Option<&DaemonSet>) -> Self {
-        let Some(daemon_set) = daemon_set else { return Self::Gone };
+        let Some(daemon_set) = daemon_set else { return Self::Deleted };
         let generation = daemon_set.metadata.generation;
         match daemon_set
             .status
             .as_ref()
             .filter(|status| generation.is_some() && status.observed_generation == generation)
         {
-            Some(status) => Self::At { ready: status.number_ready, nodes: status.desired_number_scheduled },
-            None => Self::New,
+            Some(status) => Self::Nodes { ready: status.number_ready, total: status.desired_number_scheduled },
+            None => Self::Unobserved,
         }
     }
 
     fn is_done(self) -> bool {
         match self {
-            Self::New => false,
-            Self::At { ready, nodes } => ready == nodes,
-            Self::Gone => true,
+            Self::Unobserved => false,
+            Self::Nodes { ready, total } => ready == total,
+            Self::Deleted => true,
         }
     }
 }
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_failed_container_complained_of_is_its_reason() {
+    fn warnings_and_errors_of_a_failed_container_are_its_reason() {
         let pod = |status: Value| serde_json::from_value::<Pod>(json!({ "status": status })).unwrap();
         let ended = |code: i32, message: &str| json!({"terminated": {"exitCode": code, "message": message}});
         let restore = |state: Value, last: Value| {
@@ -182,23 +182,23 @@ mod tests {
     }
 
     #[test]
-    fn only_numbers_of_the_newest_generation_count() {
+    fn only_status_of_the_newest_generation_counts() {
         let status = |observed: Value, nodes: i32, ready: i32| {
             json!({"observedGeneration": observed, "desiredNumberScheduled": nodes, "numberReady": ready,
                 "currentNumberScheduled": 0, "numberMisscheduled": 0})
         };
         for (status, expect, done) in [
-            (Value::Null, Stage::New, false),
-            (status(Value::Null, 0, 0), Stage::New, false),
-            (status(json!(1), 3, 3), Stage::New, false),
-            (status(json!(2), 3, 2), Stage::At { ready: 2, nodes: 3 }, false),
-            (status(json!(2), 3, 3), Stage::At { ready: 3, nodes: 3 }, true),
-            (status(json!(2), 0, 0), Stage::At { ready: 0, nodes: 0 }, true),
+            (Value::Null, Progress::Unobserved, false),
+            (status(Value::Null, 0, 0), Progress::Unobserved, false),
+            (status(json!(1), 3, 3), Progress::Unobserved, false),
+            (status(json!(2), 3, 2), Progress::Nodes { ready: 2, total: 3 }, false),
+            (status(json!(2), 3, 3), Progress::Nodes { ready: 3, total: 3 }, true),
+            (status(json!(2), 0, 0), Progress::Nodes { ready: 0, total: 0 }, true),
         ] {
             let given = json!({"metadata": {"generation": 2}, "status": status});
-            let stage = Stage::of(Some(&serde_json::from_value(given.clone()).unwrap()));
-            assert_eq!((stage, stage.is_done()), (expect, done), "{given}");
+            let progress = Progress::of(Some(&serde_json::from_value(given.clone()).unwrap()));
+            assert_eq!((progress, progress.is_done()), (expect, done), "{given}");
         }
-        assert!(Stage::of(None).is_done(), "an earlier try deleted it");
+        assert!(Progress::of(None).is_done(), "an earlier try deleted it");
     }
 }

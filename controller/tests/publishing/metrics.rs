@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use crate::api_server::ApiServer;
-use crate::{cluster, hardware, known, node, timing, whose, without_mig};
+use crate::{cluster, hardware, identity, node, received, timing, without_mig};
 
 fn line(registry: &Registry, name: &str) -> String {
     let mut text = String::new();
@@ -19,16 +19,16 @@ fn line(registry: &Registry, name: &str) -> String {
 #[tokio::test]
 async fn the_generation_stays_the_last_known_one_in_conflicts_and_when_slices_are_only_deleted() {
     let server = ApiServer::start().await;
-    let (view, receiver) = watch::channel(known(node()));
+    let (report, receiver) = watch::channel(received(node()));
     let (metrics, registry) = Metrics::registered();
     let (ready, _readiness) = watch::channel(Ok(()));
-    let mut publisher = Publisher::new(cluster(&server), whose(), hardware(), receiver, timing(), metrics, ready);
+    let mut publisher = Publisher::new(cluster(&server), identity(), hardware(), receiver, timing(), metrics, ready);
     let generation = || line(&registry, "gpu_dra_published_generation");
     publisher.round().await.unwrap();
     assert_eq!(generation(), "gpu_dra_published_generation 1");
 
     server.with(|world| world.conflicts = 100);
-    view.send_replace(known(without_mig(node())));
+    report.send_replace(received(without_mig(node())));
     publisher.round().await.unwrap_err();
     assert_eq!(generation(), "gpu_dra_published_generation 1");
 
@@ -38,7 +38,7 @@ async fn the_generation_stays_the_last_known_one_in_conflicts_and_when_slices_ar
 
     let mut empty = node();
     empty.gpus.clear();
-    view.send_replace(known(empty));
+    report.send_replace(received(empty));
     publisher.round().await.unwrap();
     let newest = server.with(|world| {
         let generations = world.slices.values().filter_map(|slice| slice["spec"]["pool"]["generation"].as_i64());

@@ -15,7 +15,7 @@ use crate::cluster::{Cluster, RequestError, ServerVersion};
 
 /// Fields that stand behind one feature gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Gated {
+pub enum GatedFields {
     /// Counters, which keep the forms of a GPU apart (KEP-4815).
     Counters,
     /// Devices for many claims and what each takes of them (KEP-5075).
@@ -24,9 +24,9 @@ pub enum Gated {
 
 /// What the API server does with such fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Support {
     /// It keeps them.
-    Kept,
+    Stored,
     /// It does not, or they are not safe there, and this is why.
     Unavailable {
         /// For people.
@@ -36,14 +36,14 @@ pub enum Verdict {
 
 /// What is known of the API server so far.
 #[derive(Debug, Default)]
-pub struct Server {
-    verdicts: BTreeMap<Gated, Verdict>,
+pub struct FeatureSupport {
+    support: BTreeMap<GatedFields, Support>,
     /// As it was when it was asked last.
     version: Option<ServerVersion>,
-    asks_again: bool,
+    recheck: bool,
 }
 
-impl Gated {
+impl GatedFields {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Counters, Self::Shares];
 
@@ -74,7 +74,7 @@ impl Gated {
         }
     }
 
-    fn too_old(self, version: &ServerVersion) -> Verdict {
+    fn too_old(self, version: &ServerVersion) -> Support {
         let (version, first) = (&version.full, self.first_minor());
         let reason = match self {
             Self::Counters => format!("the API server {version} has no counters; they need Kubernetes 1.{first}"),
@@ -83,21 +83,21 @@ impl Gated {
                  handed out twice; upgrade Kubernetes"
             ),
         };
-        Verdict::Unavailable { reason }
+        Support::Unavailable { reason }
     }
 
-    fn dropped(self, version: Option<&ServerVersion>) -> Verdict {
+    fn dropped(self, version: Option<&ServerVersion>) -> Support {
         let (what, gate) = match self {
             Self::Counters => ("counters", "DRAPartitionableDevices"),
             Self::Shares => ("allowMultipleAllocations or requestPolicy", "DRAConsumableCapacity"),
         };
         let version = version.map(|version| format!(" {}", version.full)).unwrap_or_default();
         let reason = format!("the API server{version} drops {what}; enable its feature gate {gate}");
-        Verdict::Unavailable { reason }
+        Support::Unavailable { reason }
     }
 }
 
-impl Server {
+impl FeatureSupport {
     /// What may be published of the desired slices. What is open is asked first: slices that the API server has already
     /// are an answer, and a dry run of the first slice in question is another.
     pub async fn features(
@@ -107,78 +107,78 @@ impl Server {
         desired: &[SliceContent],
         observed: &[ResourceSlice],
     ) -> Result<Features, RequestError> {
-        let open = Gated::ALL.into_iter().filter(|gated| self.asks_again || !self.verdicts.contains_key(gated));
+        let open = GatedFields::ALL.into_iter().filter(|gated| self.recheck || !self.support.contains_key(gated));
         let open: Vec<_> = open.filter_map(|gated| Some((gated, probe(gated, pool, desired)?))).collect();
         if !open.is_empty() {
             let version = cluster.version().await?;
             for (gated, probe) in open {
-                let verdict = ask(cluster, gated, &probe, observed, &version).await?;
-                self.verdicts.insert(gated, verdict);
+                let support = determine(cluster, gated, &probe, observed, &version).await?;
+                self.support.insert(gated, support);
             }
             self.version = Some(version);
         }
-        self.asks_again = false;
-        let usable = |gated| self.refusal(gated).is_none();
-        Ok(Features { partitionable: usable(Gated::Counters), consumable: usable(Gated::Shares) })
+        self.recheck = false;
+        let usable = |gated| self.unavailable_reason(gated).is_none();
+        Ok(Features { partitionable: usable(GatedFields::Counters), consumable: usable(GatedFields::Shares) })
     }
 
     /// Why something cannot be published. Shares are not safe without counters.
-    pub fn refusal(&self, gated: Gated) -> Option<&str> {
-        let of = |gated| match self.verdicts.get(&gated) {
-            Some(Verdict::Unavailable { reason }) => Some(reason.as_str()),
-            Some(Verdict::Kept) | None => None,
+    pub fn unavailable_reason(&self, gated: GatedFields) -> Option<&str> {
+        let of = |gated| match self.support.get(&gated) {
+            Some(Support::Unavailable { reason }) => Some(reason.as_str()),
+            Some(Support::Stored) | None => None,
         };
         match gated {
-            Gated::Counters => of(gated),
-            Gated::Shares => of(gated).or_else(|| of(Gated::Counters)),
+            GatedFields::Counters => of(gated),
+            GatedFields::Shares => of(gated).or_else(|| of(GatedFields::Counters)),
         }
     }
 
     /// Learns from a write of which these fields did not come back. Nothing is asked, since a question that fails would have them
     /// written again.
-    pub fn dropped(&mut self, gated: Gated) {
-        self.verdicts.insert(gated, gated.dropped(self.version.as_ref()));
+    pub fn mark_dropped(&mut self, gated: GatedFields) {
+        self.support.insert(gated, gated.dropped(self.version.as_ref()));
     }
 
     /// Everything is asked anew the next time: it may have been upgraded, or replaced by an older one.
-    pub fn ask_again(&mut self) {
-        self.asks_again = true;
+    pub fn recheck(&mut self) {
+        self.recheck = true;
     }
 }
 
-async fn ask(
+async fn determine(
     cluster: &Cluster,
-    gated: Gated,
+    gated: GatedFields,
     probe: &ResourceSlice,
     observed: &[ResourceSlice],
     version: &ServerVersion,
-) -> Result<Verdict, RequestError> {
+) -> Result<Support, RequestError> {
     if (version.major, version.minor) < (1, gated.first_minor()) {
         return Ok(gated.too_old(version));
     }
     if observed.iter().any(|slice| gated.amount(&slice.spec) > 0) {
-        return Ok(Verdict::Kept);
+        return Ok(Support::Stored);
     }
     match cluster.dry_run(probe).await {
         Ok(kept) if gated.amount(&kept.spec) < gated.amount(&probe.spec) => Ok(gated.dropped(Some(version))),
-        Ok(_) => Ok(Verdict::Kept),
+        Ok(_) => Ok(Support::Stored),
         Err(error) if error.is_invalid() => Ok(forbidden(&error)),
         // Whoever refuses dry runs, or holds the name, does not answer the question; the answers to real writes will.
-        Err(error) if error.is_final() || error.is_conflict() => Ok(Verdict::Kept),
+        Err(error) if error.is_final() || error.is_conflict() => Ok(Support::Stored),
         Err(error) => Err(error),
     }
 }
 
-fn forbidden(error: &RequestError) -> Verdict {
+fn forbidden(error: &RequestError) -> Support {
     let reason = format!("they were tried, and {}; look for an admission policy that forbids them", chain(error));
-    Verdict::Unavailable { reason }
+    Support::Unavailable { reason }
 }
 
 /// The position of slices that are only tried; no pool has so many.
 const TRIAL: usize = 0xfffff;
 
 /// The first slice with such fields, under a name of this node that no slice has.
-fn probe(gated: Gated, pool: &Pool, desired: &[SliceContent]) -> Option<ResourceSlice> {
+fn probe(gated: GatedFields, pool: &Pool, desired: &[SliceContent]) -> Option<ResourceSlice> {
     let mut slice = diff(pool, desired, &[]).into_iter().find_map(|write| match write {
         Write::Create(slice) if gated.amount(&slice.spec) > 0 => Some(*slice),
         Write::Create(_) | Write::Update(_) | Write::Delete { .. } => None,
