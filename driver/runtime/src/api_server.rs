@@ -32,10 +32,10 @@ use token::Token;
 const ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// How long a connection nobody uses is kept: a burst of claims uses many, the time between them none but the watch's.
-const IDLE: Duration = Duration::from_secs(20);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long an answer may take to begin. A watch is answered at once; what it says then may take for ever.
-const ANSWER: Duration = Duration::from_secs(20);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Flags of every program that talks to the API server.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -69,25 +69,25 @@ pub enum ApiServerError {
     },
     /// No scheme or no host.
     #[error("--api-server {url} is not usable: it has the form https://HOST:PORT or http://HOST:PORT")]
-    NoUrl {
+    InvalidUrl {
         /// What there is.
         url: Uri,
     },
     /// A secret in clear text.
     #[error("--api-server {url} would show the token to the network: use https and --api-server-ca-file")]
-    ClearText {
+    InsecureToken {
         /// The URL.
         url: Uri,
     },
     /// TLS without anybody to trust.
     #[error("--api-server {url} needs --api-server-ca-file, or `http://` for a proxy on this machine")]
-    NoTrust {
+    NoCaFile {
         /// The URL.
         url: Uri,
     },
     /// The certificates cannot be used.
     #[error("failed to read the API server's certificate authority {}", path.display())]
-    Trust {
+    CaFile {
         /// Of the file.
         path: PathBuf,
         /// What is wrong.
@@ -121,28 +121,28 @@ impl ApiServer {
     }
 
     fn access(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Access, ApiServerError> {
-        let Some(url) = self.url.clone() else { return of_pod(environment) };
+        let Some(url) = self.url.clone() else { return pod_access(environment) };
         match (url.scheme_str(), url.host()) {
-            (Some("https"), Some(_)) if self.ca_file.is_none() => Err(ApiServerError::NoTrust { url }),
-            (Some("http"), Some(host)) if self.token_file.is_some() && !is_here(host) => {
-                Err(ApiServerError::ClearText { url })
+            (Some("https"), Some(_)) if self.ca_file.is_none() => Err(ApiServerError::NoCaFile { url }),
+            (Some("http"), Some(host)) if self.token_file.is_some() && !is_loopback_host(host) => {
+                Err(ApiServerError::InsecureToken { url })
             }
             (Some("https" | "http"), Some(_)) => {
                 Ok(Access { url, ca_file: self.ca_file.clone(), token_file: self.token_file.clone() })
             }
-            _ => Err(ApiServerError::NoUrl { url }),
+            _ => Err(ApiServerError::InvalidUrl { url }),
         }
     }
 }
 
 /// Whether a host of a URL is this machine.
-fn is_here(host: &str) -> bool {
+fn is_loopback_host(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// What every pod is told (`KUBERNETES_SERVICE_*`) and finds mounted.
-fn of_pod(environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Access, ApiServerError> {
+fn pod_access(environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Access, ApiServerError> {
     let value = |name| environment(name).and_then(|value| value.into_string().ok()).ok_or(ApiServerError::NoAddress);
     let (host, port) = (value("KUBERNETES_SERVICE_HOST")?, value("KUBERNETES_SERVICE_PORT")?);
     let authority =
@@ -155,7 +155,7 @@ fn of_pod(environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Access, ApiS
 
 fn trust(path: &Path) -> Result<Trust, ApiServerError> {
     let trust = Trust::new(path.to_owned());
-    trust.read().map_err(|source| ApiServerError::Trust { path: path.to_owned(), source })?;
+    trust.read().map_err(|source| ApiServerError::CaFile { path: path.to_owned(), source })?;
     Ok(trust)
 }
 
@@ -167,7 +167,7 @@ fn token(path: &Path) -> Result<Token, ApiServerError> {
 fn client(url: Uri, trust: Option<Trust>, token: Option<Arc<Token>>, program: &'static str) -> Client {
     let http = legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .build(Connector::new(trust));
     let config = Config::new(url);
     let sign = move |mut request: Request<Body>| {
@@ -182,7 +182,7 @@ fn client(url: Uri, trust: Option<Trust>, token: Option<Arc<Token>>, program: &'
         .layer(config.base_uri_layer())
         .layer(RetryLayer::new(RetryPolicy::server_retry()))
         .map_request(sign)
-        .layer(TimeoutLayer::new(ANSWER))
+        .layer(TimeoutLayer::new(RESPONSE_TIMEOUT))
         .service(http);
     ClientBuilder::new(service, config.default_namespace).build()
 }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_knows_its_api_server() {
+    fn a_pod_finds_its_api_server() {
         let pod = |host, port| [("KUBERNETES_SERVICE_HOST", host), ("KUBERNETES_SERVICE_PORT", port)];
         expect(&flags(None, None), &pod("10.96.0.1", "443"), Ok(mounted("https://10.96.0.1:443/")));
         expect(&flags(None, None), &pod("fd00::1", "6443"), Ok(mounted("https://[fd00::1]:6443/")));
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_come_before_the_pod_and_must_say_whom_to_trust() {
+    fn flags_precede_the_pod_and_https_needs_a_ca_file() {
         let pod = [("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443")];
         let plain = Access { url: Uri::from_static("http://127.0.0.1:8001"), ca_file: None, token_file: None };
         expect(&flags(Some("http://127.0.0.1:8001"), None), &pod, Ok(plain));
@@ -300,6 +300,6 @@ mod tests {
 
         std::fs::write(&ca_file, "nothing").unwrap();
         let refused = flags.client("gpu-test/1").map(drop).unwrap_err();
-        assert!(matches!(refused, ApiServerError::Trust { source: connector::TrustError::Empty, .. }), "{refused:?}");
+        assert!(matches!(refused, ApiServerError::CaFile { source: connector::TrustError::Empty, .. }), "{refused:?}");
     }
 }

@@ -9,7 +9,7 @@
 
 mod connections;
 
-mod pulse;
+mod liveness;
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use pulse::Pulse;
+use liveness::Liveness;
 
 /// Whether a process does its work: `Err` says for people what it still waits for.
 pub type Readiness = watch::Receiver<Result<(), String>>;
@@ -62,7 +62,7 @@ pub enum HttpError {
 struct Endpoints {
     registry: Registry,
     readiness: Readiness,
-    pulse: Pulse,
+    liveness: Liveness,
 }
 
 /// Serves until `stop` is cancelled or this future is dropped.
@@ -72,8 +72,8 @@ pub async fn serve(
     readiness: Readiness,
     stop: CancellationToken,
 ) -> Result<(), HttpError> {
-    let (pulse, beat) = pulse::pulse();
-    let endpoints = Arc::new(Endpoints { registry, readiness, pulse });
+    let (liveness, responder) = liveness::liveness();
+    let endpoints = Arc::new(Endpoints { registry, readiness, liveness });
     let stop = stop.child_token();
     let (ended, end) = oneshot::channel();
     let serving = stop.clone();
@@ -82,7 +82,7 @@ pub async fn serve(
     let _stops_the_thread = stop.drop_guard();
     tokio::select! {
         ended = end => ended.unwrap_or(Err(HttpError::Ended { address })),
-        never = beat => match never {},
+        never = responder => match never {},
     }
 }
 
@@ -110,7 +110,7 @@ async fn answer<B>(endpoints: Arc<Endpoints>, request: Request<B>) -> Response<S
 }
 
 async fn healthz(endpoints: &Endpoints) -> Response<String> {
-    if endpoints.pulse.beats().await {
+    if endpoints.liveness.responds().await {
         text(StatusCode::OK, "ok\n")
     } else {
         text(StatusCode::SERVICE_UNAVAILABLE, "the process does not answer its own endpoints\n")
@@ -177,7 +177,7 @@ mod tests {
         loop {
             match TcpStream::connect(address).await {
                 Ok(stream) => return stream,
-                Err(_nobody_listens_yet) => tokio::task::yield_now().await,
+                Err(_not_listening_yet) => tokio::task::yield_now().await,
             }
         }
     }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_is_taken_is_named() {
+    async fn an_address_in_use_is_named() {
         let server = served();
         drop(connect(server.address).await);
         let (_ready, readiness) = watch::channel(Ok(()));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn too_many_connections_cost_the_oldest_and_never_the_newest() {
+    async fn the_oldest_connection_is_closed_when_there_are_too_many() {
         let server = served();
         let mut held = Vec::new();
         for _ in 0..=connections::MAX_CONNECTIONS {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_does_not_end_is_ended() {
+    async fn an_unfinished_request_is_closed() {
         let server = served();
         let mut stream = connect(server.address).await;
         stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_whose_runtime_hangs_is_not_healthy_although_its_endpoints_are_served() {
+    fn a_process_with_a_blocked_runtime_is_unhealthy() {
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (address_sender, addresses) = std::sync::mpsc::channel();
         let (go_on, hangs) = std::sync::mpsc::channel::<()>();

@@ -11,7 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Modules that log what they return: every failed request as an error without its URL, every broken or refused watch
 /// as the `Debug` of its cause (kube 5.0, `client.rs` and `watcher.rs`).
-const REPEATERS: [&str; 2] = ["kube_client::client", "kube_runtime::watcher"];
+const DUPLICATE_LOGGERS: [&str; 2] = ["kube_client::client", "kube_runtime::watcher"];
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -25,12 +25,12 @@ pub enum LogFormat {
 /// Starts logging; called once by each `main`.
 pub fn start(format: LogFormat) {
     let wanted = std::env::var("RUST_LOG").unwrap_or_default();
-    let (filter, mistake) = match wanted.parse::<Targets>() {
+    let (filter, invalid) = match wanted.parse::<Targets>() {
         Ok(filter) if !wanted.is_empty() => (filter, None),
         Ok(_) => (Targets::new().with_default(LevelFilter::INFO), None),
         Err(error) => (Targets::new().with_default(LevelFilter::INFO), Some(error)),
     };
-    let filter = without_repeaters(filter);
+    let filter = without_duplicates(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Text => tracing_subscriber::registry().with(lines.with_ansi(false).with_filter(filter)).init(),
@@ -38,20 +38,20 @@ pub fn start(format: LogFormat) {
             tracing_subscriber::registry().with(lines.json().flatten_event(true).with_filter(filter)).init();
         }
     }
-    if let Some(error) = mistake {
+    if let Some(error) = invalid {
         tracing::warn!(RUST_LOG = wanted, %error, "the log filter is not understood, using info");
     }
 }
 
 /// Silences those who repeat, unless somebody asked for them or for everything.
-fn without_repeaters(filter: Targets) -> Targets {
+fn without_duplicates(filter: Targets) -> Targets {
     let level = filter.default_level().unwrap_or(LevelFilter::OFF);
     if level > LevelFilter::INFO {
         return filter;
     }
-    let asked: Vec<String> = filter.iter().map(|(target, _)| target.to_owned()).collect();
-    let asked_for = |module: &str| asked.iter().any(|target| module.starts_with(target));
-    let silent: Vec<&str> = REPEATERS.into_iter().filter(|module| !asked_for(module)).collect();
+    let requested: Vec<String> = filter.iter().map(|(target, _)| target.to_owned()).collect();
+    let is_requested = |module: &str| requested.iter().any(|target| module.starts_with(target));
+    let silent: Vec<&str> = DUPLICATE_LOGGERS.into_iter().filter(|module| !is_requested(module)).collect();
     filter.with_targets(silent.into_iter().map(|module| (module, LevelFilter::OFF)))
 }
 
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_that_repeat_speak_when_asked() {
+    fn libraries_that_log_returned_errors_are_silent_by_default() {
         for (given, client, watcher) in [
             ("info", false, false),
             ("warn,dra_prepare=debug", false, false),
@@ -68,9 +68,9 @@ mod tests {
             ("info,kube_runtime::watcher=warn", false, true),
             ("debug", true, true),
         ] {
-            let filter = without_repeaters(given.parse().expect("a filter"));
-            let speaks = REPEATERS.map(|module| filter.would_enable(module, &tracing::Level::ERROR));
-            assert_eq!(speaks, [client, watcher], "{given}");
+            let filter = without_duplicates(given.parse().expect("a filter"));
+            let is_enabled = DUPLICATE_LOGGERS.map(|module| filter.would_enable(module, &tracing::Level::ERROR));
+            assert_eq!(is_enabled, [client, watcher], "{given}");
             assert!(filter.would_enable("dra_controller", &tracing::Level::WARN), "{given}");
         }
     }

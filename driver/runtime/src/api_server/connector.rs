@@ -21,11 +21,11 @@ use tokio::time::timeout;
 use tower::{BoxError, Service};
 
 /// For connecting, TLS included.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After so much silence the peer is asked whether it is there, and so often.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long the peer may leave anything unacknowledged.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,9 +84,9 @@ impl Connector {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(KEEP_ALIVE));
-        tcp.set_keepalive_interval(Some(KEEP_ALIVE));
-        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+        tcp.set_keepalive(Some(KEEP_ALIVE_INTERVAL));
+        tcp.set_keepalive_interval(Some(KEEP_ALIVE_INTERVAL));
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT));
         Self { tcp, trust }
     }
 
@@ -94,8 +94,9 @@ impl Connector {
         let Self { tcp, trust } = self;
         let tls = trust.map_or_else(|| tls(RootCertStore::empty()), |trust| trust.read())?;
         let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
-        let slow = || io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {} s", CONNECT.as_secs()));
-        timeout(CONNECT, https.wrap_connector(tcp).call(uri)).await.map_err(|_elapsed| slow())?
+        let slow =
+            || io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()));
+        timeout(CONNECT_TIMEOUT, https.wrap_connector(tcp).call(uri)).await.map_err(|_elapsed| slow())?
     }
 }
 

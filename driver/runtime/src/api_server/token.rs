@@ -10,7 +10,7 @@ use tracing::warn;
 
 /// How old a token may get. The kubelet renews it when it has lived for four fifths of an hour or more (Kubernetes
 /// documentation, "Bound service account tokens").
-const FRESH: Duration = Duration::from_mins(1);
+const MAX_TOKEN_AGE: Duration = Duration::from_mins(1);
 
 /// Why a token cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum TokenError {
 #[derive(Debug)]
 pub(super) struct Token {
     path: PathBuf,
-    fresh: Duration,
+    max_age: Duration,
     last: Mutex<Last>,
 }
 
@@ -39,18 +39,18 @@ struct Last {
 
 impl Token {
     pub(super) fn read(path: PathBuf) -> Result<Self, TokenError> {
-        Self::kept_for(path, FRESH)
+        Self::with_max_age(path, MAX_TOKEN_AGE)
     }
 
-    fn kept_for(path: PathBuf, fresh: Duration) -> Result<Self, TokenError> {
+    fn with_max_age(path: PathBuf, max_age: Duration) -> Result<Self, TokenError> {
         let last = Last { header: header(&path)?, read: Instant::now() };
-        Ok(Self { path, fresh, last: Mutex::new(last) })
+        Ok(Self { path, max_age, last: Mutex::new(last) })
     }
 
     /// The value of `Authorization`. When the file cannot be read any more the last token is used until it is refused.
     pub(super) fn header(&self) -> HeaderValue {
         let mut last = self.last.lock();
-        if last.read.elapsed() >= self.fresh {
+        if last.read.elapsed() >= self.max_age {
             last.read = Instant::now();
             match header(&self.path) {
                 Ok(header) => last.header = header,
@@ -75,15 +75,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_renewed_token_is_used_and_a_lost_one_kept() {
+    fn a_renewed_token_is_used_and_the_last_one_after_its_file_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         std::fs::write(&path, "one\n").unwrap();
-        let token = Token::kept_for(path.clone(), Duration::ZERO).unwrap();
-        let kept = Token::read(path.clone()).unwrap();
+        let token = Token::with_max_age(path.clone(), Duration::ZERO).unwrap();
+        let cached = Token::read(path.clone()).unwrap();
         assert_eq!(token.header(), "Bearer one");
         std::fs::write(&path, "two\n").unwrap();
-        assert_eq!((token.header(), kept.header()), ("Bearer two".parse().unwrap(), "Bearer one".parse().unwrap()));
+        assert_eq!((token.header(), cached.header()), ("Bearer two".parse().unwrap(), "Bearer one".parse().unwrap()));
         std::fs::remove_file(&path).unwrap();
         assert_eq!(token.header(), "Bearer two");
         assert!(token.header().is_sensitive(), "it is not printed");

@@ -14,27 +14,27 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The side that asks.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct Liveness {
     asked: watch::Sender<u64>,
     answered: watch::Receiver<u64>,
 }
 
 /// A pulse, and what the runtime that is asked has to run.
-pub(super) fn pulse() -> (Pulse, impl Future<Output = Infallible>) {
+pub(super) fn liveness() -> (Liveness, impl Future<Output = Infallible>) {
     let (asked, mut questions) = watch::channel(0);
     let (answers, answered) = watch::channel(0);
-    let beat = async move {
+    let responder = async move {
         while questions.changed().await.is_ok() {
             answers.send_replace(*questions.borrow_and_update());
         }
         std::future::pending().await
     };
-    (Pulse { asked, answered }, beat)
+    (Liveness { asked, answered }, responder)
 }
 
-impl Pulse {
+impl Liveness {
     /// Asks now; false when no answer comes in time.
-    pub(super) async fn beats(&self) -> bool {
+    pub(super) async fn responds(&self) -> bool {
         let mut question = 0;
         self.asked.send_modify(|asked| {
             *asked += 1;
@@ -52,11 +52,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_runtime_that_runs_answers_and_one_that_hangs_does_not() {
-        let (pulse, beat) = pulse();
-        assert!(!pulse.beats().await);
-        let beating = tokio::spawn(beat);
-        assert!(pulse.beats().await && pulse.beats().await);
-        beating.abort();
-        assert!(!pulse.beats().await);
+        let (liveness, responder) = liveness();
+        assert!(!liveness.responds().await);
+        let responding = tokio::spawn(responder);
+        assert!(liveness.responds().await && liveness.responds().await);
+        responding.abort();
+        assert!(!liveness.responds().await);
     }
 }
