@@ -194,7 +194,7 @@ impl DaemonWatch {
             warn!(why, daemons = daemons.len(), "the MPS host is away: nobody knows whether its daemons take clients");
         }
         for id in &daemons {
-            self.is(id, &DaemonHealth::HostAway, Known::default(), Heard::InList);
+            self.is(id, &DaemonHealth::HostUnreachable, Known::default(), Heard::InList);
         }
         self.tell().await
     }
@@ -230,12 +230,12 @@ fn log(id: &DaemonId, is_new: bool, health: &DaemonHealth) {
     match health {
         DaemonHealth::Ready if is_new => debug!(daemon = %id, "MPS daemon takes clients"),
         DaemonHealth::Ready => info!(daemon = %id, "MPS daemon takes clients again"),
-        DaemonHealth::UserWaits { waiting, active } => debug!(daemon = %id, waiting, active, "clients take turns"),
-        DaemonHealth::Died { .. } | DaemonHealth::Lost => {
+        DaemonHealth::UserWaiting { waiting, active } => debug!(daemon = %id, waiting, active, "clients take turns"),
+        DaemonHealth::Exited { .. } | DaemonHealth::Lost => {
             warn!(daemon = %id, ?health, "MPS daemon does not take clients");
         }
         // Said once for all daemons.
-        DaemonHealth::HostAway => {}
+        DaemonHealth::HostUnreachable => {}
     }
 }
 
@@ -244,10 +244,10 @@ fn health(seen: &ObservedDaemon) -> Option<DaemonHealth> {
     match &seen.daemon.state {
         DaemonState::Changing => None,
         DaemonState::Ready => Some(DaemonHealth::Ready),
-        DaemonState::UserWaiting { waiting, active } => {
-            Some(DaemonHealth::UserWaits { waiting: *waiting, active: *active })
+        DaemonState::UserWaits { waiting, active } => {
+            Some(DaemonHealth::UserWaiting { waiting: *waiting, active: *active })
         }
-        DaemonState::Exited { why } => Some(DaemonHealth::Died { why: why.clone() }),
+        DaemonState::Died { why } => Some(DaemonHealth::Exited { why: why.clone() }),
         DaemonState::Lost => Some(DaemonHealth::Lost),
     }
 }
@@ -346,7 +346,7 @@ mod tests {
         let Due { claim: told, status, notes } = written.next().await.unwrap();
         let [Note::Daemon(daemon)] = &notes[..] else { panic!("{notes:?}") };
         assert_eq!((told, status.map(|devices| devices.len()), &daemon.id), (claim(), Some(1), &id()));
-        assert_eq!((&daemon.health, daemon.multi_user), (&DaemonHealth::HostAway, None));
+        assert_eq!((&daemon.health, daemon.multi_user), (&DaemonHealth::HostUnreachable, None));
         assert!(started.elapsed() >= ABSENCE);
         assert_eq!(shown.borrow_and_update().daemons.len(), 1);
         let mut text = String::new();

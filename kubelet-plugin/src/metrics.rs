@@ -311,10 +311,10 @@ const DAEMON_STATES: [&str; 5] = ["ready", "user_waits", "died", "lost", "host_a
 const fn daemon_state(health: &DaemonHealth) -> &'static str {
     match health {
         DaemonHealth::Ready => "ready",
-        DaemonHealth::UserWaits { .. } => "user_waits",
-        DaemonHealth::Died { .. } => "died",
+        DaemonHealth::UserWaiting { .. } => "user_waits",
+        DaemonHealth::Exited { .. } => "died",
         DaemonHealth::Lost => "lost",
-        DaemonHealth::HostAway => "host_away",
+        DaemonHealth::HostUnreachable => "host_away",
     }
 }
 

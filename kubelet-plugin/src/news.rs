@@ -121,10 +121,10 @@ impl News {
                 // What an earlier process told may be no longer so.
                 (DaemonHealth::Ready, Heard::InList) => Due { status: Some(now), event: None },
                 (
-                    DaemonHealth::UserWaits { .. }
-                    | DaemonHealth::Died { .. }
+                    DaemonHealth::UserWaiting { .. }
+                    | DaemonHealth::Exited { .. }
                     | DaemonHealth::Lost
-                    | DaemonHealth::HostAway,
+                    | DaemonHealth::HostUnreachable,
                     _,
                 ) => Due { status: None, event: Some(now) },
             },
@@ -186,14 +186,14 @@ impl News {
 /// Whether clients come and go as they should.
 const fn is_turn(health: &DaemonHealth) -> bool {
     match health {
-        DaemonHealth::Ready | DaemonHealth::UserWaits { .. } => true,
-        DaemonHealth::Died { .. } | DaemonHealth::Lost | DaemonHealth::HostAway => false,
+        DaemonHealth::Ready | DaemonHealth::UserWaiting { .. } => true,
+        DaemonHealth::Exited { .. } | DaemonHealth::Lost | DaemonHealth::HostUnreachable => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::DaemonHealth::{HostAway, Lost, Ready};
+    use super::DaemonHealth::{HostUnreachable, Lost, Ready};
     use super::Heard::{AtOnce, InList};
     use super::Telling::{Loud, Quiet};
     use super::*;
@@ -205,11 +205,11 @@ mod tests {
     }
 
     fn waits() -> DaemonHealth {
-        DaemonHealth::UserWaits { waiting: 1001, active: 1000 }
+        DaemonHealth::UserWaiting { waiting: 1001, active: 1000 }
     }
 
     fn died() -> DaemonHealth {
-        DaemonHealth::Died { why: "killed".to_owned() }
+        DaemonHealth::Exited { why: "killed".to_owned() }
     }
 
     /// What is told at once, each time that the daemon is heard to be so.
@@ -233,7 +233,7 @@ mod tests {
             (vec![(Ready, InList), (Ready, AtOnce)], vec![Some(Quiet), None]),
             (vec![(Ready, AtOnce), (died(), AtOnce), (Ready, AtOnce)], vec![None, Some(Loud), Some(Loud)]),
             (vec![(Ready, AtOnce), (Lost, InList), (Lost, AtOnce)], vec![None, Some(Loud), None]),
-            (vec![(HostAway, InList), (Ready, InList)], vec![Some(Loud), Some(Loud)]),
+            (vec![(HostUnreachable, InList), (Ready, InList)], vec![Some(Loud), Some(Loud)]),
             (vec![(waits(), InList), (died(), AtOnce)], vec![Some(Loud), Some(Loud)]),
         ] {
             assert_eq!(told(&heard), expect, "{heard:?}");

@@ -171,10 +171,10 @@ impl Reporter {
             Note::Daemon(daemon) => {
                 let type_ = match daemon.health {
                     DaemonHealth::Ready => EventType::Normal,
-                    DaemonHealth::UserWaits { .. }
-                    | DaemonHealth::Died { .. }
+                    DaemonHealth::UserWaiting { .. }
+                    | DaemonHealth::Exited { .. }
                     | DaemonHealth::Lost
-                    | DaemonHealth::HostAway => EventType::Warning,
+                    | DaemonHealth::HostUnreachable => EventType::Warning,
                 };
                 self.event(about, type_, daemon.health.reason(), daemon.message()).await;
             }

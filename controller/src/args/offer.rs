@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
-use dra_resource::{Features, Form, FormError, Offer, ShareSettings, Unasked};
+use dra_resource::{Features, Form, FormError, Offer, ShareSettings, WithoutAmount};
 
 /// A claim that does not say takes at least one percent of the threads, so more than a hundred never fit.
 pub const DEFAULT_SHARES: RangeInclusive<u32> = 1..=100;
@@ -65,7 +65,7 @@ impl OfferArgs {
             shares: ShareSettings {
                 default_shares: within("--default-shares", default_shares, DEFAULT_SHARES)?,
                 max_time_slices: within("--time-slicing-max-shares", time_slicing_max_shares, MAX_TIME_SLICES)?,
-                unasked: if require_share_amount { Unasked::Nothing } else { Unasked::DefaultShare },
+                without_amount: if require_share_amount { WithoutAmount::NoShare } else { WithoutAmount::DefaultShare },
             },
         })
     }
@@ -132,8 +132,10 @@ mod tests {
 
     #[test]
     fn shares_without_an_amount_are_given_unless_the_amount_is_required() {
-        for (given, expect) in [(&[][..], Unasked::DefaultShare), (&["--require-share-amount"], Unasked::Nothing)] {
-            assert_eq!(offer(given).unwrap().shares.unasked, expect, "{given:?}");
+        for (given, expect) in
+            [(&[][..], WithoutAmount::DefaultShare), (&["--require-share-amount"], WithoutAmount::NoShare)]
+        {
+            assert_eq!(offer(given).unwrap().shares.without_amount, expect, "{given:?}");
         }
     }
 

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::limits;
 use crate::names;
-use crate::offer::{ShareSettings, Unasked};
+use crate::offer::{ShareSettings, WithoutAmount};
 use crate::quantity::{Milli, binary, decimal};
 
 /// The capacities of a device that has this many attributes.
@@ -24,11 +24,11 @@ pub fn capacities(device: Device<'_>, shares: ShareSettings, attributes: usize) 
         Device::Mig(_, mig) => plain(of_mig(mig, limits::ATTRIBUTES_AND_CAPACITIES.saturating_sub(attributes))),
         Device::Shared(gpu, SharedForm::Mps) => {
             let default = 100 / u64::from(shares.default_shares.get());
-            let threads = amount(100, default, shares.unasked);
+            let threads = amount(100, default, shares.without_amount);
             of_shared(gpu, shares.default_shares, (names::ACTIVE_THREADS, threads))
         }
         Device::Shared(gpu, SharedForm::TimeSlicing) => {
-            let slices = amount(shares.max_time_slices.get().into(), 1, shares.unasked);
+            let slices = amount(shares.max_time_slices.get().into(), 1, shares.without_amount);
             of_shared(gpu, shares.max_time_slices, (names::SHARES, slices))
         }
     }
@@ -79,11 +79,11 @@ fn consumable(value: u64, default: u64, spelled: impl Fn(u64) -> Quantity) -> De
 /// API accepts a default that is more than there is as long as the range has no maximum (`validateRequestPolicyRange`,
 /// pkg/apis/resource/validation), and the scheduler then passes over the device for every request that does not name
 /// the capacity, `allocationMode: All` included (`CmpRequestOverCapacity`, dynamic-resource-allocation/structured).
-fn amount(value: u64, default: u64, unasked: Unasked) -> DeviceCapacity {
+fn amount(value: u64, default: u64, without_amount: WithoutAmount) -> DeviceCapacity {
     let range = || CapacityRequestPolicyRange { min: count(1), max: None, step: (value > 1).then(|| count(1)) };
-    match unasked {
-        Unasked::DefaultShare => consumable(value, default, count),
-        Unasked::Nothing => DeviceCapacity {
+    match without_amount {
+        WithoutAmount::DefaultShare => consumable(value, default, count),
+        WithoutAmount::NoShare => DeviceCapacity {
             value: count(value),
             request_policy: Some(CapacityRequestPolicy {
                 default: Some(count(value.saturating_add(1))),

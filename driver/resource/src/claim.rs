@@ -16,7 +16,7 @@ use dra_model::{
 use serde_json::value::RawValue;
 
 use crate::names::{self, DriverName};
-use object::{Configuration, Object, Outcome};
+use object::{Configuration, DeviceResult, Object};
 
 /// Why a ResourceClaim cannot be worked with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum ClaimError {
     },
     /// Another claim has taken the name.
     #[error(
-        "claim {claim} was replaced: UID {} was asked for, the API server has UID {found}; delete the pod that used the old claim",
+        "claim {claim} was replaced: UID {} was requested for, the API server has UID {found}; delete the pod that used the old claim",
         claim.uid
     )]
     Replaced {
@@ -86,35 +86,36 @@ impl ClaimError {
 }
 
 /// Reads the claim that was asked for from what the API server answered.
-pub fn claim_of(json: &[u8], asked: &ClaimRef, driver: &DriverName) -> Result<Claim, ClaimError> {
+pub fn claim_of(json: &[u8], requested: &ClaimRef, driver: &DriverName) -> Result<Claim, ClaimError> {
     let object: Object<'_> = serde_json::from_slice(json)
-        .map_err(|error| ClaimError::Unreadable { claim: asked.clone(), why: error.to_string() })?;
+        .map_err(|error| ClaimError::Unreadable { claim: requested.clone(), why: error.to_string() })?;
     let found = object.metadata.uid.as_ref();
-    if found != asked.uid.as_str() {
-        return Err(ClaimError::Replaced { claim: asked.clone(), found: found.to_owned() });
+    if found != requested.uid.as_str() {
+        return Err(ClaimError::Replaced { claim: requested.clone(), found: found.to_owned() });
     }
     let Some(allocation) = object.status.and_then(|status| status.allocation) else {
-        return Err(ClaimError::NotAllocated { claim: asked.clone() });
+        return Err(ClaimError::NotAllocated { claim: requested.clone() });
     };
     let devices = allocation.devices.unwrap_or_default();
     let results = devices.results.iter().flatten().enumerate().filter(|(_, result)| result.driver == driver.as_str());
-    let allocated = results.map(|(index, result)| device(asked, driver, index, result)).collect::<Result<_, _>>()?;
+    let allocated =
+        results.map(|(index, result)| device(requested, driver, index, result)).collect::<Result<_, _>>()?;
     let entries = devices.config.iter().flatten().enumerate();
     let mut configs: Vec<ClaimConfig> = entries
-        .filter_map(|(index, entry)| config(asked, driver, index, entry).transpose())
+        .filter_map(|(index, entry)| config(requested, driver, index, entry).transpose())
         .collect::<Result<_, _>>()?;
     configs.sort_by_key(|config| match config.source {
         ConfigSource::Class => 0,
         ConfigSource::Claim => 1,
     });
-    Ok(Claim { reference: asked.clone(), devices: allocated, configs })
+    Ok(Claim { reference: requested.clone(), devices: allocated, configs })
 }
 
 fn device(
     claim: &ClaimRef,
     driver: &DriverName,
     index: usize,
-    result: &Outcome<'_>,
+    result: &DeviceResult<'_>,
 ) -> Result<AllocatedDevice, ClaimError> {
     let invalid = |field: String| {
         move |source| ClaimError::InvalidAllocation {
@@ -131,14 +132,19 @@ fn device(
         admin_access: result.admin_access.unwrap_or(false),
         share_id: result.share_id.as_deref().map(str::parse).transpose().map_err(invalid("shareID".to_owned()))?,
         consumed: ShareLimits {
-            memory: taken(result, driver, names::MEMORY).map_err(invalid(consumed(names::MEMORY)))?,
-            threads: taken(result, driver, names::ACTIVE_THREADS).map_err(invalid(consumed(names::ACTIVE_THREADS)))?,
+            memory: consumed_amount(result, driver, names::MEMORY).map_err(invalid(consumed(names::MEMORY)))?,
+            threads: consumed_amount(result, driver, names::ACTIVE_THREADS)
+                .map_err(invalid(consumed(names::ACTIVE_THREADS)))?,
         },
     })
 }
 
 /// What the scheduler counted of one capacity. Both ways of writing its name are the API's.
-fn taken<T: FromStr>(result: &Outcome<'_>, driver: &DriverName, name: &str) -> Result<Option<T>, T::Err> {
+fn consumed_amount<T: FromStr>(
+    result: &DeviceResult<'_>,
+    driver: &DriverName,
+    name: &str,
+) -> Result<Option<T>, T::Err> {
     let all = result.consumed_capacity.as_ref();
     let amount = all.and_then(|all| all.get(name).or_else(|| all.get(&format!("{driver}/{name}"))));
     amount.map(|amount| amount.parse()).transpose()
@@ -174,12 +180,12 @@ mod tests {
 
     use super::*;
 
-    fn asked() -> ClaimRef {
+    fn requested() -> ClaimRef {
         ClaimRef { namespace: "ns".to_owned(), name: "train".to_owned(), uid: "u-1".parse().unwrap() }
     }
 
     fn read(object: &Value) -> Result<Claim, String> {
-        claim_of(object.to_string().as_bytes(), &asked(), &"gpu.nvidia.com".parse().unwrap())
+        claim_of(object.to_string().as_bytes(), &requested(), &"gpu.nvidia.com".parse().unwrap())
             .map_err(|error| error.to_string())
     }
 
@@ -213,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_and_admin_access_are_kept() {
+    fn share_ids_and_admin_access_are_read() {
         let result = json!({"request": "r", "driver": "gpu.nvidia.com", "pool": "n", "device": "gpu-1", "adminAccess": true, "shareID": "s"});
         let read = read(&allocated(&json!([result]), &json!([]))).unwrap();
         assert!(read.devices[0].admin_access);
@@ -222,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_share_may_use_is_what_the_scheduler_counted() {
+    fn limits_of_a_share_are_its_consumed_capacity() {
         let limits = |memory: Option<u64>, threads: Option<u64>| ShareLimits {
             memory: memory.map(dra_model::Bytes),
             threads: threads.map(|threads| threads.try_into().unwrap()),
@@ -248,7 +254,7 @@ mod tests {
 
     /// A real claim is full of what this driver has no use for, and other drivers may write what they like.
     #[test]
-    fn what_other_drivers_wrote_is_not_even_understood() {
+    fn fields_of_other_drivers_are_not_parsed() {
         let result = json!({"request": "r", "driver": "gpu.nvidia.com", "pool": "n", "device": "gpu-1"});
         let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         let status = format!(
@@ -261,7 +267,7 @@ mod tests {
         let text = format!(
             r#"{{"metadata": {{"uid": "u-\u0031", "managedFields": {nested}}}, "spec": {nested}, "status": {status}}}"#
         );
-        let read = claim_of(text.as_bytes(), &asked(), &"gpu.nvidia.com".parse().unwrap()).unwrap();
+        let read = claim_of(text.as_bytes(), &requested(), &"gpu.nvidia.com".parse().unwrap()).unwrap();
         let errors =
             read.configs.iter().map(|config| (config.index, config.parameters.clone().unwrap_err().to_string()));
         let refused = "parameters cannot be read: recursion limit exceeded at line 1 column 128".to_owned();
@@ -269,13 +275,13 @@ mod tests {
     }
 
     #[test]
-    fn claims_that_cannot_be_used_say_why_and_where() {
+    fn errors_of_unusable_claims_name_the_field() {
         let result = json!({"request": "r", "driver": "gpu.nvidia.com", "pool": "n", "device": "GPU_1"});
         let config = json!({"source": "FromNowhere", "opaque": {"driver": "gpu.nvidia.com", "parameters": {}}});
         for (given, expect) in [
             (
                 json!({"metadata": {"uid": "u-2"}, "spec": {}}),
-                "claim ns/train was replaced: UID u-1 was asked for, the API server has UID u-2; delete the pod that used the old claim",
+                "claim ns/train was replaced: UID u-1 was requested for, the API server has UID u-2; delete the pod that used the old claim",
             ),
             (
                 claim(&json!({})),

@@ -39,6 +39,6 @@ pub mod status;
 pub use claim::{ClaimError, claim_of};
 pub use diff::{Pool, Precondition, Write, diff};
 pub use names::{DriverName, DriverNameError, slice_name};
-pub use offer::{Features, Form, FormError, Offer, ShareSettings, Unasked};
+pub use offer::{Features, Form, FormError, Offer, ShareSettings, WithoutAmount};
 pub use pack::{SliceContent, pack};
 pub use status::{DaemonHealth, DaemonStatus, DeviceStatus, Limits, SharingStatus, Strategy};

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_of_a_slice_are_different_and_keep_its_place() {
+    fn alternative_names_of_a_slice_differ_and_sort_at_its_index() {
         let driver: DriverName = "gpu.nvidia.com".parse().unwrap();
         let long = vec!["a".repeat(62); 4].join(".");
         for node in ["node-1", long.as_str()] {

@@ -82,11 +82,11 @@ impl Features {
 
 /// What a request gets of a shared form when it names no amount: neither `activeThreadPercentage` nor `shares`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unasked {
+pub enum WithoutAmount {
     /// A default share. Extended resources need it, since they cannot name an amount.
     DefaultShare,
     /// Nothing, so that a class that selects this driver and no type gets whole GPUs and MIG devices only.
-    Nothing,
+    NoShare,
 }
 
 /// How shared forms are cut into shares.
@@ -97,14 +97,14 @@ pub struct ShareSettings {
     /// How many claims fit on a GPU by time-slicing, whatever they ask for.
     pub max_time_slices: NonZeroU32,
     /// Who gets a default share.
-    pub unasked: Unasked,
+    pub without_amount: WithoutAmount,
 }
 
 impl Default for ShareSettings {
     /// Ten, which gives round percentages.
     fn default() -> Self {
         const TEN: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
-        Self { default_shares: TEN, max_time_slices: TEN, unasked: Unasked::DefaultShare }
+        Self { default_shares: TEN, max_time_slices: TEN, without_amount: WithoutAmount::DefaultShare }
     }
 }
 

@@ -108,7 +108,7 @@ mod tests {
     }
 
     /// The conditions and the data of one device.
-    fn shown(name: &str, share: Option<&str>, identity: &LiveIdentity, sharing: &SharingStatus) -> (Value, Value) {
+    fn status_of(name: &str, share: Option<&str>, identity: &LiveIdentity, sharing: &SharingStatus) -> (Value, Value) {
         let (device, share_id) = (name.parse().unwrap(), share.map(|share| share.parse().unwrap()));
         let share_id = share_id.as_ref();
         let status = DeviceStatus { pool: "node-1", device: &device, share_id, identity, sharing, since: time() };
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prepared_mig_device_shows_what_it_really_is() {
+    fn a_prepared_mig_device_shows_its_identity() {
         let identity = LiveIdentity::Mig {
             uuid: "MIG-00000000-0000-0000-0000-000000000002".parse().unwrap(),
             parent: "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap(),
@@ -146,7 +146,7 @@ mod tests {
             "parentUUID": "GPU-12345678-0000-0000-0000-000000000001",
             "giID": 7, "ciID": 0, "profile": "1g.10gb", "strategy": "None",
         });
-        let found = shown("gpu-12345678-mig-19-0", None, &identity, &SharingStatus::default());
+        let found = status_of("gpu-12345678-mig-19-0", None, &identity, &SharingStatus::default());
         assert_eq!(found, (json!([ready()]), data));
     }
 
@@ -168,14 +168,14 @@ mod tests {
                 "MPS daemon gpu-12345678000000000000000000000001 takes clients; it was started again 12 times: a sharer that runs as root can end it",
             ),
             (
-                DaemonHealth::UserWaits { waiting: 1001, active: 1000 },
+                DaemonHealth::UserWaiting { waiting: 1001, active: 1000 },
                 1,
                 "False",
                 "UserWaits",
                 "a process of user 1001 waits until those of user 1000 have ended: run the sharers as one user",
             ),
             (
-                DaemonHealth::Died { why: "killed by signal 9".to_owned() },
+                DaemonHealth::Exited { why: "killed by signal 9".to_owned() },
                 1,
                 "False",
                 "DaemonDied",
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_shows_its_limits_and_how_its_daemon_is() {
+    fn a_share_shows_its_limits_and_the_state_of_its_daemon() {
         let uuid = "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap();
         let identity = LiveIdentity::Shared { uuid, form: SharedForm::Mps };
         let daemon = |health, restarts| DaemonStatus {
@@ -208,7 +208,7 @@ mod tests {
                 compute_mode: Some(ComputeMode::ExclusiveProcess),
                 daemon: Some(daemon(health, restarts)),
             };
-            let (conditions, data) = shown("gpu-12345678-mps", Some("s-1"), &identity, &sharing);
+            let (conditions, data) = status_of("gpu-12345678-mps", Some("s-1"), &identity, &sharing);
             let mps_ready = json!({
                 "type": "MPSReady", "status": status, "reason": reason, "message": message,
                 "lastTransitionTime": "2026-11-22T03:00:00Z",
@@ -230,13 +230,13 @@ mod tests {
     }
 
     #[test]
-    fn of_a_daemon_whose_host_is_away_nothing_is_known() {
+    fn the_state_of_a_daemon_is_unknown_without_its_host() {
         let id = "gpu-12345678000000000000000000000001";
         let uuid = "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap();
-        let (health, multi_user) = (DaemonHealth::HostAway, None);
+        let (health, multi_user) = (DaemonHealth::HostUnreachable, None);
         let daemon = DaemonStatus { id: id.parse().unwrap(), health, multi_user, restarts: 0, since: time() };
         let sharing = SharingStatus { strategy: Strategy::Mps, daemon: Some(daemon), ..SharingStatus::default() };
-        let (conditions, data) = shown("gpu-12345678", None, &LiveIdentity::Gpu { uuid }, &sharing);
+        let (conditions, data) = status_of("gpu-12345678", None, &LiveIdentity::Gpu { uuid }, &sharing);
         let mps_ready = json!({
             "type": "MPSReady", "status": "Unknown", "reason": "MPSHostAway",
             "message": format!("whether MPS daemon {id} takes clients is not known, since the MPS host is away: see that the MPS pod of this node runs"),
@@ -256,7 +256,7 @@ mod tests {
             compute_mode: Some(ComputeMode::Default),
             ..SharingStatus::default()
         };
-        let (conditions, data) = shown("gpu-12345678", None, &identity, &sharing);
+        let (conditions, data) = status_of("gpu-12345678", None, &identity, &sharing);
         assert_eq!(conditions, json!([ready()]));
         assert_eq!(
             data,

@@ -9,7 +9,7 @@ use dra_model::{
     Bytes, ComputeShare, DriverState, Engines, Fault, Gpu, GpuEntry, Inventory, MigDevice, MigIdentity, MigLayout,
     MigMode, PciAddress, Placement, Version,
 };
-use dra_resource::{Features, Form, Offer, Pool, ShareSettings, SliceContent, Unasked, Write, diff, pack};
+use dra_resource::{Features, Form, Offer, Pool, ShareSettings, SliceContent, WithoutAmount, Write, diff, pack};
 use k8s_openapi::api::resource::v1::{CapacityRequestPolicyRange, Counter, DeviceCapacity, DeviceTaint, ResourceSlice};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -95,11 +95,11 @@ prop_compose! {
     fn offer()(
         partitionable: bool, consumable: bool, forms in prop::sample::subsequence(Form::ALL.to_vec(), 0..=4),
         default_shares in 1_u32..300, max_time_slices in 1_u32..300,
-        unasked in prop::sample::select(vec![Unasked::DefaultShare, Unasked::Nothing]),
+        without_amount in prop::sample::select(vec![WithoutAmount::DefaultShare, WithoutAmount::NoShare]),
     ) -> Offer {
         let shares = ShareSettings {
             default_shares: default_shares.try_into().unwrap(), max_time_slices: max_time_slices.try_into().unwrap(),
-            unasked,
+            without_amount,
         };
         Offer { features: Features { partitionable, consumable }, forms: forms.into_iter().collect(), shares }
     }
@@ -301,7 +301,7 @@ proptest! {
     }
 
     #[test]
-    fn shares_have_valid_policies_and_as_many_fit_as_is_said(inventory in inventory(), offer in offer()) {
+    fn shares_have_valid_policies_and_the_configured_number_fits(inventory in inventory(), offer in offer()) {
         let slices = pack(&inventory, &offer);
         for device in slices.iter().flat_map(SliceContent::devices) {
             let attributes = device.attributes.as_ref().unwrap();
@@ -317,13 +317,13 @@ proptest! {
             prop_assert_eq!(attributes["type"].string.as_deref(), Some("shared-gpu"));
             capacity.values().for_each(check_policy);
             let fit = capacity.values().map(fitting).min().unwrap();
-            let said = match (offer.shares.unasked, strategy.as_str()) {
-                (Unasked::Nothing, _) => {
+            let said = match (offer.shares.without_amount, strategy.as_str()) {
+                (WithoutAmount::NoShare, _) => {
                     prop_assert_eq!(fit, 0);
                     continue;
                 }
-                (Unasked::DefaultShare, "MPS") => u64::from(offer.shares.default_shares.get()).min(100),
-                (Unasked::DefaultShare, _) => offer.shares.max_time_slices.get().into(),
+                (WithoutAmount::DefaultShare, "MPS") => u64::from(offer.shares.default_shares.get()).min(100),
+                (WithoutAmount::DefaultShare, _) => offer.shares.max_time_slices.get().into(),
             };
             // A GPU that does not tell its memory is shared by threads or turns alone.
             let mib = capacity.get("memory").map_or(u64::MAX, |memory| parse_bytes(&memory.value.0).unwrap().mib());

@@ -102,7 +102,7 @@ fn without_counters_the_slice_of_counters_goes_first() {
 }
 
 #[test]
-fn shares_that_are_no_longer_kept_or_cut_otherwise_are_one_write() {
+fn removed_or_resized_shares_are_one_write() {
     let without = every_form(Features { partitionable: true, consumable: false });
     assert_eq!(writes(&node(), &without, &published(&node())), ["update 00001 at 1"]);
     let shares = ShareSettings { default_shares: 4.try_into().unwrap(), ..ShareSettings::default() };
@@ -110,7 +110,7 @@ fn shares_that_are_no_longer_kept_or_cut_otherwise_are_one_write() {
 }
 
 #[test]
-fn slices_of_other_drivers_nodes_and_naming_schemes_are_told_apart() {
+fn slices_of_other_drivers_nodes_and_names_are_distinguished() {
     let mut observed = published(&node());
     let mut other_driver = observed[0].clone();
     other_driver.spec.driver = "net.example.com".to_owned();
@@ -123,7 +123,7 @@ fn slices_of_other_drivers_nodes_and_naming_schemes_are_told_apart() {
 }
 
 #[test]
-fn a_name_that_a_foreign_slice_holds_is_passed_over_and_the_next_one_is_kept() {
+fn the_next_free_name_is_used_where_a_foreign_slice_holds_the_first() {
     let names = |writes: Vec<Write>| writes.iter().map(|write| write.slice_name().to_owned()).collect::<Vec<_>>();
     let desired = pack(&node(), &offer());
     for change in [

@@ -41,7 +41,7 @@ pub(super) struct Allocation<'a> {
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Devices<'a> {
     #[serde(borrow)]
-    pub(super) results: Option<Vec<Outcome<'a>>>,
+    pub(super) results: Option<Vec<DeviceResult<'a>>>,
     #[serde(borrow)]
     pub(super) config: Option<Vec<Configuration<'a>>>,
 }
@@ -49,7 +49,7 @@ pub(super) struct Devices<'a> {
 /// `DeviceRequestAllocationResult`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Outcome<'a> {
+pub(super) struct DeviceResult<'a> {
     #[serde(borrow)]
     pub(super) request: Cow<'a, str>,
     #[serde(borrow)]

@@ -81,21 +81,21 @@ pub enum DaemonHealth {
     /// They can.
     Ready,
     /// Those of one user wait for those of another.
-    UserWaits {
+    UserWaiting {
         /// Who waits.
         waiting: u32,
         /// Whose turn it is.
         active: u32,
     },
     /// It ended by itself.
-    Died {
+    Exited {
         /// What was seen of it.
         why: String,
     },
     /// It was not found again after a restart of the MPS host.
     Lost,
     /// Nobody can tell: the MPS host is away.
-    HostAway,
+    HostUnreachable,
 }
 
 impl SharingStatus {
@@ -137,8 +137,8 @@ impl DaemonStatus {
     pub(super) fn condition(&self) -> Condition {
         let status = match &self.health {
             DaemonHealth::Ready => "True",
-            DaemonHealth::UserWaits { .. } | DaemonHealth::Died { .. } | DaemonHealth::Lost => "False",
-            DaemonHealth::HostAway => "Unknown",
+            DaemonHealth::UserWaiting { .. } | DaemonHealth::Exited { .. } | DaemonHealth::Lost => "False",
+            DaemonHealth::HostUnreachable => "Unknown",
         };
         Condition {
             type_: "MPSReady".to_owned(),
@@ -163,17 +163,17 @@ impl DaemonStatus {
         let Self { id, .. } = self;
         match &self.health {
             DaemonHealth::Ready => format!("MPS daemon {id} takes clients{}", self.history()),
-            DaemonHealth::UserWaits { waiting, active } => format!(
+            DaemonHealth::UserWaiting { waiting, active } => format!(
                 "a process of user {waiting} waits until those of user {active} have ended: run the sharers as one user"
             ),
-            DaemonHealth::Died { why } => format!(
+            DaemonHealth::Exited { why } => format!(
                 "MPS daemon {id} ended by itself ({why}): end the processes that used it, then it is started again{}",
                 self.history()
             ),
             DaemonHealth::Lost => format!(
                 "MPS daemon {id} ended with the MPS host: end the processes that used it, then it is started again"
             ),
-            DaemonHealth::HostAway => format!(
+            DaemonHealth::HostUnreachable => format!(
                 "whether MPS daemon {id} takes clients is not known, since the MPS host is away: see that the MPS pod of this node runs"
             ),
         }
@@ -196,10 +196,10 @@ impl DaemonHealth {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Ready => "DaemonReady",
-            Self::UserWaits { .. } => "UserWaits",
-            Self::Died { .. } => "DaemonDied",
+            Self::UserWaiting { .. } => "UserWaits",
+            Self::Exited { .. } => "DaemonDied",
             Self::Lost => "DaemonLost",
-            Self::HostAway => "MPSHostAway",
+            Self::HostUnreachable => "MPSHostAway",
         }
     }
 }
