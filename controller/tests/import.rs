@@ -27,20 +27,20 @@ fn lines_after<'t>(text: &'t str, prefix: &str) -> Vec<&'t str> {
 }
 
 /// Holds one import against its committed answer, its objects against the API and its warnings against standard error.
-fn check(answer: &str, args: &[&str]) {
+fn check(golden: &str, args: &[&str]) {
     let output = run(args);
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{answer}: {stderr}");
+    assert_eq!(output.status.code(), Some(0), "{golden}: {stderr}");
     let given = String::from_utf8(output.stdout).unwrap();
-    let path = dir().join("answers").join(answer);
+    let path = dir().join("golden").join(golden);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, &given).unwrap();
     }
     let expect = fs::read_to_string(&path).unwrap_or_default();
-    assert!(given == expect, "{answer} differs; look at the difference after UPDATE_GOLDEN=1:\n{given}");
-    assert_eq!(lines_after(&given, "# Warning: "), lines_after(&stderr, "warning: "), "{answer}");
-    assert_eq!(stderr.lines().count(), lines_after(&stderr, "warning: ").len(), "{answer}: {stderr}");
+    assert!(given == expect, "{golden} differs; compare after UPDATE_GOLDEN=1:\n{given}");
+    assert_eq!(lines_after(&given, "# Warning: "), lines_after(&stderr, "warning: "), "{golden}");
+    assert_eq!(stderr.lines().count(), lines_after(&stderr, "warning: ").len(), "{golden}: {stderr}");
     for object in objects(&given) {
         strictly_typed(&object);
     }
@@ -92,7 +92,7 @@ fn shares_keep_their_capacity() {
 }
 
 #[test]
-fn a_configuration_is_found_where_people_keep_it() {
+fn a_configuration_is_found_in_values_and_manifests() {
     for case in ["plugin-values", "operator-values", "manifests"] {
         let file = format!("{case}.yaml");
         check(&file, &[&file]);
@@ -120,7 +120,7 @@ fn more_shares_than_there_are_become_as_many_as_fit() {
 #[test]
 fn every_key_that_never_worked_is_named() {
     for case in [
-        "kept-name",
+        "unchanged-name",
         "rename-by",
         "replicas-one",
         "environment",
@@ -144,7 +144,7 @@ fn every_key_that_never_worked_is_named() {
 
 #[test]
 fn values_are_printed_alone() {
-    let output = run(&["kept-name.yaml", "--values"]);
+    let output = run(&["unchanged-name.yaml", "--values"]);
     let values: Value = serde_saphyr::from_str(&String::from_utf8(output.stdout).unwrap()).unwrap();
     let expect = serde_json::json!({
         "deviceClasses": {"gpu": {"extendedResourceName": ""}},
@@ -167,7 +167,7 @@ fn standard_input_is_read() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),
-        fs::read_to_string(dir().join("answers/time-slicing.yaml")).unwrap()
+        fs::read_to_string(dir().join("golden/time-slicing.yaml")).unwrap()
     );
 }
 

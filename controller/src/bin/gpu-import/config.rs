@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From the YAML of a device plugin's configuration to what it shares, and a warning for every key that does not count.
 //!
-//! Types are checked strictly. Keys of sections are found in any case of letters, as the plugin finds them; keys inside
+//! Types are checked strictly. DuplicateKey of sections are found in any case of letters, as the plugin finds them; keys inside
 //! a strategy only as they are written, again as the plugin.
 
 use crate::fields::{Field, TypeError};
+use crate::key_notes;
 use crate::keys::{self, RESOURCE_KEYS, SECTIONS, STRATEGIES, STRATEGY_KEYS};
-use crate::lessons;
 use crate::warnings::{self, Warning};
 
 /// What a node shares.
@@ -130,21 +130,21 @@ impl Reader {
     }
 
     /// A key that shares nothing.
-    fn other(&mut self, key: &str, lesson: &str, field: &Field<'_>, known: &[&str]) {
-        if lessons::is_known(lesson) {
-            self.warnings.extend(warnings::of_known(lesson, &field.path, field.value));
+    fn other(&mut self, key: &str, note: &str, field: &Field<'_>, known: &[&str]) {
+        if key_notes::is_known(note) {
+            self.warnings.extend(warnings::of_known(note, &field.path, field.value));
         } else {
-            self.warnings.push(warnings::unknown(&field.path, key, known, keys::place_of(key)));
+            self.warnings.push(warnings::unknown(&field.path, key, known, keys::section_of(key)));
         }
     }
 
     fn flags(&mut self, flags: &Field<'_>, section: &str) -> Result<(), ConfigError> {
         for (key, field) in flags.entries().map_err(ConfigError::Type)? {
-            let lesson = format!("{section}.{key}");
-            match lesson.to_ascii_lowercase().as_str() {
+            let note = format!("{section}.{key}");
+            match note.to_ascii_lowercase().as_str() {
                 "flags.migstrategy" => self.mig_strategy(&field)?,
                 "flags.plugin" => self.flags(&field, "flags.plugin")?,
-                _ => self.other(key, &lesson, &field, &[]),
+                _ => self.other(key, &note, &field, &[]),
             }
         }
         Ok(())

@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use crate::fields::{Field, TypeError};
-use crate::files::{self, Unfit};
+use crate::files::{self, RejectedFile};
 use crate::warnings::{self, Warning};
 use crate::yaml::{self, YamlError};
 
@@ -34,20 +34,20 @@ pub(crate) enum DocumentError {
     #[error(
         "{whole} has none of the keys version, flags, resources, sharing: it is no configuration of the device plugin"
     )]
-    Foreign { whole: String },
+    NotAConfiguration { whole: String },
     #[error(
         "{whole} is a layout of MIG devices for mig-parted, which shares nothing: cut the GPUs with it as before, this \
          driver publishes the MIG devices it finds; for sharing, give the device plugin's ConfigMap"
     )]
     MigLayout { whole: String },
     #[error("{path} says that the configuration is in the ConfigMap {name:?}: give that one")]
-    Elsewhere { path: String, name: String },
+    NamedConfigMap { path: String, name: String },
     #[error("the ConfigMap has no configuration of the device plugin")]
     Empty,
     #[error("{holder} has {count} configurations: choose one with --config: {names}")]
     Several { holder: &'static str, count: usize, names: String },
     #[error("the input has {count} configurations named {name:?}: leave one of them in it")]
-    Namesakes { count: usize, name: String },
+    SameName { count: usize, name: String },
     #[error("there is no configuration named {wanted:?}: the input has {names}")]
     Unknown { wanted: String, names: String },
 }
@@ -71,22 +71,22 @@ pub(crate) fn read(input: &str, wanted: Option<&str>) -> Result<Document, Docume
     let contents = contents.map_err(|source| DocumentError::Syntax { whole: THE_INPUT.to_owned(), source })?;
     let mut search = Search::default();
     for content in contents.iter().flat_map(files::objects) {
-        search.look(&Field::new("", content), wanted)?;
+        search.add_object(&Field::new("", content), wanted)?;
     }
     search.choose(wanted)
 }
 
 impl Search {
     /// Into one object, or one file.
-    fn look(&mut self, whole: &Field<'_>, wanted: Option<&str>) -> Result<(), DocumentError> {
+    fn add_object(&mut self, whole: &Field<'_>, wanted: Option<&str>) -> Result<(), DocumentError> {
         whole.entries().map_err(DocumentError::Type)?;
         let kind = whole.at(&["kind"]).map_or(Ok(None), |kind| kind.text()).map_err(DocumentError::Type)?;
         if kind == Some("ConfigMap") {
             self.config_maps += 1;
             whole.at(&["data"]).map_or(Ok(()), |data| self.files(&data, wanted))?;
             self.refuse(DocumentError::Empty);
-        } else if let (None | Some("ClusterPolicy"), Some((path, name))) = (kind, files::named_elsewhere(whole)) {
-            self.refuse(DocumentError::Elsewhere { path, name });
+        } else if let (None | Some("ClusterPolicy"), Some((path, name))) = (kind, files::named_config_map(whole)) {
+            self.refuse(DocumentError::NamedConfigMap { path, name });
         } else if let Some(found) = kind {
             self.refuse(DocumentError::Kind { found: found.to_owned() });
         } else if let Some(data) = files::in_values(whole) {
@@ -99,8 +99,8 @@ impl Search {
 
     /// A file by itself.
     fn bare(&mut self, content: &Value) {
-        match files::is_fit(content) {
-            Err(unfit) => self.refuse(unfit.into_error(THE_INPUT)),
+        match files::check_content(content) {
+            Err(rejected) => self.refuse(rejected.into_error(THE_INPUT)),
             Ok(()) if self.found.iter().any(|(name, _)| name.is_none()) => {
                 self.warnings.push(warnings::later_document(THE_INPUT));
             }
@@ -119,11 +119,11 @@ impl Search {
                     }
                     self.add(Some(name.to_owned()), file.path, content);
                 }
-                Err(unfit) if wanted == Some(name) => return Err(unfit.into_error(&file.path)),
-                Err(unfit) => {
-                    self.warnings.push(unfit.warning(&file.path, name));
-                    if unfit != Unfit::Foreign {
-                        self.refuse(unfit.into_error(&file.path));
+                Err(rejected) if wanted == Some(name) => return Err(rejected.into_error(&file.path)),
+                Err(rejected) => {
+                    self.warnings.push(rejected.warning(&file.path, name));
+                    if rejected != RejectedFile::NotAConfiguration {
+                        self.refuse(rejected.into_error(&file.path));
                     }
                 }
             }
@@ -148,7 +148,7 @@ impl Search {
         let names = found.iter().map(|(name, _)| shown(name)).collect::<Vec<_>>().join(", ");
         let holder = if config_maps == 1 { "the ConfigMap" } else { THE_INPUT };
         if found.is_empty() {
-            return Err(refused.unwrap_or_else(|| DocumentError::Foreign { whole: THE_INPUT.to_owned() }));
+            return Err(refused.unwrap_or_else(|| DocumentError::NotAConfiguration { whole: THE_INPUT.to_owned() }));
         }
         if let Some(wanted) = wanted {
             found.retain(|(name, _)| name.as_deref() == Some(wanted));
@@ -156,7 +156,7 @@ impl Search {
         let count = found.len();
         match (found.pop(), wanted) {
             (Some((_, document)), _) if count == 1 => Ok(Document { warnings, ..document }),
-            (Some(_), Some(name)) => Err(DocumentError::Namesakes { count, name: name.to_owned() }),
+            (Some(_), Some(name)) => Err(DocumentError::SameName { count, name: name.to_owned() }),
             (None, Some(wanted)) => Err(DocumentError::Unknown { wanted: wanted.to_owned(), names }),
             (_, None) => Err(DocumentError::Several { holder, count, names }),
         }

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_cannot_begin_a_line_of_their_own() {
+    fn keys_cannot_start_a_new_line() {
         for key in ["a\nb", "a\u{85}b", "a\u{2028}b", "\u{1b}[2J"] {
             let document = json!({ key: 1 });
             let path = Field::new("", &document).entries().unwrap()[0].1.path.clone();

@@ -13,20 +13,20 @@ use crate::yaml::{self, YamlError};
 
 /// Why a file is no configuration.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Unfit {
+pub(crate) enum RejectedFile {
     Syntax(YamlError),
     MigLayout,
-    Foreign,
+    NotAConfiguration,
 }
 
-impl Unfit {
+impl RejectedFile {
     /// Where it is all there is.
     pub(crate) fn into_error(self, whole: &str) -> DocumentError {
         let whole = whole.to_owned();
         match self {
             Self::Syntax(source) => DocumentError::Syntax { whole, source },
             Self::MigLayout => DocumentError::MigLayout { whole },
-            Self::Foreign => DocumentError::Foreign { whole },
+            Self::NotAConfiguration => DocumentError::NotAConfiguration { whole },
         }
     }
 
@@ -35,7 +35,7 @@ impl Unfit {
         match self {
             Self::Syntax(why) => warnings::unreadable(path, why),
             Self::MigLayout => warnings::mig_layout(path),
-            Self::Foreign => warnings::not_a_configuration(path, name),
+            Self::NotAConfiguration => warnings::not_a_configuration(path, name),
         }
     }
 }
@@ -63,7 +63,7 @@ pub(crate) fn in_values<'v>(values: &Field<'v>) -> Option<Field<'v>> {
 }
 
 /// The ConfigMap that values without files name, and where.
-pub(crate) fn named_elsewhere(values: &Field<'_>) -> Option<(String, String)> {
+pub(crate) fn named_config_map(values: &Field<'_>) -> Option<(String, String)> {
     let name = |field: Field<'_>| match field.value.as_str() {
         None | Some("") => None,
         Some(name) => Some((field.path, name.to_owned())),
@@ -78,24 +78,24 @@ fn charts<'v>(values: &Field<'v>) -> Vec<Field<'v>> {
 }
 
 /// Reads the file of a name, and whether nothing follows it. An empty file is a configuration that shares nothing.
-pub(crate) fn read(name: &str, text: &str) -> Result<(Value, bool), Unfit> {
-    let mut documents = yaml::documents(text).map_err(Unfit::Syntax)?.into_iter();
+pub(crate) fn read(name: &str, text: &str) -> Result<(Value, bool), RejectedFile> {
+    let mut documents = yaml::documents(text).map_err(RejectedFile::Syntax)?.into_iter();
     let content = documents.next().unwrap_or_default();
     let is_empty = content.is_null() || content.as_object().is_some_and(serde_json::Map::is_empty);
     if !is_empty || warnings::is_setting(name) {
-        is_fit(&content)?;
+        check_content(&content)?;
     }
     Ok((content, documents.next().is_none()))
 }
 
 /// Whether the plugin would find anything in it; its parser ignores the case of letters (Go's encoding/json).
-pub(crate) fn is_fit(content: &Value) -> Result<(), Unfit> {
+pub(crate) fn check_content(content: &Value) -> Result<(), RejectedFile> {
     let known = |key: &String| SECTIONS.iter().any(|section| section.eq_ignore_ascii_case(key));
     if content.get("mig-configs").is_some() {
-        Err(Unfit::MigLayout)
+        Err(RejectedFile::MigLayout)
     } else if content.as_object().is_some_and(|entries| entries.keys().any(known)) {
         Ok(())
     } else {
-        Err(Unfit::Foreign)
+        Err(RejectedFile::NotAConfiguration)
     }
 }

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use crate::fields::Field;
-use crate::lessons;
+use crate::key_notes;
 
 pub(crate) const SECTIONS: [&str; 4] = ["version", "flags", "resources", "sharing"];
 pub(crate) const STRATEGIES: [&str; 2] = ["mps", "timeSlicing"];
@@ -31,14 +31,14 @@ fn is(key: &str, section: &str) -> bool {
 }
 
 /// Where the plugin looks for a key that it does not know where it stands.
-pub(crate) fn place_of(key: &str) -> Option<&'static str> {
+pub(crate) fn section_of(key: &str) -> Option<&'static str> {
     match key {
         _ if STRATEGIES.contains(&key) => Some("below sharing"),
         _ if STRATEGY_KEYS.contains(&key) => Some("below sharing.mps or sharing.timeSlicing"),
         _ if RESOURCE_KEYS.contains(&key) => Some("in an entry of resources, below sharing.mps or sharing.timeSlicing"),
         "migStrategy" => Some("below flags"),
         _ if SECTIONS.contains(&key) => Some("at the top, not below another key"),
-        _ => lessons::place_of_flag(key),
+        _ => key_notes::section_of_flag(key),
     }
 }
 

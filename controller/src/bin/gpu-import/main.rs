@@ -33,7 +33,7 @@ mod render;
 
 mod warnings;
 
-mod lessons;
+mod key_notes;
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -88,7 +88,7 @@ fn run(args: &Args) -> Result<(), MainError> {
 fn cluster(args: &Args) -> Result<Cluster, MainError> {
     let mut cluster = Cluster { max_shares: args.max_shares, ..Cluster::default() };
     if let Some(memory) = args.memory {
-        cluster.memory = Memory::Typed(memory);
+        cluster.memory = Memory::Flag(memory);
     }
     if let Some(path) = &args.slices {
         let published = published::read(&text(path)?, &args.driver_name);

@@ -30,7 +30,7 @@ pub(crate) enum Memory {
     #[default]
     Unknown,
     /// A person said.
-    Typed(Bytes),
+    Flag(Bytes),
     /// As the driver publishes it.
     Published(Published),
 }
@@ -52,9 +52,9 @@ pub(crate) struct Values {
     /// `sharing.timeSlicing.maxShares`.
     pub(crate) max_shares: Option<u32>,
     /// Whether requests that name no amount must get a share, as those for an extended resource do.
-    pub(crate) shares_unasked: bool,
+    pub(crate) shares_without_amount: bool,
     /// Whether the class of whole GPUs has to give up the name `nvidia.com/gpu`.
-    pub(crate) give_up_name: bool,
+    pub(crate) release_resource_name: bool,
 }
 
 /// A DeviceClass for pods that ask for an extended resource.
@@ -197,10 +197,10 @@ impl Plan {
     fn class(&mut self, shared: &Shared, resource: &Resource, devices: Devices) {
         let advertised = advertised(shared, resource);
         if resource.kind == Kind::Gpu && !shared.renamed {
-            self.values.give_up_name = true;
-            self.warn(warnings::kept_name(&format!("{}.renameByDefault", shared.path), &advertised));
+            self.values.release_resource_name = true;
+            self.warn(warnings::unchanged_name(&format!("{}.renameByDefault", shared.path), &advertised));
         }
-        self.values.shares_unasked |= matches!(devices, Devices::Mps | Devices::TimeSlicing);
+        self.values.shares_without_amount |= matches!(devices, Devices::Mps | Devices::TimeSlicing);
         self.classes.push(Class { advertised, devices });
     }
 
@@ -215,12 +215,12 @@ impl Plan {
         let path = format!("{}.replicas", resource.path);
         let total = match &cluster.memory {
             Memory::Unknown => None,
-            Memory::Typed(total) => Some(*total),
+            Memory::Flag(total) => Some(*total),
             Memory::Published(published) => self.only_size(&path, shares, published.of(form)),
         }?;
         let share = Bytes::from_mib((total.mib() / u64::from(shares)).max(1));
-        if matches!(cluster.memory, Memory::Typed(_)) {
-            self.warn(warnings::typed_memory(&shown(share), shares));
+        if matches!(cluster.memory, Memory::Flag(_)) {
+            self.warn(warnings::memory_from_flag(&shown(share), shares));
         }
         if total.mib() < u64::from(shares) {
             self.warn(warnings::less_than_a_unit(&path, shares, &shown(total)));
@@ -276,9 +276,9 @@ mod tests {
         Shared { path: String::new(), renamed: true, resources: vec![resource] }
     }
 
-    fn asked(plan: &Plan, name: &str) -> u64 {
+    fn requested(plan: &Plan, name: &str) -> u64 {
         let capacity = plan.templates.iter().flat_map(|template| &template.capacity);
-        let mut amounts = capacity.filter(|(asked, _)| *asked == name).map(|(_, amount)| match amount {
+        let mut amounts = capacity.filter(|(requested, _)| *requested == name).map(|(_, amount)| match amount {
             Amount::Count(count) => u64::from(*count),
             Amount::Memory(bytes) => bytes.mib(),
         });
@@ -290,7 +290,7 @@ mod tests {
         Cluster { memory: Memory::Published(Published { whole, ..Published::default() }), ..Cluster::default() }
     }
 
-    fn says(plan: &Plan, word: &str) -> bool {
+    fn warns(plan: &Plan, word: &str) -> bool {
         plan.warnings.iter().any(|warning| warning.to_string().contains(word))
     }
 
@@ -300,7 +300,7 @@ mod tests {
         fn as_many_mps_shares_fit_as_there_were_replicas(replicas in 2_u64..=100, mib in 10_000_u64..400_000) {
             let config = Config { mps: Some(shared(replicas)), ..Config::default() };
             let plan = plan(&config, &all_with(mib));
-            let (threads, memory) = (asked(&plan, "activeThreadPercentage"), asked(&plan, "memory"));
+            let (threads, memory) = (requested(&plan, "activeThreadPercentage"), requested(&plan, "memory"));
             prop_assert!(replicas * threads <= 100 && replicas * memory <= mib);
             prop_assert_eq!(mib / memory, replicas);
         }
@@ -311,21 +311,21 @@ mod tests {
             let config = Config { time_slicing: Some(shared(replicas)), ..Config::default() };
             let plan = plan(&config, &Cluster { max_shares: kept, ..Cluster::default() });
             let max_shares = u64::from(plan.values.max_shares.unwrap());
-            let fits = max_shares / asked(&plan, "shares") == replicas;
-            prop_assert!(fits || says(&plan, "equal ones"));
+            let fits = max_shares / requested(&plan, "shares") == replicas;
+            prop_assert!(fits || warns(&plan, "equal ones"));
             // Shares of MPS are a matter of their own.
             prop_assert_eq!(plan.values.default_shares, None);
         }
 
         /// Replicas that counted memory or were a slip: what fits is said as a number, and is what fits.
         #[test]
-        fn how_many_shares_fit_is_said(replicas in 101_u64..=1 << 31, mib in 1_u64..400_000, mps: bool) {
+        fn how_many_shares_fit_is_in_the_warning(replicas in 101_u64..=1 << 31, mib in 1_u64..400_000, mps: bool) {
             let config = if mps { Config { mps: Some(shared(replicas)), ..Config::default() } } else { Config { time_slicing: Some(shared(replicas)), ..Config::default() } };
             let plan = plan(&config, &all_with(mib));
             let shares = plan.values.default_shares.or(plan.values.max_shares).map(u64::from).unwrap();
             prop_assert!(shares <= replicas);
-            prop_assert_eq!(shares < replicas, says(&plan, &format!("{shares} fit")) || says(&plan, &format!("{shares} shares fit")));
-            prop_assert_eq!(shares * asked(&plan, "memory") > mib, says(&plan, "do not fit"));
+            prop_assert_eq!(shares < replicas, warns(&plan, &format!("{shares} fit")) || warns(&plan, &format!("{shares} shares fit")));
+            prop_assert_eq!(shares * requested(&plan, "memory") > mib, warns(&plan, "do not fit"));
         }
     }
 }

@@ -122,19 +122,19 @@ mod tests {
     }
 
     #[test]
-    fn devices_of_the_driver_are_learned_from() {
+    fn memory_and_profiles_of_the_driver_are_read() {
         let driver = &"gpu.nvidia.com".parse().unwrap();
-        let learned = |attributes, memory| read(&slices(&device(&attributes, memory)), driver).unwrap();
+        let published = |attributes, memory| read(&slices(&device(&attributes, memory)), driver).unwrap();
         let of = |mib| Sizes { memory: BTreeSet::from([Bytes::from_mib(mib)]), unknown: false };
         let gpu = Published { whole: of(81_559), ..Published::default() };
-        assert_eq!(learned(json!({"type": {"string": "gpu"}}), "81559Mi"), gpu);
+        assert_eq!(published(json!({"type": {"string": "gpu"}}), "81559Mi"), gpu);
         assert_eq!(gpu.of(SharedForm::Mps), &of(81_559));
         let shared = json!({"gpu.nvidia.com/type": {"string": "shared-gpu"}, "sharingStrategy": {"string": "MPS"}});
         let mps = Published { mps: of(81_559), ..Published::default() };
-        assert_eq!(learned(shared, "83516417Ki"), mps);
+        assert_eq!(published(shared, "83516417Ki"), mps);
         assert_eq!(Published { whole: of(90_000), ..mps }.of(SharedForm::Mps), &of(81_559));
-        assert_eq!(learned(json!({"type": {"string": "vfio"}}), "81559Mi"), Published::default());
-        let mig = learned(json!({"type": {"string": "mig"}, "profile": {"string": "1g.10gb"}}), "9856Mi");
+        assert_eq!(published(json!({"type": {"string": "vfio"}}), "81559Mi"), Published::default());
+        let mig = published(json!({"type": {"string": "mig"}, "profile": {"string": "1g.10gb"}}), "9856Mi");
         assert_eq!(mig, Published { profiles: BTreeSet::from(["1g.10gb".to_owned()]), ..Published::default() });
     }
 

@@ -47,13 +47,13 @@ pub(crate) fn everything(plan: &Plan, source: &str, driver: &DriverName) -> Resu
 /// The chart values alone; empty where none is needed.
 pub(crate) fn values(values: &Values) -> Result<String, RenderError> {
     let mut sections = serde_json::Map::new();
-    if values.give_up_name {
+    if values.release_resource_name {
         sections.insert("deviceClasses".to_owned(), json!({"gpu": {"extendedResourceName": ""}}));
     }
     let mut sharing = serde_json::Map::new();
     sharing.extend(values.default_shares.map(|shares| ("defaultShares".to_owned(), json!(shares))));
     sharing.extend(values.max_shares.map(|shares| ("timeSlicing".to_owned(), json!({"maxShares": shares}))));
-    if values.shares_unasked {
+    if values.shares_without_amount {
         sharing.insert("requireAmount".to_owned(), json!(false));
     }
     if !sharing.is_empty() {

@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::lessons::{self, mistaken};
+use crate::key_notes::{self, misnamed};
 
 /// A key and what its author should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,13 +27,13 @@ impl fmt::Display for Warning {
 
 /// What a key that was read says, unless its value asks for what happens anyway.
 pub(crate) fn of_known(key: &str, path: &str, value: &Value) -> Option<Warning> {
-    lessons::of_known(key, value).map(|text| warning(path, text))
+    key_notes::of_known(key, value).map(|text| warning(path, text))
 }
 
 /// A key the plugin does not know here; `known` are the ones it does, where they are few, and `place` is where it
 /// would know this one.
 pub(crate) fn unknown(path: &str, key: &str, known: &[&str], place: Option<&str>) -> Warning {
-    if let Some(text) = mistaken(key) {
+    if let Some(text) = misnamed(key) {
         return warning(path, text);
     }
     if is_environment(key) {
@@ -56,7 +56,7 @@ pub(crate) fn other_case(path: &str, name: &str) -> Warning {
 
 /// Something in a ConfigMap that is not for the plugin.
 pub(crate) fn not_a_configuration(path: &str, key: &str) -> Warning {
-    match mistaken(key) {
+    match misnamed(key) {
         Some(text) => warning(path, text),
         None if is_environment(key) => {
             warning(path, "a name of an environment variable: as a key of this ConfigMap it sets nothing")
@@ -67,7 +67,7 @@ pub(crate) fn not_a_configuration(path: &str, key: &str) -> Warning {
 
 /// Whether that is the name of a setting and not of a file.
 pub(crate) fn is_setting(key: &str) -> bool {
-    is_environment(key) || mistaken(key).is_some()
+    is_environment(key) || misnamed(key).is_some()
 }
 
 /// A file with more than one document.
@@ -85,7 +85,7 @@ pub(crate) fn unreadable(path: &str, why: &impl fmt::Display) -> Warning {
     warning(path, format!("skipped, because it is not YAML: {why}"))
 }
 
-/// Keys that stand beside `sharing` instead of below it.
+/// DuplicateKey that stand beside `sharing` instead of below it.
 pub(crate) fn lost_indentation(path: &str, keys: &[&str]) -> Warning {
     let keys: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
     let (last, others) =
@@ -178,7 +178,7 @@ pub(crate) fn several_sizes(path: &str, replicas: u32, sizes: &str) -> Warning {
 }
 
 /// Memory that a person typed.
-pub(crate) fn typed_memory(share: &str, replicas: u32) -> Warning {
+pub(crate) fn memory_from_flag(share: &str, replicas: u32) -> Warning {
     let text = format!(
         "a share of {share} fits {replicas} times only where the driver publishes that much memory (an 80 GB GPU has \
          less than 80Gi); --slices reads the true amount"
@@ -201,7 +201,7 @@ pub(crate) fn no_gpu_published() -> Warning {
 }
 
 /// The name of whole GPUs was used for parts of them.
-pub(crate) fn kept_name(path: &str, name: &str) -> Warning {
+pub(crate) fn unchanged_name(path: &str, name: &str) -> Warning {
     let text = format!(
         "without it {name} means a part of a GPU, two of which may be of the same one; the class printed here keeps \
          that for old pods, and whole GPUs are asked for with class gpu.nvidia.com"
@@ -285,7 +285,7 @@ mod tests {
     fn values_of_the_chart_that_are_named_exist() {
         let chart = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/chart/values.yaml"));
         let chart: Value = serde_saphyr::from_str(chart).unwrap();
-        let sentences = [include_str!("warnings.rs"), include_str!("lessons.rs")];
+        let sentences = [include_str!("warnings.rs"), include_str!("key_notes.rs")];
         let sentences = sentences.map(|file| file.split("#[cfg(test)]").next().unwrap()).concat();
         let sentences = sentences.split_whitespace().filter(|word| *word != "\\").collect::<Vec<_>>().join(" ");
         let named: Vec<_> =

@@ -13,7 +13,7 @@ use serde_saphyr::{Error, Options, Spanned, UserMessageFormatter};
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum YamlError {
     #[error("{key:?} is given twice, in lines {first} and {second}: keep one, the device plugin takes the last")]
-    Twice { key: String, first: u64, second: u64 },
+    DuplicateKey { key: String, first: u64, second: u64 },
     #[error("{0}")]
     Syntax(String),
 }
@@ -21,8 +21,8 @@ pub(crate) enum YamlError {
 /// All documents of a text that are not empty.
 pub(crate) fn documents(text: &str) -> Result<Vec<Value>, YamlError> {
     serde_saphyr::from_multiple_with_options(text, options(DuplicateKeyPolicy::Error)).map_err(|error| {
-        let twice = matches!(error.without_snippet(), Error::DuplicateMappingKey { .. }).then(|| twice(text));
-        twice.flatten().unwrap_or_else(|| YamlError::Syntax(error.render_with_formatter(&UserMessageFormatter)))
+        let duplicate = matches!(error.without_snippet(), Error::DuplicateMappingKey { .. }).then(|| duplicate(text));
+        duplicate.flatten().unwrap_or_else(|| YamlError::Syntax(error.render_with_formatter(&UserMessageFormatter)))
     })
 }
 
@@ -32,74 +32,74 @@ fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
 }
 
 /// The first key that is there twice.
-fn twice(text: &str) -> Option<YamlError> {
+fn duplicate(text: &str) -> Option<YamlError> {
     let options = options(DuplicateKeyPolicy::PassThrough);
-    let documents: Vec<Keys> = serde_saphyr::from_multiple_with_options(text, options).ok()?;
-    documents.into_iter().find_map(|Keys(twice)| twice)
+    let documents: Vec<DuplicateKey> = serde_saphyr::from_multiple_with_options(text, options).ok()?;
+    documents.into_iter().find_map(|DuplicateKey(duplicate)| duplicate)
 }
 
 /// A value of which only its keys are looked at: the first that a mapping has twice.
-struct Keys(Option<YamlError>);
+struct DuplicateKey(Option<YamlError>);
 
-impl<'de> Deserialize<'de> for Keys {
+impl<'de> Deserialize<'de> for DuplicateKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(KeysVisitor)
+        deserializer.deserialize_any(DuplicateKeyVisitor)
     }
 }
 
-struct KeysVisitor;
+struct DuplicateKeyVisitor;
 
-impl<'de> Visitor<'de> for KeysVisitor {
-    type Value = Keys;
+impl<'de> Visitor<'de> for DuplicateKeyVisitor {
+    type Value = DuplicateKey;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DuplicateKey, A::Error> {
         let mut lines: BTreeMap<String, u64> = BTreeMap::new();
         let mut found = None;
         while let Some(key) = map.next_key::<Spanned<String>>()? {
             let second = key.referenced.line();
             let key = key.value;
             if let Some(first) = lines.insert(key.clone(), second) {
-                found = found.or(Some(YamlError::Twice { key, first, second }));
+                found = found.or(Some(YamlError::DuplicateKey { key, first, second }));
             }
-            let Keys(inside) = map.next_value()?;
+            let DuplicateKey(inside) = map.next_value()?;
             found = found.or(inside);
         }
-        Ok(Keys(found))
+        Ok(DuplicateKey(found))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Keys, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<DuplicateKey, A::Error> {
         let mut found = None;
-        while let Some(Keys(inside)) = seq.next_element()? {
+        while let Some(DuplicateKey(inside)) = seq.next_element()? {
             found = found.or(inside);
         }
-        Ok(Keys(found))
+        Ok(DuplicateKey(found))
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Keys, E> {
-        Ok(Keys(None))
+    fn visit_bool<E>(self, _: bool) -> Result<DuplicateKey, E> {
+        Ok(DuplicateKey(None))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Keys, E> {
-        Ok(Keys(None))
+    fn visit_i64<E>(self, _: i64) -> Result<DuplicateKey, E> {
+        Ok(DuplicateKey(None))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Keys, E> {
-        Ok(Keys(None))
+    fn visit_u64<E>(self, _: u64) -> Result<DuplicateKey, E> {
+        Ok(DuplicateKey(None))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Keys, E> {
-        Ok(Keys(None))
+    fn visit_f64<E>(self, _: f64) -> Result<DuplicateKey, E> {
+        Ok(DuplicateKey(None))
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Keys, E> {
-        Ok(Keys(None))
+    fn visit_str<E>(self, _: &str) -> Result<DuplicateKey, E> {
+        Ok(DuplicateKey(None))
     }
 
-    fn visit_unit<E>(self) -> Result<Keys, E> {
-        Ok(Keys(None))
+    fn visit_unit<E>(self) -> Result<DuplicateKey, E> {
+        Ok(DuplicateKey(None))
     }
 }

@@ -4,11 +4,11 @@
 use serde_json::Value;
 
 /// A key that says the same whatever its value is, except for values that change nothing.
-struct Lesson {
+struct KeyNote {
     /// Below the configuration, without list indexes.
     key: &'static str,
     /// The value, as JSON, that asks for what happens anyway.
-    harmless: &'static str,
+    no_effect: &'static str,
     text: &'static str,
 }
 
@@ -17,101 +17,101 @@ const NO_LABELS: &str = "not imported: this driver writes no node labels; select
 const NOT_HANDED_OUT: &str = "not imported: this driver does not hand these device nodes to containers";
 const HEALTH: &str = "not imported: this driver has no settings for health checks";
 
-const LESSONS: [Lesson; 30] = [
-    Lesson {
+const KEY_NOTES: [KeyNote; 30] = [
+    KeyNote {
         key: "flags.failOnInitError",
-        harmless: "true",
+        no_effect: "true",
         text: "not imported: false made the plugin wait for ever without a word where it found no working driver; \
                here such a node publishes no device and has the Event DriverMissing",
     },
-    Lesson {
+    KeyNote {
         key: "flags.nvidiaDriverRoot",
-        harmless: "\"/\"",
+        no_effect: "\"/\"",
         text: "not imported: say where the driver is installed with the chart's `driver.root`",
     },
-    Lesson {
+    KeyNote {
         key: "flags.nvidiaDevRoot",
-        harmless: "\"/\"",
+        no_effect: "\"/\"",
         text: "not imported: device nodes are found with the chart's `driver.root`, or else with the chart's \
                `driver.devDir`",
     },
-    Lesson { key: "flags.gdrcopyEnabled", harmless: "false", text: NOT_HANDED_OUT },
-    Lesson { key: "flags.gdsEnabled", harmless: "false", text: NOT_HANDED_OUT },
-    Lesson { key: "flags.mofedEnabled", harmless: "false", text: NOT_HANDED_OUT },
-    Lesson { key: "flags.useNodeFeatureAPI", harmless: "", text: NO_LABELS },
-    Lesson {
+    KeyNote { key: "flags.gdrcopyEnabled", no_effect: "false", text: NOT_HANDED_OUT },
+    KeyNote { key: "flags.gdsEnabled", no_effect: "false", text: NOT_HANDED_OUT },
+    KeyNote { key: "flags.mofedEnabled", no_effect: "false", text: NOT_HANDED_OUT },
+    KeyNote { key: "flags.useNodeFeatureAPI", no_effect: "", text: NO_LABELS },
+    KeyNote {
         key: "flags.deviceDiscoveryStrategy",
-        harmless: "\"auto\"",
+        no_effect: "\"auto\"",
         text: "not imported: this driver finds GPUs with NVML",
     },
-    Lesson { key: "flags.restartOnDeviceUnhealthy", harmless: "", text: HEALTH },
-    Lesson { key: "flags.health", harmless: "", text: HEALTH },
-    Lesson {
+    KeyNote { key: "flags.restartOnDeviceUnhealthy", no_effect: "", text: HEALTH },
+    KeyNote { key: "flags.health", no_effect: "", text: HEALTH },
+    KeyNote {
         key: "flags.resourceNamePrefix",
-        harmless: "\"nvidia.com\"",
+        no_effect: "\"nvidia.com\"",
         text: "not imported: the classes printed here begin with nvidia.com",
     },
-    Lesson { key: "flags.plugin.passDeviceSpecs", harmless: "", text: DEVICES_BY_CDI },
-    Lesson { key: "flags.plugin.deviceListStrategy", harmless: "", text: DEVICES_BY_CDI },
-    Lesson { key: "flags.plugin.deviceIDStrategy", harmless: "", text: DEVICES_BY_CDI },
-    Lesson { key: "flags.plugin.cdiAnnotationPrefix", harmless: "", text: DEVICES_BY_CDI },
-    Lesson { key: "flags.plugin.cdiFeatureFlags", harmless: "", text: DEVICES_BY_CDI },
-    Lesson { key: "flags.plugin.nvidiaCTKPath", harmless: "", text: DEVICES_BY_CDI },
-    Lesson { key: "flags.plugin.nvidiaCDIHookPath", harmless: "", text: DEVICES_BY_CDI },
-    Lesson { key: "flags.plugin.containerDriverRoot", harmless: "", text: DEVICES_BY_CDI },
-    Lesson {
+    KeyNote { key: "flags.plugin.passDeviceSpecs", no_effect: "", text: DEVICES_BY_CDI },
+    KeyNote { key: "flags.plugin.deviceListStrategy", no_effect: "", text: DEVICES_BY_CDI },
+    KeyNote { key: "flags.plugin.deviceIDStrategy", no_effect: "", text: DEVICES_BY_CDI },
+    KeyNote { key: "flags.plugin.cdiAnnotationPrefix", no_effect: "", text: DEVICES_BY_CDI },
+    KeyNote { key: "flags.plugin.cdiFeatureFlags", no_effect: "", text: DEVICES_BY_CDI },
+    KeyNote { key: "flags.plugin.nvidiaCTKPath", no_effect: "", text: DEVICES_BY_CDI },
+    KeyNote { key: "flags.plugin.nvidiaCDIHookPath", no_effect: "", text: DEVICES_BY_CDI },
+    KeyNote { key: "flags.plugin.containerDriverRoot", no_effect: "", text: DEVICES_BY_CDI },
+    KeyNote {
         key: "flags.plugin.mpsRoot",
-        harmless: "",
+        no_effect: "",
         text: "not imported: here MPS daemons keep their files in /run/gpu-dra/mps, and nothing sets another place",
     },
-    Lesson { key: "flags.gfd", harmless: "", text: NO_LABELS },
-    Lesson {
+    KeyNote { key: "flags.gfd", no_effect: "", text: NO_LABELS },
+    KeyNote {
         key: "resources",
-        harmless: "",
+        no_effect: "",
         text: "the plugin drops this section (its log says so): no resource was ever renamed by it; \
                write DeviceClasses with the names and selectors you want",
     },
-    Lesson { key: "imex", harmless: "", text: "not imported: this driver does not hand out IMEX channels" },
-    Lesson { key: "health", harmless: "", text: HEALTH },
-    Lesson {
+    KeyNote { key: "imex", no_effect: "", text: "not imported: this driver does not hand out IMEX channels" },
+    KeyNote { key: "health", no_effect: "", text: HEALTH },
+    KeyNote {
         key: "sharing.mps.failRequestsGreaterThanOne",
-        harmless: "true",
+        no_effect: "true",
         text: "most versions of the plugin take false for true with MPS, so a request for two never was admitted; \
                each template printed here asks for one share",
     },
-    Lesson {
+    KeyNote {
         key: "sharing.timeSlicing.failRequestsGreaterThanOne",
-        harmless: "",
+        no_effect: "",
         text: "a request for two replicas never meant two GPUs or twice the time, and true refused it only after \
                scheduling, with a pod to delete by hand; here each template asks for one share, and nothing refuses a \
                pod that asks for `nvidia.com/…: 2`",
     },
-    Lesson {
+    KeyNote {
         key: "sharing.timeSlicing.strategy",
-        harmless: "\"\"",
+        no_effect: "\"\"",
         text: "the plugin never had a strategy to choose; leave the key out",
     },
-    Lesson {
+    KeyNote {
         key: "sharing.*.resources.rename",
-        harmless: "",
+        no_effect: "",
         text: "the plugin reads this name and drops it: only renameByDefault renames, to `<name>.shared`; \
                the class printed here has the name that was really advertised, change its extendedResourceName if you like",
     },
-    Lesson {
+    KeyNote {
         key: "sharing.*.resources.devices",
-        harmless: "\"all\"",
+        no_effect: "\"all\"",
         text: "the plugin reads this choice and drops it: it shared all GPUs of the node; here a request chooses its GPU \
                with a CEL selector, and GPUs nobody shares stay whole",
     },
-    Lesson {
+    KeyNote {
         key: "sharing.*.resources.memoryGB",
-        harmless: "",
+        no_effect: "",
         text: "only forks of the plugin know this key; ask for memory in capacity.requests of the template",
     },
 ];
 
 /// Names that circulate, and what is true of them.
-const MISTAKEN: [(&str, &str); 8] = [
+const MISNAMED_KEYS: [(&str, &str); 8] = [
     ("renameBy", "the plugin skips this key in silence: it is spelled renameByDefault, so nothing was renamed"),
     ("failRequestGreaterThanOne", "the plugin skips this key in silence: it is spelled failRequestsGreaterThanOne"),
     (
@@ -130,24 +130,24 @@ const MISTAKEN: [(&str, &str); 8] = [
 
 /// The sentence of a key that was read, unless its value asks for what happens anyway.
 pub(crate) fn of_known(key: &str, value: &Value) -> Option<&'static str> {
-    let lesson = LESSONS.iter().find(|lesson| lesson.key.eq_ignore_ascii_case(key))?;
-    let harmless = serde_json::from_str::<Value>(lesson.harmless).is_ok_and(|harmless| harmless == *value);
-    (!harmless && !value.is_null()).then_some(lesson.text)
+    let note = KEY_NOTES.iter().find(|note| note.key.eq_ignore_ascii_case(key))?;
+    let no_effect = serde_json::from_str::<Value>(note.no_effect).is_ok_and(|no_effect| no_effect == *value);
+    (!no_effect && !value.is_null()).then_some(note.text)
 }
 
 /// Whether there is something to say about a key.
 pub(crate) fn is_known(key: &str) -> bool {
-    LESSONS.iter().any(|lesson| lesson.key.eq_ignore_ascii_case(key))
+    KEY_NOTES.iter().any(|note| note.key.eq_ignore_ascii_case(key))
 }
 
 /// What is true of a name that circulates.
-pub(crate) fn mistaken(key: &str) -> Option<&'static str> {
-    MISTAKEN.iter().find(|(name, _)| *name == key).map(|(_, text)| *text)
+pub(crate) fn misnamed(key: &str) -> Option<&'static str> {
+    MISNAMED_KEYS.iter().find(|(name, _)| *name == key).map(|(_, text)| *text)
 }
 
 /// Where a flag of the plugin has its place.
-pub(crate) fn place_of_flag(key: &str) -> Option<&'static str> {
-    let below = |section: &str| LESSONS.iter().any(|lesson| lesson.key.strip_prefix(section) == Some(key));
+pub(crate) fn section_of_flag(key: &str) -> Option<&'static str> {
+    let below = |section: &str| KEY_NOTES.iter().any(|note| note.key.strip_prefix(section) == Some(key));
     if below("flags.") {
         Some("below flags")
     } else if below("flags.plugin.") {
@@ -163,17 +163,17 @@ mod tests {
 
     #[test]
     fn sentences_are_one_line_without_a_full_stop() {
-        let lessons = LESSONS.iter().map(|lesson| lesson.text).chain(MISTAKEN.iter().map(|(_, text)| *text));
-        for text in lessons {
+        let note = KEY_NOTES.iter().map(|note| note.text).chain(MISNAMED_KEYS.iter().map(|(_, text)| *text));
+        for text in note {
             assert!(!text.contains('\n') && !text.contains("  ") && !text.ends_with('.'), "{text}");
         }
     }
 
     #[test]
     fn values_that_change_nothing_are_passed_over() {
-        let said = |key: &str, value| of_known(key, &value).is_some();
-        assert!(!said("flags.failOnInitError", serde_json::json!(true)));
-        assert!(said("flags.failOnInitError", serde_json::json!(false)));
-        assert!(!said("flags.gfd", Value::Null));
+        let warned = |key: &str, value| of_known(key, &value).is_some();
+        assert!(!warned("flags.failOnInitError", serde_json::json!(true)));
+        assert!(warned("flags.failOnInitError", serde_json::json!(false)));
+        assert!(!warned("flags.gfd", Value::Null));
     }
 }
