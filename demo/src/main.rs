@@ -2,7 +2,7 @@
 //! `gpu-demo`: shows the driver on a real cluster. See `gpu-demo --help`.
 
 mod args;
-mod narration;
+mod output;
 mod show;
 
 use clap::Parser;

@@ -3,7 +3,7 @@
 
 use crate::{
     args::Up,
-    narration::{gap, say, seconds, step},
+    output::{print, print_gap, seconds, step},
 };
 use dra_cluster::{Cluster, ClusterOptions, NodeOptions};
 use dra_demo::{
@@ -28,12 +28,12 @@ pub(crate) fn run() -> ExitCode {
         let repository = Repository::find()?;
         introduce(&deploy(&cluster, &repository)?);
         let stage = Stage { cluster: &cluster, repository: &repository };
-        let told = (1..).zip(SCENES).try_for_each(|(number, scene)| tell(&stage, number, scene));
-        gap();
+        let shown = (1..).zip(SCENES).try_for_each(|(number, scene)| show(&stage, number, scene));
+        print_gap();
         let ended = step("Removing the cluster", || cluster.stop()).doing("remove the cluster");
-        told?;
+        shown?;
         ended?;
-        say(
+        print(
             0,
             format!("All of it took {}. `make up` leaves such a cluster running for you.", seconds(begun.elapsed())),
         );
@@ -49,11 +49,11 @@ pub(crate) fn up(up: &Up) -> ExitCode {
         let repository = Repository::find()?;
         introduce(&deploy(&cluster, &repository)?);
         cluster.leave_running().doing("leave the cluster running")?;
-        gap();
-        say(0, "The cluster runs. In a shell:");
-        say(4, format!("eval \"$(target/release/gpu-cluster env --name {name})\"\nkubectl get resourceslices"));
-        say(4, "kubectl apply -f demo/workloads/one-gpu.yaml && kubectl logs -f one-gpu");
-        say(0, format!("It ends with `target/release/gpu-cluster down --name {name}`."));
+        print_gap();
+        print(0, "The cluster runs. In a shell:");
+        print(4, format!("eval \"$(target/release/gpu-cluster env --name {name})\"\nkubectl get resourceslices"));
+        print(4, "kubectl apply -f demo/workloads/one-gpu.yaml && kubectl logs -f one-gpu");
+        print(0, format!("It ends with `target/release/gpu-cluster down --name {name}`."));
         Ok(())
     })
 }
@@ -73,26 +73,26 @@ fn deploy(cluster: &Cluster, repository: &Repository) -> Result<BTreeMap<String,
 }
 
 fn introduce(pools: &BTreeMap<String, Pool>) {
-    gap();
-    say(0, "The driver runs on every node and publishes what it found:");
+    print_gap();
+    print(0, "The driver runs on every node and publishes what it found:");
     for (node, pool) in pools {
         let pool = pool.to_string().replace('\n', &format!("\n{:w$}  ", "", w = node.len()));
-        say(4, format!("{node}  {pool}"));
+        print(4, format!("{node}  {pool}"));
     }
 }
 
-fn tell(stage: &Stage<'_>, number: usize, scene: Scene) -> Result<()> {
-    let Scene { title, story, command, play } = scene;
-    gap();
-    say(0, format!("{number}. {title}"));
-    say(3, story);
+fn show(stage: &Stage<'_>, number: usize, scene: Scene) -> Result<()> {
+    let Scene { title, description, command, play } = scene;
+    print_gap();
+    print(0, format!("{number}. {title}"));
+    print(3, description);
     if let Some(command) = command {
-        say(3, format!("$ {command}"));
+        print(3, format!("$ {command}"));
     }
     let begun = Instant::now();
-    let told = play(stage)?;
-    say(5, told);
-    say(3, seconds(begun.elapsed()));
+    let answer = play(stage)?;
+    print(5, answer);
+    print(3, seconds(begun.elapsed()));
     Ok(())
 }
 
@@ -120,7 +120,7 @@ fn until_interrupted(name: &str, work: impl FnOnce() -> Result<()> + Send + 'sta
 
 /// The worker may hang in anything; the cluster is taken down from outside.
 fn interrupted(name: &str) -> ExitCode {
-    say(0, "\nInterrupted: removing the cluster ...");
+    print(0, "\nInterrupted: removing the cluster ...");
     // Not running means: not yet, or no more. What was begun ends with this process.
     Cluster::open(name).and_then(Cluster::stop).ok();
     ExitCode::from(INTERRUPTED)

@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_found_among_what_kubectl_says() {
+    fn refusals_are_found_in_the_output_of_kubectl() {
         let message = concat!(
             "Warning: something else\n",
             "Error from server (Invalid): error when creating \"a.yaml\": resourceclaims.resource.k8s.io \"train\" is forbidden: ",

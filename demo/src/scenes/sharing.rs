@@ -74,12 +74,12 @@ impl fmt::Display for SideBySide {
 
 /// What is said to pods whose wishes cannot be fulfilled.
 #[derive(Debug, Clone)]
-pub struct WrongWishes {
+pub struct InvalidConfig {
     /// By template or pod.
     pub answers: BTreeMap<String, String>,
 }
 
-impl fmt::Display for WrongWishes {
+impl fmt::Display for InvalidConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let texts: Vec<_> = self.answers.iter().map(|(pod, answer)| format!("{pod}\n  {answer}")).collect();
         f.write_str(&texts.join("\n"))
@@ -112,11 +112,11 @@ pub fn mps_claims(stage: &Stage<'_>) -> Result<MpsClients> {
 
 /// Templates with wishes that cannot be fulfilled, and the sentences they are refused with; pods with such wishes, and the
 /// sentences in their events.
-pub fn wrong_wishes(stage: &Stage<'_>) -> Result<WrongWishes> {
+pub fn invalid_config(stage: &Stage<'_>) -> Result<InvalidConfig> {
     let mut refused = stage.refused("wrong-configurations.yaml")?;
-    stage.with("wrong-wishes.yaml", || {
+    stage.with("invalid-config.yaml", || {
         let answered = || {
-            let pods = list(stage.cluster, &["pods", "-l", "app=wrong-wishes"])?;
+            let pods = list(stage.cluster, &["pods", "-l", "app=invalid-config"])?;
             let events = list(stage.cluster, &["events", "--field-selector", "involvedObject.kind=Pod"])?;
             let answer = |pod: &str| {
                 let of_pod = |reason: &str| {
@@ -136,7 +136,7 @@ pub fn wrong_wishes(stage: &Stage<'_>) -> Result<WrongWishes> {
         };
         let answers = stage.cluster.wait_until("an answer to every pod", LIMIT, answered);
         refused.extend(answers.doing("wait for the answers")?);
-        Ok(WrongWishes { answers: refused })
+        Ok(InvalidConfig { answers: refused })
     })
 }
 

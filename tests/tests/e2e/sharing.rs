@@ -14,7 +14,7 @@ crate::cases![
     the_eleventh_share_by_time_slicing_waits_and_so_does_a_whole_gpu,
     another_interval_is_refused_with_both_claims_named,
     settings_of_an_administrator_come_back,
-    wrong_wishes_are_answered_with_the_field_and_the_reason,
+    invalid_config_is_refused_with_the_field_and_the_reason,
     sharing_leaves_nothing_behind,
 ];
 
@@ -129,9 +129,9 @@ fn settings_of_an_administrator_come_back(arena: &Arena) {
     arena.set(NODE, GPU, "DEFAULT", 0);
 }
 
-fn wrong_wishes_are_answered_with_the_field_and_the_reason(arena: &Arena) {
+fn invalid_config_is_refused_with_the_field_and_the_reason(arena: &Arena) {
     arena.ensure_mig();
-    let answers = told(scenes::wrong_wishes(&arena.stage())).answers;
+    let answers = told(scenes::invalid_config(&arena.stage())).answers;
     let expect = [
         ("wrong-amount", "cannot allocate all claims"),
         ("wrong-details", "sharing.mpsConfig is not for the strategy TimeSlicing: remove it"),
@@ -139,7 +139,7 @@ fn wrong_wishes_are_answered_with_the_field_and_the_reason(arena: &Arena) {
         ("wrong-interval", "interval is \"medium\": expected `Default`, `Short`, `Medium` or `Long`"),
         ("wrong-limits", "ask for memory and activeThreadPercentage of a share in the capacity of the request"),
         ("wrong-percentage", "defaultActiveThreadPercentage is 150: expected a whole number from 1 to 100"),
-        ("wrong-place", "defaultPerDevicePinnedMemoryLimit.1 is for no device of its requests"),
+        ("wrong-index", "defaultPerDevicePinnedMemoryLimit.1 is for no device of its requests"),
     ];
     assert_eq!(answers.keys().map(String::as_str).collect::<Vec<_>>(), expect.map(|(pod, _)| pod));
     for (pod, part) in expect {

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Prints lines with an indentation.
-pub(crate) fn say(indent: usize, text: impl Display) {
+pub(crate) fn print(indent: usize, text: impl Display) {
     let text = text.to_string();
     let mut out = io::stdout().lock();
     for line in text.lines() {
@@ -19,16 +19,16 @@ pub(crate) fn say(indent: usize, text: impl Display) {
 }
 
 /// Prints an empty line.
-pub(crate) fn gap() {
+pub(crate) fn print_gap() {
     writeln!(io::stdout()).ok();
 }
 
 /// Says what begins, does it, and says how long it took.
 pub(crate) fn step<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    say(0, format!("{what} ..."));
+    print(0, format!("{what} ..."));
     let begun = Instant::now();
     let done = work()?;
-    say(4, seconds(begun.elapsed()));
+    print(4, seconds(begun.elapsed()));
     Ok(done)
 }
 
