@@ -221,7 +221,7 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
     let stop = || parts.stop.clone();
     let (address, readiness) = (parts.config.http_address, parts.ready.subscribe());
     let serve = http::serve(address, registry, readiness, stop());
-    tasks.start("http", async move { Ok(serve.await?) });
+    tasks.start("http", async move { serve.await.map_err(|error| dra_model::explain(&error).into()) });
     tasks.start("report", reporter.run(stop()));
     let returned = Arc::new(Notify::new());
     let observer = Observer {

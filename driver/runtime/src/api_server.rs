@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The way to the API server: flags and the pod's environment come in, a client goes out.
+//! The client of the API server, from flags and the environment of the pod.
 //!
-//! Not kube's own loader of kubeconfigs: the parsers it links (YAML, JSONPath, regular expressions, credential plugins)
-//! stay resident for the life of a process that only ever uses its service account. Outside a pod, `kubectl proxy` speaks
-//! for any kubeconfig.
+//! kube's loader of kubeconfigs is not used: its parsers (YAML, JSONPath, regular expressions, credential plugins) would stay resident
+//! in a process that only uses its service account. Outside of a pod, `kubectl proxy` serves any kubeconfig.
 
 mod connector;
 mod token;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dra_model::Advice;
 use http::header::{AUTHORIZATION, USER_AGENT};
 use http::{HeaderValue, Request, Uri};
 use hyper_util::client::legacy;
@@ -28,82 +29,65 @@ use tower::timeout::TimeoutLayer;
 use connector::{Connector, Trust};
 use token::Token;
 
-/// Where the kubelet mounts the account of a pod (Kubernetes documentation, "Accessing the Kubernetes API from a Pod").
+/// Mount of the service account in a pod (Kubernetes documentation, "Accessing the Kubernetes API from a Pod").
 const ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// How long a connection nobody uses is kept: a burst of claims uses many, the time between them none but the watch's.
+/// Idle connections are closed after this time: a burst of claims uses many connections, the time after it only the watch's.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long an answer may take to begin. A watch is answered at once; what it says then may take for ever.
+/// Timeout for the head of a response, which a watch receives at once; its body has no timeout.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Flags of every program that talks to the API server.
+/// Flags of every program with an API server client.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ApiServer {
-    /// URL of the API server, for example that of `kubectl proxy` [default: the pod's]
+    /// URL of the API server, for example of `kubectl proxy` [default: from the environment of the pod]
     #[arg(long = "api-server", env = "API_SERVER", value_name = "URL")]
     url: Option<Uri>,
-    /// Certificates that the certificate of --api-server must descend from, as PEM
+    /// Certificate authority of --api-server, as PEM
     #[arg(long = "api-server-ca-file", env = "API_SERVER_CA_FILE", value_name = "FILE", requires = "url")]
     ca_file: Option<PathBuf>,
-    /// Token of the account to use with --api-server, read again as it is renewed
+    /// Service account token for --api-server, read again when it is renewed
     #[arg(long = "api-server-token-file", env = "API_SERVER_TOKEN_FILE", value_name = "FILE", requires = "url")]
     token_file: Option<PathBuf>,
 }
 
-/// Why there is no client.
+/// The client cannot be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiServerError {
-    /// No flag and no pod.
-    #[error("no API server to talk to: run in a pod, or set --api-server, for example to that of `kubectl proxy`")]
+    /// Neither a flag nor the environment of a pod.
+    #[error("no API server is configured")]
     NoAddress,
-    /// The pod's environment makes no URL.
-    #[error("KUBERNETES_SERVICE_HOST `{host}` and KUBERNETES_SERVICE_PORT `{port}` do not make a URL")]
-    PodAddress {
-        /// Its host.
-        host: String,
-        /// Its port.
-        port: String,
-        /// What is wrong.
-        source: http::uri::InvalidUri,
-    },
-    /// No scheme or no host.
-    #[error("--api-server {url} is not usable: it has the form https://HOST:PORT or http://HOST:PORT")]
-    InvalidUrl {
-        /// What there is.
-        url: Uri,
-    },
-    /// A secret in clear text.
-    #[error("--api-server {url} would show the token to the network: use https and --api-server-ca-file")]
-    InsecureToken {
-        /// The URL.
-        url: Uri,
-    },
-    /// TLS without anybody to trust.
-    #[error("--api-server {url} needs --api-server-ca-file, or `http://` for a proxy on this machine")]
-    NoCaFile {
-        /// The URL.
-        url: Uri,
-    },
-    /// The certificates cannot be used.
-    #[error("failed to read the API server's certificate authority {}", path.display())]
-    CaFile {
-        /// Of the file.
-        path: PathBuf,
-        /// What is wrong.
-        source: connector::TrustError,
-    },
-    /// The token cannot be used.
-    #[error("failed to read the account's token {}", path.display())]
-    Token {
-        /// Of the file.
-        path: PathBuf,
-        /// What is wrong.
-        source: token::TokenError,
-    },
+    #[error("KUBERNETES_SERVICE_HOST `{host}` and KUBERNETES_SERVICE_PORT `{port}` are no valid address")]
+    PodAddress { host: String, port: String, source: http::uri::InvalidUri },
+    /// The URL has no scheme or no host.
+    #[error("--api-server {url} is invalid")]
+    InvalidUrl { url: Uri },
+    #[error("--api-server {url} would send the token unencrypted")]
+    InsecureToken { url: Uri },
+    #[error("--api-server {url} needs --api-server-ca-file")]
+    NoCaFile { url: Uri },
+    #[error("failed to read the certificate authority {} of the API server", path.display())]
+    CaFile { path: PathBuf, source: connector::TrustError },
+    #[error("failed to read the service account token {}", path.display())]
+    Token { path: PathBuf, source: token::TokenError },
 }
 
-/// Where to, and with what.
+impl Advice for ApiServerError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::NoAddress => {
+                Some("run in a pod, or set --api-server, for example to the address of `kubectl proxy`".into())
+            }
+            Self::InvalidUrl { .. } => Some("use the form https://HOST:PORT or http://HOST:PORT".into()),
+            Self::InsecureToken { .. } => Some("use https and --api-server-ca-file".into()),
+            Self::NoCaFile { .. } => Some("set it, or use `http://` for a proxy on this machine".into()),
+            Self::PodAddress { .. } | Self::CaFile { .. } | Self::Token { .. } => None,
+        }
+    }
+}
+
+/// Address and credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Access {
     url: Uri,
@@ -112,7 +96,7 @@ struct Access {
 }
 
 impl ApiServer {
-    /// A client of the flags' API server or else the pod's. Asks nothing yet; both files are read, and must be usable.
+    /// The client for the flags, or else for the environment of the pod. Reads both files; sends no request.
     pub fn client(&self, program: &'static str) -> Result<Client, ApiServerError> {
         let access = self.access(&|name| std::env::var_os(name))?;
         let trust = access.ca_file.as_deref().map(trust).transpose()?;
@@ -135,13 +119,13 @@ impl ApiServer {
     }
 }
 
-/// Whether a host of a URL is this machine.
+/// Whether the host of a URL is this machine.
 fn is_loopback_host(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// What every pod is told (`KUBERNETES_SERVICE_*`) and finds mounted.
+/// The environment variables (`KUBERNETES_SERVICE_*`) and mounted files of a pod.
 fn pod_access(environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Access, ApiServerError> {
     let value = |name| environment(name).and_then(|value| value.into_string().ok()).ok_or(ApiServerError::NoAddress);
     let (host, port) = (value("KUBERNETES_SERVICE_HOST")?, value("KUBERNETES_SERVICE_PORT")?);
@@ -163,7 +147,7 @@ fn token(path: &Path) -> Result<Token, ApiServerError> {
     Token::read(path.to_owned()).map_err(|source| ApiServerError::Token { path: path.to_owned(), source })
 }
 
-/// The layers of kube's own client without those this way does not need.
+/// The layers of kube's own client that are needed without a kubeconfig.
 fn client(url: Uri, trust: Option<Trust>, token: Option<Arc<Token>>, program: &'static str) -> Client {
     let http = legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
@@ -202,7 +186,7 @@ mod tests {
 
     fn expect(flags: &ApiServer, environment: &[(&str, &str)], expect: Result<Access, &str>) {
         let value = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-        let found = flags.access(&value).map_err(|error| error.to_string());
+        let found = flags.access(&value).map_err(|error| dra_model::explain(&error));
         assert_eq!(found, expect.map_err(str::to_owned), "{flags:?} {environment:?}");
     }
 
@@ -211,7 +195,8 @@ mod tests {
         let pod = |host, port| [("KUBERNETES_SERVICE_HOST", host), ("KUBERNETES_SERVICE_PORT", port)];
         expect(&flags(None, None), &pod("10.96.0.1", "443"), Ok(mounted("https://10.96.0.1:443/")));
         expect(&flags(None, None), &pod("fd00::1", "6443"), Ok(mounted("https://[fd00::1]:6443/")));
-        let wrong = "KUBERNETES_SERVICE_HOST `a b` and KUBERNETES_SERVICE_PORT `1` do not make a URL";
+        let wrong =
+            "KUBERNETES_SERVICE_HOST `a b` and KUBERNETES_SERVICE_PORT `1` are no valid address: invalid uri character";
         expect(&flags(None, None), &pod("a b", "1"), Err(wrong));
     }
 
@@ -222,23 +207,22 @@ mod tests {
         expect(&flags(Some("http://127.0.0.1:8001"), None), &pod, Ok(plain));
         let trusting = Access { url: Uri::from_static("https://a:1"), ca_file: Some("/ca".into()), token_file: None };
         expect(&flags(Some("https://a:1"), Some("/ca")), &pod, Ok(trusting));
-        let distrust = "--api-server https://a:1/ needs --api-server-ca-file, or `http://` for a proxy on this machine";
+        let distrust = "--api-server https://a:1/ needs --api-server-ca-file; set it, or use `http://` for a proxy on this machine";
         expect(&flags(Some("https://a:1"), None), &pod, Err(distrust));
-        let no_url = "--api-server 127.0.0.1:8001 is not usable: it has the form https://HOST:PORT or http://HOST:PORT";
+        let no_url = "--api-server 127.0.0.1:8001 is invalid; use the form https://HOST:PORT or http://HOST:PORT";
         expect(&flags(Some("127.0.0.1:8001"), None), &pod, Err(no_url));
         let token_file = Some(PathBuf::from("/token"));
         let open = ApiServer { token_file: token_file.clone(), ..flags(Some("http://10.0.0.1:80"), None) };
         let clear =
-            "--api-server http://10.0.0.1:80/ would show the token to the network: use https and --api-server-ca-file";
+            "--api-server http://10.0.0.1:80/ would send the token unencrypted; use https and --api-server-ca-file";
         expect(&open, &pod, Err(clear));
         let proxied = ApiServer { token_file: token_file.clone(), ..flags(Some("http://[::1]:80"), None) };
         expect(&proxied, &pod, Ok(Access { url: Uri::from_static("http://[::1]:80"), ca_file: None, token_file }));
-        let nowhere =
-            "no API server to talk to: run in a pod, or set --api-server, for example to that of `kubectl proxy`";
+        let nowhere = "no API server is configured; run in a pod, or set --api-server, for example to the address of `kubectl proxy`";
         expect(&flags(None, None), &[], Err(nowhere));
     }
 
-    /// An API server with a certificate of its own: reads a request, answers it, and closes the connection.
+    /// An API server with its own certificate, which answers one request per connection.
     struct Tls {
         url: Uri,
         certificate: String,
@@ -259,7 +243,7 @@ mod tests {
             let config = Arc::new(config);
             for stream in listener.incoming() {
                 let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
-                // A client that does not trust us leaves during the handshake.
+                // A client that does not trust the certificate aborts the handshake.
                 answer(rustls::StreamOwned::new(connection, stream.unwrap())).map(|asked| sender.send(asked)).ok();
             }
         });

@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `/healthz`, `/readyz` and `/metrics` of a process.
 //!
-//! Healthy means that the runtime of the process answers; ready means also what its [`Readiness`] says, with the reason in
-//! the body while it is not.
+//! A process is healthy if its runtime responds. It is ready if also its [`Readiness`] is `Ok`; otherwise the body has the reason.
 //!
-//! Whoever reaches the port may open connections without end. They are served on a thread of their own, so that they delay
-//! nothing else, and bounded in number, bytes and time: see [`connections`].
+//! Any client that reaches the port can open many connections. They are served on a separate thread, so that they delay nothing else,
+//! and limited in number, bytes and time: see [`connections`].
 
 mod connections;
 
 mod liveness;
 
+use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 
+use dra_model::Advice;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use prometheus_client::encoding::text::encode;
@@ -26,37 +27,39 @@ use tokio_util::sync::CancellationToken;
 
 use liveness::Liveness;
 
-/// Whether a process does its work: `Err` says for people what it still waits for.
+/// Whether a process is ready; `Err` has the reason if it is not.
 pub type Readiness = watch::Receiver<Result<(), String>>;
 
 /// Upper bounds of histograms of durations, in seconds.
 pub const DURATIONS: [f64; 16] =
     [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384, 32.768];
 
-/// Bytes of the thread's stack; what it runs is shallow.
+/// Stack size of the thread, which has no deep calls.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// Why the endpoints are not served.
+/// The endpoints are not served.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// No thread or no runtime.
     #[error("failed to start the thread of the HTTP endpoints")]
     Start(#[source] io::Error),
-    /// The address is taken or not ours.
-    #[error("failed to listen on {address}: choose another --http-address")]
+    #[error("failed to listen on {address}")]
     Listen {
-        /// The address.
         address: SocketAddr,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// The thread panicked.
-    #[error("the thread of the HTTP endpoints on {address} ended")]
-    Ended {
-        /// The address.
-        address: SocketAddr,
-    },
+    #[error("the thread of the HTTP endpoints on {address} exited")]
+    Ended { address: SocketAddr },
+}
+
+impl Advice for HttpError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Listen { .. } => Some("choose another --http-address".into()),
+            Self::Start(_) | Self::Ended { .. } => None,
+        }
+    }
 }
 
 struct Endpoints {
@@ -86,7 +89,7 @@ pub async fn serve(
     }
 }
 
-/// What the thread does.
+/// The main function of the thread.
 fn run(address: SocketAddr, endpoints: Arc<Endpoints>, stop: &CancellationToken) -> Result<(), HttpError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(HttpError::Start)?;
     runtime.block_on(async {
@@ -99,13 +102,13 @@ fn run(address: SocketAddr, endpoints: Arc<Endpoints>, stop: &CancellationToken)
 
 async fn answer<B>(endpoints: Arc<Endpoints>, request: Request<B>) -> Response<String> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed\n");
     }
     match request.uri().path() {
         "/healthz" => healthz(&endpoints).await,
         "/readyz" => readyz(&endpoints).await,
         "/metrics" => metrics(&endpoints.registry),
-        _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n"),
+        _ => text(StatusCode::NOT_FOUND, "not found; available: /healthz, /readyz, /metrics\n"),
     }
 }
 
@@ -113,7 +116,7 @@ async fn healthz(endpoints: &Endpoints) -> Response<String> {
     if endpoints.liveness.responds().await {
         text(StatusCode::OK, "ok\n")
     } else {
-        text(StatusCode::SERVICE_UNAVAILABLE, "the process does not answer its own endpoints\n")
+        text(StatusCode::SERVICE_UNAVAILABLE, "the runtime of the process does not respond\n")
     }
 }
 
@@ -153,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    /// Endpoints that are served until this is dropped.
+    /// Served endpoints, stopped when this is dropped.
     struct Served {
         address: SocketAddr,
         ready: watch::Sender<Result<(), String>>,
@@ -195,7 +198,7 @@ mod tests {
     /// Until the server closes a connection.
     async fn until_closed(stream: &mut TcpStream) {
         let mut rest = Vec::new();
-        // One that is closed with bytes unread is reset.
+        // A connection that is closed with unread bytes is reset.
         stream.read_to_end(&mut rest).await.ok();
     }
 
@@ -209,8 +212,11 @@ mod tests {
         assert_eq!(ask(server.address, "GET", "/readyz").await, texts(200, "ok\n"));
         let (status, metrics) = ask(server.address, "GET", "/metrics").await;
         assert!(status == 200 && metrics.contains("seen_total 0"), "{metrics}");
-        assert_eq!(ask(server.address, "GET", "/").await, texts(404, "there are /healthz, /readyz and /metrics\n"));
-        assert_eq!(ask(server.address, "POST", "/healthz").await, texts(405, "only GET\n"));
+        assert_eq!(
+            ask(server.address, "GET", "/").await,
+            texts(404, "not found; available: /healthz, /readyz, /metrics\n")
+        );
+        assert_eq!(ask(server.address, "POST", "/healthz").await, texts(405, "only GET is allowed\n"));
     }
 
     #[tokio::test]
@@ -220,8 +226,9 @@ mod tests {
         let (_ready, readiness) = watch::channel(Ok(()));
         let refused =
             serve(server.address, Registry::default(), readiness, CancellationToken::new()).await.unwrap_err();
-        let expect = format!("failed to listen on {}: choose another --http-address", server.address);
-        assert_eq!(refused.to_string(), expect);
+        let explained = dra_model::explain(&refused);
+        assert!(explained.starts_with(&format!("failed to listen on {}: ", server.address)), "{explained}");
+        assert!(explained.ends_with("; choose another --http-address"), "{explained}");
     }
 
     #[tokio::test]

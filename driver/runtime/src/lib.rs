@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What every process of the driver needs around its work.
+//! The runtime environment of the driver's processes: API server client, logging, signals, tasks, HTTP endpoints.
 //!
-//! A `main` parses its arguments, calls [`logging::start`] and [`stop_on_signals`], makes a [`tasks::Tasks`], starts its
-//! tasks in it, serves [`http`] and waits. Nothing here knows GPUs or claims.
+//! A `main` parses its arguments, calls [`logging::start`] and [`stop_on_signals`], starts its tasks in a [`tasks::Tasks`], serves
+//! [`http`] and waits. The crate knows neither GPUs nor claims.
 
 pub mod api_server;
 

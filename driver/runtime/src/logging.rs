@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Logs to standard error, as text for people or JSON for machines. `RUST_LOG` chooses levels, `info` by default: a level,
-//! or a list such as `info,dra_prepare=debug`.
+//! Logs to standard error, as text or JSON. `RUST_LOG` sets the levels, `info` by default: a level, or a list such as
+//! `info,dra_prepare=debug`.
 //!
-//! Libraries that log failures as well as returning them are silent at these levels, since whoever gets the failure says
-//! what it means; naming such a library in the list, or `debug`, lets it speak.
+//! Libraries that log errors in addition to returning them are disabled, because the caller logs the error with its context. Naming such
+//! a library in the list, or the level `debug`, enables it.
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Modules that log what they return: every failed request as an error without its URL, every broken or refused watch
-/// as the `Debug` of its cause (kube 5.0, `client.rs` and `watcher.rs`).
+/// Modules that log returned errors: every failed request without its URL, every failed watch as the `Debug` of its cause (kube 5.0,
+/// `client.rs` and `watcher.rs`).
 const DUPLICATE_LOGGERS: [&str; 2] = ["kube_client::client", "kube_runtime::watcher"];
 
-/// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// One line of text per event.
@@ -22,7 +21,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging; called once by each `main`.
+/// Starts logging. Each `main` calls it once.
 pub fn start(format: LogFormat) {
     let wanted = std::env::var("RUST_LOG").unwrap_or_default();
     let (filter, invalid) = match wanted.parse::<Targets>() {
@@ -39,11 +38,11 @@ pub fn start(format: LogFormat) {
         }
     }
     if let Some(error) = invalid {
-        tracing::warn!(RUST_LOG = wanted, %error, "the log filter is not understood, using info");
+        tracing::warn!(RUST_LOG = wanted, %error, "invalid log filter; using info");
     }
 }
 
-/// Silences those who repeat, unless somebody asked for them or for everything.
+/// Disables these modules unless the filter names them or enables more than `info`.
 fn without_duplicates(filter: Targets) -> Targets {
     let level = filter.default_level().unwrap_or(LevelFilter::OFF);
     if level > LevelFilter::INFO {

@@ -1,26 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The tasks of a process: when the first of them ends, all are told to stop.
+//! The tasks of a process: when the first task ends, all are stopped.
 //!
-//! A task that panics or fails ends the process, so that the kubelet restarts the container instead of keeping half a
-//! driver alive.
+//! A task that panics or fails terminates the process, so that the kubelet restarts the container and no part of the driver runs without
+//! the others.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::future::Future;
 
-use dra_model::chain;
+use dra_model::{Advice, chain};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-/// What a task fails with.
 pub type TaskError = Box<dyn Error + Send + Sync>;
 
-/// Why a process did not end cleanly.
+/// The process did not terminate cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum TasksError {
-    /// One task failed; the others were stopped.
-    #[error("a task of this process failed, see the log above")]
+    /// A task failed or panicked, and the others were stopped.
+    #[error("a task of this process failed")]
     TaskFailed,
+}
+
+impl Advice for TasksError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::TaskFailed => Some("see the error above".into()),
+        }
+    }
 }
 
 /// The supervised tasks of one process.
@@ -31,12 +39,12 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// An empty set whose token is cancelled when the process should stop.
+    /// `stop` is cancelled when a task ends.
     pub fn new(stop: CancellationToken) -> Self {
         Self { running: JoinSet::new(), stop }
     }
 
-    /// Starts a task. It ends when the token it was built with is cancelled; ending earlier stops the process.
+    /// Starts a task, which must end when the token is cancelled. A task that ends earlier stops the process.
     pub fn start<F>(&mut self, name: &'static str, task: F)
     where
         F: Future<Output = Result<(), TaskError>> + Send + 'static,
@@ -44,7 +52,7 @@ impl Tasks {
         self.running.spawn(async move { (name, task.await) });
     }
 
-    /// Waits for the end of a task, then stops all tasks and waits for them.
+    /// Waits until a task ends, then stops all tasks and waits for them.
     pub async fn run(mut self) -> Result<(), TasksError> {
         let mut clean = true;
         while let Some(ended) = self.running.join_next().await {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Connections to the API server. The certificate authority is read for each of them, so that one that was rotated is
-//! trusted by the next connection; a peer that vanished is noticed by TCP.
+//! Connections to the API server. The certificate authority is read for each connection, so that a rotated one is used by the next
+//! connection. TCP keep-alive detects an unreachable peer.
 
 use std::io;
 use std::path::PathBuf;
@@ -20,28 +20,26 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower::{BoxError, Service};
 
-/// For connecting, TLS included.
+/// Includes the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// After so much silence the peer is asked whether it is there, and so often.
+/// Idle time before the first keep-alive probe, and interval of the probes.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// How long the peer may leave anything unacknowledged.
+/// Timeout for the acknowledgement of sent data.
 const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why certificates cannot be used.
+/// The certificates are unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// No such file, no right to read it, or no PEM.
-    #[error("unable to read certificates from the file")]
+    #[error("failed to read certificates from the file")]
     Read(#[source] rustls::pki_types::pem::Error),
-    /// No certificate in it, or none of a known form.
-    #[error("the file holds no usable certificate")]
+    #[error("the file contains no usable certificate")]
     Empty,
-    /// No protocol version in common with our cryptography.
-    #[error("TLS is not usable")]
+    /// The cryptography provider supports no protocol version.
+    #[error("failed to configure TLS")]
     Tls(#[source] rustls::Error),
 }
 
-/// Whom to trust.
+/// The trusted certificate authority.
 #[derive(Debug, Clone)]
 pub(super) struct Trust {
     ca_file: PathBuf,
@@ -69,14 +67,14 @@ fn tls(roots: RootCertStore) -> Result<ClientConfig, TrustError> {
     Ok(builder.map_err(TrustError::Tls)?.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Makes connections for an HTTP client. Without trust there is no TLS.
+/// Opens connections for an HTTP client. TLS fails without a certificate authority.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     tcp: HttpConnector,
     trust: Option<Trust>,
 }
 
-/// With or without TLS, as the URL says.
+/// With or without TLS, by the scheme of the URL.
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 impl Connector {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The token of a service account: a file that the kubelet replaces well before the token in it expires.
+//! The token of a service account, in a file that the kubelet replaces before the token expires.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -8,22 +8,19 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use tracing::warn;
 
-/// How old a token may get. The kubelet renews it when it has lived for four fifths of an hour or more (Kubernetes
+/// The file is read again after this time. The kubelet renews a token after 80 percent of its lifetime of an hour or more (Kubernetes
 /// documentation, "Bound service account tokens").
 const MAX_TOKEN_AGE: Duration = Duration::from_mins(1);
 
-/// Why a token cannot be used.
+/// The token is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// No such file, or no right to read it.
-    #[error("unable to read the file")]
+    #[error("failed to read the file")]
     Read(#[source] std::io::Error),
-    /// It cannot be part of a request.
-    #[error("the file holds something else than a token")]
+    #[error("the file contains no valid token")]
     Malformed(#[source] http::header::InvalidHeaderValue),
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Token {
     path: PathBuf,
@@ -47,7 +44,7 @@ impl Token {
         Ok(Self { path, max_age, last: Mutex::new(last) })
     }
 
-    /// The value of `Authorization`. When the file cannot be read any more the last token is used until it is refused.
+    /// The value of `Authorization`. While the file cannot be read, the last token is used.
     pub(super) fn header(&self) -> HeaderValue {
         let mut last = self.last.lock();
         if last.read.elapsed() >= self.max_age {
@@ -55,7 +52,7 @@ impl Token {
             match header(&self.path) {
                 Ok(header) => last.header = header,
                 Err(error) => {
-                    warn!(path = %self.path.display(), error = %dra_model::chain(&error), "keeping the last token");
+                    warn!(path = %self.path.display(), error = %dra_model::chain(&error), "failed to read the token; using the last one");
                 }
             }
         }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Connections of one request each, bounded in number, bytes and time.
+//! Connections of one request each, limited in number, bytes and time.
 //!
-//! When there are too many, the oldest goes and the newest stays: a probe of the kubelet gets its answer at once, while
-//! those who only hold connections lose them. Sources are not told apart, since probes and traffic from outside of the
-//! cluster may come from the same address, that of the node.
+//! At the limit a new connection replaces the oldest one: a probe of the kubelet is answered at once, and idle connections are closed.
+//! Sources are not distinguished, because probes and traffic from outside of the cluster may have the same address, that of the node.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -20,22 +19,20 @@ use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-/// Connections at a time. More than probes and scrapers ever have, few enough for a node's limits of memory and files.
+/// Limit of open connections: more than probes and scrapers need, few enough for the limits of memory and open files.
 pub(super) const MAX_CONNECTIONS: usize = 64;
 
-/// Bytes that are buffered of a request, and of an answer that is not read; the least that hyper takes.
+/// Limit of buffered bytes of a request and of an unread response; the minimum of hyper.
 const BUFFER_BYTES: usize = 8 * 1024;
 
-/// How long the header of a request may take.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection may last.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long to wait when the process can open no file and has no connection to close.
+/// Pause after a failed accept if there is no connection to close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers whoever connects, until it is dropped.
+/// Serves connections until the future is dropped.
 pub(super) async fn serve<F>(listener: &TcpListener, answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static)
 where
     F: Future<Output = Response<String>> + Send + 'static,
@@ -46,7 +43,7 @@ where
             Ok((stream, _)) => {
                 open.make_room();
                 open.0.push_back(tokio::spawn(connection(stream, answer.clone())).abort_handle());
-                // A request that has come with its connection is answered before the next connection is taken.
+                // A request that arrived with its connection is answered before the next connection is accepted.
                 yield_now().await;
             }
             Err(error) => pause_after(&error, &mut open).await,
@@ -54,12 +51,12 @@ where
     }
 }
 
-/// The connections that are open, the oldest first.
+/// The open connections, the oldest first.
 #[derive(Debug, Default)]
 struct Open(VecDeque<AbortHandle>);
 
 impl Open {
-    /// Closes the oldest connections while there are too many.
+    /// Closes the oldest connections at the limit.
     fn make_room(&mut self) {
         self.0.retain(|connection| !connection.is_finished());
         while self.0.len() >= MAX_CONNECTIONS && self.close_oldest() {}
@@ -71,9 +68,9 @@ impl Open {
     }
 }
 
-/// A process without free file descriptors gives up a connection for the next one.
+/// Closes the oldest connection, because accepting fails without free file descriptors.
 async fn pause_after(error: &io::Error, open: &mut Open) {
-    debug!(%error, connections = open.0.len(), "unable to take a connection (will retry)");
+    debug!(%error, connections = open.0.len(), "failed to accept a connection; retrying");
     open.0.retain(|connection| !connection.is_finished());
     if open.close_oldest() {
         yield_now().await;
@@ -82,7 +79,7 @@ async fn pause_after(error: &io::Error, open: &mut Open) {
     }
 }
 
-/// One request and its answer. Whatever goes wrong is the client's to see.
+/// Serves one request. Errors are ignored, because the client sees them.
 async fn connection<F>(stream: TcpStream, answer: impl Fn(Request<Incoming>) -> F)
 where
     F: Future<Output = Response<String>>,

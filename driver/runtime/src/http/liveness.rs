@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether the runtime of a process still runs its tasks, asked from another thread.
+//! A check from another thread that the runtime of a process runs its tasks.
 //!
-//! However many ask, one question is open at a time, so that asking a runtime that hangs costs no memory.
+//! Concurrent checks share one pending request, so that checks of a blocked runtime need no memory.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How long an answer may take. Less than a liveness probe waits.
+/// Shorter than the timeout of a liveness probe.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The side that asks.
+/// The checking side.
 #[derive(Debug)]
 pub(super) struct Liveness {
     asked: watch::Sender<u64>,
     answered: watch::Receiver<u64>,
 }
 
-/// A pulse, and what the runtime that is asked has to run.
+/// A check, and the future that the checked runtime must run.
 pub(super) fn liveness() -> (Liveness, impl Future<Output = Infallible>) {
     let (asked, mut questions) = watch::channel(0);
     let (answers, answered) = watch::channel(0);
@@ -33,7 +33,7 @@ pub(super) fn liveness() -> (Liveness, impl Future<Output = Infallible>) {
 }
 
 impl Liveness {
-    /// Asks now; false when no answer comes in time.
+    /// False if the runtime does not respond in time.
     pub(super) async fn responds(&self) -> bool {
         let mut question = 0;
         self.asked.send_modify(|asked| {
