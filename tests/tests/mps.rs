@@ -37,14 +37,14 @@ async fn a_daemon_that_recovered_while_the_plugin_was_down_is_ready_without_an_e
     let mut plugin = node.start(Mode::Process).await;
     let claim = NewClaim::of("c", &node.gpus.name(0)).config(&mps()).create(&node.api);
     node.kubelet.prepare(&claim).await.unwrap();
-    until_shown(&node, "c", Some("DaemonReady")).await;
-    host.all_are(&DaemonState::Exited { why: "it ended by signal 9".to_owned() });
-    until_shown(&node, "c", Some("DaemonDied")).await;
+    until_shown(&node, "c", Some("MPSDaemonReady")).await;
+    host.all_are(&DaemonState::Died { why: "it ended by signal 9".to_owned() });
+    until_shown(&node, "c", Some("MPSDaemonExited")).await;
     plugin.kill().await;
     host.all_are(&DaemonState::Ready);
     let _plugin = node.start(Mode::Process).await;
-    until_shown(&node, "c", Some("DaemonReady")).await;
-    assert_eq!(events(&node, "DaemonReady"), [""; 0]);
+    until_shown(&node, "c", Some("MPSDaemonReady")).await;
+    assert_eq!(events(&node, "MPSDaemonReady"), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,16 +54,16 @@ async fn after_an_outage_of_the_host_a_claim_shows_what_is_left_of_its_daemon() 
     let _plugin = node.start(Mode::InProcess).await;
     let claim = NewClaim::of("c", &node.gpus.name(0)).config(&mps()).create(&node.api);
     node.kubelet.prepare(&claim).await.unwrap();
-    until_shown(&node, "c", Some("DaemonReady")).await;
+    until_shown(&node, "c", Some("MPSDaemonReady")).await;
     host.go_away().await;
     host.all_are(&DaemonState::Lost);
     host.come_back();
-    until_shown(&node, "c", Some("DaemonLost")).await;
+    until_shown(&node, "c", Some("MPSDaemonLost")).await;
     host.go_away().await;
     host.forget_all();
     host.come_back();
     until_shown(&node, "c", None).await;
-    assert_eq!(events(&node, "DaemonLost").len(), 1);
+    assert_eq!(events(&node, "MPSDaemonLost").len(), 1);
 }
 
 /// A share of a GPU, as the scheduler counts it.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What users select devices by: attributes, named as NVIDIA's driver names them.
+//! The attributes of devices, with the names of NVIDIA's driver.
 //!
-//! A word that a GPU does not tell is `Unknown`: a selector that asks a device for an attribute that it lacks is an error
-//! for its whole node. A number has no such value and is left out.
+//! A string that NVML does not report is `Unknown`, because a selector that reads a missing attribute fails for the whole node. A
+//! number that NVML does not report is left out.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use k8s_openapi::api::resource::v1::DeviceAttribute;
 use crate::limits;
 use crate::names;
 
-/// The attributes of a device. A MIG device has those of its GPU, so that one CEL expression can ask for both.
+/// The attributes of a device. A MIG device has the attributes of its GPU, so that one CEL expression can select both.
 pub fn attributes(device: Device<'_>, driver: &DriverState) -> BTreeMap<String, DeviceAttribute> {
     let mut all = of_gpu(device.gpu());
     match device {
@@ -23,7 +23,7 @@ pub fn attributes(device: Device<'_>, driver: &DriverState) -> BTreeMap<String, 
             (names::PARENT_UUID, string(gpu.uuid.as_str())),
             (names::PROFILE, string(&mig.profile)),
         ]),
-        // Monitoring looks devices up by `uuid`, and only a GPU of this UUID exists.
+        // Monitoring finds devices by `uuid`, and a shared GPU has no UUID of its own.
         Device::Shared(gpu, form) => all.extend([
             (names::TYPE, string("shared-gpu")),
             (names::UUID, string(gpu.uuid.as_str())),
@@ -42,7 +42,7 @@ pub fn attributes(device: Device<'_>, driver: &DriverState) -> BTreeMap<String, 
 }
 
 fn of_gpu(gpu: &Gpu) -> BTreeMap<&'static str, DeviceAttribute> {
-    // The standard attribute has four digits for the domain; a GPU behind a VMD controller has more.
+    // The standard attribute has four digits for the PCI domain; the domain of a GPU behind a VMD controller has more.
     let standard_address = (gpu.pci.domain <= 0xffff).then(|| string(&gpu.pci.to_string()));
     [
         (names::GPU_UUID, Some(string(gpu.uuid.as_str()))),

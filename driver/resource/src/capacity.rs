@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a device has to give: of a device for one claim to look at, of one for many claims to take from.
+//! The capacities of devices: informative for a device of one claim, consumable for a shared device.
 //!
-//! Every capacity of a device for many claims is taken from, one without a policy wholly by the first claim (API text of
-//! `allowMultipleAllocations`), so each has a policy. All its numbers are whole units, and the least is one unit: then
-//! both readings of "a multiple of the step", from zero and from the least, agree.
+//! Claims consume every capacity of a shared device, and the first claim consumes all of a capacity without a policy (API text of
+//! `allowMultipleAllocations`), so each has a policy. All amounts are whole units with a minimum of one unit: then a multiple of the
+//! step is the same from zero and from the minimum.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -17,7 +17,7 @@ use crate::names;
 use crate::offer::{ShareSettings, WithoutAmount};
 use crate::quantity::{Milli, binary, decimal};
 
-/// The capacities of a device that has this many attributes.
+/// The capacities of a device with this number of attributes.
 pub fn capacities(device: Device<'_>, shares: ShareSettings, attributes: usize) -> BTreeMap<String, DeviceCapacity> {
     match device {
         Device::Gpu(gpu) => plain(gpu.memory.map(|memory| (names::MEMORY.to_owned(), binary(memory)))),
@@ -34,7 +34,7 @@ pub fn capacities(device: Device<'_>, shares: ShareSettings, attributes: usize) 
     }
 }
 
-/// Each engine with the name of its capacity and the name of its counter.
+/// Each engine as name of its capacity, name of its counter and number.
 pub(crate) fn engines(engines: &Engines) -> [(&'static str, &'static str, u32); 6] {
     [
         ("multiprocessors", "multiprocessors", engines.multiprocessors),
@@ -50,8 +50,7 @@ fn plain(all: impl IntoIterator<Item = (String, Quantity)>) -> BTreeMap<String, 
     all.into_iter().map(|(name, value)| (name, DeviceCapacity { value, request_policy: None })).collect()
 }
 
-/// The memory that an idle GPU has free, in MiB, of which a claim that does not ask takes as much as lets this many have it;
-/// and one thing more.
+/// The free memory of an idle GPU in whole MiB, whose default amount fits `fit` times, and one further capacity.
 fn of_shared(gpu: &Gpu, fit: NonZeroU32, other: (&str, DeviceCapacity)) -> BTreeMap<String, DeviceCapacity> {
     let mib = |mib| binary(Bytes::from_mib(mib));
     let memory =
@@ -60,9 +59,9 @@ fn of_shared(gpu: &Gpu, fit: NonZeroU32, other: (&str, DeviceCapacity)) -> BTree
     memory.into_iter().chain([other]).map(|(name, capacity)| (name.to_owned(), capacity)).collect()
 }
 
-/// A capacity in units, of which a claim takes at least one, and so many when it does not say.
+/// A capacity in units, of which a request consumes at least one and by default `default`.
 fn consumable(value: u64, default: u64, spelled: impl Fn(u64) -> Quantity) -> DeviceCapacity {
-    // A range must have room for one step.
+    // A valid range contains at least one step.
     let is_range = value > 1;
     let range = || CapacityRequestPolicyRange { min: spelled(1), max: Some(spelled(value)), step: Some(spelled(1)) };
     let policy = CapacityRequestPolicy {
@@ -73,12 +72,12 @@ fn consumable(value: u64, default: u64, spelled: impl Fn(u64) -> Quantity) -> De
     DeviceCapacity { value: spelled(value), request_policy: Some(policy) }
 }
 
-/// The capacity by which a request asks for a share.
+/// The capacity with which a request names its share.
 ///
-/// Selectors of a class cannot tell a request for a share from one for any device of the driver; the capacity can. The
-/// API accepts a default that is more than there is as long as the range has no maximum (`validateRequestPolicyRange`,
-/// pkg/apis/resource/validation), and the scheduler then passes over the device for every request that does not name
-/// the capacity, `allocationMode: All` included (`CmpRequestOverCapacity`, dynamic-resource-allocation/structured).
+/// Selectors of a class cannot distinguish a request for a share from a request for any device of the driver; the capacity can. The
+/// API accepts a default above the value as long as the range has no maximum (`validateRequestPolicyRange`,
+/// pkg/apis/resource/validation), and the scheduler then skips the device for every request that does not name the capacity, also
+/// with `allocationMode: All` (`CmpRequestOverCapacity`, dynamic-resource-allocation/structured).
 fn amount(value: u64, default: u64, without_amount: WithoutAmount) -> DeviceCapacity {
     let range = || CapacityRequestPolicyRange { min: count(1), max: None, step: (value > 1).then(|| count(1)) };
     match without_amount {
@@ -98,7 +97,7 @@ fn count(number: u64) -> Quantity {
     decimal(Milli(number.saturating_mul(1000)))
 }
 
-/// The single memory slices are left out when there are more of them than a device has room for.
+/// The memory slices are left out if the device would exceed the limit of capacities.
 fn of_mig(mig: &MigDevice, room: usize) -> BTreeMap<String, Quantity> {
     let mut all: BTreeMap<String, Quantity> = engines(&mig.engines)
         .into_iter()

@@ -1,80 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From the JSON of a ResourceClaim to the claim the driver works with.
+//! Converts the JSON of a ResourceClaim to the claim of the model.
 //!
-//! Only what is needed is looked at: a claim may have a megabyte of what users of any driver wrote into it, which would be
-//! dozens of megabytes of values. Results and configuration of other drivers are dropped; what is left is parsed once and
-//! strictly, one configuration at a time, with the path of the field in every error. Configuration keeps its precedence:
-//! classes first, then the claim, later ones win.
+//! Only the fields that the driver needs are parsed, because a claim may have a megabyte of configuration for any driver, which
+//! would be dozens of megabytes of values. Results and configuration of other drivers are skipped; the rest is parsed once and
+//! strictly, with the path of the field in every error. Configuration keeps its precedence: classes first, then the claim, the last
+//! one applies.
 
 mod object;
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
 use dra_model::{
-    AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource, Disposition, IdError, ShareLimits, config,
+    Advice, AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource, Disposition, IdError, ShareLimits, config,
 };
 use serde_json::value::RawValue;
 
 use crate::names::{self, DriverName};
 use object::{Configuration, DeviceResult, Object};
 
-/// Why a ResourceClaim cannot be worked with.
+/// An unusable ResourceClaim.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
-    /// Not what an API server answers.
-    #[error(
-        "claim {claim} cannot be read: {why}; see that nothing between this node and the API server changes its answers"
-    )]
-    Unreadable {
-        /// The claim.
-        claim: ClaimRef,
-        /// What is wrong, and where.
-        why: String,
-    },
-    /// Another claim has taken the name.
-    #[error(
-        "claim {claim} was replaced: UID {} was requested for, the API server has UID {found}; delete the pod that used the old claim",
-        claim.uid
-    )]
+    #[error("failed to parse claim {claim}: {why}")]
+    Unreadable { claim: ClaimRef, why: String },
+    /// Another claim has the name.
+    #[error("claim {claim} was replaced: the kubelet requested UID {}, the API server has UID {found}", claim.uid)]
     Replaced {
-        /// The claim that was asked for.
         claim: ClaimRef,
-        /// The UID of the one that exists.
+        /// UID of the existing claim.
         found: String,
     },
-    /// Nothing is allocated to it.
-    #[error("claim {claim} is not allocated: status.allocation is missing; it will be retried after scheduling")]
-    NotAllocated {
-        /// The claim.
-        claim: ClaimRef,
-    },
-    /// An allocation that no scheduler can have made of what this driver publishes.
-    #[error("claim {claim} has an invalid allocation in {path}: delete the pod so that it is scheduled again")]
+    #[error("claim {claim} is not allocated: status.allocation is missing")]
+    NotAllocated { claim: ClaimRef },
+    /// An allocation that no scheduler makes of published devices.
+    #[error("claim {claim} has an invalid allocation in {path}")]
     InvalidAllocation {
-        /// The claim.
         claim: ClaimRef,
-        /// The field.
         path: String,
-        /// What is wrong with it.
         #[source]
         source: Box<IdError>,
     },
-    /// A source of configuration that this version does not know.
-    #[error(
-        "claim {claim} has the unknown value `{found}` in {path}: expected FromClass or FromClaim; upgrade the driver"
-    )]
-    UnknownConfigSource {
-        /// The claim.
-        claim: ClaimRef,
-        /// The field.
-        path: String,
-        /// Its value.
-        found: String,
-    },
+    #[error("claim {claim} has the unknown value `{found}` in {path}: expected FromClass or FromClaim")]
+    UnknownConfigSource { claim: ClaimRef, path: String, found: String },
+}
+
+impl Advice for ClaimError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Unreadable { .. } => {
+                Some("check proxies between this node and the API server, which must not change answers".into())
+            }
+            Self::Replaced { .. } => Some("delete the pod that used the old claim".into()),
+            Self::NotAllocated { .. } => Some("the claim must be scheduled first".into()),
+            Self::InvalidAllocation { .. } => Some("delete the pod so that it is scheduled again".into()),
+            Self::UnknownConfigSource { .. } => Some("upgrade the driver".into()),
+        }
+    }
 }
 
 impl ClaimError {
-    /// What it means for whoever retries.
+    /// How a caller must treat the error.
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Unreadable { .. } | Self::NotAllocated { .. } => Disposition::Transient,
@@ -85,7 +71,7 @@ impl ClaimError {
     }
 }
 
-/// Reads the claim that was asked for from what the API server answered.
+/// Parses the answer of the API server to the GET of a claim.
 pub fn claim_of(json: &[u8], requested: &ClaimRef, driver: &DriverName) -> Result<Claim, ClaimError> {
     let object: Object<'_> = serde_json::from_slice(json)
         .map_err(|error| ClaimError::Unreadable { claim: requested.clone(), why: error.to_string() })?;
@@ -139,7 +125,7 @@ fn device(
     })
 }
 
-/// What the scheduler counted of one capacity. Both ways of writing its name are the API's.
+/// The consumed amount of one capacity. The API allows its name with and without the domain.
 fn consumed_amount<T: FromStr>(
     result: &DeviceResult<'_>,
     driver: &DriverName,
@@ -186,7 +172,7 @@ mod tests {
 
     fn read(object: &Value) -> Result<Claim, String> {
         claim_of(object.to_string().as_bytes(), &requested(), &"gpu.nvidia.com".parse().unwrap())
-            .map_err(|error| error.to_string())
+            .map_err(|error| format!("{error}; {}", error.advice().unwrap()))
     }
 
     fn claim(status: &Value) -> Value {
@@ -245,14 +231,14 @@ mod tests {
             let found = read(&allocated(&json!([result]), &json!([]))).map(|claim| claim.devices[0].consumed);
             let field = |name| {
                 format!(
-                    "claim ns/train has an invalid allocation in status.allocation.devices.results[0].consumedCapacity[{name}]: delete the pod so that it is scheduled again"
+                    "claim ns/train has an invalid allocation in status.allocation.devices.results[0].consumedCapacity[{name}]; delete the pod so that it is scheduled again"
                 )
             };
             assert_eq!(found, expect.map_err(field), "{given}");
         }
     }
 
-    /// A real claim is full of what this driver has no use for, and other drivers may write what they like.
+    /// Other drivers may write any content.
     #[test]
     fn fields_of_other_drivers_are_not_parsed() {
         let result = json!({"request": "r", "driver": "gpu.nvidia.com", "pool": "n", "device": "gpu-1"});
@@ -281,15 +267,15 @@ mod tests {
         for (given, expect) in [
             (
                 json!({"metadata": {"uid": "u-2"}, "spec": {}}),
-                "claim ns/train was replaced: UID u-1 was requested for, the API server has UID u-2; delete the pod that used the old claim",
+                "claim ns/train was replaced: the kubelet requested UID u-1, the API server has UID u-2; delete the pod that used the old claim",
             ),
             (
                 claim(&json!({})),
-                "claim ns/train is not allocated: status.allocation is missing; it will be retried after scheduling",
+                "claim ns/train is not allocated: status.allocation is missing; the claim must be scheduled first",
             ),
             (
                 allocated(&json!([result]), &json!([])),
-                "claim ns/train has an invalid allocation in status.allocation.devices.results[0].device: delete the pod so that it is scheduled again",
+                "claim ns/train has an invalid allocation in status.allocation.devices.results[0].device; delete the pod so that it is scheduled again",
             ),
             (
                 allocated(&json!([]), &json!([config])),

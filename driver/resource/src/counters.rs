@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How the forms of one GPU exclude each other: one counter set per physical GPU (KEP-4815).
+//! Shared counters, by which the forms of one GPU exclude each other: one counter set per physical GPU (KEP-4815).
 //!
-//! A counter for each memory slice makes placements exclusive, a counter for each kind of engine limits what several
-//! MIG devices may use together. The whole GPU consumes all of them. The scheduler adds up what allocated devices
-//! consume and never exceeds a counter, so a GPU is never handed out twice in different forms.
+//! A counter for each memory slice makes placements exclusive; a counter for each kind of engine limits the sum of several MIG
+//! devices. The whole GPU consumes all counters. The scheduler never exceeds a counter, so a GPU is never allocated twice in different
+//! forms.
 //!
-//! The counter `memory` decides nothing that the memory slices do not decide already. Quota by memory reads it, under
-//! one name on every GPU.
+//! The counter `memory` restricts nothing beyond the memory slices. It is for quota by memory, with the same name on every GPU.
 
 use std::collections::BTreeMap;
 
@@ -18,38 +17,38 @@ use crate::limits;
 use crate::names;
 use crate::quantity::{Milli, binary, decimal, fraction};
 
-/// Kinds of engines that have a counter each.
+/// Number of engine kinds, each with a counter.
 const ENGINE_KINDS: u32 = 6;
 
-/// Room for memory slices in a counter set, beside the engines and `memory`; GPUs have 8.
+/// Limit of memory-slice counters in a set, beside the engines and `memory`; GPUs have 8 memory slices.
 const MEMORY_COUNTERS: u32 = {
-    assert!(limits::COUNTERS == 32, "the line below follows the API's limit");
+    assert!(limits::COUNTERS == 32, "the next line depends on the limit of the API");
     32 - ENGINE_KINDS - 1
 };
 
-/// Amounts of counters, by name, and of the counter `memory`.
+/// Amounts by name of the counter, and of the counter `memory`.
 #[derive(Debug, Default)]
 struct Amounts {
     counts: BTreeMap<String, Milli>,
     memory: Bytes,
 }
 
-/// The name of the counter set of the GPU that is published under this name.
+/// The name of the counter set of a GPU, from the name of its device.
 pub fn set_name(gpu_name: &str) -> String {
     format!("{gpu_name}-counters")
 }
 
-/// Everything a GPU has to hand out.
+/// The counter set of a GPU.
 pub fn counter_set(gpu: &Gpu, gpu_name: &str) -> CounterSet {
     CounterSet { name: set_name(gpu_name), counters: rendered(totals(gpu)) }
 }
 
-/// What the whole GPU consumes, for one claim or, once, for many: everything.
+/// The consumption of the whole GPU, shared or not: all counters.
 pub fn of_whole_gpu(gpu: &Gpu, gpu_name: &str) -> DeviceCounterConsumption {
     consumption(gpu_name, totals(gpu))
 }
 
-/// What a MIG device consumes: its engines and exactly its memory slices.
+/// The consumption of a MIG device: its engines and memory slices.
 pub fn of_mig(gpu: &Gpu, mig: &MigDevice, gpu_name: &str) -> DeviceCounterConsumption {
     consumption(gpu_name, consumed(gpu, mig))
 }
@@ -69,7 +68,7 @@ fn rendered(Amounts { counts, memory }: Amounts) -> BTreeMap<String, Counter> {
     counts.chain(memory).map(|(name, value)| (name, Counter { value })).collect()
 }
 
-/// Of memory what the GPU has, of each engine the most that any profile can have, or what exists already if that is more.
+/// The memory of the GPU, and of each engine the maximum of all profiles, or the sum of existing MIG devices if that is more.
 fn totals(gpu: &Gpu) -> Amounts {
     let mut totals: BTreeMap<String, Milli> = BTreeMap::new();
     let mut cut = 0_u64;
@@ -98,7 +97,7 @@ fn consumed(gpu: &Gpu, mig: &MigDevice) -> Amounts {
     Amounts { counts: consumed, memory: memory_consumed(mig) }
 }
 
-/// The memory of a GPU instance, of which a compute instance that does not span it counts its part in whole MiB.
+/// The memory of a GPU instance; a compute instance that does not span it counts its fraction in whole MiB.
 fn memory_consumed(mig: &MigDevice) -> Bytes {
     let share = mig.identity.share;
     if share.is_whole() {
@@ -107,8 +106,8 @@ fn memory_consumed(mig: &MigDevice) -> Bytes {
     Bytes::from_mib(fraction(mig.memory.mib(), share.slices, share.of))
 }
 
-/// Multiprocessors are a compute instance's own; all other engines belong to its GPU instance, of which it counts its
-/// part, so that siblings fit side by side.
+/// Multiprocessors belong to the compute instance; all other engines belong to the GPU instance, of which a compute instance counts
+/// its fraction, so that siblings fit together.
 fn engines_consumed(mig: &MigDevice) -> impl Iterator<Item = (String, Milli)> {
     let share = mig.identity.share;
     engines(&mig.engines).into_iter().map(move |(capacity, counter, count)| {
@@ -118,7 +117,7 @@ fn engines_consumed(mig: &MigDevice) -> impl Iterator<Item = (String, Milli)> {
     })
 }
 
-/// The number of memory slices of a GPU; a GPU that cannot be cut is one slice.
+/// The number of memory slices of a GPU; one for a GPU without MIG.
 fn memory_slices(gpu: &Gpu) -> u32 {
     let known = gpu.mig_layout().map_or(1, |layout| layout.memory_slices);
     gpu.mig_devices().iter().map(|mig| end(mig.identity.placement)).fold(known.max(1), u32::max)
@@ -128,7 +127,7 @@ fn end(placement: Placement) -> u32 {
     placement.start.saturating_add(placement.size)
 }
 
-/// The counters a placement covers. Were there ever more slices than counters, neighbours would share one.
+/// The counters of a placement. If a GPU had more slices than counters, neighbouring slices would share a counter.
 fn memory_counters(gpu: &Gpu, placement: Placement) -> impl Iterator<Item = u32> {
     let slices = memory_slices(gpu);
     let counter_of = move |slice: u32| {

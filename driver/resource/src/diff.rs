@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Desired slices against what the API server has: the writes that make them equal, in order.
+//! The writes that make the observed slices equal to the desired ones, in order.
 //!
-//! Consumers of a pool use only the slices of its highest generation, and only when there are as many of them as
-//! `resourceSliceCount` says (KEP-4381). So a change in one slice is one atomic write and keeps the generation, and so
-//! does putting back slices that went missing while the rest is right: the pool is incomplete until the last is there.
-//! Any other change takes a new generation and rewrites every slice. Writes are ordered delete, update, create; after
-//! them the diff is empty, and it is empty from the start when nothing changed.
+//! Consumers of a pool use only the slices of its highest generation, and only if their number is `resourceSliceCount` (KEP-4381). So
+//! a change in one slice is one atomic write and keeps the generation, as does the creation of missing slices while the others are
+//! equal: the pool is incomplete until the last one is created. Any other change uses a new generation and rewrites every slice.
+//! Writes are ordered delete, update, create; after them the diff is empty.
 //!
-//! Never here: talking to the API server, deciding what to do when a write fails (list again, diff again).
+//! The module sends no request. The caller lists and diffs again after a failed write.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,44 +17,35 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference,
 use crate::names::{DriverName, slice_name, slice_names};
 use crate::pack::SliceContent;
 
-/// Whose slices these are. The pool is named after its node.
+/// The identity of a pool. The pool has the name of its node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
-    /// The driver that publishes it.
     pub driver: DriverName,
-    /// The node its devices are on.
     pub node: NodeName,
-    /// The UID of the Node object, which owns the slices: they go when it goes.
+    /// UID of the Node, which owns the slices: they are deleted with it.
     pub node_uid: String,
 }
 
-/// One request to the API server.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Write {
-    /// Delete a slice that should not exist.
     Delete {
-        /// Its name.
         name: String,
-        /// Delete it only if it is still this one.
         precondition: Precondition,
     },
-    /// Replace a slice (PUT); it carries the resource version it was read with.
+    /// Replace a slice (PUT) of the resource version that was read.
     Update(Box<ResourceSlice>),
-    /// Create a slice.
     Create(Box<ResourceSlice>),
 }
 
-/// Which object was looked at when a delete was decided.
+/// The version of the slice to delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Precondition {
-    /// Its UID.
     pub uid: Option<String>,
-    /// Its resource version.
     pub resource_version: Option<String>,
 }
 
 impl Write {
-    /// The slice as it should be; nothing when it should not.
+    /// The desired slice; nothing for a delete.
     pub fn slice(&self) -> Option<&ResourceSlice> {
         match self {
             Self::Delete { .. } => None,
@@ -63,7 +53,6 @@ impl Write {
         }
     }
 
-    /// The name of the slice that is written.
     pub fn slice_name(&self) -> &str {
         match self {
             Self::Delete { name, .. } => name,
@@ -72,8 +61,8 @@ impl Write {
     }
 }
 
-/// The writes that make the observed slices of a pool equal to the desired ones. Slices of other drivers and nodes
-/// among the observed are left alone, and no new slice gets the name of one.
+/// The writes that make the observed slices of a pool equal to the desired ones. Observed slices of other drivers and nodes are not
+/// changed, and no new slice has the name of one of them.
 pub fn diff(pool: &Pool, desired: &[SliceContent], observed: &[ResourceSlice]) -> Vec<Write> {
     let mut ours: BTreeMap<&str, &ResourceSlice> =
         observed.iter().filter(|slice| pool.has(slice)).map(|slice| (name_of(slice), slice)).collect();
@@ -94,26 +83,26 @@ pub fn diff(pool: &Pool, desired: &[SliceContent], observed: &[ResourceSlice]) -
     deletes.chain(pool.writes(targets, newest)).collect()
 }
 
-/// A slice that should exist, and the one that does under one of its names.
+/// A desired slice, and the observed one with one of its names.
 struct Target<'a> {
-    /// The name to create it under.
+    /// Name for a new slice.
     name: String,
     spec: ResourceSliceSpec,
     found: Option<&'a ResourceSlice>,
 }
 
 impl Pool {
-    /// Whether a slice is this driver's and of this node.
+    /// Whether a slice is of this driver and node.
     pub fn has(&self, slice: &ResourceSlice) -> bool {
         slice.spec.driver == self.driver.as_str() && slice.spec.node_name.as_deref() == Some(self.node.as_str())
     }
 
-    /// Pool names are immutable, so a slice in another pool can only be deleted.
+    /// Whether a slice is in the pool of this node. Pool names are immutable, so a slice in another pool is deleted.
     fn has_in_pool(&self, slice: &ResourceSlice) -> bool {
         slice.spec.pool.name == self.node.as_str()
     }
 
-    /// The first name of the slice at a position that no foreign slice holds.
+    /// The first name of the slice at an index that no foreign slice has.
     fn free_name(&self, index: usize, foreign: &BTreeSet<&str>) -> String {
         let free = slice_names(index, &self.driver, &self.node).find(|name| !foreign.contains(name.as_str()));
         free.unwrap_or_else(|| slice_name(index, &self.driver, &self.node))
@@ -152,7 +141,7 @@ impl Pool {
         updates.into_iter().chain(creates).map(|target| self.write(target, generation)).collect()
     }
 
-    /// Whether a slice is already what it should be.
+    /// Whether a slice is equal to its target.
     fn holds(&self, slice: &ResourceSlice, target: &Target<'_>) -> bool {
         slice.spec == target.spec && slice.metadata.owner_references.as_ref().is_some_and(|o| o.contains(&self.owner()))
     }
@@ -205,8 +194,8 @@ fn published_devices<'a>(ours: &BTreeMap<&str, &'a ResourceSlice>) -> BTreeMap<&
     ours.values().flat_map(|slice| slice.spec.devices.iter().flatten()).map(|d| (d.name.as_str(), d)).collect()
 }
 
-/// A taint without a time gets one from the API server. It is kept from then on, also when the device moves to
-/// another slice: a new time would start the toleration of running pods anew.
+/// The API server adds a time to a taint. The time is kept, also if the device moves to another slice, because a new time would
+/// restart the toleration of running pods.
 fn with_known_times(content: &SliceContent, published: &BTreeMap<&str, &Device>) -> SliceContent {
     let mut content = content.clone();
     match &mut content {
@@ -223,7 +212,7 @@ fn with_known_times(content: &SliceContent, published: &BTreeMap<&str, &Device>)
     content
 }
 
-/// Times are stored in whole seconds, so one that differs by less is the same.
+/// Times are stored in whole seconds, so a time that differs by less is equal.
 fn known_time(taint: &DeviceTaint, known: &[DeviceTaint]) -> Option<Time> {
     let stored = known
         .iter()

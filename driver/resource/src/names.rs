@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The words of this driver in the API: its name, the keys of attributes and capacities, and the names of its slices.
+//! Names of this driver in the API: the driver name, keys of attributes and capacities, and slice names.
 //!
-//! Keys without a domain belong to the driver's own. They are those of NVIDIA's driver, because CEL
-//! expressions, monitoring and other schedulers hard-code them.
+//! Keys without a domain have the driver's domain. They are the keys of NVIDIA's driver, because CEL expressions, monitoring and
+//! other schedulers use them.
 
 use std::str::FromStr;
 use std::{fmt, iter};
 
 use dra_model::NodeName;
 
-/// What is allocated: `gpu`, `mig` or `shared-gpu`.
+/// `gpu`, `mig` or `shared-gpu`.
 pub const TYPE: &str = "type";
-/// UUID of the device in this incarnation.
+/// UUID of the GPU or MIG device. A MIG device has a new UUID after it is created again.
 pub const UUID: &str = "uuid";
-/// UUID of the GPU a MIG device is cut from, or that many claims share.
+/// UUID of the GPU of a MIG device or of a shared GPU.
 pub const PARENT_UUID: &str = "parentUUID";
-/// UUID of the physical GPU behind the device, the same on all of its forms: what takes out a GPU selects by it.
+/// UUID of the physical GPU, equal for all forms of a GPU, for example to take it out of service.
 pub const GPU_UUID: &str = "gpuUUID";
-/// How the claims of a shared GPU share it: `MPS` or `TimeSlicing`.
+/// `MPS` or `TimeSlicing`, of a shared GPU.
 pub const SHARING_STRATEGY: &str = "sharingStrategy";
 /// MIG profile name, such as `1g.10gb`.
 pub const PROFILE: &str = "profile";
-/// Product name as NVML gives it.
+/// Product name of NVML.
 pub const PRODUCT_NAME: &str = "productName";
 /// Brand, such as `Nvidia` or `Tesla`.
 pub const BRAND: &str = "brand";
@@ -46,14 +46,13 @@ pub const NUMA_NODE: &str = "resource.kubernetes.io/numaNode";
 pub const MEMORY: &str = "memory";
 /// Capacity of a GPU shared by MPS: percent of its threads.
 pub const ACTIVE_THREADS: &str = "activeThreadPercentage";
-/// Capacity of a GPU shared by time-slicing: how many claims share it.
+/// Capacity of a GPU shared by time-slicing: number of shares.
 pub const SHARES: &str = "shares";
 
 /// The name of a DRA driver: a DNS subdomain in lower case of at most 63 characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DriverName(String);
 
-/// A text that cannot name a driver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a driver name: expected a lower-case DNS subdomain of at most 63 characters")]
 pub struct DriverNameError {
@@ -61,7 +60,6 @@ pub struct DriverNameError {
 }
 
 impl DriverName {
-    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -85,22 +83,22 @@ impl fmt::Display for DriverName {
     }
 }
 
-/// The longest name an object of the API may have.
+/// Limit of the API for object names, in characters.
 const OBJECT_NAME_MAX: usize = 253;
 
-/// The name of the slice at a position of a node's pool, where no other slice holds it.
+/// The preferred name of the slice at an index of a node's pool.
 ///
-/// Names are a function of driver, node and position, and not left to the API server (`generateName`): a create whose
-/// answer was lost can be repeated and meets its own first try as a conflict instead of publishing devices twice. The
-/// index comes first, as with the Go helper, because the scheduler tries slices in the order of their names.
+/// Names are a function of index, driver and node instead of `generateName`: if the answer to a create is lost, the repeated create
+/// fails with a conflict and does not publish the devices twice. The index comes first, as in the Go library of Kubernetes, because
+/// the scheduler tries slices in the order of their names.
 pub fn slice_name(index: usize, driver: &DriverName, node: &NodeName) -> String {
     name_at(&format!("{index:05x}"), driver, node)
 }
 
-/// All names that the slice at a position may have, the preferred one first.
+/// All names of the slice at an index, the preferred one first.
 ///
-/// The others are for when a slice of another driver or node holds the first. In each of them driver and node follow the
-/// first dash, by which the admission policy of the chart tells whose name it is.
+/// The others are used where a slice of another driver or node has the preferred name. In all names driver and node follow the first
+/// dash, which the admission policy of the chart verifies.
 pub fn slice_names(index: usize, driver: &DriverName, node: &NodeName) -> impl Iterator<Item = String> {
     let others = (1..=u8::MAX).map(move |other| name_at(&format!("{index:05x}x{other:x}"), driver, node));
     iter::once_with(move || slice_name(index, driver, node)).chain(others)
@@ -111,7 +109,7 @@ fn name_at(position: &str, driver: &DriverName, node: &NodeName) -> String {
     if name.len() <= OBJECT_NAME_MAX { name } else { format!("{position}-{:016x}", fnv1a(&format!("{driver}/{node}"))) }
 }
 
-/// FNV-1a, for names that are too long; it has to be stable for ever, not strong.
+/// FNV-1a, for names that are too long. The hash must be stable across versions; it needs no cryptographic strength.
 fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What of a node's GPUs is offered: which forms, in what shares, and what the API server can keep of it.
+//! Which forms and shares of a node's GPUs are published, and which features the API server supports.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,15 +11,13 @@ use dra_model::{Device, SharedForm};
 /// A form in which GPUs are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Form {
-    /// A whole GPU for one claim.
+    /// A GPU for one claim.
     Gpu,
-    /// A MIG device for one claim.
     Mig,
-    /// A whole GPU for many claims.
+    /// A GPU that many claims share.
     Shared(SharedForm),
 }
 
-/// A word that is no form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a form of a GPU: expected `gpu`, `mig`, `mps` or `timeSlicing`")]
 pub struct FormError {
@@ -27,11 +25,9 @@ pub struct FormError {
 }
 
 impl Form {
-    /// All of them.
     pub const ALL: [Self; 4] =
         [Self::Gpu, Self::Mig, Self::Shared(SharedForm::Mps), Self::Shared(SharedForm::TimeSlicing)];
 
-    /// The form of a device.
     pub fn of(device: Device<'_>) -> Self {
         match device {
             Device::Gpu(_) => Self::Gpu,
@@ -55,77 +51,73 @@ impl fmt::Display for Form {
 impl FromStr for Form {
     type Err = FormError;
 
-    /// Reads exactly what [`fmt::Display`] writes.
+    /// Parses the text of [`fmt::Display`].
     fn from_str(text: &str) -> Result<Self, FormError> {
         let known = Self::ALL.into_iter().find(|form| form.to_string() == text);
         known.ok_or_else(|| FormError { text: text.chars().take(80).collect() })
     }
 }
 
-/// What the API server keeps of what it is sent.
+/// The features that the API server supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Features {
-    /// Counters (gate DRAPartitionableDevices, beta and on since 1.36). Without them only the hardware that exists at
-    /// this moment is published, which never overlaps.
+    /// Shared counters (gate DRAPartitionableDevices, beta and on since 1.36). Without them only existing hardware is published, which
+    /// never overlaps.
     pub partitionable: bool,
-    /// Many claims on one device, and what each takes of its capacities (gate DRAConsumableCapacity, beta and on since
-    /// 1.36). Only with counters: forms of one GPU overlap.
+    /// Consumable capacity of shared devices (gate DRAConsumableCapacity, beta and on since 1.36). Used only with counters, because the
+    /// forms of one GPU overlap.
     pub consumable: bool,
 }
 
 impl Features {
-    /// Whether forms for many claims can be published.
+    /// Whether shared forms can be published.
     pub const fn shares(self) -> bool {
         self.partitionable && self.consumable
     }
 }
 
-/// What a request gets of a shared form when it names no amount: neither `activeThreadPercentage` nor `shares`.
+/// What a request for a shared form gets if it names no amount: neither `activeThreadPercentage` nor `shares`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WithoutAmount {
-    /// A default share. Extended resources need it, since they cannot name an amount.
+    /// A default share. Extended resources need it, because they cannot name an amount.
     DefaultShare,
-    /// Nothing, so that a class that selects this driver and no type gets whole GPUs and MIG devices only.
+    /// No share, so that a class that selects this driver and no type gets only whole GPUs and MIG devices.
     NoShare,
 }
 
-/// How shared forms are cut into shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShareSettings {
-    /// How many default shares fit on a GPU by MPS.
+    /// Number of default MPS shares of a GPU.
     pub default_shares: NonZeroU32,
-    /// How many claims fit on a GPU by time-slicing, whatever they ask for.
+    /// Maximum number of time-slicing shares of a GPU.
     pub max_time_slices: NonZeroU32,
-    /// Who gets a default share.
     pub without_amount: WithoutAmount,
 }
 
 impl Default for ShareSettings {
-    /// Ten, which gives round percentages.
+    /// Ten shares, which gives a round percentage.
     fn default() -> Self {
         const TEN: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
         Self { default_shares: TEN, max_time_slices: TEN, without_amount: WithoutAmount::DefaultShare }
     }
 }
 
-/// What is offered.
+/// What is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// What the API server keeps.
     pub features: Features,
-    /// Which forms the administrator wants.
+    /// The configured forms.
     pub forms: BTreeSet<Form>,
-    /// How they are cut into shares.
     pub shares: ShareSettings,
 }
 
 impl Offer {
-    /// The hardware as it is: whole GPUs and MIG devices.
+    /// Whole GPUs and MIG devices, no shares.
     pub fn of_hardware(features: Features) -> Self {
         Self { features, forms: [Form::Gpu, Form::Mig].into(), shares: ShareSettings::default() }
     }
 
-    /// Whether a device is offered.
+    /// Whether a device is published.
     pub fn includes(&self, device: Device<'_>) -> bool {
         let form = Form::of(device);
         let can_be = match form {

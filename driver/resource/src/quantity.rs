@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Amounts in the one spelling the API server answers with.
+//! Quantities in the canonical form of the API server.
 //!
-//! The server re-writes quantities into a canonical form (`1024Mi` becomes `1Gi`, `1000` becomes `1k`). What is sent
-//! must already have it, or a slice would differ from itself after every write (package `resource`, quantity.go).
+//! The API server converts quantities to a canonical form (`1024Mi` becomes `1Gi`, `1000` becomes `1k`). Sent quantities must have that
+//! form, or a stored slice would differ from the sent one after every write (package `resource`, quantity.go).
 
 use dra_model::Bytes;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-/// An amount in thousandths, the finest unit a quantity is shown in.
+/// An amount in thousandths, the smallest unit of a quantity.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Milli(pub u64);
 
 impl Milli {
-    /// One.
     pub const ONE: Self = Self(1000);
 
-    /// From a count.
     pub fn from_count(count: u32) -> Self {
         Self(u64::from(count) * 1000)
     }
@@ -25,13 +23,13 @@ impl Milli {
         Self(fraction(self.0, part, whole))
     }
 
-    /// The sum, without overflow.
+    /// The saturating sum.
     pub fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
 }
 
-/// `part` of `whole` of an amount, rounded down so that the parts never exceed the whole; all of it when `whole` is zero.
+/// `part` of `whole` of an amount, rounded down so that the parts never exceed the whole; the amount if `whole` is zero.
 pub(crate) fn fraction(amount: u64, part: u32, whole: u32) -> u64 {
     if whole == 0 || part >= whole {
         return amount;

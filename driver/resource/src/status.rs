@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a claim's `status.devices` says about the devices that were prepared for it: which silicon it really is, how it is
-//! shared, and how the daemon behind it is.
+//! The entries of `status.devices` of a claim: the identity of each prepared device, its sharing settings and the state of its MPS
+//! daemon.
 //!
-//! Only the API object is made here; who writes it, and when, is the kubelet plugin's business.
+//! The module only creates the API object; the kubelet plugin writes it.
 
 mod json_patch;
 mod sharing;
@@ -17,25 +17,21 @@ pub use self::json_patch::json_patch;
 pub use self::sharing::{DaemonHealth, DaemonStatus, Limits, SharingStatus, Strategy};
 use crate::names::DriverName;
 
-/// One device of a claim that containers can use.
+/// One prepared device of a claim.
 #[derive(Debug, Clone)]
 pub struct DeviceStatus<'a> {
-    /// Pool.
     pub pool: &'a str,
-    /// Device in the pool.
     pub device: &'a DeviceName,
-    /// Share of the device, where it has shares.
+    /// Absent for a device that is not shared.
     pub share_id: Option<&'a ShareId>,
-    /// What it is.
     pub identity: &'a LiveIdentity,
-    /// How it is shared.
     pub sharing: &'a SharingStatus,
-    /// Since when containers can use it.
+    /// Time of the preparation.
     pub since: Time,
 }
 
 impl DeviceStatus<'_> {
-    /// The entry of `status.devices`; its key is driver, pool, device and share.
+    /// The entry of `status.devices`, whose key is driver, pool, device and share.
     pub fn entry(&self, driver: &DriverName) -> AllocatedDeviceStatus {
         let mps_ready = self.sharing.daemon.as_ref().map(DaemonStatus::condition);
         AllocatedDeviceStatus {
@@ -71,7 +67,7 @@ impl DeviceStatus<'_> {
     }
 }
 
-/// The body of a server-side apply of `status`, which touches this driver's entries and nobody else's.
+/// The body of a server-side apply of `status`, which changes only the entries of this driver.
 pub fn apply_patch(claim: &ClaimRef, driver: &DriverName, devices: &[DeviceStatus<'_>]) -> Value {
     let entries: Vec<AllocatedDeviceStatus> = devices.iter().map(|device| device.entry(driver)).collect();
     json!({
@@ -107,7 +103,6 @@ mod tests {
         Time("2026-11-22T03:00:00Z".parse().unwrap())
     }
 
-    /// The conditions and the data of one device.
     fn status_of(name: &str, share: Option<&str>, identity: &LiveIdentity, sharing: &SharingStatus) -> (Value, Value) {
         let (device, share_id) = (name.parse().unwrap(), share.map(|share| share.parse().unwrap()));
         let share_id = share_id.as_ref();
@@ -150,36 +145,36 @@ mod tests {
         assert_eq!(found, (json!([ready()]), data));
     }
 
-    /// What a daemon is, how often it was restarted, and what is shown of it.
+    /// Health and restarts of a daemon, and the expected condition.
     fn daemon_states() -> [(DaemonHealth, u32, &'static str, &'static str, &'static str); 4] {
         [
             (
                 DaemonHealth::Ready,
                 0,
                 "True",
-                "DaemonReady",
-                "MPS daemon gpu-12345678000000000000000000000001 takes clients",
+                "MPSDaemonReady",
+                "MPS daemon gpu-12345678000000000000000000000001 accepts clients",
             ),
             (
                 DaemonHealth::Ready,
                 12,
                 "True",
-                "DaemonReady",
-                "MPS daemon gpu-12345678000000000000000000000001 takes clients; it was started again 12 times: a sharer that runs as root can end it",
+                "MPSDaemonReady",
+                "MPS daemon gpu-12345678000000000000000000000001 accepts clients; restarted 12 times, a client that runs as root can stop the daemon",
             ),
             (
                 DaemonHealth::UserWaiting { waiting: 1001, active: 1000 },
                 1,
                 "False",
-                "UserWaits",
-                "a process of user 1001 waits until those of user 1000 have ended: run the sharers as one user",
+                "MPSUserWaiting",
+                "Processes of UID 1001 wait until all MPS clients of UID 1000 exit; run all pods sharing this GPU under one UID",
             ),
             (
                 DaemonHealth::Exited { why: "killed by signal 9".to_owned() },
                 1,
                 "False",
-                "DaemonDied",
-                "MPS daemon gpu-12345678000000000000000000000001 ended by itself (killed by signal 9): end the processes that used it, then it is started again; it was started again once",
+                "MPSDaemonExited",
+                "MPS daemon gpu-12345678000000000000000000000001 exited unexpectedly (killed by signal 9); end the processes that use it (restart their pods), then it is restarted; restarted once",
             ),
         ]
     }
@@ -238,12 +233,12 @@ mod tests {
         let sharing = SharingStatus { strategy: Strategy::Mps, daemon: Some(daemon), ..SharingStatus::default() };
         let (conditions, data) = status_of("gpu-12345678", None, &LiveIdentity::Gpu { uuid }, &sharing);
         let mps_ready = json!({
-            "type": "MPSReady", "status": "Unknown", "reason": "MPSHostAway",
-            "message": format!("whether MPS daemon {id} takes clients is not known, since the MPS host is away: see that the MPS pod of this node runs"),
+            "type": "MPSReady", "status": "Unknown", "reason": "MPSHostUnreachable",
+            "message": format!("State of MPS daemon {id} unknown: the MPS host does not respond; check the mps-host pod of this node"),
             "lastTransitionTime": "2026-11-22T03:00:00Z",
         });
         assert_eq!(conditions, json!([ready(), mps_ready]));
-        assert_eq!(data["daemon"], json!({"id": id, "state": "MPSHostAway"}));
+        assert_eq!(data["daemon"], json!({"id": id, "state": "MPSHostUnreachable"}));
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn shares_of_other_namespaces_and_users_meet_in_one_daemon(arena: &Arena) {
     let shown = json!({
         "type": "shared-gpu", "uuid": uuid, "shareID": device["shareID"], "strategy": "MPS",
         "computeMode": "Exclusive_Process", "limits": {"memory": "978Mi", "activeThreadPercentage": 30},
-        "daemon": {"id": daemon.id, "state": "DaemonReady", "multiUser": false},
+        "daemon": {"id": daemon.id, "state": "MPSDaemonReady", "multiUser": false},
     });
     assert_eq!(device["data"], shown);
     pods::remove_in(arena, "team-b", "asks-nothing");
@@ -146,11 +146,11 @@ fn a_killed_daemon_is_told_on_its_claims_and_started_again(arena: &Arena) {
     mps_ready(arena, "client", "True");
     let killed = only_daemon(arena, NODE);
     told(arena.node(NODE).shell(&format!("kill -KILL {}", killed.pid)));
-    let message = event(arena, "client", "DaemonDied");
+    let message = event(arena, "client", "MPSDaemonExited");
     assert!(message.contains(&killed.id), "{message}");
     let next = arena.until("the next daemon", || daemons(arena, NODE).into_iter().find(|daemon| *daemon != killed));
     assert_eq!(next.id, killed.id);
-    event(arena, "client", "DaemonReady");
+    event(arena, "client", "MPSDaemonReady");
     mps_ready(arena, "client", "True");
     assert_eq!(asked(arena, "default", "client"), "100.0", "a container that runs finds the new daemon");
     pods::remove(arena, "client");

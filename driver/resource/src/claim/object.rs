@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The fields of a ResourceClaim that are looked at, borrowed from its JSON. All others are skipped and never kept.
+//! The parsed fields of a ResourceClaim, borrowed from its JSON. All other fields are skipped.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

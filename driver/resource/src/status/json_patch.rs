@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The same entries of `status.devices` as a JSON patch, for claims that take no server-side apply.
+//! The entries of `status.devices` as a JSON patch, for claims whose server-side apply fails.
 //!
-//! An apply writes the opaque parameters of every configuration anew, with their keys in order. Where a client had written
-//! them in another order, the API server then finds that the allocation was changed, and refuses with code 422 (seen with
-//! Kubernetes 1.37). A JSON patch leaves what it does not name as the API server encodes it, which is as it is stored but for
-//! spaces and the escapes of `<`, `>` and `&`. The patch counts entries, so it is for one version of the claim.
+//! An apply rewrites the opaque parameters of every configuration with sorted keys. If a client wrote them in another order, the API
+//! server detects a changed allocation and refuses the request with code 422 (observed with Kubernetes 1.37). A JSON patch does not
+//! change fields that it does not name, except for spaces and the escapes of `<`, `>` and `&`. The patch has indexes, so it is valid
+//! for one version of the claim.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use super::DeviceStatus;
 use crate::names::DriverName;
 
-/// What is read of a claim.
 #[derive(Deserialize)]
 struct Object<'a> {
     #[serde(borrow)]
@@ -24,7 +23,6 @@ struct Object<'a> {
     status: Option<Status<'a>>,
 }
 
-/// Which claim, and which version of it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Version<'a> {
@@ -54,7 +52,7 @@ struct Devices<'a> {
     results: Option<Vec<Key<'a>>>,
 }
 
-/// What the allocation and the status call a device.
+/// The key of a device in the allocation and the status.
 #[derive(Deserialize)]
 struct Key<'a> {
     #[serde(borrow)]
@@ -67,7 +65,7 @@ struct Key<'a> {
     share_id: Option<Cow<'a, str>>,
 }
 
-/// The operations for a claim as the API server has it; none if it has not these devices any more.
+/// The operations for the current version of a claim; none if these devices are not allocated to it any more.
 pub fn json_patch(
     json: &[u8],
     claim: &ClaimRef,
@@ -81,14 +79,14 @@ pub fn json_patch(
     if metadata.uid != claim.uid.as_str() || !devices.iter().all(is_allocated) {
         return Ok(None);
     }
-    // A version that is not the newest any more is refused as a conflict.
+    // The API server refuses the patch of an older version as a conflict.
     let version = json!({"op": "replace", "path": "/metadata/resourceVersion", "value": metadata.resource_version});
     let mut operations = vec![version];
     match before {
         None => operations.push(json!({"op": "add", "path": "/status/devices", "value": []})),
         Some(before) => {
             let own = before.iter().enumerate().filter(|(_, entry)| entry.driver == driver.as_str());
-            // From the last one on, so that the places of the others stay.
+            // From the last index to the first, so that the other indexes remain valid.
             operations
                 .extend(own.rev().map(|(at, _)| json!({"op": "remove", "path": format!("/status/devices/{at}")})));
         }
@@ -116,7 +114,7 @@ mod tests {
     use super::super::SharingStatus;
     use super::*;
 
-    /// The operations, each as its name, its path and the device of its value.
+    /// The operations as name, path and device of the value.
     fn patch(object: &Value) -> Option<Vec<(String, String, Value)>> {
         let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u-1".parse().unwrap() };
         let uuid = "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap();

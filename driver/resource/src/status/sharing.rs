@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How a claim shares a device, as `status.devices` says it.
+//! The sharing settings of a device in `status.devices`.
 
 use std::collections::BTreeMap;
 
@@ -9,32 +9,27 @@ use serde_json::{Map, Value, json};
 
 use crate::quantity::binary;
 
-/// How the users of a device share it, and what is in force for that.
+/// The sharing settings of a device.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SharingStatus {
-    /// By which strategy.
     pub strategy: Strategy,
-    /// How long a turn is.
+    /// Time-slice interval.
     pub interval: Option<Interval>,
-    /// What the claim may use.
     pub limits: Limits,
-    /// The compute mode the strategy needs.
+    /// Compute mode of the strategy.
     pub compute_mode: Option<ComputeMode>,
-    /// The daemon of the strategy MPS.
+    /// Daemon of the strategy MPS.
     pub daemon: Option<DaemonStatus>,
 }
 
-/// A strategy, with the words of the configuration.
+/// The strategies, with the names of the configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Strategy {
-    /// None: nothing was configured.
+    /// No strategy is configured.
     #[default]
     Plain,
-    /// One process at a time.
     Exclusive,
-    /// By turns.
     TimeSlicing,
-    /// By an MPS daemon.
     Mps,
 }
 
@@ -49,57 +44,51 @@ impl Strategy {
     }
 }
 
-/// What a claim may use of a device.
+/// The limits of a claim on a device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Memory, of each device.
+    /// For each device.
     pub memory: Option<Bytes>,
-    /// Threads.
     pub threads: Option<ThreadPercentage>,
-    /// Memory, of the devices with these UUIDs; goes before `memory`.
+    /// Memory by UUID of the device; precedes `memory`.
     pub per_device: BTreeMap<String, Bytes>,
 }
 
-/// How an MPS daemon is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DaemonStatus {
-    /// Which.
     pub id: DaemonId,
-    /// How it is.
     pub health: DaemonHealth,
-    /// Whether the processes of several users share one server, as far as that is known.
+    /// Whether one server serves the processes of several users; absent if unknown.
     pub multi_user: Option<bool>,
-    /// How often it was started again since the first claim came.
+    /// Number of restarts since the first claim.
     pub restarts: u32,
-    /// Since when it is so.
+    /// Time of the last transition.
     pub since: Time,
 }
 
-/// Whether clients of a daemon can work, and why not.
+/// Whether the clients of a daemon can run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DaemonHealth {
-    /// They can.
     Ready,
-    /// Those of one user wait for those of another.
+    /// The clients of one user wait for the clients of another.
     UserWaiting {
-        /// Who waits.
+        /// UID of the waiting user.
         waiting: u32,
-        /// Whose turn it is.
+        /// UID of the user whose clients run.
         active: u32,
     },
-    /// It ended by itself.
+    /// The daemon exited unexpectedly.
     Exited {
-        /// What was seen of it.
         why: String,
     },
-    /// It was not found again after a restart of the MPS host.
+    /// The daemon was not found after a restart of the MPS host.
     Lost,
-    /// Nobody can tell: the MPS host is away.
+    /// The state is unknown, because the MPS host does not respond.
     HostUnreachable,
 }
 
 impl SharingStatus {
-    /// The keys of `data` that are about sharing.
+    /// The keys of `data` for sharing.
     pub(super) fn data(&self) -> impl Iterator<Item = (&'static str, Value)> {
         let Self { strategy, interval, limits, compute_mode, daemon } = self;
         [
@@ -133,7 +122,7 @@ impl Limits {
 }
 
 impl DaemonStatus {
-    /// `MPSReady`.
+    /// The condition `MPSReady`.
     pub(super) fn condition(&self) -> Condition {
         let status = match &self.health {
             DaemonHealth::Ready => "True",
@@ -158,48 +147,48 @@ impl DaemonStatus {
         data
     }
 
-    /// What is so, and what its reader can do about it.
+    /// The message of the condition and of the Event, with advice.
     pub fn message(&self) -> String {
         let Self { id, .. } = self;
         match &self.health {
-            DaemonHealth::Ready => format!("MPS daemon {id} takes clients{}", self.history()),
+            DaemonHealth::Ready => format!("MPS daemon {id} accepts clients{}", self.history()),
             DaemonHealth::UserWaiting { waiting, active } => format!(
-                "a process of user {waiting} waits until those of user {active} have ended: run the sharers as one user"
+                "Processes of UID {waiting} wait until all MPS clients of UID {active} exit; run all pods sharing this GPU under one UID"
             ),
             DaemonHealth::Exited { why } => format!(
-                "MPS daemon {id} ended by itself ({why}): end the processes that used it, then it is started again{}",
+                "MPS daemon {id} exited unexpectedly ({why}); end the processes that use it (restart their pods), then it is restarted{}",
                 self.history()
             ),
             DaemonHealth::Lost => format!(
-                "MPS daemon {id} ended with the MPS host: end the processes that used it, then it is started again"
+                "MPS daemon {id} stopped with the MPS host; end the processes that use it (restart their pods), then it is restarted"
             ),
             DaemonHealth::HostUnreachable => format!(
-                "whether MPS daemon {id} takes clients is not known, since the MPS host is away: see that the MPS pod of this node runs"
+                "State of MPS daemon {id} unknown: the MPS host does not respond; check the mps-host pod of this node"
             ),
         }
     }
 }
 
 impl DaemonStatus {
-    /// Said of a daemon that keeps ending, of which Events tell rarely.
+    /// The number of restarts, because Events about a daemon that exits repeatedly are limited.
     fn history(&self) -> String {
         match self.restarts {
             0 => String::new(),
-            1 => "; it was started again once".to_owned(),
-            restarts => format!("; it was started again {restarts} times: a sharer that runs as root can end it"),
+            1 => "; restarted once".to_owned(),
+            restarts => format!("; restarted {restarts} times, a client that runs as root can stop the daemon"),
         }
     }
 }
 
 impl DaemonHealth {
-    /// The stable word for programs.
+    /// The stable reason of the condition and the Event, also `data.daemon.state`.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::Ready => "DaemonReady",
-            Self::UserWaiting { .. } => "UserWaits",
-            Self::Exited { .. } => "DaemonDied",
-            Self::Lost => "DaemonLost",
-            Self::HostUnreachable => "MPSHostAway",
+            Self::Ready => "MPSDaemonReady",
+            Self::UserWaiting { .. } => "MPSUserWaiting",
+            Self::Exited { .. } => "MPSDaemonExited",
+            Self::Lost => "MPSDaemonLost",
+            Self::HostUnreachable => "MPSHostUnreachable",
         }
     }
 }
