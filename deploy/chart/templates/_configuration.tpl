@@ -5,7 +5,7 @@ The validations of configuration-policy.yaml. "of" is one of its variables, a li
 object is in, "path" the path of the object in it with a dot, "kind" the kind of the configuration, "fields" what it holds.
 */}}
 
-{{/* A field "is" of a value; one that is absent has the value null. */}}
+{{/* The value of a field satisfies "is"; an absent field has the value null. */}}
 {{- define "gpu-dra-driver.configuration.field" -}}
 - expression: >-
     variables.{{ .of }}.all(it, [it.fields.?{{ .field }}.orValue(null)].all(value, {{ .is }}))
@@ -16,7 +16,7 @@ object is in, "path" the path of the object in it with a dot, "kind" the kind of
       + ': expected {{ .expected }}')[0]
 {{- end }}
 
-{{/* All keys "are" of a form. */}}
+{{/* All keys satisfy "are". */}}
 {{- define "gpu-dra-driver.configuration.keys" -}}
 - expression: >-
     variables.{{ .of }}.all(it, it.fields.all(key, {{ .are }}))
@@ -26,7 +26,7 @@ object is in, "path" the path of the object in it with a dot, "kind" the kind of
       + {{ include "gpu-dra-driver.configuration.key" (printf "it.fields.filter(key, !(%s)).min()" .are) }} + {{ .else }})[0]
 {{- end }}
 
-{{/* The values of all keys "are" of a form. */}}
+{{/* The values of all keys satisfy "are". */}}
 {{- define "gpu-dra-driver.configuration.values" -}}
 - expression: >-
     variables.{{ .of }}.all(it, it.fields.all(key, [it.fields[key]].all(value, {{ .are }})))
@@ -49,7 +49,7 @@ object is in, "path" the path of the object in it with a dot, "kind" the kind of
 [{{ . }}].map(v, type(v) == double ? '[' + string(v) + ']' : '%s'.format([[v]])).map(v, v.substring(1, size(v) > 82 ? 81 : size(v) - 1))[0]
 {{- end }}
 
-{{/* The beginning of a key, as the driver prints it: quoted where it is not to be printed as it is. */}}
+{{/* The beginning of a key, as the driver prints it: quoted where it has unprintable characters. */}}
 {{- define "gpu-dra-driver.configuration.key" -}}
 [{{ . }}].map(k, k.matches('^[ -~]*$') ? k : '%s'.format([[k]])).map(k, size(k) > 80 ? k.substring(0, 80) : k)[0]
 {{- end }}

@@ -5,7 +5,7 @@
 {{- default .Chart.Name .Values.nameOverride | replace "." "-" | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Name of every object. Short enough that the longest suffix still makes a DNS label. */}}
+{{/* Name of every object, short enough to be a DNS label with the longest suffix. */}}
 {{- define "gpu-dra-driver.fullname" -}}
 {{- $name := include "gpu-dra-driver.name" . }}
 {{- if .Values.fullnameOverride }}
@@ -17,7 +17,7 @@
 {{- end }}
 {{- end }}
 
-{{/* The account of the DaemonSet. The binding and the admission policy take it from here too, so they cannot differ. */}}
+{{/* The service account of the DaemonSet, also used by the role binding and the admission policies. */}}
 {{- define "gpu-dra-driver.serviceAccountName" -}}
 {{- default (include "gpu-dra-driver.fullname" .) .Values.serviceAccount.name }}
 {{- end }}
@@ -42,8 +42,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{/*
-Where the plugin's container sees driver.root. The folder *above* it is mounted, so that a driver container that
-replaces or remounts the folder is followed without a restart of ours.
+The path of driver.root in the plugin's container. The parent of driver.root is mounted, so that a driver container can replace
+or remount the directory without a restart of the plugin.
 */}}
 {{- define "gpu-dra-driver.rootInside" -}}
 {{- if eq .Values.driver.root "/" -}}
@@ -54,8 +54,8 @@ replaces or remounts the folder is followed without a restart of ours.
 {{- end }}
 
 {{/*
-Where the container sees a kernel tree (dict "path" "default" "name" "context"): its own one where the host's default is asked for,
-since /proc/driver/nvidia and the PCI tree of sysfs are the same in every container; else a folder under the driver root.
+The path of a kernel tree in the container (dict "path" "default" "name" "context"): the default where the value is the default,
+because /proc/driver/nvidia and the PCI tree of sysfs are the same in every container; else a directory under the driver root.
 */}}
 {{- define "gpu-dra-driver.treeInside" -}}
 {{- $root := .context.Values.driver.root | trimSuffix "/" -}}
@@ -64,11 +64,11 @@ since /proc/driver/nvidia and the PCI tree of sysfs are the same in every contai
 {{- else if hasPrefix (printf "%s/" $root) .path -}}
 {{ include "gpu-dra-driver.rootInside" .context }}{{ trimPrefix $root .path }}
 {{- else -}}
-{{ fail (printf "driver.%s is %s: it must be %s or a folder under driver.root (%s)" .name .path .default .context.Values.driver.root) }}
+{{ fail (printf "driver.%s is %s: it must be %s or a directory under driver.root (%s)" .name .path .default .context.Values.driver.root) }}
 {{- end -}}
 {{- end }}
 
-{{/* Where the plugin finds the driver and the kernel's files about it. */}}
+{{/* Flags for the driver root and the kernel's files about the driver. */}}
 {{- define "gpu-dra-driver.rootFlags" -}}
 - --driver-root={{ include "gpu-dra-driver.rootInside" . }}
 - --driver-root-host={{ .Values.driver.root }}
@@ -76,7 +76,7 @@ since /proc/driver/nvidia and the PCI tree of sysfs are the same in every contai
 - --sys-root={{ include "gpu-dra-driver.treeInside" (dict "context" . "name" "sysRoot" "path" .Values.driver.sysRoot "default" "/sys") }}
 {{- end }}
 
-{{/* Rights of everything but the plugin: none. */}}
+{{/* Security context of all containers but those of the plugin and the MPS host. */}}
 {{- define "gpu-dra-driver.unprivileged" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -90,7 +90,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* Where the driver's image is sure to be: pods of the chart's hooks run on the same nodes as the DaemonSet. */}}
+{{/* Pods of the chart's hooks run on the same nodes as the DaemonSet, because these nodes have the image. */}}
 {{- define "gpu-dra-driver.placement" -}}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
@@ -111,8 +111,8 @@ tolerations:
 {{- end }}
 
 {{/*
-Not empty where a request must name an amount to get a share. Extended resources cannot name one, so a class that offers shares
-as an extended resource switches it off.
+Not empty where a request must name an amount to get a share. Extended resources cannot name an amount, so a class that offers
+shares as an extended resource disables this.
 */}}
 {{- define "gpu-dra-driver.requireShareAmount" -}}
 {{- if and .Values.sharing.requireAmount (not .Values.deviceClasses.mps.extendedResourceName) (not .Values.deviceClasses.timeSlicing.extendedResourceName) -}}
@@ -121,8 +121,8 @@ true
 {{- end }}
 
 {{/*
-The patches that name the default amount in one kind of request: `is` says whether a request r is of that kind, `request` is what
-holds its class and capacity, `path` where that is below the request.
+The patches that add the default amount to one kind of request: `is` is true for a request r of this kind, `request` is the object
+with its class and capacity, `path` is the path of that object below the request.
 */}}
 {{- define "gpu-dra-driver.addShareAmount" -}}
 variables.requests.transformList(i, r,

@@ -1,6 +1,6 @@
 {{/* SPDX-License-Identifier: Apache-2.0 */}}
 
-{{/* A policy with these is about requests of the driver's account only. */}}
+{{/* Restricts a policy to requests of the driver's service account. */}}
 {{- define "gpu-dra-driver.policy.matchConditions" -}}
 matchConditions:
   - name: written-by-this-driver
@@ -8,14 +8,14 @@ matchConditions:
       request.userInfo.username == "system:serviceaccount:{{ .Release.Namespace }}:{{ include "gpu-dra-driver.serviceAccountName" . }}"
 {{- end }}
 
-{{/* The node in the token, put there by the API server for tokens bound to a pod; empty for other tokens. */}}
+{{/* The node name that the API server adds to tokens bound to a pod; empty for other tokens. */}}
 {{- define "gpu-dra-driver.policy.tokenNode" -}}
 - name: tokenNode
   expression: >-
     request.userInfo.?extra[?'authentication.kubernetes.io/node-name'][0].orValue('')
 {{- end }}
 
-{{/* Puts the policy of a "name" in force. */}}
+{{/* The binding that enables the policy of a "name". */}}
 {{- define "gpu-dra-driver.policy.binding" -}}
 ---
 apiVersion: admissionregistration.k8s.io/v1

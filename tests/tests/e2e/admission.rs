@@ -112,8 +112,11 @@ fn a_node_speaks_in_events_for_itself_only(arena: &Arena) {
     let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "name": name});
     let in_default =
         |api: &str, kind: &str| json!({"apiVersion": api, "kind": kind, "name": "some", "namespace": "default"});
-    let mut of_the_kubelet = event("node-1", node("node-1"));
-    of_the_kubelet["reportingController"] = json!("kubelet");
+    let reported_by = |reporter: &str| {
+        let mut event = event("node-1", node("node-1"));
+        event["reportingController"] = json!(reporter);
+        event
+    };
     let another = Some("a pod on node node-1 creates Events only as gpu.nvidia.com on that node");
     let about = Some("a pod on node node-1 creates Events only about that node and about ResourceClaims");
     for (given, expect) in [
@@ -121,7 +124,10 @@ fn a_node_speaks_in_events_for_itself_only(arena: &Arena) {
         (event("gpu-controller-node-1", node("node-1")), None),
         (event("node-1", in_default("resource.k8s.io/v1", "ResourceClaim")), None),
         (event("node-2", node("node-1")), another),
-        (of_the_kubelet, another),
+        (reported_by("gpu.nvidia.com/controller"), None),
+        (reported_by("gpu.nvidia.com/kubelet-plugin"), None),
+        (reported_by("gpu.nvidia.com/other"), another),
+        (reported_by("kubelet"), another),
         (event("node-1", node("node-2")), about),
         (event("node-1", in_default("v1", "Pod")), about),
     ] {
