@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Wiring: from a [`Config`] to running tasks.
+//! Starts the tasks of a [`Config`].
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use dra_model::NodeName;
+use dra_model::{Advice, NodeName, explain};
 use dra_resource::{DriverName, Offer, Pool, Write, diff, pack};
 use dra_runtime::api_server::ApiServerError;
 use dra_runtime::signals::SignalsError;
@@ -26,69 +27,74 @@ use crate::publisher::{PublishError, Publisher, RoundOutcome, Timing};
 use crate::slice_events;
 use crate::withdraw::{WithdrawError, WithdrawTiming, withdraw};
 
-/// News of slices that may wait to be read; the watch waits when there are more.
+/// Limit of queued slice events; the watch waits while the queue is full.
 const MAX_QUEUED_EVENTS: usize = 64;
 
-/// Why the process ends.
+/// The process failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// No runtime.
     #[error("failed to start the runtime")]
     Runtime(#[source] std::io::Error),
-    /// No way to the API server.
-    #[error("failed to find the API server")]
+    #[error("failed to configure the API server client")]
     ApiServer(#[source] ApiServerError),
-    /// No signal handlers.
-    #[error("failed to start")]
+    #[error("failed to start the process")]
     Signals(#[source] SignalsError),
-    /// A signal came before the work was done.
-    #[error("stopped by a signal before the work was done; run it again")]
+    #[error("stopped by a signal before the work was done")]
     Stopped,
-    /// A task ended the process.
-    #[error("stopped")]
+    #[error("failed to run the controller")]
     Tasks(#[source] TasksError),
-    /// Nothing came to publish.
-    #[error("no inventory came within {} s: {reason}", ONCE_TIMEOUT.as_secs())]
+    #[error("no inventory was received within {} s: {reason}", ONCE_TIMEOUT.as_secs())]
     NoInventory {
-        /// What was waited for.
+        /// Why the last report is not publishable.
         reason: String,
     },
-    /// The one publishing failed.
-    #[error("failed to publish once")]
+    #[error("failed to publish the ResourceSlices")]
     Publish(#[source] Box<PublishError>),
-    /// The view went away during the one publishing.
-    #[error("not published: {0}")]
+    /// The source disconnected during the round.
+    #[error("the ResourceSlices were not published: {0}")]
     Withheld(String),
-    /// Slices are left.
-    #[error("failed to withdraw")]
+    #[error("failed to withdraw the ResourceSlices")]
     Withdraw(#[source] WithdrawError),
-    /// The DaemonSet that works on every node could not be waited for or deleted.
-    #[error("failed to wait for DaemonSet {name} and to delete it")]
+    #[error("failed to complete the cleanup by DaemonSet {name}")]
     NodeCleanup {
-        /// Its name.
         name: String,
-        /// Why.
         #[source]
         source: RequestError,
     },
-    /// Not everything is published.
-    #[error("not everything is published")]
+    #[error("failed to verify the published ResourceSlices")]
     Check(#[source] CheckError),
-    /// The slices cannot be printed.
-    #[error("failed to print the slices")]
+    #[error("failed to print the ResourceSlices")]
     Print(#[source] serde_saphyr::ser::Error),
-    /// Standard output is gone.
     #[error("failed to write to standard output")]
     Output(#[source] std::io::Error),
 }
 
-/// Who we are in the API server's log.
 const USER_AGENT: &str = concat!("gpu-controller/", env!("CARGO_PKG_VERSION"));
 
-/// How long `--once` waits for an inventory.
+/// Timeout of `--once` for the first inventory.
 const ONCE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Does what the configuration says. One thread is enough, and the least memory.
+impl Advice for AppError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::ApiServer(source) => source.advice(),
+            Self::Stopped => Some("run the command again".into()),
+            Self::Tasks(source) => source.advice(),
+            Self::Publish(source) => source.advice(),
+            Self::Withdraw(source) => source.advice(),
+            Self::Check(source) => source.advice(),
+            Self::Runtime(_)
+            | Self::Signals(_)
+            | Self::NoInventory { .. }
+            | Self::Withheld(_)
+            | Self::NodeCleanup { .. }
+            | Self::Print(_)
+            | Self::Output(_) => None,
+        }
+    }
+}
+
+/// Runs the controller on one thread, which needs the least memory.
 pub fn run(config: Config, api_server: &ApiServer) -> Result<(), AppError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
     let client = || api_server.client(USER_AGENT).map_err(AppError::ApiServer);
@@ -115,7 +121,7 @@ pub fn run(config: Config, api_server: &ApiServer) -> Result<(), AppError> {
     })
 }
 
-/// Work that ends by itself, unless it is stopped first.
+/// Runs work until it ends or a signal stops it.
 async fn until_stopped(
     stop: &CancellationToken,
     work: impl Future<Output = Result<(), AppError>>,
@@ -134,7 +140,7 @@ async fn serve(
     let cluster = Cluster::new(client, &identity.driver, Some(&identity.node));
     let mut tasks = Tasks::new(stop.clone());
     let (metrics, registry) = Metrics::registered();
-    let (ready, readiness) = watch::channel(Err("nothing was published yet".to_owned()));
+    let (ready, readiness) = watch::channel(Err("no ResourceSlice was published yet".to_owned()));
     let (event_sender, slice_events) = mpsc::channel(MAX_QUEUED_EVENTS);
     info!(node = %identity.node, driver = %identity.driver, "starting");
 
@@ -150,7 +156,9 @@ async fn serve(
         publishing.await;
         Ok(())
     });
-    tasks.start("http", async move { Ok(http::serve(http_address, registry, readiness, stop).await?) });
+    tasks.start("http", async move {
+        http::serve(http_address, registry, readiness, stop).await.map_err(|error| explain(&error).into())
+    });
     tasks.run().await.map_err(AppError::Tasks)
 }
 
@@ -163,7 +171,7 @@ fn start_node_source(tasks: &mut Tasks, source: Source, stop: CancellationToken)
     receiver
 }
 
-/// The view as soon as it can be published.
+/// The first report that can be published.
 async fn first_report(source: Source) -> Result<watch::Receiver<NodeReport>, AppError> {
     let (sender, mut report) = NodeReport::channel();
     let found = tokio::select! {
@@ -185,13 +193,13 @@ async fn once(client: Client, identity: PoolIdentity, source: Source, offer: Off
     let (ready, _readiness) = watch::channel(Err(String::new()));
     let mut publisher = Publisher::new(cluster, identity, offer, report, Timing::default(), metrics, ready);
     match publisher.round().await.map_err(|error| AppError::Publish(Box::new(error)))? {
-        RoundOutcome::UpToDate { writes } => info!(writes, "the slices are equal to the inventory"),
+        RoundOutcome::UpToDate { writes } => info!(writes, "the ResourceSlices are up to date"),
         RoundOutcome::Withheld(reason) => return Err(AppError::Withheld(reason)),
     }
     Ok(())
 }
 
-/// Prints the slices of a first publishing. Their owner is left out, because the API server is not asked for it.
+/// Prints the slices of a first round, without their owner, because its UID would need a request to the API server.
 async fn print(identity: PoolIdentity, source: Source, offer: &Offer) -> Result<(), AppError> {
     let report = first_report(source).await?;
     let inventory = report.borrow().publishable().map_err(AppError::Withheld)?;
@@ -219,7 +227,7 @@ async fn withdraw_slices(
 ) -> Result<(), AppError> {
     let cluster = Cluster::new(client, driver, node);
     let count = withdraw(&cluster, WithdrawTiming::default()).await.map_err(AppError::Withdraw)?;
-    info!(count, "withdrew the slices");
+    info!(count, "deleted the ResourceSlices");
     let Some(work) = work else { return Ok(()) };
     let finished = node_cleanup::finish(&cluster, work).await;
     finished.map(drop).map_err(|source| AppError::NodeCleanup { name: work.daemon_set.clone(), source })

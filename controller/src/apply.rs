@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Performs writes in order and compares every answer with what was sent, because an API server silently drops the
-//! fields of features it has not enabled.
+//! Sends writes in order and compares each stored slice with the sent one, because the API server silently drops the fields of
+//! disabled feature gates.
 
 use dra_resource::Write;
 use k8s_openapi::api::resource::v1::{ResourceSlice, ResourceSliceSpec};
@@ -11,45 +11,37 @@ use crate::feature_support::GatedFields;
 use crate::metrics::Metrics;
 use crate::slice_events::SliceVersions;
 
-/// How far the writes got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// How many were done.
+    /// Number of successful writes.
     pub writes: usize,
-    /// Why no more were.
     pub outcome: Outcome,
 }
 
-/// Why no more was written.
+/// Why the writes ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// There is no more.
+    /// All writes are done.
     Done,
-    /// Somebody else wrote this slice; look again.
-    Conflict {
-        /// Its name.
-        slice: String,
-    },
-    /// These fields were dropped: what was published may be handed out twice and must be replaced at once.
+    /// Another client wrote the slice; the slices must be listed again.
+    Conflict { slice: String },
+    /// The API server dropped these fields: the devices may be allocated twice, so the slices must be replaced at once.
     Dropped(GatedFields),
-    /// Nothing may be written any more.
+    /// The plugin disconnected or is not registered any more.
     Withheld,
 }
 
-/// A write that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {operation} ResourceSlice {slice}")]
 pub struct ApplyError {
     /// `create`, `update` or `delete`.
     pub operation: &'static str,
-    /// Which slice.
     pub slice: String,
-    /// Why.
     #[source]
     pub source: RequestError,
 }
 
-/// Performs the writes while `may_write` says so.
+/// Sends the writes as long as `may_write` is true.
 pub async fn apply(
     cluster: &Cluster,
     writes: &[Write],
@@ -66,12 +58,12 @@ pub async fn apply(
         metrics.count_write(operation, result(&answer));
         match answer {
             Ok(stored) => {
-                info!(operation, slice, "wrote a slice");
+                info!(operation, slice, "wrote ResourceSlice");
                 if let Some(gated) = record(write, stored.as_ref(), versions) {
                     return Ok(Applied { writes: done + 1, outcome: Outcome::Dropped(gated) });
                 }
             }
-            // An update of a slice that is gone is a conflict as well: it has to be created instead.
+            // An update of a deleted slice is a conflict as well: the slice must be created instead.
             Err(error) if error.is_conflict() || error.is_not_found() => {
                 return Ok(Applied { writes: done, outcome: Outcome::Conflict { slice: slice.to_owned() } });
             }
@@ -81,7 +73,7 @@ pub async fn apply(
     Ok(Applied { writes: writes.len(), outcome: Outcome::Done })
 }
 
-/// Remembers what was stored, and tells which fields behind a gate are missing from it.
+/// Records the version of a stored slice, and returns the gated fields that the API server dropped.
 fn record(write: &Write, stored: Option<&ResourceSlice>, versions: &mut SliceVersions) -> Option<GatedFields> {
     let Some(stored) = stored else {
         versions.forget(write.slice_name());
@@ -91,12 +83,12 @@ fn record(write: &Write, stored: Option<&ResourceSlice>, versions: &mut SliceVer
     let sent = write.slice()?;
     let dropped = GatedFields::ALL.into_iter().find(|gated| gated.amount(&stored.spec) < gated.amount(&sent.spec));
     if dropped.is_none() && without_times(&sent.spec) != without_times(&stored.spec) {
-        warn!(slice = write.slice_name(), "the API server changed or dropped fields of a slice");
+        warn!(slice = write.slice_name(), "the API server changed or dropped fields of a ResourceSlice");
     }
     dropped
 }
 
-/// The API server adds the times of taints.
+/// The API server adds the time of a taint.
 fn without_times(spec: &ResourceSliceSpec) -> ResourceSliceSpec {
     let mut spec = spec.clone();
     for taint in spec.devices.iter_mut().flatten().flat_map(|device| device.taints.iter_mut().flatten()) {
@@ -115,7 +107,7 @@ fn operation(write: &Write) -> &'static str {
 
 fn result(answer: &Result<Option<ResourceSlice>, RequestError>) -> &'static str {
     match answer {
-        Ok(_) => "ok",
+        Ok(_) => "success",
         Err(error) if error.is_conflict() => "conflict",
         Err(_) => "error",
     }

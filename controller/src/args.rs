@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Flags and their environment variables, read once and turned into a [`Config`] that cannot be wrong.
+//! Flags and their environment variables, converted once to a valid [`Config`].
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use dra_model::{IdError, NodeName};
+use dra_model::{Advice, IdError, NodeName};
 use dra_resource::{DriverName, DriverNameError, Offer};
 use dra_runtime::ApiServer;
 use dra_runtime::logging::LogFormat;
@@ -18,157 +19,141 @@ pub mod offer;
 
 use offer::{OfferArgs, OfferError};
 
-/// Publishes the GPUs of a node as ResourceSlices and keeps them equal to what the node has.
+/// Publishes the GPUs of a node as ResourceSlices and updates them when the hardware changes.
 #[derive(Debug, Parser)]
 #[command(name = "gpu-controller", version)]
 #[expect(clippy::struct_excessive_bools, reason = "these are the flags of a command line")]
 pub struct Args {
-    /// Node whose GPUs are published.
+    /// Name of the node.
     #[arg(long, env = "NODE_NAME", required_unless_present_any = ["all_nodes", "check_published", "stay"])]
     pub node_name: Option<String>,
     /// Name of the DRA driver.
     #[arg(long, env = "DRIVER_NAME", default_value = "gpu.nvidia.com")]
     pub driver_name: String,
-    /// Socket on which the kubelet plugin tells what the node has.
+    /// Socket on which the kubelet plugin serves the inventory of the node.
     #[arg(long, env = "NODE_SOCKET", default_value = "/run/gpu-node/node.sock")]
     pub node_socket: PathBuf,
-    /// Read the inventory from this JSON file instead, and again whenever it changes.
+    /// Read the inventory from this JSON file instead, and again after each change.
     #[arg(long, env = "INVENTORY_FILE")]
     pub inventory_file: Option<PathBuf>,
-    /// What is published.
     #[command(flatten)]
     pub offer: OfferArgs,
     /// Publish once and exit.
     #[arg(long)]
     pub once: bool,
-    /// Print the slices as YAML instead of publishing them; the API server is not asked, and taken for one that keeps
-    /// every field.
+    /// Print the slices as YAML instead of publishing them, as for an API server that stores all fields; no request is sent.
     #[arg(long, requires = "once")]
     pub dry_run: bool,
-    /// Delete the slices of this driver and node, and exit. For when the driver is uninstalled.
+    /// Delete the slices of this driver and node, and exit. For the uninstallation of the driver.
     #[arg(long, conflicts_with = "once")]
     pub withdraw: bool,
-    /// Delete the slices of this driver on all nodes.
+    /// With --withdraw: delete the slices of all nodes.
     #[arg(long, requires = "withdraw")]
     pub all_nodes: bool,
-    /// Then wait until all pods of this DaemonSet are ready, and delete it: it works on every node for the uninstallation.
+    /// With --withdraw: then wait until all pods of this DaemonSet, which cleans up the nodes, are ready, and delete it.
     #[arg(long, value_name = "NAME", requires_all = ["withdraw", "namespace", "selector"])]
     pub await_daemonset: Option<String>,
     /// Wait until every node with a ready driver pod has a complete pool of slices, and exit. For `helm test`.
     #[arg(long, requires_all = ["namespace", "selector"], conflicts_with_all = ["once", "withdraw"])]
     pub check_published: bool,
-    /// Do nothing until told to stop: for a pod that has done its work and is to be seen as ready.
+    /// Run idle until SIGTERM, so that a pod whose work is done is reported Ready.
     #[arg(long, conflicts_with_all = ["once", "withdraw", "check_published"])]
     pub stay: bool,
     /// Namespace of the driver's pods or of the DaemonSet.
     #[arg(long)]
     pub namespace: Option<String>,
-    /// Label selector of the driver's pods or of those of the DaemonSet.
+    /// Label selector of the driver's pods or of the pods of the DaemonSet.
     #[arg(long)]
     pub selector: Option<String>,
-    /// How long --check-published waits, and --await-daemonset for each of the two.
+    /// Timeout in seconds of --check-published, and of each wait of --await-daemonset (pods ready, pods gone).
     #[arg(long, default_value_t = 60)]
     pub timeout_seconds: u64,
-    /// Address of /healthz, /readyz and /metrics.
+    /// Listen address of /healthz, /readyz and /metrics.
     #[arg(long, env = "HTTP_ADDRESS", default_value = "0.0.0.0:8081")]
     pub http_address: SocketAddr,
-    /// Form of the log.
+    /// Format of the log.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
-    /// The API server.
     #[command(flatten)]
     pub api_server: ApiServer,
 }
 
-/// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Config {
-    /// Publish for ever, and serve the endpoints.
+    /// Publish until a signal, and serve the HTTP endpoints.
     Run {
-        /// Of which driver and node.
         identity: PoolIdentity,
-        /// Where the inventory comes from.
         source: Source,
-        /// What of it is published.
         offer: Offer,
-        /// Where the endpoints are.
         http_address: SocketAddr,
     },
-    /// Publish once.
     Once {
-        /// Of which driver and node.
         identity: PoolIdentity,
-        /// Where the inventory comes from.
         source: Source,
-        /// What of it is published.
         offer: Offer,
     },
-    /// Print once.
+    /// Print the slices of a first round.
     Print {
-        /// Of which driver and node.
         identity: PoolIdentity,
-        /// Where the inventory comes from.
         source: Source,
-        /// What of it is published.
         offer: Offer,
     },
-    /// Delete what was published.
+    /// Delete the slices.
     Withdraw {
-        /// Of which driver.
         driver: DriverName,
-        /// Of which node; all when absent.
+        /// All nodes if absent.
         node: Option<NodeName>,
-        /// And finish this.
         work: Option<NodeCleanup>,
     },
-    /// Only be there.
+    /// Run idle until a signal.
     Stay,
-    /// Look whether everything is published.
+    /// Wait until the pools of all nodes are complete.
     Check {
-        /// By which driver.
         driver: DriverName,
-        /// Next to which pods.
         pods: DriverPods,
     },
 }
 
-/// A driver on a node.
+/// The driver and the node of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolIdentity {
-    /// The driver.
     pub driver: DriverName,
-    /// The node.
     pub node: NodeName,
 }
 
-/// Where the inventory comes from.
+/// The source of the inventory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// The kubelet plugin behind this socket.
+    /// The kubelet plugin, by its socket.
     Socket(PathBuf),
-    /// This file.
     File(PathBuf),
 }
 
-/// Why the arguments were refused.
+/// Invalid flags.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ArgsError {
-    /// Not a node.
     #[error("--node-name is invalid")]
     Node(#[source] IdError),
-    /// Not a driver.
     #[error("--driver-name is invalid")]
     Driver(#[source] DriverNameError),
-    /// Not something to publish.
-    #[error("what to publish is invalid")]
+    #[error("invalid flags for publishing")]
     Offer(#[source] OfferError),
-    /// No node where one is needed.
-    #[error("--node-name is missing: only --withdraw --all-nodes works without")]
+    #[error("--node-name is missing")]
     NoNode,
 }
 
+impl Advice for ArgsError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Offer(source) => source.advice(),
+            Self::NoNode => Some("only --check-published, --stay and --withdraw --all-nodes work without it".into()),
+            Self::Node(_) | Self::Driver(_) => None,
+        }
+    }
+}
+
 impl Args {
-    /// Checks and converts.
+    /// Validates the flags.
     pub fn into_config(self) -> Result<Config, ArgsError> {
         let Self {
             node_name,

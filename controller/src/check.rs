@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Answers for `helm test`: whether every node with a ready driver pod has a complete pool of slices.
+//! The check of `helm test`: every node with a ready driver pod has a complete pool of slices.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use dra_model::chain;
+use dra_model::{Advice, explain};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use tracing::{info, warn};
@@ -12,43 +13,40 @@ use tracing::{info, warn};
 use crate::cluster::{Cluster, RequestError};
 use crate::repeated_failures::RepeatedFailures;
 
-/// How often to look.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The driver's pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DriverPods {
-    /// Their namespace.
     pub namespace: String,
-    /// Their label selector.
+    /// Label selector.
     pub selector: String,
-    /// How long to wait for them and for their slices.
+    /// Limits the wait for the pods and their slices.
     pub timeout: Duration,
 }
 
-/// Why the check failed.
+/// A node is not published.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// The driver runs nowhere.
-    #[error("no ready pod of the driver in namespace {namespace} with labels {selector}: look at the DaemonSet there")]
-    NoPods {
-        /// Where it was looked.
-        namespace: String,
-        /// For what it was looked.
-        selector: String,
-    },
-    /// Some nodes are not published.
-    #[error("no complete pool of slices for {}: look at the log of the controller container there", nodes.join(", "))]
-    Incomplete {
-        /// Which nodes.
-        nodes: Vec<String>,
-    },
-    /// The API server could not be asked until the time was over.
-    #[error("failed to look at pods and slices")]
+    #[error("no ready pod of the driver in namespace {namespace} with labels {selector}")]
+    NoPods { namespace: String, selector: String },
+    #[error("no complete pool of ResourceSlices for {}", nodes.join(", "))]
+    Incomplete { nodes: Vec<String> },
+    #[error("failed to list pods and ResourceSlices")]
     Request(#[source] RequestError),
 }
 
-/// Looks until every node is published or the patience ends.
+impl Advice for CheckError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::NoPods { .. } => Some("check the DaemonSet in this namespace".into()),
+            Self::Incomplete { .. } => Some("check the log of the controller container on these nodes".into()),
+            Self::Request(_) => None,
+        }
+    }
+}
+
+/// Repeats the check until every node is published or the timeout expires.
 pub async fn check(cluster: &Cluster, pods: &DriverPods) -> Result<(), CheckError> {
     let end = tokio::time::Instant::now() + pods.timeout;
     let mut failures = RepeatedFailures::default();
@@ -59,9 +57,9 @@ pub async fn check(cluster: &Cluster, pods: &DriverPods) -> Result<(), CheckErro
             Ok(()) => return Ok(()),
             Err(error) if over => return Err(error),
             Err(error) => {
-                let error = chain(&error).to_string();
+                let error = explain(&error);
                 if failures.should_log(&error) {
-                    warn!(error, "not yet (will retry)");
+                    warn!(error, "not complete; retrying");
                 }
             }
         }
@@ -89,12 +87,10 @@ async fn check_once(cluster: &Cluster, wanted: &DriverPods) -> Result<(), CheckE
     Ok(())
 }
 
-/// Where a pod runs.
 pub(crate) fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 
-/// Whether a pod is ready.
 pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The API server, as far as this process needs it. Every request has a deadline and an error that reads well.
+//! The requests of this process to the API server. Each has a timeout.
 
 use std::error::Error;
 use std::time::Duration;
@@ -16,56 +16,49 @@ use kube::core::{PartialObjectMeta, Status};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 
-/// How long one request may take; watches have none.
+/// Timeout of a request; watches have none.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Namespace of events about objects without one.
+/// Namespace of Events about cluster-scoped objects.
 const EVENT_NAMESPACE: &str = "default";
 
-/// Why a request failed.
+/// A failed request.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// The API server answered no.
-    #[error("the API server refused: {message} ({reason})")]
+    #[error("the API server refused the request: {message} ({reason})")]
     Refused {
-        /// HTTP status.
+        /// HTTP status code.
         code: u16,
-        /// Reason for machines, such as `Conflict`.
+        /// `reason` of the API's Status, such as `Conflict`.
         reason: String,
-        /// Reason for people.
         message: String,
     },
-    /// It did not answer.
     #[error("the API server did not answer within {} s", REQUEST_TIMEOUT.as_secs())]
     TimedOut,
-    /// It could not be asked.
-    #[error("the API server cannot be reached")]
+    #[error("failed to reach the API server")]
     Unreachable(#[source] Cause),
-    /// The answer was cut off or makes no sense.
-    #[error("the API server's answer was cut off or is not understood")]
+    #[error("failed to read the answer of the API server")]
     InvalidResponse(#[source] Cause),
 }
 
-/// An error of a library.
 type Cause = Box<dyn Error + Send + Sync>;
 
 impl RequestError {
-    /// Whether the object is not there.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(404)
     }
 
-    /// Whether somebody else was faster: a changed object, or one that exists already.
+    /// Whether another client changed or created the object.
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)
     }
 
-    /// Whether the object itself was refused, by validation or by a policy.
+    /// Whether validation or an admission policy refused the object.
     pub fn is_invalid(&self) -> bool {
         self.code() == Some(422)
     }
 
-    /// Whether asking again cannot help.
+    /// Whether a repeated request would fail in the same way.
     pub fn is_final(&self) -> bool {
         self.code().is_some_and(|code| (400..500).contains(&code) && code != 429 && code != 409)
     }
@@ -78,7 +71,7 @@ impl RequestError {
     }
 }
 
-/// The slices of one driver, on one node or on all.
+/// A client for the slices of one driver, on one node or on all nodes.
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
@@ -93,7 +86,7 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Slices of a driver; of all nodes when `node` is absent.
+    /// A client for all nodes if `node` is absent.
     pub fn new(client: Client, driver: &DriverName, node: Option<&NodeName>) -> Self {
         let selector = match node {
             Some(node) => format!("spec.driver={driver},spec.nodeName={node}"),
@@ -102,18 +95,18 @@ impl Cluster {
         Self { slices: Api::all(client.clone()), client, selector }
     }
 
-    /// The slices as they are now, not as some cache remembers them.
+    /// Lists the slices in the storage, not in a cache of the API server.
     pub async fn slices(&self) -> Result<Vec<ResourceSlice>, RequestError> {
         let query = ListParams::default().fields(&self.selector);
         Ok(with_timeout(self.slices.list(&query)).await?.items)
     }
 
-    /// The slice of a name, whosever it is.
+    /// Reads a slice by name, of any driver and node.
     pub async fn slice(&self, name: &str) -> Result<Option<ResourceSlice>, RequestError> {
         with_timeout(self.slices.get_opt(name)).await
     }
 
-    /// Performs a write and returns the slice as the API server keeps it, or nothing after a delete.
+    /// Sends a write and returns the stored slice, or nothing after a delete.
     pub async fn write(&self, write: &Write) -> Result<Option<ResourceSlice>, RequestError> {
         match write {
             Write::Delete { name, precondition } => {
@@ -131,18 +124,17 @@ impl Cluster {
         }
     }
 
-    /// Deletes a slice by name; it is fine if it is gone.
+    /// Deletes a slice by name; succeeds if it does not exist.
     pub async fn delete(&self, name: &str, how: &DeleteParams) -> Result<(), RequestError> {
         allow_not_found(with_timeout(self.slices.delete(name, how)).await)
     }
 
-    /// What the API server would keep of a new slice; nothing is stored.
+    /// The slice that the API server would store, by a dry run.
     pub async fn dry_run(&self, slice: &ResourceSlice) -> Result<ResourceSlice, RequestError> {
         let query = PostParams { dry_run: true, ..PostParams::default() };
         with_timeout(self.slices.create(&query, slice)).await
     }
 
-    /// Major and minor version of the API server, and its full version for people.
     pub async fn version(&self) -> Result<ServerVersion, RequestError> {
         let info = with_timeout(self.client.apiserver_version()).await?;
         Ok(ServerVersion {
@@ -152,18 +144,18 @@ impl Cluster {
         })
     }
 
-    /// The pods with these labels.
+    /// Lists the pods that match a label selector.
     pub async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>, RequestError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         Ok(with_timeout(pods.list(&ListParams::default().labels(selector))).await?.items)
     }
 
-    /// A DaemonSet, if it is there.
+    /// Reads a DaemonSet; nothing if it does not exist.
     pub async fn daemon_set(&self, namespace: &str, name: &str) -> Result<Option<DaemonSet>, RequestError> {
         with_timeout(self.daemon_sets(namespace).get_opt(name)).await
     }
 
-    /// Deletes a DaemonSet, which is there until its pods are gone; it is fine if it is gone.
+    /// Deletes a DaemonSet in the foreground: it exists until its pods are deleted. Succeeds if it does not exist.
     pub async fn delete_daemon_set(&self, namespace: &str, name: &str) -> Result<(), RequestError> {
         allow_not_found(with_timeout(self.daemon_sets(namespace).delete(name, &DeleteParams::foreground())).await)
     }
@@ -172,21 +164,19 @@ impl Cluster {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// The UID of a Node.
     pub async fn node_uid(&self, node: &NodeName) -> Result<String, RequestError> {
         let nodes: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
         Ok(with_timeout(nodes.get_metadata(node.as_str())).await?.metadata.uid.unwrap_or_default())
     }
 
-    /// Posts an event about an object without a namespace.
+    /// Creates an Event about a cluster-scoped object.
     pub async fn post_event(&self, event: &Event) -> Result<(), RequestError> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), EVENT_NAMESPACE);
         with_timeout(events.create(&PostParams::default(), event)).await.map(drop)
     }
 
-    /// The comings and goings of the slices; names and versions only, which is all that is needed to look again.
-    ///
-    /// It begins with a list and has a failure for an end, after which another watch is to be opened.
+    /// Watches the slices, metadata only. The stream begins with a list and ends with a failure, after which a new watch must be
+    /// opened.
     pub fn watch(
         &self,
     ) -> impl Stream<Item = Result<watcher::Event<PartialObjectMeta<ResourceSlice>>, RequestError>> + use<> {
@@ -198,11 +188,9 @@ impl Cluster {
 /// The version of the API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerVersion {
-    /// Major version.
     pub major: u32,
-    /// Minor version.
     pub minor: u32,
-    /// Such as `v1.37.0`.
+    /// `gitVersion`, such as `v1.37.0`.
     pub full: String,
 }
 
@@ -211,7 +199,7 @@ fn leading_number(text: &str) -> u32 {
     text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-/// What was to be deleted may be deleted already.
+/// A deleted object may be deleted again.
 fn allow_not_found<T>(answer: Result<T, RequestError>) -> Result<(), RequestError> {
     match answer {
         Err(error) if !error.is_not_found() => Err(error),
@@ -227,11 +215,11 @@ async fn with_timeout<T>(request: impl Future<Output = kube::Result<T>>) -> Resu
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the errors of a library that may get more")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the error type of a library with further variants")]
 fn request_failed(error: kube::Error) -> RequestError {
     match error {
         kube::Error::Api(status) => refused(*status),
-        // Not the layers of the HTTP client around it, which all say that a client failed to connect.
+        // Without the layers of the HTTP client, which all have the text that the client failed to connect.
         kube::Error::Service(cause) => RequestError::Unreachable(innermost(cause.as_ref())),
         error => RequestError::InvalidResponse(Box::new(error)),
     }
@@ -251,7 +239,7 @@ fn refused(status: Status) -> RequestError {
     RequestError::Refused { code: status.code, reason: status.reason, message: status.message }
 }
 
-/// The text of the first cause.
+/// The text of the innermost cause.
 fn innermost(error: &(dyn Error + 'static)) -> Cause {
     let causes = std::iter::successors(Some(error), |error| (*error).source());
     causes.last().map(ToString::to_string).unwrap_or_default().into()

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the API server keeps of fields behind feature gates. One that drops them silently could let the scheduler hand
-//! out a GPU twice, so this is known before the first slice that needs them is published.
+//! Which fields behind feature gates the API server stores. If it silently dropped them, the scheduler could allocate a GPU twice, so
+//! the support is determined before the first slice with such fields is published.
 //!
-//! In: the slices as they should be and as they are. Out: [`Features`] to pack with, and the reason of each refusal. It
-//! asks for the version and sends dry runs; it never stores anything.
+//! In: desired and observed slices. Out: [`Features`] for packing, and the reason of each unavailable feature. Only the version and
+//! dry runs are requested, nothing is stored.
 
 use std::collections::BTreeMap;
 
@@ -13,41 +13,38 @@ use k8s_openapi::api::resource::v1::{ResourceSlice, ResourceSliceSpec};
 
 use crate::cluster::{Cluster, RequestError, ServerVersion};
 
-/// Fields that stand behind one feature gate.
+/// The fields of one feature gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GatedFields {
-    /// Counters, which keep the forms of a GPU apart (KEP-4815).
+    /// Shared counters, which make the forms of a GPU exclude each other (KEP-4815).
     Counters,
-    /// Devices for many claims and what each takes of them (KEP-5075).
+    /// Devices that many claims share, and their consumable capacity (KEP-5075).
     Shares,
 }
 
-/// What the API server does with such fields.
+/// Whether the API server stores such fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Support {
-    /// It keeps them.
     Stored,
-    /// It does not, or they are not safe there, and this is why.
+    /// The API server drops the fields, or they are not safe with its version.
     Unavailable {
-        /// For people.
         reason: String,
     },
 }
 
-/// What is known of the API server so far.
+/// The support of the API server for gated fields, as far as it is determined.
 #[derive(Debug, Default)]
 pub struct FeatureSupport {
     support: BTreeMap<GatedFields, Support>,
-    /// As it was when it was asked last.
+    /// The version at the last request.
     version: Option<ServerVersion>,
     recheck: bool,
 }
 
 impl GatedFields {
-    /// All of them.
     pub const ALL: [Self; 2] = [Self::Counters, Self::Shares];
 
-    /// How much of a slice is of this kind.
+    /// The number of fields of this kind in a slice.
     pub fn amount(self, spec: &ResourceSliceSpec) -> usize {
         let devices = || spec.devices.iter().flatten();
         match self {
@@ -63,13 +60,13 @@ impl GatedFields {
         }
     }
 
-    /// The first minor version of Kubernetes 1 that they are used on.
+    /// The first minor version of Kubernetes 1 with which the fields are used.
     fn first_minor(self) -> u32 {
         match self {
             // Beta and on by default (KEP-4815).
             Self::Counters => 36,
-            // Beta and on by default since 1.36 (KEP-5075). But the first schedulers of 1.36 may hand out twice what
-            // consumes counters beside devices for many claims (kubernetes/kubernetes#139040).
+            // Beta and on by default since 1.36 (KEP-5075). But the first schedulers of 1.36 may allocate a device twice that
+            // consumes counters and that many claims share (kubernetes/kubernetes#139040).
             Self::Shares => 37,
         }
     }
@@ -77,10 +74,12 @@ impl GatedFields {
     fn too_old(self, version: &ServerVersion) -> Support {
         let (version, first) = (&version.full, self.first_minor());
         let reason = match self {
-            Self::Counters => format!("the API server {version} has no counters; they need Kubernetes 1.{first}"),
+            Self::Counters => format!(
+                "the API server is {version}, and shared counters need Kubernetes 1.{first}; upgrade Kubernetes"
+            ),
             Self::Shares => format!(
-                "the API server is {version}, and before Kubernetes 1.{first} a GPU that many claims share may be \
-                 handed out twice; upgrade Kubernetes"
+                "the API server is {version}, and schedulers before Kubernetes 1.{first} may allocate a shared GPU twice; \
+                 upgrade Kubernetes"
             ),
         };
         Support::Unavailable { reason }
@@ -88,7 +87,7 @@ impl GatedFields {
 
     fn dropped(self, version: Option<&ServerVersion>) -> Support {
         let (what, gate) = match self {
-            Self::Counters => ("counters", "DRAPartitionableDevices"),
+            Self::Counters => ("shared counters", "DRAPartitionableDevices"),
             Self::Shares => ("allowMultipleAllocations or requestPolicy", "DRAConsumableCapacity"),
         };
         let version = version.map(|version| format!(" {}", version.full)).unwrap_or_default();
@@ -98,8 +97,8 @@ impl GatedFields {
 }
 
 impl FeatureSupport {
-    /// What may be published of the desired slices. What is open is asked first: slices that the API server has already
-    /// are an answer, and a dry run of the first slice in question is another.
+    /// The features that may be published of the desired slices. Undetermined support is determined first: by slices that the API
+    /// server has stored, else by a dry run of the first slice with such fields.
     pub async fn features(
         &mut self,
         cluster: &Cluster,
@@ -122,7 +121,7 @@ impl FeatureSupport {
         Ok(Features { partitionable: usable(GatedFields::Counters), consumable: usable(GatedFields::Shares) })
     }
 
-    /// Why something cannot be published. Shares are not safe without counters.
+    /// Why fields cannot be published. Shares are not safe without counters.
     pub fn unavailable_reason(&self, gated: GatedFields) -> Option<&str> {
         let of = |gated| match self.support.get(&gated) {
             Some(Support::Unavailable { reason }) => Some(reason.as_str()),
@@ -134,13 +133,13 @@ impl FeatureSupport {
         }
     }
 
-    /// Learns from a write of which these fields did not come back. Nothing is asked, since a question that fails would have them
-    /// written again.
+    /// Records that the API server dropped these fields in a write. No request is sent, because after a failed request the fields
+    /// would be written again.
     pub fn mark_dropped(&mut self, gated: GatedFields) {
         self.support.insert(gated, gated.dropped(self.version.as_ref()));
     }
 
-    /// Everything is asked anew the next time: it may have been upgraded, or replaced by an older one.
+    /// Determines the support again in the next round, because the API server may have been upgraded or downgraded.
     pub fn recheck(&mut self) {
         self.recheck = true;
     }
@@ -163,26 +162,26 @@ async fn determine(
         Ok(kept) if gated.amount(&kept.spec) < gated.amount(&probe.spec) => Ok(gated.dropped(Some(version))),
         Ok(_) => Ok(Support::Stored),
         Err(error) if error.is_invalid() => Ok(forbidden(&error)),
-        // Whoever refuses dry runs, or holds the name, does not answer the question; the answers to real writes will.
+        // A refused dry run or a name conflict gives no answer; the stored slice of the real write gives it.
         Err(error) if error.is_final() || error.is_conflict() => Ok(Support::Stored),
         Err(error) => Err(error),
     }
 }
 
 fn forbidden(error: &RequestError) -> Support {
-    let reason = format!("they were tried, and {}; look for an admission policy that forbids them", chain(error));
+    let reason = format!("a dry run with these fields failed: {}; check the admission policies", chain(error));
     Support::Unavailable { reason }
 }
 
-/// The position of slices that are only tried; no pool has so many.
-const TRIAL: usize = 0xfffff;
+/// The index of slices in dry runs; no pool has as many slices.
+const DRY_RUN_INDEX: usize = 0xfffff;
 
-/// The first slice with such fields, under a name of this node that no slice has.
+/// The first slice with such fields, under an unused name of this node.
 fn probe(gated: GatedFields, pool: &Pool, desired: &[SliceContent]) -> Option<ResourceSlice> {
     let mut slice = diff(pool, desired, &[]).into_iter().find_map(|write| match write {
         Write::Create(slice) if gated.amount(&slice.spec) > 0 => Some(*slice),
         Write::Create(_) | Write::Update(_) | Write::Delete { .. } => None,
     })?;
-    slice.metadata.name = Some(slice_name(TRIAL, &pool.driver, &pool.node));
+    slice.metadata.name = Some(slice_name(DRY_RUN_INDEX, &pool.driver, &pool.node));
     Some(slice)
 }

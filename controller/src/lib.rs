@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Keeps the ResourceSlices of a node equal to its inventory.
+//! Publishes the inventory of a node as ResourceSlices.
 //!
 //! ```text
-//! plugin ──unix socket──> view::stream ──┐
-//! inventory file ───────> view::file ────┴─> NodeReport ─┐
-//!                                                      ├─> publisher: debounce, list, pack, diff, apply
-//! API server ──watch of own slices──> news ────────────┘          └─> events on the Node
+//! plugin ──unix socket──> node_source::stream ─┐
+//! inventory file ───────> node_source::file ───┴─> NodeReport ─┐
+//!                                                              ├─> publisher: debounce, list, pack, diff, apply
+//! API server ──watch of own slices──> slice_events ────────────┘          └─> Events about the Node
 //! ```
 //!
-//! Slices are written only while the plugin is connected and registered with the kubelet; otherwise nothing is written
-//! and nothing deleted (the kubelet wipes the slices of a driver that stays away). Nothing here opens a device, reads a
-//! claim or touches the host: the process runs without privileges and needs no path but the plugin's socket.
+//! Slices are written and deleted only while the plugin is connected and registered with the kubelet; the kubelet deletes the
+//! slices of a driver that stays disconnected. The process opens no device, reads no claim and changes nothing on the host: it
+//! runs without privileges and needs only the plugin's socket.
 //!
-//! Reading order: [`args`], [`app`], [`view`], [`publisher`].
+//! Reading order: [`args`], [`app`], [`node_report`], [`publisher`].
 
 pub mod args;
 

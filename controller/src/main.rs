@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `gpu-controller`: publishes the GPUs of a node.
+//! `gpu-controller`: publishes the GPUs of a node as ResourceSlices.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use dra_controller::{app, args::Args};
-use dra_model::chain;
+use dra_model::explain;
 use dra_runtime::logging;
 use tracing::error;
 
@@ -16,14 +16,14 @@ fn main() -> ExitCode {
     let config = match args.into_config() {
         Ok(config) => config,
         Err(refused) => {
-            error!(error = %chain(&refused), "bad arguments");
+            error!(error = explain(&refused), "invalid arguments");
             return ExitCode::from(2);
         }
     };
     match app::run(config, &api_server) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
-            error!(error = %chain(&failed), "stopped");
+            error!(error = explain(&failed), "failed");
             ExitCode::FAILURE
         }
     }

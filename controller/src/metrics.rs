@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Everything this process counts. Labels are bounded: no names, no UIDs.
+//! The metrics of the controller. Labels have few values: no names, no UIDs.
 
 use std::sync::atomic::AtomicI64;
 
@@ -11,20 +11,20 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
 
-/// The metrics of the controller.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     slice_writes: Family<WriteLabels, Counter>,
     publish_duration: Histogram,
     devices: Family<DeviceLabels, Gauge>,
-    published_generation: Gauge<i64, AtomicI64>,
+    pool_generation: Gauge<i64, AtomicI64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WriteLabels {
-    op: &'static str,
+    operation: &'static str,
     result: &'static str,
 }
 
@@ -33,19 +33,16 @@ struct DeviceLabels {
     r#type: &'static str,
 }
 
-/// How many devices of each type are published.
+/// The number of published devices by type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DeviceCounts {
-    /// Whole GPUs.
     pub gpus: usize,
-    /// MIG devices.
     pub mig: usize,
-    /// GPUs published once more for many claims, each as often as there are ways to share it.
+    /// Shared GPUs, one for each GPU and sharing strategy.
     pub shared: usize,
 }
 
 impl DeviceCounts {
-    /// Of these slices.
     pub fn of(published: &[SliceContent]) -> Self {
         let of = |kind| {
             let devices = published.iter().flat_map(SliceContent::devices);
@@ -60,55 +57,63 @@ fn kind_of(device: &Device) -> Option<&str> {
 }
 
 impl Metrics {
-    /// Metrics in a registry of their own.
     pub fn registered() -> (Self, Registry) {
         let metrics = Self {
             slice_writes: Family::default(),
             publish_duration: Histogram::new(DURATIONS),
             devices: Family::default(),
-            published_generation: Gauge::default(),
+            pool_generation: Gauge::default(),
         };
         let mut registry = Registry::default();
-        registry.register("gpu_dra_slice_writes", "Writes of ResourceSlices", metrics.slice_writes.clone());
         registry.register(
-            "gpu_dra_publish_duration_seconds",
-            "Time to make the slices of the node equal to its inventory, when something had to be written",
+            "gpu_dra_resourceslice_writes",
+            "Writes of ResourceSlices by operation and result",
+            metrics.slice_writes.clone(),
+        );
+        registry.register_with_unit(
+            "gpu_dra_publish_duration",
+            "Time of a round with writes, from the changed inventory to the last write",
+            Unit::Seconds,
             metrics.publish_duration.clone(),
         );
         registry.register(
             "gpu_dra_published_devices",
-            "Devices in the ResourceSlices of the node, by type",
+            "Published devices of the node by type",
             metrics.devices.clone(),
         );
         registry.register(
-            "gpu_dra_published_generation",
-            "Pool generation of the ResourceSlices last seen or written",
-            metrics.published_generation.clone(),
+            "gpu_dra_pool_generation",
+            "Pool generation of the ResourceSlices last read or written",
+            metrics.pool_generation.clone(),
+        );
+        registry.register(
+            "gpu_dra_build",
+            "Version of the program",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
         (metrics, registry)
     }
 
     /// Counts one write.
-    pub fn count_write(&self, op: &'static str, result: &'static str) {
-        self.slice_writes.get_or_create(&WriteLabels { op, result }).inc();
+    pub fn count_write(&self, operation: &'static str, result: &'static str) {
+        self.slice_writes.get_or_create(&WriteLabels { operation, result }).inc();
     }
 
-    /// Records how long a publishing with writes took.
+    /// Records the duration of a round with writes.
     pub fn observe_publish(&self, seconds: f64) {
         self.publish_duration.observe(seconds);
     }
 
-    /// Sets the number of published devices.
     pub fn set_devices(&self, counts: DeviceCounts) {
         for (r#type, count) in [("gpu", counts.gpus), ("mig", counts.mig), ("shared-gpu", counts.shared)] {
             self.devices.get_or_create(&DeviceLabels { r#type }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
-    /// Sets the generation of the pool; the last one stays where no slice was seen or written.
+    /// Sets the generation of the pool; absent if no slice was read or written, which leaves the last value.
     pub fn set_generation(&self, generation: Option<i64>) {
         if let Some(generation) = generation {
-            self.published_generation.set(generation);
+            self.pool_generation.set(generation);
         }
     }
 }

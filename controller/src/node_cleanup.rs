@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Waits until a DaemonSet has done its work on every node, and deletes it, for when the driver is uninstalled.
+//! Waits until the cleanup DaemonSet of an uninstallation is complete on every node, and deletes it.
 //!
-//! A pod of it becomes ready when its node is done. A node that is down never gets there, so what takes too long is told
-//! with the name of the node and left: the rest of the uninstallation does not depend on it. The pods are gone after that, and
-//! their logs with them, so what they said of a failure is told as well.
+//! A pod of the DaemonSet is ready when the cleanup of its node is complete. A node that is down never gets ready, so after the
+//! timeout its name is logged and the uninstallation continues. The logs of the pods are deleted with the pods, so the reasons of
+//! failures are logged here as well.
 
 use std::time::Duration;
 
@@ -17,50 +17,44 @@ use crate::check::{is_ready, node_of};
 use crate::cluster::{Cluster, RequestError};
 use crate::repeated_failures::RepeatedFailures;
 
-/// How often to look.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A DaemonSet that works once on every node.
+/// The DaemonSet that cleans up every node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeCleanup {
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub daemon_set: String,
-    /// Label selector of its pods.
+    /// Label selector of the pods.
     pub selector: String,
-    /// How long to wait for its work, and then for the end of its pods.
+    /// Limits the wait for ready pods and then the wait for deleted pods.
     pub timeout: Duration,
 }
 
-/// How a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitOutcome {
-    /// With what was waited for.
     Done,
-    /// With the patience.
     TimedOut,
 }
 
-/// How far the work got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    /// The nodes are not counted yet.
+    /// The status of the DaemonSet is not up to date.
     Unobserved,
-    /// This many nodes of so many are done.
-    Nodes { ready: i32, total: i32 },
-    /// There is no such DaemonSet.
+    Nodes {
+        ready: i32,
+        total: i32,
+    },
     Deleted,
 }
 
-/// Waits for the work, deletes the DaemonSet with its pods, and waits for their end; how both waits ended.
+/// Waits for the cleanup, deletes the DaemonSet with its pods, and waits until the pods are deleted; the outcomes of both waits.
 pub async fn finish(cluster: &Cluster, work: &NodeCleanup) -> Result<[WaitOutcome; 2], RequestError> {
-    let worked = wait(cluster, work, "the work on the nodes", Progress::is_done).await?;
+    let worked = wait(cluster, work, "the cleanup of the nodes", Progress::is_done).await?;
     if worked == WaitOutcome::TimedOut {
         report_incomplete(cluster, work).await;
     }
     cluster.delete_daemon_set(&work.namespace, &work.daemon_set).await?;
-    let ended = wait(cluster, work, "the end of its pods", |progress| progress == Progress::Deleted).await?;
+    let ended = wait(cluster, work, "the deletion of the pods", |progress| progress == Progress::Deleted).await?;
     Ok([worked, ended])
 }
 
@@ -78,11 +72,11 @@ async fn wait(
         let late = Instant::now() >= end;
         match found.map(|found| Progress::of(found.as_ref())) {
             Ok(progress) if is_over(progress) => {
-                info!(daemon_set, ?progress, "waited for {what}");
+                info!(daemon_set, ?progress, "{what} is complete");
                 return Ok(WaitOutcome::Done);
             }
             Ok(progress) if late => {
-                warn!(daemon_set, ?progress, "{what} takes too long, going on without");
+                warn!(daemon_set, ?progress, "timed out waiting for {what}; continuing");
                 return Ok(WaitOutcome::TimedOut);
             }
             Ok(_) => {}
@@ -90,7 +84,7 @@ async fn wait(
             Err(error) => {
                 let error = chain(&error).to_string();
                 if failures.should_log(&error) {
-                    warn!(daemon_set, error, "unable to look (will retry)");
+                    warn!(daemon_set, error, "failed to read the DaemonSet; retrying");
                 }
             }
         }
@@ -101,26 +95,27 @@ async fn wait(
 async fn report_incomplete(cluster: &Cluster, work: &NodeCleanup) {
     let pods = match cluster.pods(&work.namespace, &work.selector).await {
         Ok(pods) => pods,
-        Err(error) => return warn!(error = %chain(&error), "unable to look which nodes are left"),
+        Err(error) => return warn!(error = %chain(&error), "failed to list the pods of the cleanup"),
     };
     for pod in pods.iter().filter(|pod| !is_ready(pod)) {
         let node = node_of(pod).unwrap_or("none");
-        let reason = failure_of(pod).unwrap_or_else(|| "it does not answer, or its pod did not start".to_owned());
+        let reason =
+            failure_of(pod).unwrap_or_else(|| "the node does not respond, or the pod did not start".to_owned());
         warn!(
             node,
             reason,
-            "not done on this node: MPS daemons may run on, and GPUs keep the settings of claims; install again to repair it"
+            "cleanup of this node is incomplete: MPS daemons may still run, GPUs keep the settings of claims; reinstall the chart to repair"
         );
     }
 }
 
-/// What its containers said when they failed last: warnings and errors, or else everything.
+/// The termination message of the init container that failed last: its warnings and errors, or the whole text if it has none.
 fn failure_of(pod: &Pod) -> Option<String> {
     let statuses = pod.status.as_ref()?.init_container_statuses.as_deref().unwrap_or_default();
-    let said = statuses.iter().find_map(termination_message)?;
+    let message = statuses.iter().find_map(termination_message)?;
     let is_bad = |line: &&str| ["WARN", "ERROR"].iter().any(|level| line.contains(level));
-    let bad: Vec<_> = said.lines().filter(is_bad).map(str::trim).collect();
-    Some(if bad.is_empty() { said.trim().replace('\n', "; ") } else { bad.join("; ") })
+    let bad: Vec<_> = message.lines().filter(is_bad).map(str::trim).collect();
+    Some(if bad.is_empty() { message.trim().replace('\n', "; ") } else { bad.join("; ") })
 }
 
 fn termination_message(status: &ContainerStatus) -> Option<&str> {
@@ -130,7 +125,7 @@ fn termination_message(status: &ContainerStatus) -> Option<&str> {
 }
 
 impl Progress {
-    /// Numbers of an older generation say nothing, and neither do those that were never written.
+    /// Status of an older generation, or without a generation, is not up to date.
     fn of(daemon_set: Option<&DaemonSet>) -> Self {
         let Some(daemon_set) = daemon_set else { return Self::Deleted };
         let generation = daemon_set.metadata.generation;
@@ -199,6 +194,6 @@ mod tests {
             let progress = Progress::of(Some(&serde_json::from_value(given.clone()).unwrap()));
             assert_eq!((progress, progress.is_done()), (expect, done), "{given}");
         }
-        assert!(Progress::of(None).is_done(), "an earlier try deleted it");
+        assert!(Progress::of(None).is_done(), "an earlier attempt deleted it");
     }
 }

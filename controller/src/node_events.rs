@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Events on the Node: what keeps a GPU from being published, wholly or in part, told once per change.
+//! Events about the Node: each problem that prevents a GPU or a part of it from being published, once per change.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,13 @@ use crate::cluster::Cluster;
 use crate::feature_support::{FeatureSupport, GatedFields};
 use crate::repeated_failures::RepeatedFailures;
 
-/// The longest note an event may have (`events.k8s.io/v1`).
-const NOTE_MAX: usize = 1024;
+/// Limit of `events.k8s.io/v1` in bytes.
+const MAX_NOTE_BYTES: usize = 1024;
 
-/// What is wrong with a node, by subject.
+/// The problems of a node, by subject.
 pub(crate) type Problems = BTreeMap<String, Problem>;
 
-/// What keeps something from being published.
+/// Why something is not published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
     reason: &'static str,
@@ -30,7 +30,7 @@ pub(crate) struct Problem {
     note: String,
 }
 
-/// Who tells about which node, and what was told already.
+/// Reports the problems of a node as Events, and records the reported ones.
 #[derive(Debug)]
 pub struct NodeEvents {
     driver: DriverName,
@@ -40,12 +40,11 @@ pub struct NodeEvents {
 }
 
 impl NodeEvents {
-    /// Nothing was told yet.
     pub fn new(driver: DriverName, node: NodeName) -> Self {
         Self { driver, node, reported: Problems::new(), failures: RepeatedFailures::default() }
     }
 
-    /// Tells what changed since the last time. What could not be told is told the next time; false asks for one soon.
+    /// Reports the changes since the last call; false if an Event could not be recorded and the call must be repeated.
     pub(crate) async fn report(&mut self, cluster: &Cluster, node_uid: &str, now: Problems) -> bool {
         let mut all_reported = true;
         for (subject, problem) in &now {
@@ -61,27 +60,27 @@ impl NodeEvents {
             .map(|(s, t)| (s.clone(), t.clone()))
             .collect();
         for (subject, problem) in resolved {
-            let event = self.event(node_uid, "Normal", problem.recovered, &format!("over: {}", problem.note));
+            let event = self.event(node_uid, "Normal", problem.recovered, &format!("Resolved: {}", problem.note));
             all_reported &= self.post(cluster, event, &subject, None).await;
         }
         all_reported
     }
 
-    /// Posts one event and remembers the subject's new state, unless it is worth another try.
+    /// Records one Event and the state of its subject, unless the request must be repeated.
     async fn post(&mut self, cluster: &Cluster, event: Event, subject: &str, problem: Option<&Problem>) -> bool {
         let reason = event.reason.clone().unwrap_or_default();
         match cluster.post_event(&event).await {
             Ok(()) => {
                 self.failures.recovered();
-                info!(reason, subject, "told the node");
+                info!(reason, subject, "recorded an Event about the node");
             }
             Err(error) if error.is_final() => {
-                warn!(reason, subject, error = %chain(&error), "an event on the node was refused");
+                warn!(reason, subject, error = %chain(&error), "the API server refused an Event about the node");
             }
             Err(error) => {
                 let error = chain(&error).to_string();
                 if self.failures.should_log(&error) {
-                    warn!(reason, subject, error, "unable to post an event on the node (will retry)");
+                    warn!(reason, subject, error, "failed to record an Event about the node; retrying");
                 }
                 return false;
             }
@@ -107,15 +106,15 @@ impl NodeEvents {
             type_: Some(kind.to_owned()),
             reason: Some(reason.to_owned()),
             action: Some("Publish".to_owned()),
-            note: note.get(..note.floor_char_boundary(NOTE_MAX)).map(str::to_owned),
-            reporting_controller: Some(self.driver.to_string()),
+            note: note.get(..note.floor_char_boundary(MAX_NOTE_BYTES)).map(str::to_owned),
+            reporting_controller: Some(format!("{}/controller", self.driver)),
             reporting_instance: Some(format!("gpu-controller-{}", self.node).chars().take(128).collect()),
             ..Event::default()
         }
     }
 }
 
-/// What is wrong with a node of which this should be published.
+/// The problems of a node.
 pub(crate) fn problems(inventory: &Inventory, support: &FeatureSupport, offer: &Offer) -> Problems {
     let gpus = inventory.gpus.iter().filter_map(of_gpu);
     let others = [missing_driver(&inventory.driver), no_counters(support), no_shares(support, offer)];
@@ -126,8 +125,8 @@ fn missing_driver(driver: &DriverState) -> Option<(String, Problem)> {
     match driver {
         DriverState::Loaded { .. } => None,
         DriverState::Missing { reason } => {
-            let note = format!("no GPU of this node is published: {reason}; install or load the NVIDIA driver");
-            let problem = Problem { reason: "DriverMissing", recovered: "DriverFound", note };
+            let note = format!("No GPU of this node is published: {reason}; install or load the NVIDIA driver");
+            let problem = Problem { reason: "NVIDIADriverUnavailable", recovered: "NVIDIADriverAvailable", note };
             Some(("the NVIDIA driver".to_owned(), problem))
         }
     }
@@ -135,8 +134,8 @@ fn missing_driver(driver: &DriverState) -> Option<(String, Problem)> {
 
 fn no_counters(support: &FeatureSupport) -> Option<(String, Problem)> {
     let reason = support.unavailable_reason(GatedFields::Counters)?;
-    let note = format!("only the devices that exist now are published, without counters: {reason}");
-    let problem = Problem { reason: "CountersUnavailable", recovered: "CountersAvailable", note };
+    let note = format!("GPUs and existing MIG devices are published without shared counters: {reason}");
+    let problem = Problem { reason: "SharedCountersUnavailable", recovered: "SharedCountersAvailable", note };
     Some(("the API server".to_owned(), problem))
 }
 
@@ -144,12 +143,12 @@ fn no_shares(support: &FeatureSupport, offer: &Offer) -> Option<(String, Problem
     let shared = offer.forms.iter().filter(|form| matches!(form, Form::Shared(_)));
     let shared: Vec<String> = shared.map(ToString::to_string).collect();
     let reason = support.unavailable_reason(GatedFields::Shares).filter(|_| !shared.is_empty())?;
-    let note = format!("GPUs are not published as {}, only in their other forms: {reason}", shared.join(", "));
-    let problem = Problem { reason: "SharedFormsUnavailable", recovered: "SharedFormsAvailable", note };
+    let note = format!("GPUs are published without the forms {}: {reason}", shared.join(", "));
+    let problem = Problem { reason: "SharedDevicesUnavailable", recovered: "SharedDevicesAvailable", note };
     Some(("shared forms".to_owned(), problem))
 }
 
-/// The one thing that most matters about a GPU, so that what gets worse is not first told to be over.
+/// The most severe problem of a GPU. It has only one, so that a problem that gets worse is not reported as resolved.
 fn of_gpu(entry: &GpuEntry) -> Option<(String, Problem)> {
     match entry {
         GpuEntry::Good(gpu) => {
@@ -163,21 +162,21 @@ fn of_gpu(entry: &GpuEntry) -> Option<(String, Problem)> {
             let ids: Vec<String> = [uuid, pci].into_iter().flatten().collect();
             let named = if ids.is_empty() { String::new() } else { format!(" ({})", ids.join(", ")) };
             let advice = advice(*fault);
-            let note = format!("GPU {index}{named} cannot be read and is not published: {reason}; {advice}");
-            Some((subject, Problem { reason: "GpuUnreadable", recovered: "GpuReadable", note }))
+            let note = format!("GPU {index}{named} failed and is not published: {reason}; {advice}");
+            Some((subject, Problem { reason: "GPUUnavailable", recovered: "GPUAvailable", note }))
         }
     }
 }
 
 const fn advice(fault: Fault) -> &'static str {
     match fault {
-        Fault::Failing => "reset or replace it",
+        Fault::Failing => "reset or replace the GPU",
         Fault::Unsupported => {
-            "the NVIDIA driver has no answer on this GPU or platform, and without it no container can be given the GPU: \
-             the GPU needs no reset, try another version of the NVIDIA driver"
+            "the NVIDIA driver does not support a required query on this GPU or platform: the GPU needs no reset, try \
+             another version of the NVIDIA driver"
         }
         Fault::Denied => {
-            "access to the GPU is denied: see that no virtual machine has it and that the plugin's container is privileged"
+            "access to the GPU is denied: check that no virtual machine uses it and that the plugin's container is privileged"
         }
     }
 }
@@ -186,13 +185,13 @@ fn no_mig_devices(gpu: &Gpu) -> Option<Problem> {
     let is_empty = matches!(&gpu.mig, MigMode::On { devices, .. } if devices.is_empty());
     let Gpu { uuid, pci, .. } = gpu;
     let note = format!(
-        "{uuid} at {pci} offers nothing: its MIG mode is on and it has no MIG devices; on the node, make some with \
-         `nvidia-smi mig -i {pci} -cgi PROFILES -C`, or turn MIG mode off with `nvidia-smi -i {pci} -mig 0`"
+        "{uuid} at {pci} has no devices: MIG mode is enabled, but no MIG device exists; on the node, create MIG devices with \
+         `nvidia-smi mig -i {pci} -cgi PROFILES -C`, or disable MIG mode with `nvidia-smi -i {pci} -mig 0`"
     );
     is_empty.then_some(Problem { reason: "MIGDevicesMissing", recovered: "MIGDevicesFound", note })
 }
 
-/// What a GPU is published without.
+/// The details that a GPU is published without.
 fn missing_details(gpu: &Gpu) -> Option<Problem> {
     let without = [
         gpu.product_name.is_none().then_some("its name (productName is Unknown)"),
@@ -203,8 +202,8 @@ fn missing_details(gpu: &Gpu) -> Option<Problem> {
     ];
     let without: Vec<&str> = without.into_iter().flatten().collect();
     let note = format!(
-        "{} at {} is published without {}: the NVIDIA driver has no answer on this GPU or platform; the GPU works and \
-         needs no reset, let claims that may use it select by something else",
+        "{} at {} is published without {}: the NVIDIA driver does not support the query on this GPU or platform; the GPU \
+         works and needs no reset, claims for it must select by other attributes",
         gpu.uuid,
         gpu.pci,
         without.join(", ")

@@ -1,37 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is known of the node at this moment, as the latest value of a watch channel.
+//! The last report about the node, as the value of a watch channel.
 
 use std::sync::Arc;
 
 use dra_model::Inventory;
 use tokio::sync::watch;
 
-/// What is known of the node.
+/// The state of the node as its source reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeReport {
-    /// Nobody tells. What was published stays, and nothing is written.
-    Unavailable {
-        /// Why, for people.
-        reason: String,
-    },
-    /// The kubelet plugin, or a file, tells.
+    /// The source is not connected. Published slices remain, and nothing is written.
+    Unavailable { reason: String },
     Received {
-        /// Whether the kubelet knows the plugin.
+        /// Whether the plugin is registered with the kubelet.
         registered: bool,
-        /// Grows when the kubelet restarts.
+        /// Number of registrations; increases when the kubelet restarts.
         registrations: u64,
-        /// What the node has; absent until the hardware was read.
+        /// Absent until the plugin has read the hardware.
         inventory: Option<Arc<Inventory>>,
     },
 }
 
 impl NodeReport {
-    /// A view before anything was heard.
+    /// A channel whose value before the first report is `Unavailable`.
     pub fn channel() -> (watch::Sender<Self>, watch::Receiver<Self>) {
         watch::channel(Self::Unavailable { reason: "no inventory was received yet".to_owned() })
     }
 
-    /// What to publish, or why nothing may be written.
+    /// The inventory to publish, or the reason why nothing may be written.
     pub fn publishable(&self) -> Result<Arc<Inventory>, String> {
         match self {
             Self::Unavailable { reason } => Err(reason.clone()),
@@ -41,7 +37,7 @@ impl NodeReport {
         }
     }
 
-    /// What the node has, even if it may not be published.
+    /// The inventory, also if it may not be published.
     pub fn inventory(&self) -> Option<Arc<Inventory>> {
         match self {
             Self::Unavailable { .. } => None,
@@ -50,7 +46,7 @@ impl NodeReport {
     }
 }
 
-/// Tells the receivers, unless they know already.
+/// Notifies the receivers only if the value changed.
 pub(crate) fn send_if_changed<T: PartialEq>(sender: &watch::Sender<T>, latest: T) {
     sender.send_if_modified(|current| {
         let changed = *current != latest;

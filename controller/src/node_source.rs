@@ -11,7 +11,7 @@ pub mod file;
 
 pub mod stream;
 
-/// Keeps the view as the source tells it, until `stop`.
+/// Sends the reports of the source until `stop`.
 pub async fn follow(source: Source, report: watch::Sender<NodeReport>, stop: CancellationToken) {
     match source {
         Source::Socket(socket) => stream::follow(socket, report, stop).await,

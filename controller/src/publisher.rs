@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The loop that keeps the slices equal to the view.
+//! The loop that publishes the reported inventory.
 //!
-//! It wakes up for a new view, for a change of a slice by somebody else, for a retry and every few minutes anyway;
-//! waits a moment for more of the same; lists the slices as they are, packs, diffs and applies. Nothing is remembered
-//! between rounds that could be wrong: a restart finds its slices and writes nothing.
+//! A round is triggered by a new report, a slice event of another client, a retry or a timer. It waits for further triggers, then
+//! lists the slices, packs, diffs and applies. No state between rounds affects the result: after a restart the slices are equal and
+//! nothing is written.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_model::Inventory;
-use dra_model::chain;
+use dra_model::{Advice, Inventory, explain};
 use dra_resource::{Offer, Pool, SliceContent, Write, diff, pack};
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use tokio::sync::{mpsc, watch};
@@ -28,19 +28,18 @@ use crate::rate_limits::{Backoff, RateLimit, random_between};
 use crate::repeated_failures::RepeatedFailures;
 use crate::slice_events::{SliceEvent, SliceVersions};
 
-/// How often a round is begun anew because somebody else wrote at the same time.
+/// Limit of attempts in a round when other clients write at the same time.
 const MAX_ATTEMPTS: usize = 5;
 
-/// The times of the loop.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// How long to wait for more changes before acting on one.
+    /// Wait for further triggers before a round.
     pub debounce: Duration,
-    /// The first and the longest delay after a failure.
+    /// Minimum and maximum delay after a failure.
     pub retry: (Duration, Duration),
-    /// The shortest and the longest time between two looks without a cause.
+    /// Minimum and maximum interval of rounds without a trigger.
     pub recheck: (Duration, Duration),
-    /// Rounds with writes that may follow each other at once, and the time each further one takes.
+    /// Burst of rounds with writes, and the interval of further ones.
     pub write_limit: (u32, Duration),
 }
 
@@ -55,59 +54,54 @@ impl Default for Timing {
     }
 }
 
-/// Why a round failed.
+/// A failed round.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The slices could not be read.
-    #[error("failed to list the slices of this node")]
+    #[error("failed to list the ResourceSlices of this node")]
     List(#[source] RequestError),
-    /// The slice that holds a name could not be read.
-    #[error("failed to read ResourceSlice {slice}, which holds the name of a slice of this node")]
+    #[error("failed to read ResourceSlice {slice}, which has the name of a slice of this node")]
     ForeignSlice {
-        /// The name.
         slice: String,
-        /// How the request for the slice failed.
         #[source]
         source: RequestError,
     },
-    /// The owner of the slices could not be read.
     #[error("failed to read Node {node}")]
     Node {
-        /// The node.
         node: dra_model::NodeName,
-        /// Why.
         #[source]
         source: RequestError,
     },
-    /// It is unknown what may be published.
-    #[error("failed to ask the API server which fields of slices it keeps")]
-    Server(#[source] RequestError),
-    /// A write failed.
-    #[error("failed to publish")]
+    #[error("failed to determine which fields of ResourceSlices the API server stores")]
+    FeatureSupport(#[source] RequestError),
+    #[error("failed to publish the inventory")]
     Apply(#[source] ApplyError),
-    /// Others write the same slices all the time.
-    #[error(
-        "slice {slice} is written by somebody else again and again: only one controller per node and driver may run"
-    )]
-    Contended {
-        /// The slice.
-        slice: String,
-    },
+    #[error("ResourceSlice {slice}: concurrent writes in every attempt")]
+    Contended { slice: String },
 }
 
-/// What a round came to.
+impl Advice for PublishError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Contended { .. } => Some("run only one gpu-controller per node and driver name".into()),
+            Self::List(_)
+            | Self::ForeignSlice { .. }
+            | Self::Node { .. }
+            | Self::FeatureSupport(_)
+            | Self::Apply(_) => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RoundOutcome {
-    /// The slices are what they should be.
     UpToDate {
-        /// How many writes that took.
+        /// Number of writes in the round.
         writes: usize,
     },
-    /// Nothing may be written, and this is why.
+    /// Nothing may be written, for this reason.
     Withheld(String),
 }
 
-/// Publishes the devices of one node.
 #[derive(Debug)]
 pub struct Publisher {
     cluster: Cluster,
@@ -127,7 +121,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher that has seen nothing yet. It publishes as much of the offer as the API server keeps.
+    /// Publishes as much of the offer as the API server stores.
     pub fn new(
         cluster: Cluster,
         identity: PoolIdentity,
@@ -156,7 +150,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes until `stop`. Slices stay when the process ends: an upgraded one takes over.
+    /// Publishes until `stop`. The slices remain after the process ends, for the next one.
     pub async fn run(mut self, mut slice_events: mpsc::Receiver<SliceEvent>, stop: CancellationToken) {
         let mut recheck_at = self.next_recheck();
         self.report.mark_changed();
@@ -164,7 +158,7 @@ impl Publisher {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = self.report.changed() => if changed.is_err() { return },
-                () = foreign(&mut slice_events, &self.versions) => debug!("somebody else changed the slices"),
+                () = foreign(&mut slice_events, &self.versions) => debug!("another client changed the slices"),
                 () = until(self.retry_at) => {}
                 () = sleep_until(recheck_at) => self.support.recheck(),
             }
@@ -181,7 +175,7 @@ impl Publisher {
         }
     }
 
-    /// One round, with its outcome told to readiness and its failure to the retry clock.
+    /// Runs a round, reports its outcome to readiness and schedules a retry after a failure.
     async fn run_round(&mut self) {
         self.report.borrow_and_update();
         self.retry_at = None;
@@ -203,21 +197,21 @@ impl Publisher {
     }
 
     fn log_recovery(&mut self) {
-        if let Some(away) = self.failures.recovered() {
-            info!(away_s = away.as_secs(), "publishing works again");
+        if let Some(elapsed) = self.failures.recovered() {
+            info!(failed_s = elapsed.as_secs(), "publishing works again");
         }
     }
 
-    /// Says a failure once, and returns what was said.
+    /// Logs a failure once and returns its text.
     fn log_failure(&mut self, error: &PublishError) -> String {
-        let error = chain(error).to_string();
+        let error = explain(error);
         if self.failures.should_log(&error) {
-            warn!(error, "unable to publish, leaving the slices as they are (will retry)");
+            warn!(error, "failed to publish, the slices are unchanged; retrying");
         }
         error
     }
 
-    /// Makes the slices equal to the view, if that may be done now.
+    /// Makes the slices equal to the reported inventory, if writing is allowed.
     pub async fn round(&mut self) -> Result<RoundOutcome, PublishError> {
         let begin = Instant::now();
         let mut writes = 0;
@@ -246,14 +240,14 @@ impl Publisher {
                     None => contended = slice,
                 },
                 Outcome::Withheld => {}
-                // What was written may be handed out twice, so nothing but the budget for writes holds up its replacement.
+                // The devices may be allocated twice, so only the rate limit delays the replacement.
                 Outcome::Dropped(gated) => self.support.mark_dropped(gated),
             }
         }
         Err(PublishError::Contended { slice: contended })
     }
 
-    /// The slice that holds a name in conflict, if it is not of this pool and not among those known already.
+    /// The slice that has a conflicting name, if it is of another driver or node and not found before.
     async fn foreign_holder(
         &self,
         slice: &str,
@@ -271,13 +265,13 @@ impl Publisher {
                 slice,
                 driver,
                 node,
-                "a slice of another driver or node holds the name of a slice of this node: publishing under another name, delete that slice if nothing needs it"
+                "a ResourceSlice of another driver or node has the name of a slice of this node; publishing under another name; delete that slice if it is unused"
             );
         }
         Ok(foreign)
     }
 
-    /// Makes the slices equal to the inventory once; the names of the foreign slices are passed over.
+    /// Makes the slices equal to the inventory once, without the names of the foreign slices.
     async fn attempt(
         &mut self,
         inventory: &Arc<Inventory>,
@@ -297,7 +291,7 @@ impl Publisher {
         if planned.is_empty() {
             return Ok(Outcome::Done);
         }
-        // Slices that vanish may mean that the Node was created anew; an owner that is gone would take them with it.
+        // Deleted slices may mean that the Node was recreated; slices with a deleted owner would be deleted as well.
         if self.read_node().await? {
             planned = diff(&self.pool, &desired, &present);
         }
@@ -311,7 +305,7 @@ impl Publisher {
         Ok(applied.outcome)
     }
 
-    /// What should be published, which depends on what the API server keeps.
+    /// The desired slices, with the fields that the API server stores.
     async fn desired(
         &mut self,
         inventory: &Inventory,
@@ -319,14 +313,14 @@ impl Publisher {
     ) -> Result<Vec<SliceContent>, PublishError> {
         let everything = pack(inventory, &self.offer);
         let features = self.support.features(&self.cluster, &self.pool, &everything, observed);
-        let features = features.await.map_err(PublishError::Server)?;
+        let features = features.await.map_err(PublishError::FeatureSupport)?;
         if features == self.offer.features {
             return Ok(everything);
         }
         Ok(pack(inventory, &Offer { features, ..self.offer.clone() }))
     }
 
-    /// Reads the UID of the Node; true when it changed.
+    /// Reads the UID of the Node; true if it changed.
     async fn read_node(&mut self) -> Result<bool, PublishError> {
         let uid = self
             .cluster
@@ -338,7 +332,7 @@ impl Publisher {
         Ok(changed)
     }
 
-    /// Tells the Node what is wrong with its GPUs; false when that should be tried again soon.
+    /// Reports the problems of the node; false if that must be retried.
     async fn report_events(&mut self) -> bool {
         let inventory = self.report.borrow().inventory();
         match inventory {
@@ -355,7 +349,7 @@ impl Publisher {
     }
 }
 
-/// Ends with the first news that is not an echo of an own write.
+/// Completes with the first event that another client caused.
 async fn foreign(slice_events: &mut mpsc::Receiver<SliceEvent>, versions: &SliceVersions) {
     while let Some(item) = slice_events.recv().await {
         if versions.is_foreign(&item) {
@@ -372,7 +366,7 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-/// The newest generation of some slices, if there are any.
+/// The highest pool generation of the slices.
 fn generation<'a>(slices: impl Iterator<Item = &'a ResourceSlice>) -> Option<i64> {
     slices.map(|slice| slice.spec.pool.generation).max()
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How fast things may be repeated: growing delays after failures, a budget for writes, and a little chance, so that
-//! a thousand nodes do not do the same thing at the same moment.
+//! Delays between retries, a limit for the rate of writes, and jitter, so that the controllers of many nodes do not send requests at
+//! the same time.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Delays that double up to a maximum, each with up to a quarter of chance added.
+/// Exponential backoff: delays that double up to a maximum, each with a jitter of up to a quarter.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     min: Duration,
@@ -16,25 +16,23 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Delays from `first` to `longest`.
     pub fn new(min: Duration, max: Duration) -> Self {
         Self { min, max, next: min }
     }
 
-    /// The next delay.
     pub fn next_delay(&mut self) -> Duration {
         let delay = self.next;
         self.next = delay.saturating_mul(2).min(self.max);
         delay + random_between(Duration::ZERO, delay / 4)
     }
 
-    /// Begins anew after a success.
+    /// Starts again with the first delay, after a success.
     pub fn reset(&mut self) {
         self.next = self.min;
     }
 }
 
-/// Allows a burst and then one thing per interval, so that two writers who disagree do not flood the API server.
+/// Allows a burst and then one operation per interval, so that two controllers that overwrite each other do not flood the API server.
 #[derive(Debug)]
 pub struct RateLimit {
     interval: Duration,
@@ -43,12 +41,12 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// Allows `burst` things at once and one more per `interval`.
+    /// Allows `burst` operations at once and one more per `interval`.
     pub fn new(burst: u32, interval: Duration) -> Self {
         Self { interval, burst, spent_until: Instant::now() }
     }
 
-    /// Takes one and tells how long to wait before using it.
+    /// Reserves one operation and returns the delay before it may start.
     pub fn reserve(&mut self, now: Instant) -> Duration {
         self.spent_until = self.spent_until.max(now) + self.interval;
         let credit = self.interval.saturating_mul(self.burst);
@@ -56,12 +54,11 @@ impl RateLimit {
     }
 }
 
-/// A random duration in a range.
 pub fn random_between(min: Duration, max: Duration) -> Duration {
-    // The keys of a new RandomState are the standard library's only source of chance, and enough for this.
-    let chance = RandomState::new().build_hasher().finish() % 1024;
+    // The keys of a new RandomState are the only source of randomness in the standard library, sufficient for jitter.
+    let random = RandomState::new().build_hasher().finish() % 1024;
     let step = max.saturating_sub(min) / 1024;
-    min + step.saturating_mul(u32::try_from(chance).unwrap_or(0))
+    min + step.saturating_mul(u32::try_from(random).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What to say of something that is tried again and again: once that it fails, and once that it works again.
+//! Log messages of an operation that is retried: each cause of failure is logged once, and the recovery once.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many causes of one failures are said and remembered; texts of others may differ each time.
+/// Limit of logged causes per series of failures, because the text of a cause may differ in each attempt.
 const MAX_LOGGED_CAUSES: usize = 16;
 
 /// The failures since the last success.
@@ -17,10 +17,9 @@ pub struct RepeatedFailures {
 }
 
 impl RepeatedFailures {
-    /// Notes a failure; true when people should hear of it.
+    /// Records a failure; true if it must be logged.
     ///
-    /// One failure is no failures: streams break, and the next try goes well. From the second on, every cause is news
-    /// once.
+    /// The first failure is not logged, because the next attempt usually succeeds. From the second on, each cause is logged once.
     pub fn should_log(&mut self, cause: &str) -> bool {
         if self.since.is_none() {
             self.since = Some(Instant::now());
@@ -29,7 +28,7 @@ impl RepeatedFailures {
         self.logged.len() < MAX_LOGGED_CAUSES && self.logged.insert(cause.to_owned())
     }
 
-    /// Notes a success; the length of the failures when people have logged of it.
+    /// Records a success; the time since the first failure, if a failure was logged.
     pub fn recovered(&mut self) -> Option<Duration> {
         let Self { since, logged } = std::mem::take(self);
         since.filter(|_| !logged.is_empty()).map(|since| since.elapsed())
@@ -47,10 +46,10 @@ mod tests {
         let logged = ["broken", "refused", "refused", "forbidden", "refused"].map(|cause| failures.should_log(cause));
         assert_eq!(logged, [false, true, false, true, false]);
         let causes = (0..100).filter(|number| failures.should_log(&format!("cause {number}"))).count();
-        assert_eq!(causes, MAX_LOGGED_CAUSES - 2, "an failures with a cause of its own each time is not said for ever");
+        assert_eq!(causes, MAX_LOGGED_CAUSES - 2, "the number of logged causes is limited");
         assert!(failures.recovered().is_some());
         assert_eq!(failures.recovered(), None);
-        assert!(!failures.should_log("refused"), "a new failures begins with one failure");
-        assert_eq!(failures.recovered(), None, "which nobody logged of");
+        assert!(!failures.should_log("refused"), "the first failure of a new series is not logged");
+        assert_eq!(failures.recovered(), None, "no failure was logged");
     }
 }

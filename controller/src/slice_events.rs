@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! News of our slices from the API server, and which of it is only the echo of our own writes.
+//! Watch events of the slices of this node, and which of them are caused by writes of this process.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,31 +17,27 @@ use crate::cluster::{Cluster, REQUEST_TIMEOUT, RequestError};
 use crate::rate_limits::Backoff;
 use crate::repeated_failures::RepeatedFailures;
 
-/// Something that happened to a slice.
+/// A change of the slices of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SliceEvent {
-    /// It is there, in this version.
+    /// A slice was created or updated.
     Stored {
-        /// Its name.
         name: String,
-        /// Its resource version.
+        /// Resource version.
         version: String,
     },
-    /// It was deleted.
-    Deleted {
-        /// Its name.
-        name: String,
-    },
-    /// The watch began anew; anything may have happened meanwhile.
+    /// A slice was deleted.
+    Deleted { name: String },
+    /// The watch was opened again; changes in between are unknown.
     Relisted,
 }
 
-/// The slices as this process last saw or wrote them: name to resource version.
+/// The resource version of each slice that this process last read or wrote, by name.
 #[derive(Debug, Default)]
 pub struct SliceVersions(BTreeMap<String, String>);
 
 impl SliceVersions {
-    /// Forgets everything and remembers these.
+    /// Replaces all versions by those of these slices.
     pub fn replace<'a>(&mut self, slices: impl Iterator<Item = &'a ObjectMeta>) {
         self.0.clear();
         for slice in slices {
@@ -49,19 +45,18 @@ impl SliceVersions {
         }
     }
 
-    /// Remembers a slice.
     pub fn remember(&mut self, slice: &ObjectMeta) {
         if let (Some(name), Some(version)) = (&slice.name, &slice.resource_version) {
             self.0.insert(name.clone(), version.clone());
         }
     }
 
-    /// Forgets a slice that this process deleted.
+    /// Removes a slice that this process deleted.
     pub fn forget(&mut self, name: &str) {
         self.0.remove(name);
     }
 
-    /// Whether news tells of a change by somebody else.
+    /// Whether another client caused the event.
     pub fn is_foreign(&self, slice_events: &SliceEvent) -> bool {
         match slice_events {
             SliceEvent::Stored { name, version } => self.0.get(name) != Some(version),
@@ -71,20 +66,20 @@ impl SliceVersions {
     }
 }
 
-/// The longest delay before a watch is opened again; up to a quarter is added. An API server that comes back has the
-/// slices it should have within five seconds.
+/// Maximum delay before a watch is opened again; up to a quarter is added. The slices are repaired within five seconds after the
+/// API server is reachable again.
 const MAX_DELAY: Duration = Duration::from_secs(4);
 
-/// Passes on news until `stop`. A watch that fails is opened again, from the beginning: its first news wakes up the
-/// publisher, which may have waited for the API server as well.
+/// Passes on the events until `stop`. A failed watch is opened again with a list: its first event triggers the publisher, which may
+/// have been waiting for the API server as well.
 pub async fn follow(cluster: Cluster, slice_events: mpsc::Sender<SliceEvent>, stop: CancellationToken) {
     let mut backoff = Backoff::new(Duration::from_millis(250), MAX_DELAY);
     let mut failures = RepeatedFailures::default();
     loop {
         let opened = || {
             backoff.reset();
-            if let Some(away) = failures.recovered() {
-                info!(away_s = away.as_secs(), "the slices of this node are watched again");
+            if let Some(elapsed) = failures.recovered() {
+                info!(failed_s = elapsed.as_secs(), "the slices of this node are watched again");
             }
         };
         let failed = tokio::select! {
@@ -94,7 +89,10 @@ pub async fn follow(cluster: Cluster, slice_events: mpsc::Sender<SliceEvent>, st
         let Err(error) = failed else { return };
         let error = chain(&error).to_string();
         if failures.should_log(&error) {
-            warn!(error, "unable to watch the slices of this node: edits by others are undone later (will retry)");
+            warn!(
+                error,
+                "failed to watch the slices of this node, changes by other clients are repaired later; retrying"
+            );
         } else {
             debug!(error, "the watch failed");
         }
@@ -105,21 +103,19 @@ pub async fn follow(cluster: Cluster, slice_events: mpsc::Sender<SliceEvent>, st
     }
 }
 
-/// How long a watch has to last to count as open. The list before it may go well, and the watch itself be refused.
+/// A watch counts as open after this time without a failure, because the API server may accept the list and refuse the watch.
 const OPEN_AFTER: Duration = Duration::from_secs(5);
 
-/// How far a watch has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Listing,
-    /// The watch itself may still be refused.
+    /// The API server may still refuse the watch.
     Listed,
     Open,
 }
 
 impl Stage {
-    /// How long the next event may take. The client below repeats what the API server is too busy for, at ever longer
-    /// intervals.
+    /// Timeout for the next event. kube's client retries requests that an overloaded API server refuses, at growing intervals.
     fn timeout(self) -> Duration {
         match self {
             Self::Listing => REQUEST_TIMEOUT,
@@ -129,7 +125,7 @@ impl Stage {
     }
 }
 
-/// Passes on news until the watch fails, or nobody listens any more.
+/// Passes on events until the watch fails or the receiver is dropped.
 async fn watch(
     cluster: &Cluster,
     slice_events: &mpsc::Sender<SliceEvent>,

@@ -1,25 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Deletes what was published, for when the driver is uninstalled.
+//! Deletes the slices of the driver when it is uninstalled.
 //!
-//! A controller that is still ending may put a slice back, so the work is done when nothing reappeared for a while.
+//! A controller that is still terminating may create a slice again, so the work is complete when no slice was created for a while.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use dra_model::chain;
+use dra_model::{Advice, chain};
 use kube::api::DeleteParams;
 use tracing::{info, warn};
 
 use crate::cluster::{Cluster, RequestError};
 use crate::repeated_failures::RepeatedFailures;
 
-/// How long to look and how long to go on.
 #[derive(Debug, Clone, Copy)]
 pub struct WithdrawTiming {
-    /// Nothing may reappear for this long.
+    /// The work is complete when no slice was created for this time.
     pub quiet_period: Duration,
-    /// How often to look.
     pub poll_interval: Duration,
-    /// When to give up.
     pub timeout: Duration,
 }
 
@@ -33,18 +31,25 @@ impl Default for WithdrawTiming {
     }
 }
 
-/// Why slices are left.
+/// Slices remain.
 #[derive(Debug, thiserror::Error)]
 pub enum WithdrawError {
-    /// They came back again and again.
-    #[error("slices keep reappearing: uninstall the DaemonSet first, a controller still runs")]
+    #[error("ResourceSlices are created again after each deletion")]
     Reappearing,
-    /// The API server could not be asked until the time was over.
-    #[error("failed to delete the slices of this driver")]
+    #[error("failed to delete the ResourceSlices of this driver")]
     Request(#[source] RequestError),
 }
 
-/// Deletes the slices until they stay away, and counts them.
+impl Advice for WithdrawError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Reappearing => Some("uninstall the DaemonSet first, because a controller still runs".into()),
+            Self::Request(_) => None,
+        }
+    }
+}
+
+/// Deletes the slices until none is created again, and returns the number of deleted slices.
 pub async fn withdraw(cluster: &Cluster, timing: WithdrawTiming) -> Result<usize, WithdrawError> {
     let begin = tokio::time::Instant::now();
     let mut quiet_since = begin;
@@ -69,7 +74,7 @@ pub async fn withdraw(cluster: &Cluster, timing: WithdrawTiming) -> Result<usize
             Err(error) => {
                 let error = chain(&error).to_string();
                 if failures.should_log(&error) {
-                    warn!(error, "unable to delete slices (will retry)");
+                    warn!(error, "failed to delete slices; retrying");
                 }
                 quiet_since = now;
             }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The two sources of the view: a plugin's stream that comes and goes, and a file that changes.
+//! The two sources of node reports: the stream of a plugin that restarts, and a file that changes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test")]
 
 use std::path::Path;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::{UnixListenerStream, WatchStream};
 use tokio_util::sync::CancellationToken;
 
-/// A plugin that says what it is told to say.
+/// A plugin that sends the states of a channel.
 struct Plugin(watch::Receiver<Result<NodeState, tonic::Status>>);
 
 #[tonic::async_trait]
@@ -39,7 +39,7 @@ fn listen(socket: &Path, says: &watch::Receiver<Result<NodeState, tonic::Status>
 
 async fn until(report: &mut watch::Receiver<NodeReport>, description: &str, holds: impl Fn(&NodeReport) -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(20), report.wait_for(|report| holds(report))).await;
-    assert!(waited.is_ok(), "it never came that {description}");
+    assert!(waited.is_ok(), "timed out waiting until {description}");
     waited.unwrap().unwrap();
 }
 
@@ -54,10 +54,10 @@ async fn a_broken_stream_is_opened_again() {
     let (sender, mut report) = NodeReport::channel();
     let stop = CancellationToken::new();
     let following = tokio::spawn(stream::follow(socket.clone(), sender, stop.clone()));
-    let named = format!("no kubelet plugin answers on {}", socket.display());
+    let named = format!("failed to connect to the kubelet plugin at {}", socket.display());
     until(
         &mut report,
-        "it tells that nobody answers",
+        "the failed connection is reported",
         |report| matches!(report, NodeReport::Unavailable { reason } if reason.starts_with(&named)),
     )
     .await;
@@ -65,23 +65,23 @@ async fn a_broken_stream_is_opened_again() {
     let (say, says) = watch::channel(Ok(state(false, "")));
     let plugin = listen(&socket, &says);
     let unread = NodeReport::Received { registered: false, registrations: 1, inventory: None };
-    until(&mut report, "the plugin is heard", |report| *report == unread).await;
+    until(&mut report, "the state of the plugin is received", |report| *report == unread).await;
     let inventory = serde_json::to_string(&Inventory::without_driver("none".to_owned())).unwrap();
     drop(say.send_replace(Ok(state(true, &inventory))));
-    until(&mut report, "the inventory arrives", |report| report.publishable().is_ok()).await;
+    until(&mut report, "the inventory is received", |report| report.publishable().is_ok()).await;
 
     drop(say.send_replace(Err(tonic::Status::unavailable("going away"))));
-    let broken = NodeReport::Unavailable { reason: "the kubelet plugin's stream broke: going away".to_owned() };
-    until(&mut report, "the broken stream is told", |report| *report == broken).await;
+    let broken = NodeReport::Unavailable { reason: "the stream of the kubelet plugin failed: going away".to_owned() };
+    until(&mut report, "the broken stream is reported", |report| *report == broken).await;
     plugin.abort();
     drop(say.send_replace(Ok(state(true, &inventory))));
     let plugin = listen(&socket, &says);
-    until(&mut report, "the next plugin is heard", |report| report.publishable().is_ok()).await;
+    until(&mut report, "the state of the next plugin is received", |report| report.publishable().is_ok()).await;
 
     drop(say.send_replace(Ok(state(true, "{\"gpus\": 3}"))));
     until(
         &mut report,
-        "nonsense is told",
+        "an invalid inventory is reported",
         |report| matches!(report, NodeReport::Unavailable { reason } if reason.contains("run both containers from one image")),
     )
     .await;

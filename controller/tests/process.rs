@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The program as it is shipped: its output, its endpoints, its end.
+//! The shipped program: output, HTTP endpoints, termination.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test")]
 
 use std::io::{Read, Write};
@@ -31,7 +31,7 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// The answer to one HTTP request; nothing while nobody listens.
+/// The answer to one HTTP request; nothing while the address is not served.
 fn http_get(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
@@ -43,12 +43,12 @@ fn http_get(address: SocketAddr, path: &str) -> Option<String> {
 async fn until(description: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
-        assert!(begin.elapsed() < Duration::from_secs(20), "it never came that {description}");
+        assert!(begin.elapsed() < Duration::from_secs(20), "timed out waiting until {description}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Sends SIGTERM and waits for the end; tells whether it was clean.
+/// Sends SIGTERM and waits until the process exits; true if it exits with 0.
 async fn terminate(mut child: Child) -> bool {
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     let mut ended = None;
@@ -84,12 +84,14 @@ fn without_an_api_server_it_fails_with_advice() {
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
     assert!(
-        log.contains("failed to find the API server: no API server to talk to: run in a pod, or set --api-server"),
+        log.contains(
+            "failed to configure the API server client: no API server is configured; run in a pod, or set --api-server"
+        ),
         "{log}"
     );
 }
 
-/// Whether a process catches SIGTERM: the first one of a container ignores it otherwise.
+/// Whether a process catches SIGTERM, which the first process of a container ignores otherwise.
 fn catches_term(process: u32) -> bool {
     // proc(5): a bit for each signal that is caught, SIGTERM's being the fifteenth.
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
@@ -100,7 +102,7 @@ fn catches_term(process: u32) -> bool {
 #[tokio::test]
 async fn it_stays_without_a_node_or_an_api_server_until_a_signal() {
     let child = program().arg("--stay").spawn().unwrap();
-    until("it can be told to end", || catches_term(child.id())).await;
+    until("SIGTERM is caught", || catches_term(child.id())).await;
     assert!(terminate(child).await);
 }
 
@@ -109,7 +111,7 @@ async fn a_withdrawal_that_waits_for_the_api_server_fails_on_a_signal() {
     let mut withdraw = program();
     withdraw.args(["--withdraw", "--all-nodes", &format!("--api-server=http://{}", free_address())]);
     let mut child = withdraw.spawn().unwrap();
-    until("it can be told to end", || catches_term(child.id())).await;
+    until("SIGTERM is caught", || catches_term(child.id())).await;
     let mut log = child.stderr.take().unwrap();
     assert!(!terminate(child).await);
     let mut logged = String::new();
@@ -133,12 +135,13 @@ async fn it_publishes_serves_endpoints_and_ends_cleanly() {
     until("it is ready", ready).await;
     let metrics = http_get(address, "/metrics").unwrap();
     for line in [
-        "gpu_dra_slice_writes_total{op=\"create\",result=\"ok\"} 2",
+        "gpu_dra_resourceslice_writes_total{operation=\"create\",result=\"success\"} 2",
         "gpu_dra_publish_duration_seconds_count 1",
+        concat!("gpu_dra_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "gpu_dra_published_devices{type=\"gpu\"} 6",
         "gpu_dra_published_devices{type=\"mig\"} 9",
         "gpu_dra_published_devices{type=\"shared-gpu\"} 12",
-        "gpu_dra_published_generation 1",
+        "gpu_dra_pool_generation 1",
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
     }
@@ -173,16 +176,16 @@ async fn an_unreachable_api_server_is_logged_once_in_one_line() {
 
     server.go_down().await;
     std::fs::copy(resource_file("testdata/t4.json"), &inventory).unwrap();
-    until("both are said", || logged("unable to watch") && logged("unable to publish")).await;
+    until("both failures are logged", || logged("failed to watch") && logged("failed to publish")).await;
     server.come_up().await;
-    until("the end of both is said", || logged("watched again") && logged("publishing works again")).await;
+    until("the recovery of both is logged", || logged("watched again") && logged("publishing works again")).await;
     assert!(terminate(controller).await);
     let log = std::fs::read_to_string(&log).unwrap();
     let problems: Vec<&str> = log.lines().filter(|line| !line.contains(" INFO ")).collect();
     assert_eq!(problems.len(), 2, "{log}");
     for line in problems {
-        let cause = "the API server cannot be reached: Connection refused (os error 111)\"";
-        assert!(line.contains(" WARN ") && line.ends_with(cause) && line.contains("(will retry)"), "{line}");
+        let cause = "failed to reach the API server: Connection refused (os error 111)\"";
+        assert!(line.contains(" WARN ") && line.ends_with(cause) && line.contains("; retrying"), "{line}");
     }
 }
 
@@ -197,14 +200,14 @@ async fn a_refused_watch_is_logged_once_and_repeated_with_growing_delays() {
     controller.args(["--node-name=n", &format!("--http-address={}", free_address()), "--inventory-file"]);
     let controller = controller.arg(resource_file("testdata/t4.json")).spawn().unwrap();
     let logged = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
-    until("it is said", || logged("unable to watch the slices of this node")).await;
+    until("the failure is logged", || logged("failed to watch the slices of this node")).await;
     let (began, lists) = (Instant::now(), server.with(|world| world.lists));
-    // Six more tries: with a delay that did not grow they would take less than two seconds.
-    until("it is tried again and again", || server.with(|world| world.lists) >= lists + 12).await;
+    // Six more attempts: with a constant delay they would take less than two seconds.
+    until("the watch is retried", || server.with(|world| world.lists) >= lists + 12).await;
     assert!(began.elapsed() > Duration::from_secs(6), "{:?}", began.elapsed());
     server.with(|world| world.refuses_watches = false);
-    until("the end is said", || logged("watched again")).await;
+    until("the recovery is logged", || logged("watched again")).await;
     assert!(terminate(controller).await);
     let log = std::fs::read_to_string(&log).unwrap();
-    assert_eq!(log.matches("unable to watch").count(), 1, "{log}");
+    assert_eq!(log.matches("failed to watch").count(), 1, "{log}");
 }

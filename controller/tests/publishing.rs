@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The publisher against an API server on loopback: what it writes, when, and how often.
+//! The publisher against an API server on loopback: content, time and number of its writes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test")]
 
 use std::sync::Arc;
@@ -35,7 +35,7 @@ use api_server::ApiServer;
 const COUNTERS: &str = "00000-gpu.nvidia.com-n";
 const DEVICES: &str = "00001-gpu.nvidia.com-n";
 
-/// What an API server drops that has no counters.
+/// The fields that an API server without counters drops.
 const OF_COUNTERS: &[&str] = &["sharedCounters", "consumesCounters"];
 
 fn identity() -> PoolIdentity {
@@ -65,7 +65,7 @@ fn unavailable() -> NodeReport {
     NodeReport::Unavailable { reason: "the stream broke".to_owned() }
 }
 
-/// A publisher that does only the rounds it is told to.
+/// A publisher that runs single rounds.
 struct Stepped {
     publisher: Publisher,
     report: watch::Sender<NodeReport>,
@@ -91,7 +91,7 @@ fn hardware() -> Offer {
     Offer::of_hardware(Features { partitionable: true, consumable: true })
 }
 
-/// Looks without a cause come too late for any test.
+/// Rounds without a trigger are later than the end of any test.
 fn timing() -> Timing {
     Timing {
         debounce: Duration::from_millis(20),
@@ -106,7 +106,7 @@ fn publisher(
     timing: Timing,
     report: watch::Receiver<NodeReport>,
 ) -> (Publisher, watch::Receiver<Result<(), String>>) {
-    let (ready, readiness) = watch::channel(Err("nothing yet".to_owned()));
+    let (ready, readiness) = watch::channel(Err("no round yet".to_owned()));
     let (metrics, _) = Metrics::registered();
     (Publisher::new(cluster(server), identity(), offer, report, timing, metrics, ready), readiness)
 }
@@ -115,7 +115,7 @@ fn cluster(server: &ApiServer) -> Cluster {
     Cluster::new(server.client(), &identity().driver, Some(&identity().node))
 }
 
-/// A controller as it runs, until it is dropped.
+/// A running controller, stopped when it is dropped.
 struct Running {
     report: watch::Sender<NodeReport>,
     readiness: watch::Receiver<Result<(), String>>,
@@ -141,7 +141,7 @@ impl Running {
         let ready = self.readiness.wait_for(Result::is_ok);
         tokio::time::timeout(Duration::from_secs(20), ready)
             .await
-            .expect("it never got ready")
+            .expect("timed out waiting until it is ready")
             .unwrap()
             .clone()
             .unwrap();
@@ -262,7 +262,10 @@ async fn slices_are_published_after_the_api_server_was_unreachable() {
     server.go_down().await;
     controller.report.send_replace(received(without_mig(node())));
     let reason = controller.until_not_ready().await;
-    assert!(reason.starts_with("failed to list the slices of this node: the API server"), "{reason}");
+    assert!(
+        reason.starts_with("failed to list the ResourceSlices of this node: failed to reach the API server"),
+        "{reason}"
+    );
     server.come_up().await;
     controller.until_ready().await;
     assert_eq!(writes(&server), [format!("update {DEVICES}")]);
@@ -278,18 +281,14 @@ async fn conflicts_are_resolved_by_listing_again() {
     assert_eq!(
         publisher.round().await.unwrap(),
         RoundOutcome::UpToDate { writes: 2 },
-        "tries are not counted as writes"
+        "failed attempts are not counted as writes"
     );
     assert_eq!(server.with(|world| world.names()), [COUNTERS, DEVICES]);
     server.with(|world| world.conflicts = 100);
     publisher.report.send_replace(received(without_mig(node())));
-    let error = publisher.round().await.unwrap_err().to_string();
-    assert_eq!(
-        error,
-        format!(
-            "slice {DEVICES} is written by somebody else again and again: only one controller per node and driver may run"
-        )
-    );
+    let error = dra_model::explain(&publisher.round().await.unwrap_err());
+    let advice = "run only one gpu-controller per node and driver name";
+    assert_eq!(error, format!("ResourceSlice {DEVICES}: concurrent writes in every attempt; {advice}"));
     server.with(|world| world.conflicts = 0);
     writes(&server);
     publisher.round().await.unwrap();
@@ -328,15 +327,15 @@ async fn a_server_whose_names_are_all_held_is_given_up_after_a_while() {
     let fast = Timing { write_limit: (1000, Duration::from_millis(1)), ..timing() };
     let (mut publisher, _readiness) = publisher(&server, hardware(), fast, receiver);
     let error = publisher.round().await.unwrap_err().to_string();
-    assert!(error.starts_with(&format!("slice {COUNTERS} is written by somebody else")), "{error}");
+    assert!(error.starts_with(&format!("ResourceSlice {COUNTERS}: concurrent writes")), "{error}");
     drop(report);
 }
 
 #[tokio::test]
 async fn a_server_without_counters_gets_only_devices_without_overlap_and_an_event_says_why() {
     for (minor, note) in [
-        (35, "the API server v1.35.0 has no counters; they need Kubernetes 1.36"),
-        (37, "the API server v1.37.0 drops counters; enable its feature gate DRAPartitionableDevices"),
+        (35, "the API server is v1.35.0, and shared counters need Kubernetes 1.36; upgrade Kubernetes"),
+        (37, "the API server v1.37.0 drops shared counters; enable its feature gate DRAPartitionableDevices"),
     ] {
         let server = ApiServer::start().await;
         server.with(|world| (world.minor, world.dropped) = (minor, OF_COUNTERS));
@@ -346,9 +345,13 @@ async fn a_server_without_counters_gets_only_devices_without_overlap_and_an_even
         let devices = server.with(|world| world.slices[COUNTERS]["spec"]["devices"].as_array().unwrap().len());
         assert_eq!(devices, 15);
         let event = server.with(|world| world.events[0].clone());
-        assert_eq!(event["reason"], "CountersUnavailable");
+        assert_eq!(event["reason"], "SharedCountersUnavailable");
         assert_eq!(event["regarding"]["name"], "n");
-        assert_eq!(event["note"], format!("only the devices that exist now are published, without counters: {note}"));
+        assert_eq!(event["reportingController"], "gpu.nvidia.com/controller");
+        assert_eq!(
+            event["note"],
+            format!("GPUs and existing MIG devices are published without shared counters: {note}")
+        );
         let mut restarted = Stepped::new(&server, received(node()));
         assert_eq!(restarted.round().await.unwrap(), RoundOutcome::UpToDate { writes: 0 });
     }
@@ -376,22 +379,23 @@ async fn problems_of_a_node_are_reported_once_per_change() {
     let missing = Inventory::without_driver("libnvidia-ml.so.1 not found".to_owned());
     let mut controller = Running::start(&server, received(broken.clone()));
     let reported = |count: usize| move |world: &api_server::World| world.events.len() == count;
-    server.until("the broken GPU is told", reported(1)).await;
+    server.until("the broken GPU is reported", reported(1)).await;
     controller.report.send_replace(unavailable());
     controller.until_not_ready().await;
     controller.report.send_replace(received(broken));
     controller.until_ready().await;
     controller.report.send_replace(received(missing));
-    server.until("the missing driver is told", reported(3)).await;
+    server.until("the missing driver is reported", reported(3)).await;
     let events = server.with(|world| world.events.clone());
     let reasons: Vec<_> = events.iter().map(|event| event["reason"].as_str().unwrap()).collect();
-    assert_eq!(reasons, ["GpuUnreadable", "DriverMissing", "GpuReadable"]);
+    assert_eq!(reasons, ["GPUUnavailable", "NVIDIADriverUnavailable", "GPUAvailable"]);
     let note = events[0]["note"].as_str().unwrap();
     assert!(note.starts_with("GPU 1 (GPU-") && note.contains("GPU is lost"), "{note}");
     assert_eq!(
         events[1]["note"],
-        "no GPU of this node is published: libnvidia-ml.so.1 not found; install or load the NVIDIA driver"
+        "No GPU of this node is published: libnvidia-ml.so.1 not found; install or load the NVIDIA driver"
     );
+    assert_eq!(events[2]["note"], format!("Resolved: {note}"));
     server.until("the empty slice is published", |world| world.slices[COUNTERS]["spec"]["devices"].is_null()).await;
 }
 
@@ -399,10 +403,10 @@ async fn problems_of_a_node_are_reported_once_per_change() {
 async fn a_gpu_in_mig_mode_without_devices_is_reported_with_advice() {
     let server = ApiServer::start().await;
     let mut controller = Running::start(&server, received(without_mig(node())));
-    server.until("both are told", |world| world.events.len() == 2).await;
+    server.until("both GPUs are reported", |world| world.events.len() == 2).await;
     controller.until_ready().await;
     controller.report.send_replace(received(node()));
-    server.until("both are over", |world| world.events.len() == 4).await;
+    server.until("both problems are resolved", |world| world.events.len() == 4).await;
     let events = server.with(|world| world.events.clone());
     let reasons: Vec<_> = events.iter().map(|event| event["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons, ["MIGDevicesMissing", "MIGDevicesMissing", "MIGDevicesFound", "MIGDevicesFound"]);
@@ -410,8 +414,8 @@ async fn a_gpu_in_mig_mode_without_devices_is_reported_with_advice() {
     for gpu in cut {
         let (uuid, pci) = (&gpu.uuid, gpu.pci);
         let expect = format!(
-            "{uuid} at {pci} offers nothing: its MIG mode is on and it has no MIG devices; on the node, make some with \
-             `nvidia-smi mig -i {pci} -cgi PROFILES -C`, or turn MIG mode off with `nvidia-smi -i {pci} -mig 0`"
+            "{uuid} at {pci} has no devices: MIG mode is enabled, but no MIG device exists; on the node, create MIG devices with \
+             `nvidia-smi mig -i {pci} -cgi PROFILES -C`, or disable MIG mode with `nvidia-smi -i {pci} -mig 0`"
         );
         assert_eq!(events.iter().filter(|event| event["note"] == expect).count(), 1, "{events:?}");
     }
@@ -430,7 +434,7 @@ async fn unanswered_nvml_queries_are_reported_with_fitting_advice() {
     (gpu.product_name, gpu.compute_capability, gpu.memory) = (None, None, None);
     let mut controller = Running::start(&server, received(inventory));
     controller.until_ready().await;
-    server.until("all are told", |world| world.events.len() == 3).await;
+    server.until("all problems are reported", |world| world.events.len() == 3).await;
     let events = server.with(|world| world.events.clone());
     let notes: Vec<_> = events.iter().map(|event| event["note"].as_str().unwrap()).collect();
     assert!(notes.iter().all(|note| !note.contains("reset or replace")), "{notes:?}");
@@ -487,7 +491,7 @@ async fn withdrawing_under_a_running_controller_fails_with_advice() {
     let server = ApiServer::start().await;
     let mut controller = Running::start(&server, received(node()));
     controller.until_ready().await;
-    // The controller puts them back long before it could be thought quiet.
+    // The controller creates the slices again long before the quiet period ends.
     let timing = WithdrawTiming {
         quiet_period: Duration::from_secs(10),
         poll_interval: Duration::from_millis(10),

@@ -76,7 +76,7 @@ async fn restarts_of_plugin_and_controller_write_nothing_and_one_of_the_kubelet_
 
     plugin.kill().await;
     controller.until_http("/readyz", |code, _| (code == 503).then_some(())).await;
-    controller.until_logged("until the kubelet plugin is back").await;
+    controller.until_logged("no connection to the kubelet plugin").await;
     plugin = node.start(Mode::Process).await;
     until_ready(&controller).await;
     controller.kill().await;

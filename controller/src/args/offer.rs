@@ -1,62 +1,59 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The flags that say in which forms GPUs are published, and in how many shares.
+//! The flags for the forms and shares in which GPUs are published.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
+use dra_model::Advice;
 use dra_resource::{Features, Form, FormError, Offer, ShareSettings, WithoutAmount};
 
-/// A claim that does not say takes at least one percent of the threads, so more than a hundred never fit.
+/// A share has at least one percent of the threads.
 pub const DEFAULT_SHARES: RangeInclusive<u32> = 1..=100;
 
-/// The API takes any number here. A thousand claims are more than a node has room for pods, and still leave each a MiB
-/// of a GPU of one GiB.
+/// The API allows any number. A thousand claims are more than a node can run pods, and each still has a MiB of a GPU with one GiB.
 pub const MAX_TIME_SLICES: RangeInclusive<u32> = 1..=1000;
 
-/// What is published, as far as the API server keeps it.
+/// What is published, as far as the API server stores it.
 #[derive(Debug, clap::Args)]
 pub struct OfferArgs {
     /// Forms in which GPUs are published, separated by commas: gpu, mig, mps, timeSlicing.
     #[arg(long, env = "FORMS", default_value = "gpu,mig,mps,timeSlicing")]
     pub forms: String,
-    /// How many claims that do not say how much they want share a GPU by MPS, 1 to 100.
+    /// Number of default MPS shares of a GPU, 1 to 100.
     #[arg(long, env = "DEFAULT_SHARES", default_value_t = 10)]
     pub default_shares: u32,
-    /// How many claims share a GPU by time-slicing at most, 1 to 1000.
+    /// Maximum number of time-slicing shares of a GPU, 1 to 1000.
     #[arg(long, env = "TIME_SLICING_MAX_SHARES", default_value_t = 10)]
     pub time_slicing_max_shares: u32,
-    /// Give shares only to requests that name an amount: activeThreadPercentage or shares in capacity.requests.
+    /// Allocate shares only to requests that name an amount: activeThreadPercentage or shares in capacity.requests.
     #[arg(long, env = "REQUIRE_SHARE_AMOUNT")]
     pub require_share_amount: bool,
 }
 
-/// Why these arguments were refused.
+/// An invalid flag for what is published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OfferError {
-    /// Not a form.
     #[error("--forms is invalid")]
     Form(#[source] FormError),
-    /// A form twice.
-    #[error("--forms has `{form}` twice: name each of {} at most once", words())]
-    Repeated {
-        /// Which one.
-        form: Form,
-    },
-    /// A number too small or too large.
-    #[error("{flag} is {given}: expected {} to {}", .expected.start(), .expected.end())]
-    OutOfRange {
-        /// Of which flag.
-        flag: &'static str,
-        /// The number.
-        given: u32,
-        /// The numbers that are taken.
-        expected: RangeInclusive<u32>,
-    },
+    #[error("--forms contains `{form}` twice")]
+    Repeated { form: Form },
+    #[error("{flag} is {given}, expected {} to {}", .expected.start(), .expected.end())]
+    OutOfRange { flag: &'static str, given: u32, expected: RangeInclusive<u32> },
+}
+
+impl Advice for OfferError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Repeated { .. } => Some(format!("name each of {} at most once", words()).into()),
+            Self::Form(_) | Self::OutOfRange { .. } => None,
+        }
+    }
 }
 
 impl OfferArgs {
-    /// Checks and converts, for an API server that keeps everything.
+    /// Validates the flags; the result is for an API server that stores all fields.
     pub fn into_offer(self) -> Result<Offer, OfferError> {
         let Self { forms, default_shares, time_slicing_max_shares, require_share_amount } = self;
         Ok(Offer {
@@ -95,7 +92,7 @@ fn words() -> String {
 mod tests {
     use clap::Parser as _;
     use dra_model::SharedForm;
-    use dra_model::chain;
+    use dra_model::explain;
 
     use super::*;
 
@@ -107,7 +104,7 @@ mod tests {
 
     fn offer(args: &[&str]) -> Result<Offer, String> {
         let program = Program::try_parse_from(["program"].iter().chain(args)).unwrap();
-        program.offer.into_offer().map_err(|error| chain(&error).to_string())
+        program.offer.into_offer().map_err(|error| explain(&error))
     }
 
     #[test]
@@ -140,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_says_what_is_expected() {
+    fn errors_name_the_expected_values() {
         let expected = "expected `gpu`, `mig`, `mps` or `timeSlicing`";
         for (given, expect) in [
             ("--forms=gpu,MPS", format!("--forms is invalid: `MPS` is not a form of a GPU: {expected}")),
@@ -148,12 +145,12 @@ mod tests {
             ("--forms=", format!("--forms is invalid: `` is not a form of a GPU: {expected}")),
             (
                 "--forms=mps,gpu,mps",
-                "--forms has `mps` twice: name each of gpu, mig, mps, timeSlicing at most once".to_owned(),
+                "--forms contains `mps` twice; name each of gpu, mig, mps, timeSlicing at most once".to_owned(),
             ),
-            ("--default-shares=0", "--default-shares is 0: expected 1 to 100".to_owned()),
-            ("--default-shares=101", "--default-shares is 101: expected 1 to 100".to_owned()),
-            ("--time-slicing-max-shares=0", "--time-slicing-max-shares is 0: expected 1 to 1000".to_owned()),
-            ("--time-slicing-max-shares=1001", "--time-slicing-max-shares is 1001: expected 1 to 1000".to_owned()),
+            ("--default-shares=0", "--default-shares is 0, expected 1 to 100".to_owned()),
+            ("--default-shares=101", "--default-shares is 101, expected 1 to 100".to_owned()),
+            ("--time-slicing-max-shares=0", "--time-slicing-max-shares is 0, expected 1 to 1000".to_owned()),
+            ("--time-slicing-max-shares=1001", "--time-slicing-max-shares is 1001, expected 1 to 1000".to_owned()),
         ] {
             assert_eq!(offer(&[given]), Err(expect), "{given}");
         }

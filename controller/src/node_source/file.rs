@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The view from an inventory file, for nodes without a plugin. A file that cannot be read or understood leaves the
-//! last good inventory in place.
+//! Reports from an inventory file, for nodes without a plugin. The last valid inventory remains in use while the file cannot be
+//! read or parsed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,27 +15,21 @@ use tracing::{info, warn};
 
 use crate::node_report::{NodeReport, send_if_changed};
 
-/// How often the file is looked at.
+/// Interval of checks for a changed file.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Why a file gives no inventory.
+/// The inventory file is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It cannot be read.
     #[error("failed to read inventory file {}", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// It is not an inventory.
-    #[error("inventory file {} is not an inventory", path.display())]
+    #[error("failed to parse inventory file {}", path.display())]
     Parse {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: serde_json::Error,
     },
@@ -47,7 +41,7 @@ pub async fn read(path: &Path) -> Result<Inventory, FileError> {
     serde_json::from_slice(&bytes).map_err(|source| FileError::Parse { path: path.to_owned(), source })
 }
 
-/// Follows the file until `stop`.
+/// Reads the file after each change until `stop`.
 pub async fn follow(path: PathBuf, report: watch::Sender<NodeReport>, stop: CancellationToken) {
     let mut seen = None;
     loop {
@@ -59,7 +53,7 @@ pub async fn follow(path: PathBuf, report: watch::Sender<NodeReport>, stop: Canc
                     let inventory = Some(Arc::new(inventory));
                     send_if_changed(&report, NodeReport::Received { registered: true, registrations: 1, inventory });
                 }
-                Err(error) => warn!(error = %chain(&error), "keeping the last inventory"),
+                Err(error) => warn!(error = %chain(&error), "using the last valid inventory"),
             }
             seen = Some(latest);
         }
@@ -70,7 +64,7 @@ pub async fn follow(path: PathBuf, report: watch::Sender<NodeReport>, stop: Canc
     }
 }
 
-/// What changes when the file does; nothing when there is no file.
+/// Modification time and size; absent if the file is.
 async fn stamp(path: &Path) -> Option<(Option<SystemTime>, u64)> {
     let metadata = tokio::fs::metadata(path).await.ok()?;
     Some((metadata.modified().ok(), metadata.len()))

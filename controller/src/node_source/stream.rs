@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The view from the kubelet plugin's stream on a unix socket. A stream that breaks is opened again, quickly: until
-//! then the view is silent and nothing is written.
+//! Reports from the kubelet plugin's stream on a unix socket. A broken stream is opened again after a short delay; until then the
+//! report is unavailable and nothing is written.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_model::Inventory;
-use dra_model::chain;
+use dra_model::{Advice, Inventory, explain};
 use dra_proto::node_v1::node_client::NodeClient;
 use dra_proto::node_v1::{NodeState, WatchNodeRequest};
 use tokio::sync::watch;
@@ -21,33 +21,37 @@ use crate::node_report::{NodeReport, send_if_changed};
 use crate::rate_limits::Backoff;
 use crate::repeated_failures::RepeatedFailures;
 
-/// A plugin that hangs is noticed after this time at the latest.
+/// Interval and timeout of keep-alive pings: a plugin that hangs is detected after twice this time.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why the stream is not there.
+/// The stream of the kubelet plugin is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// Nobody listens.
-    #[error("no kubelet plugin answers on {}", socket.display())]
+    #[error("failed to connect to the kubelet plugin at {}", socket.display())]
     Connect {
-        /// The socket.
         socket: PathBuf,
-        /// Why.
         #[source]
         source: tonic::transport::Error,
     },
-    /// The plugin refused or the stream broke.
-    #[error("the kubelet plugin's stream broke")]
+    #[error("the stream of the kubelet plugin failed")]
     Broken(#[source] StatusMessage),
-    /// The plugin ended it.
-    #[error("the kubelet plugin ended its stream")]
+    #[error("the kubelet plugin closed its stream")]
     Ended,
-    /// The plugin speaks another version.
-    #[error("the kubelet plugin sent an inventory that is not understood: run both containers from one image")]
+    /// The plugin is of another version.
+    #[error("failed to parse the inventory of the kubelet plugin")]
     Inventory(#[source] serde_json::Error),
 }
 
-/// A status in words; tonic's own are for machines, with the `Debug` of its cause.
+impl Advice for StreamError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Inventory(_) => Some("run both containers from one image".into()),
+            Self::Connect { .. } | Self::Broken(_) | Self::Ended => None,
+        }
+    }
+}
+
+/// A gRPC status that is displayed as its message; tonic displays it with the `Debug` of its cause.
 #[derive(Debug)]
 pub struct StatusMessage(Box<tonic::Status>);
 
@@ -63,16 +67,16 @@ impl Error for StatusMessage {
     }
 }
 
-/// Follows the plugin behind a socket until `stop`.
+/// Sends the reports of the plugin behind a socket until `stop`.
 pub async fn follow(socket: PathBuf, report: watch::Sender<NodeReport>, stop: CancellationToken) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     let mut failures = RepeatedFailures::default();
-    info!(socket = %socket.display(), "following the kubelet plugin");
+    info!(socket = %socket.display(), "connecting to the kubelet plugin");
     loop {
         let on_report = |received| {
             backoff.reset();
-            if let Some(away) = failures.recovered() {
-                info!(away_s = away.as_secs(), "the kubelet plugin is heard again");
+            if let Some(elapsed) = failures.recovered() {
+                info!(failed_s = elapsed.as_secs(), "connected to the kubelet plugin again");
             }
             send_if_changed(&report, received);
         };
@@ -80,9 +84,9 @@ pub async fn follow(socket: PathBuf, report: watch::Sender<NodeReport>, stop: Ca
             () = stop.cancelled() => return,
             error = receive(&socket, on_report) => error,
         };
-        let reason = chain(&error).to_string();
+        let reason = explain(&error);
         if failures.should_log(&reason) {
-            warn!(reason, "leaving the slices as they are until the kubelet plugin is back (will retry)");
+            warn!(reason, "no connection to the kubelet plugin, the slices are unchanged; retrying");
         }
         send_if_changed(&report, NodeReport::Unavailable { reason });
         tokio::select! {
@@ -92,7 +96,7 @@ pub async fn follow(socket: PathBuf, report: watch::Sender<NodeReport>, stop: Ca
     }
 }
 
-/// Passes on what the plugin says until the stream ends, which it always does with a reason.
+/// Passes on the reports of the plugin until the stream fails.
 async fn receive(socket: &Path, mut on_report: impl FnMut(NodeReport)) -> StreamError {
     let broken = |status| StreamError::Broken(StatusMessage(Box::new(status)));
     let mut client = match connect(socket).await {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! GPUs in the forms that were asked for, and in fewer where the API server could not keep the others apart.
+//! GPUs in the configured forms, and in fewer where the API server does not support the others.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::api_server::{ApiServer, World};
 use super::{COUNTERS, DEVICES, OF_COUNTERS, Running, Stepped, hardware, node, received, timing, without_mig, writes};
 
-/// Six whole GPUs and nine MIG devices: all of them, and as much of the six again for each way to share them.
+/// Six whole GPUs and nine MIG devices; with all forms the six GPUs also once for each sharing strategy.
 const HARDWARE: usize = 15;
 const EVERY_FORM: usize = HARDWARE + 2 * 6;
 
@@ -29,7 +29,7 @@ fn is_shared(device: &Value) -> bool {
     device["allowMultipleAllocations"] == true
 }
 
-/// How many devices there are by type and strategy.
+/// The number of devices by type and strategy.
 fn kinds(world: &World) -> BTreeMap<String, usize> {
     let mut kinds = BTreeMap::new();
     for device in devices(world) {
@@ -80,7 +80,7 @@ async fn the_numbers_of_shares_reach_the_slices() {
         found.iter().find(of).unwrap().pointer(path).unwrap().clone()
     };
     assert_eq!(found("MPS", "/capacity/activeThreadPercentage/requestPolicy/default"), "25");
-    // A quarter of what an idle one has free: 480 of 81559 MiB are reserved.
+    // A quarter of the free memory of an idle GPU: 480 of 81559 MiB are reserved.
     assert_eq!(found("MPS", "/capacity/memory/requestPolicy/default"), "20261Mi");
     assert_eq!(found("TimeSlicing", "/capacity/shares/value"), "3");
 }
@@ -94,19 +94,19 @@ async fn a_server_without_shares_gets_gpus_and_mig_devices_and_an_event_says_why
             36,
             &[][..],
             None,
-            "the API server is v1.36.0, and before Kubernetes 1.37 a GPU that many claims share may be handed out \
-             twice; upgrade Kubernetes"
+            "the API server is v1.36.0, and schedulers before Kubernetes 1.37 may allocate a shared GPU twice; \
+             upgrade Kubernetes"
                 .to_owned(),
         ),
         (37, &["allowMultipleAllocations"], None, of_shares()),
         (37, &["requestPolicy"], None, of_shares()),
-        (37, OF_COUNTERS, None, drops("counters", "DRAPartitionableDevices")),
+        (37, OF_COUNTERS, None, drops("shared counters", "DRAPartitionableDevices")),
         (
             37,
             &[],
             Some("allowMultipleAllocations"),
-            "they were tried, and the API server refused: simulated: Invalid (Invalid); look for an \
-             admission policy that forbids them"
+            "a dry run with these fields failed: the API server refused the request: simulated: Invalid (Invalid); \
+             check the admission policies"
                 .to_owned(),
         ),
     ] {
@@ -114,12 +114,12 @@ async fn a_server_without_shares_gets_gpus_and_mig_devices_and_an_event_says_why
         server.with(|world| (world.minor, world.dropped, world.forbidden) = (minor, dropped, forbidden));
         let mut controller = Running::offering(&server, received(node()), every_form(), timing());
         controller.until_ready().await;
-        assert!(writes(&server).iter().all(|write| write.starts_with("create ")), "the trial is no write");
+        assert!(writes(&server).iter().all(|write| write.starts_with("create ")), "the dry run is no write");
         assert_eq!(server.with(|world| kinds(world)), [("gpu".to_owned(), 6), ("mig".to_owned(), 9)].into(), "{why}");
-        let is_it = |event: &&Value| event["reason"] == "SharedFormsUnavailable";
-        server.until("it is told", |world| world.events.iter().any(|event| is_it(&event))).await;
+        let is_it = |event: &&Value| event["reason"] == "SharedDevicesUnavailable";
+        server.until("the Event is recorded", |world| world.events.iter().any(|event| is_it(&event))).await;
         let note = server.with(|world| world.events.iter().find(is_it).unwrap()["note"].clone());
-        assert_eq!(note, format!("GPUs are not published as mps, timeSlicing, only in their other forms: {why}"));
+        assert_eq!(note, format!("GPUs are published without the forms mps, timeSlicing: {why}"));
         let mut restarted = Stepped::offering(&server, received(node()), every_form());
         assert_eq!(restarted.round().await.unwrap(), RoundOutcome::UpToDate { writes: 0 }, "{why}");
     }
@@ -131,7 +131,7 @@ async fn what_is_dropped_later_is_replaced_in_the_same_round() {
         let server = ApiServer::start().await;
         let mut publisher = Stepped::offering(&server, received(node()), every_form());
         publisher.round().await.unwrap();
-        // It can answer nothing but what this needs.
+        // The version request fails, because the round must not need it.
         server.with(|world| (world.dropped, world.hides_version) = (dropped, true));
         publisher.report.send_replace(received(without_mig(node())));
         publisher.round().await.unwrap();
@@ -148,10 +148,10 @@ async fn forms_come_and_go_with_the_version_of_the_server() {
     let _controller = Running::offering(&server, received(node()), every_form(), often);
     let reported =
         |reason: &'static str| move |world: &World| world.events.iter().any(|event| event["reason"] == reason);
-    server.until("they are missed", reported("SharedFormsUnavailable")).await;
+    server.until("the missing forms are reported", reported("SharedDevicesUnavailable")).await;
     server.with(|world| world.minor = 37);
     server.until("they are published", |world| devices(world).len() == EVERY_FORM).await;
-    server.until("they are not missed any more", reported("SharedFormsAvailable")).await;
+    server.until("the recovery is reported", reported("SharedDevicesAvailable")).await;
     server.with(|world| world.minor = 36);
     server.until("they are withdrawn", |world| devices(world).len() == HARDWARE).await;
     assert!(!server.with(|world| devices(world).iter().any(is_shared)));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the publisher's metrics say while writes are refused and when nothing is left to publish.
+//! The metrics of the publisher while writes are refused and after all devices are removed.
 
 use dra_controller::metrics::Metrics;
 use dra_controller::publisher::Publisher;
@@ -23,18 +23,18 @@ async fn the_generation_stays_the_last_known_one_in_conflicts_and_when_slices_ar
     let (metrics, registry) = Metrics::registered();
     let (ready, _readiness) = watch::channel(Ok(()));
     let mut publisher = Publisher::new(cluster(&server), identity(), hardware(), receiver, timing(), metrics, ready);
-    let generation = || line(&registry, "gpu_dra_published_generation");
+    let generation = || line(&registry, "gpu_dra_pool_generation");
     publisher.round().await.unwrap();
-    assert_eq!(generation(), "gpu_dra_published_generation 1");
+    assert_eq!(generation(), "gpu_dra_pool_generation 1");
 
     server.with(|world| world.conflicts = 100);
     report.send_replace(received(without_mig(node())));
     publisher.round().await.unwrap_err();
-    assert_eq!(generation(), "gpu_dra_published_generation 1");
+    assert_eq!(generation(), "gpu_dra_pool_generation 1");
 
     server.with(|world| world.conflicts = 0);
     publisher.round().await.unwrap();
-    assert_eq!(generation(), "gpu_dra_published_generation 1");
+    assert_eq!(generation(), "gpu_dra_pool_generation 1");
 
     let mut empty = node();
     empty.gpus.clear();
@@ -44,7 +44,7 @@ async fn the_generation_stays_the_last_known_one_in_conflicts_and_when_slices_ar
         let generations = world.slices.values().filter_map(|slice| slice["spec"]["pool"]["generation"].as_i64());
         generations.max().unwrap()
     });
-    assert_eq!(generation(), format!("gpu_dra_published_generation {newest}"));
+    assert_eq!(generation(), format!("gpu_dra_pool_generation {newest}"));
     publisher.round().await.unwrap();
-    assert_eq!(generation(), format!("gpu_dra_published_generation {newest}"));
+    assert_eq!(generation(), format!("gpu_dra_pool_generation {newest}"));
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The DaemonSet of an uninstallation: waited for, deleted, and left where it takes too long.
+//! The cleanup DaemonSet of an uninstallation: waited for and deleted, also after a timeout.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn cleanup(timeout: Duration) -> NodeCleanup {
     NodeCleanup { namespace: "ns".to_owned(), daemon_set: NAME.to_owned(), selector: "a=b".to_owned(), timeout }
 }
 
-/// With this many nodes done of three, and numbers of this generation of two.
+/// A DaemonSet of generation 2 with this number of ready pods of three and this observed generation.
 fn daemon_set(ready: i32, observed: i64) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": NAME, "namespace": "ns", "generation": 2},
@@ -38,11 +38,15 @@ async fn work_on_all_nodes_is_waited_for_and_then_its_pods() {
         let cluster = cluster(&server);
         async move { finish(&cluster, &cleanup(Duration::from_secs(20))).await }
     });
-    server.until("it is looked at", |world| world.daemon_set_reads > 1).await;
-    assert_eq!(server.with(|world| world.writes.clone()), Vec::<String>::new(), "one node is not done");
+    server.until("the DaemonSet is read", |world| world.daemon_set_reads > 1).await;
+    assert_eq!(
+        server.with(|world| world.writes.clone()),
+        Vec::<String>::new(),
+        "the cleanup of one node is incomplete"
+    );
     server.with(|world| world.daemon_sets.insert(NAME.to_owned(), daemon_set(3, 2)));
     server.until("it is deleted", |world| world.writes == [DELETED]).await;
-    assert!(!finishing.is_finished(), "its pods are still there");
+    assert!(!finishing.is_finished(), "the pods still exist");
     server.with(|world| world.daemon_sets.clear());
     assert_eq!(finishing.await.unwrap().unwrap(), [WaitOutcome::Done, WaitOutcome::Done]);
 }

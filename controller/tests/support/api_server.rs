@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An API server on loopback that speaks the real protocol for ResourceSlices, Nodes and Events: resource versions,
-//! preconditions, field selectors, streaming watches, dry runs. It counts writes and can be taken away, made to refuse
-//! and made to drop fields.
+//! preconditions, field selectors, streaming watches, dry runs. It counts writes can be stopped, and can refuse
+//! requests and drop fields.
 #![allow(unreachable_pub, dead_code, reason = "a module of several tests, of which none uses all")]
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// An API server that can be taken away and brought back.
+/// An API server that can be stopped and started again.
 pub struct ApiServer {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -34,38 +34,37 @@ struct Shared {
     version: watch::Sender<u64>,
 }
 
-/// Everything it stores and how it behaves.
+/// The stored objects and the behaviour of the server.
 #[derive(Default)]
 pub struct World {
     /// Slices by name.
     pub slices: BTreeMap<String, Value>,
-    /// DaemonSets by name; one that is deleted is there until it is taken out.
+    /// DaemonSets by name; a deleted one remains until the test removes it.
     pub daemon_sets: BTreeMap<String, Value>,
     /// Whether DaemonSets are forbidden.
     pub refuses_daemon_sets: bool,
-    /// How often a DaemonSet was looked at.
+    /// Number of GET requests for DaemonSets.
     pub daemon_set_reads: usize,
-    /// Events that were posted.
     pub events: Vec<Value>,
-    /// Writes that were done, such as `create 00000-gpu.nvidia.com-n`.
+    /// Successful writes, such as `create 00000-gpu.nvidia.com-n`.
     pub writes: Vec<String>,
-    /// Lists that were answered.
+    /// Number of list requests.
     pub lists: usize,
-    /// Dry runs that were answered.
+    /// Number of dry runs.
     pub dry_runs: usize,
     /// Minor version of Kubernetes.
     pub minor: u32,
     /// UID of every Node.
     pub node_uid: String,
-    /// Fields of slices that are dropped.
+    /// Fields of slices that the server drops.
     pub dropped: &'static [&'static str],
-    /// A field of devices that a policy forbids.
+    /// A field that an admission policy forbids.
     pub forbidden: Option<&'static str>,
-    /// Whether questions for the version fail.
+    /// Whether requests for the version fail.
     pub hides_version: bool,
-    /// Whether watches are forbidden although lists are not.
+    /// Whether watches are forbidden; lists are not.
     pub refuses_watches: bool,
-    /// How many writes are still answered with a conflict.
+    /// Number of next writes that fail with a conflict.
     pub conflicts: usize,
     history: Vec<(u64, &'static str, Value)>,
     version: u64,
@@ -85,7 +84,7 @@ impl World {
         stored
     }
 
-    /// Creates a slice as somebody else would.
+    /// Creates a slice as another client.
     pub fn add(&mut self, name: &str, spec: &Value) {
         let metadata = json!({"name": name, "uid": format!("uid-{}", self.version + 1)});
         self.store(
@@ -94,20 +93,19 @@ impl World {
         );
     }
 
-    /// Deletes a slice as somebody else would.
+    /// Deletes a slice as another client.
     pub fn remove(&mut self, name: &str) {
         let object = self.slices.remove(name).expect("the slice exists");
         self.record("DELETED", object);
     }
 
-    /// Edits a slice as somebody else would.
+    /// Changes a slice as another client.
     pub fn edit(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
         let mut object = self.slices[name].clone();
         change(&mut object);
         self.store("MODIFIED", object);
     }
 
-    /// The names of all slices.
     pub fn names(&self) -> Vec<String> {
         self.slices.keys().cloned().collect()
     }
@@ -118,7 +116,7 @@ fn name(object: &Value) -> String {
 }
 
 impl ApiServer {
-    /// A Kubernetes 1.37 without slices.
+    /// A server of Kubernetes 1.37 without slices.
     pub async fn start() -> Self {
         let world = World { minor: 37, node_uid: "node-uid".to_owned(), ..World::default() };
         let shared = Arc::new(Shared { world: Mutex::new(world), version: watch::channel(0).0 });
@@ -127,7 +125,6 @@ impl ApiServer {
         server
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -139,12 +136,12 @@ impl ApiServer {
         kube::Client::try_from(config).unwrap()
     }
 
-    /// Looks at or changes the world; watchers learn what changed.
+    /// Reads or changes the world and notifies the watches.
     pub fn with<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
         self.shared.with(act)
     }
 
-    /// Waits until the world is as described.
+    /// Waits until a condition holds.
     pub async fn until(&self, description: &str, holds: impl Fn(&World) -> bool) {
         let mut changes = self.shared.version.subscribe();
         let wait = async {
@@ -153,10 +150,10 @@ impl ApiServer {
             }
         };
         let waited = tokio::time::timeout(std::time::Duration::from_secs(20), wait).await;
-        assert!(waited.is_ok(), "it never came that {description}: {:?}", self.with(|world| world.writes.clone()));
+        assert!(waited.is_ok(), "timed out waiting until {description}: {:?}", self.with(|world| world.writes.clone()));
     }
 
-    /// Cuts all connections and refuses new ones.
+    /// Closes all connections and refuses new ones.
     pub async fn go_down(&mut self) {
         if let Some(serving) = self.serving.take() {
             serving.abort();
@@ -180,7 +177,7 @@ impl Shared {
     }
 }
 
-/// Connections end with the task, so that going away is noticed by clients with open watches.
+/// Connections are closed with the task, so that clients with open watches detect it.
 async fn accept(listener: TcpListener, routes: Router) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
@@ -367,7 +364,7 @@ async fn delete(State(shared): State<Arc<Shared>>, Path(slice_name): Path<String
     })
 }
 
-/// Whether this write is one of those that are to fail.
+/// Whether this write must fail with a conflict.
 fn refuses(world: &mut World) -> bool {
     let refuses = world.conflicts > 0;
     world.conflicts = world.conflicts.saturating_sub(1);
@@ -393,7 +390,7 @@ fn selected(object: &Value, selector: &str) -> bool {
     })
 }
 
-/// The parameters of a query, with the few escapes that selectors need undone.
+/// The parameters of a query; decodes only the escapes of selectors.
 fn parameters(query: &str) -> BTreeMap<String, String> {
     let plain = |text: &str| text.replace("%3D", "=").replace("%2C", ",").replace("%2F", "/");
     query.split('&').filter_map(|pair| pair.split_once('=')).map(|(key, value)| (plain(key), plain(value))).collect()
