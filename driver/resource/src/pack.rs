@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From an inventory to the content of the slices of a node's pool, within the limits of the API.
+//! Converts an inventory to the content of the slices of a node's pool, within the limits of the API.
 //!
-//! Deterministic, and stable under small changes: the devices of up to eight GPUs fill a slice of their own, so that
-//! a MIG device that appears or goes changes one slice and leaves the counters alone. Counter sets come first and in
-//! slices of their own (required since Kubernetes 1.35). A node without devices has one empty slice, which tells
-//! consumers that the driver is alive and has nothing. Within a GPU the order is that of preference: the scheduler takes the
-//! first device that fits.
+//! The result is deterministic and stable under small changes: the devices of up to eight GPUs have slices of their own, so that a
+//! created or removed MIG device changes one slice and no counters. Counter sets come first, in separate slices (required since
+//! Kubernetes 1.35). A node without devices has one empty slice, which shows that the driver runs. The devices of a GPU are in the
+//! order of preference, because the scheduler takes the first device that fits.
 
 use std::collections::BTreeSet;
 
@@ -15,20 +14,19 @@ use k8s_openapi::api::resource::v1 as k8s;
 use crate::attributes::attributes;
 use crate::capacity::capacities;
 use crate::counters;
-use crate::limits;
+use crate::limits::{self, DeviceLimit};
 use crate::offer::Offer;
 
-/// The content of one slice; the API allows one or the other.
+/// The content of one slice: the API allows either counter sets or devices.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SliceContent {
-    /// Counter sets, one per GPU.
+    /// One counter set per GPU.
     Counters(Vec<k8s::CounterSet>),
-    /// Devices, possibly none.
     Devices(Vec<k8s::Device>),
 }
 
 impl SliceContent {
-    /// The devices, if it is a slice of devices.
+    /// The devices; none in a slice of counter sets.
     pub fn devices(&self) -> &[k8s::Device] {
         match self {
             Self::Counters(_) => &[],
@@ -47,15 +45,14 @@ pub fn pack(inventory: &Inventory, offer: &Offer) -> Vec<SliceContent> {
     if offer.features.partitionable {
         let sets: Vec<_> = gpus.iter().map(|gpu| counters::counter_set(gpu, &names.gpu(&gpu.uuid))).collect();
         slices.extend(sets.chunks(limits::COUNTER_SETS).map(|sets| SliceContent::Counters(sets.to_vec())));
-        slices
-            .extend(blocks.chunks(limits::COUNTER_SETS).flat_map(|blocks| fill(blocks, limits::DEVICES_WITH_COUNTERS)));
+        slices.extend(blocks.chunks(limits::COUNTER_SETS).flat_map(fill));
     } else {
-        slices.extend(fill(&blocks, limits::DEVICES));
+        slices.extend(fill(&blocks));
     }
     if slices.is_empty() { vec![SliceContent::Devices(Vec::new())] } else { slices }
 }
 
-/// NVML never names two GPUs the same; a device published twice would make the whole pool invalid.
+/// The GPUs without duplicates, because a device that is published twice makes the whole pool invalid.
 fn distinct_gpus(inventory: &Inventory) -> Vec<&Gpu> {
     let mut seen = BTreeSet::new();
     inventory.good_gpus().filter(|gpu| seen.insert(&gpu.uuid)).collect()
@@ -93,16 +90,71 @@ fn publish(device: Device<'_>, driver: &DriverState, names: &DeviceNames, offer:
     }
 }
 
-/// Puts the devices of GPUs into slices, in order; a GPU's devices stay together if they fit into one slice at all.
-/// There is always at least one slice when there is a GPU, so that its first MIG device needs no new one.
-fn fill(blocks: &[Vec<k8s::Device>], limit: usize) -> Vec<SliceContent> {
+/// Distributes the devices of GPUs over slices, in order. The devices of a GPU are in one slice if its limit allows, and the limit
+/// is that of the devices in the slice, so a GPU with taints lowers it only for its own slice. A GPU without devices has an empty
+/// slice if it is the first, so that its first MIG device needs no new slice.
+fn fill(blocks: &[Vec<k8s::Device>]) -> Vec<SliceContent> {
     let mut slices: Vec<Vec<k8s::Device>> = Vec::new();
     for block in blocks {
+        let fits =
+            |last: &Vec<k8s::Device>| last.len() + block.len() <= DeviceLimit::of(last.iter().chain(block)).devices();
         match slices.last_mut() {
-            Some(last) if last.len() + block.len() <= limit => last.extend(block.iter().cloned()),
+            Some(last) if fits(last) => last.extend(block.iter().cloned()),
             Some(_) | None if block.is_empty() => slices.push(Vec::new()),
-            Some(_) | None => slices.extend(block.chunks(limit).map(<[k8s::Device]>::to_vec)),
+            Some(_) | None => {
+                slices.extend(block.chunks(DeviceLimit::of(block).devices()).map(<[k8s::Device]>::to_vec));
+            }
         }
     }
     slices.into_iter().map(SliceContent::Devices).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(count: usize, change: impl Fn(&mut k8s::Device)) -> Vec<k8s::Device> {
+        let mut block = vec![k8s::Device::default(); count];
+        block.first_mut().into_iter().for_each(change);
+        block
+    }
+
+    fn plain(count: usize) -> Vec<k8s::Device> {
+        block(count, |_| ())
+    }
+
+    fn tainted(count: usize) -> Vec<k8s::Device> {
+        block(count, |device| device.taints = Some(vec![k8s::DeviceTaint::default()]))
+    }
+
+    fn counting(count: usize) -> Vec<k8s::Device> {
+        block(count, |device| device.consumes_counters = Some(vec![k8s::DeviceCounterConsumption::default()]))
+    }
+
+    fn listing(count: usize) -> Vec<k8s::Device> {
+        let list = k8s::DeviceAttribute { strings: Some(vec![String::new()]), ..k8s::DeviceAttribute::default() };
+        block(count, |device| device.attributes = Some([("a".to_owned(), list.clone())].into()))
+    }
+
+    #[test]
+    fn the_limit_of_a_slice_depends_on_its_devices() {
+        for (blocks, expect) in [
+            (vec![plain(64), plain(64)], vec![128]),
+            (vec![plain(128), plain(1)], vec![128, 1]),
+            (vec![plain(40), tainted(40)], vec![40, 40]),
+            (vec![tainted(40), plain(24)], vec![64]),
+            (vec![tainted(40), plain(25)], vec![40, 25]),
+            (vec![plain(100), counting(8), plain(28)], vec![100, 36]),
+            (vec![counting(65)], vec![64, 1]),
+            (vec![listing(65)], vec![64, 1]),
+            (vec![tainted(40), plain(100), plain(28)], vec![40, 128]),
+            (vec![plain(0), plain(3)], vec![3]),
+        ] {
+            let slices = fill(&blocks);
+            assert_eq!(slices.iter().map(|slice| slice.devices().len()).collect::<Vec<_>>(), expect);
+            for slice in slices {
+                assert!(slice.devices().len() <= DeviceLimit::of(slice.devices()).devices());
+            }
+        }
+    }
 }
