@@ -234,5 +234,5 @@ async fn withdraw_slices(
 }
 
 async fn check_published(client: Client, driver: &DriverName, pods: &DriverPods) -> Result<(), AppError> {
-    check(&Cluster::new(client, driver, None), pods).await.map_err(AppError::Check)
+    check(&Cluster::new(client, driver, None), driver, pods).await.map_err(AppError::Check)
 }

@@ -3,9 +3,9 @@
 
 use std::sync::atomic::AtomicI64;
 
-use dra_resource::{SliceContent, names};
+use dra_resource::published::PublishedDevice;
+use dra_resource::{Pool, SliceContent};
 use dra_runtime::http::DURATIONS;
-use k8s_openapi::api::resource::v1::Device;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -43,17 +43,11 @@ pub struct DeviceCounts {
 }
 
 impl DeviceCounts {
-    pub fn of(published: &[SliceContent]) -> Self {
-        let of = |kind| {
-            let devices = published.iter().flat_map(SliceContent::devices);
-            devices.filter(|device| kind_of(device) == Some(kind)).count()
-        };
+    pub fn of(pool: &Pool, slices: &[SliceContent]) -> Self {
+        let devices = || slices.iter().flat_map(SliceContent::devices).map(|device| PublishedDevice::new(pool, device));
+        let of = |kind| devices().filter(|device| device.kind() == Some(kind)).count();
         Self { gpus: of("gpu"), mig: of("mig"), shared: of("shared-gpu") }
     }
-}
-
-fn kind_of(device: &Device) -> Option<&str> {
-    device.attributes.as_ref()?.get(names::TYPE)?.string.as_deref()
 }
 
 impl Metrics {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dra_model::{Advice, Inventory, explain};
+use dra_resource::published::newest_generation;
 use dra_resource::{Offer, Pool, SliceContent, Write, diff, pack};
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use tokio::sync::{mpsc, watch};
@@ -280,12 +281,12 @@ impl Publisher {
     ) -> Result<Outcome, PublishError> {
         let observed = self.cluster.slices().await.map_err(PublishError::List)?;
         self.versions.replace(observed.iter().map(|slice| &slice.metadata));
-        self.metrics.set_generation(generation(observed.iter()));
+        self.metrics.set_generation(newest_generation(&observed));
         if self.pool.node_uid.is_empty() {
             self.read_node().await?;
         }
         let desired = self.desired(inventory, &observed).await?;
-        self.metrics.set_devices(DeviceCounts::of(&desired));
+        self.metrics.set_devices(DeviceCounts::of(&self.pool, &desired));
         let present = [observed.as_slice(), foreign].concat();
         let mut planned = diff(&self.pool, &desired, &present);
         if planned.is_empty() {
@@ -301,7 +302,7 @@ impl Publisher {
         let applied = apply(&self.cluster, &planned, &mut self.versions, &self.metrics, may_write);
         let applied = applied.await.map_err(PublishError::Apply)?;
         *writes += applied.writes;
-        self.metrics.set_generation(generation(planned.iter().take(applied.writes).filter_map(Write::slice)));
+        self.metrics.set_generation(newest_generation(planned.iter().take(applied.writes).filter_map(Write::slice)));
         Ok(applied.outcome)
     }
 
@@ -364,9 +365,4 @@ async fn until(moment: Option<Instant>) {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
     }
-}
-
-/// The highest pool generation of the slices.
-fn generation<'a>(slices: impl Iterator<Item = &'a ResourceSlice>) -> Option<i64> {
-    slices.map(|slice| slice.spec.pool.generation).max()
 }

@@ -13,8 +13,6 @@ use std::{collections::BTreeMap, fs, time::Duration};
 pub const NAMESPACE: &str = "gpu-dra";
 /// Name of the release and, by the chart's rule, of its DaemonSet and account.
 pub const RELEASE: &str = "gpu-dra-driver";
-/// Name of the DRA driver.
-pub const DRIVER: &str = "gpu.nvidia.com";
 
 const IMAGE: &str = "localhost/gpu-dra-driver:0.1.0";
 /// What the Containerfile takes.

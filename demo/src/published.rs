@@ -1,35 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the driver's ResourceSlices say, read through `kubectl`.
+//! The driver's ResourceSlices, read through `kubectl`.
 
-use crate::{
-    driver::DRIVER,
-    stage::{list, number, text},
+use crate::stage::list;
+use dra_cluster::{Cluster, ClusterError, Result};
+use dra_resource::{
+    names,
+    published::{self, PublishedDevice, PublishedPool},
 };
-use dra_cluster::{Cluster, Result};
+use k8s_openapi::api::resource::v1::ResourceSlice;
 use serde_json::Value;
 use std::{collections::BTreeMap, fmt};
 
-/// The slices of a node's pool that have its newest generation.
+/// Name of the DRA driver.
+pub const DRIVER: &str = "gpu.nvidia.com";
+
+/// The pool of a node, with the devices of its newest generation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pool {
-    /// Newest generation.
-    pub generation: u64,
-    /// How many slices there are.
-    pub slices: u64,
-    /// How many there should be.
-    pub expected_slices: u64,
+    is_complete: bool,
     /// In the order in which the scheduler tries them.
     pub devices: Vec<Device>,
 }
 
-/// A device as users can select it.
+/// A published device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// Name in the pool.
     pub name: String,
     /// `gpu`, `mig` or `shared-gpu`.
     pub kind: String,
-    /// How many claims share it: `MPS` or `TimeSlicing`; of a `shared-gpu`.
+    /// `MPS` or `TimeSlicing`; of a `shared-gpu`.
     pub strategy: Option<String>,
     /// Such as `NVIDIA H100 80GB HBM3`.
     pub product_name: String,
@@ -42,12 +42,12 @@ pub struct Device {
 }
 
 impl Pool {
-    /// Whether no slice is missing.
+    /// Whether all slices of the newest generation exist.
     pub fn is_complete(&self) -> bool {
-        self.slices > 0 && self.slices == self.expected_slices
+        self.is_complete
     }
 
-    /// The device of this UUID that one claim has for itself.
+    /// The device of this UUID that is not shared.
     pub fn device(&self, uuid: &str) -> Option<&Device> {
         self.devices.iter().find(|device| device.uuid == uuid && device.strategy.is_none())
     }
@@ -87,73 +87,65 @@ impl fmt::Display for Device {
     }
 }
 
-/// The driver's slices as they are.
+/// The slices of the driver.
 pub fn slices(cluster: &Cluster) -> Result<Vec<Value>> {
     let selector = format!("spec.driver={DRIVER}");
     list(cluster, &["resourceslices", "--field-selector", &selector])
 }
 
-/// The pools of all nodes by name.
+/// The pools of all nodes, by name.
 pub fn pools(cluster: &Cluster) -> Result<BTreeMap<String, Pool>> {
-    let mut pools = BTreeMap::<String, Pool>::new();
-    for slice in slices(cluster)? {
-        add(pools.entry(text(&slice, "/spec/pool/name").to_owned()).or_default(), &slice);
-    }
-    Ok(pools)
+    let slices = slices(cluster)?.into_iter().map(serde_json::from_value).collect::<std::result::Result<Vec<_>, _>>();
+    let slices =
+        slices.map_err(|source| ClusterError::Json { what: "the list of ResourceSlices".to_owned(), source })?;
+    Ok(pools_of(&slices))
 }
 
-fn add(pool: &mut Pool, slice: &Value) {
-    let generation = number(slice, "/spec/pool/generation");
-    if generation > pool.generation {
-        *pool = Pool { generation, ..Pool::default() };
-    }
-    if generation == pool.generation {
-        pool.slices += 1;
-        pool.expected_slices = number(slice, "/spec/pool/resourceSliceCount");
-        let devices = slice.pointer("/spec/devices").and_then(Value::as_array);
-        pool.devices.extend(devices.into_iter().flatten().map(device));
-    }
+fn pools_of(slices: &[ResourceSlice]) -> BTreeMap<String, Pool> {
+    let pool = |pool: PublishedPool<'_>| Pool {
+        is_complete: pool.is_complete(),
+        devices: pool.devices().map(|device| Device::of(&device)).collect(),
+    };
+    published::pools(slices, DRIVER).into_iter().map(|(name, found)| (name.to_owned(), pool(found))).collect()
 }
 
-fn device(device: &Value) -> Device {
-    let attribute = |name: &str| text(device, &format!("/attributes/{name}/string")).to_owned();
-    let optional = |name: &str| Some(attribute(name)).filter(|text| !text.is_empty());
-    Device {
-        name: text(device, "/name").to_owned(),
-        kind: attribute("type"),
-        strategy: optional("sharingStrategy"),
-        product_name: attribute("productName"),
-        profile: optional("profile"),
-        uuid: attribute("uuid"),
-        memory: text(device, "/capacity/memory/value").to_owned(),
+impl Device {
+    fn of(device: &PublishedDevice<'_>) -> Self {
+        let optional = |name: &str| device.attribute(name).map(str::to_owned);
+        let attribute = |name: &str| optional(name).unwrap_or_default();
+        Self {
+            name: device.name().to_owned(),
+            kind: attribute(names::TYPE),
+            strategy: optional(names::SHARING_STRATEGY),
+            product_name: attribute(names::PRODUCT_NAME),
+            profile: optional(names::PROFILE),
+            uuid: attribute(names::UUID),
+            memory: device.capacity(names::MEMORY).unwrap_or_default().to_owned(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Pool, add};
+    use super::{DRIVER, pools_of};
     use serde_json::json;
 
-    fn slice(generation: u64, expected: u64, devices: &serde_json::Value) -> serde_json::Value {
-        let pool = json!({"name": "n", "generation": generation, "resourceSliceCount": expected});
-        json!({"spec": {"pool": pool, "devices": devices}})
-    }
-
     #[test]
-    fn only_the_newest_generation_counts() {
-        let gpu = json!([{
-            "name": "gpu-1",
-            "attributes": {"type": {"string": "gpu"}, "productName": {"string": "Tesla T4"}, "uuid": {"string": "GPU-1"}},
-            "capacity": {"memory": {"value": "15Gi"}},
-        }]);
-        let mut pool = Pool::default();
-        add(&mut pool, &slice(1, 1, &gpu));
-        assert!(pool.is_complete());
-        add(&mut pool, &slice(2, 2, &gpu));
-        assert!(!pool.is_complete());
-        add(&mut pool, &slice(1, 1, &gpu));
-        add(&mut pool, &slice(2, 2, &json!(null)));
-        assert!(pool.is_complete());
-        assert_eq!(pool.to_string(), "1 x Tesla T4, 15Gi");
+    fn like_devices_of_the_newest_generation_are_one_line() {
+        let gpu = |name: &str| {
+            let attributes =
+                json!({"type": {"string": "gpu"}, "productName": {"string": "Tesla T4"}, "uuid": {"string": name}});
+            json!({"name": name, "attributes": attributes, "capacity": {"memory": {"value": "15Gi"}}})
+        };
+        let slice = |generation: i64, devices: serde_json::Value| {
+            let pool = json!({"name": "n", "generation": generation, "resourceSliceCount": 2});
+            let spec = json!({"driver": DRIVER, "nodeName": "n", "pool": pool, "devices": devices});
+            serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap()
+        };
+        let [old, first, second] =
+            [slice(1, json!([gpu("a")])), slice(2, json!([gpu("a"), gpu("b")])), slice(2, json!(null))];
+        let pools = pools_of(&[old, first, second]);
+        assert!(pools["n"].is_complete());
+        assert_eq!(pools["n"].to_string(), "2 x Tesla T4, 15Gi");
     }
 }

@@ -188,11 +188,6 @@ pub fn texts<'a>(value: &'a Value, pointer: &str) -> Vec<&'a str> {
     value.pointer(pointer).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
-/// The number at a JSON pointer, 0 where there is none.
-pub(crate) fn number(value: &Value, pointer: &str) -> u64 {
-    value.pointer(pointer).and_then(Value::as_u64).unwrap_or_default()
-}
-
 fn parse(json: &str) -> dra_cluster::Result<Value> {
     serde_json::from_str(json).map_err(|source| ClusterError::Json { what: "the answer of kubectl".to_owned(), source })
 }

@@ -29,7 +29,7 @@ const EDGES: [(&str, &[&str]); 21] = [
     ("dra-mps-host", &MPS_HOST_USES),
     ("dra-kubelet-plugin", &PLUGIN_USES),
     ("dra-cluster", &[]),
-    ("dra-demo", &["dra-cluster"]),
+    ("dra-demo", &["dra-cluster", "dra-resource"]),
     ("dra-tests", &TESTS_USE),
 ];
 
@@ -83,8 +83,8 @@ const ASYNC: [&str; 9] = [
 ];
 
 /// A foreign crate and the only crates of ours that may know it.
-const KNOWN_BY: [(&str, &[&str]); 9] = [
-    ("k8s-openapi", &["dra-runtime", "dra-resource", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
+const KNOWN_BY: [(&str, &[&str]); 8] = [
+    ("k8s-openapi", &["dra-runtime", "dra-resource", "dra-controller", "dra-kubelet-plugin", "dra-tests", "dra-demo"]),
     ("kube", &["dra-runtime", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
     (
         "tonic",

@@ -4,15 +4,15 @@
 //! ```text
 //! Inventory ── offer, attributes, capacity, counters ──> pack ──> slices ──┐
 //!                                                                          ├─ diff ──> writes, in order
-//! ResourceSlices the API server has ───────────────────────────────────────┘
+//! observed ResourceSlices ─────────────────────────────────────────────────┘
 //! ResourceClaim ── claim ──> dra_model::Claim          prepared devices ── status ──> claim.status.devices
 //! ```
 //!
-//! Everything here is a function from values to values: no client, no clock, no randomness. The same inventory always
-//! gives the same bytes, so a restarted or upgraded process finds nothing to write.
+//! All functions are pure: no client, no clock, no randomness. The same inventory always gives the same bytes, so a restarted or
+//! upgraded process writes nothing.
 //!
 //! Reading order: [`names`], [`limits`], [`quantity`], [`attributes`], [`offer`], [`capacity`], [`counters`], [`pack`],
-//! [`diff`], [`claim`], [`status`].
+//! [`diff`], [`published`], [`claim`], [`status`].
 
 pub mod names;
 
@@ -31,6 +31,8 @@ pub mod counters;
 pub mod pack;
 
 pub mod diff;
+
+pub mod published;
 
 pub mod claim;
 

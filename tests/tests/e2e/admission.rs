@@ -6,7 +6,7 @@ use crate::{
     publishing::{check_write, token_of_driver_on},
 };
 use dra_cluster::ClusterError;
-use dra_demo::{driver, published, refusals, text};
+use dra_demo::{published, refusals, text};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -35,7 +35,7 @@ fn type_checking_finds_nothing_in_the_policies(arena: &Arena) {
 }
 
 fn claim(example: &Value) -> Value {
-    let config = json!({"opaque": {"driver": driver::DRIVER, "parameters": example["parameters"]}});
+    let config = json!({"opaque": {"driver": published::DRIVER, "parameters": example["parameters"]}});
     json!({
         "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
         "metadata": {"name": example["name"], "namespace": "default"},
@@ -81,7 +81,7 @@ fn wrong_configurations_are_refused_at_creation_as_by_the_driver(arena: &Arena) 
 
 fn every_place_of_a_configuration_is_looked_at(arena: &Arena) {
     let of = |driver: &str| json!({"opaque": {"driver": driver, "parameters": {"apiVersion": "v0"}}});
-    let configs = json!([of("other.example.com"), of(driver::DRIVER)]);
+    let configs = json!([of("other.example.com"), of(published::DRIVER)]);
     let spec = json!({"devices": {"requests": [request()], "config": configs}});
     let object = |kind: &str, spec: Value| json!({"apiVersion": "resource.k8s.io/v1", "kind": kind, "metadata": {"name": kind.to_lowercase()}, "spec": spec});
     let objects = [
@@ -105,7 +105,7 @@ fn a_node_speaks_in_events_for_itself_only(arena: &Arena) {
     let event = |instance: &str, regarding: Value| {
         json!({
             "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "by-hand", "namespace": "default"},
-            "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": driver::DRIVER,
+            "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": published::DRIVER,
             "reportingInstance": instance, "regarding": regarding, "reason": "Tried", "action": "Try", "type": "Normal",
         })
     };
@@ -143,7 +143,7 @@ fn a_node_speaks_in_events_for_itself_only(arena: &Arena) {
 }
 
 fn a_name_that_a_foreign_slice_holds_keeps_no_node_from_publishing(arena: &Arena) {
-    let name = format!("00000-{}-node-2", driver::DRIVER);
+    let name = format!("00000-{}-node-2", published::DRIVER);
     let foreign = json!({
         "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": name},
         "spec": {"driver": "other.example.com", "nodeName": "node-1",

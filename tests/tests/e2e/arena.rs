@@ -177,7 +177,7 @@ pub(crate) fn told<T, E: Error + 'static>(result: Result<T, E>) -> T {
 
 /// A folder of the driver's state on a node.
 pub(crate) fn state_dir(name: &str) -> String {
-    format!("/var/lib/kubelet/plugins/{}/{name}", driver::DRIVER)
+    format!("/var/lib/kubelet/plugins/{}/{name}", published::DRIVER)
 }
 
 /// Whether Kubernetes calls a pod ready.

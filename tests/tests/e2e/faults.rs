@@ -6,7 +6,7 @@ use crate::{
     pods,
 };
 use dra_cluster::Node;
-use dra_demo::driver;
+use dra_demo::{driver, published};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, thread};
 
@@ -70,7 +70,7 @@ fn a_bad_configuration_is_explained_in_the_pods_event(arena: &Arena) {
     let wrong = [("sharign", json!({})), ("sharing", json!({"strategy": "Shared"}))].map(|(field, value)| {
         let parameters = json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", field: value});
         let mut devices = pods::gpu("");
-        devices["config"] = json!([{"opaque": {"driver": driver::DRIVER, "parameters": parameters}}]);
+        devices["config"] = json!([{"opaque": {"driver": published::DRIVER, "parameters": parameters}}]);
         (field, devices)
     });
     without_policy(arena, &wrong[0].1, || {

@@ -2,7 +2,7 @@
 //! Pods that the files of the demo do not have: on a node, with a claim that a case wants.
 
 use crate::arena::Arena;
-use dra_demo::{driver, text};
+use dra_demo::{published, text};
 use serde_json::{Value, json};
 
 /// A request for a GPU for which this is true; empty means any.
@@ -22,7 +22,7 @@ pub(crate) fn share(class: &str, uuid: &str, amounts: &Value) -> Value {
 /// The same devices with a `sharing` stanza for GPUs.
 pub(crate) fn shared_by(mut devices: Value, sharing: &Value) -> Value {
     let parameters = json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", "sharing": sharing});
-    devices["config"] = json!([{"opaque": {"driver": driver::DRIVER, "parameters": parameters}}]);
+    devices["config"] = json!([{"opaque": {"driver": published::DRIVER, "parameters": parameters}}]);
     devices
 }
 

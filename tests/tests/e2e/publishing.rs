@@ -77,8 +77,8 @@ fn a_lost_gpu_takes_only_itself_away(arena: &Arena) {
     let event = arena.until("an event on the node", || {
         let events = arena.list(&["events", "--field-selector", "involvedObject.kind=Node,involvedObject.name=node-2"]);
         let ours = |event: &&Value| {
-            text(event, "/source/component").contains(driver::DRIVER)
-                || text(event, "/reportingComponent").contains(driver::DRIVER)
+            text(event, "/source/component").contains(published::DRIVER)
+                || text(event, "/reportingComponent").contains(published::DRIVER)
         };
         events.iter().find(ours).cloned()
     });
@@ -106,20 +106,23 @@ fn slices_catch_up_after_the_api_server_was_away(arena: &Arena) {
 fn a_node_cannot_write_the_slices_of_another(arena: &Arena) {
     let token = token_of_driver_on(arena, "node-1");
     let named = |name: &str| {
-        let mut slice = slice("node-1", "node-1", driver::DRIVER);
+        let mut slice = slice("node-1", "node-1", published::DRIVER);
         slice["metadata"]["name"] = json!(name);
         slice
     };
     let other_name = Some("a pod on node node-1 creates only slices with names as 00000-gpu.nvidia.com-node-1");
     for (given, expect) in [
-        (slice("node-1", "node-1", driver::DRIVER), None),
+        (slice("node-1", "node-1", published::DRIVER), None),
         (named("000ffx1-gpu.nvidia.com-node-1"), None),
         (named("000ff-gpu.nvidia.com-node-2"), other_name),
         (named("000ff-gpu.nvidia.com-node-11"), other_name),
         (named("000ff-gpu.nvidia.com-my-node-1"), other_name),
         (named("by-hand"), other_name),
-        (slice("node-2", "node-2", driver::DRIVER), Some("a pod on node node-1 writes only the slices of that node")),
-        (slice("node-1", "node-2", driver::DRIVER), Some("a pod on node node-1 writes only the pool of that name")),
+        (
+            slice("node-2", "node-2", published::DRIVER),
+            Some("a pod on node node-1 writes only the slices of that node"),
+        ),
+        (slice("node-1", "node-2", published::DRIVER), Some("a pod on node node-1 writes only the pool of that name")),
         (slice("node-1", "node-1", "other.example.com"), Some("this account writes slices only for driver")),
     ] {
         check_write(arena, &token, &["create", "--dry-run=server", "-f", "-"], &given.to_string(), expect);
@@ -132,7 +135,7 @@ fn a_node_cannot_write_the_slices_of_another(arena: &Arena) {
     // A token that is bound to no pod says no node.
     let unbound = arena.kubectl(&["create", "token", driver::RELEASE, "-n", driver::NAMESPACE]);
     let refused = Some("only with a token that is bound to a pod on a node");
-    let own = slice("node-1", "node-1", driver::DRIVER).to_string();
+    let own = slice("node-1", "node-1", published::DRIVER).to_string();
     check_write(arena, &unbound, &["create", "--dry-run=server", "-f", "-"], &own, refused);
 }
 

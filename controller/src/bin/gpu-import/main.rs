@@ -42,11 +42,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use dra_model::chain;
+use dra_resource::published::PublishedError;
 
 use crate::args::Args;
 use crate::import::{ImportError, Imported};
 use crate::plan::{Cluster, Memory};
-use crate::published::PublishedError;
 
 /// Why the program failed.
 #[derive(Debug, thiserror::Error)]

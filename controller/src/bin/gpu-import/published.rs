@@ -1,40 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the driver publishes, from `kubectl get resourceslices -o json`: the memory of its GPUs and its MIG profiles.
+//! The memory of the GPUs and the MIG profiles of the driver, from `kubectl get resourceslices -o json`.
 //!
-//! Other drivers, and devices of kinds that are not imported, are passed over.
+//! Devices of other drivers and of other types are ignored.
 
 use std::collections::BTreeSet;
 
-use dra_model::quantity::parse_bytes;
 use dra_model::{Bytes, SharedForm};
-use dra_resource::DriverName;
-use k8s_openapi::api::resource::v1::{Device, ResourceSlice};
-use serde::Deserialize;
+use dra_resource::published::{PublishedDevice, PublishedError, parse_list, pools};
+use dra_resource::{DriverName, names};
 
-/// What the driver has to give.
+/// The published devices of the driver.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Published {
-    /// Whole GPUs.
     pub(crate) whole: Sizes,
-    /// GPUs in their MPS form.
     pub(crate) mps: Sizes,
-    /// GPUs in their time-slicing form.
     pub(crate) time_slicing: Sizes,
-    /// Of MIG devices, each once.
+    /// Of MIG devices.
     pub(crate) profiles: BTreeSet<String>,
 }
 
-/// How much memory the devices of a kind have.
+/// The memory of the devices of one type.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sizes {
-    /// In whole MiB, each size once.
+    /// In whole MiB.
     pub(crate) memory: BTreeSet<Bytes>,
-    /// Whether some device has none.
+    /// Whether a device has no published memory.
     pub(crate) unknown: bool,
 }
 
 impl Published {
-    /// What there is to share; that of whole GPUs where the form is not published.
+    /// The memory of the devices in a form; that of whole GPUs if the form is not published.
     pub(crate) fn of(&self, form: SharedForm) -> &Sizes {
         let shared = match form {
             SharedForm::Mps => &self.mps,
@@ -45,64 +40,32 @@ impl Published {
 }
 
 impl Sizes {
-    fn add(&mut self, memory: Option<Bytes>) {
+    fn add(&mut self, device: &PublishedDevice<'_>) -> Result<(), PublishedError> {
+        let memory = device.memory()?;
         self.unknown |= memory.is_none();
-        self.memory.extend(memory);
+        self.memory.extend(memory.map(|memory| Bytes::from_mib(memory.mib())));
+        Ok(())
     }
-}
-
-/// Why nothing can be learned.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PublishedError {
-    #[error("no list of ResourceSlices: give the output of `kubectl get resourceslices -o json`")]
-    Json(#[source] serde_json::Error),
-    #[error("device {device:?} of pool {pool:?} has memory {found:?}, which is no amount")]
-    Amount { pool: String, device: String, found: String },
-}
-
-#[derive(Deserialize)]
-struct List {
-    items: Vec<ResourceSlice>,
 }
 
 /// Reads the slices of one driver.
 pub(crate) fn read(json: &str, driver: &DriverName) -> Result<Published, PublishedError> {
-    let list: List = serde_json::from_str(json).map_err(PublishedError::Json)?;
+    let slices = parse_list(json)?;
     let mut published = Published::default();
-    for spec in list.items.iter().map(|slice| &slice.spec).filter(|spec| spec.driver == driver.as_str()) {
-        for device in spec.devices.iter().flatten() {
-            match attribute(device, driver, "type") {
-                Some("gpu") => published.whole.add(memory(device, driver, &spec.pool.name)?),
-                Some("shared-gpu") => match attribute(device, driver, "sharingStrategy") {
-                    Some("MPS") => published.mps.add(memory(device, driver, &spec.pool.name)?),
-                    Some("TimeSlicing") => published.time_slicing.add(memory(device, driver, &spec.pool.name)?),
-                    Some(_) | None => {}
-                },
-                Some("mig") => published.profiles.extend(attribute(device, driver, "profile").map(str::to_owned)),
-                Some(_) | None => {}
+    for pool in pools(&slices, driver.as_str()).into_values() {
+        for device in pool.devices() {
+            match (device.kind(), device.attribute(names::SHARING_STRATEGY)) {
+                (Some("gpu"), _) => published.whole.add(&device)?,
+                (Some("shared-gpu"), Some("MPS")) => published.mps.add(&device)?,
+                (Some("shared-gpu"), Some("TimeSlicing")) => published.time_slicing.add(&device)?,
+                (Some("mig"), _) => {
+                    published.profiles.extend(device.attribute(names::PROFILE).map(str::to_owned));
+                }
+                _ => {}
             }
         }
     }
     Ok(published)
-}
-
-/// In whole MiB, as shares are counted.
-fn memory(device: &Device, driver: &DriverName, pool: &str) -> Result<Option<Bytes>, PublishedError> {
-    let capacity = device.capacity.as_ref();
-    let qualified = format!("{}/memory", driver.as_str());
-    let Some(memory) = capacity.and_then(|of| of.get("memory").or_else(|| of.get(&qualified))) else { return Ok(None) };
-    let total = parse_bytes(&memory.value.0).ok_or_else(|| PublishedError::Amount {
-        pool: pool.to_owned(),
-        device: device.name.clone(),
-        found: memory.value.0.clone(),
-    })?;
-    Ok(Some(Bytes::from_mib(total.mib())))
-}
-
-fn attribute<'d>(device: &'d Device, driver: &DriverName, name: &str) -> Option<&'d str> {
-    let attributes = device.attributes.as_ref()?;
-    let qualified = format!("{}/{name}", driver.as_str());
-    attributes.get(name).or_else(|| attributes.get(&qualified))?.string.as_deref()
 }
 
 #[cfg(test)]
@@ -142,7 +105,7 @@ mod tests {
     fn what_is_no_list_of_slices_is_refused() {
         let driver = &"gpu.nvidia.com".parse().unwrap();
         let odd = read(&slices(&device(&json!({"type": {"string": "gpu"}}), "much")), driver).unwrap_err();
-        assert_eq!(odd.to_string(), r#"device "d" of pool "n" has memory "much", which is no amount"#);
+        assert_eq!(odd.to_string(), r#"device d of pool n has the invalid memory "much""#);
         for text in ["", "{}", "[]", r#"{"items": [{"apiVersion": "v1", "kind": "Pod"}]}"#] {
             assert!(matches!(read(text, driver), Err(PublishedError::Json(_))), "{text}");
         }
