@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `gpu-import` as it is shipped: committed answers to committed configurations, one for each key with a story.
+//! The shipped `gpu-import`: golden files of its output, one for each key with a note.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p dra-controller --test import` writes the answers anew.
+//! `UPDATE_GOLDEN=1 cargo test -p dra-controller --test import` rewrites the golden files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test")]
 
 use std::fs;
@@ -17,7 +17,7 @@ fn dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import")
 }
 
-/// Runs the program in the folder of the configurations.
+/// Runs the program in the directory of the configurations.
 fn run(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gpu-import")).args(args).current_dir(dir()).env_clear().output().unwrap()
 }
@@ -26,7 +26,7 @@ fn lines_after<'t>(text: &'t str, prefix: &str) -> Vec<&'t str> {
     text.lines().filter_map(|line| line.strip_prefix(prefix)).collect()
 }
 
-/// Holds one import against its committed answer, its objects against the API and its warnings against standard error.
+/// Compares one import with its golden file, its objects with the API and its warnings with standard error.
 fn check(golden: &str, args: &[&str]) {
     let output = run(args);
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -51,7 +51,7 @@ fn check(golden: &str, args: &[&str]) {
     }
 }
 
-/// Every value that is set has one to replace.
+/// Every set value exists in the chart.
 fn is_in(set: &Value, chart: &Value) {
     for (name, value) in set.as_object().into_iter().flatten() {
         is_in(value, chart.get(name).unwrap_or_else(|| panic!("{name} is no value of the chart")));
@@ -63,7 +63,7 @@ fn objects(text: &str) -> Vec<Value> {
     documents.into_iter().filter(|document| !document.is_null()).collect()
 }
 
-/// Nothing of it is unknown to the API and nothing gets lost in it.
+/// The API knows all fields of the object.
 fn strictly_typed(object: &Value) {
     fn through<T: Serialize + DeserializeOwned>(object: &Value) -> Value {
         serde_json::to_value(serde_json::from_value::<T>(object.clone()).unwrap()).unwrap()
@@ -116,7 +116,7 @@ fn more_shares_than_there_are_become_as_many_as_fit() {
     check("mps-without-memory.yaml", &["mps.yaml", "--slices=slices-without-memory.json"]);
 }
 
-/// The list of mistakes that circulate: users copy them, so each has its sentence.
+/// Common mistakes, each with a warning.
 #[test]
 fn every_key_that_never_worked_is_named() {
     for case in [
@@ -174,14 +174,18 @@ fn standard_input_is_read() {
 #[test]
 fn what_cannot_be_imported_is_refused_with_its_path() {
     for (args, code, expect) in [
-        (vec!["two-configurations.yaml"], 1, "choose one with --config: \"batch\", \"default\""),
-        (vec!["two-configurations.yaml", "--config=x"], 1, "there is no configuration named \"x\""),
+        (vec!["two-configurations.yaml"], 1, "has 2 configurations: \"batch\", \"default\"; choose one with --config"),
+        (vec!["two-configurations.yaml", "--config=x"], 1, "the input has no configuration named \"x\""),
         (vec!["absent.yaml"], 1, "failed to read absent.yaml"),
         (vec!["slices-h100.json"], 1, "the input is a \"List\", not a ConfigMap"),
-        (vec!["empty-default.yaml"], 1, "choose one with --config: \"all-other-nodes\", \"small-nodes\""),
+        (
+            vec!["empty-default.yaml"],
+            1,
+            "has 2 configurations: \"all-other-nodes\", \"small-nodes\"; choose one with --config",
+        ),
         (vec!["parted-gpus.yaml"], 1, "data[\"layouts.yaml\"] is a layout of MIG devices for mig-parted"),
-        (vec!["two-sections.yaml"], 1, "\"sharing\" is given twice, in lines 2 and 9: keep one"),
-        (vec!["mps.yaml", "--slices=mps.yaml"], 1, "failed to learn from mps.yaml"),
+        (vec!["two-sections.yaml"], 1, "duplicate key \"sharing\" in lines 2 and 9; remove one"),
+        (vec!["mps.yaml", "--slices=mps.yaml"], 1, "failed to read ResourceSlices from mps.yaml"),
         (vec!["mps.yaml", "--memory=80Gb"], 2, "expected an amount"),
         (vec!["mps.yaml", "--memory=1Gi", "--slices=x"], 2, "cannot be used with"),
         (vec!["mps.yaml", "--max-shares=0"], 2, "--max-shares"),

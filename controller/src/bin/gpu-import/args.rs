@@ -9,11 +9,11 @@ use dra_model::Bytes;
 use dra_model::quantity::parse_bytes;
 use dra_resource::DriverName;
 
-/// Turns a sharing configuration of NVIDIA's device plugin into DeviceClasses and ResourceClaimTemplates with the same
+/// Converts a sharing configuration of NVIDIA's device plugin to DeviceClasses and ResourceClaimTemplates with the same
 /// shares.
 ///
-/// Objects go to standard output, and warnings about every key that did not do, or here does not do, what its author
-/// may expect go to standard error and into comments. Nothing is applied and no cluster is asked.
+/// Objects are printed to standard output. Warnings about keys that have no effect, or another effect than their name
+/// suggests, are printed to standard error and as comments. Nothing is applied and no request is sent to a cluster.
 #[derive(Debug, Parser)]
 #[command(name = "gpu-import", version, after_help = EXIT_CODES)]
 pub(crate) struct Args {
@@ -21,17 +21,17 @@ pub(crate) struct Args {
     /// input.
     #[arg(default_value = "-")]
     pub(crate) file: PathBuf,
-    /// Which configuration, where there are several.
+    /// Name of the configuration, if the input has several.
     #[arg(long, value_name = "NAME")]
     pub(crate) config: Option<String>,
-    /// Memory of a GPU as the driver publishes it for shares, such as 81047Mi, to ask for a share of it in numbers.
+    /// Memory of a GPU as the driver publishes it for shares, such as 81047Mi, so that templates request an amount of memory.
     #[arg(long, value_name = "QUANTITY", value_parser = memory, conflicts_with = "slices")]
     pub(crate) memory: Option<Bytes>,
-    /// The same from what is published: a file with the output of `kubectl get resourceslices -o json`.
+    /// Read the memory from a file with the output of `kubectl get resourceslices -o json`.
     #[arg(long, value_name = "FILE")]
     pub(crate) slices: Option<PathBuf>,
-    /// Keep this `sharing.timeSlicing.maxShares` and let each share take several of them. Default: as many as there
-    /// are replicas.
+    /// Use this `sharing.timeSlicing.maxShares` and request several of them for each share. Default: the number of
+    /// replicas.
     #[arg(long, value_name = "NUMBER", value_parser = max_shares)]
     pub(crate) max_shares: Option<u32>,
     /// Print only the values for the chart.

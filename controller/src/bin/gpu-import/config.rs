@@ -1,64 +1,59 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From the YAML of a device plugin's configuration to what it shares, and a warning for every key that does not count.
+//! Parses the YAML of a device plugin's configuration, with a warning for every key that is not imported.
 //!
-//! Types are checked strictly. DuplicateKey of sections are found in any case of letters, as the plugin finds them; keys inside
-//! a strategy only as they are written, again as the plugin.
+//! Types are checked strictly. As in the plugin, keys of sections are case-insensitive and keys of a strategy are case-sensitive.
 
 use crate::fields::{Field, TypeError};
 use crate::key_notes;
 use crate::keys::{self, RESOURCE_KEYS, SECTIONS, STRATEGIES, STRATEGY_KEYS};
 use crate::warnings::{self, Warning};
 
-/// What a node shares.
+/// The imported configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Config {
     /// `sharing.mps`.
     pub(crate) mps: Option<Shared>,
     /// `sharing.timeSlicing`.
     pub(crate) time_slicing: Option<Shared>,
-    /// `flags.migStrategy`, and where it is.
+    /// `flags.migStrategy` and its path.
     pub(crate) mig: Option<(MigStrategy, String)>,
 }
 
-/// How the plugin names MIG devices.
+/// The plugin's names for MIG devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MigStrategy {
-    /// It does not see them.
+    /// MIG devices are ignored.
     None,
-    /// As GPUs.
+    /// Named as GPUs.
     Single,
-    /// By their profiles.
+    /// Named by profile.
     Mixed,
 }
 
-/// A strategy's section.
+/// The section of a strategy.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Shared {
-    /// Where it is.
     pub(crate) path: String,
-    /// Whether shared resources have names of their own.
+    /// Whether shared resources have the suffix `.shared`.
     pub(crate) renamed: bool,
-    /// What is shared.
     pub(crate) resources: Vec<Resource>,
 }
 
 /// A shared resource.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Resource {
-    /// Where it is.
     pub(crate) path: String,
-    /// Which devices.
     pub(crate) kind: Kind,
-    /// How many shares of each, at least two and as many as somebody wrote.
+    /// Number of shares of each device, at least two.
     pub(crate) replicas: u64,
 }
 
-/// Which devices a resource is.
+/// The devices of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// `nvidia.com/gpu`.
     Gpu,
-    /// `nvidia.com/mig-<profile>`, with the profile as NVML writes it.
+    /// `nvidia.com/mig-<profile>`, with the profile name of NVML.
     Mig(String),
 }
 
@@ -72,23 +67,22 @@ impl Kind {
     }
 }
 
-/// Why a configuration cannot be imported; the plugin does not start with it either.
+/// An invalid configuration, with which the plugin does not start either.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConfigError {
     #[error("a key has the wrong type")]
     Type(#[source] TypeError),
-    #[error("{path} is {found:?}, but only v1 is known")]
+    #[error("{path} is {found:?}, expected v1")]
     Version { path: String, found: String },
-    #[error("{path} has no {key}: the plugin does not start without it")]
+    #[error("{path} has no {key}, without which the plugin does not start")]
     Missing { path: String, key: &'static str },
-    #[error("{path} is {found:?}, which is no resource name: expected nvidia.com/gpu or nvidia.com/mig-<profile>")]
+    #[error("{path} is {found:?}, expected nvidia.com/gpu or nvidia.com/mig-<profile>")]
     Name { path: String, found: String },
 }
 
-/// What the plugin puts before names that lack it.
+/// The plugin adds this prefix to names without it.
 const PREFIX: &str = "nvidia.com/";
 
-/// A reading in progress.
 struct Reader {
     config: Config,
     warnings: Vec<Warning>,
@@ -120,7 +114,7 @@ fn version(field: &Field<'_>) -> Result<(), ConfigError> {
 }
 
 impl Reader {
-    /// The documented spelling of a key, with a word about another one; unknown keys stay as they are.
+    /// The documented spelling of a key, with a warning if it differs; unknown keys are returned as they are.
     fn name_in<'k>(&mut self, known: &[&'static str], key: &'k str, field: &Field<'_>) -> &'k str {
         let Some(name) = known.iter().find(|name| name.eq_ignore_ascii_case(key)) else { return key };
         if *name != key {
@@ -129,7 +123,7 @@ impl Reader {
         name
     }
 
-    /// A key that shares nothing.
+    /// Warns about a key that is not imported.
     fn other(&mut self, key: &str, note: &str, field: &Field<'_>, known: &[&str]) {
         if key_notes::is_known(note) {
             self.warnings.extend(warnings::of_known(note, &field.path, field.value));
@@ -236,7 +230,7 @@ impl Reader {
     }
 }
 
-/// With the prefix, checked as the plugin does: a DNS subdomain after it, 63 characters in all.
+/// The name with prefix, checked as by the plugin: a DNS subdomain after the prefix, at most 63 characters in total.
 fn full_name(field: &Field<'_>) -> Result<Option<String>, ConfigError> {
     let Some(found) = field.text().map_err(ConfigError::Type)? else { return Ok(None) };
     let short = found.strip_prefix(PREFIX).unwrap_or(found);
@@ -249,7 +243,6 @@ fn full_name(field: &Field<'_>) -> Result<Option<String>, ConfigError> {
     Ok(Some(format!("{PREFIX}{short}")))
 }
 
-/// Which devices have that name.
 fn kind(name: &str) -> Option<Kind> {
     match name.strip_prefix(PREFIX)? {
         "gpu" => Some(Kind::Gpu),
@@ -257,7 +250,7 @@ fn kind(name: &str) -> Option<Kind> {
     }
 }
 
-/// `1g.10gb`, or `1g.10gb.me` for `1g.10gb+me`: the plugin writes a dot for the plus that names must not have.
+/// `1g.10gb`, or `1g.10gb.me` for `1g.10gb+me`: the plugin replaces the plus, which is invalid in names, by a dot.
 fn profile(text: &str) -> Option<String> {
     let digits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
     let (slices, rest) = text.split_once("g.")?;

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds the one configuration to import: a file of the device plugin, or what holds such files under their names.
+//! Finds the configuration to import: a file of the device plugin, or one of the files in a ConfigMap or in Helm values.
 //!
-//! The device plugin's chart and the GPU operator mount a ConfigMap whose keys are the names that nodes choose by the
-//! label `nvidia.com/device-plugin.config`. Their Helm values carry the same files.
+//! The device plugin's chart and the GPU operator mount a ConfigMap whose keys are the names that the node label
+//! `nvidia.com/device-plugin.config` selects. Their Helm values contain the same files.
 
+use std::borrow::Cow;
+
+use dra_model::Advice;
 use serde_json::Value;
 
 use crate::fields::{Field, TypeError};
@@ -14,58 +17,70 @@ use crate::yaml::{self, YamlError};
 /// A configuration of the device plugin.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Document {
-    /// Where it is in the input: empty, or `data.NAME`.
+    /// Path in the input: empty, or `data.NAME`.
     pub(crate) path: String,
-    /// Its content, not looked at yet.
+    /// Not validated.
     pub(crate) content: Value,
-    /// What the input holds besides.
+    /// Warnings about other parts of the input.
     pub(crate) warnings: Vec<Warning>,
 }
 
-/// Why there is nothing to import.
+/// The input has no configuration to import.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DocumentError {
     #[error("{whole} is not YAML")]
     Syntax { whole: String, source: YamlError },
     #[error("the input has an unexpected type")]
     Type(#[source] TypeError),
-    #[error("the input is a {found:?}, not a ConfigMap: give the device plugin's ConfigMap or one file of it")]
+    #[error("the input is a {found:?}, not a ConfigMap")]
     Kind { found: String },
-    #[error(
-        "{whole} has none of the keys version, flags, resources, sharing: it is no configuration of the device plugin"
-    )]
+    #[error("{whole} has none of the keys version, flags, resources, sharing of a configuration of the device plugin")]
     NotAConfiguration { whole: String },
-    #[error(
-        "{whole} is a layout of MIG devices for mig-parted, which shares nothing: cut the GPUs with it as before, this \
-         driver publishes the MIG devices it finds; for sharing, give the device plugin's ConfigMap"
-    )]
+    #[error("{whole} is a layout of MIG devices for mig-parted, not a sharing configuration")]
     MigLayout { whole: String },
-    #[error("{path} says that the configuration is in the ConfigMap {name:?}: give that one")]
+    #[error("{path} refers to the ConfigMap {name:?}, which has the configuration")]
     NamedConfigMap { path: String, name: String },
     #[error("the ConfigMap has no configuration of the device plugin")]
     Empty,
-    #[error("{holder} has {count} configurations: choose one with --config: {names}")]
+    #[error("{holder} has {count} configurations: {names}")]
     Several { holder: &'static str, count: usize, names: String },
-    #[error("the input has {count} configurations named {name:?}: leave one of them in it")]
+    #[error("the input has {count} configurations named {name:?}")]
     SameName { count: usize, name: String },
-    #[error("there is no configuration named {wanted:?}: the input has {names}")]
+    #[error("the input has no configuration named {wanted:?}, only {names}")]
     Unknown { wanted: String, names: String },
+}
+
+impl Advice for DocumentError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Kind { .. } => Some("use the device plugin's ConfigMap or one file of it".into()),
+            Self::MigLayout { .. } => Some(
+                "this driver publishes the MIG devices that mig-parted creates; for sharing, use the device plugin's \
+                 ConfigMap"
+                    .into(),
+            ),
+            Self::NamedConfigMap { .. } => Some("use that ConfigMap".into()),
+            Self::Several { .. } => Some("choose one with --config".into()),
+            Self::SameName { .. } => Some("remove all but one".into()),
+            Self::Syntax { source, .. } => source.advice(),
+            Self::Type(_) | Self::NotAConfiguration { .. } | Self::Empty | Self::Unknown { .. } => None,
+        }
+    }
 }
 
 const THE_INPUT: &str = "the input";
 
-/// What was found so far.
 #[derive(Default)]
 struct Search {
-    /// With their names; a file by itself has none.
+    /// With the names of the files; a bare file has none.
     found: Vec<(Option<String>, Document)>,
     warnings: Vec<Warning>,
-    /// Why the first thing that cannot be imported cannot.
+    /// The error of the first object that cannot be imported.
     refused: Option<DocumentError>,
     config_maps: usize,
 }
 
-/// Reads the input and chooses; `wanted` is needed only where there are several.
+/// Parses the input and selects a configuration; `wanted` is needed only if there are several.
 pub(crate) fn read(input: &str, wanted: Option<&str>) -> Result<Document, DocumentError> {
     let contents = yaml::documents(input);
     let contents = contents.map_err(|source| DocumentError::Syntax { whole: THE_INPUT.to_owned(), source })?;
@@ -77,7 +92,7 @@ pub(crate) fn read(input: &str, wanted: Option<&str>) -> Result<Document, Docume
 }
 
 impl Search {
-    /// Into one object, or one file.
+    /// Adds the configurations of one object or bare file.
     fn add_object(&mut self, whole: &Field<'_>, wanted: Option<&str>) -> Result<(), DocumentError> {
         whole.entries().map_err(DocumentError::Type)?;
         let kind = whole.at(&["kind"]).map_or(Ok(None), |kind| kind.text()).map_err(DocumentError::Type)?;
@@ -97,10 +112,10 @@ impl Search {
         Ok(())
     }
 
-    /// A file by itself.
+    /// Adds a bare file.
     fn bare(&mut self, content: &Value) {
         match files::check_content(content) {
-            Err(rejected) => self.refuse(rejected.into_error(THE_INPUT)),
+            Err(rejected) => self.refuse(error_of(rejected, THE_INPUT)),
             Ok(()) if self.found.iter().any(|(name, _)| name.is_none()) => {
                 self.warnings.push(warnings::later_document(THE_INPUT));
             }
@@ -108,7 +123,7 @@ impl Search {
         }
     }
 
-    /// Files under their names.
+    /// Adds named files.
     fn files(&mut self, files: &Field<'_>, wanted: Option<&str>) -> Result<(), DocumentError> {
         for (name, file) in files.entries().map_err(DocumentError::Type)? {
             let text = file.text().map_err(DocumentError::Type)?.unwrap_or_default();
@@ -119,11 +134,11 @@ impl Search {
                     }
                     self.add(Some(name.to_owned()), file.path, content);
                 }
-                Err(rejected) if wanted == Some(name) => return Err(rejected.into_error(&file.path)),
+                Err(rejected) if wanted == Some(name) => return Err(error_of(rejected, &file.path)),
                 Err(rejected) => {
                     self.warnings.push(rejected.warning(&file.path, name));
                     if rejected != RejectedFile::NotAConfiguration {
-                        self.refuse(rejected.into_error(&file.path));
+                        self.refuse(error_of(rejected, &file.path));
                     }
                 }
             }
@@ -141,11 +156,13 @@ impl Search {
 
     fn choose(self, wanted: Option<&str>) -> Result<Document, DocumentError> {
         let Self { mut found, warnings, refused, config_maps } = self;
-        let shown = |name: &Option<String>| {
-            name.as_ref()
-                .map_or_else(|| "one without a name: leave --config out".to_owned(), |name| format!("{name:?}"))
+        let quoted = |name: &Option<String>| {
+            name.as_ref().map_or_else(
+                || "one without a name, for which --config must be omitted".to_owned(),
+                |name| format!("{name:?}"),
+            )
         };
-        let names = found.iter().map(|(name, _)| shown(name)).collect::<Vec<_>>().join(", ");
+        let names = found.iter().map(|(name, _)| quoted(name)).collect::<Vec<_>>().join(", ");
         let holder = if config_maps == 1 { "the ConfigMap" } else { THE_INPUT };
         if found.is_empty() {
             return Err(refused.unwrap_or_else(|| DocumentError::NotAConfiguration { whole: THE_INPUT.to_owned() }));
@@ -160,6 +177,16 @@ impl Search {
             (None, Some(wanted)) => Err(DocumentError::Unknown { wanted: wanted.to_owned(), names }),
             (_, None) => Err(DocumentError::Several { holder, count, names }),
         }
+    }
+}
+
+/// The error for a rejected file that is the whole input or the wanted one.
+fn error_of(rejected: RejectedFile, whole: &str) -> DocumentError {
+    let whole = whole.to_owned();
+    match rejected {
+        RejectedFile::Syntax(source) => DocumentError::Syntax { whole, source },
+        RejectedFile::MigLayout => DocumentError::MigLayout { whole },
+        RejectedFile::NotAConfiguration => DocumentError::NotAConfiguration { whole },
     }
 }
 
@@ -181,12 +208,14 @@ mod tests {
             ("kind: ConfigMap\ndata:\n  any: |-\n    version: v1\n", None, Ok("data.any")),
             ("kind: ConfigMap\ndata:\n  config.yaml: |-\n    version: v1\n", None, Ok(r#"data["config.yaml"]"#)),
             (TWO, Some("b"), Ok("data.b")),
-            (TWO, None, Err("the ConfigMap has 2 configurations: choose one with --config: \"a\", \"b\"")),
-            (TWO, Some("c"), Err("there is no configuration named \"c\": the input has \"a\", \"b\"")),
+            (TWO, None, Err("the ConfigMap has 2 configurations: \"a\", \"b\"")),
+            (TWO, Some("c"), Err("the input has no configuration named \"c\", only \"a\", \"b\"")),
             (
                 "version: v1",
                 Some("a"),
-                Err("there is no configuration named \"a\": the input has one without a name: leave --config out"),
+                Err(
+                    "the input has no configuration named \"a\", only one without a name, for which --config must be omitted",
+                ),
             ),
             ("kind: ConfigMap", None, Err("the ConfigMap has no configuration of the device plugin")),
             ("kind: ConfigMap\ndata: {a: 1}", None, Err("the input has an unexpected type")),
@@ -194,23 +223,17 @@ mod tests {
                 "kind: ConfigMap\ndata: {a: x}",
                 Some("a"),
                 Err(
-                    "data.a has none of the keys version, flags, resources, sharing: it is no configuration of the device plugin",
+                    "data.a has none of the keys version, flags, resources, sharing of a configuration of the device plugin",
                 ),
             ),
             ("kind: ConfigMap\ndata: {a: '['}", Some("a"), Err("data.a is not YAML")),
-            (
-                "kind: DaemonSet",
-                None,
-                Err(
-                    "the input is a \"DaemonSet\", not a ConfigMap: give the device plugin's ConfigMap or one file of it",
-                ),
-            ),
+            ("kind: DaemonSet", None, Err("the input is a \"DaemonSet\", not a ConfigMap")),
             ("kind: [1]", None, Err("the input has an unexpected type")),
             (
                 "replicas: 4",
                 None,
                 Err(
-                    "the input has none of the keys version, flags, resources, sharing: it is no configuration of the device plugin",
+                    "the input has none of the keys version, flags, resources, sharing of a configuration of the device plugin",
                 ),
             ),
             ("- 1", None, Err("the input has an unexpected type")),
@@ -219,7 +242,7 @@ mod tests {
                 "",
                 None,
                 Err(
-                    "the input has none of the keys version, flags, resources, sharing: it is no configuration of the device plugin",
+                    "the input has none of the keys version, flags, resources, sharing of a configuration of the device plugin",
                 ),
             ),
             ("version: v1\nversion: v1", None, Err("the input is not YAML")),
@@ -241,22 +264,16 @@ mod tests {
                 None,
                 Ok("operator.devicePlugin.config.data.a"),
             ),
-            (
-                "config: {map: {a: 'version: v1', b: ''}}",
-                None,
-                Err("the input has 2 configurations: choose one with --config: \"a\", \"b\""),
-            ),
+            ("config: {map: {a: 'version: v1', b: ''}}", None, Err("the input has 2 configurations: \"a\", \"b\"")),
             (
                 "config: {map: {}, name: shared}\nresources: {}",
                 None,
-                Err("config.name says that the configuration is in the ConfigMap \"shared\": give that one"),
+                Err("config.name refers to the ConfigMap \"shared\", which has the configuration"),
             ),
             (
                 "kind: ClusterPolicy\nspec: {devicePlugin: {config: {name: shared, default: any}}}",
                 None,
-                Err(
-                    "spec.devicePlugin.config.name says that the configuration is in the ConfigMap \"shared\": give that one",
-                ),
+                Err("spec.devicePlugin.config.name refers to the ConfigMap \"shared\", which has the configuration"),
             ),
             ("kind: ConfigMap\ndata: {a: 'version: v1', FAIL_ON_INIT_ERROR: ''}", None, Ok("data.a")),
             ("kind: ConfigMap\ndata: {a: 'version: v1', b: '['}", None, Ok("data.a")),
@@ -264,7 +281,7 @@ mod tests {
             (
                 "--- {kind: ConfigMap, data: {a: 'version: v1'}}\n--- {kind: ConfigMap, data: {a: ''}}\n",
                 Some("a"),
-                Err("the input has 2 configurations named \"a\": leave one of them in it"),
+                Err("the input has 2 configurations named \"a\""),
             ),
         ] {
             let expect = expect.map(str::to_owned).map_err(str::to_owned);

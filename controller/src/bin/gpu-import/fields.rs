@@ -1,22 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads foreign YAML strictly, with the path of the field in every error.
+//! Reads YAML values strictly, with the path of the field in every error.
 //!
-//! Paths end up in comments and on terminals, so keys that are more than a word are shown quoted and escaped.
+//! Paths are printed in comments and on terminals, so keys with other characters than those of a word are quoted and escaped.
 
 use serde_json::Value;
 
-/// A value and where it is.
+/// A value with its path.
 #[derive(Debug, Clone)]
 pub(crate) struct Field<'a> {
     /// `sharing.timeSlicing.resources[0].name`.
     pub(crate) path: String,
-    /// What is there.
     pub(crate) value: &'a Value,
 }
 
-/// A value of another type than its reader needs.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path} is {found}, but must be {wanted}")]
+#[error("{path} is {found}, expected {wanted}")]
 pub(crate) struct TypeError {
     path: String,
     found: &'static str,
@@ -24,12 +22,12 @@ pub(crate) struct TypeError {
 }
 
 impl<'a> Field<'a> {
-    /// The value at `path`, which is empty for a whole document.
+    /// `path` is empty for a whole document.
     pub(crate) fn new(path: &str, value: &'a Value) -> Self {
         Self { path: path.to_owned(), value }
     }
 
-    /// The entries of a mapping; none of a null, which is how an empty section is read from YAML.
+    /// The entries of a mapping; none for null, which is an empty section in YAML.
     pub(crate) fn entries(&self) -> Result<Vec<(&'a str, Self)>, TypeError> {
         if self.value.is_null() {
             return Ok(Vec::new());
@@ -38,7 +36,7 @@ impl<'a> Field<'a> {
         Ok(entries.iter().map(|(key, value)| (key.as_str(), self.entry(key, value))).collect())
     }
 
-    /// The items of a list; none of a null.
+    /// The items of a list; none for null.
     pub(crate) fn items(&self) -> Result<Vec<Self>, TypeError> {
         if self.value.is_null() {
             return Ok(Vec::new());
@@ -47,23 +45,23 @@ impl<'a> Field<'a> {
         Ok(items.map(|(index, value)| Self { path: format!("{}[{index}]", self.path), value }).collect())
     }
 
-    /// What is below by these keys, where all of them are there.
+    /// The value below these keys, if all exist.
     pub(crate) fn at(&self, keys: &[&str]) -> Option<Self> {
         let Some((key, keys)) = keys.split_first() else { return Some(self.clone()) };
         self.entry(key, self.value.get(key)?).at(keys)
     }
 
-    /// A string; nothing where the value is empty, which the plugin takes for a key that is not there.
+    /// A string; nothing for null, which the plugin treats as an absent key.
     pub(crate) fn text(&self) -> Result<Option<&'a str>, TypeError> {
         self.unless_empty(Value::as_str, "a string")
     }
 
-    /// The same of true or false.
+    /// A boolean; nothing for null.
     pub(crate) fn flag(&self) -> Result<Option<bool>, TypeError> {
         self.unless_empty(Value::as_bool, "true or false")
     }
 
-    /// The same of a whole number, which a program may have written as 4.0.
+    /// A whole number, also if written as 4.0; nothing for null.
     pub(crate) fn number(&self) -> Result<Option<i64>, TypeError> {
         self.unless_empty(|value| value.as_i64().or_else(|| whole(value.as_f64()?)), "a whole number")
     }
@@ -102,7 +100,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The integer that a float is; beyond 2^53 it may be another than the one that was written.
+/// The integer value of a float. Beyond 2^53 it may differ from the written number.
 fn whole(number: f64) -> Option<i64> {
     let is_exact = number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
     is_exact.then(|| format!("{number:.0}").parse().ok()).flatten()
@@ -125,10 +123,7 @@ mod tests {
         let b = &a.entries().unwrap()[0].1;
         let items = b.items().unwrap();
         assert_eq!(items[1].path, r#"a["b c"][1]"#);
-        assert_eq!(
-            items[1].number().unwrap_err().to_string(),
-            r#"a["b c"][1] is a string, but must be a whole number"#
-        );
+        assert_eq!(items[1].number().unwrap_err().to_string(), r#"a["b c"][1] is a string, expected a whole number"#);
     }
 
     #[test]

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What holds files of the device plugin, and which of these are configurations of it.
+//! Finds files of the device plugin in ConfigMaps and Helm values, and rejects files that are no configuration.
 
 use std::iter;
 
 use serde_json::Value;
 
-use crate::document::DocumentError;
 use crate::fields::Field;
 use crate::keys::SECTIONS;
 use crate::warnings::{self, Warning};
 use crate::yaml::{self, YamlError};
 
-/// Why a file is no configuration.
+/// A file that is no configuration of the device plugin.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RejectedFile {
     Syntax(YamlError),
@@ -20,17 +19,7 @@ pub(crate) enum RejectedFile {
 }
 
 impl RejectedFile {
-    /// Where it is all there is.
-    pub(crate) fn into_error(self, whole: &str) -> DocumentError {
-        let whole = whole.to_owned();
-        match self {
-            Self::Syntax(source) => DocumentError::Syntax { whole, source },
-            Self::MigLayout => DocumentError::MigLayout { whole },
-            Self::NotAConfiguration => DocumentError::NotAConfiguration { whole },
-        }
-    }
-
-    /// Where it lies beside one.
+    /// The warning about a rejected file beside a configuration.
     pub(crate) fn warning(&self, path: &str, name: &str) -> Warning {
         match self {
             Self::Syntax(why) => warnings::unreadable(path, why),
@@ -40,14 +29,14 @@ impl RejectedFile {
     }
 }
 
-/// Where Helm values of the device plugin and of the GPU operator have the files.
+/// Paths of the files in Helm values of the device plugin and of the GPU operator.
 const FILES: [&[&str]; 2] = [&["config", "map"], &["devicePlugin", "config", "data"]];
 
-/// Where they, and the operator's ClusterPolicy, name a ConfigMap that is there already.
+/// Paths of the name of an existing ConfigMap, also in the operator's ClusterPolicy.
 const NAMES: [&[&str]; 3] =
     [&["config", "name"], &["devicePlugin", "config", "name"], &["spec", "devicePlugin", "config", "name"]];
 
-/// A document, or the items of a list with a ConfigMap among them.
+/// The document, or the items of a list that contains a ConfigMap.
 pub(crate) fn objects(content: &Value) -> Vec<&Value> {
     let is = |value: &Value, kind: &str| value.get("kind").is_some_and(|found| found == kind);
     match content.get("items").and_then(Value::as_array) {
@@ -56,13 +45,13 @@ pub(crate) fn objects(content: &Value) -> Vec<&Value> {
     }
 }
 
-/// The files in Helm values, also where the chart is a dependency of another.
+/// The files in Helm values, also if the chart is a dependency of another chart.
 pub(crate) fn in_values<'v>(values: &Field<'v>) -> Option<Field<'v>> {
     let has_files = |files: &Field<'_>| files.value.as_object().is_some_and(|files| !files.is_empty());
     charts(values).iter().flat_map(|chart| FILES.map(|keys| chart.at(keys))).flatten().find(has_files)
 }
 
-/// The ConfigMap that values without files name, and where.
+/// The path and name of the ConfigMap in values without files.
 pub(crate) fn named_config_map(values: &Field<'_>) -> Option<(String, String)> {
     let name = |field: Field<'_>| match field.value.as_str() {
         None | Some("") => None,
@@ -77,7 +66,7 @@ fn charts<'v>(values: &Field<'v>) -> Vec<Field<'v>> {
     iter::once(values.clone()).chain(dependencies).collect()
 }
 
-/// Reads the file of a name, and whether nothing follows it. An empty file is a configuration that shares nothing.
+/// Parses a named file; true if it has one document. An empty file is a configuration without sharing.
 pub(crate) fn read(name: &str, text: &str) -> Result<(Value, bool), RejectedFile> {
     let mut documents = yaml::documents(text).map_err(RejectedFile::Syntax)?.into_iter();
     let content = documents.next().unwrap_or_default();
@@ -88,7 +77,7 @@ pub(crate) fn read(name: &str, text: &str) -> Result<(Value, bool), RejectedFile
     Ok((content, documents.next().is_none()))
 }
 
-/// Whether the plugin would find anything in it; its parser ignores the case of letters (Go's encoding/json).
+/// Whether the file has a section of the plugin, whose parser is case-insensitive (Go's encoding/json).
 pub(crate) fn check_content(content: &Value) -> Result<(), RejectedFile> {
     let known = |key: &String| SECTIONS.iter().any(|section| section.eq_ignore_ascii_case(key));
     if content.get("mig-configs").is_some() {

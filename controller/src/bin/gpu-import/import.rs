@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One import, from text to text: choose the configuration, read it, plan, print. Pure.
+//! One import, from text to text: select the configuration, parse it, plan, render. Pure.
 
+use std::borrow::Cow;
+
+use dra_model::Advice;
 use dra_resource::DriverName;
 
 use crate::config::{self, ConfigError};
@@ -10,26 +13,34 @@ use crate::plan::{self, Cluster};
 use crate::render::{self, RenderError};
 use crate::warnings::Warning;
 
-/// What to print where.
+/// The output of an import.
 #[derive(Debug)]
 pub(crate) struct Imported {
-    /// Objects for `kubectl apply`, with all else in comments.
+    /// Objects for `kubectl apply`, with values and warnings as comments.
     pub(crate) objects: String,
-    /// Values for the chart.
+    /// Chart values.
     pub(crate) values: String,
-    /// Of all stages.
     pub(crate) warnings: Vec<Warning>,
 }
 
-/// Why nothing is printed.
+/// A failed import.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ImportError {
     #[error("failed to find the configuration")]
     Document(#[source] DocumentError),
-    #[error("failed to read the configuration")]
+    #[error("failed to parse the configuration")]
     Config(#[source] ConfigError),
     #[error("failed to print the objects")]
     Render(#[source] RenderError),
+}
+
+impl Advice for ImportError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Document(source) => source.advice(),
+            Self::Config(_) | Self::Render(_) => None,
+        }
+    }
 }
 
 /// Imports one configuration of `input`.
@@ -68,7 +79,7 @@ mod tests {
         import(input, None, &Cluster::default(), &"gpu.nvidia.com".parse().unwrap())
     }
 
-    /// Comments, then objects: nothing of the input stands anywhere else.
+    /// Comments, then objects: no text of the input is anywhere else.
     fn well_formed(imported: &Imported) -> Result<(), TestCaseError> {
         let mut documents = imported.objects.split("---\n");
         let comments = documents.next().unwrap_or_default();
@@ -129,7 +140,7 @@ mod tests {
         })
     }
 
-    /// Mostly right, so that most of them get to the end.
+    /// Mostly valid, so that most imports succeed.
     fn configuration() -> impl Strategy<Value = Value> {
         let name = prop::sample::select(vec!["gpu", "nvidia.com/gpu", "mig-1g.10gb", "mig-7g.80gb.me", "a100"]);
         let resource = (name, 0_i64..300, key(), anything())
@@ -141,7 +152,7 @@ mod tests {
         )
     }
 
-    /// Whether the chart takes these values, as far as its schema has to say something about numbers, texts and maps.
+    /// Checks the values against the chart's schema, for numbers, texts and maps.
     fn conforms(value: &Value, schema: &Value) -> Result<(), TestCaseError> {
         let definitions = &chart_schema()["definitions"];
         let schema = match schema["$ref"].as_str().and_then(|path| path.strip_prefix("#/definitions/")) {
@@ -163,7 +174,7 @@ mod tests {
                 prop_assert!(limits.contains(&number.as_u64().unwrap()), "{number} is not in {limits:?}");
             }
             Value::String(text) => {
-                // No pattern is read here; one that lets an empty text pass ends like this.
+                // Patterns are not evaluated; a pattern that matches the empty text has this form.
                 let pattern = schema["pattern"].as_str().unwrap();
                 prop_assert!(text.is_empty() && pattern.starts_with("^(") && pattern.ends_with(")?$"), "{text:?}");
             }
@@ -178,7 +189,7 @@ mod tests {
         serde_json::from_str(&std::fs::read_to_string(schema).unwrap()).unwrap()
     }
 
-    /// One or both strategies, with as many replicas as a file can have.
+    /// One or both strategies, with any number of replicas.
     fn sharing() -> impl Strategy<Value = Value> {
         let replicas = prop_oneof![2_u64..=1100, 2_u64..=1 << 31, Just(u64::try_from(i64::MAX).unwrap())];
         let name = prop::sample::select(vec!["gpu", "nvidia.com/gpu", "mig-1g.10gb", "mig-7g.80gb.me", "a100"]);
@@ -230,64 +241,61 @@ mod tests {
         for (input, expect) in [
             (
                 "sharing: {mps: {resources: [{name: gpu, replicas: '4'}]}}",
-                "sharing.mps.resources[0].replicas is a string, but must be a whole number",
+                "sharing.mps.resources[0].replicas is a string, expected a whole number",
             ),
             (
                 "sharing: {mps: {resources: [{name: gpu, replicas: 4.5}]}}",
-                "sharing.mps.resources[0].replicas is a number, but must be a whole number",
+                "sharing.mps.resources[0].replicas is a number, expected a whole number",
             ),
             (
                 "sharing: {mps: {resources: [{name: 1, replicas: 4}]}}",
-                "sharing.mps.resources[0].name is a number, but must be a string",
+                "sharing.mps.resources[0].name is a number, expected a string",
             ),
-            ("sharing: {mps: {resources: {name: gpu}}}", "sharing.mps.resources is a mapping, but must be a list"),
-            ("sharing: {mps: {resources: [gpu]}}", "sharing.mps.resources[0] is a string, but must be a mapping"),
+            ("sharing: {mps: {resources: {name: gpu}}}", "sharing.mps.resources is a mapping, expected a list"),
+            ("sharing: {mps: {resources: [gpu]}}", "sharing.mps.resources[0] is a string, expected a mapping"),
             (
                 "sharing: {mps: {renameByDefault: 'true', resources: []}}",
-                "sharing.mps.renameByDefault is a string, but must be true or false",
+                "sharing.mps.renameByDefault is a string, expected true or false",
             ),
             (
                 "sharing: {mps: {failRequestsGreaterThanOne: 1, resources: []}}",
-                "sharing.mps.failRequestsGreaterThanOne is a number, but must be true or false",
+                "sharing.mps.failRequestsGreaterThanOne is a number, expected true or false",
             ),
-            ("sharing: [mps]", "sharing is a list, but must be a mapping"),
-            ("flags: {migStrategy: 1}", "flags.migStrategy is a number, but must be a string"),
-            ("flags: {plugin: 1}", "flags.plugin is a number, but must be a mapping"),
-            ("version: 1", "version is a number, but must be a string"),
-            ("version: v2", "version is \"v2\", but only v1 is known"),
-            ("sharing: {mps: {}}", "sharing.mps has no resources: the plugin does not start without it"),
+            ("sharing: [mps]", "sharing is a list, expected a mapping"),
+            ("flags: {migStrategy: 1}", "flags.migStrategy is a number, expected a string"),
+            ("flags: {plugin: 1}", "flags.plugin is a number, expected a mapping"),
+            ("version: 1", "version is a number, expected a string"),
+            ("version: v2", "version is \"v2\", expected v1"),
+            ("sharing: {mps: {}}", "sharing.mps has no resources, without which the plugin does not start"),
             (
                 "sharing: {mps: {resources: [{name: gpu}]}}",
-                "sharing.mps.resources[0] has no replicas: the plugin does not start without it",
+                "sharing.mps.resources[0] has no replicas, without which the plugin does not start",
             ),
             (
                 "sharing: {mps: {resources: [{replicas: 4}]}}",
-                "sharing.mps.resources[0] has no name: the plugin does not start without it",
+                "sharing.mps.resources[0] has no name, without which the plugin does not start",
             ),
             (
                 "sharing: {mps: {resources: [{name: acme.com/gpu, replicas: 4}]}}",
-                "sharing.mps.resources[0].name is \"acme.com/gpu\", which is no resource name: expected nvidia.com/gpu or nvidia.com/mig-<profile>",
+                "sharing.mps.resources[0].name is \"acme.com/gpu\", expected nvidia.com/gpu or nvidia.com/mig-<profile>",
             ),
             (
                 "sharing: {mps: {resources: [{name: , replicas: 4}]}}",
-                "sharing.mps.resources[0] has no name: the plugin does not start without it",
+                "sharing.mps.resources[0] has no name, without which the plugin does not start",
             ),
-            (
-                "version: v1\nsharing: 1\nversion: v1",
-                "\"version\" is given twice, in lines 1 and 3: keep one, the device plugin takes the last",
-            ),
+            ("version: v1\nsharing: 1\nversion: v1", "duplicate key \"version\" in lines 1 and 3"),
             (
                 "version: v1\nsharing:\n  mps:\n    resources: [{name: gpu, replicas: 2,\n      replicas: 3}]",
-                "\"replicas\" is given twice, in lines 4 and 5: keep one, the device plugin takes the last",
+                "duplicate key \"replicas\" in lines 4 and 5",
             ),
-            ("kind: ConfigMap\ndata: {a: 'sharing: 1'}", "data.a.sharing is a number, but must be a mapping"),
+            ("kind: ConfigMap\ndata: {a: 'sharing: 1'}", "data.a.sharing is a number, expected a mapping"),
         ] {
             let error = outcome(input).unwrap_err();
             assert!(chain(&error).to_string().ends_with(expect), "{input}: {}", chain(&error));
         }
     }
 
-    /// Deep nesting and aliases that multiply are errors too, not a full stack or memory.
+    /// Deep nesting and recursive aliases are errors and exhaust neither stack nor memory.
     #[test]
     fn hostile_yaml_is_refused() {
         let lines: Vec<String> = (0..40).map(|i| format!("a{}: &a{} [*a{i}, *a{i}]\n", i + 1, i + 1)).collect();

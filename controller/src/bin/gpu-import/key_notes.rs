@@ -1,38 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is to be said of a key, whatever number stands there: a table of sentences, and one of names that circulate.
+//! Notes on keys of the plugin's configuration: a table of known keys, and a table of misnamed keys.
 
 use serde_json::Value;
 
-/// A key that says the same whatever its value is, except for values that change nothing.
+/// A note on a key, for every value except one that has no effect.
 struct KeyNote {
-    /// Below the configuration, without list indexes.
+    /// Path in the configuration, without list indexes.
     key: &'static str,
-    /// The value, as JSON, that asks for what happens anyway.
+    /// The value without effect, as JSON; empty if every value has a note.
     no_effect: &'static str,
     text: &'static str,
 }
 
-const DEVICES_BY_CDI: &str = "not imported: how the plugin hands devices to containers; here that is always CDI";
+const DEVICES_BY_CDI: &str =
+    "not imported: it selects how the plugin passes devices to containers; this driver always uses CDI";
 const NO_LABELS: &str = "not imported: this driver writes no node labels; select devices by their attributes with CEL";
-const NOT_HANDED_OUT: &str = "not imported: this driver does not hand these device nodes to containers";
+const NOT_HANDED_OUT: &str = "not imported: this driver does not add these device nodes to containers";
 const HEALTH: &str = "not imported: this driver has no settings for health checks";
 
 const KEY_NOTES: [KeyNote; 30] = [
     KeyNote {
         key: "flags.failOnInitError",
         no_effect: "true",
-        text: "not imported: false made the plugin wait for ever without a word where it found no working driver; \
-               here such a node publishes no device and has the Event DriverMissing",
+        text: "not imported: with false the device plugin waits silently on a node without a working NVIDIA driver; \
+               this driver publishes no device there and records the Event NVIDIADriverUnavailable",
     },
     KeyNote {
         key: "flags.nvidiaDriverRoot",
         no_effect: "\"/\"",
-        text: "not imported: say where the driver is installed with the chart's `driver.root`",
+        text: "not imported: set the root of the NVIDIA driver with the chart's `driver.root`",
     },
     KeyNote {
         key: "flags.nvidiaDevRoot",
         no_effect: "\"/\"",
-        text: "not imported: device nodes are found with the chart's `driver.root`, or else with the chart's \
+        text: "not imported: set the directory of the device nodes with the chart's `driver.root` or the chart's \
                `driver.devDir`",
     },
     KeyNote { key: "flags.gdrcopyEnabled", no_effect: "false", text: NOT_HANDED_OUT },
@@ -49,7 +50,7 @@ const KEY_NOTES: [KeyNote; 30] = [
     KeyNote {
         key: "flags.resourceNamePrefix",
         no_effect: "\"nvidia.com\"",
-        text: "not imported: the classes printed here begin with nvidia.com",
+        text: "not imported: the printed classes have the prefix nvidia.com",
     },
     KeyNote { key: "flags.plugin.passDeviceSpecs", no_effect: "", text: DEVICES_BY_CDI },
     KeyNote { key: "flags.plugin.deviceListStrategy", no_effect: "", text: DEVICES_BY_CDI },
@@ -62,90 +63,86 @@ const KEY_NOTES: [KeyNote; 30] = [
     KeyNote {
         key: "flags.plugin.mpsRoot",
         no_effect: "",
-        text: "not imported: here MPS daemons keep their files in /run/gpu-dra/mps, and nothing sets another place",
+        text: "not imported: MPS daemons of this driver always have their files in /run/gpu-dra/mps",
     },
     KeyNote { key: "flags.gfd", no_effect: "", text: NO_LABELS },
     KeyNote {
         key: "resources",
         no_effect: "",
-        text: "the plugin drops this section (its log says so): no resource was ever renamed by it; \
-               write DeviceClasses with the names and selectors you want",
+        text: "the plugin ignores this section with a log message, so it renamed no resource; \
+               write DeviceClasses with the wanted names and selectors",
     },
-    KeyNote { key: "imex", no_effect: "", text: "not imported: this driver does not hand out IMEX channels" },
+    KeyNote { key: "imex", no_effect: "", text: "not imported: this driver does not support IMEX channels" },
     KeyNote { key: "health", no_effect: "", text: HEALTH },
     KeyNote {
         key: "sharing.mps.failRequestsGreaterThanOne",
         no_effect: "true",
-        text: "most versions of the plugin take false for true with MPS, so a request for two never was admitted; \
-               each template printed here asks for one share",
+        text: "most versions of the plugin treat false as true with MPS, so a request for two was never admitted; \
+               each printed template requests one share",
     },
     KeyNote {
         key: "sharing.timeSlicing.failRequestsGreaterThanOne",
         no_effect: "",
         text: "a request for two replicas never meant two GPUs or twice the time, and true refused it only after \
-               scheduling, with a pod to delete by hand; here each template asks for one share, and nothing refuses a \
-               pod that asks for `nvidia.com/…: 2`",
+               scheduling, so that the pod had to be deleted; each printed template requests one share, and a pod that \
+               requests `nvidia.com/…: 2` is not refused",
     },
-    KeyNote {
-        key: "sharing.timeSlicing.strategy",
-        no_effect: "\"\"",
-        text: "the plugin never had a strategy to choose; leave the key out",
-    },
+    KeyNote { key: "sharing.timeSlicing.strategy", no_effect: "\"\"", text: "the plugin has no such key; remove it" },
     KeyNote {
         key: "sharing.*.resources.rename",
         no_effect: "",
-        text: "the plugin reads this name and drops it: only renameByDefault renames, to `<name>.shared`; \
-               the class printed here has the name that was really advertised, change its extendedResourceName if you like",
+        text: "the plugin ignores this name: only renameByDefault renames, to `<name>.shared`; \
+               the printed class has the advertised name, which its extendedResourceName can change",
     },
     KeyNote {
         key: "sharing.*.resources.devices",
         no_effect: "\"all\"",
-        text: "the plugin reads this choice and drops it: it shared all GPUs of the node; here a request chooses its GPU \
-               with a CEL selector, and GPUs nobody shares stay whole",
+        text: "the plugin ignores this selection and shares all GPUs of the node; with this driver a request selects its GPU \
+               with CEL, and a GPU without shares can be allocated as a whole",
     },
     KeyNote {
         key: "sharing.*.resources.memoryGB",
         no_effect: "",
-        text: "only forks of the plugin know this key; ask for memory in capacity.requests of the template",
+        text: "only forks of the plugin have this key; request memory in capacity.requests of the template",
     },
 ];
 
-/// Names that circulate, and what is true of them.
+/// Common names that the plugin does not know.
 const MISNAMED_KEYS: [(&str, &str); 8] = [
-    ("renameBy", "the plugin skips this key in silence: it is spelled renameByDefault, so nothing was renamed"),
-    ("failRequestGreaterThanOne", "the plugin skips this key in silence: it is spelled failRequestsGreaterThanOne"),
+    ("renameBy", "the plugin ignores this key silently: the name is renameByDefault, so nothing was renamed"),
+    ("failRequestGreaterThanOne", "the plugin ignores this key silently: the name is failRequestsGreaterThanOne"),
     (
         "NVIDIA_CDI_ENABLED",
-        "the plugin has no such setting; CDI was its DEVICE_LIST_STRATEGY=cdi-cri, and here it is always on",
+        "the plugin has no such setting; its setting for CDI is DEVICE_LIST_STRATEGY=cdi-cri, this driver always uses CDI",
     ),
     (
         "NVIDIA_MIG_MONITOR_ALL_DEVICES",
-        "the plugin has no such setting; MIG was its MIG_STRATEGY, and here every MIG device is published",
+        "the plugin has no such setting; its setting for MIG is MIG_STRATEGY, this driver publishes every MIG device",
     ),
-    ("resource-names", "the plugin has no such flag; write DeviceClasses with the names you want"),
-    ("--resource-names", "the plugin has no such flag; write DeviceClasses with the names you want"),
-    ("resourceNames", "the plugin has no such key; write DeviceClasses with the names you want"),
-    ("resourceNamePrefix", "the plugin looks for this key under flags only, and skips it here in silence"),
+    ("resource-names", "the plugin has no such flag; write DeviceClasses with the wanted names"),
+    ("--resource-names", "the plugin has no such flag; write DeviceClasses with the wanted names"),
+    ("resourceNames", "the plugin has no such key; write DeviceClasses with the wanted names"),
+    ("resourceNamePrefix", "the plugin reads this key below flags only, and ignores it silently here"),
 ];
 
-/// The sentence of a key that was read, unless its value asks for what happens anyway.
+/// The note on a known key, unless its value has no effect.
 pub(crate) fn of_known(key: &str, value: &Value) -> Option<&'static str> {
     let note = KEY_NOTES.iter().find(|note| note.key.eq_ignore_ascii_case(key))?;
     let no_effect = serde_json::from_str::<Value>(note.no_effect).is_ok_and(|no_effect| no_effect == *value);
     (!no_effect && !value.is_null()).then_some(note.text)
 }
 
-/// Whether there is something to say about a key.
+/// Whether a key is known.
 pub(crate) fn is_known(key: &str) -> bool {
     KEY_NOTES.iter().any(|note| note.key.eq_ignore_ascii_case(key))
 }
 
-/// What is true of a name that circulates.
+/// The note on a misnamed key.
 pub(crate) fn misnamed(key: &str) -> Option<&'static str> {
     MISNAMED_KEYS.iter().find(|(name, _)| *name == key).map(|(_, text)| *text)
 }
 
-/// Where a flag of the plugin has its place.
+/// The section of a flag of the plugin.
 pub(crate) fn section_of_flag(key: &str) -> Option<&'static str> {
     let below = |section: &str| KEY_NOTES.iter().any(|note| note.key.strip_prefix(section) == Some(key));
     if below("flags.") {

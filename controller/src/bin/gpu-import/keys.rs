@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which keys the plugin knows, and where.
+//! The keys of the plugin's configuration and their sections.
 
 use serde_json::{Map, Value};
 
@@ -11,26 +11,25 @@ pub(crate) const STRATEGIES: [&str; 2] = ["mps", "timeSlicing"];
 pub(crate) const STRATEGY_KEYS: [&str; 3] = ["failRequestsGreaterThanOne", "renameByDefault", "resources"];
 pub(crate) const RESOURCE_KEYS: [&str; 4] = ["name", "replicas", "rename", "devices"];
 
-/// The keys beside an empty `sharing` that were meant to be below it.
+/// The keys beside an empty `sharing` that belong below it.
 pub(crate) fn lost_indentation<'k>(entries: &[(&'k str, Field<'_>)]) -> Vec<&'k str> {
     let is_empty = |field: &Field<'_>| field.value.is_null() || field.value.as_object().is_some_and(Map::is_empty);
     if !entries.iter().any(|(key, field)| is(key, "sharing") && is_empty(field)) {
         return Vec::new();
     }
     let below = |(key, field): &&(&str, Field<'_>)| match *key {
-        // The section of that name is a mapping.
+        // The top-level section `resources` is a mapping.
         "resources" => field.value.is_array(),
         key => STRATEGIES.contains(&key) || STRATEGY_KEYS.contains(&key) || RESOURCE_KEYS.contains(&key),
     };
     entries.iter().filter(below).map(|(key, _)| *key).collect()
 }
 
-/// Whether a key is that section to the plugin.
 fn is(key: &str, section: &str) -> bool {
     key.eq_ignore_ascii_case(section)
 }
 
-/// Where the plugin looks for a key that it does not know where it stands.
+/// The section of a key that the plugin does not know at its path.
 pub(crate) fn section_of(key: &str) -> Option<&'static str> {
     match key {
         _ if STRATEGIES.contains(&key) => Some("below sharing"),
@@ -42,7 +41,7 @@ pub(crate) fn section_of(key: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether the plugin reads a choice of devices: `all`, how many, or a list of which.
+/// Whether the plugin accepts the value of `devices`: `all`, a number, or a list.
 pub(crate) fn is_choice(devices: &Value) -> bool {
     match devices {
         Value::String(text) => text == "all",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `gpu-import`: restates the sharing of NVIDIA's device plugin as DeviceClasses and ResourceClaimTemplates.
+//! `gpu-import`: converts the sharing configuration of NVIDIA's device plugin to DeviceClasses and ResourceClaimTemplates.
 //!
 //! ```text
 //! ConfigMap, values or file -> document -> config -> plan -> render -> objects, values
@@ -7,7 +7,7 @@
 //!               kubectl's slices -> published ────┘
 //! ```
 //!
-//! It reads files and prints; it never talks to a cluster.
+//! The program reads files and prints; it sends no request to a cluster.
 
 mod args;
 
@@ -35,37 +35,47 @@ mod warnings;
 
 mod key_notes;
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use dra_model::chain;
+use dra_model::{Advice, explain};
 use dra_resource::published::PublishedError;
 
 use crate::args::Args;
 use crate::import::{ImportError, Imported};
 use crate::plan::{Cluster, Memory};
 
-/// Why the program failed.
 #[derive(Debug, thiserror::Error)]
 enum MainError {
     #[error("failed to read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("failed to learn from {}", path.display())]
+    #[error("failed to read ResourceSlices from {}", path.display())]
     Slices { path: PathBuf, source: PublishedError },
-    #[error("nothing is imported from {}", path.display())]
+    #[error("failed to import {}", path.display())]
     Import { path: PathBuf, source: ImportError },
-    #[error("failed to write the result")]
+    #[error("failed to write to standard output")]
     Write(#[source] io::Error),
+}
+
+impl Advice for MainError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Slices { source, .. } => source.advice(),
+            Self::Import { source, .. } => source.advice(),
+            Self::Read { .. } | Self::Write(_) => None,
+        }
+    }
 }
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
-            eprintln!("error: {}", chain(&failed));
+            eprintln!("error: {}", explain(&failed));
             ExitCode::FAILURE
         }
     }
@@ -84,7 +94,7 @@ fn run(args: &Args) -> Result<(), MainError> {
     io::stdout().write_all(printed.as_bytes()).map_err(MainError::Write)
 }
 
-/// What was said of the cluster.
+/// The flags about the cluster.
 fn cluster(args: &Args) -> Result<Cluster, MainError> {
     let mut cluster = Cluster { max_shares: args.max_shares, ..Cluster::default() };
     if let Some(memory) = args.memory {

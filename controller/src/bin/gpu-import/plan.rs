@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From what the device plugin shared to what gives the same parts of a GPU here. Pure.
+//! Plans the classes, templates and chart values that give the same shares as the device plugin. Pure.
 //!
-//! A share of one in N gets what the plugin gave it: 1/N of the memory and 100/N percent of the threads with MPS, one
-//! of N places with time-slicing. Extended resources cannot ask for an amount and take the default share, so the chart
-//! values make that the same. More shares than this driver makes of a GPU become as many as it makes, with a warning.
+//! One of N replicas becomes a share of 1/N of the memory and 100/N percent of the threads with MPS, or one of N shares with
+//! time-slicing. Extended resources cannot request an amount and get the default share, so the chart values set the default share to
+//! the same amount. More replicas than this driver has shares of a GPU become the maximum number of shares, with a warning.
 
 use std::ops::RangeInclusive;
 
@@ -14,28 +14,25 @@ use crate::config::{Config, Kind, MigStrategy, Resource, Shared};
 use crate::published::{Published, Sizes};
 use crate::warnings::{self, Warning};
 
-/// What is known of the cluster.
+/// Properties of the cluster, from the flags.
 #[derive(Debug, Default)]
 pub(crate) struct Cluster {
-    /// Of each GPU.
+    /// Memory of each GPU.
     pub(crate) memory: Memory,
-    /// The `sharing.timeSlicing.maxShares` it is to keep.
+    /// `sharing.timeSlicing.maxShares` from the flag.
     pub(crate) max_shares: Option<u32>,
 }
 
-/// How much memory the GPUs have.
 #[derive(Debug, Default)]
 pub(crate) enum Memory {
-    /// Nobody said.
     #[default]
     Unknown,
-    /// A person said.
+    /// From `--memory`.
     Flag(Bytes),
-    /// As the driver publishes it.
+    /// From `--slices`.
     Published(Published),
 }
 
-/// What to apply.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) values: Values,
@@ -44,20 +41,20 @@ pub(crate) struct Plan {
     pub(crate) warnings: Vec<Warning>,
 }
 
-/// What to set in the chart.
+/// The chart values to set.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Values {
     /// `sharing.defaultShares`.
     pub(crate) default_shares: Option<u32>,
     /// `sharing.timeSlicing.maxShares`.
     pub(crate) max_shares: Option<u32>,
-    /// Whether requests that name no amount must get a share, as those for an extended resource do.
+    /// Whether requests without an amount, such as those for extended resources, must get a share.
     pub(crate) shares_without_amount: bool,
-    /// Whether the class of whole GPUs has to give up the name `nvidia.com/gpu`.
+    /// Whether the class of whole GPUs must not have the extended resource `nvidia.com/gpu`.
     pub(crate) release_resource_name: bool,
 }
 
-/// A DeviceClass for pods that ask for an extended resource.
+/// A DeviceClass for pods that request an extended resource.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Class {
     /// The extended resource.
@@ -65,34 +62,31 @@ pub(crate) struct Class {
     pub(crate) devices: Devices,
 }
 
-/// What a class selects.
+/// The devices that a class selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Devices {
-    /// GPUs in their MPS form.
     Mps,
-    /// GPUs in their time-slicing form.
     TimeSlicing,
-    /// MIG devices of a profile.
+    /// By profile.
     Mig(String),
 }
 
-/// A ResourceClaimTemplate for pods that make claims.
+/// A ResourceClaimTemplate for pods with claims.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Template {
     pub(crate) name: String,
     pub(crate) devices: Devices,
-    /// What to ask of a capacity, by its name.
+    /// Requested amounts by name of the capacity.
     pub(crate) capacity: Vec<(&'static str, Amount)>,
 }
 
-/// An amount of a capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Amount {
     Count(u32),
     Memory(Bytes),
 }
 
-/// How many client processes an MPS server takes before CUDA 13.1.
+/// Limit of client processes of an MPS server before CUDA 13.1.
 const MPS_CLIENTS: u64 = 48;
 
 /// Plans the import of one configuration.
@@ -173,7 +167,7 @@ impl Plan {
         self.templates.push(Template { name, devices: Devices::TimeSlicing, capacity });
     }
 
-    /// MIG devices have no shared form, so each claim gets a whole one.
+    /// MIG devices have no shared form, so each claim gets a whole MIG device.
     fn mig(&mut self, shared: &Shared, resource: &Resource, profile: &str, config: &Config, cluster: &Cluster) {
         let path = format!("{}.replicas", resource.path);
         self.warn(warnings::mig_replicas(&path, resource.replicas));
@@ -204,7 +198,7 @@ impl Plan {
         self.classes.push(Class { advertised, devices });
     }
 
-    /// 1/N of the memory in whole MiB, where all GPUs have the same.
+    /// 1/N of the memory in whole MiB, if all GPUs have the same memory.
     fn memory(
         &mut self,
         resource: &Resource,
@@ -220,15 +214,15 @@ impl Plan {
         }?;
         let share = Bytes::from_mib((total.mib() / u64::from(shares)).max(1));
         if matches!(cluster.memory, Memory::Flag(_)) {
-            self.warn(warnings::memory_from_flag(&shown(share), shares));
+            self.warn(warnings::memory_from_flag(&formatted(share), shares));
         }
         if total.mib() < u64::from(shares) {
-            self.warn(warnings::less_than_a_unit(&path, shares, &shown(total)));
+            self.warn(warnings::less_than_a_unit(&path, shares, &formatted(total)));
         }
         Some(("memory", Amount::Memory(share)))
     }
 
-    /// The memory of all GPUs, where it is one amount.
+    /// The memory of all GPUs, if it is equal.
     fn only_size(&mut self, path: &str, shares: u32, sizes: &Sizes) -> Option<Bytes> {
         if sizes.unknown {
             self.warn(warnings::no_memory_published(sizes.memory.is_empty()));
@@ -238,7 +232,7 @@ impl Plan {
         match (each.next(), each.next()) {
             (Some(total), None) => return Some(total),
             (Some(_), Some(_)) => {
-                let sizes: Vec<String> = sizes.memory.iter().copied().map(shown).collect();
+                let sizes: Vec<String> = sizes.memory.iter().copied().map(formatted).collect();
                 self.warn(warnings::several_sizes(path, shares, &sizes.join(", ")));
             }
             (None, _) => self.warn(warnings::no_gpu_published()),
@@ -247,19 +241,19 @@ impl Plan {
     }
 }
 
-/// As many shares as were asked for, or as many as there are.
+/// The number of replicas, limited to the number of shares.
 fn fitting(replicas: u64, shares: &RangeInclusive<u32>) -> u32 {
     let most = *shares.end();
     u32::try_from(replicas).map_or(most, |replicas| replicas.min(most))
 }
 
-/// The name the plugin really advertised.
+/// The extended resource that the plugin advertised.
 fn advertised(shared: &Shared, resource: &Resource) -> String {
     let name = resource.kind.resource_name();
     if shared.renamed { format!("{name}.shared") } else { name }
 }
 
-fn shown(bytes: Bytes) -> String {
+fn formatted(bytes: Bytes) -> String {
     dra_resource::quantity::binary(bytes).0
 }
 
@@ -295,7 +289,7 @@ mod tests {
     }
 
     proptest! {
-        /// What the plugin promises with MPS: as many shares as replicas fit, and no more.
+        /// As with the plugin, exactly as many MPS shares as replicas fit.
         #[test]
         fn as_many_mps_shares_fit_as_there_were_replicas(replicas in 2_u64..=100, mib in 10_000_u64..400_000) {
             let config = Config { mps: Some(shared(replicas)), ..Config::default() };
@@ -305,19 +299,18 @@ mod tests {
             prop_assert_eq!(mib / memory, replicas);
         }
 
-        /// And with time-slicing, unless the number of slices is kept and cannot be divided, which is said.
+        /// As with the plugin, exactly as many time-slicing shares fit, unless a fixed number cannot be divided, which is a warning.
         #[test]
-        fn as_many_time_slices_fit_as_there_were_replicas(replicas in 2_u64..200, kept in proptest::option::of(1_u32..200)) {
+        fn as_many_time_slices_fit_as_there_were_replicas(replicas in 2_u64..200, max_shares in proptest::option::of(1_u32..200)) {
             let config = Config { time_slicing: Some(shared(replicas)), ..Config::default() };
-            let plan = plan(&config, &Cluster { max_shares: kept, ..Cluster::default() });
+            let plan = plan(&config, &Cluster { max_shares: max_shares, ..Cluster::default() });
             let max_shares = u64::from(plan.values.max_shares.unwrap());
             let fits = max_shares / requested(&plan, "shares") == replicas;
             prop_assert!(fits || warns(&plan, "equal ones"));
-            // Shares of MPS are a matter of their own.
             prop_assert_eq!(plan.values.default_shares, None);
         }
 
-        /// Replicas that counted memory or were a slip: what fits is said as a number, and is what fits.
+        /// With too many replicas the warning has the number of shares that fit.
         #[test]
         fn how_many_shares_fit_is_in_the_warning(replicas in 101_u64..=1 << 31, mib in 1_u64..400_000, mps: bool) {
             let config = if mps { Config { mps: Some(shared(replicas)), ..Config::default() } } else { Config { time_slicing: Some(shared(replicas)), ..Config::default() } };

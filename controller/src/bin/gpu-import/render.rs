@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Prints a plan: chart values, warnings as comments, and the objects as YAML that `kubectl apply` takes.
+//! Renders a plan: chart values and warnings as comments, and the objects as YAML for `kubectl apply`.
 
 use std::collections::BTreeMap;
 
@@ -12,25 +12,24 @@ use serde_json::json;
 
 use crate::plan::{Amount, Class, Devices, Plan, Template, Values};
 
-/// The objects failed to print.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to print the result")]
+#[error("failed to render YAML")]
 pub(crate) struct RenderError(#[source] serde_saphyr::ser::Error);
 
-/// Everything: values and warnings as comments, then the objects.
+/// The values and warnings as comments, then the objects.
 pub(crate) fn everything(plan: &Plan, source: &str, driver: &DriverName) -> Result<String, RenderError> {
-    let mut text = format!("# Shared as in {source}, by gpu-import {}.\n", env!("CARGO_PKG_VERSION"));
+    let mut text = format!("# Converted from {source} by gpu-import {}.\n", env!("CARGO_PKG_VERSION"));
     if plan.templates.is_empty() {
-        text.push_str("# Nothing is shared there, so there is nothing to apply.\n");
+        text.push_str("# The configuration shares nothing, so there is nothing to apply.\n");
     } else {
         text.push_str(
-            "# Templates belong to the namespace of their pods: kubectl apply --namespace NAMESPACE -f FILE\n",
+            "# Create the templates in the namespace of their pods: kubectl apply --namespace NAMESPACE -f FILE\n",
         );
     }
     let values = values(&plan.values)?;
     if !values.is_empty() {
         text.push_str(
-            "#\n# The shares are these only with the chart values below (`gpu-import --values` prints just them):\n#\n",
+            "#\n# These shares require the following chart values (`gpu-import --values` prints only the values):\n#\n",
         );
         text.extend(values.lines().map(|line| format!("#   {line}\n")));
     }
@@ -44,7 +43,7 @@ pub(crate) fn everything(plan: &Plan, source: &str, driver: &DriverName) -> Resu
     Ok(text)
 }
 
-/// The chart values alone; empty where none is needed.
+/// The chart values; empty if none is needed.
 pub(crate) fn values(values: &Values) -> Result<String, RenderError> {
     let mut sections = serde_json::Map::new();
     if values.release_resource_name {
@@ -70,7 +69,7 @@ fn yaml(value: &impl Serialize) -> Result<String, RenderError> {
     serde_saphyr::to_string(value).map_err(RenderError)
 }
 
-/// The class old pods get their devices through.
+/// The class for pods that request the extended resource.
 fn device_class(class: &Class, driver: &DriverName) -> k8s::DeviceClass {
     let name = format!("imported-{}.nvidia.com", class.advertised.rsplit('/').next().unwrap_or_default());
     let expression = expression(&class.devices, driver);
@@ -84,7 +83,7 @@ fn device_class(class: &Class, driver: &DriverName) -> k8s::DeviceClass {
     }
 }
 
-/// The template new pods make their claims from, with the chart's classes.
+/// The template for pods with claims, with a class of the chart.
 fn claim_template(template: &Template, driver: &DriverName) -> k8s::ResourceClaimTemplate {
     let (request, class, selectors) = match &template.devices {
         Devices::Mps => ("gpu", "mps.gpu.nvidia.com", None),
@@ -123,7 +122,7 @@ fn selector(expression: String) -> k8s::DeviceSelector {
     k8s::DeviceSelector { cel: Some(k8s::CELDeviceSelector { expression }) }
 }
 
-/// Attributes of other drivers' devices are never asked for: CEL stops at the first `false`.
+/// Attributes of other drivers' devices are never read, because CEL stops at the first `false`.
 fn expression(devices: &Devices, driver: &DriverName) -> String {
     let of = |kind: &str| format!(r#"device.driver == "{driver}" && device.attributes["{driver}"].type == "{kind}""#);
     let shared = |strategy: &str| {

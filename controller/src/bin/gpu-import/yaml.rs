@@ -1,24 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads YAML; a fault is told by its line, in words about the file and not about a library.
+//! Parses YAML, with the line in every error.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use dra_model::Advice;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{Error, Options, Spanned, UserMessageFormatter};
 
-/// Why a text cannot be read.
+/// Invalid YAML.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum YamlError {
-    #[error("{key:?} is given twice, in lines {first} and {second}: keep one, the device plugin takes the last")]
+    #[error("duplicate key {key:?} in lines {first} and {second}")]
     DuplicateKey { key: String, first: u64, second: u64 },
     #[error("{0}")]
     Syntax(String),
 }
 
-/// All documents of a text that are not empty.
+impl Advice for YamlError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::DuplicateKey { .. } => Some("remove one, the device plugin uses the last".into()),
+            Self::Syntax(_) => None,
+        }
+    }
+}
+
+/// The documents of a text that are not empty.
 pub(crate) fn documents(text: &str) -> Result<Vec<Value>, YamlError> {
     serde_saphyr::from_multiple_with_options(text, options(DuplicateKeyPolicy::Error)).map_err(|error| {
         let duplicate = matches!(error.without_snippet(), Error::DuplicateMappingKey { .. }).then(|| duplicate(text));
@@ -26,19 +37,19 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Value>, YamlError> {
     })
 }
 
-/// Without the lines around a fault: they are the user's, whatever is in them.
+/// Error texts without the lines of the input, which may have any content.
 fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
     serde_saphyr::options! { with_snippet: false, duplicate_keys: duplicate_keys }
 }
 
-/// The first key that is there twice.
+/// The first duplicate key.
 fn duplicate(text: &str) -> Option<YamlError> {
     let options = options(DuplicateKeyPolicy::PassThrough);
     let documents: Vec<DuplicateKey> = serde_saphyr::from_multiple_with_options(text, options).ok()?;
     documents.into_iter().find_map(|DuplicateKey(duplicate)| duplicate)
 }
 
-/// A value of which only its keys are looked at: the first that a mapping has twice.
+/// A value that is parsed only for its first duplicate key.
 struct DuplicateKey(Option<YamlError>);
 
 impl<'de> Deserialize<'de> for DuplicateKey {
