@@ -3,28 +3,27 @@
 
 use clap::{Parser, Subcommand};
 
-/// Shows the driver on a real Kubernetes with simulated GPUs.
+/// Shows the driver on a real Kubernetes cluster with simulated GPUs.
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
-    /// What to do.
     #[command(subcommand)]
     pub(crate) command: Verb,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Start a cluster, install the driver, play all scenes, and remove everything.
+    /// Start a cluster, install the driver, run all scenes, and remove the cluster.
     Run,
-    /// Leave a cluster with the driver running; `gpu-cluster down` removes it.
+    /// Start a cluster with the driver that keeps running; `gpu-cluster down` removes it.
     Up(Up),
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Up {
-    /// The GPUs of each node, nodes separated by spaces; "none" for a node without.
+    /// GPUs of each node, nodes separated by spaces; "none" for a node without GPUs.
     #[arg(long, default_value = "h100:8 a100-40:2,t4:2")]
     pub(crate) nodes: String,
-    /// The cluster's name.
+    /// Name of the cluster.
     #[arg(long, default_value = "gpu")]
     pub(crate) name: String,
 }

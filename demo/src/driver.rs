@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The driver on the cluster, as users get it there: an image, a chart, a DaemonSet.
+//! Installs the driver on the cluster: image, chart, DaemonSets.
 
 use crate::{
     error::{DemoError, Doing, Result},
@@ -10,14 +10,14 @@ use dra_cluster::{Cluster, Image};
 use std::{collections::BTreeMap, fs, time::Duration};
 
 /// Namespace of the release.
-pub const NAMESPACE: &str = "gpu-dra";
-/// Name of the release and, by the chart's rule, of its DaemonSet and account.
+pub const NAMESPACE: &str = "gpu-dra-driver";
+/// Name of the release, its DaemonSet and its service account.
 pub const RELEASE: &str = "gpu-dra-driver";
 
 const IMAGE: &str = "localhost/gpu-dra-driver:0.1.0";
-/// What the Containerfile takes.
+/// The programs that the Containerfile copies.
 const PROGRAMS: [&str; 4] = ["gpu-kubelet-plugin", "gpu-mps-host", "gpu-controller", "gpu-import"];
-/// The tree of a simulated node lies where a driver container puts a real one.
+/// A simulated node has its driver root at the path of a driver container.
 const SETTINGS: [&str; 5] = [
     "driver.root=/run/nvidia/driver",
     "driver.procRoot=/run/nvidia/driver/proc",
@@ -27,17 +27,17 @@ const SETTINGS: [&str; 5] = [
 ];
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// Makes the image from the released programs and puts it on every node.
+/// Builds the image from the released programs and loads it on every node.
 pub fn build_image(cluster: &Cluster, repository: &Repository) -> Result<Image> {
     let context_dir = cluster.dir().join("image");
-    fs::create_dir_all(&context_dir).map_err(file_error("make the folder", &context_dir))?;
+    fs::create_dir_all(&context_dir).map_err(file_error("create directory", &context_dir))?;
     for name in PROGRAMS {
         let program_path = repository.program_path(name)?;
         fs::copy(&program_path, context_dir.join(name)).map_err(file_error("copy", &program_path))?;
     }
     let image = dra_cluster::build_image(IMAGE, &repository.containerfile_path(), &context_dir, &cluster.dir())
         .doing("build the driver's image")?;
-    cluster.load_image(&image).doing("put the driver's image on the nodes")?;
+    cluster.load_image(&image).doing("load the driver's image on the nodes")?;
     Ok(image)
 }
 
@@ -54,20 +54,20 @@ pub fn upgrade(cluster: &Cluster, repository: &Repository, further: &[&str]) -> 
     helm(cluster, repository, "upgrade", further)
 }
 
-/// Removes the release and waits until its hooks ran.
+/// Uninstalls the release and waits for its hooks.
 pub fn uninstall(cluster: &Cluster) -> Result<()> {
     let args = ["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "120s"];
     cluster.helm(&args).map(drop).doing("uninstall the chart")
 }
 
-/// Waits until the newest pods of the DaemonSet are ready and the older ones gone.
+/// Waits until the newest pods of the DaemonSet are ready and older ones are deleted.
 pub fn wait_for_pods(cluster: &Cluster) -> Result<()> {
     let daemon_set = format!("daemonset/{RELEASE}");
     let args = ["rollout", "status", &daemon_set, "--namespace", NAMESPACE, "--timeout=120s"];
     cluster.kubectl(&args).map(drop).doing("wait for the driver's pods")
 }
 
-/// Waits until every node has an MPS host that is ready. `kubectl rollout status` knows no DaemonSet that is upgraded by hand.
+/// Waits until every node has a ready MPS host. `kubectl rollout status` does not support the update strategy OnDelete.
 pub fn wait_for_mps_hosts(cluster: &Cluster) -> Result<()> {
     let daemon_set = format!("daemonset/{RELEASE}-mps");
     let ready = || {
@@ -79,7 +79,7 @@ pub fn wait_for_mps_hosts(cluster: &Cluster) -> Result<()> {
     cluster.wait_until("an MPS host on every node", LIMIT, ready).doing("wait for the MPS hosts")
 }
 
-/// Waits until all slices of every node are there.
+/// Waits until the pools of all nodes are complete.
 pub fn wait_for_pools(cluster: &Cluster) -> Result<BTreeMap<String, Pool>> {
     let complete = || {
         let pools = published::pools(cluster)?;

@@ -1,68 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why a scene could not be played. The text never repeats its source; callers print the chain.
+//! Errors of scenes.
 
 use dra_cluster::ClusterError;
 use std::{io, path::PathBuf};
 
-/// What went wrong, with what it went wrong on.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// The cluster, or a program in it, said no.
     #[error("failed to {doing}")]
     Cluster {
         /// Verb and object, such as "apply one-gpu.yaml".
         doing: String,
-        /// Its answer.
         source: Box<ClusterError>,
     },
-    /// A pod did not start.
-    #[error("pod {pod} did not start; its events: {events}")]
+    #[error("pod {pod} did not start; Events: {events}")]
     NotStarted {
         /// Namespace and name.
         pod: String,
-        /// What Kubernetes tells about it.
         events: String,
-        /// How long was waited.
         source: Box<ClusterError>,
     },
-    /// A file could not be copied or made.
     #[error("failed to {operation} {path}")]
     File {
         /// Verb, such as "copy".
         operation: &'static str,
-        /// The file or folder.
         path: PathBuf,
-        /// The answer of the operating system.
         source: io::Error,
     },
-    /// The program runs somewhere else than in the repository.
-    #[error("no folder above {program} or above the current one holds deploy/chart; run it from the repository")]
+    #[error(
+        "no parent directory of {program} or of the current directory contains deploy/chart; run the program in the repository"
+    )]
     NoRepository {
-        /// This program.
+        /// Path of this program.
         program: PathBuf,
     },
-    /// A program of the repository is missing.
     #[error("{path} is missing; build it with `make build`")]
-    NotBuilt {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// An answer lacks something that must be in it.
-    #[error("{what} is missing in the answer for {object}")]
-    Incomplete {
-        /// The part.
-        what: &'static str,
-        /// Of what.
-        object: String,
-    },
+    NotBuilt { path: PathBuf },
+    #[error("the answer for {object} does not contain {what}")]
+    Incomplete { what: &'static str, object: String },
 }
 
-/// Result of scenes and of what they are made of.
 pub type Result<T> = std::result::Result<T, DemoError>;
 
-/// Says what was done when the cluster said no.
+/// Adds the failed operation to an error of the cluster.
 pub trait Doing<T> {
-    /// Verb and object.
+    /// `doing` is verb and object, such as "apply one-gpu.yaml".
     fn doing(self, doing: impl Into<String>) -> Result<T>;
 }
 

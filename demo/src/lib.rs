@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The features of the driver as scenes on a real cluster.
+//! Scenes that show the features of the driver on a real cluster.
 //!
 //! ```text
-//! Repository -> driver::build_image, install -> Cluster with the driver -> scenes -> what the pods saw
+//! Repository -> driver::build_image, install -> Cluster with the driver -> scenes -> GPUs of the pods
 //! ```
 //!
-//! A scene applies one file of `demo/workloads`, waits, and returns what pods and
-//! users were shown; it never judges. `gpu-demo` prints the answers, the
-//! end-to-end tests assert them. Nothing here knows how the cluster is made.
+//! A scene applies one file of `demo/workloads`, waits, and returns its observations. `gpu-demo` prints them, the end-to-end tests
+//! assert them. The crate `dra-cluster` creates the cluster.
 
 pub mod driver;
 mod error;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is printed, and how: plain text, times at the end of what took them.
+//! Prints plain text and the duration of steps.
 
 use std::{
     fmt::Display,
@@ -12,7 +12,7 @@ pub(crate) fn print(indent: usize, text: impl Display) {
     let text = text.to_string();
     let mut out = io::stdout().lock();
     for line in text.lines() {
-        // A reader that closes its end wants no more; the work goes on to clean up.
+        // If the reader closed standard output, the program continues to clean up.
         writeln!(out, "{:indent$}{line}", "").ok();
     }
     out.flush().ok();
@@ -23,7 +23,7 @@ pub(crate) fn print_gap() {
     writeln!(io::stdout()).ok();
 }
 
-/// Says what begins, does it, and says how long it took.
+/// Prints a step, runs it and prints its duration.
 pub(crate) fn step<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     print(0, format!("{what} ..."));
     let begun = Instant::now();
@@ -32,7 +32,6 @@ pub(crate) fn step<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> Res
     Ok(done)
 }
 
-/// A duration as people read it.
 pub(crate) fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f32())
 }

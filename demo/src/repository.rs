@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where the repository is, found when the program runs.
+//! Finds the repository at run time.
 
 use crate::error::{DemoError, Result};
 use std::{env, path::PathBuf};
 
-/// The top of the repository.
+/// The root directory of the repository.
 #[derive(Debug, Clone)]
 pub struct Repository {
     root: PathBuf,
 }
 
 impl Repository {
-    /// The first folder above this program, or else above the current folder, that holds the chart.
+    /// The first parent directory of this program, or else of the current directory, that contains the chart.
     pub fn find() -> Result<Self> {
         let program = env::current_exe().unwrap_or_default();
         let here = env::current_dir().unwrap_or_default();
@@ -31,13 +31,13 @@ impl Repository {
         self.root.join("deploy/chart")
     }
 
-    /// The recipe of the driver's image.
+    /// The Containerfile of the driver's image.
     pub fn containerfile_path(&self) -> PathBuf {
         self.root.join("deploy/Containerfile")
     }
 
-    /// A program of the repository: the one built with this one, or else the released one.
-    /// `GPU_DRA_PROGRAM_DIR` names programs built elsewhere.
+    /// A program of the repository: from the directory of this program, or else from the release build.
+    /// `GPU_DRA_PROGRAM_DIR` overrides the directory.
     pub fn program_path(&self, name: &str) -> Result<PathBuf> {
         if let Some(dir) = env::var_os("GPU_DRA_PROGRAM_DIR") {
             return Ok(PathBuf::from(dir).join(name));

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What `nvidia-smi -L` prints, as values.
+//! Parses the output of `nvidia-smi -L`.
 
 use std::fmt;
 
-/// All that one `nvidia-smi -L` listed.
+/// The output of one `nvidia-smi -L`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// In its order.
     pub gpus: Vec<SeenGpu>,
 }
 
@@ -17,7 +16,6 @@ pub struct SeenGpu {
     pub name: String,
     /// `GPU-…`.
     pub uuid: String,
-    /// In its order.
     pub migs: Vec<SeenMig>,
 }
 
@@ -31,7 +29,7 @@ pub struct SeenMig {
 }
 
 impl Seen {
-    /// Reads the list; lines of another form are not part of it.
+    /// Ignores other lines.
     pub fn parse(text: &str) -> Self {
         let mut gpus: Vec<SeenGpu> = Vec::new();
         for line in text.lines() {
@@ -50,7 +48,7 @@ impl Seen {
         Self { gpus }
     }
 
-    /// What a program may use: the MIG devices where a GPU is cut into some, else the GPU.
+    /// The UUIDs that a program can use: of the MIG devices of a GPU with MIG, else of the GPU.
     pub fn uuids(&self) -> Vec<&str> {
         let of_gpu = |gpu: &SeenGpu| gpu.migs.is_empty();
         let gpus = self.gpus.iter().filter(|gpu| of_gpu(gpu)).map(|gpu| gpu.uuid.as_str());

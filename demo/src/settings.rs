@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How the GPUs of a node are set, as its own `nvidia-smi` tells.
+//! The settings of the GPUs of a node, from its `nvidia-smi`.
 
 use crate::error::{Doing, Result};
 use dra_cluster::{Cluster, Node};
@@ -14,7 +14,7 @@ pub struct GpuSetting {
     pub uuid: String,
     /// `Default`, `Prohibited` or `Exclusive_Process`.
     pub compute_mode: String,
-    /// How long a turn is: `Default`, `Short`, `Medium` or `Long`.
+    /// Time-slice interval: `Default`, `Short`, `Medium` or `Long`.
     pub interval: String,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The demo from a bare machine to a clean one, and the same cluster left running.
+//! The demo, from the start of a cluster to its removal, and a cluster that keeps running.
 
 use crate::{
     args::Up,
@@ -15,10 +15,10 @@ use std::{collections::BTreeMap, error::Error, iter, process, process::ExitCode,
 use tokio::{signal, sync::oneshot};
 
 const NODES: &str = "h100:8 a100-40:2,t4:2";
-/// As a shell reports a program that Ctrl-C ended.
+/// Exit code of a program that Ctrl-C terminates.
 const INTERRUPTED: u8 = 130;
 
-/// Everything, then nothing is left.
+/// Runs all scenes and removes the cluster.
 pub(crate) fn run() -> ExitCode {
     let name = format!("d{}", process::id());
     let options_name = name.clone();
@@ -28,20 +28,20 @@ pub(crate) fn run() -> ExitCode {
         let repository = Repository::find()?;
         introduce(&deploy(&cluster, &repository)?);
         let stage = Stage { cluster: &cluster, repository: &repository };
-        let shown = (1..).zip(SCENES).try_for_each(|(number, scene)| show(&stage, number, scene));
+        let outcome = (1..).zip(SCENES).try_for_each(|(number, scene)| show(&stage, number, scene));
         print_gap();
         let ended = step("Removing the cluster", || cluster.stop()).doing("remove the cluster");
-        shown?;
+        outcome?;
         ended?;
         print(
             0,
-            format!("All of it took {}. `make up` leaves such a cluster running for you.", seconds(begun.elapsed())),
+            format!("Total time {}. `make up` starts such a cluster that keeps running.", seconds(begun.elapsed())),
         );
         Ok(())
     })
 }
 
-/// A cluster with the driver that stays.
+/// Starts a cluster with the driver that keeps running.
 pub(crate) fn up(up: &Up) -> ExitCode {
     let (name, nodes) = (up.name.clone(), up.nodes.clone());
     until_interrupted(&up.name, move || {
@@ -50,10 +50,10 @@ pub(crate) fn up(up: &Up) -> ExitCode {
         introduce(&deploy(&cluster, &repository)?);
         cluster.leave_running().doing("leave the cluster running")?;
         print_gap();
-        print(0, "The cluster runs. In a shell:");
+        print(0, "The cluster is running. In a shell:");
         print(4, format!("eval \"$(target/release/gpu-cluster env --name {name})\"\nkubectl get resourceslices"));
         print(4, "kubectl apply -f demo/workloads/one-gpu.yaml && kubectl logs -f one-gpu");
-        print(0, format!("It ends with `target/release/gpu-cluster down --name {name}`."));
+        print(0, format!("Remove it with `target/release/gpu-cluster down --name {name}`."));
         Ok(())
     })
 }
@@ -62,7 +62,7 @@ fn started(name: &str, nodes: &str) -> Result<Cluster> {
     let gpu_sim = Repository::find()?.program_path("gpu-sim")?;
     let node = |gpus: &str| NodeOptions { gpus: (gpus != "none").then(|| gpus.to_owned()) };
     let nodes: Vec<_> = nodes.split_whitespace().map(node).collect();
-    let what = format!("Starting a Kubernetes 1.37 with {} nodes on this machine", nodes.len());
+    let what = format!("Starting Kubernetes 1.37 with {} nodes on this machine", nodes.len());
     let options = ClusterOptions { name: Some(name.to_owned()), nodes, gpu_sim: Some(gpu_sim) };
     step(&what, || Cluster::start(&options)).doing("start the cluster")
 }
@@ -74,7 +74,7 @@ fn deploy(cluster: &Cluster, repository: &Repository) -> Result<BTreeMap<String,
 
 fn introduce(pools: &BTreeMap<String, Pool>) {
     print_gap();
-    print(0, "The driver runs on every node and publishes what it found:");
+    print(0, "The driver runs on every node and publishes these devices:");
     for (node, pool) in pools {
         let pool = pool.to_string().replace('\n', &format!("\n{:w$}  ", "", w = node.len()));
         print(4, format!("{node}  {pool}"));
@@ -96,7 +96,7 @@ fn show(stage: &Stage<'_>, number: usize, scene: Scene) -> Result<()> {
     Ok(())
 }
 
-/// Works until done or until Ctrl-C, after which nothing of the cluster is left.
+/// Runs work until it is complete, or until Ctrl-C, which removes the cluster.
 fn until_interrupted(name: &str, work: impl FnOnce() -> Result<()> + Send + 'static) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -109,19 +109,19 @@ fn until_interrupted(name: &str, work: impl FnOnce() -> Result<()> + Send + 'sta
             answer = answer => match answer {
                 Ok(Ok(())) => ExitCode::SUCCESS,
                 Ok(Err(error)) => fail(&error),
-                // The thread panicked: its message is printed, and its cluster was dropped with it.
+                // The thread panicked: its message is printed, and dropping its cluster removed it.
                 Err(_) => ExitCode::FAILURE,
             },
-            // Without a signal handler Ctrl-C ends this process, and the cluster with it.
+            // Without a signal handler Ctrl-C terminates this process, and with it the cluster.
             Ok(()) = signal::ctrl_c() => interrupted(name),
         }
     })
 }
 
-/// The worker may hang in anything; the cluster is taken down from outside.
+/// The worker thread may be blocked, so the cluster is removed from this thread.
 fn interrupted(name: &str) -> ExitCode {
     print(0, "\nInterrupted: removing the cluster ...");
-    // Not running means: not yet, or no more. What was begun ends with this process.
+    // An error means that the cluster is not running. Its processes end with this process.
     Cluster::open(name).and_then(Cluster::stop).ok();
     ExitCode::from(INTERRUPTED)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where scenes are played: a cluster with the driver, and the files to apply.
+//! A cluster with the driver, and the workloads to apply.
 
 use crate::{
     error::{DemoError, Doing, Result},
@@ -10,28 +10,27 @@ use dra_cluster::{Cluster, ClusterError};
 use serde_json::Value;
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-/// How long Kubernetes may take for what it does in seconds.
+/// Timeout of operations that take seconds.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// A cluster that the driver is installed on.
+/// A cluster on which the driver is installed.
 #[derive(Debug, Clone, Copy)]
 pub struct Stage<'a> {
-    /// The cluster.
     pub cluster: &'a Cluster,
-    /// Where the workloads are.
+    /// Repository with the workloads.
     pub repository: &'a Repository,
 }
 
-/// What a container of a pod was given.
+/// The GPUs of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodSaw {
-    /// The pod's name.
+    /// Name of the pod.
     pub pod: String,
-    /// The container's name.
+    /// Name of the container.
     pub container: String,
-    /// Where it runs.
+    /// Name of the node.
     pub node: String,
-    /// What `nvidia-smi -L` listed in it.
+    /// Output of `nvidia-smi -L` in the container.
     pub seen: Seen,
 }
 
@@ -47,7 +46,7 @@ impl fmt::Display for PodSaw {
 }
 
 impl Stage<'_> {
-    /// Applies a workload, plays, and deletes it whatever came of it.
+    /// Applies a workload, runs a scene and deletes the workload, also after an error.
     pub fn with<T>(&self, file_name: &str, play: impl FnOnce() -> Result<T>) -> Result<T> {
         self.apply(file_name)?;
         let played = play();
@@ -56,35 +55,34 @@ impl Stage<'_> {
         deleted.map(|()| played)
     }
 
-    /// Applies a workload.
     pub fn apply(&self, file_name: &str) -> Result<()> {
         let path = self.repository.workload_path(file_name).display().to_string();
         self.cluster.kubectl(&["apply", "-f", &path]).map(drop).doing(format!("apply {file_name}"))
     }
 
-    /// Tries to apply a workload that a policy refuses; the sentences it is refused with, by object.
+    /// Tries to apply a workload that an admission policy refuses; the error messages by name of the object.
     pub fn refused(&self, file_name: &str) -> Result<BTreeMap<String, String>> {
         let path = self.repository.workload_path(file_name).display().to_string();
-        // What is taken all the same need not be deleted after a dry run.
+        // A dry run creates no objects that must be deleted.
         match self.cluster.kubectl(&["apply", "--dry-run=server", "-f", &path]) {
             Err(ClusterError::Failed { message, .. }) => Ok(refusals(&message)),
             answer => answer.map(|_taken| BTreeMap::new()).doing(format!("try {file_name}")),
         }
     }
 
-    /// Deletes a workload and waits until it is gone.
+    /// Deletes a workload and waits until it is deleted.
     pub fn delete(&self, file_name: &str) -> Result<()> {
         let path = self.repository.workload_path(file_name).display().to_string();
         let args = ["delete", "-f", &path, "--ignore-not-found", "--timeout=90s"];
         self.cluster.kubectl(&args).map(drop).doing(format!("delete {file_name}"))
     }
 
-    /// What the container `main` of a pod in `default` was given, once it runs.
+    /// The GPUs of the container `main` of a running pod in `default`.
     pub fn saw(&self, pod: &str) -> Result<PodSaw> {
         self.saw_in("default", pod, "main")
     }
 
-    /// What a container of a pod was given, once the pod runs.
+    /// The GPUs of a container, after the pod runs.
     pub fn saw_in(&self, namespace: &str, pod: &str, container: &str) -> Result<PodSaw> {
         self.wait_for_pod(namespace, pod)?;
         let node = self.cluster.kubectl(&["-n", namespace, "get", "pod", pod, "-o", "jsonpath={.spec.nodeName}"]);
@@ -99,13 +97,13 @@ impl Stage<'_> {
         Ok(PodSaw { pod: pod.to_owned(), container: container.to_owned(), node, seen })
     }
 
-    /// What a shell script prints in the container `main` of a pod that runs.
+    /// Output of a shell script in the container `main` of a running pod.
     pub fn run_in(&self, namespace: &str, pod: &str, script: &str) -> Result<String> {
         let args = ["-n", namespace, "exec", pod, "-c", "main", "--", "sh", "-c", script];
         self.cluster.kubectl(&args).doing(format!("run a script in {namespace}/{pod}"))
     }
 
-    /// What all pods with this `app` label were given.
+    /// The GPUs of all pods with this `app` label.
     pub fn all_saw(&self, app: &str) -> Result<Vec<PodSaw>> {
         let pods =
             list(self.cluster, &["pods", "-l", &format!("app={app}")]).doing(format!("list the pods of {app}"))?;
@@ -120,14 +118,14 @@ impl Stage<'_> {
         name.ok_or_else(|| DemoError::Incomplete { what: "the pod", object: app.to_owned() })
     }
 
-    /// Waits until a deployment has all its pods.
+    /// Waits until all pods of a Deployment are ready.
     pub fn wait_for_deployment(&self, name: &str) -> Result<()> {
         let args = ["rollout", "status", &format!("deployment/{name}"), "--timeout=90s"];
         let done = self.cluster.kubectl(&args).map(drop);
         done.map_err(|source| self.not_started("default", name, source))
     }
 
-    /// The name of the claim that was made for a pod.
+    /// The name of the claim that was created for a pod.
     pub fn claim_of(&self, pod: &str) -> Result<String> {
         let pod = self.cluster.kubectl(&["get", "pod", pod, "-o", "json"]).and_then(|json| parse(&json));
         let pod = pod.doing("read the pod of a claim")?;
@@ -142,7 +140,6 @@ impl Stage<'_> {
         })
     }
 
-    /// What `kubectl describe` shows to a user.
     pub fn describe(&self, kind: &str, name: &str) -> Result<String> {
         self.cluster.kubectl(&["describe", kind, name]).doing(format!("describe {kind} {name}"))
     }
@@ -161,13 +158,13 @@ impl Stage<'_> {
     }
 }
 
-/// The items of `kubectl get`; `what` is what follows that word.
+/// The items of `kubectl get` with the arguments `what`.
 pub(crate) fn list(cluster: &Cluster, what: &[&str]) -> dra_cluster::Result<Vec<Value>> {
     let mut list = parse(&cluster.kubectl(&[&["get", "-o", "json"], what].concat())?)?;
     Ok(list.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default())
 }
 
-/// The sentences that a policy refuses objects with, by the name of the object, in what `kubectl` complains of.
+/// The messages of an admission policy in the error output of `kubectl`, by name of the object.
 pub fn refusals(message: &str) -> BTreeMap<String, String> {
     let refusal = |line: &str| {
         let (object, reason) = line.split_once("\" is forbidden: ")?;
@@ -178,7 +175,7 @@ pub fn refusals(message: &str) -> BTreeMap<String, String> {
     message.lines().filter_map(refusal).collect()
 }
 
-/// The text at a JSON pointer, empty where there is none.
+/// The text at a JSON pointer, or an empty text.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }

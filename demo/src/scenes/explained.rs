@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What users read: slices, claims, and the reason why a pod waits.
+//! Output of `kubectl describe`: slices, claims, and the reason of a pending pod.
 
 use crate::{
     error::{Doing, Result},
@@ -9,12 +9,12 @@ use std::{fmt, time::Duration};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A claim in use, as `kubectl describe` shows it.
+/// A claim in use.
 #[derive(Debug, Clone)]
 pub struct DescribedClaim {
-    /// What its pod saw.
+    /// The GPUs of its pod.
     pub pod: PodSaw,
-    /// The text, with the driver's part of the status and the events.
+    /// Output of `kubectl describe`, with the device status of the driver and the Events.
     pub text: String,
 }
 
@@ -25,12 +25,12 @@ impl fmt::Display for DescribedClaim {
     }
 }
 
-/// Why a pod waits.
+/// A pending pod.
 #[derive(Debug, Clone)]
 pub struct Unsatisfied {
-    /// What its event says.
+    /// Message of its Event.
     pub message: String,
-    /// The whole `kubectl describe pod`.
+    /// Output of `kubectl describe pod`.
     pub text: String,
 }
 
@@ -41,12 +41,11 @@ impl fmt::Display for Unsatisfied {
     }
 }
 
-/// All slices as `kubectl describe` shows them.
 pub fn described_slices(stage: &Stage<'_>) -> Result<String> {
     stage.cluster.kubectl(&["describe", "resourceslices"]).doing("describe the slices")
 }
 
-/// A MIG claim in use, once the driver has written down what it became.
+/// A MIG claim in use, after the driver has written its status.
 pub fn described_claim(stage: &Stage<'_>) -> Result<DescribedClaim> {
     stage.with("mig-by-profile.yaml", || {
         let pod = stage.saw("mig-by-profile")?;
@@ -60,7 +59,7 @@ pub fn described_claim(stage: &Stage<'_>) -> Result<DescribedClaim> {
     })
 }
 
-/// A pod that waits for a model that does not exist.
+/// A pod that requests a GPU model that does not exist.
 pub fn cannot_be_satisfied(stage: &Stage<'_>) -> Result<Unsatisfied> {
     stage.with("cannot-be-satisfied.yaml", || {
         let event = || {
@@ -69,7 +68,8 @@ pub fn cannot_be_satisfied(stage: &Stage<'_>) -> Result<Unsatisfied> {
             let message = stage.cluster.kubectl(&args)?;
             Ok((!message.is_empty()).then_some(message))
         };
-        let message = stage.cluster.wait_until("the scheduler's word", LIMIT, event).doing("wait for the event")?;
+        let message =
+            stage.cluster.wait_until("the Event of the scheduler", LIMIT, event).doing("wait for the event")?;
         Ok(Unsatisfied { message, text: stage.describe("pod", "cannot-be-satisfied")? })
     })
 }

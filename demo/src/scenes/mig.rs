@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Parts of GPUs.
+//! MIG devices.
 
 use crate::{
     error::{DemoError, Doing, Result},
@@ -11,34 +11,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Which GPUs of `node-1` are cut, and into what.
+/// Index and MIG profiles of the GPUs of `node-1` with MIG.
 pub const CUT: [(&str, &str); 2] = [("6", "3g.40gb,2g.20gb,1g.10gb,1g.10gb"), ("7", "3g.40gb,3g.40gb")];
 
 const NODE: &str = "node-1";
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What an administrator typed and when the slices said so.
+/// The commands of an administrator, and the delay until the slices are published.
 #[derive(Debug, Clone)]
 pub struct MigCut {
-    /// Each command with its answer.
+    /// Each command with its output.
     pub transcript: Vec<(String, String)>,
     /// From the end of the last command to slices with all MIG devices.
     pub visible_after: Duration,
-    /// The node's devices before.
     pub before: Pool,
-    /// The node's devices after.
     pub after: Pool,
 }
 
 impl fmt::Display for MigCut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.transcript.iter().try_for_each(|(command, _)| writeln!(f, "$ {command}"))?;
-        writeln!(f, "{:.1} s later node-1 offers", self.visible_after.as_secs_f32())?;
+        writeln!(f, "after {:.1} s node-1 publishes", self.visible_after.as_secs_f32())?;
         write!(f, "  {}", self.after.to_string().replace('\n', "\n  "))
     }
 }
 
-/// Turns MIG on and creates instances with the node's own `nvidia-smi`, then waits for the slices.
+/// Enables MIG mode and creates MIG devices with the node's `nvidia-smi`, then waits for the slices.
 pub fn cut_into_mig(stage: &Stage<'_>) -> Result<MigCut> {
     let before = pool(stage)?;
     let mut transcript = Vec::new();
@@ -60,7 +58,7 @@ pub fn cut_into_mig(stage: &Stage<'_>) -> Result<MigCut> {
     Ok(MigCut { transcript, visible_after: cut.elapsed(), before, after })
 }
 
-/// A MIG device of a profile.
+/// A MIG device selected by profile.
 pub fn mig_by_profile(stage: &Stage<'_>) -> Result<PodSaw> {
     stage.with("mig-by-profile.yaml", || stage.saw("mig-by-profile"))
 }

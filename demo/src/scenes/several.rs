@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Several pods on one claim, several requests in one claim.
+//! Several pods with one claim, several requests in one claim.
 
 use crate::{
     error::Result,
@@ -7,10 +7,9 @@ use crate::{
 };
 use std::fmt;
 
-/// What two pods saw that name the same claim.
+/// The GPUs of two pods with the same claim.
 #[derive(Debug, Clone)]
 pub struct SharedClaim {
-    /// Both.
     pub pods: [PodSaw; 2],
 }
 
@@ -21,14 +20,14 @@ impl fmt::Display for SharedClaim {
     }
 }
 
-/// What the containers of one pod saw, each with a request of the claim.
+/// The GPUs of the containers of one pod, each with a request of the claim.
 #[derive(Debug, Clone)]
 pub struct SeveralRequests {
-    /// With the request `pair`.
+    /// Container with the request `pair`.
     pub train: PodSaw,
-    /// With the request `slice`.
+    /// Container with the request `slice`.
     pub serve: PodSaw,
-    /// With the request `best`.
+    /// Container with the request `best`.
     pub extra: PodSaw,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Many claims, or many pods of a claim, on one GPU.
+//! Several claims, or several pods of a claim, on one GPU.
 
 use crate::{
     error::{Doing, Result},
@@ -13,16 +13,14 @@ pub const TEAMS: [&str; 3] = ["mps-red", "mps-green", "mps-blue"];
 
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// A pod with an MPS daemon, as it finds itself.
+/// A pod with an MPS daemon, as seen from its container.
 #[derive(Debug, Clone)]
 pub struct MpsClient {
-    /// Where it belongs.
     pub namespace: String,
-    /// Its devices.
     pub pod: PodSaw,
     /// The variables `CUDA_MPS_…` of its container, sorted.
     pub environment: Vec<String>,
-    /// What the daemon answers it to `get_default_active_thread_percentage`.
+    /// The daemon's answer to `get_default_active_thread_percentage`.
     pub threads: String,
 }
 
@@ -31,14 +29,14 @@ impl fmt::Display for MpsClient {
         let Self { namespace, pod, environment, threads } = self;
         write!(f, "{namespace}/{pod}")?;
         environment.iter().try_for_each(|variable| write!(f, "\n  {variable}"))?;
-        write!(f, "\n  its daemon lets a process use {threads} % of the threads")
+        write!(f, "\n  the MPS daemon allows a process {threads} % of the threads")
     }
 }
 
-/// Pods with MPS daemons, one after the other.
+/// Pods with MPS daemons.
 #[derive(Debug, Clone)]
 pub struct MpsClients {
-    /// In the order of their file.
+    /// In the order of the file.
     pub clients: Vec<MpsClient>,
 }
 
@@ -49,33 +47,33 @@ impl fmt::Display for MpsClients {
     }
 }
 
-/// Pods that take turns on one GPU, one that has another GPU for itself, and how the GPUs of their node are set.
+/// Pods that share one GPU by time-slicing, a pod with an exclusive GPU, and the settings of the GPUs of their node.
 #[derive(Debug, Clone)]
 pub struct SideBySide {
-    /// Those that take turns.
-    pub turns: Vec<PodSaw>,
-    /// The one that does not.
+    /// The pods with time-slicing.
+    pub time_slicing: Vec<PodSaw>,
     pub exclusive: PodSaw,
-    /// Of the node of the latter.
+    /// Settings of the GPUs of the node.
     pub settings: Vec<GpuSetting>,
 }
 
 impl fmt::Display for SideBySide {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for pod in self.turns.iter().chain([&self.exclusive]) {
+        for pod in self.time_slicing.iter().chain([&self.exclusive]) {
             writeln!(f, "{pod}")?;
         }
-        write!(f, "{} itself sees", self.exclusive.node)?;
-        let used = self.turns.iter().chain([&self.exclusive]).flat_map(|pod| pod.seen.uuids()).collect::<Vec<_>>();
+        write!(f, "settings on {}", self.exclusive.node)?;
+        let used =
+            self.time_slicing.iter().chain([&self.exclusive]).flat_map(|pod| pod.seen.uuids()).collect::<Vec<_>>();
         let mut settings = self.settings.iter().filter(|setting| used.contains(&setting.uuid.as_str()));
         settings.try_for_each(|setting| write!(f, "\n  {setting}"))
     }
 }
 
-/// What is said to pods whose wishes cannot be fulfilled.
+/// The errors for templates and pods with an invalid configuration.
 #[derive(Debug, Clone)]
 pub struct InvalidConfig {
-    /// By template or pod.
+    /// By name of the template or pod.
     pub answers: BTreeMap<String, String>,
 }
 
@@ -86,32 +84,31 @@ impl fmt::Display for InvalidConfig {
     }
 }
 
-/// Three namespaces, one GPU, each with its limits.
+/// Three namespaces share one GPU, each with its own limits.
 pub fn mps_shares(stage: &Stage<'_>) -> Result<MpsClients> {
     stage.with("mps-shares.yaml", || mps_clients(stage, TEAMS.map(|team| (team, "share"))))
 }
 
-/// Four pods that take turns on one GPU, and one on the same node that has another GPU for itself.
+/// Four pods share one GPU by time-slicing, and a pod on the same node has an exclusive GPU.
 pub fn side_by_side(stage: &Stage<'_>) -> Result<SideBySide> {
     stage.with("time-slicing-shares.yaml", || {
         stage.wait_for_deployment("time-slicing-shares")?;
-        let turns = stage.all_saw("time-slicing-shares")?;
+        let time_slicing = stage.all_saw("time-slicing-shares")?;
         stage.with("exclusive.yaml", || {
             let exclusive = stage.saw("exclusive")?;
             let settings = settings::of_node(stage.cluster, &exclusive.node)?;
-            Ok(SideBySide { turns, exclusive, settings })
+            Ok(SideBySide { time_slicing, exclusive, settings })
         })
     })
 }
 
-/// One claim with a daemon of its own for three pods, and one with a MIG device for two.
+/// One claim with an MPS daemon for three pods, and one with a MIG device for two pods.
 pub fn mps_claims(stage: &Stage<'_>) -> Result<MpsClients> {
     let pods = ["mps-claim-a", "mps-claim-b", "mps-claim-c", "mig-mps-a", "mig-mps-b"];
     stage.with("mps-claim.yaml", || stage.with("mig-mps.yaml", || mps_clients(stage, pods.map(|pod| ("default", pod)))))
 }
 
-/// Templates with wishes that cannot be fulfilled, and the sentences they are refused with; pods with such wishes, and the
-/// sentences in their events.
+/// Templates and pods with an invalid configuration: the errors at creation, and the messages of the Events of the pods.
 pub fn invalid_config(stage: &Stage<'_>) -> Result<InvalidConfig> {
     let mut refused = stage.refused("wrong-configurations.yaml")?;
     stage.with("invalid-config.yaml", || {
@@ -125,7 +122,7 @@ pub fn invalid_config(stage: &Stage<'_>) -> Result<InvalidConfig> {
                         .find(|event| text(event, "/reason") == reason)
                         .map(|event| text(event, "/message").to_owned())
                 };
-                // Before a claim is made from its template the scheduler complains as well; it is the driver's word that counts.
+                // Before the claim is created from its template, the scheduler records another Event with the same reason.
                 let scheduler =
                     || of_pod("FailedScheduling").filter(|text| text.contains("cannot allocate all claims"));
                 of_pod("FailedPrepareDynamicResources").or_else(scheduler)
@@ -134,8 +131,8 @@ pub fn invalid_config(stage: &Stage<'_>) -> Result<InvalidConfig> {
             let answers = names.map(|pod| answer(&pod).map(|answer| (pod, answer)));
             Ok(answers.collect::<Option<BTreeMap<_, _>>>())
         };
-        let answers = stage.cluster.wait_until("an answer to every pod", LIMIT, answered);
-        refused.extend(answers.doing("wait for the answers")?);
+        let answers = stage.cluster.wait_until("an Event for every pod", LIMIT, answered);
+        refused.extend(answers.doing("wait for the Events")?);
         Ok(InvalidConfig { answers: refused })
     })
 }
@@ -144,8 +141,8 @@ fn mps_clients<'a>(stage: &Stage<'_>, pods: impl IntoIterator<Item = (&'a str, &
     let client = |(namespace, name): (&str, &str)| {
         let pod = stage.saw_in(namespace, name, "main")?;
         let environment = stage.run_in(namespace, name, "env | grep ^CUDA_MPS_ | sort")?;
-        let ask = "echo get_default_active_thread_percentage | nvidia-cuda-mps-control";
-        let threads = stage.run_in(namespace, name, ask)?.trim().to_owned();
+        let query = "echo get_default_active_thread_percentage | nvidia-cuda-mps-control";
+        let threads = stage.run_in(namespace, name, query)?.trim().to_owned();
         let environment = environment.lines().map(str::to_owned).collect();
         Ok(MpsClient { namespace: namespace.to_owned(), pod, environment, threads })
     };

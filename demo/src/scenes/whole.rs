@@ -10,15 +10,14 @@ use std::{
     fmt,
 };
 
-/// What ten pods saw that asked for one GPU each.
+/// The GPUs of ten pods with one GPU each.
 #[derive(Debug, Clone)]
 pub struct TenGpus {
-    /// One entry per pod.
     pub pods: Vec<PodSaw>,
 }
 
 impl TenGpus {
-    /// The UUIDs all pods saw, each once.
+    /// The UUIDs of all pods, each once.
     pub fn uuids(&self) -> BTreeSet<&str> {
         self.pods.iter().flat_map(|pod| pod.seen.uuids()).collect()
     }
@@ -36,22 +35,22 @@ impl fmt::Display for TenGpus {
     }
 }
 
-/// A Deployment that knows nothing of claims, and the claim Kubernetes made for it.
+/// A Deployment with an extended resource, and the claim that Kubernetes created for it.
 #[derive(Debug, Clone)]
 pub struct OldDeployment {
-    /// What its pod saw.
+    /// The GPUs of its pod.
     pub pod: PodSaw,
-    /// The claim's name.
+    /// Name of the claim.
     pub claim: String,
 }
 
 impl fmt::Display for OldDeployment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Kubernetes made the claim {}\n{}", self.claim, self.pod)
+        write!(f, "Kubernetes created the claim {}\n{}", self.claim, self.pod)
     }
 }
 
-/// One GPU by a template.
+/// One GPU with a claim template.
 pub fn one_gpu(stage: &Stage<'_>) -> Result<PodSaw> {
     stage.with("one-gpu.yaml", || stage.saw("one-gpu"))
 }
@@ -64,12 +63,12 @@ pub fn ten_gpus(stage: &Stage<'_>) -> Result<TenGpus> {
     })
 }
 
-/// A GPU of a model with enough memory.
+/// A GPU selected by model and memory.
 pub fn by_model_and_memory(stage: &Stage<'_>) -> Result<PodSaw> {
     stage.with("by-model-and-memory.yaml", || stage.saw("by-model-and-memory"))
 }
 
-/// `nvidia.com/gpu: 1` and no word of claims.
+/// `nvidia.com/gpu: 1` without a claim.
 pub fn old_deployment(stage: &Stage<'_>) -> Result<OldDeployment> {
     stage.with("extended-resource.yaml", || {
         stage.wait_for_deployment("extended-resource")?;

@@ -141,9 +141,9 @@ fn three_namespaces_share_a_gpu_by_mps_with_limits(arena: &Arena) {
 
 fn four_pods_take_turns_beside_one_that_has_a_gpu_for_itself(arena: &Arena) {
     let side_by_side = told(scenes::side_by_side(&arena.stage()));
-    let turns: BTreeSet<_> = side_by_side.turns.iter().flat_map(|pod| pod.seen.uuids()).collect();
-    assert_eq!((side_by_side.turns.len(), turns.len()), (4, 1), "{side_by_side}");
-    assert_eq!(side_by_side.turns[0].node, side_by_side.exclusive.node);
+    let turns: BTreeSet<_> = side_by_side.time_slicing.iter().flat_map(|pod| pod.seen.uuids()).collect();
+    assert_eq!((side_by_side.time_slicing.len(), turns.len()), (4, 1), "{side_by_side}");
+    assert_eq!(side_by_side.time_slicing[0].node, side_by_side.exclusive.node);
     let exclusive = side_by_side.exclusive.seen.uuids();
     assert!(exclusive.len() == 1 && !turns.contains(exclusive[0]), "{side_by_side}");
     for setting in &side_by_side.settings {
