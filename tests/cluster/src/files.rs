@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Writes a whole file and makes its folder.
+/// Writes a whole file and makes its directory.
 pub(crate) fn write(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
     if let Some(dir) = path.parent() {
         make_dir(dir)?;
@@ -32,9 +32,9 @@ pub(crate) fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(error("read", path))
 }
 
-/// Makes a folder and those above it.
+/// Makes a directory and those above it.
 pub(crate) fn make_dir(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(error("make the folder", path))
+    fs::create_dir_all(path).map_err(error("create directory", path))
 }
 
 /// Turns an answer of the operating system into an error that names the file.

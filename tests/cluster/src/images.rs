@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Container images, made with buildah from files of the machine: no registry is asked.
+//! Container images, made with buildah from files of the machine: no registry is used.
 //!
-//! Root folders unpacked by `setup.sh` come in, OCI archives for `ctr images import` go out.
+//! Root directories unpacked by `setup.sh` are the input, OCI archives for `ctr images import` the output.
 
 use crate::{
     cache, command,
@@ -18,7 +18,7 @@ use std::{
 pub(crate) const PAUSE_NAME: &str = "localhost/pause:latest";
 /// glibc and nothing else: `FROM ${BASE}` of the driver's image.
 const BASE_NAME: &str = "localhost/gpu-driver-base:latest";
-/// glibc, a shell, coreutils and busybox, for anyone's own pods.
+/// glibc, a shell, coreutils and busybox, for test pods.
 const DEMO_NAME: &str = "localhost/gpu-demo:latest";
 
 /// An image as a file.
@@ -54,12 +54,12 @@ pub fn build_image(name: &str, containerfile_path: &Path, context_dir: &Path, ta
     command::output(&mut bud)?;
     let file_name = name.replace(['/', ':'], "_");
     let image = push(name, &target_dir.join(format!("{file_name}.tar")))?;
-    // What the name stood for before is of no use to anyone.
+    // Remove the previous image of this name.
     command::output(buildah().args(["rmi", "--prune"]))?;
     Ok(image)
 }
 
-/// An image of one layer with the files of `<cache>/rootfs/<root>`, kept by what it is made of.
+/// An image of one layer with the files of `<cache>/rootfs/<root>`, cached by its inputs.
 fn from_root(name: &str, root: &str, settings: &str) -> Result<Image> {
     let _lock = cache::lock(&cache::dir().join("images.lock"))?;
     build_locked(name, &root_dir(root)?, settings)
@@ -83,7 +83,7 @@ fn build_locked(name: &str, root_dir: &Path, settings: &str) -> Result<Image> {
     push(name, &archive_path)
 }
 
-/// A root folder that `setup.sh` unpacked.
+/// A root directory that `setup.sh` unpacked.
 fn root_dir(name: &str) -> Result<PathBuf> {
     let dir = cache::dir().join("rootfs").join(name);
     fs::metadata(&dir).map_err(|source| ClusterError::File {

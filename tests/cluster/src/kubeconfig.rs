@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Kubeconfig documents: where the API server is and who one is there.
+//! Kubeconfig documents: address of the API server and client certificate.
 
 use serde_json::{Value, json};
 use std::path::Path;

@@ -7,12 +7,12 @@
 //!                                                             +-> node-2: ...
 //! ```
 //!
-//! Every program of a cluster lives in one process namespace, held by a small
+//! Every program of a cluster is in one PID namespace, held by a small
 //! watchdog that waits for the end of a pipe to its owner. However the owner
-//! ends, the kernel ends every process of the namespace, and with them go their
+//! terminates, the kernel kills every process of the namespace, which removes their
 //! mounts and links; the watchdog then removes the control groups and the
-//! cluster's folder. Nothing here knows of GPUs beyond binding the tree that
-//! `gpu-sim` makes, nor of the driver.
+//! cluster's directory. The crate does not know the driver, and of GPUs only the tree
+//! that `gpu-sim` creates.
 
 mod cache;
 mod certificates;

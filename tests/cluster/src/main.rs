@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `gpu-cluster`: the cluster from a shell. See `gpu-cluster --help`.
+//! `gpu-cluster`: starts and stops clusters from a shell. See `gpu-cluster --help`.
 
 use clap::{Parser, Subcommand};
 use dra_cluster::{Cluster, ClusterOptions, NodeOptions, Result};
@@ -10,7 +10,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-/// A real Kubernetes cluster on this machine, with simulated GPUs.
+/// Runs a real Kubernetes cluster with simulated GPUs on this machine.
 #[derive(Debug, Parser)]
 struct Args {
     #[command(subcommand)]
@@ -21,17 +21,17 @@ struct Args {
 enum Verb {
     /// Build the programs and images of the cluster into the cache.
     Build,
-    /// Start a cluster that stays until `down`.
+    /// Start a cluster that runs until `down`.
     Up(Up),
-    /// Start a cluster, run a command that can use it, and take it down.
+    /// Start a cluster, run a command with it, and remove it.
     Run(Run),
-    /// Take a cluster down and remove all of it.
+    /// Stop and remove a cluster.
     Down(Named),
-    /// Print what a shell needs: eval "$(gpu-cluster env)".
+    /// Print the environment for a shell: eval "$(gpu-cluster env)".
     Env(Named),
     /// Run a command on a node, outside of any container.
     Exec(Exec),
-    /// Remove what is left of clusters that were killed.
+    /// Remove the leftovers of killed clusters.
     Sweep,
 }
 
@@ -103,7 +103,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Exec(exec) => return run_on_node(&exec),
         Verb::Sweep => {
             for name in dra_cluster::sweep()? {
-                eprintln!("removed what was left of {name}");
+                eprintln!("removed the leftovers of {name}");
             }
         }
     }
@@ -122,13 +122,13 @@ fn print_env(cluster: &Cluster) {
         cluster.kubeconfig_path().display(),
         cluster.programs().dir().display()
     );
-    // A reader that closes its end early wants no more.
+    // Errors mean that the reader closed standard output.
     std::io::stdout().write_all(text.as_bytes()).ok();
 }
 
 fn run_with_cluster(run: Run) -> Result<ExitCode> {
     let cluster = Cluster::start(&options_of(run.up))?;
-    // The command ends with this process, however that ends.
+    // The command is terminated with this process.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "--"]).args(&run.command);
     let code = code_of(cluster.equip(&mut command));

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-/// The namespaces of the control plane or of a node. They live as long as their first process.
+/// The namespaces of the control plane or of a node. They exist as long as their first process.
 #[derive(Debug, Clone)]
 pub(crate) struct Namespaces {
     pid: u32,
@@ -53,7 +53,7 @@ impl Namespaces {
     }
 }
 
-/// A command that joins a control group and goes on with the arguments that the caller adds.
+/// A command that joins a control group and runs the arguments that the caller adds.
 pub(crate) fn joining(group: &str) -> Command {
     let mut join = Command::new("sh");
     join.args(["-c", JOIN, "join", group]);

@@ -10,8 +10,8 @@
 //!
 //! All in 10.199.<x>.0/24, with x of its own for each cluster. Pods of node n
 //! have 10.244.<n>.0/24, which only the nodes and the control plane know. Link
-//! addresses are fixed, as a machine keeps its own: a node that comes back after
-//! a reboot, or a bridge that gets another port, is found by who knew it before.
+//! addresses are fixed, as on a real machine, so that ARP entries stay valid after
+//! a reboot of a node or a new port of the bridge.
 
 use crate::{
     command,
@@ -20,7 +20,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt::Write, process::Command};
 
-/// First address of the services, which the API server gives to itself.
+/// The first service address, which the API server assigns to itself.
 pub(crate) const API_SERVICE_ADDRESS: &str = "10.96.0.1";
 /// Addresses of services.
 pub(crate) const SERVICE_RANGE: &str = "10.96.0.0/16";
@@ -32,7 +32,7 @@ pub(crate) const POD_RANGE: &str = "10.244.0.0/16";
 pub(crate) struct Subnet(u8);
 
 impl Subnet {
-    /// The lowest one that no cluster and no link of the host uses.
+    /// The lowest subnet that no cluster and no route of the host uses.
     pub(crate) fn free(taken: &BTreeSet<Self>) -> Result<Self> {
         let routes = command::output(Command::new("ip").args(["-4", "route", "show", "table", "all"]))?;
         (0..=255)
@@ -64,7 +64,7 @@ pub(crate) fn pod_subnet(number: usize) -> String {
     format!("10.244.{number}.0/24")
 }
 
-/// Gives the control plane its bridge and the host a way to it.
+/// Creates the bridge of the control plane and connects the host to it.
 pub(crate) fn connect_control_plane(name: &str, subnet: Subnet, control_plane_pid: u32) -> Result<()> {
     let address = subnet.control_plane();
     in_network_of(
@@ -86,7 +86,7 @@ pub(crate) fn connect_control_plane(name: &str, subnet: Subnet, control_plane_pi
     in_network_of(control_plane_pid, "ip link set host0 master br0 up")
 }
 
-/// Connects a node to the bridge and tells both sides the ways to the pods.
+/// Connects a node to the bridge and adds the routes to the pods.
 pub(crate) fn connect_node(
     subnet: Subnet,
     control_plane_pid: u32,
@@ -98,7 +98,7 @@ pub(crate) fn connect_node(
     let mac = 10 + number;
     in_network_of(
         control_plane_pid,
-        // After a node's reboot its old link may still be on the way out.
+        // After a node's reboot its old link may still exist.
         &format!(
             "ip link del {name} 2>/dev/null || :
              ip link add {name} type veth peer name eth0 address 02:67:70:75:00:{mac:02x} netns {pid}

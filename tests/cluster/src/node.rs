@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One node: its namespaces, its programs, and what an administrator does to it.
+//! One node: its namespaces, its programs, and operations of an administrator.
 
 use crate::{
     command,
@@ -20,7 +20,7 @@ use std::{
 
 const INIT: &str = include_str!("scripts/node-init.sh");
 const KUBELET: &str = include_str!("scripts/kubelet.sh");
-/// How long a program of a node may take to appear or to end.
+/// Timeout for the start or termination of a program.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A program of a node.
@@ -35,7 +35,7 @@ pub enum Service {
 }
 
 impl Service {
-    /// The program's name, which is its log's name too.
+    /// Name of the program and of its log.
     pub fn name(self) -> &'static str {
         match self {
             Self::Containerd => "containerd",
@@ -59,17 +59,16 @@ pub struct Node {
 }
 
 impl Node {
-    /// Its name in Kubernetes.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its address, which the host reaches too.
+    /// The IP address, reachable from the host.
     pub fn address(&self) -> String {
         self.subnet.node(self.number)
     }
 
-    /// Its folder on the host.
+    /// Its directory on the host.
     pub fn dir(&self) -> PathBuf {
         self.run_dir.node_dir(&self.name)
     }
@@ -119,7 +118,7 @@ impl Node {
         command::output_with_own_input(&mut ctr).map(drop)
     }
 
-    /// Ends the kubelet at once and waits until it is gone; its containers stay.
+    /// Kills the kubelet and waits until it is terminated; its containers keep running.
     pub fn stop_kubelet(&self) -> Result<()> {
         self.stop(Service::Kubelet)
     }
@@ -129,25 +128,25 @@ impl Node {
         self.start(Service::Kubelet)
     }
 
-    /// Ends the kubelet at once and starts it again.
+    /// Kills the kubelet and starts it again.
     pub fn restart_kubelet(&self) -> Result<()> {
         self.stop_kubelet()?;
         self.start_kubelet()
     }
 
-    /// Ends every process of the node at once, containers included, empties
-    /// `/run`, changes the boot id of simulated GPUs, and starts the node again.
+    /// Kills all processes of the node, containers included, empties `/run`,
+    /// changes the boot id of simulated GPUs, and starts the node again.
     pub fn reboot(&self) -> Result<()> {
         let pid = self.namespaces()?.pid().to_string();
         let pid_path = self.pid_path();
         std::fs::remove_file(&pid_path).map_err(files::error("remove", &pid_path))?;
         command::output(Command::new("kill").args(["-KILL", &pid]))?;
-        // The first process of a process namespace is gone only after all the others.
+        // The first process of a PID namespace terminates after all others.
         let process_dir = Path::new("/proc").join(&pid);
-        let gone = || Ok((!process_dir.exists()).then_some(()));
-        wait::until("the end of the node's processes", LIMIT, &self.run_dir.logs_dir(), gone)?;
+        let terminated = || Ok((!process_dir.exists()).then_some(()));
+        wait::until("the termination of the node's processes", LIMIT, &self.run_dir.logs_dir(), terminated)?;
         let leave = format!("find /sys/fs/cgroup -depth -type d -path '*/{}*' -exec rmdir {{}} +", self.group());
-        wait::until("the end of the node's control groups", LIMIT, &self.run_dir.logs_dir(), || {
+        wait::until("the removal of the node's control groups", LIMIT, &self.run_dir.logs_dir(), || {
             command::output(Command::new("sh").args(["-c", &leave])).map(Some)
         })?;
         if self.gpu_dir().exists() {
@@ -204,11 +203,11 @@ impl Node {
     fn stop(&self, service: Service) -> Result<()> {
         let pid_path = format!("/run/cluster/{}.pid", service.name());
         self.shell(&format!("kill -KILL $(cat {pid_path})"))?;
-        let gone = || {
+        let terminated = || {
             let alive = format!("! kill -0 $(cat {pid_path}) 2>/dev/null");
             self.shell(&alive).map(|_| Some(()))
         };
-        wait::until("the program's end", LIMIT, &self.run_dir.logs_dir(), gone)
+        wait::until("the termination of the program", LIMIT, &self.run_dir.logs_dir(), terminated)
     }
 
     fn kubelet_flags(&self) -> Vec<String> {

@@ -14,7 +14,7 @@ use crate::{
 use serde_json::{Value, json};
 use std::{path::Path, process::Command};
 
-/// Where a node's simulated driver keeps its state, in the node and in containers.
+/// The state directory of the simulated driver, on the node and in containers.
 const SIMULATOR_STATE_DIR: &str = "/var/lib/gpu-sim";
 /// Where a node's driver root is bound.
 const DRIVER_ROOT: &str = "/run/nvidia/driver";
@@ -41,7 +41,7 @@ pub(crate) struct NodeFacts<'a> {
     pub has_gpus: bool,
 }
 
-/// Lays out a node's folder: `etc`, `var-lib`, `var-log`, `bin`.
+/// Lays out a node's directory: `etc`, `var-lib`, `var-log`, `bin`.
 pub(crate) fn write(node_dir: &Path, node: NodeFacts<'_>, authority: &Authority, programs: &Programs) -> Result<()> {
     for name in ["bin", "var-lib/kubelet", "var-lib/containerd", "var-log", "etc/cdi"] {
         files::make_dir(&node_dir.join(name))?;
@@ -150,9 +150,9 @@ fn write_containerd(dir: &Path, node: NodeFacts<'_>, programs: &Programs) -> Res
 /// The runtime's default container, with the simulated kernel driver's state.
 ///
 /// A real driver's state is in the kernel, which containers share with their
-/// node. The simulated one keeps it in a folder, so that folder is in every
-/// container of the node, whether it has a GPU or not, read-only. It is no
-/// device: what a container may use is still decided by its device nodes.
+/// node. The state of the simulated driver is in a directory, so that directory is
+/// mounted read-only in every container of the node, with or without a GPU. It gives
+/// no access to a device, which needs the device node.
 fn base_runtime_spec(programs: &Programs) -> Result<Value> {
     let text = command::output(Command::new(programs.path("ctr")).args(["oci", "spec"]))?;
     let mut spec: Value = serde_json::from_str(&text)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Builds the cluster's programs from the pinned Go modules, once.
 //!
-//! Each module's output lies in a folder of the cache that is named by
-//! everything it is built from; `bin` folders with all programs are hard links
-//! to them. Progress goes to standard error, for a person who waits.
+//! Each module's output lies in a directory of the cache that is named by
+//! everything it is built from; `bin` directories with all programs are hard links
+//! to them. Progress is printed to standard error.
 
 use crate::{
     cache, command,
@@ -96,7 +96,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// The folder that holds all of them, for a `PATH`.
+    /// The directory that holds all of them, for a `PATH`.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -190,7 +190,7 @@ fn build_target(module: &Module, target: &Target, source_dir: &Path, dir: &Path)
     Ok(())
 }
 
-/// Runs a long program and says every quarter of a minute that it still runs.
+/// Runs a long program and prints every 15 seconds that it is still running.
 fn run_with_progress(go: &mut Command, name: &str) -> Result<()> {
     let started = Instant::now();
     let child = go
@@ -200,12 +200,12 @@ fn run_with_progress(go: &mut Command, name: &str) -> Result<()> {
         .spawn()
         .map_err(|source| command::start_error(go, source))?;
     let build = thread::spawn(move || child.wait_with_output());
-    let mut said = 0;
+    let mut reported = 0;
     wait::until("the build", Duration::from_hours(2), &cache::dir(), || {
         let quarters = started.elapsed().as_secs() / 15;
-        if quarters > said {
-            said = quarters;
-            eprintln!("building {name}: {} s", said * 15);
+        if quarters > reported {
+            reported = quarters;
+            eprintln!("building {name}: {} s", reported * 15);
         }
         Ok(build.is_finished().then_some(()))
     })?;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The folder of a running cluster.
+//! The directory of a running cluster.
 //!
 //! ```text
 //! <state>/lock                 held while a cluster starts and while leftovers are swept
-//! <state>/<name>/lock          held by the watchdog as long as the cluster lives
+//! <state>/<name>/lock          held by the watchdog as long as the cluster runs
 //!                cluster.json  what `open` needs
 //!                init.pid  watchdog.pid  init.sh  clean.sh
 //!                pki/  admin.kubeconfig  etcd/  logs/
@@ -34,12 +34,12 @@ pub(crate) struct Record {
     pub gpu_sim: Option<PathBuf>,
 }
 
-/// The folder of one cluster.
+/// The directory of one cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct RunDir(PathBuf);
 
 impl RunDir {
-    /// The folder that a cluster of this name has or would have.
+    /// The directory that a cluster of this name has or would have.
     pub(crate) fn of(name: &str) -> Result<Self> {
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if name.is_empty() || name.len() > 10 || !name.chars().all(allowed) {
@@ -84,19 +84,19 @@ impl RunDir {
             .map_err(|source| ClusterError::Json { what: path.display().to_string(), source })
     }
 
-    /// Whether a watchdog holds the folder.
+    /// Whether a watchdog holds the directory.
     pub(crate) fn is_held(&self) -> bool {
         fs::File::open(self.0.join("lock")).is_ok_and(|file| file.try_lock().is_err())
     }
 }
 
-/// Where the folders of all running clusters are.
+/// Where the directories of all running clusters are.
 pub(crate) fn state_dir() -> PathBuf {
     env::var_os("GPU_CLUSTER_STATE")
         .map_or_else(|| cache::home_dir("XDG_STATE_HOME", ".local/state").join("gpu-dra-cluster"), PathBuf::from)
 }
 
-/// The folders that exist, whether their clusters live or not.
+/// The existing directories, also of clusters that do not run.
 pub(crate) fn all() -> Vec<RunDir> {
     let entries = fs::read_dir(state_dir()).into_iter().flatten().flatten();
     let mut dirs: Vec<_> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();

@@ -21,7 +21,7 @@ pub fn build_simulator() -> Result<PathBuf> {
     messages.lines().find_map(program_of).ok_or_else(|| ClusterError::NoSimulator { node: "any".to_owned() })
 }
 
-/// The program that one of cargo's messages says was built, if it is `gpu-sim`.
+/// The path of `gpu-sim` in a message of cargo about a built program.
 fn program_of(message: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;
     let path = Path::new(message.get("executable")?.as_str()?);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Removes what is left of clusters whose watchdog was killed.
+//! Removes the leftovers of clusters whose watchdog was killed.
 
 use crate::{
     cache,
@@ -9,7 +9,7 @@ use crate::{
 };
 use std::fs::File;
 
-/// Removes the leftovers of every cluster that nobody holds; returns their names.
+/// Removes the leftovers of every cluster without a watchdog; returns the names of the clusters.
 pub fn sweep() -> Result<Vec<String>> {
     sweep_locked(&lock()?)
 }
@@ -19,12 +19,12 @@ pub(crate) fn lock() -> Result<File> {
     cache::lock(&run_dir::state_dir().join("lock"))
 }
 
-/// The same for a caller that holds the lock, which it shows.
+/// `sweep` for a caller that holds the lock.
 pub(crate) fn sweep_locked(_lock: &File) -> Result<Vec<String>> {
     let mut swept = Vec::new();
-    for dead in run_dir::all().iter().filter(|run_dir| !run_dir.is_held()) {
-        watchdog::clean(dead)?;
-        swept.push(name_of(dead));
+    for stopped in run_dir::all().iter().filter(|run_dir| !run_dir.is_held()) {
+        watchdog::clean(stopped)?;
+        swept.push(name_of(stopped));
     }
     Ok(swept)
 }

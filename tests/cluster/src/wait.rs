@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Waits for conditions of outside programs, which can only be asked again.
+//! Waits for conditions of other programs by polling.
 
 use crate::error::{ClusterError, Result};
 use std::{
@@ -10,8 +10,8 @@ use std::{
 
 const STEP: Duration = Duration::from_millis(50);
 
-/// Asks until the probe has an answer. An error of the probe is an answer of
-/// "not yet"; the last one is part of the error when the limit is over.
+/// Repeats the probe until it has an answer. An error of the probe counts as "not yet";
+/// the last one is part of the error after the limit.
 pub fn until<T>(
     what: &str,
     limit: Duration,
@@ -33,10 +33,7 @@ pub fn until<T>(
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "programs outside tell nothing: the condition is asked again, never assumed"
-)]
+#[expect(clippy::disallowed_methods, reason = "other programs send no notification, so the condition is polled")]
 fn pause() {
     thread::sleep(STEP);
 }

@@ -11,7 +11,7 @@ use std::{
 
 const WATCHDOG: &str = include_str!("scripts/watchdog.sh");
 const INIT: &str = include_str!("scripts/init.sh");
-/// A folder that is to get the logs of clusters that end.
+/// A directory that is to get the logs of clusters that end.
 const KEEP_LOGS: &str = "GPU_CLUSTER_KEEP_LOGS";
 const CLEAN: &str = include_str!("scripts/clean.sh");
 
@@ -24,7 +24,7 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts one whose cluster ends with this process, however that ends.
+    /// Starts a watchdog that removes its cluster when this process terminates.
     pub(crate) fn start(run_dir: &RunDir) -> Result<Self> {
         Ok(Self { child: Some(spawn(run_dir)?), run_dir: run_dir.clone() })
     }
@@ -39,8 +39,8 @@ impl Watchdog {
         let Some(mut pipe) = self.child.take().and_then(|child| child.stdin) else {
             return Ok(());
         };
-        let tell = pipe.write_all(b"stay\n");
-        tell.map_err(files::error("tell the watchdog of", self.run_dir.path()))
+        let written = pipe.write_all(b"stay\n");
+        written.map_err(files::error("signal the watchdog of", self.run_dir.path()))
     }
 
     /// Takes the cluster down and waits until nothing is left.
@@ -62,7 +62,7 @@ impl Watchdog {
     }
 }
 
-/// Removes what a cluster left whose watchdog is gone.
+/// Removes the leftovers of a cluster without a watchdog.
 pub(crate) fn clean(run_dir: &RunDir) -> Result<()> {
     let mut sh = Command::new("sh");
     sh.args(["-c", CLEAN, "clean"]).arg(run_dir.path());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What pods and administrators can do on a running cluster.
 //!
-//! One cluster of two nodes serves all tests; it ends with
+//! All tests use one cluster of two nodes, which is removed with
 //! this process. Tests use namespaces of their own and run side by side, but for
 //! those that stop a kubelet or a node.
 #![allow(clippy::unwrap_used, reason = "a test may fail at any step")]
@@ -97,9 +97,9 @@ fn everything_the_driver_builds_on_is_enabled() {
 #[test]
 fn a_pod_runs_and_answers_exec_and_logs() {
     let _nodes = NODES.read();
-    run_pod("exec", "speaker", node(0), "", "echo here I am; sleep inf");
-    assert_eq!(CLUSTER.kubectl(&["-n", "exec", "logs", "speaker"]).unwrap(), "here I am\n");
-    assert_eq!(exec("exec", "speaker", "cat /etc/hostname"), "speaker\n");
+    run_pod("exec", "echo", node(0), "", "echo here I am; sleep inf");
+    assert_eq!(CLUSTER.kubectl(&["-n", "exec", "logs", "echo"]).unwrap(), "here I am\n");
+    assert_eq!(exec("exec", "echo", "cat /etc/hostname"), "echo\n");
 }
 
 #[test]
@@ -132,11 +132,11 @@ fn services_are_reachable_from_pods_of_every_node() {
 #[test]
 fn containers_of_a_node_with_gpus_see_the_simulated_driver_read_only() {
     let _nodes = NODES.read();
-    run_pod("gpus", "looker", node(0), "", "sleep inf");
-    let state = exec("gpus", "looker", "cat /var/lib/gpu-sim/state.json");
+    run_pod("gpus", "reader", node(0), "", "sleep inf");
+    let state = exec("gpus", "reader", "cat /var/lib/gpu-sim/state.json");
     assert_eq!(state, fs::read_to_string(node(0).gpu_dir().join("var/lib/gpu-sim/state.json")).unwrap());
-    exec("gpus", "looker", "! touch /var/lib/gpu-sim/mine 2>/dev/null");
-    exec("gpus", "looker", "! ls /dev/nvidia* 2>/dev/null");
+    exec("gpus", "reader", "! touch /var/lib/gpu-sim/mine 2>/dev/null");
+    exec("gpus", "reader", "! ls /dev/nvidia* 2>/dev/null");
     assert_eq!(node(0).nvidia_smi(&["-L"]).unwrap().lines().count(), 2);
 }
 
@@ -157,15 +157,15 @@ fn a_kubelet_restart_leaves_containers_alone() {
 #[test]
 fn a_reboot_ends_all_containers_and_starts_them_again() {
     let _nodes = NODES.write();
-    run_pod("reboot", "phoenix", node(1), "", "sleep inf");
+    run_pod("reboot", "restarted", node(1), "", "sleep inf");
     node(1).shell("touch /run/gone /var/lib/kubelet/stays").unwrap();
     let boot_id = || fs::read_to_string(node(1).gpu_dir().join("proc/sys/kernel/random/boot_id")).unwrap();
     let boot_id_before = boot_id();
     node(1).reboot().unwrap();
     assert_ne!(boot_id(), boot_id_before);
     node(1).shell("test ! -e /run/gone -a -e /var/lib/kubelet/stays").unwrap();
-    CLUSTER.wait_until("the restart", LIMIT, || Ok((restarts("reboot", "phoenix") == "1").then_some(()))).unwrap();
-    assert_eq!(exec("reboot", "phoenix", "echo again"), "again\n");
+    CLUSTER.wait_until("the restart", LIMIT, || Ok((restarts("reboot", "restarted") == "1").then_some(()))).unwrap();
+    assert_eq!(exec("reboot", "restarted", "echo again"), "again\n");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How clusters end, and that nothing of them is left however they do.
+//! Clusters are removed completely, however they are terminated.
 #![allow(clippy::unwrap_used, reason = "a test may fail at any step")]
 
 use dra_cluster::{Cluster, ClusterOptions};
@@ -16,9 +16,9 @@ use std::{
 const LIMIT: Duration = Duration::from_mins(2);
 
 /// Small machines run one of these tests at a time.
-static TURN: Mutex<()> = Mutex::new(());
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// All that a running cluster has on the host.
+/// The traces of a running cluster on the host.
 #[derive(Debug)]
 struct Traces {
     name: String,
@@ -42,7 +42,7 @@ impl Traces {
         Self { name, process_namespaces: namespaces("pid"), network_namespaces: namespaces("net"), dir }
     }
 
-    /// What is still there, in words; empty when nothing is.
+    /// Descriptions of the remaining traces.
     fn left(&self) -> Vec<String> {
         let mut left = Vec::new();
         for process in fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()) {
@@ -84,19 +84,19 @@ fn control_groups(part: &str) -> Vec<String> {
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
 
-/// A process of its own that owns a cluster; it ends with the test, whatever that says.
+/// A separate process that owns a cluster, killed at the end of the test.
 struct Owner(Child);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.kill().ok(); // gone already where the test got this far
+        self.0.kill().ok(); // fails if the owner has already exited
         self.0.wait().ok();
     }
 }
 
-/// Starts an owner; answers when its cluster is ready.
+/// Starts an owner and waits until its cluster is ready.
 fn start_owner(name: &str) -> Owner {
-    // A shell starts background jobs with SIGINT ignored, and tests may run in one; a person's Ctrl-C is not ignored.
+    // A shell starts background jobs with SIGINT ignored, and tests may run in one; but Ctrl-C in a terminal is not ignored.
     let mut owner = Command::new("env");
     owner.args(["--default-signal=INT", env!("CARGO_BIN_EXE_gpu-cluster")]);
     owner.args(["run", "--name", name, "--node", "none", "--", "sh", "-c", "echo ready; exec sleep inf"]);
@@ -109,7 +109,7 @@ fn start_owner(name: &str) -> Owner {
 
 /// Starts an owner, gives its cluster a pod, and ends the owner with this signal.
 fn check_end_of_owner(name: &str, signal: &str) {
-    let _turn = TURN.lock();
+    let _lock = ONE_AT_A_TIME.lock();
     let mut owner = start_owner(name);
     let cluster = Cluster::open(name).unwrap();
     start_pod(&cluster);
@@ -129,7 +129,7 @@ fn start_pod(cluster: &Cluster) {
 
 #[test]
 fn two_clusters_run_side_by_side_and_leave_nothing_when_stopped() {
-    let _turn = TURN.lock();
+    let _lock = ONE_AT_A_TIME.lock();
     let (first, second) = (ClusterOptions::plain(1), ClusterOptions::plain(1));
     let first = Cluster::start(&first).unwrap();
     let second = Cluster::start(&second).unwrap();
@@ -155,7 +155,7 @@ fn nothing_is_left_after_ctrl_c() {
 
 #[test]
 fn leftovers_of_a_killed_watchdog_are_swept() {
-    let _turn = TURN.lock();
+    let _lock = ONE_AT_A_TIME.lock();
     let cluster = Cluster::start(&ClusterOptions::plain(1)).unwrap();
     start_pod(&cluster);
     let traces = Traces::of(&cluster);

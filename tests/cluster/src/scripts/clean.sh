@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# clean.sh RUN_DIR: removes what outlives the processes of a cluster: its link
-# to the host, its control groups and its folder.
+# clean.sh RUN_DIR: removes what remains after the processes of a cluster: its
+# link to the host, its control groups and its directory.
 set -u
 run_dir=$1 name=$(basename "$1")
 ! ip link show "gd-$name" >/dev/null 2>&1 || ip link del "gd-$name" 2>/dev/null
@@ -11,6 +11,6 @@ while [ "$tries" -lt 100 ]; do
     tries=$((tries + 1))
     sleep 0.05
 done
-# A person who looks for the cause of a failure asked for the logs.
+# GPU_CLUSTER_KEEP_LOGS was set.
 [ ! -s "$run_dir/keep-logs" ] || cp -r "$run_dir/logs" "$(cat "$run_dir/keep-logs")/$name"
 rm -rf --one-file-system "$run_dir"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # init.sh RUN_DIR: first process of the control plane's namespaces.
 #
-# It says under which process id the host knows it (/proc is still the host's),
-# then only collects children whose parents are gone.
+# It writes its PID in the namespace of the host, where /proc still belongs to
+# the host, then reaps orphaned processes.
 set -eu
 read -r pid _ </proc/self/stat
 hostname control-plane

@@ -14,7 +14,7 @@ for root in $(findmnt -rn -t cgroup,cgroup2 -o TARGET); do
             for file in cpuset.cpus cpuset.mems; do
                 [ ! -f "$path/cgroup.clone_children" ] || [ ! -f "$path/$file" ] || cat "$parent/$file" >"$path/$file"
             done
-            # In v2 a group says which of its controllers those below may use.
+            # In cgroup v2 a group enables controllers for its child groups.
             for controller in $(cat "$parent/cgroup.controllers" 2>/dev/null); do
                 echo "+$controller" >"$parent/cgroup.subtree_control" 2>/dev/null || :
             done

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # node-init.sh NODE_DIR PROGRAMS_DIR NODE_NAME GROUP: first process of a node.
 #
-# Gives the node folders of its own where Kubernetes, containerd, CNI and CDI
-# keep theirs, shows it its control group as the root of all, says under which process id the host knows it, then only collects
-# children whose parents are gone. Sources are named relative to the node's
-# folder, which stays reachable whatever is mounted over its path.
+# Bind-mounts the node's own directories over those of Kubernetes, containerd,
+# CNI and CDI, makes its control group the root, writes its PID in the namespace
+# of the host, then reaps orphaned processes. Sources are relative to the node's
+# directory, which stays reachable when its path is mounted over.
 set -eu
 read -r pid _ </proc/self/stat
 cd "$1"

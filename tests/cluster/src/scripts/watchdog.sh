@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # watchdog.sh RUN_DIR
 #
-# Holds one cluster and takes it down when it is no longer wanted: at SIGTERM,
-# or when the pipe on standard input closes, which it does however the owner
-# ends. The word "stay" on the pipe means that the cluster is to outlive the
-# owner. Every program of the cluster lives in the process namespace made here,
-# so that the kernel ends them all with its first process.
+# Holds one cluster and removes it at SIGTERM, or when the pipe on standard
+# input is closed, which happens however the owner terminates. The word "stay"
+# on the pipe lets the cluster outlive the owner. Every program of the cluster
+# is in the PID namespace created here, so that the kernel kills all of them
+# with its first process.
 set -u
 run_dir=$1
 exec 3<&0 </dev/null 9>"$run_dir/lock"
@@ -24,7 +24,7 @@ waiter=$!
 wait "$waiter"
 kill "$waiter" 2>/dev/null
 
-# The first process is gone only after all others of its namespace; the one that holds it collects it.
+# The first process terminates after all others of its namespace; its parent reaps it.
 if [ -s "$run_dir/init.pid" ]; then
     kill -KILL "$(cat "$run_dir/init.pid")"
 else
