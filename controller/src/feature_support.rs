@@ -159,7 +159,7 @@ async fn determine(
         return Ok(Support::Stored);
     }
     match cluster.dry_run(probe).await {
-        Ok(kept) if gated.amount(&kept.spec) < gated.amount(&probe.spec) => Ok(gated.dropped(Some(version))),
+        Ok(stored) if gated.amount(&stored.spec) < gated.amount(&probe.spec) => Ok(gated.dropped(Some(version))),
         Ok(_) => Ok(Support::Stored),
         Err(error) if error.is_invalid() => Ok(forbidden(&error)),
         // A refused dry run or a name conflict gives no answer; the stored slice of the real write gives it.

@@ -164,7 +164,7 @@ mod tests {
             pod(json!({ "initContainerStatuses": [status] }))
         };
         let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
-        let log = "T  INFO looked\nT  WARN daemon left\nT  INFO restored\nT ERROR GPU left\n";
+        let log = "T  INFO checked\nT  WARN daemon left\nT  INFO restored\nT ERROR GPU left\n";
         for (given, expect) in [
             (restore(waiting.clone(), ended(1, log)), Some("T  WARN daemon left; T ERROR GPU left")),
             (restore(ended(1, "killed\nby hand"), json!({})), Some("killed; by hand")),

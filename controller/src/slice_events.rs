@@ -183,7 +183,7 @@ mod tests {
         };
         let seen =
             |name: &str, version: &str| SliceEvent::Stored { name: name.to_owned(), version: version.to_owned() };
-        let gone = |name: &str| SliceEvent::Deleted { name: name.to_owned() };
+        let deleted = |name: &str| SliceEvent::Deleted { name: name.to_owned() };
         let mut versions = SliceVersions::default();
         versions.replace([slice("a", "1"), slice("b", "2")].iter());
         versions.remember(&slice("a", "3"));
@@ -192,8 +192,8 @@ mod tests {
             (seen("a", "3"), false),
             (seen("a", "4"), true),
             (seen("c", "1"), true),
-            (gone("a"), true),
-            (gone("b"), false),
+            (deleted("a"), true),
+            (deleted("b"), false),
             (SliceEvent::Relisted, true),
         ] {
             assert_eq!(versions.is_foreign(&given), expect, "{given:?}");

@@ -30,10 +30,10 @@ impl Node for Plugin {
     }
 }
 
-fn listen(socket: &Path, says: &watch::Receiver<Result<NodeState, tonic::Status>>) -> tokio::task::JoinHandle<()> {
+fn listen(socket: &Path, states: &watch::Receiver<Result<NodeState, tonic::Status>>) -> tokio::task::JoinHandle<()> {
     std::fs::remove_file(socket).ok();
     let listener = UnixListenerStream::new(UnixListener::bind(socket).unwrap());
-    let server = tonic::transport::Server::builder().add_service(NodeServer::new(Plugin(says.clone())));
+    let server = tonic::transport::Server::builder().add_service(NodeServer::new(Plugin(states.clone())));
     tokio::spawn(async move { server.serve_with_incoming(listener).await.unwrap() })
 }
 
@@ -62,23 +62,24 @@ async fn a_broken_stream_is_opened_again() {
     )
     .await;
 
-    let (say, says) = watch::channel(Ok(state(false, "")));
-    let plugin = listen(&socket, &says);
+    let (state_sender, states) = watch::channel(Ok(state(false, "")));
+    let plugin = listen(&socket, &states);
     let unread = NodeReport::Received { registered: false, registrations: 1, inventory: None };
     until(&mut report, "the state of the plugin is received", |report| *report == unread).await;
     let inventory = serde_json::to_string(&Inventory::without_driver("none".to_owned())).unwrap();
-    drop(say.send_replace(Ok(state(true, &inventory))));
+    drop(state_sender.send_replace(Ok(state(true, &inventory))));
     until(&mut report, "the inventory is received", |report| report.publishable().is_ok()).await;
 
-    drop(say.send_replace(Err(tonic::Status::unavailable("going away"))));
-    let broken = NodeReport::Unavailable { reason: "the stream of the kubelet plugin failed: going away".to_owned() };
+    drop(state_sender.send_replace(Err(tonic::Status::unavailable("shutting down"))));
+    let broken =
+        NodeReport::Unavailable { reason: "the stream of the kubelet plugin failed: shutting down".to_owned() };
     until(&mut report, "the broken stream is reported", |report| *report == broken).await;
     plugin.abort();
-    drop(say.send_replace(Ok(state(true, &inventory))));
-    let plugin = listen(&socket, &says);
+    drop(state_sender.send_replace(Ok(state(true, &inventory))));
+    let plugin = listen(&socket, &states);
     until(&mut report, "the state of the next plugin is received", |report| report.publishable().is_ok()).await;
 
-    drop(say.send_replace(Ok(state(true, "{\"gpus\": 3}"))));
+    drop(state_sender.send_replace(Ok(state(true, "{\"gpus\": 3}"))));
     until(
         &mut report,
         "an invalid inventory is reported",

@@ -173,7 +173,7 @@ async fn a_node_is_published_once_and_a_restart_writes_nothing() {
 }
 
 #[tokio::test]
-async fn mig_devices_that_go_and_come_are_one_write_each() {
+async fn removed_and_created_mig_devices_are_one_write_each() {
     let server = ApiServer::start().await;
     let mut controller = Running::start(&server, received(node()));
     controller.until_ready().await;
@@ -188,7 +188,7 @@ async fn mig_devices_that_go_and_come_are_one_write_each() {
 }
 
 #[tokio::test]
-async fn slices_that_others_delete_or_edit_are_repaired_at_once_by_one_write() {
+async fn slices_that_other_clients_delete_or_edit_are_repaired_by_one_write() {
     let server = ApiServer::start().await;
     let mut controller = Running::start(&server, received(node()));
     controller.until_ready().await;
@@ -235,7 +235,7 @@ async fn nothing_is_written_or_deleted_while_the_plugin_is_unreachable_or_not_re
         assert_eq!(publisher.round().await.unwrap(), RoundOutcome::Withheld(expect.to_owned()));
         assert_eq!(writes(&server), Vec::<String>::new());
     }
-    assert_eq!(server.with(|world| world.lists), lists, "the API server was asked");
+    assert_eq!(server.with(|world| world.lists), lists, "no request is sent");
     publisher.report.send_replace(received(node()));
     assert_eq!(publisher.round().await.unwrap(), RoundOutcome::UpToDate { writes: 1 });
 }
@@ -296,7 +296,7 @@ async fn conflicts_are_resolved_by_listing_again() {
 }
 
 #[tokio::test]
-async fn a_name_that_a_foreign_slice_holds_keeps_no_device_from_being_published() {
+async fn devices_are_published_under_another_name_if_a_foreign_slice_has_the_first() {
     let of = |driver: &str, node: &str| {
         let pool = json!({"name": node, "generation": 1, "resourceSliceCount": 99});
         json!({"driver": driver, "nodeName": node, "pool": pool})
@@ -317,7 +317,7 @@ async fn a_name_that_a_foreign_slice_holds_keeps_no_device_from_being_published(
 }
 
 #[tokio::test]
-async fn a_server_whose_names_are_all_held_is_given_up_after_a_while() {
+async fn a_round_fails_after_its_attempts_if_foreign_slices_have_all_names() {
     let server = ApiServer::start().await;
     let pool = json!({"name": "m", "generation": 1, "resourceSliceCount": 1});
     let spec = json!({"driver": "gpu.nvidia.com", "nodeName": "m", "pool": pool});
@@ -332,7 +332,7 @@ async fn a_server_whose_names_are_all_held_is_given_up_after_a_while() {
 }
 
 #[tokio::test]
-async fn a_server_without_counters_gets_only_devices_without_overlap_and_an_event_says_why() {
+async fn a_server_without_counters_gets_only_devices_without_overlap_and_an_event_has_the_reason() {
     for (minor, note) in [
         (35, "the API server is v1.35.0, and shared counters need Kubernetes 1.36; upgrade Kubernetes"),
         (37, "the API server v1.37.0 drops shared counters; enable its feature gate DRAPartitionableDevices"),

@@ -86,7 +86,7 @@ async fn the_numbers_of_shares_reach_the_slices() {
 }
 
 #[tokio::test]
-async fn a_server_without_shares_gets_gpus_and_mig_devices_and_an_event_says_why() {
+async fn a_server_without_shares_gets_gpus_and_mig_devices_and_an_event_has_the_reason() {
     let drops = |what: &str, gate: &str| format!("the API server v1.37.0 drops {what}; enable its feature gate {gate}");
     let of_shares = || drops("allowMultipleAllocations or requestPolicy", "DRAConsumableCapacity");
     for (minor, dropped, forbidden, why) in [

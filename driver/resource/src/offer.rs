@@ -102,7 +102,6 @@ impl Default for ShareSettings {
     }
 }
 
-/// What is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     pub features: Features,

@@ -54,18 +54,18 @@ pub fn binary(amount: Bytes) -> Quantity {
 /// The largest unit in which the amount is whole.
 fn canonical(amount: u64, base: u64, units: [&str; 7]) -> Quantity {
     let mut rest = amount;
-    let mut shown = "0".to_owned();
+    let mut text = "0".to_owned();
     if amount == 0 {
-        return Quantity(shown);
+        return Quantity(text);
     }
     for unit in units {
-        shown = format!("{rest}{unit}");
+        text = format!("{rest}{unit}");
         if !rest.is_multiple_of(base) {
             break;
         }
         rest /= base;
     }
-    Quantity(shown)
+    Quantity(text)
 }
 
 #[cfg(test)]

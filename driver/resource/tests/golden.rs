@@ -38,12 +38,12 @@ fn check(inventory: &str, offer: &Offer, golden: &str) {
         fs::write(&path, &given).unwrap();
     }
     let expect = fs::read_to_string(&path).unwrap_or_default();
-    assert!(given == expect, "{golden} differs; look at the difference after UPDATE_GOLDEN=1:\n{given}");
+    assert!(given == expect, "{golden} differs; compare after UPDATE_GOLDEN=1:\n{given}");
 }
 
 const NEWEST: Features = Features { partitionable: true, consumable: true };
 
-/// Every form, as far as such an API server keeps it.
+/// All forms, as far as such an API server supports them.
 fn every_form(features: Features) -> Offer {
     Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default() }
 }

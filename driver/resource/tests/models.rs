@@ -74,9 +74,9 @@ fn the_counter_memory_of_every_model_is_its_memory_whether_it_is_cut_or_not() {
     }
 }
 
-/// Ten tenths must fit beside what the driver keeps for itself.
+/// Ten tenths must fit beside the memory that the NVIDIA driver reserves.
 #[test]
-fn shares_of_every_model_are_promised_no_more_than_an_idle_gpu_has_free() {
+fn shares_of_every_model_have_no_more_memory_than_an_idle_gpu_has_free() {
     for model in catalog::models() {
         let free = model.memory.total_mib - model.memory.reserved_mib;
         let slices = pack(&inventory(model), &everything());
@@ -85,8 +85,8 @@ fn shares_of_every_model_are_promised_no_more_than_an_idle_gpu_has_free() {
         assert!(!shared.is_empty(), "{}", model.id);
         for device in shared {
             let memory = &device.capacity.as_ref().unwrap()["memory"].value.0;
-            let promised = memory.parse::<Bytes>().unwrap().mib();
-            assert!(promised <= free && promised + 130 > free, "{}: {promised} of {free} MiB", device.name);
+            let published = memory.parse::<Bytes>().unwrap().mib();
+            assert!(published <= free && published + 130 > free, "{}: {published} of {free} MiB", device.name);
         }
     }
 }
@@ -105,7 +105,7 @@ fn every_model_is_published_as_before() {
         })
         .map(|model| model.id.as_str())
         .collect();
-    assert!(differing.is_empty(), "{differing:?} differ; look at the difference after UPDATE_GOLDEN=1");
+    assert!(differing.is_empty(), "{differing:?} differ; compare after UPDATE_GOLDEN=1");
     let files = fs::read_dir(golden_dir()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
     let models: BTreeSet<String> = catalog::models().iter().map(|model| format!("{}.yaml", model.id)).collect();
     assert_eq!(files.collect::<BTreeSet<_>>(), models, "one file for each model");

@@ -105,7 +105,7 @@ prop_compose! {
     }
 }
 
-/// Every form, kept by the API server.
+/// All forms and features.
 fn everything() -> Offer {
     let features = Features { partitionable: true, consumable: true };
     Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default() }
@@ -141,7 +141,7 @@ fn check_policy(capacity: &DeviceCapacity) {
     }
 }
 
-/// How many claims fit that do not say what they take.
+/// The number of default shares that fit.
 fn fitting(capacity: &DeviceCapacity) -> u64 {
     let number = |quantity: &Quantity| parse_bytes(&quantity.0).unwrap().0;
     number(&capacity.value) / number(capacity.request_policy.as_ref().unwrap().default.as_ref().unwrap())
@@ -317,7 +317,7 @@ proptest! {
             prop_assert_eq!(attributes["type"].string.as_deref(), Some("shared-gpu"));
             capacity.values().for_each(check_policy);
             let fit = capacity.values().map(fitting).min().unwrap();
-            let said = match (offer.shares.without_amount, strategy.as_str()) {
+            let configured = match (offer.shares.without_amount, strategy.as_str()) {
                 (WithoutAmount::NoShare, _) => {
                     prop_assert_eq!(fit, 0);
                     continue;
@@ -325,9 +325,9 @@ proptest! {
                 (WithoutAmount::DefaultShare, "MPS") => u64::from(offer.shares.default_shares.get()).min(100),
                 (WithoutAmount::DefaultShare, _) => offer.shares.max_time_slices.get().into(),
             };
-            // A GPU that does not tell its memory is shared by threads or turns alone.
+            // A GPU without published memory is shared by threads or time slices only.
             let mib = capacity.get("memory").map_or(u64::MAX, |memory| parse_bytes(&memory.value.0).unwrap().mib());
-            prop_assert!(fit >= said.min(mib), "{fit} of {said} fit: {capacity:?}");
+            prop_assert!(fit >= configured.min(mib), "{fit} of {configured} fit: {capacity:?}");
         }
     }
 

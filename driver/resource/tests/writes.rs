@@ -78,7 +78,7 @@ fn a_slice_that_went_missing_is_put_back_by_one_write() {
 }
 
 #[test]
-fn an_edited_slice_is_put_right_by_one_write() {
+fn an_edited_slice_is_repaired_by_one_write() {
     let mut observed = published(&node());
     observed[1].spec.devices.as_mut().unwrap().pop();
     assert_eq!(writes(&node(), &offer(), &observed), ["update 00001 at 1"]);
@@ -138,9 +138,13 @@ fn the_next_free_name_is_used_where_a_foreign_slice_holds_the_first() {
         assert_eq!(names(writes), ["00000x1-gpu.nvidia.com-n", "00001-gpu.nvidia.com-n"]);
         assert_eq!(diff(&pool(), &desired, &observed), [], "what is published is final");
         observed.remove(0);
-        assert_eq!(diff(&pool(), &desired, &observed), [], "it stays when the foreign slice has gone");
+        assert_eq!(diff(&pool(), &desired, &observed), [], "the name is kept after the foreign slice is deleted");
         observed.extend(published(&node()));
-        assert_eq!(names(diff(&pool(), &desired, &observed)), ["00000x1-gpu.nvidia.com-n"], "only one is kept");
+        assert_eq!(
+            names(diff(&pool(), &desired, &observed)),
+            ["00000x1-gpu.nvidia.com-n"],
+            "duplicate slices are deleted"
+        );
     }
 }
 

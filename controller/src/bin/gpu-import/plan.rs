@@ -303,7 +303,7 @@ mod tests {
         #[test]
         fn as_many_time_slices_fit_as_there_were_replicas(replicas in 2_u64..200, max_shares in proptest::option::of(1_u32..200)) {
             let config = Config { time_slicing: Some(shared(replicas)), ..Config::default() };
-            let plan = plan(&config, &Cluster { max_shares: max_shares, ..Cluster::default() });
+            let plan = plan(&config, &Cluster { max_shares, ..Cluster::default() });
             let max_shares = u64::from(plan.values.max_shares.unwrap());
             let fits = max_shares / requested(&plan, "shares") == replicas;
             prop_assert!(fits || warns(&plan, "equal ones"));

@@ -126,12 +126,12 @@ mod tests {
         let json = object.to_string();
         let patch = json_patch(json.as_bytes(), &claim, &"gpu.nvidia.com".parse().unwrap(), &[status]).unwrap()?;
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let shown = |operation: &Value| {
+        let operation_of = |operation: &Value| {
             let value = &operation["value"];
             let device = value.get("device").unwrap_or(value).clone();
             (text(&operation["op"]), text(&operation["path"]), device)
         };
-        Some(patch.as_array().unwrap().iter().map(shown).collect())
+        Some(patch.as_array().unwrap().iter().map(operation_of).collect())
     }
 
     #[test]
