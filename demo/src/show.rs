@@ -51,9 +51,9 @@ pub(crate) fn up(up: &Up) -> ExitCode {
         cluster.leave_running().doing("leave the cluster running")?;
         print_gap();
         print(0, "The cluster is running. In a shell:");
-        print(4, format!("eval \"$(target/release/gpu-cluster env --name {name})\"\nkubectl get resourceslices"));
+        print(4, format!("eval \"$(target/debug/gpu-cluster env --name {name})\"\nkubectl get resourceslices"));
         print(4, "kubectl apply -f demo/workloads/one-gpu.yaml && kubectl logs -f one-gpu");
-        print(0, format!("Remove it with `target/release/gpu-cluster down --name {name}`."));
+        print(0, format!("Remove it with `target/debug/gpu-cluster down --name {name}`."));
         Ok(())
     })
 }

@@ -48,7 +48,7 @@ const MODULES: [Module; 4] = [
         targets: &[Target {
             names: &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"],
             // Without a version the kubelet and the API server report v0.0.0 and refuse each other.
-            ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.0 \
+            ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2 \
                       -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37",
             ..PLAIN
         }],

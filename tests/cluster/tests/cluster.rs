@@ -69,8 +69,8 @@ fn both_nodes_are_ready_with_the_pinned_versions() {
     let path = "jsonpath={range .items[*]}{.metadata.name} {.status.nodeInfo.kubeletVersion} \
                 {.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}{end}";
     let answer = CLUSTER.kubectl(&["get", "nodes", "-o", path]).unwrap();
-    assert_eq!(answer.lines().next(), Some("node-1 v1.37.0 True"));
-    assert!(answer.contains("node-2 v1.37.0"), "{answer}");
+    assert_eq!(answer.lines().next(), Some("node-1 v1.37.2 True"));
+    assert!(answer.contains("node-2 v1.37.2"), "{answer}");
 }
 
 #[test]
