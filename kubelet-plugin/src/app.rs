@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Wires the process together, in start order, and takes it apart in stop order.
+//! Connects the parts of the process, in start order, and stops them in stop order.
 //!
-//! Start: state and locks, hardware, DRA socket, registration socket. Stop: first the registration socket goes, so that the
-//! kubelet sends nothing new, then calls that are in flight end, then the DRA socket goes, then what goes on beside a call
-//! that was answered already has a moment to end.
+//! Start: state and locks, hardware, DRA socket, registration socket. Stop: the registration socket closes first, so that the
+//! kubelet sends no new calls; calls in flight complete; the DRA socket closes; work that continues after its call was answered
+//! has a limited time to complete.
 
+use std::borrow::Cow;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use dra_cdi::Architecture;
 use dra_files::HostFiles;
 use dra_hardware::{Host, Machine};
+use dra_model::Advice;
 use dra_mps_api::{MpsClient, SocketPathError};
 use dra_prepare::{Engine, Settings};
 use dra_proto::dra_v1::dra_plugin_server::DraPluginServer as DraV1;
@@ -36,72 +38,80 @@ use tracing::{info, warn};
 use crate::args::Config;
 use crate::claim_api::ClaimApi;
 use crate::claims::Claims;
-use crate::daemons::{ABSENCE, Board, DaemonWatch};
+use crate::daemon_states::DaemonStates;
+use crate::daemon_watch::{DaemonWatch, MAX_HOST_ABSENCE};
 use crate::dra_service::DraService;
 use crate::fetch::ClaimSource;
 use crate::metrics::Metrics;
-use crate::news::News;
 use crate::node_service::{NodeService, NodeState};
 use crate::observe::Observer;
-use crate::promises::Promises;
+use crate::prepared_shares::PreparedSharesTask;
 use crate::readiness::Readiness;
 use crate::reconcile::Reconciler;
 use crate::registration::{ActiveInstance, Registration, RegistrationService};
-use crate::report::ReportSender;
-use crate::reporter::{BACKOFF, Reporter, reporter};
+use crate::report_channel::ReportSender;
+use crate::report_schedule::ReportSchedule;
+use crate::reporter::{FIRST_BACKOFF, Reporter, reporter};
 use crate::sockets::{SocketError, claim_instance};
 
-/// How long a call waits for its claim and GPUs: well below the 45 s a kubelet waits, so that it hears who holds them.
-const LOCK_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a call waits for the locks of its claim and GPUs: well below the 45 s that the kubelet waits, so that its Event names
+/// the holder of a lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a ready claim that the API server does not know any more is left to the kubelet: the 30 s that a pod has to
-/// terminate unless it says otherwise, and the time of the calls that follow.
-const MISSING_GRACE: Duration = Duration::from_secs(35);
+/// How long a ready claim that the API server does not know any more is left to the kubelet: the default termination grace
+/// period of a pod, 30 s, and the time of the calls that follow.
+const MISSING_GRACE_PERIOD: Duration = Duration::from_secs(35);
 
-/// The kubelet connects, and calls for each pod. When this process stops its calls may go on until their deadline, and a little
-/// longer.
+/// The kubelet has one connection, and one call for each pod. When this process stops, calls in flight may take until their
+/// deadline and a little longer.
 const DRA_BOUNDS: Bounds = Bounds { connections: 64, calls: 200, drain: Duration::from_secs(43) };
 
-/// The kubelet connects for a moment. Answers come from memory.
+/// Connections of the kubelet are short. Answers are in memory.
 const REGISTRATION_BOUNDS: Bounds = Bounds { connections: 16, calls: 16, drain: Duration::from_secs(5) };
 
-/// The controller connects. It has fewer rights than this process, which must not suffer from whatever it does.
+/// The controller has fewer rights than this process, so its number of calls is limited.
 const NODE_BOUNDS: Bounds = Bounds { connections: 4, calls: 4, drain: Duration::from_secs(5) };
 
-/// How long the end waits for what goes on beside calls. With the longest call it is less than the 60 s that the chart
-/// gives the pod to end; what is cut then the next instance finds in its records.
-const LAST_WORK: Duration = Duration::from_secs(15);
+/// How long the process waits at its end for work that continues after its call was answered. Together with the longest call
+/// this is less than the termination grace period of the pod, 60 s. The next instance continues unfinished work from its records.
+const WORK_DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How often the registration socket is looked after.
-const SOCKET_CHECK: Duration = Duration::from_secs(1);
+/// How often the directory and the file of the registration socket are checked.
+const SOCKET_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why the process did not start or did not end cleanly.
+/// Why the process did not start or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The driver name is no DNS subdomain.
-    #[error("--driver-name is not usable")]
+    #[error("--driver-name is not a DNS subdomain")]
     DriverName(#[source] DriverNameError),
-    /// No place for sockets or state.
-    #[error("the plugin cannot use the kubelet's directories")]
+    #[error("failed to use the directories of the kubelet")]
     Sockets(#[source] SocketError),
-    /// The records or the CDI directory cannot be opened.
-    #[error("the plugin cannot use its state")]
+    #[error("failed to open the state of the plugin")]
     State(#[source] dra_prepare::OpenError),
-    /// The path is no path of a socket.
-    #[error("the plugin cannot ask for MPS daemons")]
+    #[error("failed to set up the client of the MPS host")]
     MpsSocket(#[source] SocketPathError),
-    /// A task failed.
-    #[error("the plugin did not stop cleanly")]
+    #[error("failed to run the tasks of the plugin")]
     Tasks(#[source] TasksError),
 }
 
-/// The values the tasks share.
+impl Advice for AppError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Sockets(source) => source.advice(),
+            Self::State(source) => source.advice(),
+            Self::MpsSocket(_) => Some("check --run-dir".into()),
+            Self::DriverName(_) | Self::Tasks(_) => None,
+        }
+    }
+}
+
+/// The values that the tasks share.
 struct Parts {
     config: Config,
     host: Arc<Host>,
     engine: Arc<Engine>,
     daemons: MpsClient,
-    board: watch::Sender<Board>,
+    daemon_states: watch::Sender<DaemonStates>,
     source: ClaimSource,
     claims: Claims,
     reports: ReportSender,
@@ -131,7 +141,7 @@ pub async fn run(
     info!(node = %parts.config.node_name, driver = parts.config.driver_name, "plugin started");
     let ended = tasks.run().await.map_err(AppError::Tasks);
     end_work(parts.reports.calls()).await;
-    parts.active.give_back();
+    parts.active.deactivate();
     for path in [&parts.config.paths.registration_path, &parts.config.paths.dra_path, &parts.config.node_socket] {
         remove_if_there(path);
     }
@@ -143,8 +153,8 @@ pub async fn run(
 }
 
 async fn end_work(mut in_flight: watch::Receiver<usize>) {
-    if timeout(LAST_WORK, in_flight.wait_for(|calls| *calls == 0)).await.is_err() {
-        warn!("stopping while nvidia-smi still runs for a claim; the next instance goes on from its record");
+    if timeout(WORK_DRAIN_TIMEOUT, in_flight.wait_for(|calls| *calls == 0)).await.is_err() {
+        warn!("stopping while nvidia-smi still runs for a claim; the next instance continues from its record");
     }
 }
 
@@ -159,12 +169,12 @@ fn parts(
     let host = Arc::new(Host::new(machine, config.roots.clone()));
     let daemons = mps_client(&config)?;
     let engine = engine(&config, Arc::clone(&host), daemons.clone())?;
-    let (board, daemons_seen) = watch::channel(Board::default());
+    let (daemon_states, observed) = watch::channel(DaemonStates::default());
     let (state, node_state) = watch::channel(NodeState::default());
     let node = config.node_name.clone();
     let api = ClaimApi::new(client);
     let (reports, reporter) =
-        reporter(api.clone(), driver.clone(), node, node_state, daemons_seen, metrics.clone(), BACKOFF);
+        reporter(api.clone(), driver.clone(), node, node_state, observed, metrics.clone(), FIRST_BACKOFF);
     let source = ClaimSource::new(api, driver, config.node_name.clone(), stop.clone());
     let claims = Claims::new(Arc::clone(&engine), source.clone(), reports.clone(), metrics.clone());
     let active = ActiveInstance::new(&config.paths, &config.pod_uid);
@@ -175,7 +185,7 @@ fn parts(
         host,
         engine,
         daemons,
-        board,
+        daemon_states,
         source,
         claims,
         reports,
@@ -189,7 +199,7 @@ fn parts(
     Ok((parts, reporter))
 }
 
-/// The engine alone, with nobody who calls it.
+/// The engine without the services that call it.
 pub(crate) fn open(config: &Config, machine: Arc<dyn Machine>) -> Result<Arc<Engine>, AppError> {
     engine(config, Arc::new(Host::new(machine, config.roots.clone())), mps_client(config)?)
 }
@@ -211,8 +221,8 @@ fn settings(config: &Config) -> Settings {
         run_dir: config.run_dir.clone(),
         cdi_dir: config.cdi_root.clone(),
         mps_root: config.mps_root(),
-        lock_patience: LOCK_PATIENCE,
-        missing_grace: MISSING_GRACE,
+        lock_timeout: LOCK_TIMEOUT,
+        missing_grace_period: MISSING_GRACE_PERIOD,
         architecture: Architecture::own(),
     }
 }
@@ -223,9 +233,9 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
     let serve = http::serve(address, registry, readiness, stop());
     tasks.start("http", async move { serve.await.map_err(|error| dra_model::explain(&error).into()) });
     tasks.start("report", reporter.run(stop()));
-    let returned = Arc::new(Notify::new());
+    let readable = Arc::new(Notify::new());
     let observer = Observer {
-        returned: Arc::clone(&returned),
+        readable: Arc::clone(&readable),
         host: Arc::clone(&parts.host),
         dra_path: parts.config.paths.dra_path.clone(),
         registration: parts.registration.subscribe(),
@@ -234,37 +244,38 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
         metrics: parts.metrics.clone(),
     };
     tasks.start("observe", observer.run(stop()));
-    let in_order = Arc::new(Notify::new());
-    let (completed, last_round) = watch::channel(Instant::now());
+    let round_done = Arc::new(Notify::new());
+    let (completed, last_completed) = watch::channel(Instant::now());
     let reconciler = Reconciler {
         engine: Arc::clone(&parts.engine),
         source: parts.source.clone(),
         reports: parts.reports.clone(),
         metrics: parts.metrics.clone(),
-        in_order: Arc::clone(&in_order),
-        returned,
+        reconciled: Arc::clone(&round_done),
+        readable,
         completed,
-        drifted: Vec::new(),
+        reported: Vec::new(),
     };
     tasks.start("reconcile", reconciler.run(stop()));
     let daemons = DaemonWatch {
         client: parts.daemons.clone(),
         engine: Arc::clone(&parts.engine),
         reports: parts.reports.clone(),
-        board: parts.board.clone(),
+        states: parts.daemon_states.clone(),
         metrics: parts.metrics.clone(),
-        absence: ABSENCE,
-        news: News::default(),
+        max_host_absence: MAX_HOST_ABSENCE,
+        schedule: ReportSchedule::default(),
     };
     tasks.start("daemons", daemons.run(stop()));
-    let promises = Promises {
+    let shares = PreparedSharesTask {
         engine: Arc::clone(&parts.engine),
         calls: parts.reports.calls(),
-        in_order,
+        reconciled: round_done,
         metrics: parts.metrics.clone(),
     };
-    tasks.start("promises", promises.run(stop()));
-    let readiness = Readiness { state: parts.state.subscribe(), last_round, ready: parts.ready.clone() };
+    tasks.start("prepared-shares", shares.run(stop()));
+    let readiness =
+        Readiness { state: parts.state.subscribe(), reconciled: last_completed, ready: parts.ready.clone() };
     tasks.start("readiness", readiness.run(stop()));
 }
 
@@ -273,7 +284,7 @@ fn start_services(tasks: &mut Tasks, parts: &Parts) -> Result<(), AppError> {
     let dra_listener = bind(&parts.config.paths.dra_path).map_err(SocketError::Bind).map_err(AppError::Sockets)?;
     let service = DraService::new(parts.claims.clone());
     let both = Routes::new(DraV1::new(service.clone())).add_service(DraV1Beta1::new(service));
-    // Closed when the registration socket is gone, so that the kubelet calls no more.
+    // Closed after the registration socket, so that the kubelet sends no new calls.
     let serve_dra = serve(dra_listener, both, DRA_BOUNDS, drained.clone());
     tasks.start("dra", async move { Ok(serve_dra.await?) });
     let node_listener = bind_node_socket(&parts.config.node_socket).map_err(AppError::Sockets)?;
@@ -288,14 +299,14 @@ fn start_services(tasks: &mut Tasks, parts: &Parts) -> Result<(), AppError> {
     };
     let stop = parts.stop.clone();
     tasks.start("registration", async move {
-        let ended = keep_registered(&config.paths.registration_path, make, stop).await;
+        let ended = serve_registration(&config.paths.registration_path, make, stop).await;
         drained.cancel();
         ended
     });
     Ok(())
 }
 
-/// The controller runs as another user of the pod, in the group that the volume gives its files.
+/// The controller runs as another user of the pod, with the group of the volume.
 fn bind_node_socket(path: &Path) -> Result<UnixListener, SocketError> {
     let directory = |source| SocketError::Directory { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
@@ -306,15 +317,15 @@ fn bind_node_socket(path: &Path) -> Result<UnixListener, SocketError> {
     Ok(listener)
 }
 
-/// Serves the registration socket, waits for its directory, and makes it again when someone removes it.
-async fn keep_registered(
+/// Waits for the registry directory, serves the registration socket, and creates the socket again after its removal.
+async fn serve_registration(
     path: &Path,
     make: impl Fn() -> RegistrationService,
     stop: CancellationToken,
 ) -> Result<(), TaskError> {
     loop {
         if !path.parent().is_some_and(Path::is_dir) {
-            warn!(path = %path.display(), "waiting for the kubelet's registry directory");
+            warn!(path = %path.display(), "waiting for the registry directory of the kubelet");
         }
         if !wait_until(&stop, || path.parent().is_some_and(Path::is_dir)).await {
             return Ok(());
@@ -332,13 +343,13 @@ async fn keep_registered(
         if stop.is_cancelled() {
             return Ok(());
         }
-        warn!(path = %path.display(), "the registration socket was removed, making it again");
+        warn!(path = %path.display(), "the registration socket was removed, creating it again");
     }
 }
 
-/// Looks once a second; `false` when `stop` came first.
+/// Returns `false` if `stop` is cancelled first.
 async fn wait_until(stop: &CancellationToken, holds: impl Fn() -> bool) -> bool {
-    let mut checks = interval(SOCKET_CHECK);
+    let mut checks = interval(SOCKET_CHECK_INTERVAL);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Flags and environment, read once and turned into a [`Config`] of valid values.
+//! The flags and environment variables, and the [`Config`] of valid values that is made of them once.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,10 +16,10 @@ use crate::sockets::{SocketError, SocketPaths};
 #[derive(Debug, Parser)]
 #[command(name = "gpu-kubelet-plugin", version)]
 pub struct Args {
-    /// Name of the Node this process runs on
+    /// Name of the Node of this process
     #[arg(long, env = "NODE_NAME")]
     node_name: NodeName,
-    /// UID of the pod this process runs in; keeps two instances apart during an upgrade
+    /// UID of the pod of this process; distinguishes two instances during an upgrade
     #[arg(long, env = "POD_UID")]
     pod_uid: String,
     /// Name of the driver in ResourceSlices and DeviceClasses
@@ -31,59 +31,52 @@ pub struct Args {
     /// Directory for CDI specs; the container runtime must read it
     #[arg(long, env = "CDI_ROOT", default_value = "/var/run/cdi")]
     cdi_root: PathBuf,
-    /// Where this process sees the root of the NVIDIA driver installation
+    /// Root of the NVIDIA driver installation, as path in this container
     #[arg(long, env = "DRIVER_ROOT", default_value = "/driver-root")]
     driver_root: PathBuf,
-    /// What the host calls the root of the NVIDIA driver installation
+    /// Root of the NVIDIA driver installation, as path on the host
     #[arg(long, env = "DRIVER_ROOT_HOST", default_value = "/")]
     driver_root_host: PathBuf,
-    /// Where this process sees the host's /proc
+    /// /proc of the host, as path in this container
     #[arg(long, env = "PROC_ROOT", default_value = "/proc")]
     proc_root: PathBuf,
-    /// Where this process sees the host's /sys
+    /// /sys of the host, as path in this container
     #[arg(long, env = "SYS_ROOT", default_value = "/sys")]
     sys_root: PathBuf,
-    /// Directory for what must not outlive a reboot, the same path in this container as on the host, the same for every
-    /// instance on the node; the MPS host has its place in `mps` there
+    /// Runtime directory (locks; mps/ for the MPS host), cleared at reboot; same path in container and host, shared by all
+    /// instances on the node
     #[arg(long, env = "RUN_DIR", default_value = "/run/gpu-dra")]
     run_dir: PathBuf,
-    /// Socket for the controller beside this process
+    /// Socket for the controller in the same pod
     #[arg(long, env = "NODE_SOCKET", default_value = "/run/gpu-node/node.sock")]
     node_socket: PathBuf,
-    /// Give every GPU back as it was found, end the MPS daemons, and exit. For when the driver is uninstalled
+    /// Restore the original settings of all GPUs, stop the MPS daemons, and exit; for the uninstallation of this driver
     #[arg(long)]
     pub restore: bool,
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "HTTP_ADDRESS", default_value = "0.0.0.0:8080")]
     http_address: SocketAddr,
-    /// How log lines look
+    /// Format of log lines
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
-    /// The API server.
     #[command(flatten)]
     pub api_server: ApiServer,
 }
 
-/// What the process works with.
+/// The valid settings of the process.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// This node, which is also its pool.
+    /// This node, which is also the name of its pool.
     pub node_name: NodeName,
-    /// The pod of this process.
     pub pod_uid: String,
-    /// Driver name.
     pub driver_name: String,
-    /// Sockets and state of this instance.
     pub paths: SocketPaths,
-    /// CDI spec directory.
     pub cdi_root: PathBuf,
-    /// Where the driver and the kernel's files are.
     pub roots: Roots,
-    /// What must not outlive a reboot.
+    /// Cleared at reboot.
     pub run_dir: PathBuf,
-    /// Socket for the controller.
+    /// For the controller.
     pub node_socket: PathBuf,
-    /// Address of the probes.
     pub http_address: SocketAddr,
 }
 
@@ -115,7 +108,7 @@ impl TryFrom<Args> for Config {
 }
 
 impl Config {
-    /// Where the MPS host has its socket and its daemons.
+    /// The directory of the MPS host, with its socket and its daemons.
     pub fn mps_root(&self) -> PathBuf {
         self.run_dir.join("mps")
     }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The requests about claims: one is read by name, and the status of one is written.
+//! The requests about claims: the GET of one claim and the PATCH of its status.
 //!
-//! A claim may be large, and any user may make many. So no answer is taken without a limit, refusals included: of a claim at
-//! most [`MAX_BYTES`] are read, [`LARGE_AT_ONCE`] large ones at a time, so that they fill no memory and ordinary ones wait for
-//! none of them. What a write answers is let go.
+//! A claim may be large, and any user may create many. So each answer has a size limit, also a refusal: at most [`MAX_BYTES`] of
+//! a claim are read. At most [`MAX_LARGE_READS`] large claims are read at a time, so that they do not fill the memory and
+//! ordinary claims do not wait for them. The answer of a write is discarded.
 
 use std::borrow::Cow;
 use std::fmt::{self, Debug};
 use std::io;
 use std::sync::Arc;
 
-use dra_model::ClaimRef;
+use dra_model::{Advice, ClaimRef};
 use dra_resource::status::{apply_patch, json_patch};
 use dra_resource::{DeviceStatus, DriverName};
 use http::StatusCode;
@@ -23,70 +23,75 @@ use kube::{Client, Resource as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-/// What claims have that are no attack: a few configurations of less than a KiB each.
-const ORDINARY_BYTES: usize = 64 << 10;
+/// The size of ordinary claims, which have a few configurations of less than a KiB each.
+const MAX_ORDINARY_BYTES: usize = 64 << 10;
 
-/// As large as a claim can be: etcd takes requests of up to 1.5 MiB (`--max-request-bytes`), and JSON as Go writes it has six
+/// The largest claim: etcd accepts requests of up to 1.5 MiB (`--max-request-bytes`), and JSON as Go writes it has six
 /// bytes for each `<`, `>` and `&`. The validation of the API allows 32 configurations in the spec, 64 in the allocation (those
 /// of classes too) and 32 device statuses with data, of 10 KiB each (`DeviceConfigMaxSize`, `OpaqueParametersMaxLength`,
 /// `AllocatedDeviceStatusDataMaxLength`), beside 256 KiB of annotations.
 const MAX_BYTES: usize = 10 << 20;
 
-/// What is read of a refusal: it may repeat the claim.
-const REFUSAL_BYTES: usize = 64 << 10;
+/// A refusal may contain the claim, so only its beginning is read.
+const MAX_REFUSAL_BYTES: usize = 64 << 10;
 
-/// Characters of its message that are told.
-const MESSAGE_LENGTH: usize = 300;
+/// Characters of the message of a refusal in an error.
+const MAX_MESSAGE_LENGTH: usize = 300;
 
-/// How many ordinary claims are read at once.
-const ORDINARY_AT_ONCE: usize = 64;
+const MAX_ORDINARY_READS: usize = 64;
 
-/// How many large claims are read at once.
-const LARGE_AT_ONCE: usize = 2;
+const MAX_LARGE_READS: usize = 2;
 
-/// Why a request has no answer to work with.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimApiError {
-    /// It cannot even be sent.
-    #[error("the request cannot be made")]
-    Make(#[source] RequestError),
-    /// No connection, or an answer that is no HTTP.
-    #[error("the request failed")]
-    Request(#[source] Box<kube::Error>),
-    /// The API server, or a webhook or policy of the cluster, does not do it.
+    #[error("failed to build the request")]
+    Build(#[source] RequestError),
+    /// No connection, or an answer that is not HTTP.
+    #[error("failed to send the request")]
+    Send(#[source] Box<kube::Error>),
+    /// The refusal of the API server, or of a webhook or policy of the cluster.
     #[error("the API server refuses ({code}): {message}")]
     Refused {
-        /// HTTP status, such as 403 where a policy refuses.
         code: StatusCode,
         /// The first characters of the message of its `Status`.
         message: String,
     },
-    /// The connection broke.
-    #[error("the answer broke off")]
+    #[error("failed to read the answer")]
     Read(#[source] io::Error),
-    /// More than any claim has that an API server stores.
-    #[error("it has more than {} KiB as JSON: shorten its annotations and its configuration", MAX_BYTES >> 10)]
+    /// No API server stores a claim of this size.
+    #[error("the claim has more than {} KiB as JSON", MAX_BYTES >> 10)]
     TooLarge,
-    /// The answer is not the JSON of a ResourceClaim.
-    #[error("the answer is no ResourceClaim")]
+    #[error("the answer is not a ResourceClaim")]
     Unreadable(#[source] serde_json::Error),
-    /// The process ends.
-    #[error("this process is ending")]
-    Ending(#[source] AcquireError),
+    #[error("this process stops")]
+    Stopping(#[source] AcquireError),
 }
 
-/// What became of a status.
+impl Advice for ClaimApiError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::TooLarge => Some("shorten the annotations and the configurations of the claim".into()),
+            Self::Build(_)
+            | Self::Send(_)
+            | Self::Refused { .. }
+            | Self::Read(_)
+            | Self::Unreadable(_)
+            | Self::Stopping(_) => None,
+        }
+    }
+}
+
+/// The result of writing a status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StatusWrite {
-    /// The API server has it.
     Written,
-    /// The claim is gone, was made anew, or has these devices no more.
-    MovedOn,
-    /// The API server takes none for this claim, and says why.
+    /// The claim was deleted or replaced, or no longer has these devices.
+    Outdated,
+    /// The API server accepts no status for this claim, with the message of the refusal.
     Refused(String),
 }
 
-/// A claim as it was answered, and its share of the memory there is for such answers.
+/// The JSON of a claim, and its part of the memory for answers.
 #[derive(Debug)]
 pub struct Answer {
     /// `ResourceClaim` as JSON.
@@ -94,7 +99,7 @@ pub struct Answer {
     _permit: OwnedSemaphorePermit,
 }
 
-/// See the module; cheap to clone.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct ClaimApi {
     client: Client,
@@ -109,26 +114,26 @@ impl Debug for ClaimApi {
 }
 
 impl ClaimApi {
-    /// With the limits of this process.
     pub fn new(client: Client) -> Self {
-        let [ordinary, large] = [ORDINARY_AT_ONCE, LARGE_AT_ONCE].map(|permits| Arc::new(Semaphore::new(permits)));
+        let [ordinary, large] = [MAX_ORDINARY_READS, MAX_LARGE_READS].map(|permits| Arc::new(Semaphore::new(permits)));
         Self { client, ordinary, large }
     }
 
-    /// For requests about anything else.
+    /// The client, for other requests.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// A claim, if it exists. One that turns out to be large is let go and asked for again when it has its turn.
+    /// A claim, if it exists. The answer with a large claim is discarded, and the claim is read again under the limit for large
+    /// claims.
     pub async fn get(&self, claim: &ClaimRef) -> Result<Option<Answer>, ClaimApiError> {
-        match self.get_within(claim, ORDINARY_BYTES, &self.ordinary).await {
+        match self.get_within(claim, MAX_ORDINARY_BYTES, &self.ordinary).await {
             Err(ClaimApiError::TooLarge) => self.get_within(claim, MAX_BYTES, &self.large).await,
             answer => answer,
         }
     }
 
-    /// Writes this driver's entries of `status.devices`, and nobody else's.
+    /// Writes the entries of this driver in `status.devices`, and no others.
     pub async fn write_status(
         &self,
         claim: &ClaimRef,
@@ -140,22 +145,22 @@ impl ClaimApi {
             Err(ClaimApiError::Refused { code: StatusCode::UNPROCESSABLE_ENTITY, .. }) => {
                 self.patch_entries(claim, driver, devices).await
             }
-            // The name is of a claim with another UID.
-            Err(ClaimApiError::Refused { code: StatusCode::CONFLICT, .. }) => Ok(StatusWrite::MovedOn),
+            // Another claim has the name.
+            Err(ClaimApiError::Refused { code: StatusCode::CONFLICT, .. }) => Ok(StatusWrite::Outdated),
             written => written,
         }
     }
 
-    /// See [`json_patch`]. A conflict means that somebody else wrote meanwhile.
+    /// Writes by [`json_patch`]. A conflict means that another client wrote the claim since it was read.
     async fn patch_entries(
         &self,
         claim: &ClaimRef,
         driver: &DriverName,
         devices: &[DeviceStatus<'_>],
     ) -> Result<StatusWrite, ClaimApiError> {
-        let Some(answer) = self.get(claim).await? else { return Ok(StatusWrite::MovedOn) };
+        let Some(answer) = self.get(claim).await? else { return Ok(StatusWrite::Outdated) };
         let operations = json_patch(&answer.json, claim, driver, devices).map_err(ClaimApiError::Unreadable)?;
-        let Some(operations) = operations else { return Ok(StatusWrite::MovedOn) };
+        let Some(operations) = operations else { return Ok(StatusWrite::Outdated) };
         let patch = Patch::<()>::Json(serde_json::from_value(operations).map_err(ClaimApiError::Unreadable)?);
         let params = PatchParams { field_manager: Some(driver.to_string()), ..PatchParams::default() };
         match self.patch_status(claim, &params, &patch).await {
@@ -166,7 +171,7 @@ impl ClaimApi {
         }
     }
 
-    /// The metadata is asked for in answer, instead of the claim, and not kept either.
+    /// Requests only the metadata as the answer, and discards it.
     async fn patch_status<P: Serialize + Debug>(
         &self,
         claim: &ClaimRef,
@@ -176,11 +181,11 @@ impl ClaimApi {
         let request = path(claim).patch_metadata(&format!("{}/status", claim.name), params, patch);
         match self.send(request).await {
             Ok(answer) => {
-                // To its end, so that the connection can be used again. It is written already, whatever becomes of the answer.
-                drop(within(ORDINARY_BYTES, answer).await);
+                // The answer is read to its end, so that the connection can be used again. The status is written already.
+                drop(within(MAX_ORDINARY_BYTES, answer).await);
                 Ok(StatusWrite::Written)
             }
-            Err(ClaimApiError::Refused { code: StatusCode::NOT_FOUND, .. }) => Ok(StatusWrite::MovedOn),
+            Err(ClaimApiError::Refused { code: StatusCode::NOT_FOUND, .. }) => Ok(StatusWrite::Outdated),
             Err(error) => Err(error),
         }
     }
@@ -189,9 +194,9 @@ impl ClaimApi {
         &self,
         claim: &ClaimRef,
         limit: usize,
-        turns: &Arc<Semaphore>,
+        reads: &Arc<Semaphore>,
     ) -> Result<Option<Answer>, ClaimApiError> {
-        let permit = Arc::clone(turns).acquire_owned().await.map_err(ClaimApiError::Ending)?;
+        let permit = Arc::clone(reads).acquire_owned().await.map_err(ClaimApiError::Stopping)?;
         match self.send(path(claim).get(&claim.name, &GetParams::default())).await {
             Ok(answer) => Ok(Some(Answer { json: within(limit, answer).await?, _permit: permit })),
             Err(ClaimApiError::Refused { code: StatusCode::NOT_FOUND, .. }) => Ok(None),
@@ -200,13 +205,13 @@ impl ClaimApi {
     }
 
     async fn send(&self, request: Result<http::Request<Vec<u8>>, RequestError>) -> Result<Body, ClaimApiError> {
-        let request = request.map_err(ClaimApiError::Make)?.map(Body::from);
-        let answer = self.client.send(request).await.map_err(|error| ClaimApiError::Request(Box::new(error)))?;
+        let request = request.map_err(ClaimApiError::Build)?.map(Body::from);
+        let answer = self.client.send(request).await.map_err(|error| ClaimApiError::Send(Box::new(error)))?;
         let (code, body) = (answer.status(), answer.into_body());
         if code.is_success() {
             return Ok(body);
         }
-        let status = within(REFUSAL_BYTES, body).await.unwrap_or_default();
+        let status = within(MAX_REFUSAL_BYTES, body).await.unwrap_or_default();
         Err(ClaimApiError::Refused { code, message: message_of(&status) })
     }
 }
@@ -215,7 +220,7 @@ fn path(claim: &ClaimRef) -> Request {
     Request::new(ResourceClaim::url_path(&(), Some(&claim.namespace)))
 }
 
-/// The message of a `Status`, or what there is instead.
+/// The message of a `Status`.
 fn message_of(status: &[u8]) -> String {
     #[derive(Default, Deserialize)]
     struct Status<'a> {
@@ -223,7 +228,7 @@ fn message_of(status: &[u8]) -> String {
         message: Cow<'a, str>,
     }
     let Status { message } = serde_json::from_slice(status).unwrap_or_default();
-    if message.is_empty() { "without a message".to_owned() } else { message.chars().take(MESSAGE_LENGTH).collect() }
+    if message.is_empty() { "without a message".to_owned() } else { message.chars().take(MAX_MESSAGE_LENGTH).collect() }
 }
 
 async fn within(limit: usize, body: Body) -> Result<Vec<u8>, ClaimApiError> {
@@ -250,7 +255,7 @@ mod tests {
 
     use super::*;
 
-    /// An API server that holds back large claims that are asked for a second time, which is when they are read.
+    /// An API server that delays large claims at the second request, which is the one that reads them.
     #[derive(Clone)]
     struct Server {
         asked: Arc<Mutex<BTreeSet<String>>>,
@@ -279,7 +284,7 @@ mod tests {
                     *server.held.lock() += 1;
                     drop(server.gate.acquire().await.unwrap());
                 }
-                let size = if is_large { ORDINARY_BYTES + 1 } else { ORDINARY_BYTES };
+                let size = if is_large { MAX_ORDINARY_BYTES + 1 } else { MAX_ORDINARY_BYTES };
                 Ok(Response::new(Body::from(vec![b' '; size])))
             }
             .boxed()
@@ -297,25 +302,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn large_claims_wait_for_each_other_and_ordinary_ones_for_none() {
+    async fn large_claims_do_not_delay_ordinary_ones() {
         let (server, claims) = server();
         let read = |name: String| {
             let claims = claims.clone();
             tokio::spawn(async move { claims.get(&claim(&name)).await.unwrap().unwrap().json.len() })
         };
         let large: Vec<_> = (0..5).map(|at| read(format!("large-{at}"))).collect();
-        // Time goes on when nothing else does.
+        // The paused clock advances when all tasks wait.
         sleep(Duration::from_secs(1)).await;
-        assert_eq!(*server.held.lock(), LARGE_AT_ONCE);
-        assert_eq!(read("ordinary".to_owned()).await.unwrap(), ORDINARY_BYTES);
+        assert_eq!(*server.held.lock(), MAX_LARGE_READS);
+        assert_eq!(read("ordinary".to_owned()).await.unwrap(), MAX_ORDINARY_BYTES);
         server.gate.add_permits(1);
         for read in large {
-            assert_eq!(read.await.unwrap(), ORDINARY_BYTES + 1);
+            assert_eq!(read.await.unwrap(), MAX_ORDINARY_BYTES + 1);
         }
     }
 
     #[tokio::test]
-    async fn a_refusal_is_told_with_its_code_and_the_begin_of_its_message() {
+    async fn the_error_of_a_refusal_has_its_code_and_the_beginning_of_its_message() {
         let (_server, claims) = server();
         let refused = claims.get(&claim("denied")).await.unwrap_err().to_string();
         assert_eq!(refused, format!("the API server refuses (403 Forbidden): {}", "no".repeat(150)));

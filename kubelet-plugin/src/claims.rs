@@ -6,27 +6,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dra_hardware::Deadline;
-use dra_model::chain;
+use dra_model::explain;
 use dra_model::{ClaimRef, Disposition};
-use dra_prepare::{Engine, PrepareError, PreparedDevice};
+use dra_prepare::{Engine, PrepareError};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
+use crate::event_text;
 use crate::fetch::{Abandoned, ClaimSource};
 use crate::metrics::{Metrics, Operation, Outcome};
-use crate::note;
-use crate::report::{Report, ReportSender, Working};
+use crate::mps_warning;
+use crate::prepared_claim::PreparedClaim;
+use crate::report::Report;
+use crate::report_channel::{InFlight, ReportSender};
 
-/// A claim that can be used.
-#[derive(Debug)]
-pub struct Prepared {
-    /// Which claim.
-    pub claim: ClaimRef,
-    /// Its devices.
-    pub devices: Vec<PreparedDevice>,
-}
-
-/// Everything a claim meets in this process; cheap to clone.
+/// Prepares and unprepares claims; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Claims {
     engine: Arc<Engine>,
@@ -36,13 +30,17 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Claims of this node.
     pub fn new(engine: Arc<Engine>, source: ClaimSource, reports: ReportSender, metrics: Metrics) -> Self {
         Self { engine, source, reports, metrics }
     }
 
-    /// Prepares one claim; the error is the sentence users read in the pod's event.
-    pub async fn prepare(&self, claim: ClaimRef, abandoned: Abandoned, deadline: Deadline) -> Result<Prepared, String> {
+    /// The error is the text that the kubelet writes into an Event on the pod.
+    pub async fn prepare(
+        &self,
+        claim: ClaimRef,
+        abandoned: Abandoned,
+        deadline: Deadline,
+    ) -> Result<PreparedClaim, String> {
         let timer = self.begin(Operation::Prepare);
         let (engine, source, asked) = (Arc::clone(&self.engine), self.source.clone(), claim.clone());
         let work = move || {
@@ -54,8 +52,8 @@ impl Claims {
                 configured.set((!claim.configs.is_empty()).then(|| claim.clone()));
                 Ok(claim)
             };
-            let life = |other: &ClaimRef| source.life(other, &deadline);
-            (engine.prepare_until(&asked, &read, &life, &deadline), is_new.get(), configured.into_inner())
+            let look_up = |other: &ClaimRef| source.look_up(other, &deadline);
+            (engine.prepare_until(&asked, &read, &look_up, &deadline), is_new.get(), configured.into_inner())
         };
         let (prepared, is_new, configured) = spawn_blocking(work).await.map_err(panicked)?;
         match prepared {
@@ -63,9 +61,9 @@ impl Claims {
                 let took = timer.end(Outcome::Success);
                 let names: Vec<&str> = devices.iter().map(|device| device.device.as_str()).collect();
                 info!(%claim, claim_uid = %claim.uid, devices = names.join(","), took_ms = took.as_millis(), "claim prepared");
-                let prepared = Prepared { claim: claim.clone(), devices: devices.clone() };
+                let prepared = PreparedClaim { claim: claim.clone(), devices: devices.clone() };
                 let ignored = configured.map(|configured| dra_prepare::ignored(&configured, &devices));
-                if let Some(text) = ignored.and_then(|ignored| note::ignored(&ignored)) {
+                if let Some(text) = ignored.and_then(|ignored| event_text::config_ignored(&ignored)) {
                     self.reports.send(Report::ConfigIgnored { claim: claim.clone(), text });
                 }
                 self.reports.send(Report::Prepared { claim, devices, is_new });
@@ -78,22 +76,22 @@ impl Claims {
     fn prepare_failed(&self, claim: ClaimRef, error: &PrepareError, timer: Timer) -> String {
         let disposition = error.cause.disposition();
         let took = timer.end(outcome(disposition));
-        let (text, unnamed_holder) = (chain(error).to_string(), error.unnamed_holder());
+        let (error, unnamed_holder) = (explain(error), error.unnamed_holder());
         let (took_ms, holder) = (took.as_millis(), unnamed_holder.as_deref());
-        warn!(%claim, claim_uid = %claim.uid, error = text, holder, took_ms, "claim not prepared");
-        self.reports.send(Report::Failed { claim, text: text.clone(), disposition, unnamed_holder });
-        text
+        warn!(%claim, claim_uid = %claim.uid, error, holder, took_ms, "claim not prepared");
+        self.reports.send(Report::Failed { claim, error: error.clone(), disposition, unnamed_holder });
+        error
     }
 
-    /// Tells what the users of a pod should know of its claims, which the kubelet asks for in one call, those excepted that
-    /// are prepared already for another pod.
-    pub fn report_pod(&self, claims: &[Prepared]) {
-        if let Some((claim, reason, text)) = note::of_pod(claims) {
-            self.reports.send(Report::Pod { claim, reason, text });
+    /// Warns about claims of a pod that a container cannot use together. One call of the kubelet has the claims of a pod, except
+    /// those that are prepared for another pod.
+    pub fn report_pod(&self, claims: &[PreparedClaim]) {
+        if let Some((claim, text)) = mps_warning::of_pod(claims) {
+            self.reports.send(Report::Pod { claim, text });
         }
     }
 
-    /// Unprepares one claim; needs neither the API server nor a driver.
+    /// Needs neither the API server nor the NVIDIA driver.
     pub async fn unprepare(&self, claim: ClaimRef, deadline: Deadline) -> Result<(), String> {
         let timer = self.begin(Operation::Unprepare);
         let (engine, asked) = (Arc::clone(&self.engine), claim.clone());
@@ -106,7 +104,7 @@ impl Claims {
             }
             Err(error) => {
                 let took = timer.end(outcome(error.cause.disposition()));
-                let text = chain(&error).to_string();
+                let text = explain(&error);
                 warn!(%claim, claim_uid = %claim.uid, error = text, took_ms = took.as_millis(), "claim not unprepared");
                 Err(text)
             }
@@ -115,18 +113,18 @@ impl Claims {
 
     fn begin(&self, operation: Operation) -> Timer {
         self.metrics.begin(operation);
-        let (metrics, working) = (self.metrics.clone(), self.reports.working());
-        Timer { metrics, operation, started: Instant::now(), outcome: Outcome::Transient, _working: working }
+        let (metrics, call) = (self.metrics.clone(), self.reports.start_call());
+        Timer { metrics, operation, started: Instant::now(), outcome: Outcome::Transient, _call: call }
     }
 }
 
-/// Counts an operation when it ends, also when it panics.
+/// Records an operation when it ends, also after a panic.
 struct Timer {
     metrics: Metrics,
     operation: Operation,
     started: Instant,
     outcome: Outcome,
-    _working: Working,
+    _call: InFlight,
 }
 
 impl Timer {
@@ -152,5 +150,5 @@ fn outcome(disposition: Disposition) -> Outcome {
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape map_err wants")]
 fn panicked(error: tokio::task::JoinError) -> String {
-    format!("the driver failed on this claim, please report it with the log of this moment: {error}")
+    format!("a bug in the driver stopped the work on this claim; report it with the log of this time: {error}")
 }

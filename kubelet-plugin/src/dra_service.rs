@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The kubelet's DRA services: `v1`, and `v1beta1` which differs only in having no share ids.
+//! The DRA services of the kubelet: `v1`, and `v1beta1`, which has no share ids.
 //!
-//! Every claim of a call is worked on in a task of its own, so one slow claim delays no other, and a call the kubelet
-//! gives up on cuts nothing that has begun. A claim whose work has not begun when its caller leaves is not begun.
+//! Each claim of a call has a task of its own, so that a slow claim does not delay the others. If the kubelet cancels a call,
+//! started work completes and other work does not start.
 //!
-//! The kubelet gives a call up after 45 s and shows only that. So each call gets a deadline where it arrives, and every
-//! wait on its behalf keeps to it and says what it waited for. Work that has not ended a little later all the same, on a
-//! disk that hangs perhaps, is answered for here and goes on beside the call; the kubelet's next call finds what became of it.
+//! The kubelet cancels a call after 45 s, and then its Event contains only that. So each call has a deadline from its arrival, and
+//! each wait for it ends with an error that names what it waited for. Work that ignores the deadline, for example on a disk that
+//! hangs, is answered here and continues; the next call of the kubelet gets its result.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,23 +21,22 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
-use crate::claims::{Claims, Prepared};
+use crate::claims::Claims;
 use crate::fetch::Abandoned;
+use crate::prepared_claim::PreparedClaim;
 
-/// How long the work on a claim may wait for others, in all.
-const WORK: Duration = Duration::from_secs(38);
+/// For all waits of the work on a claim.
+const WORK_TIMEOUT: Duration = Duration::from_secs(38);
 
-/// When the kubelet is answered at the latest.
-const ANSWER: Duration = Duration::from_secs(40);
+/// After this time the kubelet gets an answer while the work continues.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Serves both versions.
 #[derive(Debug, Clone)]
 pub struct DraService {
     claims: Claims,
 }
 
 impl DraService {
-    /// A service for the claims of this node.
     pub fn new(claims: Claims) -> Self {
         Self { claims }
     }
@@ -51,7 +50,7 @@ impl DraService {
         })
         .await;
         let responses = claims.iter().map(|(uid, result)| (uid.clone(), prepare_response(result))).collect();
-        let prepared: Vec<Prepared> = order.iter().filter_map(|uid| claims.remove(uid)?.ok()).collect();
+        let prepared: Vec<PreparedClaim> = order.iter().filter_map(|uid| claims.remove(uid)?.ok()).collect();
         self.claims.report_pod(&prepared);
         v1::NodePrepareResourcesResponse { claims: responses }
     }
@@ -69,7 +68,7 @@ impl DraService {
     }
 }
 
-/// Tells the work of a call that its caller has left.
+/// Marks a call as cancelled when its caller is gone.
 #[derive(Debug, Default)]
 struct CallGuard(Abandoned);
 
@@ -79,7 +78,7 @@ impl Drop for CallGuard {
     }
 }
 
-/// Works on all claims at once and answers for every one of them in time, by UID.
+/// The results of all claims by UID, worked on in parallel, before [`ANSWER_TIMEOUT`].
 async fn each<T, F>(
     asked: Vec<v1::Claim>,
     work: impl Fn(ClaimRef, Deadline) -> F,
@@ -88,10 +87,10 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, String>> + Send + 'static,
 {
-    let answer_by = Instant::now() + ANSWER;
+    let answer_by = Instant::now() + ANSWER_TIMEOUT;
     let start = |claim: v1::Claim| {
         let start = |claim: ClaimRef| {
-            let deadline = Deadline::after(WORK);
+            let deadline = Deadline::after(WORK_TIMEOUT);
             (claim.clone(), deadline.clone(), tokio::spawn(work(claim, deadline)))
         };
         (claim.uid.clone(), reference(claim).map(start))
@@ -102,7 +101,7 @@ where
         let answer = match task {
             Err(refused) => Err(refused),
             Ok((claim, deadline, task)) => {
-                timeout_at(answer_by, finished(task)).await.unwrap_or_else(|_elapsed| Err(goes_on(&claim, &deadline)))
+                timeout_at(answer_by, finished(task)).await.unwrap_or_else(|_elapsed| Err(continues(&claim, &deadline)))
             }
         };
         answers.insert(uid, answer);
@@ -110,23 +109,27 @@ where
     answers
 }
 
-fn goes_on(claim: &ClaimRef, deadline: &Deadline) -> String {
-    let seconds = ANSWER.as_secs();
+fn continues(claim: &ClaimRef, deadline: &Deadline) -> String {
+    let seconds = ANSWER_TIMEOUT.as_secs();
     match deadline.goes_on() {
         Some(what) => format!(
-            "claim {claim}: still waiting for {what} after {seconds} s; that goes on, and the next call gets its result; \
+            "claim {claim}: still waiting for {what} after {seconds} s; the work continues, and the next call gets its result; \
              with persistence mode on this node it takes milliseconds"
         ),
-        None => format!(
-            "claim {claim}: still being worked on after {seconds} s; that goes on, and the next call gets its result"
-        ),
+        None => {
+            format!(
+                "claim {claim}: work is not finished after {seconds} s; the work continues, and the next call gets its result"
+            )
+        }
     }
 }
 
 async fn finished<T>(task: JoinHandle<Result<T, String>>) -> Result<T, String> {
     match task.await {
         Ok(answer) => answer,
-        Err(panic) => Err(format!("the driver failed on this claim, please report it: {panic}")),
+        Err(panic) => Err(format!(
+            "a bug in the driver stopped the work on this claim; report it with the log of this time: {panic}"
+        )),
     }
 }
 
@@ -135,7 +138,7 @@ fn reference(claim: v1::Claim) -> Result<ClaimRef, String> {
     Ok(ClaimRef { namespace: claim.namespace, name: claim.name, uid })
 }
 
-fn prepare_response(result: &Result<Prepared, String>) -> v1::NodePrepareResourceResponse {
+fn prepare_response(result: &Result<PreparedClaim, String>) -> v1::NodePrepareResourceResponse {
     match result {
         Ok(prepared) => {
             let devices = prepared.devices.iter().map(answer).collect();
@@ -217,16 +220,16 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn every_claim_of_a_call_is_answered_for_before_the_kubelet_gives_the_call_up() {
+    async fn each_claim_of_a_call_has_an_answer_before_the_kubelet_cancels_the_call() {
         let claim = |name: &str| v1::Claim { namespace: "ns".to_owned(), name: name.to_owned(), uid: name.to_owned() };
-        let began = Instant::now();
+        let started = Instant::now();
         let answers = each(vec![claim("hangs"), claim("ready"), claim("smi")], |claim, deadline| async move {
             match claim.name.as_str() {
                 "ready" => Ok(7),
                 "smi" => {
                     let held = deadline.clone();
-                    // It ends with the test, which does not wait for it.
-                    std::thread::spawn(move || held.beside("nvidia-smi to tell what", std::thread::park));
+                    // The thread ends with the test, which does not wait for it.
+                    std::thread::spawn(move || held.beside("nvidia-smi", std::thread::park));
                     while deadline.goes_on().is_none() {
                         tokio::task::yield_now().await;
                     }
@@ -236,13 +239,13 @@ mod tests {
             }
         });
         let answers = answers.await;
-        assert!(began.elapsed() <= Duration::from_secs(42), "the kubelet waits 45 s");
-        let goes_on = |what: &str, advice: &str| {
-            Err(format!("claim ns/{what} after 40 s; that goes on, and the next call gets its result{advice}"))
+        assert!(started.elapsed() <= Duration::from_secs(42), "the kubelet waits 45 s");
+        let continues = |what: &str, advice: &str| {
+            Err(format!("claim ns/{what} after 40 s; the work continues, and the next call gets its result{advice}"))
         };
-        let hangs = goes_on("hangs: still being worked on", "");
+        let hangs = continues("hangs: work is not finished", "");
         let advice = "; with persistence mode on this node it takes milliseconds";
-        let smi = goes_on("smi: still waiting for nvidia-smi to tell what", advice);
+        let smi = continues("smi: still waiting for nvidia-smi", advice);
         let expect = [("hangs", hangs), ("ready", Ok(7)), ("smi", smi)];
         assert_eq!(answers, expect.map(|(uid, answer)| (uid.to_owned(), answer)).into());
     }

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads one claim from the API server, by name and checked by UID, when a prepare needs it.
+//! Reads one claim from the API server by its name, and checks its UID.
 //!
 //! Claims are never listed or watched: every node would receive every claim of the cluster.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dra_hardware::Deadline;
-use dra_model::{Claim, ClaimRef, NodeName};
-use dra_prepare::{ClaimLife, FetchError};
+use dra_model::{Advice, Claim, ClaimRef, NodeName};
+use dra_prepare::{ClaimLookup, FetchError};
 use dra_resource::{ClaimError, DriverName, claim_of};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -17,26 +18,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::claim_api::{Answer, ClaimApi, ClaimApiError};
 
-/// Much shorter than the call of a kubelet may take, so that the answer says what is wrong.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Much shorter than a call of the kubelet may take, so that the kubelet gets an error that names the API server.
+const GET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why the API server gave no answer to work with.
+/// Why there is no answer of the API server.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
-    #[error("no answer within {} s", PATIENCE.as_secs())]
+    #[error("no answer within {} s", GET_TIMEOUT.as_secs())]
     Slow,
-    #[error("the time of this call was over before it answered")]
+    #[error("no answer before the deadline of this call")]
     OutOfTime,
-    #[error("no claim to work with was answered")]
-    Answer(#[source] ClaimApiError),
+    #[error("failed to read the claim")]
+    Api(#[source] ClaimApiError),
 }
 
-/// Set when the caller of an RPC has left.
+/// Whether the caller of an RPC cancelled it.
 #[derive(Debug, Clone, Default)]
 pub struct Abandoned(Arc<AtomicBool>);
 
 impl Abandoned {
-    /// Marks the call as abandoned.
     pub fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
@@ -63,68 +63,71 @@ impl std::fmt::Debug for ClaimSource {
 }
 
 impl ClaimSource {
-    /// A source whose requests run on the current runtime.
+    /// The requests run on the current runtime.
     pub fn new(claims: ClaimApi, driver: DriverName, node: NodeName, stop: CancellationToken) -> Self {
         Self { claims, driver, node, runtime: Handle::current(), stop }
     }
 
-    /// Reads a claim. Called on a blocking thread, after the claim's lock was taken.
+    /// Reads a claim. The caller is on a blocking thread and has the lock of the claim.
     ///
-    /// When nobody waits for the answer any more nothing may be begun: the claim may be unprepared already.
+    /// A cancelled call must not start: the claim may be unprepared already.
     pub fn read(&self, claim: &ClaimRef, abandoned: &Abandoned, deadline: &Deadline) -> Result<Claim, FetchError> {
         if abandoned.is_set() {
             return Err(FetchError::Abandoned);
         }
         let answer = self.runtime.block_on(self.answer(claim, deadline));
-        let answer = answer.map_err(unanswered)?.ok_or(FetchError::Gone)?;
+        let answer = answer.map_err(no_answer)?.ok_or(FetchError::Gone)?;
         claim_of(&answer.json, claim, &self.driver).map_err(|error| match error {
             ClaimError::Replaced { found, .. } => FetchError::Replaced { found },
             error @ (ClaimError::Unreadable { .. } | ClaimError::NotAllocated { .. }) => {
                 FetchError::Unreachable { source: Box::new(error) }
             }
             error @ (ClaimError::InvalidAllocation { .. } | ClaimError::UnknownConfigSource { .. }) => {
-                FetchError::Unusable { source: Box::new(error) }
+                FetchError::Unusable { source: Box::new(error), advice: RESCHEDULE.into() }
             }
         })
     }
 
-    /// Whether a claim of this UID still exists and is allocated to this node. Not known any more once the process stops.
-    pub fn life(&self, claim: &ClaimRef, deadline: &Deadline) -> ClaimLife {
+    /// Whether a claim with this UID still exists and is allocated to this node. While the process stops, no claim is looked up.
+    pub fn look_up(&self, claim: &ClaimRef, deadline: &Deadline) -> ClaimLookup {
         if self.stop.is_cancelled() {
-            return ClaimLife::Unknown;
+            return ClaimLookup::Unknown;
         }
         match self.runtime.block_on(self.answer(claim, deadline)) {
-            Ok(Some(answer)) => life_of(claim_of(&answer.json, claim, &self.driver), &self.node),
-            Ok(None) => ClaimLife::Gone,
-            Err(_) => ClaimLife::Unknown,
+            Ok(Some(answer)) => lookup_of(claim_of(&answer.json, claim, &self.driver), &self.node),
+            Ok(None) => ClaimLookup::Gone,
+            Err(_) => ClaimLookup::Unknown,
         }
     }
 
     async fn answer(&self, claim: &ClaimRef, deadline: &Deadline) -> Result<Option<Answer>, NoAnswer> {
-        let limit = deadline.limit(PATIENCE);
+        let limit = deadline.limit(GET_TIMEOUT);
         match timeout(limit, self.claims.get(claim)).await {
-            Ok(answer) => answer.map_err(NoAnswer::Answer),
-            Err(_elapsed) if limit < PATIENCE => Err(NoAnswer::OutOfTime),
+            Ok(answer) => answer.map_err(NoAnswer::Api),
+            Err(_elapsed) if limit < GET_TIMEOUT => Err(NoAnswer::OutOfTime),
             Err(_elapsed) => Err(NoAnswer::Slow),
         }
     }
 }
 
-/// The answer is the newest: a GET without a resource version is answered from the storage, not from a cache. A claim that is
-/// reserved for a pod is allocated, to the node of that pod.
-fn life_of(read: Result<Claim, ClaimError>, node: &NodeName) -> ClaimLife {
+/// The claim is current, because the API server answers a GET without a resource version from the storage and not from a cache.
+/// A claim that is reserved for a pod is allocated to the node of that pod.
+fn lookup_of(read: Result<Claim, ClaimError>, node: &NodeName) -> ClaimLookup {
     match read {
-        Ok(claim) if claim.devices.iter().any(|device| device.pool == node.as_str()) => ClaimLife::Alive,
-        Ok(_) | Err(ClaimError::NotAllocated { .. }) => ClaimLife::Released,
-        Err(ClaimError::Replaced { .. }) => ClaimLife::Gone,
-        Err(ClaimError::Unreadable { .. }) => ClaimLife::Unknown,
-        Err(ClaimError::InvalidAllocation { .. } | ClaimError::UnknownConfigSource { .. }) => ClaimLife::Alive,
+        Ok(claim) if claim.devices.iter().any(|device| device.pool == node.as_str()) => ClaimLookup::Allocated,
+        Ok(_) | Err(ClaimError::NotAllocated { .. }) => ClaimLookup::Released,
+        Err(ClaimError::Replaced { .. }) => ClaimLookup::Gone,
+        Err(ClaimError::Unreadable { .. }) => ClaimLookup::Unknown,
+        Err(ClaimError::InvalidAllocation { .. } | ClaimError::UnknownConfigSource { .. }) => ClaimLookup::Allocated,
     }
 }
 
-fn unanswered(why: NoAnswer) -> FetchError {
-    if let NoAnswer::Answer(error @ ClaimApiError::TooLarge) = why {
-        return FetchError::Unusable { source: Box::new(error) };
+const RESCHEDULE: &str = "delete the pod to reschedule it";
+
+fn no_answer(why: NoAnswer) -> FetchError {
+    if let NoAnswer::Api(error @ ClaimApiError::TooLarge) = why {
+        let advice = error.advice().unwrap_or(Cow::Borrowed(RESCHEDULE));
+        return FetchError::Unusable { source: Box::new(error), advice };
     }
     FetchError::Unreachable { source: Box::new(why) }
 }
@@ -145,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    /// An API server that takes requests and answers none.
+    /// An API server that accepts requests and never answers.
     #[derive(Clone)]
     struct Hanging;
 
@@ -164,36 +167,37 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn many_claims_together_are_asked_about_no_longer_than_until_the_deadline() {
+    async fn many_claims_are_looked_up_until_one_common_deadline() {
         let claims = ClaimApi::new(Client::new(Hanging, "default"));
         let (driver, node) = ("gpu.nvidia.com".parse().unwrap(), "here".parse().unwrap());
         let source = ClaimSource::new(claims, driver, node, CancellationToken::new());
         let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u-1".parse().unwrap() };
-        let (began, asking) = (Instant::now(), Deadline::after(Duration::from_millis(50)));
-        let ask = move || (0..100).map(|_| source.life(&claim, &asking)).all(|life| life == ClaimLife::Unknown);
-        assert!(spawn_blocking(ask).await.unwrap());
-        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+        let (started, deadline) = (Instant::now(), Deadline::after(Duration::from_millis(50)));
+        let look_up =
+            move || (0..100).map(|_| source.look_up(&claim, &deadline)).all(|found| found == ClaimLookup::Unknown);
+        assert!(spawn_blocking(look_up).await.unwrap());
+        assert!(started.elapsed() < GET_TIMEOUT, "{:?}", started.elapsed());
     }
 
     #[test]
-    fn a_claim_lives_here_while_a_device_of_this_node_is_allocated_to_it() {
+    fn a_claim_is_allocated_here_while_it_has_a_device_of_this_node() {
         let result = |driver: &str, pool: &str| json!({"request": "r", "driver": driver, "pool": pool, "device": "d"});
         let allocated = |results: &[Value]| json!({"allocation": {"devices": {"results": results}}});
         let (ours, theirs) = (result("gpu.nvidia.com", "here"), result("net.example.com", "here"));
-        for (uid, status, life) in [
-            ("u-1", allocated(&[theirs.clone(), ours.clone()]), ClaimLife::Alive),
-            ("u-1", allocated(&[result("gpu.nvidia.com", "there")]), ClaimLife::Released),
-            ("u-1", allocated(&[theirs]), ClaimLife::Released),
-            ("u-1", json!({"allocation": {}}), ClaimLife::Released),
-            ("u-1", json!({}), ClaimLife::Released),
-            ("u-1", Value::Null, ClaimLife::Released),
-            ("u-2", allocated(&[ours]), ClaimLife::Gone),
+        for (uid, status, expect) in [
+            ("u-1", allocated(&[theirs.clone(), ours.clone()]), ClaimLookup::Allocated),
+            ("u-1", allocated(&[result("gpu.nvidia.com", "there")]), ClaimLookup::Released),
+            ("u-1", allocated(&[theirs]), ClaimLookup::Released),
+            ("u-1", json!({"allocation": {}}), ClaimLookup::Released),
+            ("u-1", json!({}), ClaimLookup::Released),
+            ("u-1", Value::Null, ClaimLookup::Released),
+            ("u-2", allocated(&[ours]), ClaimLookup::Gone),
         ] {
             let object = json!({"metadata": {"uid": uid}, "status": status}).to_string();
             let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u-1".parse().unwrap() };
             let read = claim_of(object.as_bytes(), &claim, &"gpu.nvidia.com".parse().unwrap());
-            let found = life_of(read, &"here".parse().unwrap());
-            assert_eq!(found, life, "{uid} {status}");
+            let found = lookup_of(read, &"here".parse().unwrap());
+            assert_eq!(found, expect, "{uid} {status}");
         }
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The gRPC services a kubelet calls on a node with GPUs.
+//! The gRPC services that the kubelet calls on a node with GPUs.
 //!
 //! ```text
 //! kubelet ── registration ──────────────┐
@@ -9,11 +9,13 @@
 //! controller ── node_service ── observe ┘ (inventory, registered)
 //! ```
 //!
-//! It never lists or writes ResourceSlices. Everything that blocks (NVML, files, locks) runs on blocking threads.
+//! This crate never lists or writes ResourceSlices. Calls that block (NVML, files, locks) run on blocking threads. The MPS daemons
+//! run in the MPS host, another process, which `dra_mps_api::MpsClient` calls.
 //!
-//! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`fetch`], [`news`],
-//! [`daemons`], [`shown`], [`note`], [`outbox`], [`report`], [`reporter`], [`observe`], [`node_service`], [`reconcile`], [`readiness`],
-//! [`promises`], [`restore`], [`metrics`]. Daemons of MPS are in a process of their own, which `dra_mps_api::MpsClient` asks.
+//! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`prepared_claim`], [`claim_api`], [`fetch`], [`report`],
+//! [`outbox`], [`report_channel`], [`reporter`], [`event_text`], [`mps_warning`], [`daemon_states`], [`daemon_watch`], [`report_schedule`],
+//! [`sharing_status`], [`observe`], [`node_service`], [`reconcile`], [`readiness`], [`prepared_shares`], [`restore`],
+//! [`metrics`].
 
 pub mod args;
 
@@ -27,23 +29,31 @@ pub mod dra_service;
 
 pub mod claims;
 
+pub mod prepared_claim;
+
 pub mod claim_api;
 
 pub mod fetch;
 
-pub mod news;
-
-pub mod daemons;
-
-pub mod shown;
-
-pub mod note;
+pub mod report;
 
 pub mod outbox;
 
-pub mod report;
+pub mod report_channel;
 
 pub mod reporter;
+
+pub mod event_text;
+
+pub mod mps_warning;
+
+pub mod daemon_states;
+
+pub mod daemon_watch;
+
+pub mod report_schedule;
+
+pub mod sharing_status;
 
 pub mod observe;
 
@@ -53,7 +63,7 @@ pub mod reconcile;
 
 pub mod readiness;
 
-pub mod promises;
+pub mod prepared_shares;
 
 pub mod restore;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The kubelet plugin's process: arguments, logging, then [`dra_kubelet_plugin::app::run`].
+//! The process of the kubelet plugin: arguments, logging, then [`dra_kubelet_plugin::app::run`].
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use clap::Parser as _;
 use dra_hardware::NvmlMachine;
 use dra_kubelet_plugin::args::{Args, Config};
 use dra_kubelet_plugin::{app, restore};
-use dra_model::chain;
+use dra_model::{chain, explain};
 use dra_runtime::stop_on_signals;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -18,35 +18,36 @@ fn main() -> ExitCode {
     let args = Args::parse();
     dra_runtime::logging::start(args.log_format);
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    // Threads that wait for blocking work cost memory; a short life is long enough to serve a burst of claims.
+    // Idle threads for blocking work use memory; a short time is enough for a burst of claims.
     let runtime = match builder.enable_all().thread_keep_alive(Duration::from_millis(500)).build() {
         Ok(runtime) => runtime,
-        Err(failure) => {
-            error!(error = %failure, "failed to start the runtime");
+        Err(error) => {
+            error!(%error, "failed to start the runtime");
             return ExitCode::FAILURE;
         }
     };
     let ended = runtime.block_on(run(args));
-    // A question to the driver that hangs must not keep a stopped process alive.
+    // A call of the NVIDIA driver that hangs must not delay the exit.
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            error!(error = %chain(failure.as_ref()), "the plugin ended");
+        Err(error) => {
+            error!(error, "the plugin failed");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(args: Args) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn run(args: Args) -> Result<(), String> {
     let stop = CancellationToken::new();
-    stop_on_signals(stop.clone())?;
+    stop_on_signals(stop.clone()).map_err(|error| chain(&error).to_string())?;
     let (restore, api_server) = (args.restore, args.api_server.clone());
-    let config = Config::try_from(args)?;
+    let config = Config::try_from(args).map_err(|error| explain(&error))?;
     let machine = Arc::new(NvmlMachine::new(&config.roots.driver));
     if restore {
-        return Ok(restore::run(&config, machine, &stop).await?);
+        return restore::run(&config, machine, &stop).await.map_err(|error| explain(&error));
     }
-    let client = api_server.client(concat!("gpu-kubelet-plugin/", env!("CARGO_PKG_VERSION")))?;
-    Ok(app::run(config, machine, client, stop).await?)
+    let client = api_server.client(concat!("gpu-kubelet-plugin/", env!("CARGO_PKG_VERSION")));
+    let client = client.map_err(|error| explain(&error))?;
+    app::run(config, machine, client, stop).await.map_err(|error| explain(&error))
 }

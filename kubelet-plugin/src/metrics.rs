@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! All metrics of this process. Labels are bounded: the devices of the node, but never a claim, pod or UUID.
+//! All metrics of this process. Labels are bounded: no label is a claim, a pod or a UUID.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dra_hardware::Setting;
 use dra_model::{GpuEntry, Inventory, MigMode};
-use dra_prepare::{Deed, Promise};
+use dra_prepare::{PreparedShares, RestoreOutcome};
 use dra_resource::status::DaemonHealth;
 use dra_runtime::http::DURATIONS;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -15,43 +15,37 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-/// How an operation ended.
+/// The result of an operation: success, or the disposition of the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// As wished.
     Success,
-    /// A retry gives the same answer.
     Permanent,
-    /// Something else holds what is needed.
     Busy,
-    /// The environment failed.
     Transient,
 }
 
-/// Which call of the kubelet.
+/// A call of the kubelet, for one claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// `NodePrepareResources`, per claim.
+    /// `NodePrepareResources`.
     Prepare,
-    /// `NodeUnprepareResources`, per claim.
+    /// `NodeUnprepareResources`.
     Unprepare,
 }
 
-/// How a round of the reconciliation ended.
+/// The result of a reconciliation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rounds {
-    /// All is in order.
+pub enum ReconciliationResult {
     Clean,
-    /// Something could not be put in order.
     WithProblems,
-    /// It panicked.
-    Failed,
+    Panicked,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RoundLabels {
+struct ReconciliationLabels {
     result: &'static str,
 }
 
@@ -85,13 +79,18 @@ struct DaemonLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RestoreLabels {
-    what: &'static str,
+    setting: &'static str,
     result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DriftLabels {
-    what: &'static str,
+struct DaemonStopLabels {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CorrectionLabels {
+    setting: &'static str,
 }
 
 impl Operation {
@@ -118,12 +117,12 @@ impl Outcome {
     }
 }
 
-impl Rounds {
+impl ReconciliationResult {
     fn label(self) -> &'static str {
         match self {
             Self::Clean => "clean",
             Self::WithProblems => "problems",
-            Self::Failed => "failure",
+            Self::Panicked => "failure",
         }
     }
 }
@@ -131,17 +130,19 @@ impl Rounds {
 /// The metrics, cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    claims: Family<ResultLabels, Counter>,
+    operations: Family<ResultLabels, Counter>,
     duration: Family<OperationLabels, Histogram>,
     in_flight: Family<OperationLabels, Gauge>,
     devices: Family<DeviceLabels, Gauge>,
     shares: Family<ShareLabels, Gauge>,
-    promised_memory: Family<ShareLabels, Gauge>,
+    share_memory: Family<ShareLabels, Gauge>,
     daemons: Family<DaemonLabels, Gauge>,
     restores: Family<RestoreLabels, Counter>,
-    drifts: Family<DriftLabels, Counter>,
+    daemon_stops: Family<DaemonStopLabels, Counter>,
+    corrections: Family<CorrectionLabels, Counter>,
+    pending_restores: Gauge,
     quarantined: Gauge,
-    reconciliations: Family<RoundLabels, Counter>,
+    reconciliations: Family<ReconciliationLabels, Counter>,
     registrations: Counter,
     reports_dropped: Counter,
 }
@@ -150,117 +151,150 @@ impl Metrics {
     /// Declares every metric in the registry.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
-            claims: Family::default(),
+            operations: Family::default(),
             duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
             in_flight: Family::default(),
             devices: Family::default(),
             shares: Family::default(),
-            promised_memory: Family::default(),
+            share_memory: Family::default(),
             daemons: Family::default(),
             restores: Family::default(),
-            drifts: Family::default(),
+            daemon_stops: Family::default(),
+            corrections: Family::default(),
+            pending_restores: Gauge::default(),
             quarantined: Gauge::default(),
             reconciliations: Family::default(),
             registrations: Counter::default(),
             reports_dropped: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("gpu_dra");
+        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "Version of this process", version);
         registry.register(
-            "claims",
-            "Claims the kubelet asked to prepare or unprepare, by result",
-            metrics.claims.clone(),
+            "devices",
+            "GPUs and MIG devices of this node, by state: healthy, unhealthy",
+            metrics.devices.clone(),
         );
-        registry.register_with_unit(
-            "claim_duration",
-            "Time from the call to the answer, per claim",
-            Unit::Seconds,
-            metrics.duration.clone(),
+        registry.register(
+            "quarantined_records",
+            "Claim records that cannot be read and reserve their devices",
+            metrics.quarantined.clone(),
         );
-        registry.register("claims_in_flight", "Claims being worked on now", metrics.in_flight.clone());
-        registry.register("devices", "GPUs and MIG devices found on this node, by state", metrics.devices.clone());
-        registry.register("quarantined_records", "Claim records that could not be read", metrics.quarantined.clone());
         registry.register(
             "reconciliations",
-            "Rounds in which claims, files and GPUs were put in order, by result: clean, problems, failure",
+            "Reconciliations of claim records, CDI specs and GPUs, by result: clean, problems, failure",
             metrics.reconciliations.clone(),
         );
-        registry.register("registrations", "Times the kubelet accepted this plugin", metrics.registrations.clone());
+        registry.register(
+            "kubelet_registrations",
+            "Registrations of this plugin that the kubelet accepted",
+            metrics.registrations.clone(),
+        );
         registry.register(
             "reports_dropped",
-            "Events and device statuses not written because the API server is slow or away",
+            "Events and device statuses that were not written, because the API server is slow or unreachable",
             metrics.reports_dropped.clone(),
         );
+        metrics.register_operations(registry);
         metrics.register_sharing(registry);
         metrics
     }
 
-    /// Counters begin at 0 and not with what they count, so that the first time is seen as an increase.
-    fn register_sharing(&self, registry: &mut Registry) {
-        registry.register("shares", "Shares of a GPU that claims hold", self.shares.clone());
+    fn register_operations(&self, registry: &mut Registry) {
+        registry.register(
+            "claim_operations",
+            "Prepare and unprepare calls of the kubelet, one for each claim, by result",
+            self.operations.clone(),
+        );
         registry.register_with_unit(
-            "promised_memory",
-            "Memory that the shares of a GPU were promised together",
-            Unit::Bytes,
-            self.promised_memory.clone(),
+            "claim_operation_duration",
+            "Time from the call of the kubelet to the answer, for each claim",
+            Unit::Seconds,
+            self.duration.clone(),
         );
         registry.register(
-            "mps_daemons_seen",
-            "MPS daemons of this node by state as this process sees them; host_away while their host does not answer",
+            "claim_operations_in_flight",
+            "Prepare and unprepare calls without an answer yet",
+            self.in_flight.clone(),
+        );
+    }
+
+    /// Counters start at 0 and not at their first value, so that the first value is an increase.
+    fn register_sharing(&self, registry: &mut Registry) {
+        registry.register("prepared_shares", "Shares of GPUs in prepared claims", self.shares.clone());
+        registry.register_with_unit(
+            "prepared_share_memory",
+            "Memory limits of the shares in prepared claims, together for each device",
+            Unit::Bytes,
+            self.share_memory.clone(),
+        );
+        registry.register(
+            "mps_daemons_observed",
+            "MPS daemons of this node, by the state that this process observes: ready, user_waiting, exited, lost, or host_unreachable while the MPS host does not respond",
             self.daemons.clone(),
         );
         registry.register(
-            "restores",
-            "Settings given back to a GPU as they were found, and MPS daemons ended, by result",
+            "setting_restores",
+            "Restores of original GPU settings, by setting and result",
             self.restores.clone(),
         );
+        registry.register("mps_daemon_stops", "Stops of MPS daemons, by result", self.daemon_stops.clone());
         registry.register(
-            "drifts",
-            "Settings that somebody changed although claims rely on them and that were put right",
-            self.drifts.clone(),
+            "setting_corrections",
+            "Resets of GPU settings that were changed outside this driver while claims relied on them",
+            self.corrections.clone(),
+        );
+        registry.register(
+            "pending_restores",
+            "GPUs whose original settings are not restored yet although no claim relies on their settings",
+            self.pending_restores.clone(),
         );
         self.daemons(std::iter::empty());
         let settings = [Setting::ComputeMode, Setting::Interval];
-        let of_setting = settings
-            .iter()
-            .flat_map(|setting| [Deed::Restored(*setting), Deed::NotRestored(*setting), Deed::PutRight(*setting)]);
-        self.deeds(&of_setting.chain([Deed::Stopped, Deed::NotStopped]).map(|deed| (deed, 0)).collect());
+        let of_setting = settings.iter().flat_map(|setting| {
+            [
+                RestoreOutcome::SettingRestored(*setting),
+                RestoreOutcome::SettingNotRestored(*setting),
+                RestoreOutcome::SettingCorrected(*setting),
+            ]
+        });
+        let of_daemons = [RestoreOutcome::DaemonStopped, RestoreOutcome::DaemonNotStopped];
+        self.restore_outcomes(&of_setting.chain(of_daemons).map(|outcome| (outcome, 0)).collect());
     }
 
-    /// Counts a call that has begun.
+    /// Counts a call of the kubelet at its start.
     pub fn begin(&self, operation: Operation) {
         self.in_flight.get_or_create(&operation.labels()).inc();
     }
 
-    /// Counts a call that has ended.
+    /// Counts a call of the kubelet at its end.
     pub fn end(&self, operation: Operation, result: Outcome, took: Duration) {
         self.in_flight.get_or_create(&operation.labels()).dec();
-        self.claims.get_or_create(&ResultLabels { operation: operation.label(), result: result.label() }).inc();
+        self.operations.get_or_create(&ResultLabels { operation: operation.label(), result: result.label() }).inc();
         self.duration.get_or_create(&operation.labels()).observe(took.as_secs_f64());
     }
 
-    /// Shows what discovery found.
     pub fn inventory(&self, inventory: &Inventory) {
         let broken = inventory.gpus.iter().filter(|entry| matches!(entry, GpuEntry::Broken { .. })).count();
-        let whole = inventory.good_gpus().filter(|gpu| !matches!(gpu.mig, MigMode::On { .. })).count();
+        let gpus = inventory.good_gpus().filter(|gpu| !matches!(gpu.mig, MigMode::On { .. })).count();
         let mig = inventory.good_gpus().map(|gpu| gpu.mig_devices().len()).sum();
-        for (r#type, state, count) in [("gpu", "healthy", whole), ("gpu", "unhealthy", broken), ("mig", "healthy", mig)]
+        for (r#type, state, count) in [("gpu", "healthy", gpus), ("gpu", "unhealthy", broken), ("mig", "healthy", mig)]
         {
             self.devices.get_or_create(&DeviceLabels { r#type, state }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
-    /// Shows what is promised in shares; a form without a share is not shown.
-    pub fn promised(&self, promised: &[Promise]) {
+    /// Devices without a share are absent.
+    pub fn prepared_shares(&self, prepared: &[PreparedShares]) {
         self.shares.clear();
-        self.promised_memory.clear();
-        for Promise { device, form, shares, memory, .. } in promised {
+        self.share_memory.clear();
+        for PreparedShares { device, form, count, memory, .. } in prepared {
             let labels = ShareLabels { device: device.to_string(), strategy: form.to_string() };
-            self.shares.get_or_create(&labels).set(i64::try_from(*shares).unwrap_or(i64::MAX));
-            self.promised_memory.get_or_create(&labels).set(i64::try_from(memory.0).unwrap_or(i64::MAX));
+            self.shares.get_or_create(&labels).set(i64::try_from(*count).unwrap_or(i64::MAX));
+            self.share_memory.get_or_create(&labels).set(i64::try_from(memory.0).unwrap_or(i64::MAX));
         }
     }
 
-    /// Shows how the MPS daemons are.
     pub fn daemons<'a>(&self, daemons: impl Iterator<Item = &'a DaemonHealth>) {
         let states: Vec<&str> = daemons.map(daemon_state).collect();
         for state in DAEMON_STATES {
@@ -269,52 +303,57 @@ impl Metrics {
         }
     }
 
-    /// Shows what was counted since the start.
-    pub fn deeds(&self, deeds: &BTreeMap<Deed, u64>) {
-        for (deed, count) in deeds {
-            let restored = |what, result| self.restores.get_or_create(&RestoreLabels { what, result }).clone();
-            let counter = match deed {
-                Deed::Restored(setting) => restored(label(*setting), "success"),
-                Deed::NotRestored(setting) => restored(label(*setting), "failure"),
-                Deed::Stopped => restored("mps_daemon", "success"),
-                Deed::NotStopped => restored("mps_daemon", "failure"),
-                Deed::PutRight(setting) => self.drifts.get_or_create(&DriftLabels { what: label(*setting) }).clone(),
+    /// The numbers since the start of the process.
+    pub fn restore_outcomes(&self, outcomes: &BTreeMap<RestoreOutcome, u64>) {
+        for (outcome, count) in outcomes {
+            let restored = |setting: &Setting, result| {
+                self.restores.get_or_create(&RestoreLabels { setting: label(*setting), result }).clone()
+            };
+            let stopped = |result| self.daemon_stops.get_or_create(&DaemonStopLabels { result }).clone();
+            let counter = match outcome {
+                RestoreOutcome::SettingRestored(setting) => restored(setting, "success"),
+                RestoreOutcome::SettingNotRestored(setting) => restored(setting, "failure"),
+                RestoreOutcome::DaemonStopped => stopped("success"),
+                RestoreOutcome::DaemonNotStopped => stopped("failure"),
+                RestoreOutcome::SettingCorrected(setting) => {
+                    self.corrections.get_or_create(&CorrectionLabels { setting: label(*setting) }).clone()
+                }
             };
             counter.inner().store(*count, Ordering::Relaxed);
         }
     }
 
-    /// Shows how many records are set aside.
+    pub fn pending_restores(&self, gpus: usize) {
+        self.pending_restores.set(i64::try_from(gpus).unwrap_or(i64::MAX));
+    }
+
     pub fn quarantined(&self, records: usize) {
         self.quarantined.set(i64::try_from(records).unwrap_or(i64::MAX));
     }
 
-    /// Counts a round of the reconciliation.
-    pub fn reconciled(&self, round: Rounds) {
-        self.reconciliations.get_or_create(&RoundLabels { result: round.label() }).inc();
+    pub fn reconciled(&self, result: ReconciliationResult) {
+        self.reconciliations.get_or_create(&ReconciliationLabels { result: result.label() }).inc();
     }
 
-    /// Counts an acceptance by the kubelet.
     pub fn registered(&self) {
         self.registrations.inc();
     }
 
-    /// Counts a report that was given up.
     pub fn report_dropped(&self) {
         self.reports_dropped.inc();
     }
 }
 
-/// Words that the MPS host's own metrics use too.
-const DAEMON_STATES: [&str; 5] = ["ready", "user_waits", "died", "lost", "host_away"];
+/// The metrics of the MPS host use these names too.
+const DAEMON_STATES: [&str; 5] = ["ready", "user_waiting", "exited", "lost", "host_unreachable"];
 
 const fn daemon_state(health: &DaemonHealth) -> &'static str {
     match health {
         DaemonHealth::Ready => "ready",
-        DaemonHealth::UserWaiting { .. } => "user_waits",
-        DaemonHealth::Exited { .. } => "died",
+        DaemonHealth::UserWaiting { .. } => "user_waiting",
+        DaemonHealth::Exited { .. } => "exited",
         DaemonHealth::Lost => "lost",
-        DaemonHealth::HostUnreachable => "host_away",
+        DaemonHealth::HostUnreachable => "host_unreachable",
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Streams what this node is to the controller beside this process.
+//! Streams the state of this node to the controller in the same pod.
 //!
-//! Comes in: the inventory and the registration as watch channels. Goes out: the current state at once, then each change.
+//! The input is the inventory and the registration as watch channels. The output is the current state, then each change.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use tracing::error;
 
 use crate::registration::Registration;
 
-/// Streams at a time. There is one controller, and one that broke off may not be known to be gone.
+/// Streams at a time. There is one controller, and a broken stream may not be closed yet.
 const MAX_STREAMS: usize = 4;
 
-/// Bytes of a request, which is empty.
+/// The request is empty.
 const MAX_REQUEST_BYTES: usize = 1024;
 
-/// What the controller needs to know of this node.
+/// The state of this node that the controller needs.
 #[derive(Debug, Clone, Default)]
 pub struct NodeState {
-    /// What the kubelet said last, and whether no newer instance took over.
+    /// Not accepted if a newer instance superseded this one.
     pub registration: Registration,
-    /// Absent until the hardware was read for the first time.
+    /// Absent until the hardware is read for the first time.
     pub inventory: Option<Arc<Inventory>>,
 }
 
@@ -49,7 +49,6 @@ impl NodeService {
         Self { state, streams: StreamLimit::new(MAX_STREAMS), stop }
     }
 
-    /// As what serves it.
     pub fn server(self) -> NodeServer<Self> {
         NodeServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES)
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Watches the hardware and the registration, and publishes what the node is as a channel.
+//! Watches the hardware and the registration, and publishes the state of the node in a channel.
 //!
-//! The hardware is asked for its shape once a second, which is cheap; a difference leads to a full discovery. So a MIG
-//! device that an administrator makes shows in the slices within two seconds, and a driver that comes or goes does too.
+//! Each second a cheap query compares the hardware with the last one; a difference leads to a full discovery. So the slices have
+//! a new MIG device within two seconds, and follow an NVIDIA driver that is installed or removed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,46 +21,39 @@ use crate::metrics::Metrics;
 use crate::node_service::NodeState;
 use crate::registration::{ActiveInstance, Registration};
 
-/// How often the hardware is asked whether anything changed.
-const PERIOD: Duration = Duration::from_secs(1);
+const QUERY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Every how many periods it is read in full: a GPU that begins to fail may still answer what its shape is made of.
-const FULL_READ: u64 = 30;
+/// The number of queries between two full discoveries: a GPU that starts to fail may still answer the cheap query.
+const FULL_READ_INTERVAL: u64 = 30;
 
-/// What this task looks at and where it says what it saw.
 #[derive(Debug)]
 pub struct Observer {
-    /// The machine.
     pub host: Arc<Host>,
-    /// What the kubelet said last.
     pub registration: watch::Receiver<Registration>,
-    /// The socket the kubelet calls; when someone removes it only a restart makes it again.
+    /// The socket that the kubelet calls. After its removal only a restart of this process creates it.
     pub dra_path: PathBuf,
-    /// Whether a newer instance took over.
     pub active: ActiveInstance,
-    /// Woken when a GPU can be read that could not be before: it may take the settings that it is owed.
-    pub returned: Arc<Notify>,
-    /// For whom the node state is.
+    /// Notified when a GPU becomes readable: a pending restore of its settings may succeed.
+    pub readable: Arc<Notify>,
     pub state: watch::Sender<NodeState>,
-    /// Shows the devices.
     pub metrics: Metrics,
 }
 
 impl Observer {
     /// Runs until `stop` is cancelled.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), TaskError> {
-        let mut ticks = interval(PERIOD);
+        let mut ticks = interval(QUERY_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut registrations, mut periods) = (0, 0);
+        let (mut registrations, mut queries) = (0, 0);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 _ = ticks.tick() => {
                     tokio::select! {
-                        looked = self.look(periods % FULL_READ == 0) => looked?,
+                        read = self.read(queries % FULL_READ_INTERVAL == 0) => read?,
                         () = stop.cancelled() => return Ok(()),
                     }
-                    periods += 1;
+                    queries += 1;
                 }
                 changed = self.registration.changed() => changed?,
             }
@@ -77,16 +70,16 @@ impl Observer {
         }
     }
 
-    /// A superseded instance counts as not registered: whoever publishes must stop.
+    /// A superseded instance counts as not registered, so that its controller stops publishing.
     fn effective_registration(&mut self) -> Registration {
-        let said = *self.registration.borrow_and_update();
-        Registration { accepted: said.accepted && !self.active.is_superseded(), ..said }
+        let registration = *self.registration.borrow_and_update();
+        Registration { accepted: registration.accepted && !self.active.is_superseded(), ..registration }
     }
 
-    async fn look(&self, in_full: bool) -> Result<(), TaskError> {
+    async fn read(&self, in_full: bool) -> Result<(), TaskError> {
         if !self.dra_path.exists() {
             return Err(format!(
-                "{} was removed: this process ends, to begin again with a new one",
+                "socket {} was removed; this process stops, and its restart creates the socket",
                 self.dra_path.display()
             )
             .into());
@@ -100,17 +93,18 @@ impl Observer {
             host.latest()
         })
         .await?;
-        let mut has_returned = false;
+        let mut is_readable_again = false;
         let changed = self.state.send_if_modified(|state| {
             let changed = state.inventory.as_deref() != Some(inventory.as_ref());
             if changed {
-                has_returned = state.inventory.as_ref().is_some_and(|before| some_gpu_returned(before, &inventory));
+                is_readable_again =
+                    state.inventory.as_ref().is_some_and(|before| some_gpu_is_readable_again(before, &inventory));
                 state.inventory = Some(Arc::clone(&inventory));
             }
             changed
         });
-        if has_returned {
-            self.returned.notify_one();
+        if is_readable_again {
+            self.readable.notify_one();
         }
         if changed {
             self.metrics.inventory(&inventory);
@@ -120,8 +114,8 @@ impl Observer {
     }
 }
 
-/// Whether a GPU is good now that was broken, or not there, before.
-fn some_gpu_returned(before: &Inventory, now: &Inventory) -> bool {
+/// Whether a GPU is good now that was broken or absent before.
+fn some_gpu_is_readable_again(before: &Inventory, now: &Inventory) -> bool {
     let was_good = |gpu: &Gpu| before.good_gpus().any(|earlier| earlier.uuid == gpu.uuid);
     now.good_gpus().any(|gpu| !was_good(gpu))
 }
@@ -133,7 +127,7 @@ fn log_inventory(inventory: &Inventory) {
             let cuda = cuda.map_or_else(|| "unknown".to_owned(), |cuda| cuda.to_string());
             info!(%version, cuda, gpus, devices, "hardware read");
         }
-        DriverState::Missing { reason } => warn!(reason, "no driver, waiting for it"),
+        DriverState::Missing { reason } => warn!(reason, "the NVIDIA driver is not available, waiting for it"),
     }
     for entry in &inventory.gpus {
         if let GpuEntry::Broken { index, uuid, pci, reason, .. } = entry {

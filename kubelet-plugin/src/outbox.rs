@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is still to be written to the API server, claim by claim. Pure.
+//! What the API server does not have yet, claim by claim. Pure.
 //!
-//! In come reports, out goes what is due of one claim at a time. Each claim has one entry, in which a newer state replaces an
-//! older one, and a back-off of its own. So a claim whose status the API server refuses delays no other and takes no place
-//! from it: a first attempt goes before a repetition. An entry without work remembers what was reported, until the claim is
-//! unprepared.
+//! The input is reports, the output is what is due of one claim at a time. Each claim has one entry, in which a newer state
+//! replaces an older one, and a back-off of its own. A claim whose status the API server refuses delays no other claim,
+//! because a first attempt precedes a retry. An entry without work contains what was reported, until the claim is unprepared.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -12,52 +11,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dra_hardware::Setting;
-use dra_model::{ClaimRef, DaemonId, Disposition, GpuUuid};
-use dra_prepare::PreparedDevice;
-use dra_resource::status::DaemonStatus;
+use dra_model::{ClaimRef, DaemonId, GpuUuid};
 use tokio::time::Instant;
 
-use crate::report::Report;
+use crate::event_text::EventText;
+use crate::report::{Devices, Report};
 
-/// How many claims have an entry; a kubelet has fewer on one node.
+/// The most claims with an entry; a kubelet has fewer on one node.
 const MAX_CLAIMS: usize = 1024;
 
-/// How many times the first back-off the longest one is.
+/// The longest back-off, as a multiple of the first.
 const MAX_BACKOFF_FACTOR: u32 = 12;
 
-/// The devices of a claim, for its status and its Event.
-pub type Devices = Arc<[PreparedDevice]>;
-
-/// An Event to record.
+/// An Event that is not recorded yet.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Note {
-    /// The claim can be used.
+pub enum PendingEvent {
+    /// The text contains the product names, which are read when the Event is recorded.
     Prepared(Devices),
-    /// Configurations of the claim do not count for some of its shares.
-    ConfigIgnored(String),
-    /// The claims of the pod do not go together in one container.
-    Pod {
-        /// The reason of the Event.
-        reason: &'static str,
-        /// Which claims, and what to do.
-        text: String,
-    },
-    /// The claim could not be prepared.
     Failed {
-        /// The sentence the pod's event shows as well.
-        text: String,
-        /// Gives the Event its reason.
-        disposition: Disposition,
-        /// The claim of another namespace that is in the way, for an Event on the Node.
-        unnamed_holder: Option<String>,
+        text: EventText,
+        /// For a second Event, on the Node.
+        on_node: Option<EventText>,
     },
-    /// The MPS daemon of the claim is not as it was.
-    Daemon(DaemonStatus),
-    /// A setting was changed that the claim relies on.
-    Drift(String),
+    Text(EventText),
 }
 
-/// What an Event is about; a newer one replaces one that is not recorded yet.
+/// The subject of an Event; a newer Event replaces one that is not recorded yet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Topic {
     Outcome,
@@ -67,47 +46,45 @@ enum Topic {
     Setting(GpuUuid, Setting),
 }
 
-/// What is to be written of one claim now.
+/// What is due of one claim.
 #[derive(Debug)]
 pub struct Due {
-    /// Which claim.
     pub claim: ClaimRef,
-    /// The devices for `status.devices`, where it is to be written.
+    /// The devices for `status.devices`.
     pub status: Option<Devices>,
-    /// Events to record after that.
-    pub notes: Vec<Note>,
+    /// Events to record after the status is written.
+    pub events: Vec<PendingEvent>,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct Outbox {
     entries: BTreeMap<ClaimRef, Entry>,
-    /// The first back-off.
+    /// The delay after the first failure.
     backoff: Duration,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// How the last prepare ended.
-    outcome: Option<Note>,
-    /// What was reported of the other claims of its pod.
-    pod: Option<Note>,
-    /// The devices for `status.devices`, and when the next attempt is due.
+    /// The last reported outcome of a prepare.
+    outcome: Option<PendingEvent>,
+    /// The last report about the other claims of the pod.
+    pod: Option<PendingEvent>,
+    /// The devices for `status.devices`, and the time of the next attempt.
     status: Option<(Devices, Instant)>,
-    /// How often writing the status failed in a row.
+    /// Failures to write the status, in a row.
     failures: u32,
-    notes: BTreeMap<Topic, Note>,
-    /// When the last report came.
+    events: BTreeMap<Topic, PendingEvent>,
+    /// The time of the last report.
     since: Instant,
 }
 
 impl Outbox {
-    /// Nothing to write. `backoff` is the pause after the first failure of a status; it doubles with each further one.
+    /// `backoff` is the delay after the first failure to write a status; it doubles with each further failure.
     pub fn new(backoff: Duration) -> Self {
         Self { entries: BTreeMap::new(), backoff }
     }
 
-    /// Takes a report in. Returns how many statuses and Events were dropped because there are too many claims.
+    /// Adds a report. Returns the number of statuses and Events that were dropped because there are too many claims.
     pub fn add(&mut self, report: Report, now: Instant) -> usize {
         let dropped = if self.entries.contains_key(report.claim()) { 0 } else { self.make_room() };
         match report {
@@ -116,51 +93,55 @@ impl Outbox {
                 if is_new {
                     entry.pod = None;
                 }
-                if entry.update_outcome(Note::Prepared(Arc::clone(&devices)), is_new) {
+                if entry.update_outcome(PendingEvent::Prepared(Arc::clone(&devices)), is_new) {
                     entry.status = Some((devices, now));
                 }
             }
             Report::ConfigIgnored { claim, text } => {
-                self.entry(claim, now).notes.insert(Topic::Config, Note::ConfigIgnored(text));
+                self.entry(claim, now).events.insert(Topic::Config, PendingEvent::Text(text));
             }
-            Report::Pod { claim, reason, text } => self.entry(claim, now).update_pod(Note::Pod { reason, text }),
-            Report::Failed { claim, text, disposition, unnamed_holder } => {
-                self.entry(claim, now).update_outcome(Note::Failed { text, disposition, unnamed_holder }, false);
+            Report::Pod { claim, text } => self.entry(claim, now).update_pod(PendingEvent::Text(text)),
+            Report::Failed { claim, error, disposition, unnamed_holder } => {
+                let on_node =
+                    unnamed_holder.map(|holder| EventText::Blocked { disposition, error: error.clone(), holder });
+                let text = EventText::Failed { disposition, error };
+                self.entry(claim, now).update_outcome(PendingEvent::Failed { text, on_node }, false);
             }
             Report::Daemon { claim, devices, daemon } => {
                 let entry = self.entry(claim, now);
                 entry.status = Some((devices.into(), now));
-                entry.notes.insert(Topic::Daemon(daemon.id.clone()), Note::Daemon(daemon));
+                let topic = Topic::Daemon(daemon.id.clone());
+                entry.events.insert(topic, PendingEvent::Text(EventText::Daemon(daemon)));
             }
             Report::Status { claim, devices } => self.entry(claim, now).status = Some((devices.into(), now)),
             Report::Drift { claim, gpu, setting, text } => {
-                self.entry(claim, now).notes.insert(Topic::Setting(gpu, setting), Note::Drift(text));
+                self.entry(claim, now).events.insert(Topic::Setting(gpu, setting), PendingEvent::Text(text));
             }
             Report::Unprepared { claim } => self.forget(&claim),
         }
         dropped
     }
 
-    /// What should be written next, if anything is due.
+    /// The claim that is due and has waited longest; a first attempt precedes a retry.
     pub fn take_due(&mut self, now: Instant) -> Option<Due> {
         let due = self.entries.iter_mut().filter_map(|(claim, entry)| Some((entry.due()?, claim, entry)));
         let due = due.filter(|((_, at), ..)| *at <= now);
         let (_, claim, entry) = due.min_by_key(|(rank, ..)| *rank)?;
         let status = entry.status.take_if(|(_, at)| *at <= now).map(|(devices, _)| devices);
-        let notes = std::mem::take(&mut entry.notes).into_values().collect();
-        let due = Due { claim: claim.clone(), status, notes };
+        let events = std::mem::take(&mut entry.events).into_values().collect();
+        let due = Due { claim: claim.clone(), status, events };
         if due.status.is_none() {
             self.tidy(&due.claim);
         }
         Some(due)
     }
 
-    /// When something is due next.
+    /// The time at which the next claim is due.
     pub fn next_due(&self) -> Option<Instant> {
         self.entries.values().filter_map(Entry::due).map(|(_, at)| at).min()
     }
 
-    /// The status was taken, or the claim it was for is no more.
+    /// The API server has the status, or the claim no longer exists.
     pub fn is_written(&mut self, claim: &ClaimRef) {
         if let Some(entry) = self.entries.get_mut(claim) {
             entry.failures = 0;
@@ -168,25 +149,26 @@ impl Outbox {
         self.tidy(claim);
     }
 
-    /// The status could not be written. Returns how often in a row; a claim that was unprepared meanwhile needs none.
+    /// Schedules a status again that was not written, unless the claim was unprepared meanwhile. Returns the number of failures
+    /// in a row.
     pub fn is_not_written(&mut self, claim: &ClaimRef, devices: Devices, now: Instant) -> u32 {
         let backoff = self.backoff;
         let Some(entry) = self.entries.get_mut(claim) else { return 0 };
         let pause = backoff * 2_u32.saturating_pow(entry.failures).min(MAX_BACKOFF_FACTOR);
         entry.failures = entry.failures.saturating_add(1);
-        // A newer state that came meanwhile goes before.
+        // A newer state replaces the one that was not written.
         entry.status.get_or_insert((devices, now + pause));
         entry.failures
     }
 
     fn entry(&mut self, claim: ClaimRef, now: Instant) -> &mut Entry {
-        let new = || Entry { outcome: None, pod: None, status: None, failures: 0, notes: BTreeMap::new(), since: now };
+        let new = || Entry { outcome: None, pod: None, status: None, failures: 0, events: BTreeMap::new(), since: now };
         let entry = self.entries.entry(claim).or_insert_with(new);
         entry.since = now;
         entry
     }
 
-    /// An unprepared claim keeps its Events that are not recorded yet, and nothing else.
+    /// Events of an unprepared claim that are not recorded yet are still recorded.
     fn forget(&mut self, claim: &ClaimRef) {
         if let Some(entry) = self.entries.get_mut(claim) {
             (entry.outcome, entry.pod, entry.status, entry.failures) = (None, None, None, 0);
@@ -194,7 +176,7 @@ impl Outbox {
         self.tidy(claim);
     }
 
-    /// Removes an entry that has no work and remembers nothing.
+    /// Removes an entry without work and without a last report.
     fn tidy(&mut self, claim: &ClaimRef) {
         if self
             .entries
@@ -205,7 +187,7 @@ impl Outbox {
         }
     }
 
-    /// Removes the oldest entry without work, else the one that failed most often.
+    /// Removes the oldest entry without work, or else the entry with the most failures.
     fn make_room(&mut self) -> usize {
         if self.entries.len() < MAX_CLAIMS {
             return 0;
@@ -213,46 +195,46 @@ impl Outbox {
         let rank = |entry: &Entry| (entry.is_idle(), entry.failures, Reverse(entry.since));
         let worst = self.entries.iter().max_by_key(|(_, entry)| rank(entry)).map(|(claim, _)| claim.clone());
         let removed = worst.and_then(|claim| self.entries.remove(&claim));
-        removed.map_or(0, |entry| entry.notes.len() + usize::from(entry.status.is_some()))
+        removed.map_or(0, |entry| entry.events.len() + usize::from(entry.status.is_some()))
     }
 }
 
 impl Entry {
-    /// Remembers how a prepare ended and has it recorded, unless a repetition ended the same way.
-    fn update_outcome(&mut self, outcome: Note, is_new: bool) -> bool {
+    /// Adds an Event about the outcome of a prepare, unless a repeated prepare has the same outcome.
+    fn update_outcome(&mut self, outcome: PendingEvent, is_new: bool) -> bool {
         if !is_new && self.outcome.as_ref() == Some(&outcome) {
             return false;
         }
-        self.notes.insert(Topic::Outcome, outcome.clone());
+        self.events.insert(Topic::Outcome, outcome.clone());
         self.outcome = Some(outcome);
         true
     }
 
-    /// Has a note about its pod recorded, unless a repeated call says the same.
-    fn update_pod(&mut self, note: Note) {
-        if self.pod.as_ref() != Some(&note) {
-            self.notes.insert(Topic::Pod, note.clone());
-            self.pod = Some(note);
+    /// Adds an Event about the pod, unless it is the same as the last one.
+    fn update_pod(&mut self, event: PendingEvent) {
+        if self.pod.as_ref() != Some(&event) {
+            self.events.insert(Topic::Pod, event.clone());
+            self.pod = Some(event);
         }
     }
 
-    /// When something is due, behind whether that is a repetition.
+    /// Whether the work is a retry, and the time at which it is due.
     fn due(&self) -> Option<(bool, Instant)> {
-        if !self.notes.is_empty() {
+        if !self.events.is_empty() {
             return Some((false, self.since));
         }
         self.status.as_ref().map(|(_, at)| (self.failures > 0, *at))
     }
 
     fn is_idle(&self) -> bool {
-        self.status.is_none() && self.notes.is_empty()
+        self.status.is_none() && self.events.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use dra_model::{GpuSettings, LiveIdentity};
-    use dra_prepare::PreparedSharing;
+    use dra_model::{Disposition, GpuSettings, LiveIdentity};
+    use dra_prepare::{PreparedDevice, PreparedSharing};
 
     use super::*;
 
@@ -281,15 +263,15 @@ mod tests {
         Report::Prepared { claim: claim(name), devices: devices(0), is_new: true }
     }
 
-    fn failed(name: &str, text: &str) -> Report {
-        let (claim, text) = (claim(name), text.to_owned());
-        Report::Failed { claim, text, disposition: Disposition::Busy, unnamed_holder: None }
+    fn failed(name: &str, error: &str) -> Report {
+        let (claim, error) = (claim(name), error.to_owned());
+        Report::Failed { claim, error, disposition: Disposition::Busy, unnamed_holder: None }
     }
 
     /// The names of the claims that are due, each with the devices of its status and the number of its Events.
     fn take_all(outbox: &mut Outbox, now: Instant) -> Vec<(String, Option<Devices>, usize)> {
         let taken = std::iter::from_fn(|| outbox.take_due(now));
-        taken.map(|due| (due.claim.name, due.status, due.notes.len())).collect()
+        taken.map(|due| (due.claim.name, due.status, due.events.len())).collect()
     }
 
     fn names(outbox: &mut Outbox, now: Instant) -> Vec<String> {
@@ -297,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn each_claim_is_tried_again_after_a_pause_of_its_own_that_grows_to_a_limit() {
+    fn the_delay_between_retries_of_a_claim_grows_to_a_limit_and_delays_no_other_claim() {
         let (mut outbox, start) = (Outbox::new(SECOND), Instant::now());
         outbox.add(prepared("a"), start);
         let mut at = start;
@@ -306,7 +288,7 @@ mod tests {
             let due = outbox.take_due(at).unwrap();
             assert_eq!(outbox.is_not_written(&due.claim, due.status.unwrap(), at), attempt);
             outbox.add(prepared(&format!("after-{attempt}")), at);
-            assert_eq!(names(&mut outbox, at), [format!("after-{attempt}")], "another claim waits for nothing");
+            assert_eq!(names(&mut outbox, at), [format!("after-{attempt}")], "another claim is not delayed");
             let next = outbox.next_due().unwrap();
             pauses.push((next - at).as_secs());
             at = next;
@@ -314,11 +296,11 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 12, 12, 12]);
         let due = outbox.take_due(at).unwrap();
         outbox.is_written(&due.claim);
-        assert_eq!(outbox.next_due(), None, "what is written is not written again");
+        assert_eq!(outbox.next_due(), None, "a written status is not written again");
     }
 
     #[test]
-    fn a_first_attempt_goes_before_repetitions() {
+    fn a_first_attempt_precedes_retries() {
         let (mut outbox, start) = (Outbox::new(SECOND), Instant::now());
         for name in ["a", "b"] {
             outbox.add(prepared(name), start);
@@ -336,17 +318,17 @@ mod tests {
         outbox.add(status(0), now);
         outbox.add(status(1), now);
         let due = outbox.take_due(now).unwrap();
-        assert_eq!((due.status.as_deref(), due.notes.len()), (Some(&devices(1)[..]), 0));
+        assert_eq!((due.status.as_deref(), due.events.len()), (Some(&devices(1)[..]), 0));
         outbox.add(status(2), now);
         outbox.is_not_written(&due.claim, due.status.unwrap(), now);
         let due = outbox.take_due(now).unwrap();
-        assert_eq!(due.status.as_deref(), Some(&devices(2)[..]), "what failed is older than what came meanwhile");
+        assert_eq!(due.status.as_deref(), Some(&devices(2)[..]), "the failed status is older than the new one");
         outbox.is_written(&due.claim);
-        assert!(outbox.entries.is_empty(), "nothing is to be remembered");
+        assert!(outbox.entries.is_empty(), "no entry remains");
     }
 
     #[test]
-    fn a_repetition_is_reported_when_it_ends_in_another_way() {
+    fn a_repeated_prepare_is_reported_when_its_outcome_differs() {
         let (mut outbox, now) = (Outbox::new(SECOND), Instant::now());
         let repeated = |gpu| Report::Prepared { claim: claim("a"), devices: devices(gpu), is_new: false };
         for (report, expect) in [
@@ -368,14 +350,14 @@ mod tests {
             outbox.is_written(&claim("a"));
             let expect: Vec<_> = expect
                 .into_iter()
-                .map(|(gpu, notes)| ("a".to_owned(), gpu.map(|gpu| Devices::from(devices(gpu))), notes))
+                .map(|(gpu, events)| ("a".to_owned(), gpu.map(|gpu| Devices::from(devices(gpu))), events))
                 .collect();
             assert_eq!(taken, expect, "{case}");
         }
     }
 
     #[test]
-    fn an_unprepared_claim_needs_no_status_any_more() {
+    fn the_status_of_an_unprepared_claim_is_not_written() {
         let (mut outbox, now) = (Outbox::new(SECOND), Instant::now());
         outbox.add(prepared("a"), now);
         let due = outbox.take_due(now).unwrap();
@@ -384,12 +366,12 @@ mod tests {
         assert!(outbox.entries.is_empty());
         outbox.add(prepared("b"), now);
         outbox.add(Report::Unprepared { claim: claim("b") }, now);
-        assert_eq!(take_all(&mut outbox, now), [("b".to_owned(), None, 1)], "its Event is still recorded");
+        assert_eq!(take_all(&mut outbox, now), [("b".to_owned(), None, 1)], "the Event is still recorded");
         assert!(outbox.entries.is_empty());
     }
 
     #[test]
-    fn too_many_claims_cost_first_what_is_written_and_then_what_fails() {
+    fn entries_without_work_are_dropped_before_entries_that_fail() {
         let (mut outbox, now) = (Outbox::new(SECOND), Instant::now());
         outbox.add(prepared("failing"), now);
         let due = outbox.take_due(now).unwrap();
@@ -399,7 +381,7 @@ mod tests {
         outbox.is_written(&claim("written"));
         let dropped: Vec<usize> =
             (2..=MAX_CLAIMS + 1).map(|at| outbox.add(prepared(&format!("new-{at}")), now)).collect();
-        assert_eq!(dropped.iter().sum::<usize>(), 1, "the status of the claim that fails");
+        assert_eq!(dropped.iter().sum::<usize>(), 1, "the status of the failing claim");
         assert_eq!(outbox.entries.len(), MAX_CLAIMS);
         assert_eq!(names(&mut outbox, now + SECOND).len(), MAX_CLAIMS);
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Makes this instance known to the kubelet and knows whether it is.
+//! Registers this instance with the kubelet.
 //!
-//! The kubelet finds the registration socket in its registry directory, asks `GetInfo` (one second, answered from memory)
-//! and tells the outcome. After a restart it does so again, having removed all ResourceSlices of the node, which is why
-//! registrations are counted. When a newer instance has registered, this one is superseded: the kubelet calls the newer
-//! one, and so must whoever publishes (see [`ActiveInstance`]).
+//! The kubelet finds the registration socket in its registry directory, calls `GetInfo` (within one second, answered from memory)
+//! and notifies the result. After a restart the kubelet removes all ResourceSlices of the node and registers again, so
+//! registrations are counted. When a newer instance registers, this one is superseded: the kubelet calls the newer one, and only
+//! its controller may publish (see [`ActiveInstance`]).
 
 use std::fs;
 use std::io;
@@ -18,16 +18,14 @@ use tracing::{error, info};
 
 use crate::sockets::SocketPaths;
 
-/// What the kubelet said last.
+/// The last result that the kubelet notified.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Registration {
-    /// Whether the kubelet accepted this instance.
     pub accepted: bool,
-    /// How often it did.
+    /// Number of accepted registrations.
     pub count: u64,
 }
 
-/// Answers the kubelet on the registration socket.
 #[derive(Debug)]
 pub struct RegistrationService {
     info: pb::PluginInfo,
@@ -36,7 +34,7 @@ pub struct RegistrationService {
 }
 
 impl RegistrationService {
-    /// A service that says where the DRA socket is and records what the kubelet answers.
+    /// `state` receives the results that the kubelet notifies.
     pub fn new(
         driver_name: &str,
         paths: &SocketPaths,
@@ -66,9 +64,9 @@ impl pb::registration_server::Registration for RegistrationService {
         let status = request.into_inner();
         if status.plugin_registered {
             info!(endpoint = self.info.endpoint, "registered with the kubelet");
-            self.active.take_over();
+            self.active.activate();
         } else {
-            error!(error = status.error, "the kubelet refused this plugin and will try again");
+            error!(error = status.error, "the kubelet refused the registration of this plugin, it retries");
         }
         self.state.send_modify(|state| {
             state.accepted = status.plugin_registered;
@@ -78,10 +76,10 @@ impl pb::registration_server::Registration for RegistrationService {
     }
 }
 
-/// A file in the plugin directory that names the instance which registered last.
+/// The file in the plugin directory with the pod UID of the instance that registered last.
 ///
-/// The kubelet calls the most recently registered instance. The controllers beside two instances would both publish, and
-/// argue when their versions differ, so the older one stops when it finds another name here.
+/// The kubelet calls the most recently registered instance. The controllers of two instances would both publish, and undo each
+/// other's writes if their versions differ, so the older one stops when the file names another instance.
 #[derive(Debug, Clone)]
 pub struct ActiveInstance {
     path: PathBuf,
@@ -90,27 +88,26 @@ pub struct ActiveInstance {
 }
 
 impl ActiveInstance {
-    /// The file for the instance of a pod.
     pub fn new(paths: &SocketPaths, pod_uid: &str) -> Self {
         let path = paths.plugin_dir.join("active-instance");
         Self { path, pod_uid: pod_uid.to_owned(), paths: paths.clone() }
     }
 
-    /// Whether a newer instance has registered and still answers; one that died for good supersedes nobody.
+    /// Whether a newer instance has registered and still accepts connections.
     pub fn is_superseded(&self) -> bool {
-        fs::read_to_string(&self.path).is_ok_and(|uid| uid != self.pod_uid && self.paths.answers(&uid))
+        fs::read_to_string(&self.path).is_ok_and(|uid| uid != self.pod_uid && self.paths.accepts_connections(&uid))
     }
 
-    /// Gives the name back on a clean stop, so that an older instance (after a rolled back upgrade) goes on.
-    pub fn give_back(&self) {
+    /// Removes the file at a clean stop, so that an older instance continues, for example after a rollback of an upgrade.
+    pub fn deactivate(&self) {
         if fs::read_to_string(&self.path).is_ok_and(|uid| uid == self.pod_uid) {
             dra_serve::remove_if_there(&self.path);
         }
     }
 
-    fn take_over(&self) {
+    fn activate(&self) {
         if let Err(error) = self.write() {
-            error!(path = %self.path.display(), %error, "unable to mark this instance as the active one");
+            error!(path = %self.path.display(), %error, "failed to mark this instance as the active one");
         }
     }
 
@@ -142,23 +139,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_newer_instance_supersedes_the_older_until_it_leaves_or_dies() {
+    async fn the_newer_instance_supersedes_the_older_until_it_stops_or_exits() {
         let root = tempfile::tempdir().unwrap();
         let (old_service, old, old_state) = instance(root.path(), "old");
         let (new_service, new, _new_state) = instance(root.path(), "new");
         notify(&old_service, true).await;
         assert!(!old.is_superseded());
         notify(&new_service, true).await;
-        assert!(!old.is_superseded(), "the newer one does not answer");
-        let answers = std::os::unix::net::UnixListener::bind(&new.paths.dra_path).unwrap();
+        assert!(!old.is_superseded(), "the newer instance does not accept connections");
+        let listener = std::os::unix::net::UnixListener::bind(&new.paths.dra_path).unwrap();
         assert!(old.is_superseded() && !new.is_superseded());
-        drop(answers);
-        assert!(!old.is_superseded(), "the newer one died");
-        let _answers = {
+        drop(listener);
+        assert!(!old.is_superseded(), "the newer instance exited");
+        let _listener = {
             fs::remove_file(&new.paths.dra_path).unwrap();
             std::os::unix::net::UnixListener::bind(&new.paths.dra_path).unwrap()
         };
-        new.give_back();
+        new.deactivate();
         assert!(!old.is_superseded());
         notify(&old_service, false).await;
         assert_eq!(*old_state.borrow(), Registration { accepted: false, count: 1 });

@@ -1,71 +1,75 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tells users what became of a claim: `status.devices` and Events, written after the kubelet has its answer.
+//! Writes `status.devices` and Events about claims after the kubelet has its answer.
 //!
-//! Reports never delay a prepare: while the kubelet waits for an answer they give way, since the API server they are
-//! written to is the one that prepares read from. An Event is given up (and counted) when the API server does not take it,
-//! since the kubelet's own event carries the error text in any case. A status is tried until the API server takes it, each
-//! claim at a pace of its own.
+//! Reports never delay a prepare: while a call of the kubelet is in flight they wait, because prepares read from the same API
+//! server. An Event that the API server does not accept is dropped and counted, because the Event of the kubelet has the error
+//! too. A status is retried until the API server accepts it, for each claim with a back-off of its own.
 
 use std::time::Duration;
 
 use dra_model::chain;
-use dra_model::{ClaimRef, DaemonId, Disposition, NodeName};
+use dra_model::{ClaimRef, DaemonId, NodeName, explain};
 use dra_prepare::PreparedDevice;
-use dra_resource::status::DaemonHealth;
 use dra_resource::{DeviceStatus, DriverName, SharingStatus};
 use dra_runtime::tasks::TaskError;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter as EventReporter};
+use kube::runtime::events::{Event, Recorder, Reporter as EventReporter};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::claim_api::{ClaimApi, StatusWrite};
-use crate::daemons::Board;
+use crate::daemon_states::DaemonStates;
+use crate::event_text::{self, EventText, MAX_NOTE_BYTES};
 use crate::metrics::Metrics;
 use crate::node_service::NodeState;
-use crate::outbox::{Due, Note};
-use crate::report::{ReportSender, Reports, reports};
-use crate::{note, shown};
+use crate::outbox::{Due, PendingEvent};
+use crate::report_channel::{ReportReceiver, ReportSender, report_channel};
+use crate::{mps_warning, sharing_status};
 
-/// How long a claim's status waits after the first failure; with each further one in a row it waits longer.
-pub const BACKOFF: Duration = Duration::from_secs(5);
+/// The delay after the first failure to write the status of a claim; it grows with each further failure in a row.
+pub const FIRST_BACKOFF: Duration = Duration::from_secs(5);
 
-/// How long no call is in flight before a report is written.
-const CALM: Duration = Duration::from_millis(20);
+/// The time without a call of the kubelet after which a report is written.
+const IDLE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long a report gives way to calls of the kubelet at most.
-const COURTESY: Duration = Duration::from_secs(1);
+/// The longest time that a report waits for calls of the kubelet.
+const MAX_DELAY: Duration = Duration::from_secs(1);
 
-/// How long one Event, or one status, may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For one Event or one status.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The characters of `reportingInstance` (`ReportingInstanceLengthLimit` of Kubernetes).
+const MAX_INSTANCE_LENGTH: usize = 128;
+
+/// The text of a failure without an error.
+const NO_ANSWER: &str = "the API server does not respond";
 
 /// Writes reports to the API server.
 pub struct Reporter {
-    reports: Reports,
-    /// Whether there is no time to give way any more.
+    reports: ReportReceiver,
+    /// While the process stops, reports do not wait for calls.
     stopping: bool,
     claims: ClaimApi,
-    /// Who we are in Events.
+    /// The reporter of Events.
     events: EventReporter,
     driver: DriverName,
     node: NodeName,
-    /// Knows what the GPUs are.
+    /// Has the inventory with the product names.
     state: watch::Receiver<NodeState>,
-    /// Knows how the MPS daemons are.
-    board: watch::Receiver<Board>,
+    daemon_states: watch::Receiver<DaemonStates>,
     metrics: Metrics,
 }
 
-/// What became of a status.
+/// The result of writing a status.
 enum Written {
-    /// The API server has it, or the claim it was for is no more.
+    /// The API server has the status, or the claim no longer exists.
     Done,
-    /// It may be taken later.
-    NotNow(String),
+    /// A retry may succeed.
+    Failed(String),
 }
 
 impl std::fmt::Debug for Reporter {
@@ -74,30 +78,30 @@ impl std::fmt::Debug for Reporter {
     }
 }
 
-/// A reporter and the place to hand reports in; `backoff` is the first pause of a claim whose status is not taken.
+/// A reporter and the sender of its reports. `backoff` is the delay after the first failure to write a status.
 pub fn reporter(
     claims: ClaimApi,
     driver: DriverName,
     node: NodeName,
     state: watch::Receiver<NodeState>,
-    board: watch::Receiver<Board>,
+    daemon_states: watch::Receiver<DaemonStates>,
     metrics: Metrics,
     backoff: Duration,
 ) -> (ReportSender, Reporter) {
-    let (sender, reports) = reports(metrics.clone(), backoff);
-    let events = EventReporter { controller: driver.to_string(), instance: Some(instance_of(&node)) };
-    let reporter = Reporter { reports, stopping: false, claims, events, driver, node, state, board, metrics };
+    let (sender, reports) = report_channel(metrics.clone(), backoff);
+    let events = EventReporter { controller: format!("{driver}/kubelet-plugin"), instance: Some(instance_of(&node)) };
+    let reporter = Reporter { reports, stopping: false, claims, events, driver, node, state, daemon_states, metrics };
     (sender, reporter)
 }
 
-/// The node, as far as an Event takes it: 128 characters (`ReportingInstanceLengthLimit` of Kubernetes), while a
-/// node may have 253. The admission policy of the chart expects the same.
+/// The `reportingInstance` of a node, whose name may have 253 characters. The admission policy of the chart shortens the name
+/// in the same way.
 fn instance_of(node: &NodeName) -> String {
-    node.as_str().chars().take(128).collect()
+    node.as_str().chars().take(MAX_INSTANCE_LENGTH).collect()
 }
 
 impl Reporter {
-    /// Runs until `stop` is cancelled; what is due then is written if the API server answers soon.
+    /// Runs until `stop` is cancelled. Reports that are due then are written within [`WRITE_TIMEOUT`].
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), TaskError> {
         loop {
             let due = tokio::select! {
@@ -113,118 +117,104 @@ impl Reporter {
                 self.write(due).await;
             }
         };
-        if timeout(PATIENCE, last).await.is_err() {
-            warn!("stopping with reports unwritten: the API server does not answer");
+        if timeout(WRITE_TIMEOUT, last).await.is_err() {
+            warn!(error = NO_ANSWER, "failed to write the last reports before the process stops");
         }
         Ok(())
     }
 
     async fn write(&mut self, due: Due) {
-        let Due { claim, status, notes } = due;
+        let Due { claim, status, events } = due;
         if let Some(devices) = status {
-            self.give_way().await;
-            if notes.iter().any(|note| matches!(note, Note::Prepared(_))) {
-                self.until_on_board(&devices).await;
+            self.wait_for_calls().await;
+            if events.iter().any(|event| matches!(event, PendingEvent::Prepared(_))) {
+                self.wait_for_daemon_states(&devices).await;
             }
             match self.status(&claim, &devices).await {
                 Written::Done => self.reports.is_written(&claim),
-                Written::NotNow(why) => match self.reports.is_not_written(&claim, devices) {
-                    0 | 1 => warn!(%claim, error = why, "unable to write status.devices (will retry)"),
-                    times => debug!(%claim, error = why, times, "unable to write status.devices (will retry)"),
+                Written::Failed(why) => match self.reports.is_not_written(&claim, devices) {
+                    0 | 1 => warn!(%claim, error = why, "failed to write status.devices, will retry"),
+                    times => debug!(%claim, error = why, times, "failed to write status.devices, will retry"),
                 },
             }
         }
         let about = reference(&claim);
-        for note in notes {
-            self.give_way().await;
-            self.record(&about, note).await;
+        for event in events {
+            self.wait_for_calls().await;
+            self.record(&about, event).await;
         }
     }
 
-    async fn record(&self, about: &ObjectReference, note: Note) {
-        match note {
-            Note::Prepared(devices) => {
+    async fn record(&self, about: &ObjectReference, event: PendingEvent) {
+        match event {
+            PendingEvent::Prepared(devices) => {
                 let inventory = self.state.borrow().inventory.clone();
-                let text = note::prepared(&devices, inventory.as_deref(), &self.node);
-                self.event(about, EventType::Normal, "DevicesPrepared", text).await;
-                if let Some(text) = note::several_daemons(&devices) {
-                    self.event(about, EventType::Warning, note::SEVERAL_DAEMONS, text).await;
-                }
-                if let Some(text) = note::several_shares(&devices) {
-                    self.event(about, EventType::Warning, note::SEVERAL_SHARES, text).await;
+                let prepared = event_text::devices_prepared(&devices, inventory.as_deref(), &self.node);
+                self.event(about, &prepared).await;
+                for warning in mps_warning::of_requests(&devices) {
+                    self.event(about, &warning).await;
                 }
             }
-            Note::ConfigIgnored(text) => self.event(about, EventType::Normal, "ConfigIgnored", text).await,
-            Note::Pod { reason, text } => self.event(about, EventType::Warning, reason, text).await,
-            Note::Failed { text, disposition, unnamed_holder } => {
-                let reason = match disposition {
-                    Disposition::Permanent => "PrepareRefused",
-                    Disposition::Busy => "DeviceBusy",
-                    Disposition::Transient => "PrepareFailed",
-                };
-                if let Some(holder) = unnamed_holder {
-                    let text = note::in_the_way(&holder, &text);
-                    self.event(&self.own_node(), EventType::Warning, reason, text).await;
+            PendingEvent::Failed { text, on_node } => {
+                if let Some(on_node) = on_node {
+                    self.event(&self.own_node(), &on_node).await;
                 }
-                self.event(about, EventType::Warning, reason, text).await;
+                self.event(about, &text).await;
             }
-            Note::Daemon(daemon) => {
-                let type_ = match daemon.health {
-                    DaemonHealth::Ready => EventType::Normal,
-                    DaemonHealth::UserWaiting { .. }
-                    | DaemonHealth::Exited { .. }
-                    | DaemonHealth::Lost
-                    | DaemonHealth::HostUnreachable => EventType::Warning,
-                };
-                self.event(about, type_, daemon.health.reason(), daemon.message()).await;
-            }
-            Note::Drift(text) => self.event(about, EventType::Warning, "SettingsChanged", text).await,
+            PendingEvent::Text(text) => self.event(about, &text).await,
         }
     }
 
-    /// Waits until no call was in flight for a moment, in which the last answer reaches the kubelet; but not for ever.
-    async fn give_way(&mut self) {
+    /// Waits until no call is in flight and its answer has reached the kubelet, at most [`MAX_DELAY`].
+    async fn wait_for_calls(&mut self) {
         if self.stopping {
             return;
         }
-        let calm = async {
-            // When nobody can call any more there is nothing to wait for.
+        let idle = async {
+            // Without a sender no call can start, so there is nothing to wait for.
             while self.reports.calls.wait_for(|calls| *calls == 0).await.is_ok() {
-                let Ok(Ok(())) = timeout(CALM, self.reports.calls.changed()).await else { return };
+                let Ok(Ok(())) = timeout(IDLE_INTERVAL, self.reports.calls.changed()).await else { return };
             }
         };
-        timeout(COURTESY, calm).await.unwrap_or_default();
+        timeout(MAX_DELAY, idle).await.unwrap_or_default();
     }
 
-    /// A daemon that was started for these devices is on the board as soon as the MPS host has told of it. While that is not
-    /// heard nobody waits: when it is heard again the status is put right.
-    async fn until_on_board(&mut self, devices: &[PreparedDevice]) {
-        let ids: Vec<&DaemonId> = devices.iter().filter_map(shown::daemon).collect();
-        let all = self.board.wait_for(|board| !board.is_live || ids.iter().all(|id| board.daemons.contains_key(*id)));
-        // Without it the status is silent about the daemon.
-        drop(timeout(COURTESY, all).await);
+    /// Waits until the MPS host has reported the daemons that were started for these devices. There is no wait while the MPS
+    /// host is unreachable: the status is written again when it responds.
+    async fn wait_for_daemon_states(&mut self, devices: &[PreparedDevice]) {
+        let ids: Vec<&DaemonId> = devices.iter().filter_map(sharing_status::daemon).collect();
+        let are_known =
+            |states: &DaemonStates| !states.is_connected || ids.iter().all(|id| states.daemons.contains_key(*id));
+        // After the timeout the status has no daemon.
+        drop(timeout(MAX_DELAY, self.daemon_states.wait_for(are_known)).await);
     }
 
-    async fn event(&self, about: &ObjectReference, type_: EventType, reason: &str, note: String) {
-        let note = note.get(..note.floor_char_boundary(note::LONGEST)).map(str::to_owned);
-        let event = Event { type_, reason: reason.to_owned(), note, action: "Prepare".to_owned(), secondary: None };
-        // One that remembers would count this as a repetition of the last Event of that reason, whatever that said.
+    async fn event(&self, about: &ObjectReference, text: &EventText) {
+        let (note, reason) = (text.note(), text.reason());
+        let event = Event {
+            type_: text.event_type(),
+            reason: reason.to_owned(),
+            note: note.get(..note.floor_char_boundary(MAX_NOTE_BYTES)).map(str::to_owned),
+            action: text.action().to_owned(),
+            secondary: None,
+        };
+        // A recorder with a history would count an Event with another note as a repetition of the last one with that reason.
         let recorder = Recorder::new(self.claims.client(), self.events.clone());
         let object = [&about.namespace, &about.name].map(|part| part.as_deref().unwrap_or_default()).join("/");
-        match timeout(PATIENCE, recorder.publish(&event, about)).await {
+        match timeout(WRITE_TIMEOUT, recorder.publish(&event, about)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 self.metrics.report_dropped();
-                warn!(object, reason, error = %chain(&error), "unable to write an event");
+                warn!(object, reason, error = %chain(&error), "failed to record an Event");
             }
             Err(_elapsed) => {
                 self.metrics.report_dropped();
-                warn!(object, reason, "unable to write an event: the API server does not answer");
+                warn!(object, reason, error = NO_ANSWER, "failed to record an Event");
             }
         }
     }
 
-    /// As the kubelet refers to it in Events, by its name as UID.
+    /// As the kubelet refers to a Node in Events, with its name as UID.
     fn own_node(&self) -> ObjectReference {
         ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -235,24 +225,24 @@ impl Reporter {
         }
     }
 
-    /// Writes `status.devices`.
     async fn status(&self, claim: &ClaimRef, devices: &[PreparedDevice]) -> Written {
-        let board = self.board.borrow().clone();
-        let sharing: Vec<SharingStatus> = devices.iter().map(|device| shown::status(device, &board)).collect();
-        let devices_shown = devices.iter().zip(&sharing);
-        let statuses: Vec<DeviceStatus<'_>> = devices_shown.map(|(device, sharing)| status(device, sharing)).collect();
-        match timeout(PATIENCE, self.claims.write_status(claim, &self.driver, &statuses)).await {
+        let states = self.daemon_states.borrow().clone();
+        let sharing: Vec<SharingStatus> =
+            devices.iter().map(|device| sharing_status::status(device, &states)).collect();
+        let statuses: Vec<DeviceStatus<'_>> =
+            devices.iter().zip(&sharing).map(|(device, sharing)| status(device, sharing)).collect();
+        match timeout(WRITE_TIMEOUT, self.claims.write_status(claim, &self.driver, &statuses)).await {
             Ok(Ok(StatusWrite::Written)) => Written::Done,
-            Ok(Ok(StatusWrite::MovedOn)) => {
-                debug!(%claim, "status.devices is not written, the claim has moved on");
+            Ok(Ok(StatusWrite::Outdated)) => {
+                debug!(%claim, "status.devices is not written, because the claim no longer has these devices");
                 Written::Done
             }
             Ok(Ok(StatusWrite::Refused(why))) => {
-                warn!(%claim, why, "the API server takes no status.devices for this claim (will not retry)");
+                warn!(%claim, error = why, "failed to write status.devices: the API server refuses it for this claim");
                 Written::Done
             }
-            Ok(Err(error)) => Written::NotNow(chain(&error).to_string()),
-            Err(_elapsed) => Written::NotNow("the API server does not answer".to_owned()),
+            Ok(Err(error)) => Written::Failed(explain(&error)),
+            Err(_elapsed) => Written::Failed(NO_ANSWER.to_owned()),
         }
     }
 }
@@ -304,12 +294,12 @@ mod tests {
         "status": {"allocation": {"devices": {"results": [
             {"request": "r", "driver": "gpu.nvidia.com", "pool": "node-1", "device": "gpu-00000000"}]}}}}"#;
 
-    /// An API server that knows statuses of claims only, with webhooks that deny and fail those of claims that are called so,
-    /// and claims that take no apply. A claim may be large, so it takes no request that asks for the claim in answer, and what
-    /// it answers is for nobody.
+    /// An API server for statuses of claims only. Its webhooks deny and fail the statuses of claims with names that begin so,
+    /// and it accepts no apply for claims that are unsorted. A claim may be large, so the server accepts no request that asks
+    /// for the claim as answer, and its answers cannot be parsed.
     #[derive(Clone, Default)]
     struct Server {
-        is_away: Arc<AtomicBool>,
+        is_unreachable: Arc<AtomicBool>,
         counts: watch::Sender<Counts>,
     }
 
@@ -317,8 +307,8 @@ mod tests {
     struct Counts {
         lost: u32,
         refused: u32,
-        taken: u32,
-        /// The claims whose statuses were taken.
+        accepted: u32,
+        /// The claims whose statuses were accepted.
         claims: BTreeSet<String>,
     }
 
@@ -332,11 +322,11 @@ mod tests {
         }
 
         fn call(&mut self, request: Request<Body>) -> Self::Future {
-            let away = || ready(Err(io::ErrorKind::ConnectionRefused.into()));
-            let Some((_, path)) = request.uri().path().rsplit_once("/resourceclaims/") else { return away() };
-            if self.is_away.load(Ordering::SeqCst) {
+            let unreachable = || ready(Err(io::ErrorKind::ConnectionRefused.into()));
+            let Some((_, path)) = request.uri().path().rsplit_once("/resourceclaims/") else { return unreachable() };
+            if self.is_unreachable.load(Ordering::SeqCst) {
                 self.counts.send_modify(|counts| counts.lost += 1);
-                return away();
+                return unreachable();
             }
             if request.method() == Method::GET && path.starts_with("unsorted") {
                 return ready(Ok(Response::new(Body::from(CLAIM.to_vec()))));
@@ -344,7 +334,7 @@ mod tests {
             let (&Method::PATCH, Some(claim), true) =
                 (request.method(), path.strip_suffix("/status"), asks_for_metadata(&request))
             else {
-                return away();
+                return unreachable();
             };
             let is_apply =
                 request.headers().get("content-type").is_some_and(|kind| kind == "application/apply-patch+yaml");
@@ -356,7 +346,7 @@ mod tests {
                 }
             }
             self.counts.send_modify(|counts| {
-                counts.taken += 1;
+                counts.accepted += 1;
                 counts.claims.insert(claim.to_owned());
             });
             ready(Ok(Response::new(Body::from(b"never parsed".to_vec()))))
@@ -368,7 +358,6 @@ mod tests {
         accepted == Some("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
     }
 
-    /// By a call that found the claim prepared already, or not.
     fn prepared(is_new: bool) -> Report {
         of_claim("c", is_new)
     }
@@ -396,17 +385,17 @@ mod tests {
         stop: &CancellationToken,
     ) -> (ReportSender, JoinHandle<Result<(), TaskError>>) {
         let (_, state) = watch::channel(NodeState::default());
-        let (_, board) = watch::channel(Board::default());
+        let (_, daemon_states) = watch::channel(DaemonStates::default());
         let (driver, node) = ("gpu.nvidia.com".parse().unwrap(), "node-1".parse().unwrap());
         let metrics = Metrics::register(&mut Registry::default());
         let client = Client::new(server.clone(), "default");
         let claims = ClaimApi::new(client);
-        let (reports, reporter) = reporter(claims, driver, node, state, board, metrics, backoff);
+        let (reports, reporter) = reporter(claims, driver, node, state, daemon_states, metrics, backoff);
         (reports, tokio::spawn(reporter.run(stop.clone())))
     }
 
     #[test]
-    fn an_event_takes_the_name_of_any_node() {
+    fn the_reporting_instance_of_any_node_is_short_enough() {
         for (node, expect) in [("node-1".to_owned(), 6), ("n.".repeat(63) + "nn", 128), ("n.".repeat(126) + "n", 128)] {
             let node: NodeName = node.parse().unwrap();
             let instance = instance_of(&node);
@@ -414,82 +403,84 @@ mod tests {
         }
     }
 
-    /// As after a prepare whose claim was still read from it.
     #[tokio::test]
-    async fn a_status_that_an_api_server_that_went_away_did_not_take_is_written_once_when_it_is_back() {
+    async fn a_status_that_failed_is_written_once_when_the_api_server_responds_again() {
         let server = Server::default();
         let mut counts = server.counts.subscribe();
         let stop = CancellationToken::new();
         let (reports, running) = started(&server, Duration::from_millis(5), &stop);
-        server.is_away.store(true, Ordering::SeqCst);
+        server.is_unreachable.store(true, Ordering::SeqCst);
         reports.send(prepared(true));
         counts.wait_for(|counts| counts.lost > 2).await.unwrap();
-        server.is_away.store(false, Ordering::SeqCst);
-        counts.wait_for(|counts| counts.taken > 0).await.unwrap();
+        server.is_unreachable.store(false, Ordering::SeqCst);
+        counts.wait_for(|counts| counts.accepted > 0).await.unwrap();
         reports.send(prepared(false));
         stop.cancel();
         running.await.unwrap().unwrap();
-        assert_eq!(counts.borrow().taken, 1, "what was said is not said again");
+        assert_eq!(counts.borrow().accepted, 1, "a written status is not written again");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_report_gives_way_to_calls_of_the_kubelet_but_not_for_ever() {
+    async fn a_report_waits_for_calls_of_the_kubelet_for_a_limited_time() {
         let server = Server::default();
         let mut counts = server.counts.subscribe();
         let stop = CancellationToken::new();
         let (reports, running) = started(&server, Duration::from_mins(1), &stop);
 
-        let (first, second) = (reports.working(), reports.working());
+        let (first, second) = (reports.start_call(), reports.start_call());
         reports.send(prepared(true));
         drop(first);
-        tokio::time::sleep(COURTESY / 2).await;
-        assert_eq!(counts.borrow().taken, 0, "another call is in flight");
+        tokio::time::sleep(MAX_DELAY / 2).await;
+        assert_eq!(counts.borrow().accepted, 0, "another call is in flight");
         drop(second);
         let began = tokio::time::Instant::now();
-        counts.wait_for(|counts| counts.taken == 1).await.unwrap();
-        assert!(began.elapsed() < COURTESY / 10, "nobody waits any more");
+        counts.wait_for(|counts| counts.accepted == 1).await.unwrap();
+        assert!(began.elapsed() < MAX_DELAY / 10, "no call is in flight");
 
-        let _endless = reports.working();
+        let _endless = reports.start_call();
         let Report::Prepared { mut claim, devices, is_new } = prepared(true) else { unreachable!() };
         claim.uid = "v".parse().unwrap();
         reports.send(Report::Prepared { claim, devices, is_new });
-        counts.wait_for(|counts| counts.taken == 2).await.unwrap();
+        counts.wait_for(|counts| counts.accepted == 2).await.unwrap();
         stop.cancel();
         running.await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_claim_whose_status_is_refused_keeps_no_other_from_its_own() {
+    async fn a_refused_status_delays_no_other_claim() {
         let server = Server::default();
         let mut counts = server.counts.subscribe();
         let stop = CancellationToken::new();
-        let (reports, running) = started(&server, BACKOFF, &stop);
-        server.is_away.store(true, Ordering::SeqCst);
+        let (reports, running) = started(&server, FIRST_BACKOFF, &stop);
+        server.is_unreachable.store(true, Ordering::SeqCst);
         for name in ["denied-first", "failed-first", "later", "latest"] {
             reports.send(of_claim(name, true));
         }
         counts.wait_for(|counts| counts.lost >= 4).await.unwrap();
-        server.is_away.store(false, Ordering::SeqCst);
-        let taken = counts.wait_for(|counts| counts.claims.len() == 2);
-        drop(timeout(BACKOFF * 2, taken).await.expect("the later claims have retries of their own").unwrap());
+        server.is_unreachable.store(false, Ordering::SeqCst);
+        let accepted = counts.wait_for(|counts| counts.claims.len() == 2);
+        drop(timeout(FIRST_BACKOFF * 2, accepted).await.expect("the later claims have retries of their own").unwrap());
         let refused = counts.wait_for(|counts| counts.refused >= 6);
         drop(
-            timeout(Duration::from_mins(5), refused).await.expect("what a webhook refuses may be taken later").unwrap(),
+            timeout(Duration::from_mins(5), refused)
+                .await
+                .expect("a status that a webhook refuses is retried")
+                .unwrap(),
         );
         stop.cancel();
         running.await.unwrap().unwrap();
     }
 
-    /// As one whose configuration has its keys in another order than the API server would write them.
+    /// Such a claim has a configuration whose keys are not in the order in which the API server writes them.
     #[tokio::test(start_paused = true)]
-    async fn the_status_of_a_claim_that_takes_no_apply_is_written_otherwise() {
+    async fn the_status_of_a_claim_that_refuses_an_apply_is_written_by_a_json_patch() {
         let server = Server::default();
         let mut counts = server.counts.subscribe();
         let stop = CancellationToken::new();
-        let (reports, running) = started(&server, BACKOFF, &stop);
+        let (reports, running) = started(&server, FIRST_BACKOFF, &stop);
         reports.send(of_claim("unsorted", true));
-        let taken = counts.wait_for(|counts| counts.claims.contains("unsorted"));
-        drop(timeout(BACKOFF / 2, taken).await.expect("at once").unwrap());
+        let accepted = counts.wait_for(|counts| counts.claims.contains("unsorted"));
+        drop(timeout(FIRST_BACKOFF / 2, accepted).await.expect("at once").unwrap());
         stop.cancel();
         running.await.unwrap().unwrap();
     }
@@ -499,7 +490,7 @@ mod tests {
         let server = Server::default();
         let mut counts = server.counts.subscribe();
         let stop = CancellationToken::new();
-        let (reports, running) = started(&server, BACKOFF, &stop);
+        let (reports, running) = started(&server, FIRST_BACKOFF, &stop);
         for claim in 0..600 {
             reports.send(of_claim(&format!("claim-{claim}"), true));
         }

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `--restore`: gives the GPUs of the node back as they were found, once, for when the driver is uninstalled.
+//! `--restore`: restores the original settings of all GPUs of the node once, at the uninstallation of the driver.
 //!
-//! A plugin that is still ending may be setting what is given back here, so its end is waited for, and none starts meanwhile.
+//! A plugin that still stops may change the settings that are restored here. So this process waits until no plugin runs, and a
+//! plugin that starts waits for this process.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dra_hardware::Machine;
-use dra_model::chain;
+use dra_model::{Advice, explain};
 use dra_prepare::Restoration;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -15,59 +17,64 @@ use tracing::{error, info, warn};
 
 use crate::app::{self, AppError};
 use crate::args::Config;
-use crate::sockets::{SocketError, wait_alone};
+use crate::sockets::{SocketError, lock_exclusively};
 
-/// How long a plugin may take to end: what the chart gives it, and a little more.
-const PATIENCE: Duration = Duration::from_secs(70);
+/// A little longer than the termination grace period of the plugin's pod.
+const PLUGIN_STOP_TIMEOUT: Duration = Duration::from_secs(70);
 
-/// Something of a GPU could not be given back.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// Another process may change the GPUs.
-    #[error("nothing was given back")]
+    #[error("failed to restore GPUs while a plugin may run")]
     InUse(#[source] SocketError),
-    /// The state of the plugin.
-    #[error("nothing was given back")]
+    #[error("failed to restore GPUs without the state of the plugin")]
     State(#[source] AppError),
-    /// Some GPUs.
-    #[error("{count} things were not given back, see the log (will retry)")]
-    Left {
-        /// How many.
-        count: usize,
-    },
-    /// A signal came first. What was restored until then stays restored.
-    #[error("stopped before all GPUs were restored; run --restore again")]
+    #[error("failed to restore {count} GPU settings or MPS daemons")]
+    Incomplete { count: usize },
+    /// GPUs that were restored stay so.
+    #[error("stopped before all GPUs were restored")]
     Stopped,
-    /// The work itself failed.
-    #[error("giving back did not end")]
-    Work(#[source] tokio::task::JoinError),
+    #[error("a bug in the driver stopped the restore")]
+    Panicked(#[source] tokio::task::JoinError),
 }
 
-/// Gives back everything, whichever claims rely on it, and says what and which, unless `stop` is cancelled first. Where the
-/// driver has no state, nothing is made.
+impl Advice for RestoreError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::InUse(source) => source.advice(),
+            Self::State(source) => source.advice(),
+            Self::Incomplete { .. } => Some("see the errors above; the pod retries".into()),
+            Self::Stopped => Some("run --restore again".into()),
+            Self::Panicked(_) => Some("report it with the log of this time".into()),
+        }
+    }
+}
+
+/// Restores all GPUs, also those that claims rely on, and logs both, unless `stop` is cancelled first. Creates nothing on a node
+/// without state of this driver.
 pub async fn run(config: &Config, machine: Arc<dyn Machine>, stop: &CancellationToken) -> Result<(), RestoreError> {
     stop.run_until_cancelled(restore(config, machine)).await.unwrap_or(Err(RestoreError::Stopped))
 }
 
 async fn restore(config: &Config, machine: Arc<dyn Machine>) -> Result<(), RestoreError> {
-    let alone = wait_alone(&config.paths, PATIENCE).await.map_err(RestoreError::InUse)?;
-    // The instance that ended last may have given everything back.
-    if alone.is_none() || !config.paths.plugin_dir.join("gpus").is_dir() {
+    let lock = lock_exclusively(&config.paths, PLUGIN_STOP_TIMEOUT).await.map_err(RestoreError::InUse)?;
+    // The last instance may have restored all GPUs.
+    if lock.is_none() || !config.paths.plugin_dir.join("gpus").is_dir() {
         info!("no GPU of this node was changed");
         return Ok(());
     }
     let engine = app::open(config, machine).map_err(RestoreError::State)?;
     let Restoration { restored, claims, problems } =
-        spawn_blocking(move || engine.restore_all()).await.map_err(RestoreError::Work)?;
+        spawn_blocking(move || engine.restore_all()).await.map_err(RestoreError::Panicked)?;
     for gpu in &restored {
-        info!(%gpu, "GPU is as it was found");
+        info!(%gpu, "original settings of the GPU restored");
     }
     for claim in &claims {
-        warn!(%claim, "its containers go on without what was given back");
+        warn!(%claim, "containers of the claim continue with the original settings and without MPS daemons");
     }
     for problem in &problems {
-        error!(error = %chain(problem), "not given back");
+        error!(error = explain(problem), "failed to restore a GPU");
     }
     info!(gpus = restored.len(), "restored");
-    if problems.is_empty() { Ok(()) } else { Err(RestoreError::Left { count: problems.len() }) }
+    if problems.is_empty() { Ok(()) } else { Err(RestoreError::Incomplete { count: problems.len() }) }
 }

@@ -6,14 +6,17 @@
 //! authorise: what an account may do is tried on a real cluster.
 
 mod answer;
+mod key;
 pub mod objects;
 mod patch;
+mod refusal;
 pub mod request;
+mod shared;
 mod validate;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -25,13 +28,14 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use objects::{Key, Resource};
-use objects::{Preconditions, Refusal};
+pub use key::{Key, Resource};
+use objects::Preconditions;
+use refusal::Refusal;
 pub use request::Verb;
+use shared::Shared;
 
 use crate::wait::within;
 
-/// The server.
 #[derive(Debug)]
 pub struct ApiServer {
     shared: Arc<Shared>,
@@ -42,25 +46,8 @@ pub struct ApiServer {
 #[derive(Debug)]
 enum Serving {
     Up(JoinHandle<()>),
-    /// The port stays ours, and refuses connections because nobody listens.
+    /// The port stays bound and refuses connections, because no process listens.
     Down(TcpSocket),
-}
-
-/// What all connections share.
-#[derive(Debug)]
-struct Shared {
-    state: Mutex<Everything>,
-    revisions: watch::Sender<u64>,
-    hangs: watch::Sender<bool>,
-    requests: watch::Sender<BTreeMap<(Verb, Resource), u64>>,
-    latency: Mutex<Duration>,
-    refusal: Mutex<Option<Refusal>>,
-}
-
-#[derive(Debug, Default)]
-struct Everything {
-    objects: objects::Objects,
-    owners: patch::Owners,
 }
 
 impl ApiServer {
@@ -80,7 +67,6 @@ impl ApiServer {
         Self { shared, address, serving }
     }
 
-    /// Where it listens.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -212,42 +198,6 @@ impl Drop for ApiServer {
         if let Serving::Up(task) = &self.serving {
             task.abort();
         }
-    }
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, Everything> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn read<T>(&self, look: impl FnOnce(&Everything) -> T) -> T {
-        look(&self.state())
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut Everything) -> T) -> T {
-        let mut state = self.state();
-        let answer = change(&mut state);
-        self.revisions.send_replace(state.objects.revision());
-        answer
-    }
-
-    fn revisions(&self) -> watch::Receiver<u64> {
-        self.revisions.subscribe()
-    }
-
-    fn count(&self, verb: Verb, resource: Resource) {
-        self.requests.send_modify(|counts| *counts.entry((verb, resource)).or_insert(0) += 1);
-    }
-
-    /// Waits as long as it should, and says whether the request is refused.
-    async fn conduct(&self) -> Result<(), Refusal> {
-        let latency = *self.latency.lock().unwrap_or_else(PoisonError::into_inner);
-        if !latency.is_zero() {
-            tokio::time::sleep(latency).await;
-        }
-        // The sender lives as long as `self`, so this fails never.
-        self.hangs.subscribe().wait_for(|hangs| !hangs).await.map(drop).unwrap_or_default();
-        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
     }
 }
 

@@ -89,7 +89,7 @@ impl Disk {
         }
     }
 
-    /// Takes back [`Self::hinder`].
+    /// Ends [`Self::hinder`].
     pub fn release(&self) {
         if self.mounted {
             mount_remount(&self.dir, MountFlags::empty(), "").expect("root may mount");

@@ -6,7 +6,9 @@
 //! the pods.
 
 mod call;
+mod plugin;
 mod register;
+mod socket;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,49 +19,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
-use tonic::transport::Channel;
 
 pub use call::{CallError, DEADLINE, Devices, Undone, claim_of};
 pub use dra_proto::dra_v1::{Claim, Device};
+pub use plugin::{Plugin, Service};
+
+use plugin::Policy;
 
 use crate::wait::within;
-
-/// The version of the DRA API a plugin is called with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Service {
-    /// `v1.DRAPlugin`, since Kubernetes 1.34.
-    V1,
-    /// `v1beta1.DRAPlugin`, the only one of Kubernetes 1.32 and 1.33.
-    V1beta1,
-}
-
-impl Service {
-    fn name(self) -> &'static str {
-        match self {
-            Self::V1 => "v1.DRAPlugin",
-            Self::V1beta1 => "v1beta1.DRAPlugin",
-        }
-    }
-}
-
-/// A registered plugin instance.
-#[derive(Debug, Clone)]
-pub struct Plugin {
-    /// Grows with every registration.
-    pub serial: u64,
-    /// Its registration socket.
-    pub socket_path: PathBuf,
-    /// Driver name.
-    pub name: String,
-    /// Its DRA socket.
-    pub endpoint: PathBuf,
-    /// The services it listed, in its order.
-    pub supported_versions: Vec<String>,
-    /// The one it is called with.
-    pub service: Service,
-    socket: register::Socket,
-    channel: Channel,
-}
 
 /// A kubelet for one node.
 #[derive(Debug)]
@@ -71,17 +38,11 @@ pub struct Kubelet {
 #[derive(Debug)]
 struct Shared {
     root_dir: PathBuf,
-    known: Mutex<Known>,
+    policy: Mutex<Policy>,
     plugins: watch::Sender<Vec<Plugin>>,
     /// Why a registration failed the last time, by socket.
     failures: watch::Sender<BTreeMap<PathBuf, String>>,
     registrations: AtomicU64,
-}
-
-#[derive(Debug, Clone)]
-struct Known {
-    services: Vec<Service>,
-    refuses: Option<String>,
 }
 
 impl Kubelet {
@@ -94,7 +55,7 @@ impl Kubelet {
     pub fn with_services(root_dir: &Path, services: &[Service]) -> Self {
         let shared = Arc::new(Shared {
             root_dir: root_dir.to_owned(),
-            known: Mutex::new(Known { services: services.to_vec(), refuses: None }),
+            policy: Mutex::new(Policy { services: services.to_vec(), refuses: None }),
             plugins: watch::Sender::new(Vec::new()),
             failures: watch::Sender::new(BTreeMap::new()),
             registrations: AtomicU64::new(0),
@@ -145,9 +106,9 @@ impl Kubelet {
         self.shared.plugins.send_modify(Vec::clear);
     }
 
-    /// Tells plugins from now on that they are refused, or accepts them again.
+    /// Refuses all plugins with a reason, or accepts them again.
     pub fn refuse(&self, reason: Option<&str>) {
-        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner).refuses = reason.map(str::to_owned);
+        self.shared.policy.lock().unwrap_or_else(PoisonError::into_inner).refuses = reason.map(str::to_owned);
         self.restart();
     }
 
@@ -171,7 +132,7 @@ async fn watch_registry(shared: Arc<Shared>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let present = register::sockets(&shared.root_dir.join("plugins_registry"));
+        let present = socket::sockets(&shared.root_dir.join("plugins_registry"));
         shared.plugins.send_if_modified(|plugins| {
             let before = plugins.len();
             plugins.retain(|plugin| present.contains(&plugin.socket));
@@ -185,8 +146,8 @@ async fn watch_registry(shared: Arc<Shared>) {
             if shared.plugins.borrow().iter().any(|plugin| plugin.socket == socket) {
                 continue;
             }
-            let known = shared.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            match register::register(&shared.root_dir, &socket, &known).await {
+            let policy = shared.policy.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            match register::register(&shared.root_dir, &socket, &policy).await {
                 Ok(plugin) => {
                     let serial = shared.registrations.fetch_add(1, Ordering::Relaxed) + 1;
                     shared.plugins.send_modify(|plugins| plugins.push(Plugin { serial, ..plugin }));

@@ -26,12 +26,12 @@ pub struct Gpus {
 impl Gpus {
     /// A machine with boards such as `h100:8,t4:2`, all identities derived from the seed.
     pub fn create(dir: &Path, boards: &str, seed: &str) -> Self {
-        let board = |part: &str| {
+        let model_gpus = |part: &str| {
             let (name, count) = part.split_once(':').unwrap_or((part, "1"));
             let model = catalog::model(name).expect("a model of the catalog");
             std::iter::repeat_n(model, count.parse().expect("a number of boards"))
         };
-        let gpus = boards.split(',').flat_map(board).collect();
+        let gpus = boards.split(',').flat_map(model_gpus).collect();
         driver_files::install(dir, &built("libnvidia_ml.so"), DRIVER_VERSION, None).expect("a fresh directory");
         install_program(&dir.join("usr/bin/nvidia-smi"));
         let setup = Setup { seed: seed.to_owned(), gpus, driver_version: DRIVER_VERSION.to_owned() };
@@ -118,7 +118,7 @@ impl Gpus {
         });
     }
 
-    /// Takes back faults and delays.
+    /// Ends all faults and delays.
     pub fn heal(&self) {
         self.change(|state| {
             state.faults.clear();
@@ -169,7 +169,7 @@ impl Gpus {
     }
 }
 
-/// Stands for NVIDIA's program, which containers get and nobody runs here.
+/// In place of the program of NVIDIA, which containers get and no test runs.
 fn install_program(path: &Path) {
     fs::create_dir_all(path.parent().expect("a file below the driver root")).expect("a fresh directory");
     fs::write(path, "#!/bin/sh\nexit 9\n").expect("a fresh directory");

@@ -119,15 +119,15 @@ impl pb::mps_server::Mps for Service {
     }
 
     async fn watch(&self, _request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let mut shown = self.daemons.subscribe();
-        shown.mark_changed();
-        let news = stream::unfold((shown, ObservedDaemons::new()), |(mut shown, told)| async move {
-            shown.changed().await.ok()?;
-            let now = shown.borrow_and_update().clone();
-            let news = changes(&told, &now);
-            Some((stream::iter(news.into_iter().map(Ok)), (shown, now)))
+        let mut daemons = self.daemons.subscribe();
+        daemons.mark_changed();
+        let changes_after = stream::unfold((daemons, ObservedDaemons::new()), |(mut daemons, sent)| async move {
+            daemons.changed().await.ok()?;
+            let now = daemons.borrow_and_update().clone();
+            let changes_after = changes(&sent, &now);
+            Some((stream::iter(changes_after.into_iter().map(Ok)), (daemons, now)))
         });
-        let until_stopped = news.flatten().take_until(self.stop.clone().cancelled_owned());
+        let until_stopped = changes_after.flatten().take_until(self.stop.clone().cancelled_owned());
         Ok(Response::new(Box::pin(until_stopped)))
     }
 }

@@ -33,7 +33,6 @@ pub const NODE: &str = "node-1";
 pub struct Node {
     /// The simulated machine.
     pub gpus: Gpus,
-    /// Its kubelet.
     pub kubelet: Kubelet,
     /// The API server of its cluster.
     pub api: ApiServer,
@@ -161,7 +160,7 @@ impl Node {
         self.container(devices).nodes.into_iter().filter(|path| !common.contains(&path.as_str())).collect()
     }
 
-    /// What is on disk for claims: records and CDI files. Empty when nothing is promised to anyone.
+    /// What is on disk for claims: records and CDI files. Empty when no claim is prepared.
     pub fn leftovers(&self) -> BTreeSet<String> {
         let records = fs::read_dir(self.state_dir().join("claims")).into_iter().flatten().flatten();
         let records = records.map(|entry| entry.file_name().to_string_lossy().into_owned());

@@ -118,7 +118,7 @@ impl Program {
         within("the killed program ends", child.wait()).await.expect("a child")
     }
 
-    /// Ends it where nobody can wait, such as in a drop.
+    /// Stops the program without waiting, for a drop.
     pub fn kill_now(&mut self) {
         match std::mem::replace(&mut self.running, Running::Over) {
             Running::Tasks { stop, .. } => stop.cancel(),
@@ -156,7 +156,7 @@ impl Program {
         &self.http_address
     }
 
-    /// Asks one of its endpoints; `None` when nobody listens yet.
+    /// The answer of an HTTP endpoint; `None` while the program does not listen.
     pub async fn http(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(&self.http_address).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -219,7 +219,7 @@ async fn send_signal(process_id: u32, signal: &str) {
     assert!(sent.expect("every system has kill").success(), "a running process takes signals");
 }
 
-/// A port nobody uses at the moment.
+/// A port that is free at the moment.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
     listener.local_addr().expect("a bound socket has an address").port()

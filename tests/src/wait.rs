@@ -7,15 +7,17 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Generous, because many tests share few cores.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+pub const WAIT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Waits for something that will happen.
 pub async fn within<T>(what: &str, happens: impl Future<Output = T>) -> T {
-    let limit = PATIENCE.as_secs();
-    timeout(PATIENCE, happens).await.unwrap_or_else(|_elapsed| panic!("this did not happen within {limit} s: {what}"))
+    let limit = WAIT_TIMEOUT.as_secs();
+    timeout(WAIT_TIMEOUT, happens)
+        .await
+        .unwrap_or_else(|_elapsed| panic!("this did not happen within {limit} s: {what}"))
 }
 
-/// Waits until a condition holds that nobody announces, such as the presence of a file.
+/// Waits until a condition holds that has no notification, such as the presence of a file.
 pub async fn until<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
     let look = async {
         let mut ticks = interval(Duration::from_millis(5));

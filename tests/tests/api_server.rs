@@ -71,7 +71,7 @@ async fn watches_begin_where_the_list_ended() {
 }
 
 #[tokio::test]
-async fn what_is_only_tried_is_checked_and_not_kept() {
+async fn a_dry_run_is_checked_and_changes_nothing() {
     let server = ApiServer::start();
     let slices: Api<ResourceSlice> = Api::all(server.client());
     let trial = PostParams { dry_run: true, ..PostParams::default() };
@@ -89,8 +89,8 @@ async fn fields_it_does_not_know_are_lost() {
     let server = ApiServer::start();
     server.drop_fields(&["consumesCounters"]);
     let slices: Api<ResourceSlice> = Api::all(server.client());
-    let kept = slices.create(&PostParams::default(), &slice("a", "n1")).await.unwrap();
-    assert_eq!(kept.spec.devices.unwrap()[0].consumes_counters, None);
+    let allocated = slices.create(&PostParams::default(), &slice("a", "n1")).await.unwrap();
+    assert_eq!(allocated.spec.devices.unwrap()[0].consumes_counters, None);
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn device_statuses_are_of_one_share() {
 }
 
 #[tokio::test]
-async fn it_can_be_away_and_hang() {
+async fn the_server_can_be_unreachable_and_hang() {
     let mut server = ApiServer::start();
     let claim = json!({"metadata": {"name": "c"}, "spec": {"devices": {}}});
     server.put(Resource::ResourceClaims, "ns", claim);

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Command;
 
+use dra_tests::source::graph::Graph;
 use dra_tests::source::{files, root_dir};
 use serde_json::Value;
 
@@ -83,7 +85,7 @@ const ASYNC: [&str; 9] = [
 ];
 
 /// A foreign crate and the only crates of ours that may know it.
-const KNOWN_BY: [(&str, &[&str]); 8] = [
+const KNOWN_BY: [(&str, &[&str]); 9] = [
     ("k8s-openapi", &["dra-runtime", "dra-resource", "dra-controller", "dra-kubelet-plugin", "dra-tests", "dra-demo"]),
     ("kube", &["dra-runtime", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
     (
@@ -150,6 +152,27 @@ fn each_technology_is_known_only_where_it_belongs() {
         let testing = kind.is_some_and(|kind| kind == "dev");
         assert!(testing || allowed.contains(&from.as_str()), "{from} must not know {to}");
     }
+}
+
+/// The root files of the libraries, programs, tests and benchmarks of the workspace.
+fn targets() -> BTreeSet<PathBuf> {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    let targets = packages.flat_map(|package| package["targets"].as_array().unwrap());
+    targets.map(|target| PathBuf::from(text(&target["src_path"]))).collect()
+}
+
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    let mut found = BTreeSet::new();
+    for root in targets() {
+        found.extend(Graph::of_target(&root).circles().iter().map(ToString::to_string));
+    }
+    let circles: String = found.into_iter().collect();
+    assert!(
+        circles.is_empty(),
+        "files use items of each other, move what both need into a file below them:\n{circles}"
+    );
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn the_default_chart_is_the_committed_one() {
 }
 
 #[test]
-fn values_nobody_reads_and_impossible_values_are_refused() {
+fn unknown_and_impossible_values_are_refused() {
     for (setting, word) in [
         ("kubeletplugin.maxSurge=1", "kubeletplugin"),
         ("driver.rot=/", "rot"),
@@ -117,7 +117,7 @@ fn values_nobody_reads_and_impossible_values_are_refused() {
         ("mps.sharedMemory=0", "sharedMemory"),
         ("mps.sharedMemory=half", "sharedMemory"),
         ("networkPolicy.from=monitoring", "from"),
-        // Pods would be scheduled onto shares that nobody prepares.
+        // Pods would be scheduled onto shares that are never prepared.
         ("mps.enabled=false", "sharing.forms"),
     ] {
         let refused = rendered(&[setting]).expect_err(setting);
@@ -181,7 +181,7 @@ fn the_controller_has_no_rights_on_the_node() {
     {
         assert!(controller.contains(needed), "{needed}");
     }
-    assert_eq!(controller.matches("mountPath:").count(), 1, "it sees nothing but the socket's folder");
+    assert_eq!(controller.matches("mountPath:").count(), 1, "the controller has only the directory of the socket");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn the_mps_host_is_replaced_by_hand_only_since_its_end_is_the_end_of_its_clients
 }
 
 #[test]
-fn what_the_mps_host_mounts_is_seen_by_all_and_kept_by_nobody() {
+fn mounts_of_the_mps_host_reach_the_host_and_other_containers_follow_the_mounts_of_the_host() {
     let chart = rendered(&[]).unwrap();
     let host = daemon_set(&chart, "mps-host");
     assert_eq!(mount(&host, "daemons"), "/run/gpu-dra/mps, mountPropagation: Bidirectional");
@@ -252,7 +252,7 @@ fn shared_memory_is_small_unless_more_is_asked_for() {
 }
 
 #[test]
-fn the_mps_host_sees_processes_of_the_node_and_has_no_account_to_speak_of() {
+fn the_mps_host_has_the_processes_of_the_node_and_an_account_without_rights() {
     let chart = rendered(&[]).unwrap();
     let host = daemon_set(&chart, "mps-host");
     assert!(host.contains("\n      hostPID: true\n") && host.contains("privileged: true"));
@@ -293,13 +293,13 @@ fn nothing_but_health_and_metrics_is_let_in_from_the_network() {
         from(&[monitoring])
             .contains("- namespaceSelector:\n            matchLabels:\n              team: monitoring\n")
     );
-    let nobody = rendered_with(&["--set-json", "networkPolicy.from=[]"]).unwrap();
-    assert!(document(&nobody, "NetworkPolicy").trim_end().ends_with("\n  ingress: []"));
+    let without_sources = rendered_with(&["--set-json", "networkPolicy.from=[]"]).unwrap();
+    assert!(document(&without_sources, "NetworkPolicy").trim_end().ends_with("\n  ingress: []"));
     assert!(!rendered(&["networkPolicy.enabled=false"]).unwrap().contains("NetworkPolicy"));
 }
 
 #[test]
-fn the_controller_is_told_the_forms_and_shares() {
+fn the_controller_gets_the_forms_and_shares_as_flags() {
     for (settings, expect) in [
         (&[][..], ["--forms=gpu,mig,mps,timeSlicing", "--default-shares=10", "--time-slicing-max-shares=10"]),
         (
@@ -359,7 +359,7 @@ fn settings_are_restored_after_uninstalling_and_waited_for() {
     );
     assert_eq!(mount(&restore, "run"), "/run/gpu-dra, mountPropagation: Bidirectional");
     assert!(restore.contains("\n      hostPID: true\n"));
-    // The folder of a driver that left nothing must not be made again.
+    // The directory of a driver that left nothing must not be created again.
     assert_eq!(mount(&restore, "plugins"), "/var/lib/kubelet/plugins");
     assert!(!restore.contains("plugins/gpu.nvidia.com"), "{restore}");
     assert!(!rendered(&["withdraw.enabled=false"]).unwrap().contains("restore"));
@@ -406,7 +406,7 @@ fn each_class_is_for_devices_of_one_kind() {
 }
 
 #[test]
-fn classes_of_shares_carry_what_they_are_told_to() {
+fn classes_of_shares_have_the_configured_extended_resource_names() {
     let chart = rendered(&[]).unwrap();
     let plain = |name: &str| class(&chart, name).unwrap();
     for name in ["mps.gpu.nvidia.com", "timeslicing.gpu.nvidia.com"] {

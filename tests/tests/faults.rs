@@ -40,7 +40,7 @@ async fn a_driver_that_is_installed_later() {
     let node = Node::new("t4:1");
     node.gpus.uninstall();
     let plugin = node.start(Mode::Process).await;
-    plugin.until_logged("no driver, waiting for it").await;
+    plugin.until_logged("the NVIDIA driver is not available, waiting for it").await;
     let claim = NewClaim::of("early", &node.gpus.name(0)).create(&node.api);
     refused(&node, &claim, &["driver", "libnvidia-ml.so.1"]).await;
     node.kubelet.unprepare(&claim).await.unwrap();
@@ -50,7 +50,7 @@ async fn a_driver_that_is_installed_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_driver_that_goes_away_and_comes_back() {
+async fn the_nvidia_driver_may_be_removed_and_installed_again() {
     let node = Node::new("t4:2");
     let _plugin = node.start(Mode::Process).await;
     let running = NewClaim::of("running", &node.gpus.name(0)).create(&node.api);
@@ -80,13 +80,13 @@ async fn a_gpu_that_fails_half_of_its_queries_spoils_only_itself() {
     let good = NewClaim::of("good", &node.gpus.name(2)).create(&node.api);
     node.kubelet.prepare(&good).await.unwrap();
     let bad = NewClaim::of("bad", &node.gpus.name(1)).create(&node.api);
-    refused(&node, &bad, &[&node.gpus.name(1), "repair it, or delete the pod"]).await;
+    refused(&node, &bad, &[&node.gpus.name(1), "repair the GPU, or delete the pod"]).await;
     node.gpus.heal();
     until_prepared(&node, &bad).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gpu_that_returns_has_back_what_it_had_before_its_last_claim() {
+async fn a_gpu_that_is_readable_again_gets_its_original_settings() {
     let node = Node::new("t4:2");
     let plugin = node.start(Mode::Process).await;
     let config = json!({
@@ -105,7 +105,7 @@ async fn a_gpu_that_returns_has_back_what_it_had_before_its_last_claim() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_that_was_deleted_under_its_pod_keeps_its_gpu_and_is_not_named_to_others() {
+async fn a_claim_that_was_deleted_under_its_pod_holds_its_gpu_and_errors_do_not_name_it() {
     let node = Node::new("t4:1");
     let _plugin = node.start(Mode::Process).await;
     let [deleted, next] = ["deleted", "next"].map(|name| NewClaim::of(name, &node.gpus.name(0)).create(&node.api));
@@ -133,7 +133,7 @@ async fn records_that_cannot_be_written() {
         let name = format!("{hindrance:?}");
         disk.hinder(hindrance);
         let error = node.kubelet.prepare(&next).await.expect_err(&name);
-        assert!(error.contains("claims/") && error.contains("will retry"), "{name}: {error}");
+        assert!(error.contains("claims/") && error.contains("the kubelet retries"), "{name}: {error}");
         assert_eq!(node.own_nodes(&node.kubelet.prepare(&held).await.unwrap()), node.own_nodes(&devices), "{name}");
         disk.release();
         until_prepared(&node, &next).await;
@@ -144,7 +144,7 @@ async fn records_that_cannot_be_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_folder_that_takes_nothing_lets_go_and_promises_nothing() {
+async fn a_full_state_directory_blocks_no_unprepare_and_prepares_nothing() {
     let node = Node::new("t4:3");
     fs::create_dir_all(node.state_dir()).unwrap();
     let disk = Disk::at(&node.state_dir());
@@ -156,7 +156,12 @@ async fn a_state_folder_that_takes_nothing_lets_go_and_promises_nothing() {
         let name = format!("{hindrance:?}");
         node.kubelet.prepare(&ending).await.unwrap();
         disk.hinder(hindrance);
-        refused(&node, &next, &[&node.state_dir().display().to_string(), "free space", "writable (will retry)"]).await;
+        refused(
+            &node,
+            &next,
+            &[&node.state_dir().display().to_string(), "free space", "writable; the kubelet retries"],
+        )
+        .await;
         node.kubelet.unprepare(&next).await.expect(&name);
         assert_eq!(node.kubelet.prepare(&held).await.unwrap(), devices, "{name}: what is prepared needs no disk");
         let ended = node.kubelet.unprepare(&ending).await;
@@ -164,7 +169,7 @@ async fn a_state_folder_that_takes_nothing_lets_go_and_promises_nothing() {
         if hindrance == Hindrance::ReadOnly {
             let error = ended.expect_err("the record cannot be removed");
             assert!(error.contains(&node.state_dir().display().to_string()), "{error}");
-            assert!(error.contains("make its folder writable (will retry)"), "{error}");
+            assert!(error.contains("make its directory writable; the kubelet retries"), "{error}");
         } else {
             ended.expect(&name);
         }
@@ -192,7 +197,7 @@ async fn a_cdi_directory_that_is_full_or_read_only() {
         disk.hinder(hindrance);
         let error = node.kubelet.prepare(&next).await.expect_err(&name);
         assert!(
-            error.contains(&node.cdi_dir().display().to_string()) && error.contains("will retry"),
+            error.contains(&node.cdi_dir().display().to_string()) && error.contains("the kubelet retries"),
             "{name}: {error}"
         );
         disk.release();
@@ -234,22 +239,22 @@ async fn an_api_server_that_is_away() {
     let next = NewClaim::of("next", &node.gpus.name(1)).create(&node.api);
     let devices = node.kubelet.prepare(&running).await.unwrap();
     node.api.go_down().await;
-    refused(&node, &next, &["default/next", "API server", "will retry"]).await;
+    refused(&node, &next, &["default/next", "API server", "the kubelet retries"]).await;
     assert_eq!(node.kubelet.prepare(&running).await.unwrap(), devices, "what is prepared needs no API server");
     node.kubelet.unprepare(&running).await.unwrap();
     assert_eq!(node.leftovers(), [].into());
     assert_eq!(plugin.http("/healthz").await.unwrap().0, 200);
     node.api.come_up();
     until_prepared(&node, &next).await;
-    let shown = |claims: &[serde_json::Value]| {
+    let written = |claims: &[serde_json::Value]| {
         let next = claims.iter().find(|claim| claim["metadata"]["name"] == "next")?;
         next["status"]["devices"].as_array().map(drop)
     };
-    node.api.until("the claim shows its device", Resource::ResourceClaims, shown).await;
+    node.api.until("the claim shows its device", Resource::ResourceClaims, written).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_server_that_never_answers_is_named_long_before_the_kubelet_gives_up() {
+async fn the_error_names_an_api_server_that_never_answers_long_before_the_kubelet_cancels_the_call() {
     let node = Node::new("t4:1");
     let _plugin = node.start(Mode::InProcess).await;
     let claim = NewClaim::of("c", &node.gpus.name(0)).create(&node.api);
@@ -272,7 +277,7 @@ async fn cancelled_prepare(node: &Node, claim: &Claim) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_the_kubelet_gives_up_on_is_not_cut() {
+async fn work_of_a_call_that_the_kubelet_cancels_completes() {
     let node = Node::new("t4:1");
     let _plugin = node.start(Mode::InProcess).await;
     let claim = NewClaim::of("c", &node.gpus.name(0)).create(&node.api);
@@ -293,7 +298,8 @@ async fn a_prepare_never_ends_after_the_unprepare_that_followed_it() {
     let answer = async { node.api.answer_again() };
     let (unprepared, ()) = tokio::join!(unprepare, answer);
     unprepared.unwrap();
-    let idle = |_, body: &str| body.contains("gpu_dra_claims_in_flight{operation=\"prepare\"} 0").then_some(());
+    let idle =
+        |_, body: &str| body.contains("gpu_dra_claim_operations_in_flight{operation=\"prepare\"} 0").then_some(());
     plugin.until_http("/metrics", idle).await;
     assert_eq!(node.leftovers(), [].into());
     let other = NewClaim::of("other", &node.gpus.name(0)).create(&node.api);
@@ -310,7 +316,7 @@ async fn a_slow_gpu_delays_no_other() {
     let slow = NewClaim::of("slow", &node.gpus.name(0)).create(&node.api);
     let fast = NewClaim::of("fast", &node.gpus.name(1)).create(&node.api);
     let asked = node.api.requests(Verb::Get, Resource::ResourceClaims);
-    // Until it is taken back; nobody waits that long.
+    // The delay is ended before it is over.
     node.gpus.delay("nvmlDeviceGetMemoryInfo*", 3_600_000, 0);
     let waiting = async {
         let answer = node.kubelet.prepare(&slow).await;

@@ -29,10 +29,10 @@ const HALF_OPEN: usize = 2000;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all of them may cost together.
-const MOST_GROWTH_KIB: usize = 4096;
+const MAX_GROWTH_KIB: usize = 4096;
 
 /// Files that a process of the driver has open at most.
-const MOST_FILES: usize = 256;
+const MAX_FILES: usize = 256;
 
 /// Lets this process, and those it starts, open as many files as it may.
 fn allow_many_files() {
@@ -79,8 +79,8 @@ async fn assert_unmoved(program: &Program) {
     let held = many_half_open(program).await;
     assert_ready(program).await;
     let (growth, files) = (resident_kib(program).saturating_sub(before), open_files(program));
-    assert!(growth < MOST_GROWTH_KIB, "{growth} KiB more than {before} KiB");
-    assert!(files < MOST_FILES, "{files} open files");
+    assert!(growth < MAX_GROWTH_KIB, "{growth} KiB more than {before} KiB");
+    assert!(files < MAX_FILES, "{files} open files");
     drop(held);
 }
 
@@ -172,7 +172,7 @@ async fn the_socket_for_the_controller_has_few_connections_and_streams() {
     drop(streams);
     let before = open_files(&plugin);
     let path = node.node_socket_path("1");
-    // Those that nobody accepts fill a queue of the kernel; then connecting fails.
+    // Connections that are not accepted fill a queue of the kernel; then connecting fails.
     let held: Vec<UnixStream> =
         join_all((0..500).map(|_| UnixStream::connect(&path))).await.into_iter().flatten().collect();
     assert!(held.len() > 100, "{}", held.len());

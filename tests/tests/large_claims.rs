@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Claims as large as an API server takes them, many at once: they fill no memory and are told why.
+//! Claims as large as an API server takes them, many at once: they fill no memory, and the error names the reason.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 use std::fs;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 const LARGE: usize = 8;
 
 /// Of the process, in MiB, far below the 256 MiB that the chart gives it.
-const MOST_MEMORY: u64 = 64;
+const MAX_MEMORY: u64 = 64;
 
 /// A configuration of nearly 10 KiB, which is the most that the API takes, and many times that as values.
 fn large() -> Value {
@@ -42,7 +42,7 @@ fn peak(plugin: &Program) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_large_claims_fill_no_memory_and_are_told_what_is_wrong_with_them() {
+async fn many_large_claims_fill_no_memory_and_their_errors_name_the_reason() {
     let node = Node::new("t4:1");
     let plugin = node.start(Mode::Process).await;
     let claims: Vec<Claim> = (0..LARGE).map(|at| large_claim(&node, &format!("large-{at}"), &large())).collect();
@@ -52,22 +52,22 @@ async fn many_large_claims_fill_no_memory_and_are_told_what_is_wrong_with_them()
         assert!(text.starts_with(&format!("claim default/{}: ", claim.name)), "{text}");
         assert!(text.contains("a is an unknown field of GpuConfig"), "{text}");
     }
-    assert!(peak(&plugin) < MOST_MEMORY, "{} MiB", peak(&plugin));
+    assert!(peak(&plugin) < MAX_MEMORY, "{} MiB", peak(&plugin));
 }
 
 /// No API server stores one, but JSON may make it of what it stores.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_that_is_too_large_to_be_read_is_told_so() {
+async fn the_error_of_a_claim_that_is_too_large_names_the_limit() {
     let node = Node::new("t4:1");
     let plugin = node.start(Mode::Process).await;
     let claim = large_claim(&node, "huge", &json!({"a": "x".repeat(120 << 10)}));
     let text = node.kubelet.prepare(&claim).await.unwrap_err();
-    assert!(text.contains("default/huge") && text.contains("it has more than 10240 KiB as JSON"), "{text}");
-    assert!(peak(&plugin) < MOST_MEMORY, "{} MiB", peak(&plugin));
+    assert!(text.contains("default/huge") && text.contains("the claim has more than 10240 KiB as JSON"), "{text}");
+    assert!(peak(&plugin) < MAX_MEMORY, "{} MiB", peak(&plugin));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_claim_with_nothing_wrong_in_it_is_prepared_and_shows_its_device() {
+async fn a_large_valid_claim_is_prepared_and_has_a_status() {
     let node = Node::new("t4:1");
     let _plugin = node.start(Mode::Process).await;
     let parameters = json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig"});
@@ -75,6 +75,6 @@ async fn a_large_claim_with_nothing_wrong_in_it_is_prepared_and_shows_its_device
     let key = Key { resource: Resource::ResourceClaims, namespace: NAMESPACE.to_owned(), name: claim.name.clone() };
     node.api.edit(&key, |claim| claim["metadata"]["annotations"] = json!({"a": "x".repeat(250 << 10)}));
     node.kubelet.prepare(&claim).await.unwrap();
-    let shown = |claims: &[Value]| claims[0]["status"]["devices"].as_array().map(drop);
-    node.api.until("the claim shows its device", Resource::ResourceClaims, shown).await;
+    let written = |claims: &[Value]| claims[0]["status"]["devices"].as_array().map(drop);
+    node.api.until("the claim shows its device", Resource::ResourceClaims, written).await;
 }

@@ -14,14 +14,14 @@ fn mps() -> Value {
 }
 
 /// Waits until the condition `MPSReady` of the claim's only device has this reason, or is not there.
-async fn until_shown(node: &Node, claim: &str, reason: Option<&str>) {
-    let shown = |claims: &[Value]| {
+async fn until_mps_ready(node: &Node, claim: &str, reason: Option<&str>) {
+    let written = |claims: &[Value]| {
         let found = claims.iter().find(|object| object["metadata"]["name"] == claim)?;
         let conditions = found["status"]["devices"][0]["conditions"].as_array()?;
         let condition = conditions.iter().find(|condition| condition["type"] == "MPSReady");
         (condition.map(|condition| &condition["reason"]) == reason.map(|reason| json!(reason)).as_ref()).then_some(())
     };
-    node.api.until(&format!("MPSReady of claim {claim} is {reason:?}"), Resource::ResourceClaims, shown).await;
+    node.api.until(&format!("MPSReady of claim {claim} is {reason:?}"), Resource::ResourceClaims, written).await;
 }
 
 /// The Events of a reason, oldest first.
@@ -37,32 +37,32 @@ async fn a_daemon_that_recovered_while_the_plugin_was_down_is_ready_without_an_e
     let mut plugin = node.start(Mode::Process).await;
     let claim = NewClaim::of("c", &node.gpus.name(0)).config(&mps()).create(&node.api);
     node.kubelet.prepare(&claim).await.unwrap();
-    until_shown(&node, "c", Some("MPSDaemonReady")).await;
-    host.all_are(&DaemonState::Died { why: "it ended by signal 9".to_owned() });
-    until_shown(&node, "c", Some("MPSDaemonExited")).await;
+    until_mps_ready(&node, "c", Some("MPSDaemonReady")).await;
+    host.all_are(&DaemonState::Exited { why: "it ended by signal 9".to_owned() });
+    until_mps_ready(&node, "c", Some("MPSDaemonExited")).await;
     plugin.kill().await;
     host.all_are(&DaemonState::Ready);
     let _plugin = node.start(Mode::Process).await;
-    until_shown(&node, "c", Some("MPSDaemonReady")).await;
+    until_mps_ready(&node, "c", Some("MPSDaemonReady")).await;
     assert_eq!(events(&node, "MPSDaemonReady"), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_an_outage_of_the_host_a_claim_shows_what_is_left_of_its_daemon() {
+async fn when_the_host_is_back_the_status_of_a_claim_has_the_state_of_its_daemon() {
     let node = Node::new("t4:1");
     let mut host = MpsHost::start(&node.mps_root());
     let _plugin = node.start(Mode::InProcess).await;
     let claim = NewClaim::of("c", &node.gpus.name(0)).config(&mps()).create(&node.api);
     node.kubelet.prepare(&claim).await.unwrap();
-    until_shown(&node, "c", Some("MPSDaemonReady")).await;
+    until_mps_ready(&node, "c", Some("MPSDaemonReady")).await;
     host.go_away().await;
     host.all_are(&DaemonState::Lost);
     host.come_back();
-    until_shown(&node, "c", Some("MPSDaemonLost")).await;
+    until_mps_ready(&node, "c", Some("MPSDaemonLost")).await;
     host.go_away().await;
     host.forget_all();
     host.come_back();
-    until_shown(&node, "c", None).await;
+    until_mps_ready(&node, "c", None).await;
     assert_eq!(events(&node, "MPSDaemonLost").len(), 1);
 }
 
@@ -76,7 +76,7 @@ fn share(node: &Node, request: &str, gpu: usize) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_promised_is_shown_also_when_nobody_calls() {
+async fn metrics_have_the_prepared_shares_also_without_a_call() {
     let node = Node::new("t4:1");
     let host = MpsHost::start(&node.mps_root());
     let mut plugin = node.start(Mode::Process).await;
@@ -84,10 +84,10 @@ async fn what_is_promised_is_shown_also_when_nobody_calls() {
     node.kubelet.prepare(&claim).await.unwrap();
     let labels = format!("{{device=\"{}-mps\",strategy=\"MPS\"}}", node.gpus.name(0));
     for line in [
-        format!("gpu_dra_shares{labels} 1\n"),
-        format!("gpu_dra_promised_memory_bytes{labels} 1073741824\n"),
-        "gpu_dra_mps_daemons_seen{state=\"ready\"} 1\n".to_owned(),
-        "gpu_dra_restores_total{what=\"compute_mode\",result=\"success\"} 0\n".to_owned(),
+        format!("gpu_dra_prepared_shares{labels} 1\n"),
+        format!("gpu_dra_prepared_share_memory_bytes{labels} 1073741824\n"),
+        "gpu_dra_mps_daemons_observed{state=\"ready\"} 1\n".to_owned(),
+        "gpu_dra_setting_restores_total{setting=\"compute_mode\",result=\"success\"} 0\n".to_owned(),
     ] {
         plugin.until_http("/metrics", |_, body| body.contains(&line).then_some(())).await;
     }
@@ -96,46 +96,47 @@ async fn what_is_promised_is_shown_also_when_nobody_calls() {
     host.forget_all();
     node.api.remove(&Key { resource: Resource::ResourceClaims, namespace: NAMESPACE.to_owned(), name: claim.name });
     let plugin = node.start(Mode::Process).await;
-    let nothing = |_, body: &str| (body.contains("gpu_dra_registrations") && !body.contains(&labels)).then_some(());
+    let nothing =
+        |_, body: &str| (body.contains("gpu_dra_kubelet_registrations") && !body.contains(&labels)).then_some(());
     plugin.until_http("/metrics", nothing).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn daemons_that_cannot_be_used_by_one_container_are_warned_of() {
+async fn requests_that_one_container_cannot_use_together_cause_a_warning() {
     let node = Node::new("t4:2");
     let _host = MpsHost::start(&node.mps_root());
     let _plugin = node.start(Mode::InProcess).await;
     let claim = NewClaim::new("two").result(share(&node, "a", 0)).result(share(&node, "b", 1)).create(&node.api);
     node.kubelet.prepare(&claim).await.unwrap();
-    let told = |events: &[Value]| {
-        events.iter().find(|event| event["reason"] == "SeveralMPSDaemons").map(|event| event["note"].clone())
+    let recorded = |events: &[Value]| {
+        events.iter().find(|event| event["reason"] == "MultipleMPSDaemons").map(|event| event["note"].clone())
     };
-    let warning = node.api.until("an Event warns", Resource::Events, told).await;
-    assert!(warning.as_str().unwrap().starts_with("the requests a and b have MPS daemons of their own"), "{warning}");
+    let warning = node.api.until("an Event warns", Resource::Events, recorded).await;
+    assert!(warning.as_str().unwrap().starts_with("Requests a and b use different MPS daemons"), "{warning}");
 }
 
 /// The Event of a reason on a claim.
-async fn until_told(node: &Node, claim: &str, reason: &str) -> String {
-    let told = |events: &[Value]| {
+async fn until_event(node: &Node, claim: &str, reason: &str) -> String {
+    let recorded = |events: &[Value]| {
         let is_wanted = |event: &&Value| event["regarding"]["name"] == claim && event["reason"] == reason;
         Some(events.iter().find(is_wanted)?["note"].as_str().unwrap_or_default().to_owned())
     };
-    node.api.until(&format!("the Event {reason} on claim {claim}"), Resource::Events, told).await
+    node.api.until(&format!("the Event {reason} on claim {claim}"), Resource::Events, recorded).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn claims_of_one_pod_that_do_not_add_up_in_one_container_are_warned_of_on_the_later_one() {
+async fn claims_of_one_pod_that_one_container_cannot_use_together_cause_a_warning_on_the_last_of_them() {
     let node = Node::new("t4:2");
     let _host = MpsHost::start(&node.mps_root());
     let _plugin = node.start(Mode::InProcess).await;
     let claim = |name: &str, gpu| NewClaim::new(name).result(share(&node, "r", gpu)).create(&node.api);
     let claims = [claim("first", 0), claim("second", 0)];
     node.kubelet.prepare_all(&claims).await.unwrap();
-    let text = until_told(&node, "second", "MultipleMPSShares").await;
-    assert!(text.starts_with("the claims first and second of one pod are shares of one GPU"), "{text}");
+    let text = until_event(&node, "second", "MultipleMPSShares").await;
+    assert!(text.starts_with("Claims first and second of one pod are MPS shares of one GPU"), "{text}");
     node.kubelet.prepare_all(&[claim("third", 0), claim("fourth", 1)]).await.unwrap();
-    let text = until_told(&node, "fourth", "SeveralMPSDaemons").await;
-    assert!(text.starts_with("the claims third and fourth of one pod have MPS daemons of their own"), "{text}");
+    let text = until_event(&node, "fourth", "MultipleMPSDaemons").await;
+    assert!(text.starts_with("Claims third and fourth of one pod use different MPS daemons"), "{text}");
     assert_eq!(events(&node, "MultipleMPSShares").len(), 1);
 }
 
@@ -150,6 +151,6 @@ async fn a_configuration_for_other_requests_does_not_keep_a_share_from_its_pod()
     let claim = NewClaim::of("mixed", &node.gpus.name(0)).result(share(&node, "preview", 1)).config(&exclusive);
     let claim = claim.create(&node.api);
     assert_eq!(node.kubelet.prepare(&claim).await.unwrap().len(), 2);
-    let text = until_told(&node, "mixed", "ConfigIgnored").await;
+    let text = until_event(&node, "mixed", "ConfigIgnored").await;
     assert!(text.contains("request preview") && !text.contains("request gpu"), "{text}");
 }

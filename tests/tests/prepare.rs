@@ -17,11 +17,11 @@ fn names(devices: &[Device]) -> BTreeSet<&str> {
 
 /// The statuses the claim shows its user.
 async fn statuses(node: &Node, claim: &str, count: usize) -> Vec<Value> {
-    let shown = |claims: &[Value]| {
+    let written = |claims: &[Value]| {
         let found = claims.iter().find(|object| object["metadata"]["name"] == claim)?;
         found["status"]["devices"].as_array().filter(|devices| devices.len() == count).cloned()
     };
-    node.api.until("the claim shows its devices", Resource::ResourceClaims, shown).await
+    node.api.until("the claim shows its devices", Resource::ResourceClaims, written).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,15 +41,15 @@ async fn a_whole_gpu_comes_with_its_node_the_drivers_files_and_an_identity() {
         assert!(container.mounts.iter().any(|(_, inside)| inside.ends_with(wanted)), "{wanted}: {container:?}");
     }
 
-    let shown = statuses(&node, "train", 1).await;
-    assert_eq!(shown[0]["device"], node.gpus.name(1));
-    assert_eq!(shown[0]["data"]["uuid"], node.gpus.state().gpus[1].uuid, "{shown:?}");
+    let found = statuses(&node, "train", 1).await;
+    assert_eq!(found[0]["device"], node.gpus.name(1));
+    assert_eq!(found[0]["data"]["uuid"], node.gpus.state().gpus[1].uuid, "{found:?}");
     let prepared = |events: &[Value]| {
         events.iter().find(|event| event["reason"] == "DevicesPrepared").map(|event| event["note"].clone())
     };
     let sentence = node.api.until("an Event says so", Resource::Events, prepared).await;
     let (name, uuid) = (node.gpus.name(1), &node.gpus.state().gpus[1].uuid);
-    assert_eq!(sentence, format!("prepared {name} (NVIDIA H100 80GB HBM3, {uuid}) on node node-1"));
+    assert_eq!(sentence, format!("Prepared {name} (NVIDIA H100 80GB HBM3, {uuid}) on node node-1"));
 
     node.kubelet.unprepare(&claim).await.unwrap();
     assert_eq!(node.leftovers(), [].into());
@@ -65,11 +65,11 @@ async fn a_claim_that_is_allocated_again_shows_its_device_and_an_event_again() {
     for pod in 1..=3 {
         node.kubelet.prepare(&claim).await.unwrap();
         statuses(&node, "reused", 1).await;
-        let told = |events: &[Value]| {
-            let told = events.iter().filter(|event| event["reason"] == "DevicesPrepared").count();
-            (told == pod).then_some(())
+        let recorded = |events: &[Value]| {
+            let recorded = events.iter().filter(|event| event["reason"] == "DevicesPrepared").count();
+            (recorded == pod).then_some(())
         };
-        node.api.until(&format!("an Event for pod {pod}"), Resource::Events, told).await;
+        node.api.until(&format!("an Event for pod {pod}"), Resource::Events, recorded).await;
         node.kubelet.unprepare(&claim).await.unwrap();
         let mut allocation = Value::Null;
         let deallocated = node.api.edit(&key, |claim| allocation = claim["status"]["allocation"].take());
@@ -79,7 +79,7 @@ async fn a_claim_that_is_allocated_again_shows_its_device_and_an_event_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mig_device_comes_with_its_own_capabilities_only() {
+async fn a_container_with_a_mig_device_has_only_the_capabilities_of_that_device() {
     let node = Node::new("h100:1");
     let (small, large) = (node.gpus.cut(0, "1g.10gb"), node.gpus.cut(0, "3g.40gb"));
     let _plugin = node.start(Mode::Process).await;
@@ -91,8 +91,8 @@ async fn a_mig_device_comes_with_its_own_capabilities_only() {
         assert!(nodes.contains(&node.gpus.node(0)), "{nodes:?}");
         assert_eq!(nodes.len(), 3, "the GPU, its GPU instance and its compute instance: {nodes:?}");
         capabilities.extend(nodes);
-        let shown = statuses(&node, device, 1).await;
-        assert_eq!(shown[0]["data"]["parentUUID"], node.gpus.state().gpus[0].uuid, "{shown:?}");
+        let found = statuses(&node, device, 1).await;
+        assert_eq!(found[0]["data"]["parentUUID"], node.gpus.state().gpus[0].uuid, "{found:?}");
     }
     assert_eq!(capabilities.len(), 5, "one node is common, no capability is: {capabilities:?}");
 }
@@ -131,7 +131,7 @@ async fn a_claim_of_several_pods_gives_the_same_answer_and_is_repaired() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn monitoring_sees_a_gpu_that_is_held_and_holds_none() {
+async fn monitoring_can_use_a_held_gpu_and_holds_none() {
     let node = Node::new("t4:1");
     let _plugin = node.start(Mode::InProcess).await;
     let gpu = node.gpus.name(0);
@@ -147,7 +147,7 @@ async fn monitoring_sees_a_gpu_that_is_held_and_holds_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn claims_of_one_call_are_answered_each_for_itself() {
+async fn each_claim_of_a_call_has_an_answer_of_its_own() {
     let node = Node::new("t4:8");
     let _plugin = node.start(Mode::Process).await;
     let mut claims: Vec<_> =

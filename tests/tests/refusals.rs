@@ -18,8 +18,9 @@ async fn check(node: &Node, claim: &Claim, words: &[&str]) {
     assert!(refused.starts_with(&format!("claim {NAMESPACE}/{}", claim.name)), "{refused}");
     assert!(!refused.contains('\n') && refused.len() < 1000, "not one sentence: {refused}");
     assert_eq!(node.leftovers(), before, "{refused}");
-    let told = |events: &[Value]| events.iter().any(|event| event["note"] == *refused).then_some(());
-    node.api.until("an Event says why", Resource::Events, told).await;
+    let sentence = refused.replacen("claim", "Claim", 1);
+    let is_recorded = |events: &[Value]| events.iter().any(|event| event["note"] == *sentence).then_some(());
+    node.api.until("an Event with the refusal", Resource::Events, is_recorded).await;
     node.kubelet.unprepare(claim).await.unwrap();
 }
 
@@ -56,7 +57,7 @@ async fn devices_that_are_not_here() {
     let _plugin = node.start(Mode::InProcess).await;
     let result = |pool: &str, device: &str| json!({"request": "gpu", "driver": "gpu.nvidia.com", "pool": pool, "device": device});
     for (name, result, words) in [
-        ("unknown", result("node-1", "gpu-00000000"), &["gpu-00000000 is not on node node-1"][..]),
+        ("unknown", result("node-1", "gpu-00000000"), &["gpu-00000000 is not present on node node-1"][..]),
         ("malformed", result("node-1", "GPU_0"), &["status.allocation.devices.results[0].device"]),
         ("foreign", result("node-2", &node.gpus.name(0)), &["pool node-2", "this is node node-1"]),
     ] {
@@ -73,7 +74,7 @@ async fn one_device_for_two_claims() {
     let holder = NewClaim::of("holder", &gpu).create(&node.api);
     let devices = node.kubelet.prepare(&holder).await.unwrap();
     let second = NewClaim::of("second", &gpu).create(&node.api);
-    check(&node, &second, &[&gpu, "held by claim default/holder", "will retry"]).await;
+    check(&node, &second, &[&gpu, "held by claim default/holder", "the kubelet retries"]).await;
     assert_eq!(node.own_nodes(&devices), [node.gpus.node(0)].into());
 
     node.kubelet.unprepare(&holder).await.unwrap();
@@ -124,7 +125,7 @@ async fn configurations_that_are_not_understood() {
         (
             "mps",
             with("sharing", json!({"strategy": "MPS"})),
-            &["mps/host.sock", "see that the MPS pod of this node runs"],
+            &["mps/host.sock", "check that mps.enabled is true and the mps-host pod of this node runs"],
         ),
         ("device", config("MigDeviceConfig"), &[]),
     ] {
@@ -142,7 +143,7 @@ async fn configurations_that_are_not_understood() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_of_another_namespace_is_named_on_the_node_and_not_to_who_waits_for_it() {
+async fn a_claim_of_another_namespace_is_named_in_an_event_on_the_node_only() {
     let node = Node::new("t4:1");
     let _plugin = node.start(Mode::InProcess).await;
     let holder = NewClaim::of("project", &node.gpus.name(0)).of_namespace("secret").create(&node.api);
@@ -152,7 +153,7 @@ async fn a_claim_of_another_namespace_is_named_on_the_node_and_not_to_who_waits_
     let on_node = |events: &[Value]| events.iter().find(|event| event["regarding"]["kind"] == "Node").cloned();
     let event = node.api.until("an Event on the Node", Resource::Events, on_node).await;
     assert_eq!((&event["regarding"]["name"], &event["reason"]), (&json!("node-1"), &json!("DeviceBusy")), "{event}");
-    assert!(event["note"].as_str().unwrap().contains("claim secret/project is in the way"), "{event}");
+    assert!(event["note"].as_str().unwrap().contains("Claim secret/project blocks another claim"), "{event}");
     for event in node.api.list(Resource::Events).iter().filter(|event| event["regarding"]["namespace"] == NAMESPACE) {
         assert!(!event.to_string().contains("secret"), "{event}");
     }

@@ -37,20 +37,20 @@ async fn a_registry_that_appears_later_is_used() {
     let registry_dir = node.kubelet_dir().join("plugins_registry");
     fs::remove_dir(&registry_dir).unwrap();
     let plugin = node.start_instance(Mode::Process, "1");
-    plugin.until_logged("waiting for the kubelet's registry directory").await;
+    plugin.until_logged("waiting for the registry directory of the kubelet").await;
     fs::create_dir(&registry_dir).unwrap();
     node.kubelet.until_registered().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registration_socket_that_someone_deletes_comes_back() {
+async fn a_registration_socket_that_is_deleted_is_created_again() {
     let node = Node::new("t4:1");
     let plugin = node.start(Mode::InProcess).await;
     let socket_path = node.kubelet.until_registered().await.socket_path;
     fs::remove_file(&socket_path).unwrap();
     node.kubelet.until_plugins("the plugin is gone", |plugins| plugins.is_empty().then_some(())).await;
     node.kubelet.until_registered().await;
-    let twice = |_, body: &str| body.contains("gpu_dra_registrations_total 2").then_some(());
+    let twice = |_, body: &str| body.contains("gpu_dra_kubelet_registrations_total 2").then_some(());
     plugin.until_http("/metrics", twice).await;
 }
 
@@ -107,7 +107,7 @@ async fn a_restart_of_the_same_pod_replaces_its_own_sockets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_instances_live_side_by_side_and_the_socket_of_another_driver_is_left_alone() {
+async fn two_instances_run_together_and_do_not_touch_the_socket_of_another_driver() {
     let node = Node::new("t4:1");
     // No server takes the authority the kubelet makes of this name, and the kubelet goes on to the next.
     let foreign_path = node.kubelet_dir().join("plugins_registry/other.example.com-reg.sock");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The plugin dies, the node reboots, two plugins share the state: the same answers, and nothing is left behind.
+//! The plugin exits, the node reboots, two plugins share the state: the same answers, and nothing is left behind.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::collections::BTreeMap;
@@ -58,7 +58,7 @@ async fn prepared(node: &Node, claims: &[Claim]) -> BTreeMap<String, Vec<Device>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_effect_of_a_loaded_node_it_gives_the_same_answers_and_leaks_nothing() {
+async fn after_a_kill_at_any_effect_the_plugin_gives_the_same_answers_and_leaks_nothing() {
     const GPUS: usize = 4;
     const ROUNDS: usize = 14;
     let node = Node::new("t4:4");
@@ -136,7 +136,7 @@ async fn after_a_reboot_everything_is_built_anew() {
     assert_eq!(node.kubelet.prepare(&whole).await.unwrap(), before);
     assert_eq!(node.own_nodes(&before), [node.gpus.node(0)].into());
 
-    // MIG instances do not survive a reboot; the administrator makes them again, or the pod is told.
+    // MIG instances do not survive a reboot; the administrator creates them again, or the pod gets an Event.
     let refused = node.kubelet.prepare(&part).await.unwrap_err();
     assert!(refused.contains(&cut) && refused.contains("no longer exists"), "{refused}");
     assert_eq!(node.gpus.cut(1, "1g.10gb"), cut);
@@ -171,13 +171,13 @@ async fn a_restarted_plugin_unprepares_without_an_api_server_and_without_a_drive
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_nobody_can_read_is_set_aside_and_stops_nothing() {
+async fn a_damaged_record_is_quarantined_and_stops_nothing() {
     let node = Node::new("t4:2");
     let claims_dir = node.state_dir().join("claims");
     fs::create_dir_all(&claims_dir).unwrap();
     fs::write(claims_dir.join("11111111-2222-4333-8444-555555555555.json"), "\u{0}garbage").unwrap();
     let plugin = node.start(Mode::Process).await;
-    plugin.until_logged("claim record that cannot be read").await;
+    plugin.until_logged("claim record is quarantined").await;
     let one = |_, body: &str| body.contains("gpu_dra_quarantined_records 1").then_some(());
     plugin.until_http("/metrics", one).await;
     assert_eq!(fs::read_dir(&claims_dir).unwrap().count(), 0);
@@ -187,7 +187,7 @@ async fn a_record_nobody_can_read_is_set_aside_and_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_instances_of_an_upgrade_share_what_they_know() {
+async fn two_instances_of_an_upgrade_share_the_records() {
     let node = Node::new("t4:2");
     let mut old = node.start_instance(Mode::Process, "old");
     let old_plugin = node.kubelet.until_registered().await;
@@ -220,14 +220,14 @@ async fn two_instances_of_an_upgrade_share_what_they_know() {
 async fn claims_that_ended_while_the_node_was_down_are_collected() {
     let node = Node::new("t4:4");
     let mut plugin = node.start(Mode::Process).await;
-    let names = ["ended", "released", "moved", "kept"];
+    let names = ["ended", "released", "moved", "allocated"];
     let claims = [0, 1, 2, 3].map(|at| NewClaim::of(names[at], &node.gpus.name(at)).create(&node.api));
     for claim in &claims {
         node.kubelet.prepare(claim).await.unwrap();
     }
     plugin.kill().await;
     node.gpus.reboot();
-    let [ended, released, moved, kept] = claims;
+    let [ended, released, moved, allocated] = claims;
     let key = |claim: &Claim| Key {
         resource: Resource::ResourceClaims,
         namespace: NAMESPACE.to_owned(),
@@ -241,10 +241,10 @@ async fn claims_that_ended_while_the_node_was_down_are_collected() {
     let is_there = |claim: &Claim| node.leftovers().iter().any(|name| name.contains(&claim.uid));
     let collected = || (![&ended, &released, &moved].into_iter().any(is_there)).then_some(());
     until("the claims that ended here are undone", collected).await;
-    assert!(is_there(&kept));
+    assert!(is_there(&allocated));
     let next = NewClaim::of("next", &node.gpus.name(0)).create(&node.api);
     node.kubelet.prepare(&next).await.unwrap();
-    node.kubelet.prepare(&kept).await.unwrap();
+    node.kubelet.prepare(&allocated).await.unwrap();
 }
 
 fn flip_one_bit_of_the_record(node: &Node, claim_uid: &str) {
@@ -256,7 +256,7 @@ fn flip_one_bit_of_the_record(node: &Node, claim_uid: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_record_of_a_running_pod_gives_its_gpu_to_nobody() {
+async fn the_gpu_of_a_running_pod_with_a_damaged_record_stays_reserved() {
     let node = Node::new("t4:1");
     let mut plugin = node.start(Mode::Process).await;
     let [holder, thief] = ["holder", "thief"].map(|name| NewClaim::of(name, &node.gpus.name(0)).create(&node.api));
@@ -265,9 +265,9 @@ async fn a_damaged_record_of_a_running_pod_gives_its_gpu_to_nobody() {
     plugin.kill().await;
     flip_one_bit_of_the_record(&node, &holder.uid);
     let plugin = node.start(Mode::Process).await;
-    plugin.until_logged("claim record that cannot be read").await;
+    plugin.until_logged("claim record is quarantined").await;
     let refused = node.kubelet.prepare(&thief).await.unwrap_err();
-    assert!(refused.contains("held by claim default/holder, whose record cannot be read"), "{refused}");
+    assert!(refused.contains("reserved by claim default/holder, whose record"), "{refused}");
     let specs = |names: std::collections::BTreeSet<String>| {
         names.into_iter().filter(|name| name.contains("-claim_")).collect::<Vec<_>>()
     };
@@ -287,7 +287,7 @@ async fn a_damaged_record_of_a_running_pod_is_made_anew_from_its_claim() {
     plugin.kill().await;
     flip_one_bit_of_the_record(&node, &claim.uid);
     let plugin = node.start(Mode::Process).await;
-    plugin.until_logged("claim record that cannot be read").await;
+    plugin.until_logged("claim record is quarantined").await;
     assert_eq!(node.kubelet.prepare(&claim).await.unwrap(), devices);
     let thief = NewClaim::of("thief", &node.gpus.name(0)).create(&node.api);
     let refused = node.kubelet.prepare(&thief).await.unwrap_err();

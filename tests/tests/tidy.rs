@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The house rules that no lint knows, checked over every file of the repository.
+//! The rules of this project that no lint checks, over every file of the repository.
 
-use dra_tests::source::{SourceFile, files, functions, root_dir};
+use dra_tests::source::code::{comments, functions};
+use dra_tests::source::errors::error_attributes;
+use dra_tests::source::words::unwanted_words;
+use dra_tests::source::{SourceFile, files, root_dir};
 
-/// Non-test lines of a file.
-const LONGEST_FILE: usize = 400;
-/// Lines of a function.
-const LONGEST_FUNCTION: usize = 60;
+/// Lines before the tests of the file.
+const MAX_FILE_LINES: usize = 400;
+const MAX_FUNCTION_LINES: usize = 60;
 
 /// Applies a check to files and fails with everything it found.
 fn check(concerns: impl Fn(&SourceFile) -> bool, faults: impl Fn(&SourceFile) -> Vec<String>) {
@@ -39,10 +41,10 @@ fn every_source_file_names_its_licence() {
 }
 
 #[test]
-fn every_source_file_says_what_it_is_for() {
+fn every_source_file_has_a_header() {
     check(SourceFile::is_rust, |file| {
-        let said = file.text.lines().nth(1).is_some_and(|line| line.starts_with("//! ") && line.len() > 12);
-        if said { Vec::new() } else { vec!["has no `//!` header on its second line".to_owned()] }
+        let has_header = file.text.lines().nth(1).is_some_and(|line| line.starts_with("//! ") && line.len() > 12);
+        if has_header { Vec::new() } else { vec!["has no `//!` header on its second line".to_owned()] }
     });
 }
 
@@ -52,15 +54,13 @@ fn files_and_functions_stay_short() {
         let code = file.product_code();
         let lines = file.text.lines().count() - file.text.lines().skip_while(|line| *line != "#[cfg(test)]").count();
         let mut faults = Vec::new();
-        if lines > LONGEST_FILE {
-            faults.push(format!("has {lines} lines before its tests, more than {LONGEST_FILE}"));
+        if lines > MAX_FILE_LINES {
+            faults.push(format!("has {lines} lines before its tests, more than {MAX_FILE_LINES}"));
         }
-        let long = functions(&code).into_iter().filter(|function| function.lines() > LONGEST_FUNCTION);
-        faults.extend(
-            long.map(|function| {
-                format!("{} has {} lines, more than {LONGEST_FUNCTION}", function.name, function.lines())
-            }),
-        );
+        let long = functions(&code).into_iter().filter(|function| function.lines() > MAX_FUNCTION_LINES);
+        faults.extend(long.map(|function| {
+            format!("{} has {} lines, more than {MAX_FUNCTION_LINES}", function.name, function.lines())
+        }));
         faults
     });
 }
@@ -114,6 +114,118 @@ fn file_names_are_nouns_of_the_domain() {
     });
 }
 
+/// Words with which a comment asks instead of answering.
+const INTERROGATIVES: [&str; 9] = ["why", "which", "where", "how", "what", "when", "who", "whose", "whom"];
+
+/// Words with which a comment names only what the name of the item names.
+const ARTICLES: [&str; 4] = ["the", "its", "their", "this"];
+
+/// Other comments without a fact.
+const FILLERS: [&str; 5] = ["see the module", "see above", "as above", "for people", "it is so"];
+
+/// Whether a whole comment only asks (`Why.`, `Of which GPU.`), only repeats a name (`Its path.`) or is a known filler.
+fn is_filler(comment: &str) -> bool {
+    let lower = comment.to_lowercase();
+    let words: Vec<&str> = lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let asks = words.len() <= 3 && words.iter().take(2).any(|word| INTERROGATIVES.contains(word));
+    let repeats = words.len() == 2 && words.first().is_some_and(|word| ARTICLES.contains(word));
+    let is_code = comment.contains('`');
+    !is_code && (asks || repeats || FILLERS.contains(&words.join(" ").as_str()))
+}
+
+#[test]
+fn a_comment_without_a_fact_is_recognized() {
+    for filler in ["Why.", "Of which GPU.", "Who asks.", "Its path.", "Why, for people.", "See the module."] {
+        assert!(is_filler(filler), "{filler}");
+    }
+    for comment in ["Whether retrying helps.", "Counted from 1.", "The `nvidia.com/gpu`.", "How long the file stays."] {
+        assert!(!is_filler(comment), "{comment}");
+    }
+}
+
+#[test]
+fn comments_give_a_fact() {
+    check(SourceFile::is_rust, |file| {
+        let fillers = comments(&file.text).into_iter().filter(|comment| is_filler(&comment.text));
+        fillers
+            .map(|comment| {
+                let at = comment.line;
+                format!(
+                    "line {at}: `{}` gives no unit, range, reason or source: write one, or delete the comment",
+                    comment.text
+                )
+            })
+            .collect()
+    });
+}
+
+#[test]
+fn one_word_stands_for_one_thing() {
+    let ours = |file: &SourceFile| {
+        let is_prose =
+            ["rs", "md", "yaml", "tpl", "toml", "proto", "sh"].iter().any(|extension| file.has_extension(extension));
+        // Golden files repeat what is written elsewhere.
+        is_prose && !file.path.ends_with("source/words.rs") && !file.path.starts_with("tests/tests/golden")
+    };
+    check(ours, |file| {
+        let found = unwanted_words(file).into_iter();
+        found.map(|found| format!("line {}: `{}` is written as: {}", found.line, found.word, found.instead)).collect()
+    });
+}
+
+/// What is wrong with the text of an error.
+fn faults_of_error(text: &str) -> Vec<String> {
+    let first = text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+    // Abbreviations and kinds of the API have a second capital; these kinds do not.
+    let is_name = first.chars().skip(1).any(char::is_uppercase) || ["Node", "Pod", "Event"].contains(&first);
+    let mut faults = Vec::new();
+    if first.starts_with(char::is_uppercase) && !is_name {
+        faults.push("begins with a capital".to_owned());
+    }
+    if ["it", "its"].contains(&first.to_lowercase().as_str()) {
+        faults.push(format!("begins with `{first}`: name the object"));
+    }
+    if text.ends_with('.') {
+        faults.push("ends with a full stop".to_owned());
+    }
+    for words in ["unable to", "could not"].iter().filter(|words| text.contains(**words)) {
+        faults.push(format!("contains `{words}`: write `failed to …`"));
+    }
+    if text.contains("cannot be kept") {
+        faults.push("contains `cannot be kept`: write `failed to save …`".to_owned());
+    }
+    if text.contains("(will retry)") {
+        faults.push("contains `(will retry)`: the outermost message adds that the kubelet retries".to_owned());
+    }
+    faults
+}
+
+#[test]
+fn an_error_that_does_not_name_what_failed_is_recognized() {
+    for text in
+        ["It failed", "its record failed", "Failed to read", "unable to read {path}", "failed (will retry)", "{0}."]
+    {
+        assert!(!faults_of_error(text).is_empty(), "{text}");
+    }
+    for text in
+        ["failed to read {path}", "MPS daemon {id} exited", "ResourceSlice {0} is refused", "{device} is in use"]
+    {
+        assert!(faults_of_error(text).is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn errors_name_what_failed() {
+    check(SourceFile::is_rust, |file| {
+        let texts = error_attributes(&file.text).into_iter();
+        texts
+            .flat_map(|(line, text)| {
+                faults_of_error(&text).into_iter().map(move |fault| format!("line {line}: `{text}` {fault}"))
+            })
+            .collect()
+    });
+}
+
 #[test]
 fn the_documents_a_reader_expects_are_there() {
     for name in ["README.md", "ARCHITECTURE.md", "SPECIFICATION.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"] {
@@ -139,7 +251,7 @@ fn links_in_documents_lead_somewhere() {
 }
 
 #[test]
-fn promises_name_tests_that_exist() {
+fn the_specification_names_tests_that_exist() {
     let specification = std::fs::read_to_string(root_dir().join("SPECIFICATION.md")).unwrap_or_default();
     let quoted = specification.split('`').skip(1).step_by(2);
     let missing: Vec<&str> = quoted.filter(|path| path.contains(".rs") && !root_dir().join(path).is_file()).collect();

@@ -4,7 +4,7 @@
 //! [`HostFiles`] is the real implementation; [`faults::FaultyFiles`] lets a test fail or cut any single effect. Nothing here
 //! follows a symbolic link or opens anything but a regular file.
 //!
-//! Reading order: [`port`], [`replace`], [`host`], [`private_dir`], [`faults`].
+//! Reading order: [`port`], [`replace`], [`host`], [`private_dir`], [`lock_file`], [`faults`].
 
 pub mod port;
 
@@ -14,9 +14,12 @@ pub mod host;
 
 pub mod private_dir;
 
+pub mod lock_file;
+
 pub mod faults;
 
 pub use host::HostFiles;
+pub use lock_file::{lock_holder, takes_no_file, try_lock};
 pub use port::{Files, NewFile};
 pub use private_dir::make_private_dir;
 pub use replace::{TEMP_SUFFIX, replace};

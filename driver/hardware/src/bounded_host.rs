@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
-use dra_model::{ComputeMode, Gpu, GpuUuid, Interval, Inventory};
+use dra_model::{ComputeMode, DeviceNode, Gpu, GpuUuid, Interval, Inventory};
 
 use crate::deadline::Deadline;
 use crate::discover::complete;
 use crate::host::Host;
 use crate::machine::{GpuError, GpuSelector, Machine as _};
+use crate::nodes::{DeviceIds, NodeError};
 use crate::timeout::TimeoutMachine;
 
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +58,11 @@ impl BoundedHost<'_> {
     pub fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
         let what = format!("nvidia-smi to set the time-slice interval of {gpu}");
         self.deadline.beside(what, || self.host.machine().set_interval(gpu, interval))
+    }
+
+    /// See [`Host::device_nodes`].
+    pub fn device_nodes(&self, device: DeviceIds) -> Result<Vec<DeviceNode>, NodeError> {
+        self.host.device_nodes(device)
     }
 
     fn machine(&self) -> TimeoutMachine {

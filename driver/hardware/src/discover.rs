@@ -7,13 +7,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use dra_model::{DriverState, Fault, Gpu, GpuEntry, GpuUuid, Inventory, MigMode, PciAddress, chain, explain};
+use dra_model::{DriverState, Fault, Gpu, GpuEntry, GpuUuid, Inventory, MigMode, PciAddress, chain};
 
 use crate::machine::{GpuError, GpuFacts, GpuSelector, Machine, MachineError};
 use crate::sysfs;
 
 pub fn discover(machine: &dyn Machine, sys_root: &Path) -> Inventory {
-    read(machine, sys_root).unwrap_or_else(|error| Inventory::without_driver(explain(&error)))
+    read(machine, sys_root).unwrap_or_else(|error| Inventory::without_driver(chain(&error).to_string()))
 }
 
 fn read(machine: &dyn Machine, sys_root: &Path) -> Result<Inventory, MachineError> {

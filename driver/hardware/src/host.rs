@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_model::{Device, DeviceNode, DriverFiles, Gpu, GpuEntry, GpuSettings, GpuUuid, Inventory};
+use dra_model::{DeviceNode, DriverFiles, Gpu, GpuEntry, GpuSettings, GpuUuid, Inventory};
 use parking_lot::{Mutex, RwLock};
 
 use crate::deadline::Deadline;
@@ -16,7 +16,7 @@ use crate::discover::{complete, discover, recognise, remember};
 use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::driver_program::{DriverProgram, ProgramError};
 use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
-use crate::nodes::{self, NodeError};
+use crate::nodes::{self, DeviceIds, NodeError};
 use crate::procfs::{self, BootIdError};
 use crate::timeout::{GPU_TIMEOUT, TimeoutMachine};
 
@@ -31,7 +31,7 @@ pub struct Roots {
     pub sys: PathBuf,
 }
 
-/// This machine.
+/// The devices and the NVIDIA driver of this node, from NVML, procfs, sysfs and the driver root.
 #[derive(Debug)]
 pub struct Host {
     machine: TimeoutMachine,
@@ -108,7 +108,7 @@ impl Host {
     }
 
     /// The nodes of one device: that of its GPU, and for a MIG device its two capabilities.
-    pub fn device_nodes(&self, device: Device<'_>) -> Result<Vec<DeviceNode>, NodeError> {
+    pub fn device_nodes(&self, device: DeviceIds) -> Result<Vec<DeviceNode>, NodeError> {
         nodes::device_nodes(device, &self.roots.driver, &self.roots.driver_on_host, &self.roots.proc)
     }
 

@@ -50,6 +50,6 @@ pub use host::{Host, Roots};
 pub use machine::{
     DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode, Setting,
 };
-pub use nodes::NodeError;
+pub use nodes::{DeviceIds, NodeError};
 pub use nvml_machine::NvmlMachine;
 pub use procfs::BootIdError;

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dra_model::{Advice, Device, DeviceNode, Gpu, MigDevice};
+use dra_model::{Advice, Device, DeviceNode};
 use rustix::fs::{FileType, Stat, major, minor};
 
 use crate::driver_root::{self, Root};
@@ -41,9 +41,10 @@ pub enum NodeError {
     /// The node belongs to another GPU.
     #[error("{path} on the node has minor number {found}")]
     WrongMinor { path: String, found: u32, remedy: String },
-    #[error("failed to find the capability nodes of MIG device {device}")]
+    #[error("failed to find the capability nodes of GPU instance {gpu_instance}, compute instance {compute_instance}")]
     Capability {
-        device: String,
+        gpu_instance: u32,
+        compute_instance: u32,
         #[source]
         source: ProcError,
     },
@@ -77,20 +78,46 @@ const UVM: (&str, &str) = ("/dev/nvidia-uvm", "nvidia-modprobe -u -c 0");
 /// For profilers and for display; a driver without them works.
 const OPTIONAL: [&str; 2] = ["/dev/nvidia-uvm-tools", "/dev/nvidia-modeset"];
 
+/// What the nodes of a device are named after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceIds {
+    Gpu { minor: u32 },
+    Mig { gpu_minor: u32, gpu_instance: u32, compute_instance: u32 },
+}
+
+impl From<Device<'_>> for DeviceIds {
+    fn from(device: Device<'_>) -> Self {
+        match device {
+            Device::Gpu(gpu) | Device::Shared(gpu, _) => Self::Gpu { minor: gpu.minor },
+            Device::Mig(gpu, mig) => Self::Mig {
+                gpu_minor: gpu.minor,
+                gpu_instance: mig.gpu_instance,
+                compute_instance: mig.compute_instance,
+            },
+        }
+    }
+}
+
 /// The nodes of one device: that of its GPU, and for a MIG device its two capabilities.
 pub fn device_nodes(
-    device: Device<'_>,
+    device: DeviceIds,
     driver_root: &Path,
     driver_on_host: &Path,
     proc_root: &Path,
 ) -> Result<Vec<DeviceNode>, NodeError> {
     let dev = DevRoot::open(driver_root, driver_on_host)?;
-    let mut nodes = vec![gpu_node(&dev, device.gpu())?];
-    if let Device::Mig(gpu, mig) = device {
-        let failed = |source| NodeError::Capability { device: mig.uuid.to_string(), source };
-        nodes.extend(capability_nodes(&dev, gpu, mig, proc_root).map_err(failed)?);
+    match device {
+        DeviceIds::Gpu { minor } => Ok(vec![gpu_node(&dev, minor)?]),
+        DeviceIds::Mig { gpu_minor, gpu_instance, compute_instance } => {
+            let mut nodes = vec![gpu_node(&dev, gpu_minor)?];
+            let of_gpu_instance = Capability { gpu_minor, gpu_instance, compute_instance: None };
+            let of_compute_instance = Capability { compute_instance: Some(compute_instance), ..of_gpu_instance };
+            let capabilities = capability_nodes(&dev, [of_gpu_instance, of_compute_instance], proc_root);
+            let failed = |source| NodeError::Capability { gpu_instance, compute_instance, source };
+            nodes.extend(capabilities.map_err(failed)?);
+            Ok(nodes)
+        }
     }
-    Ok(nodes)
 }
 
 /// The nodes that every container with a GPU needs.
@@ -106,22 +133,25 @@ pub fn control_nodes(driver_root: &Path, driver_on_host: &Path) -> Result<Vec<De
     Ok(nodes)
 }
 
-fn gpu_node(dev: &DevRoot, gpu: &Gpu) -> Result<DeviceNode, NodeError> {
-    let path = format!("/dev/nvidia{}", gpu.minor);
-    let remedy = format!("nvidia-modprobe -c {}", gpu.minor);
+fn gpu_node(dev: &DevRoot, minor: u32) -> Result<DeviceNode, NodeError> {
+    let path = format!("/dev/nvidia{minor}");
+    let remedy = format!("nvidia-modprobe -c {minor}");
     let node = dev.node(&path, &remedy)?;
-    if node.minor == gpu.minor { Ok(node) } else { Err(NodeError::WrongMinor { path, found: node.minor, remedy }) }
+    if node.minor == minor { Ok(node) } else { Err(NodeError::WrongMinor { path, found: node.minor, remedy }) }
 }
 
-fn capability_nodes(dev: &DevRoot, gpu: &Gpu, mig: &MigDevice, proc_root: &Path) -> Result<[DeviceNode; 2], ProcError> {
+fn capability_nodes<const N: usize>(
+    dev: &DevRoot,
+    capabilities: [Capability; N],
+    proc_root: &Path,
+) -> Result<Vec<DeviceNode>, ProcError> {
     let major = procfs::char_major(proc_root, procfs::MIG_CAPABILITIES)?;
-    let node = |compute_instance| {
-        let capability = Capability { gpu_minor: gpu.minor, gpu_instance: mig.gpu_instance, compute_instance };
+    let node = |capability| {
         let minor = procfs::capability_minor(proc_root, capability)?;
         let path = format!("/dev/nvidia-caps/nvidia-cap{minor}");
         Ok(DeviceNode { host_path: dev.host_path(&path), path, major, minor })
     };
-    Ok([node(None)?, node(Some(mig.compute_instance))?])
+    capabilities.into_iter().map(node).collect()
 }
 
 impl DevRoot {
@@ -160,44 +190,7 @@ impl DevRoot {
 
 #[cfg(test)]
 mod tests {
-    use dra_model::{ComputeShare, Engines, MigIdentity, MigMode, Placement, Version};
-
     use super::*;
-
-    fn gpu(minor: u32) -> Gpu {
-        Gpu {
-            uuid: "GPU-00000000-0000-0000-0000-000000000001".parse().unwrap(),
-            minor,
-            pci: "0000:3b:00.0".parse().unwrap(),
-            pcie_root: None,
-            numa_node: None,
-            product_name: None,
-            brand: String::new(),
-            architecture: String::new(),
-            compute_capability: Some(Version { major: 9, minor: 0, patch: 0 }),
-            memory: None,
-            reserved: None,
-            addressing_mode: None,
-            mig: MigMode::Unsupported,
-        }
-    }
-
-    fn mig(gpu: &Gpu, gpu_instance: u32, compute_instance: u32) -> MigDevice {
-        MigDevice {
-            identity: MigIdentity {
-                parent: gpu.uuid.clone(),
-                profile_id: 19,
-                placement: Placement { start: 0, size: 1 },
-                share: ComputeShare { start: 0, slices: 1, of: 1 },
-            },
-            uuid: "MIG-00000000-0000-0000-0000-000000000002".parse().unwrap(),
-            gpu_instance,
-            compute_instance,
-            profile: "1g.10gb".to_owned(),
-            memory: dra_model::Bytes(0),
-            engines: Engines::default(),
-        }
-    }
 
     fn write(dir: &Path, path: &str, text: &str) {
         let path = dir.join(path);
@@ -217,7 +210,7 @@ mod tests {
     fn a_missing_or_wrong_node_is_an_error_with_the_command_to_run() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "dev/nvidia1", "a plain file");
-        let nodes = |minor| device_nodes(Device::Gpu(&gpu(minor)), dir.path(), Path::new("/"), dir.path());
+        let nodes = |minor| device_nodes(DeviceIds::Gpu { minor }, dir.path(), Path::new("/"), dir.path());
         let missing = dra_model::explain(&nodes(0).unwrap_err());
         assert_eq!(
             missing,
@@ -233,15 +226,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("dev")).unwrap();
         let dev = DevRoot::open(dir.path(), Path::new("/run/nvidia/driver")).unwrap();
-        let gpu = gpu(2);
-        let mig = mig(&gpu, 7, 0);
-        let unknown = capability_nodes(&dev, &gpu, &mig, dir.path()).unwrap_err().to_string();
+        let of_gpu_instance = Capability { gpu_minor: 2, gpu_instance: 7, compute_instance: None };
+        let both = [of_gpu_instance, Capability { compute_instance: Some(0), ..of_gpu_instance }];
+        let unknown = capability_nodes(&dev, both, dir.path()).unwrap_err().to_string();
         assert!(unknown.contains("devices"), "{unknown}");
         write(dir.path(), "devices", "Character devices:\n242 nvidia-caps\n");
         write(dir.path(), "driver/nvidia/capabilities/gpu2/mig/gi7/access", "DeviceFileMinor: 336\n");
         write(dir.path(), "driver/nvidia/capabilities/gpu2/mig/gi7/ci0/access", "DeviceFileMinor: 337\n");
-        let nodes = capability_nodes(&dev, &gpu, &mig, dir.path()).unwrap();
-        assert_eq!(nodes.clone().map(|node| (node.major, node.minor)), [(242, 336), (242, 337)]);
+        let nodes = capability_nodes(&dev, both, dir.path()).unwrap();
+        let numbers: Vec<_> = nodes.iter().map(|node| (node.major, node.minor)).collect();
+        assert_eq!(numbers, [(242, 336), (242, 337)]);
         assert_eq!(nodes[0].path, "/dev/nvidia-caps/nvidia-cap336");
         assert_eq!(nodes[0].host_path, Path::new("/run/nvidia/driver/dev/nvidia-caps/nvidia-cap336"));
     }

@@ -188,7 +188,7 @@ fn an_unloaded_and_a_reloaded_driver_are_noticed_each_time() {
     let before = host.refresh();
     machine.change(|state| state.driver_gone = true);
     assert_eq!((host.refresh_if_changed(), host.refresh_if_changed()), (true, false));
-    let reason = "the NVIDIA driver does not respond: nvmlInitWithFlags returned driver not loaded (NVML code 9); check nvidia-smi on this node";
+    let reason = "the NVIDIA driver does not respond: nvmlInitWithFlags returned driver not loaded (NVML code 9)";
     assert_eq!(host.latest().driver, DriverState::Missing { reason: reason.to_owned() });
     assert!(matches!(host.gpu(&facts(1).uuid), Err(GpuError::Machine { .. })));
     machine.change(|state| state.driver_gone = false);

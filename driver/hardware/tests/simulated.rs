@@ -104,7 +104,7 @@ fn mig_devices_appear_and_vanish_with_their_nodes() {
     assert!(node.host.refresh_if_changed());
     insta::assert_json_snapshot!(node.gpu(1).mig);
     let gpu = node.gpu(1);
-    let nodes = node.host.device_nodes(Device::Mig(&gpu, &gpu.mig_devices()[0])).unwrap();
+    let nodes = node.host.device_nodes(Device::Mig(&gpu, &gpu.mig_devices()[0]).into()).unwrap();
     let paths: Vec<&str> = nodes.iter().map(|node| node.path.as_str()).collect();
     assert_eq!(paths[0], "/dev/nvidia1");
     assert!(paths[1..].iter().all(|path| path.starts_with("/dev/nvidia-caps/nvidia-cap")), "{paths:?}");
@@ -117,7 +117,7 @@ fn mig_devices_appear_and_vanish_with_their_nodes() {
     node.sim(&["mig", "--gpu=1", "dgi"]);
     assert!(node.host.refresh_if_changed());
     assert!(node.gpu(1).mig_devices().is_empty());
-    let gone = node.host.device_nodes(Device::Mig(&gpu, &gpu.mig_devices()[0])).unwrap_err();
+    let gone = node.host.device_nodes(Device::Mig(&gpu, &gpu.mig_devices()[0]).into()).unwrap_err();
     assert!(matches!(gone, NodeError::Capability { .. }), "{gone}");
 }
 
@@ -406,7 +406,7 @@ fn a_removed_library_is_a_missing_driver() {
 }
 
 #[test]
-fn a_library_whose_driver_was_exchanged_is_loaded_again() {
+fn the_library_is_loaded_again_after_a_driver_upgrade() {
     let node = node("t4:1");
     let before = node.machine.driver().unwrap();
     node.sim(&["fail", "nvmlSystemGetDriverVersion", "--code=18", "--times=1"]);
@@ -430,13 +430,13 @@ fn containers_get_the_driver_of_the_tree() {
     ];
     assert_eq!(numbers(node.host.control_nodes().unwrap()), expect.map(|(path, x, y)| (path.to_owned(), x, y)));
     let gpu = node.gpu(1);
-    let nodes = node.host.device_nodes(Device::Gpu(&gpu)).unwrap();
+    let nodes = node.host.device_nodes(Device::Gpu(&gpu).into()).unwrap();
     assert_eq!(nodes[0].host_path, Path::new("/run/nvidia/driver/dev/nvidia1"));
     assert_eq!(numbers(nodes), [("/dev/nvidia1".to_owned(), 240, 1)]);
     std::fs::remove_file(node.path("dev/nvidia1")).unwrap();
-    assert!(matches!(node.host.device_nodes(Device::Gpu(&gpu)), Err(NodeError::Missing { .. })));
+    assert!(matches!(node.host.device_nodes(Device::Gpu(&gpu).into()), Err(NodeError::Missing { .. })));
     std::fs::rename(node.path("dev/nvidia0"), node.path("dev/nvidia1")).unwrap();
-    assert!(matches!(node.host.device_nodes(Device::Gpu(&gpu)), Err(NodeError::WrongMinor { found: 0, .. })));
+    assert!(matches!(node.host.device_nodes(Device::Gpu(&gpu).into()), Err(NodeError::WrongMinor { found: 0, .. })));
 
     assert!(matches!(node.host.driver_files(), Err(DriverFilesError::NoProgram { name: "nvidia-smi", .. })));
     std::fs::write(node.path("usr/bin/nvidia-smi"), "#!/bin/sh\n").unwrap();

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn mig_names_tell_profile_placement_and_partial_compute_instances() {
+    fn mig_names_contain_profile_placement_and_partial_compute_instances() {
         let parent = uuid("12345678-1111-1111-1111-111111111111");
         let names = DeviceNames::of([&parent]);
         let placement = Placement { start: 4, size: 4 };

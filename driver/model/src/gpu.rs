@@ -175,7 +175,7 @@ mod tests {
 
     /// A controller from before these could be absent reads what the plugin sends, and the plugin's own reads it back.
     #[test]
-    fn what_a_gpu_does_not_tell_is_a_value_on_the_wire() {
+    fn an_unreported_property_has_a_value_on_the_wire() {
         let mig = MigMode::On { layout: None, devices: Vec::new() };
         let gpu = Gpu { mig, ..gpu(None, None) };
         let json = serde_json::to_value(&gpu).unwrap();

@@ -43,7 +43,7 @@ impl fmt::Display for Command {
             }
             Self::Servers => f.write_str("get_server_list"),
             Self::Clients(server) => write!(f, "get_client_list {server}"),
-            Self::Quit(patience) => write!(f, "quit -t {}", patience.as_secs()),
+            Self::Quit(timeout) => write!(f, "quit -t {}", timeout.as_secs()),
         }
     }
 }

@@ -16,12 +16,10 @@ use crate::device::Device;
 use crate::error::{NvmlError, code};
 use crate::library::symbol;
 
-/// A run of slices, `start` and how many; of memory for a GPU instance, of compute for a compute instance.
+/// A range of slices, the first slice and the number of slices; of memory for a GPU instance, of compute for a compute instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slices {
-    /// First slice.
     pub start: u32,
-    /// How many.
     pub size: u32,
 }
 

@@ -1,90 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Prepares and unprepares claims. Every call blocks; calls for different claims on different GPUs run side by side.
-//!
-//! In come a claim's name and a way to fetch it; out go its devices, or one sentence why not. What is in memory could be
-//! lost at any time: the truth is in the records, the spec directory and the hardware.
-
-pub(crate) mod attempt;
-pub(crate) mod call;
-mod holders;
-pub(crate) mod others;
-mod shown;
-mod turns;
+//! The engine of one node: prepares, unprepares and reconciles claims. Every call blocks; calls for different claims on
+//! different GPUs run in parallel.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Not;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use dra_cdi::{Architecture, Kind, Naming, SpecStore};
-use dra_checkpoint::store::Found;
-use dra_checkpoint::{ClaimRecord, LedgerStore, RecordStore, Step, StoreError};
+use dra_cdi::{Naming, SpecStore};
+use dra_checkpoint::{LedgerStore, RecordStore, StoreError};
 use dra_files::Files;
 use dra_hardware::{Daemons, Deadline, Host};
-use dra_model::{Claim, ClaimRef, ClaimUid, DaemonId, GpuUuid, NodeName};
+use dra_model::{Claim, ClaimRef, DaemonId, GpuUuid, explain};
 use parking_lot::Mutex;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use crate::answer::{self, PreparedDevice};
-use crate::error::{NotLocked, OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
-use crate::fetch::FetchError;
-use crate::holder::FOR_CLAIM;
-use crate::locks::{Lock, Locks, Passing, Reach};
-use crate::missing::Missing;
-use crate::reconcile::ClaimLife;
-use crate::tally::Tally;
-use crate::undo;
-use crate::users::Asking;
-pub(crate) use attempt::{Base, claim_of, is_kept};
-pub(crate) use call::Call;
-use others::Others;
-pub use others::OthersError;
-pub use shown::Promise;
-use turns::Turns;
+use crate::decide::prepared_device::{PreparedDevice, of_record};
+use crate::error::{OpenError, PrepareError, UnprepareError};
+use crate::flows::inspect::{self, PreparedShares};
+use crate::flows::prepare::{self, Api};
+use crate::flows::report::Reconciliation;
+use crate::flows::restore::{self, Restoration};
+use crate::flows::{reconcile, retire, unprepare};
+use crate::state::claim_api::{ClaimLookup, FetchError};
+use crate::state::counters::{Counters, RestoreOutcome};
+use crate::state::locks::Locks;
+use crate::state::missing::Missing;
+use crate::state::node::{Node, Settings};
+use crate::state::other_claims::OtherClaimsError;
+use crate::state::prepare_order::PrepareOrder;
 
-/// What a node is told about itself.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// This node, which is also the name of its pool.
-    pub node: NodeName,
-    /// `gpu.nvidia.com`.
-    pub driver_name: String,
-    /// Holds `claims/`, `gpus/` and `quarantine/`; survives reboots.
-    pub state_dir: PathBuf,
-    /// Holds `locks/`, which no reboot should survive: in a tmpfs on every ordinary node.
-    pub run_dir: PathBuf,
-    /// Where container runtimes look for CDI specs.
-    pub cdi_dir: PathBuf,
-    /// What the host calls the folder of the MPS daemons; containers mount `<id>/run` and `<id>/shm` from there.
-    pub mps_root: PathBuf,
-    /// How long a call waits for others to be done with its claim and GPUs; well below the 45 s the kubelet waits.
-    pub lock_patience: Duration,
-    /// How long a ready claim that the API server does not know any more is left to the kubelet; see [`crate::missing`].
-    pub missing_grace: Duration,
-    /// Of the containers.
-    pub architecture: Architecture,
-}
-
-/// See the module.
+/// All that must survive a crash is in the records, the ledgers, the spec directory and the hardware; what the engine keeps
+/// in memory may be lost at any time.
 #[derive(Debug)]
 pub struct Engine {
-    pub(crate) host: Arc<Host>,
-    pub(crate) settings: Settings,
-    pub(crate) daemons: Arc<dyn Daemons>,
-    pub(crate) records: RecordStore,
-    pub(crate) ledgers: LedgerStore,
-    pub(crate) specs: SpecStore,
-    pub(crate) locks: Locks,
-    pub(crate) missing: Missing,
-    /// MPS daemons that the last reconciliation found and no claim relies on.
-    pub(crate) strange: Mutex<BTreeSet<DaemonId>>,
-    pub(crate) tally: Tally,
-    turns: Turns,
+    node: Node,
 }
 
 impl Engine {
-    /// Makes the folders it needs and asks nothing yet.
+    /// Creates the directories that it needs.
     pub fn open(
         host: Arc<Host>,
         daemons: Arc<dyn Daemons>,
@@ -98,152 +51,94 @@ impl Engine {
         let locks = Locks::open(settings.run_dir.join("locks")).map_err(|source| OpenError::Locks { source })?;
         let specs = SpecStore::new(files, settings.cdi_dir.clone(), Naming::new(&settings.driver_name));
         if let Err(error) = specs.make_dir() {
-            // Preparing tries again and tells whoever waits; unprepare and registration work without.
-            warn!(error = crate::error::chain(&error), "the CDI directory is not there yet");
+            // A prepare tries again and reports the error; unprepare and registration work without the directory.
+            warn!(error = explain(&error), "failed to create the CDI directory");
         }
-        let (missing, strange) = (Missing::default(), Mutex::default());
-        let (tally, turns) = (Tally::default(), Turns::default());
-        Ok(Self { host, settings, daemons, records, ledgers, specs, locks, missing, strange, tally, turns })
+        let (order, missing, orphaned) = (PrepareOrder::default(), Missing::default(), Mutex::default());
+        let counters = Counters::default();
+        let node = Node { host, settings, daemons, records, ledgers, specs, locks, order, missing, orphaned, counters };
+        Ok(Self { node })
     }
 
-    /// Lets the devices of a claim be usable and says how. A repeat gives the same answer and repairs what is missing.
+    /// Makes the devices of a claim usable. A repeated call returns the same devices and repairs what is missing.
     ///
-    /// `fetch` gets the claim from the API server; it is called once, and not at all if the claim is ready already. `life` asks
-    /// it about another claim that is in the way.
+    /// `fetch` reads the claim from the API server; it is called once, and not at all if the claim is prepared already. `look_up`
+    /// asks the API server about another claim that holds a device of this one.
     pub fn prepare(
         &self,
         claim: &ClaimRef,
         fetch: &dyn Fn() -> Result<Claim, FetchError>,
-        life: &dyn Fn(&ClaimRef) -> ClaimLife,
+        look_up: &dyn Fn(&ClaimRef) -> ClaimLookup,
     ) -> Result<Vec<PreparedDevice>, PrepareError> {
-        self.prepare_until(claim, fetch, life, &Deadline::none())
+        self.prepare_until(claim, fetch, look_up, &Deadline::none())
     }
 
-    /// The same for a caller that waits until a deadline; `fetch` has to keep to it as well.
+    /// As `prepare`, for a caller that waits until a deadline; `fetch` must keep to it as well.
     pub fn prepare_until(
         &self,
         claim: &ClaimRef,
         fetch: &dyn Fn() -> Result<Claim, FetchError>,
-        life: &dyn Fn(&ClaimRef) -> ClaimLife,
+        look_up: &dyn Fn(&ClaimRef) -> ClaimLookup,
         deadline: &Deadline,
     ) -> Result<Vec<PreparedDevice>, PrepareError> {
-        let turn = self.turns.wait_for(&claim.uid);
-        self.missing.forget(&claim.uid);
-        let call = self.call_until(deadline);
-        let prepared = self
-            .lock_claim(claim, call.deadline)
-            .map_err(|error| Box::new(PrepareCause::Lock(error)))
-            .and_then(|_lock| {
-                if turn.is_overtaken() {
-                    return Err(Box::new(PrepareCause::Overtaken));
-                }
-                self.prepare_locked(claim, fetch, life, &call)
-            });
-        let record = prepared.map_err(|cause| PrepareError { claim: claim.clone(), cause })?;
-        Ok(answer::of_record(&record))
+        let record = prepare::prepare(&self.node, claim, Api { fetch, look_up }, deadline)?;
+        Ok(of_record(&record))
     }
 
-    /// Takes back what was promised to a claim; for one that nothing was promised to, that is done already.
+    /// Undoes what was done for a claim. An unknown claim is unprepared already.
     pub fn unprepare(&self, claim: &ClaimRef) -> Result<(), UnprepareError> {
         self.unprepare_until(claim, &Deadline::none())
     }
 
-    /// The same for a caller that waits until a deadline.
+    /// As `unprepare`, for a caller that waits until a deadline.
     pub fn unprepare_until(&self, claim: &ClaimRef, deadline: &Deadline) -> Result<(), UnprepareError> {
-        let call = self.call_until(deadline);
-        let unprepared = match self.lock_claim(claim, call.deadline) {
-            Ok(_lock) => {
-                self.turns.overtake(&claim.uid);
-                self.unprepare_locked(claim, &call)
-            }
-            Err(error) => Err(Box::new(UnprepareCause::Lock(error))),
-        };
-        unprepared.map_err(|cause| UnprepareError { claim: claim.clone(), cause })
+        unprepare::unprepare(&self.node, claim, deadline)
     }
 
-    pub(crate) fn unprepare_locked(&self, claim: &ClaimRef, call: &Call<'_>) -> Result<(), Box<UnprepareCause>> {
-        let Some(record) = self.load(&claim.uid).map_err(|source| UnprepareCause::Record { source })? else {
-            return self.unprepare_unknown(claim, call);
-        };
-        let gpus = record.devices.iter().map(|device| (device.hardware.gpu().clone(), device.device.to_string()));
-        let _locks =
-            self.lock_gpus(claim, gpus.collect(), call.deadline, Reach::AtLeastHere).map_err(UnprepareCause::Lock)?;
-        let has_more = record.effects().iter().any(|step| *step != Step::ClaimSpec);
-        let others = if has_more { self.others() } else { Ok(Others::default()) };
-        let others = others.map_err(|source| UnprepareCause::Others { source })?;
-        let boot_id = if has_more { self.host.boot_id().ok() } else { None };
-        let tools = self.tools(Asking::Leaving(&claim.uid), &others, boot_id.as_deref(), call);
-        undo::undo(&record, &self.records, &tools).map_err(|failures| UnprepareCause::Undo { failures })?;
-        self.records.clear_quarantine(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?;
-        debug!(claim = %claim, claim_uid = %claim.uid, "claim unprepared");
-        Ok(())
+    /// Repairs what is prepared, undoes what is over, and removes what belongs to no claim. `look_up` asks the API server about a
+    /// claim.
+    pub fn reconcile(&self, look_up: &dyn Fn(&ClaimRef) -> ClaimLookup) -> Reconciliation {
+        reconcile::reconcile(&self.node, look_up)
     }
 
-    /// A record that was set aside, or lost with its disk, may have left a spec, and what its GPUs are owed.
-    fn unprepare_unknown(&self, claim: &ClaimRef, call: &Call<'_>) -> Result<(), Box<UnprepareCause>> {
-        let removed = self.specs.remove(&Kind::Claim(claim.uid.clone()));
-        removed.map_err(|source| UnprepareCause::Spec { source })?;
-        let was_in_doubt = self.is_in_doubt(&claim.uid);
-        self.records.clear_quarantine(&claim.uid).map_err(|source| UnprepareCause::Settle { source })?;
-        if was_in_doubt {
-            self.pay_all(call);
-        }
-        Ok(())
+    /// Finishes pending restores of GPUs that no claim relies on.
+    pub fn restore_unused(&self) -> Restoration {
+        restore::restore_unused(&self.node, &self.node.background_call(Instant::now()))
     }
 
-    /// For work that nobody waits for.
-    pub(crate) fn call(&self, deadline: Instant) -> Call<'_> {
-        Call::until(deadline, Deadline::none(), &self.host, &*self.daemons)
+    /// Restores every GPU, whichever claims rely on it, at an uninstallation.
+    pub fn restore_all(&self) -> Restoration {
+        restore::restore_all(&self.node)
     }
 
-    fn call_until(&self, answer_by: &Deadline) -> Call<'_> {
-        let lock_deadline = Instant::now() + answer_by.limit(self.settings.lock_patience);
-        Call::until(lock_deadline, answer_by.clone(), &self.host, &*self.daemons)
+    /// Removes what the last instance would leave behind, and returns whether nothing of this driver is left on the node. The
+    /// caller is the only instance and serves no call any more.
+    pub fn retire(&self) -> bool {
+        retire::retire(&self.node)
     }
 
-    pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + self.settings.lock_patience
+    /// The shares that claims of this node hold, ordered by device.
+    pub fn prepared_shares(&self) -> Result<Vec<PreparedShares>, StoreError> {
+        inspect::prepared_shares(&self.node)
     }
 
-    pub(crate) fn lock_claim(&self, claim: &ClaimRef, deadline: Instant) -> Result<Passing<'_>, NotLocked> {
-        self.lock_uid(&claim.uid, deadline)
+    /// The daemons that claims of this node have.
+    pub fn daemons_in_use(&self) -> Result<BTreeSet<DaemonId>, StoreError> {
+        inspect::daemons_in_use(&self.node)
     }
 
-    pub(crate) fn lock_uid(&self, uid: &ClaimUid, deadline: Instant) -> Result<Passing<'_>, NotLocked> {
-        let lock = self.locks.take(&format!("claim-{uid}"), "by another call", deadline, Reach::AtLeastHere);
-        lock.map(Lock::passing).map_err(|error| NotLocked::new(OWN_LOCK.to_owned(), error))
+    /// The ready claims that use a daemon, with their devices.
+    pub fn claims_of_daemon(&self, daemon: &DaemonId) -> Result<Vec<(ClaimRef, Vec<PreparedDevice>)>, StoreError> {
+        inspect::claims_of_daemon(&self.node, daemon)
     }
 
-    /// In the order of UUIDs, which is that of device names. The error names the device that is waited for.
-    fn lock_gpus(
-        &self,
-        claim: &ClaimRef,
-        gpus: BTreeMap<GpuUuid, String>,
-        deadline: Instant,
-        reach: Reach,
-    ) -> Result<Vec<Lock<'_>>, NotLocked> {
-        let holder = format!("{FOR_CLAIM}{claim}");
-        let lock = |(uuid, device)| self.lock_gpu(&uuid, device, &holder, deadline, reach);
-        gpus.into_iter().map(lock).collect::<Result<_, _>>().map_err(|error| error.for_users_of(claim))
+    /// The GPUs whose original settings are not restored although no claim relies on their settings.
+    pub fn pending_restores(&self) -> Result<BTreeSet<GpuUuid>, OtherClaimsError> {
+        inspect::pending_restores(&self.node)
     }
 
-    /// Whether a record of this claim was set aside and is not settled; where that cannot be told, it is.
-    pub(crate) fn is_in_doubt(&self, uid: &ClaimUid) -> bool {
-        self.records.all_quarantined().is_ok_and(|all| all.iter().all(|one| !one.is_about(uid))).not()
-    }
-
-    /// The record of a claim, unless it had to be set aside.
-    pub(crate) fn load(&self, uid: &ClaimUid) -> Result<Option<ClaimRecord>, StoreError> {
-        match self.records.load(uid)? {
-            Found::Nothing => Ok(None),
-            Found::Record(record) => Ok(Some(*record)),
-            Found::Quarantined(bad) => {
-                warn!(path = %bad.path.display(), reason = bad.reason, devices = ?bad.salvaged.devices, "a claim record was set aside");
-                Ok(None)
-            }
-        }
+    /// How often settings were restored and daemons stopped since this process started.
+    pub fn restore_outcomes(&self) -> BTreeMap<RestoreOutcome, u64> {
+        self.node.counters.counts()
     }
 }
-
-/// How the lock of the claim itself is called behind `claim ns/name: `.
-const OWN_LOCK: &str = "it";

@@ -1,93 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the kubelet is told when a claim could not be prepared or unprepared.
-//!
-//! Each line begins with the claim and names the device where there is one. The cause is the chain of sources, which the
-//! process prints behind it.
+//! Why the engine did not do what it was asked: one sentence with the claim, the cause and the reader's next step.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-use dra_cdi::{RenderError, SpecStoreError};
+use dra_cdi::SpecStoreError;
 use dra_checkpoint::StoreError;
-use dra_hardware::{BootIdError, DaemonError, DriverFilesError, GpuError, NodeError};
-use dra_model::{ClaimRef, DeviceName, Disposition};
+use dra_hardware::{BootIdError, DaemonError, GpuError};
+use dra_model::{Advice, ClaimRef, DeviceName, Disposition};
 
-use crate::engine::OthersError;
-use crate::fetch::FetchError;
-use crate::holder::LockHolder;
-use crate::locks::LockError;
-use crate::refusal::Refusal;
-use crate::step::StepError;
-use crate::undo::Failures;
+use crate::decide::refusal::Refusal;
+use crate::effects::error::EffectError;
+use crate::flows::undo::Failures;
+use crate::state::claim_api::FetchError;
+use crate::state::lock_error::NotLocked;
+use crate::state::other_claims::OtherClaimsError;
 
 /// The engine cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The folder of records.
-    #[error("the state of claims cannot be kept")]
+    #[error("failed to open the claim record directory")]
     Records {
-        /// Why.
         #[source]
         source: StoreError,
     },
-    /// The folder of what is owed to GPUs.
-    #[error("what is owed to GPUs cannot be kept")]
+    #[error("failed to open the GPU state directory")]
     Ledgers {
-        /// Why.
         #[source]
         source: StoreError,
     },
-    /// The folder of locks.
-    #[error("the folder of locks cannot be made")]
+    #[error("failed to create the lock directory")]
     Locks {
-        /// Why.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// Why the claim itself or one of its devices could not be locked.
-#[derive(Debug, thiserror::Error)]
-pub enum NotLocked {
-    /// Another call works on it.
-    #[error("{what} is being worked on {holder} (will retry)")]
-    Busy {
-        /// The claim itself, or a device.
-        what: String,
-        /// By whom or for whom.
-        holder: LockHolder,
-    },
-    /// The folder of locks.
-    #[error("{what} cannot be locked")]
-    Failed {
-        /// The claim itself, or a device.
-        what: String,
-        /// Why.
-        #[source]
-        source: LockError,
-    },
-}
-
-impl NotLocked {
-    pub(crate) fn new(what: String, error: LockError) -> Self {
-        match error {
-            LockError::Held { holder } => Self::Busy { what, holder: LockHolder::new(holder) },
-            source @ LockError::File { .. } => Self::Failed { what, source },
-        }
-    }
-
-    /// The same for the users of a claim, who are not told the name of a claim of another namespace.
-    pub(crate) fn for_users_of(self, claim: &ClaimRef) -> Self {
+impl Advice for OpenError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
         match self {
-            Self::Busy { what, holder } => Self::Busy { what, holder: holder.for_users_of(claim) },
-            failed @ Self::Failed { .. } => failed,
-        }
-    }
-
-    fn disposition(&self) -> Disposition {
-        match self {
-            Self::Busy { .. } => Disposition::Busy,
-            Self::Failed { .. } => Disposition::Transient,
+            Self::Records { source } | Self::Ledgers { source } => source.advice(),
+            Self::Locks { .. } => None,
         }
     }
 }
@@ -95,14 +49,82 @@ impl NotLocked {
 /// A claim that is not prepared.
 #[derive(Debug)]
 pub struct PrepareError {
-    /// Which.
     pub claim: ClaimRef,
-    /// Why.
     pub cause: Box<PrepareCause>,
 }
 
+/// Why a claim is not prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareCause {
+    #[error(transparent)]
+    Refused(Refusal),
+    #[error("superseded: the claim was unprepared while this call waited")]
+    Superseded,
+    #[error(transparent)]
+    Lock(NotLocked),
+    #[error("failed to tell whether the node was rebooted")]
+    Boot {
+        #[source]
+        source: BootIdError,
+    },
+    #[error("failed to read or write the claim record")]
+    Record {
+        #[source]
+        source: StoreError,
+    },
+    #[error("failed to read the claim")]
+    Fetch {
+        #[source]
+        source: FetchError,
+    },
+    #[error("NVML call failed for {device}")]
+    Gpu {
+        device: DeviceName,
+        #[source]
+        source: GpuError,
+    },
+    #[error("the claim is not prepared yet")]
+    OutOfTime {
+        #[source]
+        source: GpuError,
+    },
+    #[error("the NVIDIA driver stopped responding while {device} was prepared")]
+    DriverStopped {
+        device: DeviceName,
+        #[source]
+        source: GpuError,
+    },
+    #[error("failed to read what other claims hold")]
+    OtherClaims {
+        #[source]
+        source: OtherClaimsError,
+    },
+    /// The MPS host is asked before the first effect.
+    #[error("the claim needs an MPS daemon, but the MPS host is not available")]
+    MpsHost {
+        #[source]
+        source: DaemonError,
+    },
+    #[error("{device} still has settings or an MPS daemon of an earlier claim")]
+    PendingRestore {
+        device: String,
+        #[source]
+        source: EffectError,
+    },
+    /// The effects before a failed one were undone, or are on record.
+    #[error(transparent)]
+    Effect(EffectError),
+    /// The claim that holds the device is over and cannot be undone. It may be of another namespace, so the text does not name
+    /// it.
+    #[error("{device} is not free: the claim that held it was deleted or deallocated, and undoing it failed")]
+    Holder { device: DeviceName },
+    #[error("failed to clean up an earlier prepare attempt: {failures}")]
+    Leftover { failures: Failures },
+}
+
 impl PrepareError {
-    /// The claim in the way, as `namespace/name`, where the text does not name it because it is of another namespace.
+    /// The claim that holds the device, as `namespace/name`, where the text does not name it because it is of another
+    /// namespace.
     pub fn unnamed_holder(&self) -> Option<String> {
         if let PrepareCause::Refused(refusal) = &*self.cause {
             return refusal.unnamed_holder().map(ToString::to_string);
@@ -110,140 +132,6 @@ impl PrepareError {
         let PrepareCause::Lock(NotLocked::Busy { holder, .. }) = &*self.cause else { return None };
         holder.unnamed().map(str::to_owned)
     }
-}
-
-/// Why a claim is not prepared.
-#[derive(Debug, thiserror::Error)]
-pub enum PrepareCause {
-    /// Decided against.
-    #[error(transparent)]
-    Refused(Refusal),
-    /// The kubelet took the claim back while this call waited for its turn.
-    #[error("it was unprepared while this call waited for its turn; prepare it again if it is needed")]
-    Overtaken,
-    /// The claim or a GPU could not be locked.
-    #[error(transparent)]
-    Lock(NotLocked),
-    /// Whether the node was rebooted is not known.
-    #[error("unable to tell this boot from the one before (will retry)")]
-    Boot {
-        /// Why.
-        #[source]
-        source: BootIdError,
-    },
-    /// The folder of records.
-    #[error("its record cannot be kept")]
-    Record {
-        /// Why.
-        #[source]
-        source: StoreError,
-    },
-    /// The claim itself.
-    #[error("unable to read the claim")]
-    Fetch {
-        /// Why.
-        #[source]
-        source: FetchError,
-    },
-    /// A GPU did not answer.
-    #[error("{device} does not answer; repair it, or delete the pod to have it scheduled anew")]
-    Gpu {
-        /// Which device.
-        device: DeviceName,
-        /// Why.
-        #[source]
-        source: GpuError,
-    },
-    /// The call had no time left to wait for a GPU.
-    #[error("it is not prepared yet")]
-    OutOfTime {
-        /// Which GPU.
-        #[source]
-        source: GpuError,
-    },
-    /// The driver went away since the last look.
-    #[error("{device} cannot be used without the NVIDIA driver, which went away (will retry)")]
-    DriverAway {
-        /// Which device.
-        device: DeviceName,
-        /// What it says.
-        #[source]
-        source: GpuError,
-    },
-    /// The records and specs of other claims.
-    #[error("unable to tell what other claims hold")]
-    Others {
-        /// Why.
-        #[source]
-        source: OthersError,
-    },
-    /// The MPS host, asked before anything is changed.
-    #[error("it needs an MPS daemon")]
-    Daemons {
-        /// Why there is none.
-        #[source]
-        source: DaemonError,
-    },
-    /// What an earlier claim left on a GPU.
-    #[error("{device} is not as its administrator left it, since an earlier claim could not be undone to the end")]
-    Debt {
-        /// Which device.
-        device: String,
-        /// What stays.
-        #[source]
-        source: StepError,
-    },
-    /// The nodes of a device.
-    #[error("{device} cannot be opened by a container")]
-    Nodes {
-        /// Which device.
-        device: DeviceName,
-        /// Why.
-        #[source]
-        source: NodeError,
-    },
-    /// The nodes of all containers.
-    #[error("the driver cannot be opened by a container")]
-    ControlNodes {
-        /// Why.
-        #[source]
-        source: NodeError,
-    },
-    /// Libraries and programs.
-    #[error("the NVIDIA driver is not complete")]
-    DriverFiles {
-        /// Why.
-        #[source]
-        source: DriverFilesError,
-    },
-    /// A spec cannot even be put into words.
-    #[error("its CDI spec cannot be made")]
-    Render {
-        /// Why.
-        #[source]
-        source: RenderError,
-    },
-    /// An effect failed; what was done before it was undone, or is on record.
-    #[error("preparing it failed")]
-    Step {
-        /// Why.
-        #[source]
-        source: StepError,
-    },
-    /// A claim that no pod of this node can use any more and that stays. It is not named to who waits; the log says more.
-    #[error(
-        "{device} is not free: a claim that had it was deleted or deallocated, and could not be undone; see the log of the driver on this node (will retry)"
-    )]
-    Holder {
-        /// Which device.
-        device: DeviceName,
-    },
-    /// What an earlier attempt left behind is in the way.
-    #[error("what an earlier attempt left cannot be undone (will retry): {failures}")]
-    Leftover {
-        /// Why.
-        failures: Failures,
-    },
 }
 
 impl fmt::Display for PrepareError {
@@ -258,29 +146,59 @@ impl Error for PrepareError {
     }
 }
 
+impl Advice for PrepareError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match (&*self.cause, self.cause.disposition()) {
+            (PrepareCause::Superseded, _) => Some("the kubelet prepares it again if a pod still needs it".into()),
+            (cause, Disposition::Permanent) => cause.advice(),
+            (cause, Disposition::Busy | Disposition::Transient) => Some(retried(cause.advice())),
+        }
+    }
+}
+
+/// The advice of an error that ends by itself or with the advice, since the kubelet calls again.
+fn retried(advice: Option<Cow<'static, str>>) -> Cow<'static, str> {
+    advice.map_or(Cow::Borrowed("the kubelet retries"), |advice| format!("{advice}; the kubelet retries").into())
+}
+
 impl PrepareCause {
-    /// Whether retrying helps.
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Refused(refusal) => refusal.disposition(),
             Self::Fetch { source, .. } => source.disposition(),
             Self::Lock(source) => source.disposition(),
-            Self::Overtaken => Disposition::Busy,
-            Self::Step { source } => source.disposition(),
-            Self::Daemons { source } => source.disposition(),
-            Self::Render { .. } => Disposition::Permanent,
+            Self::Superseded => Disposition::Busy,
+            Self::Effect(source) => source.disposition(),
+            Self::MpsHost { source } => source.disposition(),
             Self::Boot { .. }
             | Self::Record { .. }
             | Self::Gpu { .. }
             | Self::OutOfTime { .. }
-            | Self::DriverAway { .. }
-            | Self::Others { .. }
-            | Self::Debt { .. }
-            | Self::Nodes { .. }
-            | Self::ControlNodes { .. }
-            | Self::DriverFiles { .. }
+            | Self::DriverStopped { .. }
+            | Self::OtherClaims { .. }
+            | Self::PendingRestore { .. }
             | Self::Holder { .. }
             | Self::Leftover { .. } => Disposition::Transient,
+        }
+    }
+
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Refused(refusal) => refusal.advice(),
+            Self::Lock(source) => source.advice(),
+            Self::Record { source } => source.advice(),
+            Self::Fetch { source } => source.advice(),
+            Self::Gpu { .. } => Some(
+                "check nvidia-smi and Xid messages on this node and repair the GPU, or delete the pod to reschedule it"
+                    .into(),
+            ),
+            Self::DriverStopped { .. } => Some("check nvidia-smi on this node".into()),
+            Self::OtherClaims { source } => source.advice(),
+            Self::MpsHost { source } => source.advice(),
+            Self::PendingRestore { source, .. } | Self::Effect(source) => source.advice(),
+            Self::Holder { .. } => Some("see the log of the driver on this node".into()),
+            Self::Leftover { failures } => failures.advice(),
+            Self::Superseded | Self::Boot { .. } | Self::OutOfTime { .. } => None,
         }
     }
 }
@@ -288,52 +206,38 @@ impl PrepareCause {
 /// A claim that is not unprepared.
 #[derive(Debug)]
 pub struct UnprepareError {
-    /// Which.
     pub claim: ClaimRef,
-    /// Why.
     pub cause: Box<UnprepareCause>,
 }
 
-/// Why a claim is not unprepared. The kubelet retries all of them.
+/// Why a claim is not unprepared. The kubelet retries each of them.
 #[derive(Debug, thiserror::Error)]
 pub enum UnprepareCause {
-    /// The claim or a GPU could not be locked.
     #[error(transparent)]
     Lock(NotLocked),
-    /// The folder of records.
-    #[error("its record cannot be read")]
+    #[error("failed to read the claim record")]
     Record {
-        /// Why.
         #[source]
         source: StoreError,
     },
-    /// Who else relies on what the claim did.
-    #[error("unable to tell what other claims rely on")]
-    Others {
-        /// Why.
+    #[error("failed to read which claims rely on the same GPUs")]
+    OtherClaims {
         #[source]
-        source: OthersError,
+        source: OtherClaimsError,
     },
-    /// The spec of a claim without a record.
-    #[error("its devices could not be taken away")]
+    /// Of a claim without a record.
+    #[error("failed to remove the CDI spec of the claim")]
     Spec {
-        /// Why.
         #[source]
         source: SpecStoreError,
     },
-    /// A record of it that was set aside.
-    #[error("its record that was set aside still counts")]
-    Settle {
-        /// Why.
+    #[error("failed to clear the quarantined claim record, so its devices stay reserved")]
+    Quarantine {
         #[source]
         source: StoreError,
     },
-    /// Something stays.
-    #[error("not everything could be undone (will retry): {failures}")]
-    Undo {
-        /// What and why.
-        failures: Failures,
-    },
+    #[error("unprepare is incomplete: {failures}")]
+    Undo { failures: Failures },
 }
 
 impl fmt::Display for UnprepareError {
@@ -348,20 +252,28 @@ impl Error for UnprepareError {
     }
 }
 
-impl UnprepareCause {
-    /// Whether retrying helps.
-    pub fn disposition(&self) -> Disposition {
-        match self {
-            Self::Lock(source) => source.disposition(),
-            Self::Record { .. } | Self::Others { .. } | Self::Spec { .. } | Self::Settle { .. } | Self::Undo { .. } => {
-                Disposition::Transient
-            }
-        }
+impl Advice for UnprepareError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        let advice = match &*self.cause {
+            UnprepareCause::Lock(source) => source.advice(),
+            UnprepareCause::Record { source } | UnprepareCause::Quarantine { source } => source.advice(),
+            UnprepareCause::OtherClaims { source } => source.advice(),
+            UnprepareCause::Spec { source } => source.advice(),
+            UnprepareCause::Undo { failures } => failures.advice(),
+        };
+        Some(retried(advice))
     }
 }
 
-/// An error with its sources, for places where several are told at once.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let sources = std::iter::successors(error.source(), |source: &&dyn Error| (*source).source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+impl UnprepareCause {
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Lock(source) => source.disposition(),
+            Self::Record { .. }
+            | Self::OtherClaims { .. }
+            | Self::Spec { .. }
+            | Self::Quarantine { .. }
+            | Self::Undo { .. } => Disposition::Transient,
+        }
+    }
 }

@@ -296,7 +296,6 @@ impl Placements {
 pub struct Placement {
     /// The first slice, from 0.
     pub start: u32,
-    /// How many slices.
     pub size: u32,
 }
 

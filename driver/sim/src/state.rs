@@ -23,7 +23,7 @@ pub struct Setup {
     pub driver_version: String,
 }
 
-/// The machine.
+/// The state of the simulated machine, shared by all its processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Grows with every change.

@@ -103,7 +103,7 @@ fn a_board_without_mig_supports_none_of_it() {
 }
 
 #[test]
-fn a_reference_dies_with_its_instance() {
+fn a_reference_is_invalid_after_its_instance_is_destroyed() {
     let mut state = cut(&["h100"]);
     let place = Some(Placement { start: 2, size: 1 });
     let old = state.create_gpu_instance(0, 19, place).unwrap();
@@ -178,9 +178,9 @@ fn a_fault_counts_its_calls() {
     let fault = Fault { call: "nvmlDeviceGet*".to_owned(), gpu: Some(1), skip: 1, times: Some(2), code: Code(19) };
     sim.poke(|state| state.faults.push(fault));
     let name = |gpu: usize| sim.call("nvmlDeviceGetName", Some(gpu), |_| Ok(()));
-    let heard: Vec<_> = (0..4).map(|_| (name(0), name(1))).collect();
+    let results: Vec<_> = (0..4).map(|_| (name(0), name(1))).collect();
     let expect = [Ok(()), Err(Code::IN_USE), Err(Code::IN_USE), Ok(())];
-    assert_eq!(heard, expect.map(|second| (Ok(()), second)));
+    assert_eq!(results, expect.map(|second| (Ok(()), second)));
 }
 
 #[derive(Clone, Debug)]

@@ -122,7 +122,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
     let (_ready, readiness) = watch::channel(Ok(()));
     let mut tasks = Tasks::new(stop.clone());
     let serve_http = http::serve(http_address, registry, readiness, stop.clone());
-    tasks.start("http", async move { Ok(serve_http.await?) });
+    tasks.start("http", async move { serve_http.await.map_err(|error| dra_model::explain(&error).into()) });
     let service = MpsServer::new(MpsService::new(Arc::clone(&daemons), context.states.subscribe(), stop.clone()));
     info!(socket = %socket_path.display(), "MPS host started");
     tasks.start("mps", serve(listener, socket_path, service, daemons, stop));

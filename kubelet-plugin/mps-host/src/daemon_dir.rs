@@ -28,7 +28,7 @@ use crate::programs::Programs;
 use crate::remove_tree::{open_dir, remove_tree};
 
 /// The socket with the longest name in a pipe directory (seen with R535 and R550).
-const LONGEST_SOCKET_NAME: &str = "control_privileged";
+const PRIVILEGED_SOCKET_NAME: &str = "control_privileged";
 
 /// Mounts on one directory that are removed. More of them are not made by this driver.
 const MAX_MOUNTS: usize = 16;
@@ -255,7 +255,7 @@ impl DaemonDir {
 
     fn check_length(&self) -> Result<(), DaemonDirError> {
         let path = self.pipe_dir();
-        if path.join(LONGEST_SOCKET_NAME).as_os_str().len() > MAX_SOCKET_PATH {
+        if path.join(PRIVILEGED_SOCKET_NAME).as_os_str().len() > MAX_SOCKET_PATH {
             return Err(DaemonDirError::TooLong { path });
         }
         Ok(())

@@ -107,7 +107,7 @@ mod tests {
     const ENDS: &str = "[2026-11-22 09:52:46.888 Control 1] Server 5 exited with status 1\n";
 
     #[test]
-    fn what_matters_is_told_once_and_in_order() {
+    fn events_are_returned_once_and_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut file = create(&path).unwrap();
@@ -157,7 +157,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let limit = "[2026-11-22 09:52:46.873 Control 1] Cmd:set_default_active_thread_percentage 9\n";
-        for (said, servers, expect) in [
+        for (lines, servers, expect) in [
             ([STARTS, limit], &[5][..], false),
             ([limit, STARTS], &[5], true),
             ([limit, STARTS], &[5, 6], false),
@@ -165,8 +165,8 @@ mod tests {
             (["", STARTS], &[5], false),
             (["", limit], &[], true),
         ] {
-            std::fs::write(&path, said.concat()).unwrap();
-            assert_eq!(have_limits(&path, servers), expect, "{said:?}");
+            std::fs::write(&path, lines.concat()).unwrap();
+            assert_eq!(have_limits(&path, servers), expect, "{lines:?}");
         }
     }
 }

@@ -57,11 +57,11 @@ pub struct Running {
 /// The limits of a daemon, by who set them last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Limits {
-    /// This driver.
+    /// Set by this process.
     Applied,
-    /// An earlier process of this driver, or another process.
+    /// Set by an earlier process of this driver, or by another process.
     Unknown,
-    /// Another process, as the log shows.
+    /// Set by another process, as the log shows.
     Changed,
 }
 

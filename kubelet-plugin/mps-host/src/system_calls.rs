@@ -17,7 +17,7 @@ use seccompiler::{
 
 /// Denied with any arguments.
 const DENIED: [i64; 45] = [
-    // The machine.
+    // Settings of the machine: clock, kernel, modules, quotas.
     libc::SYS_acct,
     libc::SYS_adjtimex,
     libc::SYS_clock_adjtime,

@@ -8,8 +8,9 @@ use futures::future::join_all;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::Api;
 
-use crate::claims::{NAMESPACE, prepare, unprepare};
+use crate::claims::{prepare, unprepare};
 use crate::figures::{Figure, Samples, Unit, milliseconds};
+use crate::namespace::NAMESPACE;
 use crate::stage::Stage;
 
 /// From the first call to the last answer, for each round.
@@ -32,7 +33,7 @@ impl Together {
         let began = Instant::now();
         join_all(claims.iter().map(|claim| prepare(stage.kubelet.clone(), claim.clone()))).await;
         self.prepare.push(began.elapsed());
-        join_all(claims.iter().map(|claim| stage.reports.until_told(claim))).await;
+        join_all(claims.iter().map(|claim| stage.reports.until_reported(claim))).await;
 
         let began = Instant::now();
         join_all(claims.iter().map(|claim| unprepare(stage.kubelet.clone(), claim.clone()))).await;
@@ -43,13 +44,13 @@ impl Together {
     pub(crate) fn figures(&self, alone: Duration) -> Vec<Figure> {
         let Self { request, prepare, unprepare } = self;
         let ratio = prepare.p50().as_secs_f64() / alone.as_secs_f64();
-        let told = |name: &str, took: Duration| Figure::told(name, milliseconds(took), Unit::Milliseconds);
+        let measured = |name: &str, took: Duration| Figure::measured(name, milliseconds(took), Unit::Milliseconds);
         vec![
             Figure::promised("prepare of eight GPUs at once, p50, to one claim", ratio, Unit::Ratio, 3.0),
-            told("eight API GETs at once, p50", request.p50()),
-            told("prepare of eight GPUs at once, p50", prepare.p50()),
-            told("prepare of eight GPUs at once, p99", prepare.p99()),
-            told("unprepare of eight GPUs at once, p50", unprepare.p50()),
+            measured("eight API GETs at once, p50", request.p50()),
+            measured("prepare of eight GPUs at once, p50", prepare.p50()),
+            measured("prepare of eight GPUs at once, p99", prepare.p99()),
+            measured("unprepare of eight GPUs at once, p50", unprepare.p50()),
         ]
     }
 }

@@ -10,10 +10,8 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use crate::namespace::NAMESPACE;
 use crate::stage::{KubeletClient, Stage};
-
-/// Where all claims are.
-pub(crate) const NAMESPACE: &str = "default";
 
 /// How many requests are under way at once while claims are made.
 const AT_ONCE: usize = 8;
@@ -25,7 +23,7 @@ const SHARE_THREADS: &str = "1";
 
 /// What a claim is for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Wish {
+pub(crate) enum RequestKind {
     /// A GPU as it is.
     Plain,
     /// A GPU with an MPS daemon of the claim's own, which has limits to set.
@@ -36,10 +34,10 @@ pub(crate) enum Wish {
 
 impl Stage<'_> {
     /// Makes claims, the first for the first GPU, the second for the second, and so on in turn over so many GPUs.
-    pub(crate) async fn create_claims(&self, prefix: &str, wish: Wish, gpus: usize, count: usize) -> Vec<Claim> {
+    pub(crate) async fn create_claims(&self, prefix: &str, kind: RequestKind, gpus: usize, count: usize) -> Vec<Claim> {
         let create = |number: usize| {
             let device = &self.devices[number % gpus];
-            create(self.admin.clone(), format!("{prefix}-{number}"), wish.parts(device, number))
+            create(self.admin.clone(), format!("{prefix}-{number}"), kind.parts(device, number))
         };
         futures::stream::iter(0..count).map(create).buffered(AT_ONCE).collect().await
     }
@@ -52,7 +50,7 @@ struct Parts {
     config: Option<Value>,
 }
 
-impl Wish {
+impl RequestKind {
     fn parts(self, gpu: &str, number: usize) -> Parts {
         match self {
             Self::Plain => whole(gpu, None),

@@ -53,7 +53,7 @@ impl Figure {
     }
 
     /// A value that helps to understand the others.
-    pub(crate) fn told(name: &str, value: f64, unit: Unit) -> Self {
+    pub(crate) fn measured(name: &str, value: f64, unit: Unit) -> Self {
         Self { name: name.to_owned(), value: rounded(value), unit, target: None, holds: None }
     }
 }
@@ -105,10 +105,10 @@ pub(crate) fn count(things: usize) -> f64 {
 /// Shows the figures to a person, the promises first, and says whether all of those are kept.
 pub(crate) fn print(figures: &[Figure]) -> bool {
     let promised = figures.iter().filter(|figure| figure.target.is_some());
-    let told = figures.iter().filter(|figure| figure.target.is_none());
+    let measured = figures.iter().filter(|figure| figure.target.is_none());
     let width = figures.iter().map(|figure| figure.name.chars().count()).max().unwrap_or(0);
     println!();
-    for figure in promised.clone().chain(told) {
+    for figure in promised.clone().chain(measured) {
         println!("{}", row(figure, width).trim_end());
     }
     println!();
@@ -136,6 +136,6 @@ fn row(figure: &Figure, width: usize) -> String {
 pub(crate) fn write(figures: &[Figure], target_dir: &Path) -> PathBuf {
     let path = target_dir.join("bench.json");
     let text = serde_json::to_string_pretty(figures).expect("figures are plain values");
-    fs::write(&path, text + "\n").expect("cargo's target folder is writable");
+    fs::write(&path, text + "\n").expect("cargo's target directory is writable");
     path
 }

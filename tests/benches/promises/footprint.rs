@@ -10,9 +10,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::memory::memory;
 use crate::stage::Stage;
 
-/// Between two looks: threads without work end sooner. No part of a second, since what the plugin does each second has a
-/// thread for half of it, which looks in step with that would always meet, or never.
-const LOOK: Duration = Duration::from_millis(700);
+/// Between two counts: threads without work end sooner. Not a fraction of a second, because the plugin has a thread for half of
+/// each second, and counts in step with it would always or never include that thread.
+const COUNT_INTERVAL: Duration = Duration::from_millis(700);
 /// Looks at a node that does not come to rest, or not to the rest it had.
 const LOOKS: usize = 40;
 
@@ -25,7 +25,7 @@ pub(crate) struct Counts {
     pub threads: usize,
     /// Of plugin and MPS host.
     pub open_files: usize,
-    /// Files and folders below those the driver writes to.
+    /// Files and directories below those the driver writes to.
     pub files: usize,
     /// Shared memory of daemons.
     pub mounts: usize,
@@ -53,12 +53,12 @@ impl Counts {
 impl Stage<'_> {
     /// What there is when nothing changes any more, and if it comes to that, no more than before.
     pub(crate) async fn footprint(&self, before: Option<&Footprint>) -> Footprint {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        looks.tick().await;
+        let mut counts = interval(COUNT_INTERVAL);
+        counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        counts.tick().await;
         let mut last = self.counts();
         for _ in 0..LOOKS {
-            looks.tick().await;
+            counts.tick().await;
             let now = self.counts();
             if now == last && before.is_none_or(|before| now.fit_into(&before.counts)) {
                 break;

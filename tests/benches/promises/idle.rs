@@ -36,8 +36,8 @@ impl Idle {
     pub(crate) fn figures(&self) -> Vec<Figure> {
         vec![
             Figure::promised("API writes in an idle minute", self.writes, Unit::Count, 0.0),
-            Figure::told("processor time of the plugin in an idle minute", self.plugin_time, Unit::Milliseconds),
-            Figure::told(
+            Figure::measured("processor time of the plugin in an idle minute", self.plugin_time, Unit::Milliseconds),
+            Figure::measured(
                 "processor time of the controller in an idle minute",
                 self.controller_time,
                 Unit::Milliseconds,

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! All times are taken side by side in one run, because absolute times of a shared machine say little. A missed target is
-//! told at the end and makes the run a failure. `cargo bench -p dra-tests -- PART...` takes only the figures of some
+//! reported at the end and makes the run a failure. `cargo bench -p dra-tests -- PART...` takes only the figures of some
 //! parts, and leaves `bench.json` as it is.
 #![expect(
     clippy::expect_used,
@@ -26,6 +26,7 @@ mod memory;
 mod mig;
 mod mps;
 mod mps_host;
+mod namespace;
 mod one_by_one;
 mod reports;
 mod rounds;
@@ -41,7 +42,7 @@ use dra_proto::dra_v1::Claim;
 use dra_tests::source::root_dir;
 
 use crate::at_once::Together;
-use crate::claims::Wish;
+use crate::claims::RequestKind;
 use crate::figures::{Figure, Unit, print, write};
 use crate::memory::Rss;
 use crate::one_by_one::Alone;
@@ -94,12 +95,12 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     let figures = runtime.block_on(measure(&cluster, &parts));
     cluster.stop().expect("the cluster stops");
-    let all_kept = print(&figures);
+    let all_reached = print(&figures);
     if parts.is_empty() {
         let path = write(&figures, &root_dir().join("target"));
         println!("written to {}", path.display());
     }
-    if all_kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if all_reached { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 async fn measure(cluster: &Cluster, parts: &[Part]) -> Vec<Figure> {
@@ -114,7 +115,7 @@ async fn measure(cluster: &Cluster, parts: &[Part]) -> Vec<Figure> {
         }
     }
     let stopped = f64::from(u8::from(stage.strike().await));
-    figures.push(Figure::told("all processes ended cleanly on SIGTERM", stopped, Unit::Count));
+    figures.push(Figure::measured("all processes ended cleanly on SIGTERM", stopped, Unit::Count));
     figures
 }
 
@@ -133,8 +134,8 @@ impl Part {
 
 async fn claims_of_gpus(stage: &Stage<'_>) -> Vec<Figure> {
     let gpus = stage.devices.len();
-    let one_by_one = stage.create_claims("alone", Wish::Plain, gpus, (WARM_UP + ROUNDS) * ALONE).await;
-    let at_once = stage.create_claims("together", Wish::Plain, gpus, (WARM_UP + ROUNDS) * gpus).await;
+    let one_by_one = stage.create_claims("alone", RequestKind::Plain, gpus, (WARM_UP + ROUNDS) * ALONE).await;
+    let at_once = stage.create_claims("together", RequestKind::Plain, gpus, (WARM_UP + ROUNDS) * gpus).await;
     let rounds = || one_by_one.chunks(ALONE).zip(at_once.chunks(gpus));
     measure_rounds(stage, rounds().take(WARM_UP)).await;
     let (alone, together) = measure_rounds(stage, rounds().skip(WARM_UP)).await;
@@ -166,11 +167,15 @@ async fn measure_rounds<'a>(
 fn memory_figures(started: &Rss, worked: &Rss, idle: &Rss) -> Vec<Figure> {
     vec![
         Figure::promised("memory of plugin and controller together, idle, 8 GPUs", idle.all(), Unit::Mib, 20.0),
-        Figure::told("memory of the plugin, idle", idle.plugin.all, Unit::Mib),
-        Figure::told("memory of the plugin, idle, without pages of files", idle.plugin.anonymous, Unit::Mib),
-        Figure::told("memory of the controller, idle", idle.controller.all, Unit::Mib),
-        Figure::told("memory of the controller, idle, without pages of files", idle.controller.anonymous, Unit::Mib),
-        Figure::told("memory of both, after start", started.all(), Unit::Mib),
-        Figure::told("memory of both, right after the claims", worked.all(), Unit::Mib),
+        Figure::measured("memory of the plugin, idle", idle.plugin.all, Unit::Mib),
+        Figure::measured("memory of the plugin, idle, without pages of files", idle.plugin.anonymous, Unit::Mib),
+        Figure::measured("memory of the controller, idle", idle.controller.all, Unit::Mib),
+        Figure::measured(
+            "memory of the controller, idle, without pages of files",
+            idle.controller.anonymous,
+            Unit::Mib,
+        ),
+        Figure::measured("memory of both, after start", started.all(), Unit::Mib),
+        Figure::measured("memory of both, right after the claims", worked.all(), Unit::Mib),
     ]
 }

@@ -43,7 +43,7 @@ impl Stage<'_> {
 pub(crate) fn memory(process_id: u32) -> Process {
     let status = fs::read_to_string(format!("/proc/{process_id}/status")).expect("the process runs");
     let field = |name: &str| -> f64 {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("every Linux tells it");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux has this line");
         let kib: u32 = line.trim_end_matches("kB").trim().parse().expect("a number of kB");
         f64::from(kib) / 1024.0
     };

@@ -20,14 +20,14 @@ pub(crate) struct Mig(Samples);
 
 pub(crate) async fn measure(stage: &Stage<'_>) -> Mig {
     let gpu = stage.devices.len() - 1;
-    let mut shown = Samples::default();
+    let mut published = Samples::default();
     for _ in 0..DEVICES {
         let device = stage.gpus.cut(gpu, "1g.10gb");
         let made = Instant::now();
         within(&format!("{device} is in a slice"), until_published(stage, &device)).await;
-        shown.push(made.elapsed());
+        published.push(made.elapsed());
     }
-    Mig(shown)
+    Mig(published)
 }
 
 async fn until_published(stage: &Stage<'_>, device: &str) {
@@ -45,17 +45,17 @@ async fn until_published(stage: &Stage<'_>, device: &str) {
 
 impl Mig {
     pub(crate) fn figures(&self) -> Vec<Figure> {
-        let Self(shown) = self;
+        let Self(published) = self;
         vec![
             Figure::promised(
                 "a MIG device made on the node shows in the slices, longest of 7",
-                shown.longest().as_secs_f64(),
+                published.longest().as_secs_f64(),
                 Unit::Seconds,
                 2.0,
             ),
-            Figure::told(
+            Figure::measured(
                 "a MIG device made on the node shows in the slices, p50",
-                shown.p50().as_secs_f64(),
+                published.p50().as_secs_f64(),
                 Unit::Seconds,
             ),
         ]

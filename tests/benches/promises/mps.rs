@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dra_proto::dra_v1::Claim;
 
-use crate::claims::{Wish, prepare, unprepare};
+use crate::claims::{RequestKind, prepare, unprepare};
 use crate::figures::{Figure, Samples, Unit, milliseconds};
 use crate::stage::Stage;
 
@@ -14,7 +14,7 @@ const ROUNDS: usize = 40;
 /// Rounds before those, which are not counted.
 const WARM_UP: usize = 5;
 /// What starting a daemon and setting its limits may add, in milliseconds.
-const MOST: f64 = 150.0;
+const MAX_ADDED_MILLISECONDS: f64 = 150.0;
 
 /// What claims of one kind took.
 #[derive(Debug, Default)]
@@ -34,9 +34,9 @@ pub(crate) struct Mps {
 pub(crate) async fn measure(stage: &Stage<'_>) -> Mps {
     let rounds = WARM_UP + ROUNDS;
     let gpus = stage.devices.len();
-    let plain = stage.create_claims("beside", Wish::Plain, gpus, rounds).await;
-    let claims = stage.create_claims("mps", Wish::Mps, gpus, rounds).await;
-    let shares = stage.create_claims("share", Wish::Share, gpus, rounds).await;
+    let plain = stage.create_claims("beside", RequestKind::Plain, gpus, rounds).await;
+    let claims = stage.create_claims("mps", RequestKind::Mps, gpus, rounds).await;
+    let shares = stage.create_claims("share", RequestKind::Share, gpus, rounds).await;
     let mut mps = Mps::default();
     for (number, ((plain, claim), share)) in plain.iter().zip(&claims).zip(&shares).enumerate() {
         if number == WARM_UP {
@@ -54,7 +54,7 @@ impl Took {
         let began = Instant::now();
         prepare(stage.kubelet.clone(), claim.clone()).await;
         self.prepare.push(began.elapsed());
-        stage.reports.until_told(claim).await;
+        stage.reports.until_reported(claim).await;
         let began = Instant::now();
         unprepare(stage.kubelet.clone(), claim.clone()).await;
         self.unprepare.push(began.elapsed());
@@ -66,18 +66,18 @@ impl Mps {
         let Self { plain, claim, share } = self;
         let added = |name: &str, with: &Took| {
             let added = milliseconds(with.prepare.p50()) - milliseconds(plain.prepare.p50());
-            Figure::promised(name, added, Unit::Milliseconds, MOST)
+            Figure::promised(name, added, Unit::Milliseconds, MAX_ADDED_MILLISECONDS)
         };
-        let told = |name: &str, took: Duration| Figure::told(name, milliseconds(took), Unit::Milliseconds);
+        let measured = |name: &str, took: Duration| Figure::measured(name, milliseconds(took), Unit::Milliseconds);
         vec![
             added("prepare of an MPS claim, p50, beyond that of a plain one", claim),
             added("prepare of the first share of a GPU by MPS, p50, beyond that of a plain claim", share),
-            told("prepare of a plain claim beside those, p50", plain.prepare.p50()),
-            told("prepare of an MPS claim, p50", claim.prepare.p50()),
-            told("prepare of an MPS claim, p99", claim.prepare.p99()),
-            told("unprepare of an MPS claim, p50", claim.unprepare.p50()),
-            told("prepare of the first share of a GPU by MPS, p50", share.prepare.p50()),
-            told("unprepare of the last share of a GPU by MPS, p50", share.unprepare.p50()),
+            measured("prepare of a plain claim beside those, p50", plain.prepare.p50()),
+            measured("prepare of an MPS claim, p50", claim.prepare.p50()),
+            measured("prepare of an MPS claim, p99", claim.prepare.p99()),
+            measured("unprepare of an MPS claim, p50", claim.unprepare.p50()),
+            measured("prepare of the first share of a GPU by MPS, p50", share.prepare.p50()),
+            measured("unprepare of the last share of a GPU by MPS, p50", share.unprepare.p50()),
         ]
     }
 }

@@ -50,7 +50,7 @@ impl MpsHost {
         self.users_of_pipes().into_iter().filter(is_daemon).count()
     }
 
-    /// Everything that was started for a daemon: whoever knows its pipe directory, whosever child that is now, and the
+    /// Everything that was started for a daemon: each process with its pipe directory, whichever its parent is, and the
     /// children of the host, waited for or not.
     pub(crate) fn processes(&self) -> BTreeSet<u32> {
         let mut all = self.users_of_pipes();

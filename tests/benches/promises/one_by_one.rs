@@ -10,8 +10,9 @@ use dra_proto::dra_v1::Claim;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::Api;
 
-use crate::claims::{NAMESPACE, prepare, unprepare};
+use crate::claims::{prepare, unprepare};
 use crate::figures::{Figure, Samples, Unit, milliseconds};
+use crate::namespace::NAMESPACE;
 use crate::stage::Stage;
 
 /// About the size of a record.
@@ -40,7 +41,7 @@ impl Alone {
             let began = Instant::now();
             prepare(stage.kubelet.clone(), claim.clone()).await;
             self.prepare.push(began.elapsed());
-            stage.reports.until_told(claim).await;
+            stage.reports.until_reported(claim).await;
 
             let began = Instant::now();
             unprepare(stage.kubelet.clone(), claim.clone()).await;
@@ -49,16 +50,16 @@ impl Alone {
     }
 }
 
-/// A new file in the file system of the records, made durable with its folder.
+/// A new file in the file system of the records, made durable with its directory.
 fn durable_write(records_dir: &Path, name: &str) -> Duration {
     let dir = records_dir.with_file_name("of-the-benchmark");
-    fs::create_dir_all(&dir).expect("the state folder is writable");
+    fs::create_dir_all(&dir).expect("the state directory is writable");
     let path = dir.join(name);
     let began = Instant::now();
     let written = File::create(&path).and_then(|mut file| file.write_all(&RECORD).and_then(|()| file.sync_all()));
-    written.and_then(|()| File::open(&dir)?.sync_all()).expect("the state folder is writable");
+    written.and_then(|()| File::open(&dir)?.sync_all()).expect("the state directory is writable");
     let took = began.elapsed();
-    fs::remove_dir_all(&dir).expect("an own folder");
+    fs::remove_dir_all(&dir).expect("an own directory");
     took
 }
 
@@ -67,17 +68,17 @@ impl Alone {
         let Self { request, write, prepare, unprepare } = self;
         let unavoidable = request.p50() + write.p50();
         let ratio = prepare.p50().as_secs_f64() / unavoidable.as_secs_f64();
-        let told = |name: &str, took: Duration| Figure::told(name, milliseconds(took), Unit::Milliseconds);
+        let measured = |name: &str, took: Duration| Figure::measured(name, milliseconds(took), Unit::Milliseconds);
         vec![
             Figure::promised("prepare of one GPU, p50, to (one API GET + one fsync)", ratio, Unit::Ratio, 2.0),
-            told("prepare of one GPU, p50", prepare.p50()),
-            told("prepare of one GPU, p99", prepare.p99()),
-            told("unprepare of one GPU, p50", unprepare.p50()),
-            told("unprepare of one GPU, p99", unprepare.p99()),
-            told("one API GET of a claim, p50", request.p50()),
-            told("one API GET of a claim, p99", request.p99()),
-            told("one durable write of 2 KiB, p50", write.p50()),
-            told("one durable write of 2 KiB, p99", write.p99()),
+            measured("prepare of one GPU, p50", prepare.p50()),
+            measured("prepare of one GPU, p99", prepare.p99()),
+            measured("unprepare of one GPU, p50", unprepare.p50()),
+            measured("unprepare of one GPU, p99", unprepare.p99()),
+            measured("one API GET of a claim, p50", request.p50()),
+            measured("one API GET of a claim, p99", request.p99()),
+            measured("one durable write of 2 KiB, p50", write.p50()),
+            measured("one durable write of 2 KiB, p99", write.p99()),
         ]
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the driver has told which claims, followed by one watch: asking again and again would keep the API server busy
+//! The claims with a status, followed by one watch: repeated requests would keep the API server busy
 //! right before the next measurement.
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use kube::runtime::watcher::{Config, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
-use crate::claims::NAMESPACE;
+use crate::namespace::NAMESPACE;
 
 /// The names of the claims whose `status.devices` is written.
 #[derive(Debug)]
@@ -40,11 +40,11 @@ impl Reports {
         Self { names }
     }
 
-    /// Waits until the driver has told the claim what it became, which is the last thing it does for it.
-    pub(crate) async fn until_told(&self, claim: &Claim) {
+    /// Waits until the driver has written the status of the claim, which is its last work for the claim.
+    pub(crate) async fn until_reported(&self, claim: &Claim) {
         let mut names = self.names.clone();
-        let told = names.wait_for(|names| names.contains(&claim.name));
-        let told = within(&format!("status.devices of {} is written", claim.name), told).await;
-        assert!(told.is_ok(), "the watch of the claims ended");
+        let reported = names.wait_for(|names| names.contains(&claim.name));
+        let reported = within(&format!("status.devices of {} is written", claim.name), reported).await;
+        assert!(reported.is_ok(), "the watch of the claims ended");
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use dra_proto::dra_v1::Claim;
 use futures::future::join_all;
 
-use crate::claims::{Wish, prepare, unprepare};
+use crate::claims::{RequestKind, prepare, unprepare};
 use crate::figures::{Figure, Samples, Unit, count, milliseconds};
 use crate::footprint::{Counts, Footprint};
 use crate::stage::Stage;
@@ -35,7 +35,7 @@ struct Took {
 
 pub(crate) async fn measure(stage: &Stage<'_>) -> Rounds {
     let gpus = stage.devices.len();
-    let claims = stage.create_claims("round", Wish::Mps, gpus, WARM_UP + ROUNDS).await;
+    let claims = stage.create_claims("round", RequestKind::Mps, gpus, WARM_UP + ROUNDS).await;
     let (warm_up, counted) = claims.split_at(WARM_UP);
     Took::of(stage, warm_up.chunks(gpus)).await;
     let before = stage.footprint(None).await;
@@ -51,7 +51,7 @@ impl Took {
             let began = Instant::now();
             join_all(claims.iter().map(|claim| prepare(stage.kubelet.clone(), claim.clone()))).await;
             took.prepare.push(began.elapsed());
-            join_all(claims.iter().map(|claim| stage.reports.until_told(claim))).await;
+            join_all(claims.iter().map(|claim| stage.reports.until_reported(claim))).await;
             let began = Instant::now();
             join_all(claims.iter().map(|claim| unprepare(stage.kubelet.clone(), claim.clone()))).await;
             took.unprepare.push(began.elapsed());
@@ -71,18 +71,18 @@ impl Rounds {
         let plugin = after.plugin_memory - before.plugin_memory;
         let mps_host = after.mps_host_memory - before.mps_host_memory;
         let memory = format!("memory of plugin and MPS host left by {ROUNDS} MPS claims");
-        let told = |name: &str, took: Duration| Figure::told(name, milliseconds(took), Unit::Milliseconds);
+        let measured = |name: &str, took: Duration| Figure::measured(name, milliseconds(took), Unit::Milliseconds);
         vec![
             left("processes", |counts| counts.processes),
             left("threads", |counts| counts.threads),
             left("open files", |counts| counts.open_files),
-            left("files and folders", |counts| counts.files),
+            left("files and directories", |counts| counts.files),
             left("mounts", |counts| counts.mounts),
             Figure::promised(&memory, plugin + mps_host, Unit::Mib, GROWTH),
-            Figure::told("memory of the plugin left by those", plugin, Unit::Mib),
-            Figure::told("memory of the MPS host left by those", mps_host, Unit::Mib),
-            told("prepare of eight MPS claims at once, p50", took.prepare.p50()),
-            told("unprepare of eight MPS claims at once, p50", took.unprepare.p50()),
+            Figure::measured("memory of the plugin left by those", plugin, Unit::Mib),
+            Figure::measured("memory of the MPS host left by those", mps_host, Unit::Mib),
+            measured("prepare of eight MPS claims at once, p50", took.prepare.p50()),
+            measured("unprepare of eight MPS claims at once, p50", took.unprepare.p50()),
         ]
     }
 }

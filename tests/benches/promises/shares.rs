@@ -7,7 +7,7 @@ use dra_proto::dra_v1::Claim;
 use dra_sim::state::ComputeMode;
 use futures::future::join_all;
 
-use crate::claims::{Wish, prepare, unprepare};
+use crate::claims::{RequestKind, prepare, unprepare};
 use crate::figures::{Figure, Samples, Unit, count, milliseconds};
 use crate::stage::Stage;
 
@@ -37,8 +37,8 @@ pub(crate) struct Shares {
 
 pub(crate) async fn measure(stage: &Stage<'_>) -> Shares {
     let all = (WARM_UP + ROUNDS) * SHARES;
-    let at_once = stage.create_claims("hundred", Wish::Share, 1, all).await;
-    let in_turn = stage.create_claims("turn", Wish::Share, 1, all).await;
+    let at_once = stage.create_claims("hundred", RequestKind::Share, 1, all).await;
+    let in_turn = stage.create_claims("turn", RequestKind::Share, 1, all).await;
     let mut shares = Shares::default();
     for (number, (at_once, in_turn)) in at_once.chunks(SHARES).zip(in_turn.chunks(SHARES)).enumerate() {
         if number == WARM_UP {
@@ -81,9 +81,9 @@ impl Shares {
     }
 
     async fn see_while_shared(&mut self, stage: &Stage<'_>, claims: &[Claim]) {
-        join_all(claims.iter().map(|claim| stage.reports.until_told(claim))).await;
+        join_all(claims.iter().map(|claim| stage.reports.until_reported(claim))).await;
         let daemons = stage.mps_host.daemons();
-        assert!(daemons > 0, "nobody serves the shares");
+        assert!(daemons > 0, "no daemon serves the shares");
         assert_eq!(stage.gpus.state().gpus[0].compute_mode, ComputeMode::ExclusiveProcess);
         self.daemons = self.daemons.max(daemons);
     }
@@ -97,7 +97,8 @@ impl Shares {
     pub(crate) fn figures(&self) -> Vec<Figure> {
         let Self { at_once, in_turn, first, joining, unprepare_at_once, unprepare_in_turn, daemons, left } = self;
         let seconds = |took: &Samples| took.p50().as_secs_f64();
-        let told = |name: &str, took: &Samples| Figure::told(name, milliseconds(took.p50()), Unit::Milliseconds);
+        let measured =
+            |name: &str, took: &Samples| Figure::measured(name, milliseconds(took.p50()), Unit::Milliseconds);
         vec![
             Figure::promised(
                 "prepare of 100 shares of one GPU at once, p50, to one after another",
@@ -107,16 +108,16 @@ impl Shares {
             ),
             Figure::promised("MPS daemons of 100 shares of one GPU", count(*daemons), Unit::Count, 1.0),
             Figure::promised("MPS daemons and compute modes left by them", count(*left), Unit::Count, 0.0),
-            Figure::told(
+            Figure::measured(
                 "prepare of 100 shares of one GPU at once, p50, for each of them, to one alone",
                 seconds(at_once) / count(SHARES) / seconds(first),
                 Unit::Ratio,
             ),
-            told("prepare of 100 shares of one GPU at once, p50", at_once),
-            told("prepare of 100 shares of one GPU one after another, p50", in_turn),
-            told("prepare of one share beside others, p50", joining),
-            told("unprepare of 100 shares of one GPU at once, p50", unprepare_at_once),
-            told("unprepare of 100 shares of one GPU one after another, p50", unprepare_in_turn),
+            measured("prepare of 100 shares of one GPU at once, p50", at_once),
+            measured("prepare of 100 shares of one GPU one after another, p50", in_turn),
+            measured("prepare of one share beside others, p50", joining),
+            measured("unprepare of 100 shares of one GPU at once, p50", unprepare_at_once),
+            measured("unprepare of 100 shares of one GPU one after another, p50", unprepare_in_turn),
         ]
     }
 }

@@ -49,13 +49,12 @@ pub(crate) struct Stage<'a> {
     pub gpus: Gpus,
     /// The names under which its GPUs are published.
     pub devices: Vec<String>,
-    /// The administrator.
     pub admin: Client,
     /// With the credentials of the driver.
     pub as_driver: Client,
     /// Calls the plugin.
     pub kubelet: KubeletClient,
-    /// What the driver told the claims.
+    /// The claims whose status is written.
     pub reports: Reports,
     /// For CDI specs, locks and MPS daemons: in memory, as `/run` is on every host.
     _run: Disk,
@@ -68,7 +67,7 @@ impl<'a> Stage<'a> {
         // The path of a socket is short, and the temporary directory of some systems is in memory.
         let dir = tempfile::Builder::new().prefix("b").tempdir_in("/var/tmp").expect("/var/tmp is writable");
         for name in ["m", "k/plugins_registry", "r"] {
-            fs::create_dir_all(dir.path().join(name)).expect("a folder of our own");
+            fs::create_dir_all(dir.path().join(name)).expect("a directory of our own");
         }
         let run = Disk::run_dir(&dir.path().join("r"));
         install(cluster, dir.path());
@@ -178,9 +177,9 @@ fn install(cluster: &Cluster, dir: &Path) {
     let bound = ["--bound-object-kind", "Pod", "--bound-object-name", RELEASE, "--bound-object-uid", &pod_uid];
     let token = [&["-n", RELEASE, "create", "token", RELEASE], &bound[..]].concat();
     let token = cluster.kubectl(&token).expect("accounts have tokens");
-    fs::write(dir.join("token"), token.trim()).expect("a folder of our own");
+    fs::write(dir.join("token"), token.trim()).expect("a directory of our own");
     let kubeconfig = kubeconfig(&cluster.kubeconfig_path(), &dir.join("token"));
-    fs::write(dir.join("kubeconfig"), kubeconfig.to_string()).expect("a folder of our own");
+    fs::write(dir.join("kubeconfig"), kubeconfig.to_string()).expect("a directory of our own");
 }
 
 fn pod() -> Value {

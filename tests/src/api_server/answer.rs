@@ -10,10 +10,12 @@ use axum::response::{IntoResponse, Response};
 use futures::stream;
 use serde_json::{Value, json};
 
-use super::Shared;
-use super::objects::{Objects, Preconditions, Refusal, Resource};
+use super::key::Resource;
+use super::objects::{Objects, Preconditions};
 use super::patch::merge;
+use super::refusal::Refusal;
 use super::request::{Request, Verb};
+use super::shared::Shared;
 
 /// No object of a real cluster is larger.
 const LARGEST_BODY: usize = 3 << 20;

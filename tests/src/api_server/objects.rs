@@ -8,70 +8,18 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::key::{Key, Resource};
+use super::refusal::Refusal;
 use super::validate;
 
-/// A kind of object the driver touches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Resource {
-    /// `v1`, cluster-wide.
-    Nodes,
-    /// `resource.k8s.io/v1`, in namespaces.
-    ResourceClaims,
-    /// `resource.k8s.io/v1`, cluster-wide.
-    ResourceSlices,
-    /// `events.k8s.io/v1`, in namespaces.
-    Events,
-}
-
-/// Where an object is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
-    /// Its kind.
-    pub resource: Resource,
-    /// Empty for kinds without namespaces.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-/// What happened to an object.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// The revision it made.
     pub revision: u64,
     /// `ADDED`, `MODIFIED` or `DELETED`.
     pub kind: &'static str,
-    /// Which object.
     pub key: Key,
     /// The object after the change, or as it was before it was deleted.
     pub object: Value,
-}
-
-/// A request the server does not fulfil.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// HTTP status.
-    pub code: u16,
-    /// `metav1.Status.reason`.
-    pub reason: &'static str,
-    /// For people.
-    pub message: String,
-}
-
-impl Refusal {
-    /// A refusal.
-    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into() }
-    }
-
-    /// The object is not there.
-    pub fn not_found(key: &Key) -> Self {
-        Self::new(404, "NotFound", format!("{:?} \"{}\" not found", key.resource, key.name))
-    }
-
-    fn conflict(key: &Key, what: &str) -> Self {
-        Self::new(409, "Conflict", format!("{what} of \"{}\" does not match: the object has been modified", key.name))
-    }
 }
 
 /// What a delete insists on.

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::objects::{Key, Refusal};
+use super::key::Key;
+use super::refusal::Refusal;
 use super::validate;
 
 /// Merges `patch` into `target`.
@@ -39,18 +40,18 @@ impl Owners {
         let mut wanted: BTreeMap<String, Value> =
             entries(patch).map(|entry| (list_key(entry), entry.clone())).collect();
         let before = self.0.entry((key.clone(), manager.to_owned())).or_default();
-        let mut kept = Vec::new();
+        let mut merged = Vec::new();
         for entry in entries(claim) {
             let list_key = list_key(entry);
             match wanted.remove(&list_key) {
-                Some(new) => kept.push(new),
+                Some(new) => merged.push(new),
                 None if before.contains(&list_key) => {}
-                None => kept.push(entry.clone()),
+                None => merged.push(entry.clone()),
             }
         }
-        kept.extend(wanted.into_values());
+        merged.extend(wanted.into_values());
         *before = entries(patch).map(list_key).collect();
-        claim["status"]["devices"] = json!(kept);
+        claim["status"]["devices"] = json!(merged);
         validate::device_statuses(claim)
     }
 }

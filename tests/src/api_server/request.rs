@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use axum::http::{Method, Uri};
 use serde_json::Value;
 
-use super::objects::{Key, Resource};
+use super::key::{Key, Resource};
 
 /// What a client wants to do; the words of RBAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

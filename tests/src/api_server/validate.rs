@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::objects::Refusal;
+use super::refusal::{Refusal, invalid};
 
 mod request_policy;
 
@@ -105,8 +105,4 @@ fn drop_fields(value: &mut Value, names: &[&str]) {
         Value::Array(values) => values.iter_mut().for_each(|value| drop_fields(value, names)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
-}
-
-fn invalid(message: impl Into<String>) -> Refusal {
-    Refusal::new(422, "Invalid", message)
 }

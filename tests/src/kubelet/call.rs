@@ -135,7 +135,7 @@ async fn in_time<T>(
     answer.map(tonic::Response::into_inner).map_err(CallError::Failed)
 }
 
-/// The kubelet fails the pod when an answer is missing or nobody asked for it.
+/// The kubelet fails the pod when an answer is missing or was not requested.
 fn assert_answered<T>(claims: &[Claim], answers: &BTreeMap<String, T>) {
     let mut asked: Vec<&str> = claims.iter().map(|claim| claim.uid.as_str()).collect();
     asked.sort_unstable();

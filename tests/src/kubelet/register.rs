@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The registration of one plugin: ask who it is, judge, tell it the outcome.
+//! The registration of one plugin: request its info, check it, notify the result.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,40 +10,18 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Known, Plugin, Service};
+use super::plugin::{Plugin, Policy, Service};
+use super::socket::Socket;
 
 /// `operation_generator.go`: the deadline of `GetInfo`.
 const INFO_DEADLINE: Duration = Duration::from_secs(1);
 /// `operation_generator.go`: the deadline of `NotifyRegistrationStatus`.
 const NOTIFY_DEADLINE: Duration = Duration::from_secs(5);
 /// `sun_path` without its final zero.
-const LONGEST_ENDPOINT: usize = 107;
-
-/// A socket file; another one of the same path is another socket.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Socket {
-    pub(super) path: PathBuf,
-    inode: u64,
-    made: (i64, i64),
-}
-
-impl Socket {
-    fn of(entry: &fs::DirEntry) -> Option<Self> {
-        let found = entry.metadata().ok().filter(|found| found.file_type().is_socket())?;
-        let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        let made = (found.ctime(), found.ctime_nsec());
-        (!hidden).then(|| Self { path: entry.path(), inode: found.ino(), made })
-    }
-}
-
-/// The sockets in the registry; names that begin with a dot do not count.
-pub(super) fn sockets(registry_dir: &Path) -> BTreeSet<Socket> {
-    let Ok(entries) = fs::read_dir(registry_dir) else { return BTreeSet::new() };
-    entries.flatten().filter_map(|entry| Socket::of(&entry)).collect()
-}
+const MAX_ENDPOINT_LENGTH: usize = 107;
 
 /// Registers the plugin behind a socket.
-pub(super) async fn register(root_dir: &Path, socket: &Socket, known: &Known) -> Result<Plugin, String> {
+pub(super) async fn register(root_dir: &Path, socket: &Socket, policy: &Policy) -> Result<Plugin, String> {
     let channel = connect(&socket.path, &authority_of(&socket.path)).await?;
     let mut client = RegistrationClient::new(channel);
     let info = timeout(INFO_DEADLINE, client.get_info(InfoRequest {}))
@@ -54,9 +29,9 @@ pub(super) async fn register(root_dir: &Path, socket: &Socket, known: &Known) ->
         .map_err(|_elapsed| "GetInfo took longer than 1 s".to_owned())?
         .map_err(|status| format!("GetInfo failed: {status}"))?
         .into_inner();
-    let judged = match &known.refuses {
+    let judged = match &policy.refuses {
         Some(reason) => Err(reason.clone()),
-        None => judge(root_dir, &info, &known.services),
+        None => judge(root_dir, &info, &policy.services),
     };
     let plugin = match judged {
         Ok(service) => accept(socket, info, service).await,
@@ -77,7 +52,7 @@ fn judge(root_dir: &Path, info: &PluginInfo, services: &[Service]) -> Result<Ser
     if info.r#type != "DRAPlugin" {
         return Err(format!("no handler for plugin type {}", info.r#type));
     }
-    if !endpoint.is_absolute() || !endpoint.starts_with(root_dir) || info.endpoint.len() > LONGEST_ENDPOINT {
+    if !endpoint.is_absolute() || !endpoint.starts_with(root_dir) || info.endpoint.len() > MAX_ENDPOINT_LENGTH {
         return Err(format!("endpoint {} is not a socket path below the kubelet's root", info.endpoint));
     }
     let known = |version: &String| services.iter().copied().find(|service| service.name() == version);

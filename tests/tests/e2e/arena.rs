@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::{collections::BTreeMap, error::Error, fs, iter, process::Command, time::Duration};
 
 /// How long anything may take that takes seconds.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const WAIT_TIMEOUT: Duration = Duration::from_mins(1);
 /// Labels of the driver's pods.
 pub(crate) const DRIVER_PODS: &str = "app.kubernetes.io/component=kubelet-plugin";
 
@@ -25,17 +25,17 @@ pub(crate) struct Arena {
 
 impl Arena {
     pub(crate) fn set_up() -> Self {
-        let repository = told(Repository::find());
-        let gpu_sim = Some(told(repository.program_path("gpu-sim")));
+        let repository = checked(Repository::find());
+        let gpu_sim = Some(checked(repository.program_path("gpu-sim")));
         let nodes = ["h100:8", "a100-40:2,t4:2"].map(|gpus| NodeOptions { gpus: Some(gpus.to_owned()) });
-        let cluster = told(Cluster::start(&ClusterOptions { name: None, nodes: nodes.into(), gpu_sim }));
-        told(driver::build_image(&cluster, &repository));
-        told(driver::install(&cluster, &repository));
+        let cluster = checked(Cluster::start(&ClusterOptions { name: None, nodes: nodes.into(), gpu_sim }));
+        checked(driver::build_image(&cluster, &repository));
+        checked(driver::install(&cluster, &repository));
         Self { cluster, repository }
     }
 
     pub(crate) fn tear_down(self) {
-        told(self.cluster.stop());
+        checked(self.cluster.stop());
     }
 
     pub(crate) fn stage(&self) -> Stage<'_> {
@@ -43,15 +43,15 @@ impl Arena {
     }
 
     pub(crate) fn node(&self, name: &str) -> &Node {
-        told(self.cluster.node(name))
+        checked(self.cluster.node(name))
     }
 
     pub(crate) fn kubectl(&self, args: &[&str]) -> String {
-        told(self.cluster.kubectl(args))
+        checked(self.cluster.kubectl(args))
     }
 
     pub(crate) fn apply(&self, documents: &str) {
-        told(self.cluster.apply(documents));
+        checked(self.cluster.apply(documents));
     }
 
     /// The items of `kubectl get`.
@@ -61,12 +61,12 @@ impl Arena {
     }
 
     pub(crate) fn pools(&self) -> BTreeMap<String, Pool> {
-        told(published::pools(&self.cluster))
+        checked(published::pools(&self.cluster))
     }
 
     /// Asks until there is an answer.
     pub(crate) fn until<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-        told(self.cluster.wait_until(what, PATIENCE, || Ok(probe())))
+        checked(self.cluster.wait_until(what, WAIT_TIMEOUT, || Ok(probe())))
     }
 
     /// The pod of the driver on a node that is not on its way out.
@@ -79,7 +79,7 @@ impl Arena {
     /// The log of a container of the driver on a node with those of its former runs, read without the kubelet.
     pub(crate) fn driver_log(&self, node: &str, container: &str) -> String {
         let uid = text(&self.driver_pod(node), "/metadata/uid").to_owned();
-        told(self.node(node).shell(&format!("cat /var/log/pods/*_{uid}/{container}/*.log")))
+        checked(self.node(node).shell(&format!("cat /var/log/pods/*_{uid}/{container}/*.log")))
     }
 
     /// Waits until the pods with this label are as many and all ready, and returns them.
@@ -91,9 +91,9 @@ impl Arena {
         })
     }
 
-    /// How the GPUs of a node are set, as its own nvidia-smi tells.
+    /// How the GPUs of a node are set, as its nvidia-smi reports.
     pub(crate) fn settings(&self, node: &str) -> Vec<GpuSetting> {
-        told(settings::of_node(&self.cluster, node))
+        checked(settings::of_node(&self.cluster, node))
     }
 
     /// How the GPU of this index is set.
@@ -103,14 +103,14 @@ impl Arena {
 
     /// Sets a GPU as its administrator would.
     pub(crate) fn set(&self, node: &str, gpu: &str, compute_mode: &str, interval: u32) {
-        told(self.node(node).nvidia_smi(&["-i", gpu, "-c", compute_mode]));
+        checked(self.node(node).nvidia_smi(&["-i", gpu, "-c", compute_mode]));
         let interval = interval.to_string();
-        told(self.node(node).nvidia_smi(&["compute-policy", "-i", gpu, "--set-timeslice", &interval]));
+        checked(self.node(node).nvidia_smi(&["compute-policy", "-i", gpu, "--set-timeslice", &interval]));
     }
 
-    /// The names of a node's files in a folder, sorted.
+    /// The names of a node's files in a directory, sorted.
     pub(crate) fn files(&self, node: &str, dir: &str) -> Vec<String> {
-        let found = told(self.node(node).shell(&format!("[ ! -d {dir} ] || find {dir} -mindepth 1 ! -type d")));
+        let found = checked(self.node(node).shell(&format!("[ ! -d {dir} ] || find {dir} -mindepth 1 ! -type d")));
         let mut names: Vec<_> = found.lines().map(str::to_owned).collect();
         names.sort();
         names
@@ -119,18 +119,18 @@ impl Arena {
     /// Takes the API server away from the pods of a node, the driver's among them. The node itself still talks.
     pub(crate) fn cut_off(&self, node: &str) {
         let rules = "add table ip away; add chain ip away out { type filter hook forward priority -150; policy drop; }";
-        told(self.node(node).shell(&format!("nft '{rules}'")));
+        checked(self.node(node).shell(&format!("nft '{rules}'")));
     }
 
-    /// Gives it back.
+    /// Restores it.
     pub(crate) fn reconnect(&self, node: &str) {
-        told(self.node(node).shell("nft delete table ip away"));
+        checked(self.node(node).shell("nft delete table ip away"));
     }
 
     /// Cuts two GPUs of `node-1` into MIG devices, unless they are.
     pub(crate) fn ensure_mig(&self) {
         if self.pools()["node-1"].of_kind("mig").count() == 0 {
-            told(scenes::cut_into_mig(&self.stage()));
+            checked(scenes::cut_into_mig(&self.stage()));
         }
     }
 
@@ -145,7 +145,7 @@ impl Arena {
         }
     }
 
-    /// Keeps what explains a failed case in a folder of its name.
+    /// Keeps what explains a failed case in a directory with its name.
     pub(crate) fn keep_logs(&self, case: &str) {
         let target_dir = self.repository.workload_path("../../target/e2e").join(case);
         fs::remove_dir_all(&target_dir).ok();
@@ -166,7 +166,7 @@ impl Arena {
 }
 
 /// The value, or a panic with the whole chain of causes.
-pub(crate) fn told<T, E: Error + 'static>(result: Result<T, E>) -> T {
+pub(crate) fn checked<T, E: Error + 'static>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|error| {
         let first: &dyn Error = &error;
         let causes = iter::successors(Some(first), |&error| error.source());
@@ -175,7 +175,7 @@ pub(crate) fn told<T, E: Error + 'static>(result: Result<T, E>) -> T {
     })
 }
 
-/// A folder of the driver's state on a node.
+/// A directory of the driver's state on a node.
 pub(crate) fn state_dir(name: &str) -> String {
     format!("/var/lib/kubelet/plugins/{}/{name}", published::DRIVER)
 }

@@ -2,17 +2,17 @@
 //! What claims show their users: their devices and Events, for each pod and each allocation.
 
 use crate::{
-    arena::{Arena, told},
+    arena::{Arena, checked},
     mps, pods, sharing,
 };
 use dra_demo::text;
 use serde_json::{Value, json};
 
-crate::cases![
+crate::case::cases![
     a_claim_shows_its_device_and_an_event_for_each_of_the_pods_that_use_it_one_after_another,
     a_claim_shows_its_device_in_whatever_order_the_keys_of_its_configuration_are,
     a_configuration_for_other_devices_does_not_keep_a_share_from_its_pod,
-    claims_that_do_not_add_up_in_one_container_are_warned_of,
+    claims_that_one_container_cannot_use_together_cause_a_warning,
     a_claim_of_another_namespace_is_named_on_the_node_only,
 ];
 
@@ -45,7 +45,7 @@ fn a_claim_shows_its_device_and_an_event_for_each_of_the_pods_that_use_it_one_af
     apply_claim(arena, "reused", &devices);
     for round in 1..=3 {
         pods::start_using(arena, "reuser", NODE, &["reused"]);
-        told(arena.stage().saw("reuser"));
+        checked(arena.stage().saw("reuser"));
         arena.until(&format!("the device of round {round}"), || {
             claim(arena, "reused").pointer("/status/devices/0/data/uuid").map(drop)
         });
@@ -77,7 +77,7 @@ fn a_claim_shows_its_device_in_whatever_order_the_keys_of_its_configuration_are(
     let path = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
     arena.kubectl(&["create", "--raw", path, "-f", &file.path().display().to_string()]);
     pods::start_using(arena, "unsorted", NODE, &["unsorted"]);
-    told(arena.stage().saw("unsorted"));
+    checked(arena.stage().saw("unsorted"));
     arena.until("the device", || claim(arena, "unsorted").pointer("/status/devices/0/data/uuid").map(drop));
     arena.kubectl(&["delete", "pod", "unsorted", "--timeout=60s"]);
     arena.kubectl(&["delete", "resourceclaim", "unsorted", "--timeout=60s"]);
@@ -107,19 +107,19 @@ fn a_configuration_for_other_devices_does_not_keep_a_share_from_its_pod(arena: &
         [("mixed", for_all, "request preview"), ("first-available", for_parent, "request gpu/part")]
     {
         pods::start(arena, pod, NODE, &devices);
-        told(arena.stage().saw(pod));
+        checked(arena.stage().saw(pod));
         let note = event(arena, pod, "ConfigIgnored");
         assert!(note.contains(request), "{note}");
         pods::remove(arena, pod);
     }
 }
 
-fn claims_that_do_not_add_up_in_one_container_are_warned_of(arena: &Arena) {
+fn claims_that_one_container_cannot_use_together_cause_a_warning(arena: &Arena) {
     for claim in ["share-a", "share-b"] {
         apply_claim(arena, claim, &mps::share(arena, GPU, &json!({})));
     }
     pods::start_using(arena, "both", NODE, &["share-a", "share-b"]);
-    told(arena.stage().saw("both"));
+    checked(arena.stage().saw("both"));
     let note = event(arena, "share-b", "MultipleMPSShares");
     assert!(note.contains("share-a and share-b"), "{note}");
     arena.kubectl(&["delete", "pod", "both", "--timeout=60s"]);
@@ -131,14 +131,14 @@ fn claims_that_do_not_add_up_in_one_container_are_warned_of(arena: &Arena) {
 
 fn a_claim_of_another_namespace_is_named_on_the_node_only(arena: &Arena) {
     arena.kubectl(&["create", "namespace", "team-c"]);
-    let turns = |interval: &str| {
+    let time_slices = |interval: &str| {
         let sharing = json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": interval}});
         let uuid = arena.setting(NODE, GPU).uuid;
         pods::shared_by(pods::share(sharing::TIME_SLICING, &uuid, &json!({})), &sharing)
     };
-    pods::start_as(arena, ("team-c", 0), "first", NODE, &turns("Long"));
-    told(arena.stage().saw_in("team-c", "first", "main"));
-    pods::start(arena, "second", NODE, &turns("Short"));
+    pods::start_as(arena, ("team-c", 0), "first", NODE, &time_slices("Long"));
+    checked(arena.stage().saw_in("team-c", "first", "main"));
+    pods::start(arena, "second", NODE, &time_slices("Short"));
     let message = pods::failure_of(arena, "second");
     assert!(message.contains("a claim of another namespace") && !message.contains("team-c"), "{message}");
     let on_node = arena.until("the Event on the Node", || {
@@ -147,7 +147,7 @@ fn a_claim_of_another_namespace_is_named_on_the_node_only(arena: &Arena) {
     });
     assert!(text(&on_node, "/message").contains("team-c/first"), "{on_node}");
     pods::remove_in(arena, "team-c", "first");
-    told(arena.stage().saw("second"));
+    checked(arena.stage().saw("second"));
     pods::remove(arena, "second");
     arena.kubectl(&["delete", "events", "--field-selector", "involvedObject.kind=Node,reason=DeviceBusy"]);
     arena.kubectl(&["delete", "namespace", "team-c", "--wait=false"]);

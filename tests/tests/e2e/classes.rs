@@ -2,13 +2,13 @@
 //! Classes that select the driver and no type, as tutorials have them: shares go only to requests that name an amount.
 
 use crate::{
-    arena::{Arena, told},
+    arena::{Arena, checked},
     mps, pods, sharing,
 };
 use dra_demo::text;
 use serde_json::{Value, json};
 
-crate::cases![
+crate::case::cases![
     a_class_of_the_driver_only_gets_a_whole_gpu_or_waits,
     all_devices_of_the_driver_can_be_looked_at,
     a_template_that_names_no_amount_is_completed_and_can_be_applied_again,
@@ -40,7 +40,7 @@ fn a_class_of_the_driver_only_gets_a_whole_gpu_or_waits(arena: &Arena) {
     let stage = arena.stage();
     for (holder, gpu) in [("holder-2", "2"), ("holder-3", "3")] {
         pods::start(arena, holder, NODE, &mps::share(arena, gpu, &json!({"memory": "9Gi"})));
-        told(stage.saw(holder));
+        checked(stage.saw(holder));
     }
     with_class(arena, || {
         let mut devices = pods::gpu("device.attributes['gpu.nvidia.com'].productName.contains('T4')");
@@ -48,7 +48,7 @@ fn a_class_of_the_driver_only_gets_a_whole_gpu_or_waits(arena: &Arena) {
         pods::start(arena, "any", NODE, &devices);
         sharing::waits(arena, "any");
         pods::remove(arena, "holder-3");
-        told(stage.saw("any"));
+        checked(stage.saw("any"));
         let whole = format!("gpu-{}", arena.setting(NODE, "3").uuid.trim_start_matches("GPU-").split_at(8).0);
         assert_eq!(allocated(arena, "default", "any"), [whole]);
         pods::remove(arena, "any");
@@ -83,7 +83,7 @@ fn a_template_that_names_no_amount_is_completed_and_can_be_applied_again(arena: 
     let alternative = |name: &str, class: &str| json!({"name": name, "deviceClassName": class});
     let devices = json!({"requests": [
         {"name": "mps", "exactly": {"deviceClassName": mps::CLASS, "capacity": {"requests": {"memory": "1Gi"}}}},
-        {"name": "turns", "exactly": request(sharing::TIME_SLICING)},
+        {"name": "time-slices", "exactly": request(sharing::TIME_SLICING)},
         {"name": "whole", "exactly": request("gpu.nvidia.com")},
         {"name": "either", "firstAvailable": [
             alternative("gpu", "gpu.nvidia.com"), alternative("share", sharing::TIME_SLICING),

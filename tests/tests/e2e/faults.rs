@@ -2,7 +2,7 @@
 //! What goes wrong while pods start: a killed plugin, an API server out of reach, a bad configuration.
 
 use crate::{
-    arena::{Arena, state_dir, told},
+    arena::{Arena, checked, state_dir},
     pods,
 };
 use dra_cluster::Node;
@@ -10,7 +10,7 @@ use dra_demo::{driver, published};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, thread};
 
-crate::cases![
+crate::case::cases![
     a_plugin_killed_again_and_again_under_load_loses_and_doubles_nothing,
     a_pod_starts_as_soon_as_the_api_server_is_back,
     a_bad_configuration_is_explained_in_the_pods_event,
@@ -26,16 +26,16 @@ fn a_plugin_killed_again_and_again_under_load_loses_and_doubles_nothing(arena: &
     let nodes = arena.cluster.nodes();
     // Slow hardware keeps prepares under way long enough to be cut.
     for node in nodes {
-        told(node.gpu_sim("delay", &["nvmlDeviceGetHandleByUUID*", "1500"]));
+        checked(node.gpu_sim("delay", &["nvmlDeviceGetHandleByUUID*", "1500"]));
     }
-    let ten = told(stage.with("ten-gpus.yaml", || {
+    let ten = checked(stage.with("ten-gpus.yaml", || {
         thread::scope(|scope| nodes.iter().for_each(|node| drop(scope.spawn(|| kill_while_preparing(arena, node)))));
         stage.wait_for_deployment("ten-gpus")?;
         stage.all_saw("ten-gpus")
     }));
     let uuids: BTreeSet<_> = ten.iter().flat_map(|pod| pod.seen.uuids()).collect();
     assert_eq!((ten.len(), uuids.len()), (10, 10), "{ten:?}");
-    told(driver::wait_for_pods(&arena.cluster));
+    checked(driver::wait_for_pods(&arena.cluster));
     for node in nodes {
         let gone = || arena.files(node.name(), &state_dir("claims")).is_empty().then_some(());
         arena.until("the end of the records of claims that are gone", gone);
@@ -46,14 +46,14 @@ fn a_plugin_killed_again_and_again_under_load_loses_and_doubles_nothing(arena: &
 
 /// Kills, lets the next run begin a prepare, kills again. A killed run leaves its lock files, which do not count.
 fn kill_while_preparing(arena: &Arena, node: &Node) {
-    let script = |script: &str| told(node.shell(script));
+    let script = |script: &str| checked(node.shell(script));
     script("touch /run/killed");
     for _ in 0..KILLS {
         let under_way = "find /run/gpu-dra/locks -name 'claim-*' -newer /run/killed || :";
         arena.until("a prepare under way", || (!script(under_way).is_empty()).then_some(()));
         script("kill -KILL $(pgrep -f '^/usr/bin/[g]pu-kubelet-plugin'); touch /run/killed");
     }
-    told(node.gpu_sim("heal", &[]));
+    checked(node.gpu_sim("heal", &[]));
 }
 
 fn a_pod_starts_as_soon_as_the_api_server_is_back(arena: &Arena) {
@@ -62,7 +62,7 @@ fn a_pod_starts_as_soon_as_the_api_server_is_back(arena: &Arena) {
     let message = pods::failure_of(arena, "away");
     assert!(message.contains("default/away") && message.contains("API server"), "{message}");
     arena.reconnect("node-2");
-    told(arena.stage().saw("away"));
+    checked(arena.stage().saw("away"));
     pods::remove(arena, "away");
 }
 
@@ -104,11 +104,11 @@ fn without_policy(arena: &Arena, wrong: &Value, play: impl FnOnce()) {
 
 fn mig_turned_on_behind_the_schedulers_back_is_refused(arena: &Arena) {
     let (node, gpu) = (arena.node("node-1"), "5");
-    let uuid = told(node.nvidia_smi(&["--query-gpu=uuid", "--format=csv,noheader", "-i", gpu])).trim().to_owned();
+    let uuid = checked(node.nvidia_smi(&["--query-gpu=uuid", "--format=csv,noheader", "-i", gpu])).trim().to_owned();
     assert!(arena.pools()["node-1"].device(&uuid).is_some(), "GPU {gpu} is offered whole");
     // With the driver's pod cut off the slices go on to offer it whole.
     arena.cut_off("node-1");
-    told(node.nvidia_smi(&["-i", gpu, "-mig", "1"]));
+    checked(node.nvidia_smi(&["-i", gpu, "-mig", "1"]));
     pods::start(arena, "late", "node-1", &pods::gpu(&format!("device.attributes['gpu.nvidia.com'].uuid == '{uuid}'")));
     arena.until("the scheduler's choice", || {
         let node = arena.kubectl(&["get", "pod", "late", "-o", "jsonpath={.spec.nodeName}"]);
@@ -118,7 +118,7 @@ fn mig_turned_on_behind_the_schedulers_back_is_refused(arena: &Arena) {
     let message =
         arena.until("the refusal", || pods::failures_of(arena, "late").into_iter().find(|m| m.contains("MIG")));
     assert!(message.contains("gpu-"), "{message}");
-    told(node.nvidia_smi(&["-i", gpu, "-mig", "0"]));
-    assert_eq!(told(arena.stage().saw("late")).seen.uuids(), [uuid.as_str()]);
+    checked(node.nvidia_smi(&["-i", gpu, "-mig", "0"]));
+    assert_eq!(checked(arena.stage().saw("late")).seen.uuids(), [uuid.as_str()]);
     pods::remove(arena, "late");
 }

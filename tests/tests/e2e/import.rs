@@ -2,19 +2,19 @@
 //! A ConfigMap of NVIDIA's device plugin, imported, installed and applied: pods get the same part of a GPU as before.
 
 use crate::{
-    arena::{Arena, told},
+    arena::{Arena, checked},
     mps, pods,
 };
 use dra_demo::{driver, published, text};
 use serde_json::Value;
 use std::{fs, path::PathBuf, process::Command};
 
-crate::cases![what_is_imported_from_the_device_plugin_gives_pods_the_same_part_of_a_gpu];
+crate::case::cases![an_import_from_the_device_plugin_gives_pods_the_same_part_of_a_gpu];
 
 const NODE: &str = "node-2";
 /// What the device plugin advertised.
 const RESOURCE: &str = "nvidia.com/gpu.shared";
-/// As its operator keeps it: one configuration for nodes that take turns and one for those with MPS.
+/// As its operator keeps it: one configuration for nodes that take time_slices and one for those with MPS.
 const CONFIG_MAP: &str = "
 apiVersion: v1
 kind: ConfigMap
@@ -41,25 +41,25 @@ data:
             replicas: 4
 ";
 
-fn what_is_imported_from_the_device_plugin_gives_pods_the_same_part_of_a_gpu(arena: &Arena) {
+fn an_import_from_the_device_plugin_gives_pods_the_same_part_of_a_gpu(arena: &Arena) {
     let values = ["time-slicing", "mps"].map(|config| import(arena, config, &["--values"]).display().to_string());
     let values = values.each_ref().map(|path| ["--values", path]).concat();
-    told(driver::upgrade(&arena.cluster, &arena.repository, &values));
-    told(driver::wait_for_pods(&arena.cluster));
+    checked(driver::upgrade(&arena.cluster, &arena.repository, &values));
+    checked(driver::wait_for_pods(&arena.cluster));
     wait_for_shares(arena, "4");
     for (config, strategy) in [("time-slicing", "TimeSlicing"), ("mps", "MPS")] {
         let objects_path = import(arena, config, &[]).display().to_string();
         arena.kubectl(&["apply", "--validate=strict", "--namespace", "default", "-f", &objects_path]);
         pods::start_from(arena, "new", NODE, &format!("{config}-gpu-1-of-4"));
-        pods::start_asking(arena, "old", NODE, RESOURCE);
+        pods::start_requesting(arena, "old", NODE, RESOURCE);
         for pod in ["new", "old"] {
             has_a_quarter(arena, pod, strategy);
         }
         arena.kubectl(&["delete", "pod", "new", "old", "--timeout=60s"]);
         arena.kubectl(&["delete", "--namespace", "default", "-f", &objects_path]);
     }
-    told(driver::upgrade(&arena.cluster, &arena.repository, &[]));
-    told(driver::wait_for_pods(&arena.cluster));
+    checked(driver::upgrade(&arena.cluster, &arena.repository, &[]));
+    checked(driver::wait_for_pods(&arena.cluster));
     wait_for_shares(arena, "10");
 }
 
@@ -67,7 +67,7 @@ fn what_is_imported_from_the_device_plugin_gives_pods_the_same_part_of_a_gpu(are
 fn import(arena: &Arena, config: &str, args: &[&str]) -> PathBuf {
     let config_path = arena.cluster.dir().join("config-map.yaml");
     fs::write(&config_path, CONFIG_MAP).unwrap();
-    let program_path = told(arena.repository.program_path("gpu-import"));
+    let program_path = checked(arena.repository.program_path("gpu-import"));
     let output =
         Command::new(program_path).arg(format!("--config={config}")).args(args).arg(config_path).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -77,11 +77,11 @@ fn import(arena: &Arena, config: &str, args: &[&str]) -> PathBuf {
 }
 
 fn devices(arena: &Arena) -> Vec<Value> {
-    let slices = told(published::slices(&arena.cluster));
+    let slices = checked(published::slices(&arena.cluster));
     slices.iter().filter_map(|slice| slice["spec"]["devices"].as_array()).flatten().cloned().collect()
 }
 
-/// Waits until every GPU is published with so many turns.
+/// Waits until every GPU is published with so many time_slices.
 fn wait_for_shares(arena: &Arena, shares: &str) {
     arena.until(&format!("{shares} shares of every GPU"), || {
         let devices = devices(arena);
@@ -93,13 +93,13 @@ fn wait_for_shares(arena: &Arena, shares: &str) {
 
 /// Sees one GPU, counts as a quarter of it, and knows its limits where the strategy has some.
 fn has_a_quarter(arena: &Arena, pod: &str, strategy: &str) {
-    let uuid = told(arena.stage().saw(pod)).seen.uuids().join(" ");
+    let uuid = checked(arena.stage().saw(pod)).seen.uuids().join(" ");
     let is_it = |device: &&Value| {
         text(device, "/attributes/uuid/string") == uuid
             && text(device, "/attributes/sharingStrategy/string") == strategy
     };
     let device = devices(arena).iter().find(is_it).expect("the device").clone();
-    let claim = told(arena.stage().claim_of(pod));
+    let claim = checked(arena.stage().claim_of(pod));
     let claim: Value = serde_json::from_str(&arena.kubectl(&["get", "resourceclaim", &claim, "-o", "json"])).unwrap();
     let result = &claim["status"]["allocation"]["devices"]["results"][0];
     assert_eq!((text(result, "/device"), text(result, "/pool")), (text(&device, "/name"), NODE), "{claim}");
@@ -112,7 +112,7 @@ fn has_a_quarter(arena: &Arena, pod: &str, strategy: &str) {
     let (share, all) = amounts(if strategy == "MPS" { "activeThreadPercentage" } else { "shares" });
     assert_eq!(share * 4, all, "{result} of {device}");
     if strategy == "MPS" {
-        let limits = told(arena.stage().run_in("default", pod, "env | grep -E '^CUDA_MPS_(ACTIVE|PINNED)' | sort"));
+        let limits = checked(arena.stage().run_in("default", pod, "env | grep -E '^CUDA_MPS_(ACTIVE|PINNED)' | sort"));
         let expect = format!("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=25\nCUDA_MPS_PINNED_DEVICE_MEM_LIMIT=0={memory}M\n");
         assert_eq!(limits, expect, "{pod}");
         assert_eq!(mps::asked(arena, "default", pod), "100.0");

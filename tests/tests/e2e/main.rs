@@ -17,6 +17,7 @@
 
 mod admission;
 mod arena;
+mod case;
 mod claims;
 mod classes;
 mod faults;
@@ -30,7 +31,7 @@ mod scenes;
 mod sharing;
 mod uninstall;
 
-use runner::{Case, case};
+use case::Case;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -52,14 +53,4 @@ fn cases() -> Vec<Case> {
         uninstall::cases(),
     ]
     .concat()
-}
-
-/// Names cases after their functions.
-#[macro_export]
-macro_rules! cases {
-    ($($name:ident),* $(,)?) => {
-        pub(crate) fn cases() -> Vec<$crate::Case> {
-            vec![$($crate::case(stringify!($name), $name)),*]
-        }
-    };
 }

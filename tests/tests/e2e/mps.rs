@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! MPS daemons: NVIDIA's own, started for shares, asked from inside pods, killed, and gone in the end.
 //!
-//! Without a GPU no program of CUDA runs, so nobody gets as far as its server: what is proven is that a client finds the
+//! Without a GPU no program of CUDA runs, so no client reaches its server: what is proven is that a client finds the
 //! daemon, and its limits and the shared memory with it.
 
 use crate::{
-    arena::{Arena, told},
+    arena::{Arena, checked},
     pods,
 };
 use dra_demo::{driver, text};
 use serde_json::{Value, json};
 
-crate::cases![
+crate::case::cases![
     shares_of_other_namespaces_and_users_meet_in_one_daemon,
-    a_killed_daemon_is_told_on_its_claims_and_started_again,
+    a_killed_daemon_is_reported_on_its_claims_and_restarted,
     a_deleted_mps_host_takes_its_daemons_along_and_the_next_one_serves,
 ];
 
@@ -37,7 +37,7 @@ pub(crate) fn daemons(arena: &Arena, node: &str) -> Vec<Daemon> {
         id=$(tr '\\0' '\\n' </proc/$pid/environ | sed -n 's|^CUDA_MPS_PIPE_DIRECTORY=/run/gpu-dra/mps/\\(.*\\)/run/pipe$|\\1|p')
         echo \"$pid $(cut -d' ' -f22 /proc/$pid/stat) $id\"
     done";
-    let lines = told(arena.node(node).shell(script));
+    let lines = checked(arena.node(node).shell(script));
     let daemon = |line: &str| {
         let mut words = line.split_whitespace().map(str::to_owned);
         Some(Daemon { pid: words.next()?, started: words.next()?, id: words.next()? })
@@ -55,7 +55,7 @@ pub(crate) fn only_daemon(arena: &Arena, node: &str) -> Daemon {
 /// What the daemon answers to a question from inside a pod.
 pub(crate) fn asked(arena: &Arena, namespace: &str, pod: &str) -> String {
     let ask = "echo get_default_active_thread_percentage | nvidia-cuda-mps-control";
-    told(arena.stage().run_in(namespace, pod, ask)).trim().to_owned()
+    checked(arena.stage().run_in(namespace, pod, ask)).trim().to_owned()
 }
 
 /// A share by MPS of a GPU of `node-2`.
@@ -88,8 +88,8 @@ fn event(arena: &Arena, name: &str, reason: &str) -> String {
 
 fn no_daemon_is_left(arena: &Arena) {
     assert_eq!(daemons(arena, NODE), []);
-    assert_eq!(told(arena.node(NODE).shell("ls /run/gpu-dra/mps")), "host.lock\nhost.sock\n");
-    assert_eq!(told(arena.node(NODE).shell("grep -c '^gpu-dra-mps /run/gpu-dra/' /proc/mounts || :")), "0\n");
+    assert_eq!(checked(arena.node(NODE).shell("ls /run/gpu-dra/mps")), "host.lock\nhost.sock\n");
+    assert_eq!(checked(arena.node(NODE).shell("grep -c '^gpu-dra-mps /run/gpu-dra/' /proc/mounts || :")), "0\n");
     assert_eq!(arena.setting(NODE, GPU).compute_mode, "Default");
 }
 
@@ -103,14 +103,14 @@ fn shares_of_other_namespaces_and_users_meet_in_one_daemon(arena: &Arena) {
     let both = [("default", "asks"), ("team-b", "asks-nothing")];
     let uuid = arena.setting(NODE, GPU).uuid;
     for (namespace, name) in both {
-        assert_eq!(told(stage.saw_in(namespace, name, "main")).seen.uuids(), [uuid.as_str()]);
+        assert_eq!(checked(stage.saw_in(namespace, name, "main")).seen.uuids(), [uuid.as_str()]);
         let results = claim(arena, namespace, name)["status"]["allocation"]["devices"]["results"].take();
         let consumed = |what: &str| text(&results[0], &format!("/consumedCapacity/{what}")).to_owned();
         let (memory, threads) = (consumed("memory"), consumed("activeThreadPercentage"));
         if name == "asks" {
             assert_eq!((memory.as_str(), threads.as_str()), ("978Mi", "30"), "{results}");
         }
-        let env = told(stage.run_in(namespace, name, "env | grep ^CUDA_MPS_ | sort"));
+        let env = checked(stage.run_in(namespace, name, "env | grep ^CUDA_MPS_ | sort"));
         let megabytes = memory.strip_suffix("Mi").unwrap();
         let expect = format!(
             "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE={threads}\nCUDA_MPS_PINNED_DEVICE_MEM_LIMIT=0={megabytes}M\n\
@@ -122,16 +122,16 @@ fn shares_of_other_namespaces_and_users_meet_in_one_daemon(arena: &Arena) {
     assert_eq!(arena.setting(NODE, GPU).compute_mode, "Exclusive_Process");
     let daemon = only_daemon(arena, NODE);
     assert_eq!(daemon.id, format!("gpu-{}", uuid["GPU-".len()..].replace('-', "")));
-    told(stage.run_in("default", "asks", "echo hello >/dev/shm/greeting"));
-    assert_eq!(told(stage.run_in("team-b", "asks-nothing", "cat /dev/shm/greeting")), "hello\n");
+    checked(stage.run_in("default", "asks", "echo hello >/dev/shm/greeting"));
+    assert_eq!(checked(stage.run_in("team-b", "asks-nothing", "cat /dev/shm/greeting")), "hello\n");
     mps_ready(arena, "asks", "True");
     let device = claim(arena, "default", "asks")["status"]["devices"][0].take();
-    let shown = json!({
+    let expect = json!({
         "type": "shared-gpu", "uuid": uuid, "shareID": device["shareID"], "strategy": "MPS",
         "computeMode": "Exclusive_Process", "limits": {"memory": "978Mi", "activeThreadPercentage": 30},
         "daemon": {"id": daemon.id, "state": "MPSDaemonReady", "multiUser": false},
     });
-    assert_eq!(device["data"], shown);
+    assert_eq!(device["data"], expect);
     pods::remove_in(arena, "team-b", "asks-nothing");
     assert_eq!(only_daemon(arena, NODE), daemon, "the other share still uses it");
     assert_eq!(asked(arena, "default", "asks"), "100.0");
@@ -140,12 +140,12 @@ fn shares_of_other_namespaces_and_users_meet_in_one_daemon(arena: &Arena) {
     no_daemon_is_left(arena);
 }
 
-fn a_killed_daemon_is_told_on_its_claims_and_started_again(arena: &Arena) {
+fn a_killed_daemon_is_reported_on_its_claims_and_restarted(arena: &Arena) {
     pods::start(arena, "client", NODE, &share(arena, GPU, &json!({})));
-    told(arena.stage().saw("client"));
+    checked(arena.stage().saw("client"));
     mps_ready(arena, "client", "True");
     let killed = only_daemon(arena, NODE);
-    told(arena.node(NODE).shell(&format!("kill -KILL {}", killed.pid)));
+    checked(arena.node(NODE).shell(&format!("kill -KILL {}", killed.pid)));
     let message = event(arena, "client", "MPSDaemonExited");
     assert!(message.contains(&killed.id), "{message}");
     let next = arena.until("the next daemon", || daemons(arena, NODE).into_iter().find(|daemon| *daemon != killed));
@@ -159,19 +159,19 @@ fn a_killed_daemon_is_told_on_its_claims_and_started_again(arena: &Arena) {
 
 fn a_deleted_mps_host_takes_its_daemons_along_and_the_next_one_serves(arena: &Arena) {
     pods::start(arena, "client", NODE, &share(arena, GPU, &json!({})));
-    told(arena.stage().saw("client"));
+    checked(arena.stage().saw("client"));
     let before = only_daemon(arena, NODE);
     let label = "app.kubernetes.io/component=mps-host";
     let of_node = format!("spec.nodeName={NODE}");
     let of_node = ["-n", driver::NAMESPACE, "-l", label, "--field-selector", &of_node];
     arena.kubectl(&[&["delete", "pod", "--timeout=60s"], &of_node[..]].concat());
-    told(driver::wait_for_mps_hosts(&arena.cluster));
+    checked(driver::wait_for_mps_hosts(&arena.cluster));
     // The driver knows from its records which daemons there have to be.
     let next = arena.until("the daemon again", || daemons(arena, NODE).into_iter().find(|daemon| *daemon != before));
     assert_eq!(next.id, before.id);
     mps_ready(arena, "client", "True");
     pods::start(arena, "newcomer", NODE, &share(arena, GPU, &json!({})));
-    told(arena.stage().saw("newcomer"));
+    checked(arena.stage().saw("newcomer"));
     assert_eq!(asked(arena, "default", "newcomer"), "100.0");
     for name in ["client", "newcomer"] {
         pods::remove(arena, name);

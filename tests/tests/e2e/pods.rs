@@ -115,7 +115,7 @@ pub(crate) fn start_using(arena: &Arena, name: &str, node: &str, claims: &[&str]
 }
 
 /// Applies a pod of the namespace `default` on a node that asks for an extended resource and has no claim of its own.
-pub(crate) fn start_asking(arena: &Arena, name: &str, node: &str, resource: &str) {
+pub(crate) fn start_requesting(arena: &Arena, name: &str, node: &str, resource: &str) {
     let mut spec = pod_spec(&Value::Null);
     spec["resourceClaims"] = Value::Null;
     spec["containers"][0]["resources"] = json!({"limits": {resource: 1}});

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Slices stay equal to the hardware, and only their own node writes them.
 
-use crate::arena::{Arena, told};
+use crate::arena::{Arena, checked};
 use dra_cluster::ClusterError;
 use dra_demo::{driver, published, text};
 use serde_json::{Value, json};
 use std::{fs, process::Command};
 
-crate::cases![
+crate::case::cases![
     slices_deleted_or_edited_by_hand_are_repaired,
     an_idle_driver_writes_no_slice,
-    a_lost_gpu_takes_only_itself_away,
+    a_lost_gpu_does_not_affect_other_gpus,
     slices_catch_up_after_the_api_server_was_away,
     a_node_cannot_write_the_slices_of_another,
 ];
 
 /// The slices without what the API server counts.
 fn contents(arena: &Arena) -> Vec<Value> {
-    let mut slices = told(published::slices(&arena.cluster));
+    let mut slices = checked(published::slices(&arena.cluster));
     slices.sort_by_key(|slice| text(slice, "/metadata/name").to_owned());
     slices
         .iter()
@@ -29,7 +29,7 @@ fn contents(arena: &Arena) -> Vec<Value> {
 }
 
 fn versions(arena: &Arena) -> Vec<(String, String)> {
-    let slices = told(published::slices(&arena.cluster));
+    let slices = checked(published::slices(&arena.cluster));
     let of =
         |slice: &Value| (text(slice, "/metadata/name").to_owned(), text(slice, "/metadata/resourceVersion").to_owned());
     slices.iter().map(of).collect()
@@ -56,14 +56,14 @@ fn slices_deleted_or_edited_by_hand_are_repaired(arena: &Arena) {
 fn an_idle_driver_writes_no_slice(arena: &Arena) {
     let before = versions(arena);
     // A pod from start to end takes longer than any periodic check.
-    told(dra_demo::scenes::one_gpu(&arena.stage()));
+    checked(dra_demo::scenes::one_gpu(&arena.stage()));
     assert_eq!(versions(arena), before);
 }
 
-fn a_lost_gpu_takes_only_itself_away(arena: &Arena) {
+fn a_lost_gpu_does_not_affect_other_gpus(arena: &Arena) {
     let before = contents(arena);
     let node = arena.node("node-2");
-    told(node.gpu_sim("lose", &["--gpu", "3"]));
+    checked(node.gpu_sim("lose", &["--gpu", "3"]));
     arena.until("slices without the lost GPU", || (arena.pools()["node-2"].of_kind("gpu").count() == 3).then_some(()));
     assert_eq!(
         arena.pools()["node-1"].devices.len(),
@@ -83,7 +83,7 @@ fn a_lost_gpu_takes_only_itself_away(arena: &Arena) {
         events.iter().find(ours).cloned()
     });
     assert_eq!(text(&event, "/type"), "Warning", "{event}");
-    told(node.gpu_sim("reset", &["--gpu", "3"]));
+    checked(node.gpu_sim("reset", &["--gpu", "3"]));
     arena.until("the GPU again", || (contents(arena) == before).then_some(()));
 }
 
@@ -91,7 +91,7 @@ fn slices_catch_up_after_the_api_server_was_away(arena: &Arena) {
     let before = contents(arena);
     let node = arena.node("node-2");
     arena.cut_off("node-2");
-    told(node.gpu_sim("lose", &["--gpu", "3"]));
+    checked(node.gpu_sim("lose", &["--gpu", "3"]));
     arena.until("the controller's complaint", || {
         let log = arena.driver_log("node-2", "controller");
         log.lines().last().is_some_and(|line| line.contains(" WARN ") || line.contains(" ERROR ")).then_some(())
@@ -99,7 +99,7 @@ fn slices_catch_up_after_the_api_server_was_away(arena: &Arena) {
     assert_eq!(contents(arena), before, "nothing can have been written");
     arena.reconnect("node-2");
     arena.until("slices without the lost GPU", || (arena.pools()["node-2"].of_kind("gpu").count() == 3).then_some(()));
-    told(node.gpu_sim("reset", &["--gpu", "3"]));
+    checked(node.gpu_sim("reset", &["--gpu", "3"]));
     arena.until("the GPU again", || (contents(arena) == before).then_some(()));
 }
 
@@ -128,7 +128,7 @@ fn a_node_cannot_write_the_slices_of_another(arena: &Arena) {
         check_write(arena, &token, &["create", "--dry-run=server", "-f", "-"], &given.to_string(), expect);
     }
     let foreign =
-        told(published::slices(&arena.cluster)).into_iter().find(|slice| text(slice, "/spec/nodeName") == "node-2");
+        checked(published::slices(&arena.cluster)).into_iter().find(|slice| text(slice, "/spec/nodeName") == "node-2");
     let name = text(foreign.as_ref().unwrap(), "/metadata/name").to_owned();
     let refused = Some("a pod on node node-1 writes only the slices of that node");
     check_write(arena, &token, &["delete", "resourceslice", &name], "", refused);
@@ -165,12 +165,15 @@ pub(crate) fn check_write(arena: &Arena, token: &str, args: &[&str], input: &str
     let mut kubectl = Command::new(arena.cluster.programs().path("kubectl"));
     kubectl.arg("--kubeconfig").arg(&config_path).args(args).stdin(fs::File::open(&input_path).unwrap());
     let output = kubectl.output().map_err(|source| ClusterError::Start { program: "kubectl".to_owned(), source });
-    let output = told(output);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let output = checked(output);
+    let output_text = String::from_utf8_lossy(&output.stderr);
     match expect {
-        None => assert!(output.status.success(), "{said}"),
+        None => assert!(output.status.success(), "{output_text}"),
         Some(reason) => {
-            assert!(!output.status.success() && said.contains(reason), "{reason} is not what was said: {said}");
+            assert!(
+                !output.status.success() && output_text.contains(reason),
+                "{reason} is not in the output: {output_text}"
+            );
         }
     }
 }

@@ -2,7 +2,7 @@
 //! Kubelet, node and driver start again; pods go on or come back.
 
 use crate::{
-    arena::{Arena, state_dir, told},
+    arena::{Arena, checked, state_dir},
     mps, pods,
 };
 use dra_demo::{driver, published, text};
@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-crate::cases![
+crate::case::cases![
     slices_are_back_soon_after_a_kubelet_restart_and_pods_go_on,
     pods_start_all_the_while_during_a_rolling_upgrade,
     pods_and_their_devices_come_back_after_a_reboot,
@@ -29,12 +29,12 @@ fn started(pods: &[Value]) -> BTreeSet<&str> {
 }
 
 fn uuids(arena: &Arena, app: &str) -> BTreeSet<String> {
-    let saw = told(arena.stage().all_saw(app));
+    let saw = checked(arena.stage().all_saw(app));
     saw.iter().flat_map(|pod| pod.seen.uuids()).map(str::to_owned).collect()
 }
 
 fn slice_uids(arena: &Arena, node: &str) -> BTreeSet<String> {
-    let slices = told(published::slices(&arena.cluster));
+    let slices = checked(published::slices(&arena.cluster));
     let of_node = slices.iter().filter(|slice| text(slice, "/spec/nodeName") == node);
     of_node.map(|slice| text(slice, "/metadata/uid").to_owned()).collect()
 }
@@ -44,7 +44,7 @@ fn slices_are_back_soon_after_a_kubelet_restart_and_pods_go_on(arena: &Arena) {
         let (devices, slices) = (arena.pools()["node-2"].devices.clone(), slice_uids(arena, "node-2"));
         let registrations = || arena.driver_log("node-2", "plugin").matches("registered with the kubelet").count();
         let registered = registrations();
-        told(arena.node("node-2").restart_kubelet());
+        checked(arena.node("node-2").restart_kubelet());
         arena.until("the registration", || (registrations() > registered).then_some(()));
         let begun = Instant::now();
         arena.until("the slices", || {
@@ -53,10 +53,10 @@ fn slices_are_back_soon_after_a_kubelet_restart_and_pods_go_on(arena: &Arena) {
         });
         assert!(begun.elapsed() < SLICES_BACK, "the slices took {:?}", begun.elapsed());
         assert!(slices.is_disjoint(&slice_uids(arena, "node-2")), "the kubelet removes all slices when it starts");
-        told(arena.cluster.wait_for_nodes());
+        checked(arena.cluster.wait_for_nodes());
         assert_eq!(started(before), started(&arena.ready_pods("app=pair", 2)), "a running container was touched");
         pods::start(arena, "after", "node-2", &pods::gpu(""));
-        told(arena.stage().saw("after"));
+        checked(arena.stage().saw("after"));
         pods::remove(arena, "after");
     });
 }
@@ -65,11 +65,11 @@ fn pods_start_all_the_while_during_a_rolling_upgrade(arena: &Arena) {
     let driver_uids = || ["node-1", "node-2"].map(|node| text(&arena.driver_pod(node), "/metadata/uid").to_owned());
     let old = driver_uids();
     pods::start(arena, "client", "node-2", &mps::share(arena, "3", &json!({})));
-    told(arena.stage().saw("client"));
+    checked(arena.stage().saw("client"));
     let daemon = mps::only_daemon(arena, "node-2");
     pods::with_deployment(arena, "pair", 2, &pods::gpu(AMPERE), |before| {
         let change = ["--set-string", "kubeletPlugin.podAnnotations.generation=2"];
-        told(driver::upgrade(&arena.cluster, &arena.repository, &change));
+        checked(driver::upgrade(&arena.cluster, &arena.repository, &change));
         let failures = thread::scope(|scope| {
             let rollout = scope.spawn(|| driver::wait_for_pods(&arena.cluster));
             let mut failures = Vec::new();
@@ -80,11 +80,11 @@ fn pods_start_all_the_while_during_a_rolling_upgrade(arena: &Arena) {
                 let name = format!("during-{number}");
                 let node = if number % 2 == 0 { "node-1" } else { "node-2" };
                 pods::start(arena, &name, node, &pods::gpu(""));
-                told(arena.stage().saw(&name));
+                checked(arena.stage().saw(&name));
                 failures.extend(pods::failures_of(arena, &name));
                 pods::remove(arena, &name);
             }
-            told(rollout.join().unwrap());
+            checked(rollout.join().unwrap());
             failures
         });
         assert!(failures.is_empty(), "{failures:?}");
@@ -109,21 +109,21 @@ fn pods_and_their_devices_come_back_after_a_reboot(arena: &Arena) {
 
 fn reboot(arena: &Arena, before: &[Value]) {
     let (was, devices) = (uuids(arena, "pair"), arena.pools()["node-2"].devices.clone());
-    told(arena.node("node-2").reboot());
+    checked(arena.node("node-2").reboot());
     arena.until("new containers of the same pods", || {
         let pods = arena.list(&["pods", "-l", "app in (pair, sharer)"]);
         let new = started(&pods).is_disjoint(&started(before));
         (pods.len() == 3 && new && pods.iter().all(crate::arena::is_ready)).then_some(())
     });
     assert_eq!(uuids(arena, "pair"), was);
-    let sharer = told(arena.stage().only_pod_of("sharer"));
+    let sharer = checked(arena.stage().only_pod_of("sharer"));
     assert_eq!(mps::asked(arena, "default", &sharer), "100.0", "the daemon is back before its clients");
     let specs = arena.files("node-2", "/var/run/cdi");
     assert_eq!(specs.len(), 4, "one spec of the driver and one for each claim: {specs:?}");
-    let pools = told(driver::wait_for_pools(&arena.cluster));
+    let pools = checked(driver::wait_for_pools(&arena.cluster));
     assert_eq!(pools["node-2"].devices, devices);
-    told(driver::wait_for_pods(&arena.cluster));
+    checked(driver::wait_for_pods(&arena.cluster));
     pods::start(arena, "after", "node-2", &pods::gpu(""));
-    told(arena.stage().saw("after"));
+    checked(arena.stage().saw("after"));
     pods::remove(arena, "after");
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Runs cases in order on one cluster and prints what cargo's own runner prints.
 
-use crate::arena::Arena;
+use crate::{arena::Arena, case::Case};
 use std::{
     env,
     io::{Write, stdout},
@@ -10,19 +10,7 @@ use std::{
     time::Instant,
 };
 
-/// A behaviour and the function that holds it.
-#[derive(Clone, Copy)]
-pub(crate) struct Case {
-    name: &'static str,
-    run: fn(&Arena),
-}
-
-/// A case of this name.
-pub(crate) fn case(name: &'static str, run: fn(&Arena)) -> Case {
-    Case { name, run }
-}
-
-/// What of the arguments of cargo's runner is understood here; the others change nothing.
+/// The supported arguments of cargo's test runner; others are ignored.
 struct Choice {
     words: Vec<String>,
     skipped: Vec<String>,

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Every scene of the demo as an assertion.
 
-use crate::arena::{Arena, told};
+use crate::arena::{Arena, checked};
 use dra_demo::{published::Device, scenes};
 use dra_model::Bytes;
 use std::{collections::BTreeSet, time::Duration};
 
-crate::cases![
+crate::case::cases![
     every_node_publishes_its_gpus,
     a_pod_gets_one_gpu_by_a_template,
     mig_devices_an_administrator_makes_are_published_within_two_seconds,
@@ -17,13 +17,13 @@ crate::cases![
     an_old_deployment_gets_its_gpu_without_a_claim,
     several_requests_reach_their_containers,
     three_namespaces_share_a_gpu_by_mps_with_limits,
-    four_pods_take_turns_beside_one_that_has_a_gpu_for_itself,
+    four_pods_share_a_gpu_by_time_slicing_beside_a_pod_with_a_gpu_of_its_own,
     pods_of_a_claim_share_its_mps_daemon_on_a_gpu_and_on_a_mig_device,
-    a_claim_takes_longer_turns,
-    an_administrator_sees_all_gpus_of_a_node_and_takes_none,
+    a_claim_requests_a_longer_time_slice,
+    a_claim_with_admin_access_gets_all_gpus_of_a_node_and_reserves_none,
     slices_describe_what_can_be_asked,
-    a_claim_tells_which_hardware_it_became,
-    a_claim_that_cannot_be_satisfied_says_so,
+    the_status_of_a_claim_names_its_hardware,
+    the_event_of_a_claim_that_cannot_be_satisfied_names_the_reason,
     helm_test_passes,
     a_clean_run_logs_neither_errors_nor_warnings,
 ];
@@ -49,14 +49,14 @@ fn every_node_publishes_its_gpus(arena: &Arena) {
 }
 
 fn a_pod_gets_one_gpu_by_a_template(arena: &Arena) {
-    let saw = told(scenes::one_gpu(&arena.stage()));
+    let saw = checked(scenes::one_gpu(&arena.stage()));
     let uuids = saw.seen.uuids();
     assert_eq!(uuids.len(), 1, "{saw}");
     assert_eq!(published(arena, &saw.node, uuids[0]).product_name, saw.seen.gpus[0].name);
 }
 
 fn mig_devices_an_administrator_makes_are_published_within_two_seconds(arena: &Arena) {
-    let cut = told(scenes::cut_into_mig(&arena.stage()));
+    let cut = checked(scenes::cut_into_mig(&arena.stage()));
     assert!(cut.visible_after < Duration::from_secs(2), "{:?}", cut.visible_after);
     assert_eq!((cut.before.of_kind("gpu").count(), cut.before.of_kind("mig").count()), (8, 0));
     assert_eq!(cut.after.of_kind("gpu").count(), 6, "a GPU that is cut is no longer offered whole");
@@ -67,7 +67,7 @@ fn mig_devices_an_administrator_makes_are_published_within_two_seconds(arena: &A
 
 fn a_mig_device_is_claimed_by_its_profile(arena: &Arena) {
     arena.ensure_mig();
-    let saw = told(scenes::mig_by_profile(&arena.stage()));
+    let saw = checked(scenes::mig_by_profile(&arena.stage()));
     let migs: Vec<_> = saw.seen.migs().collect();
     assert_eq!((saw.seen.gpus.len(), migs.len()), (1, 1), "{saw}");
     assert_eq!(migs[0].profile, "1g.10gb");
@@ -76,7 +76,7 @@ fn a_mig_device_is_claimed_by_its_profile(arena: &Arena) {
 
 fn ten_pods_get_ten_different_gpus_on_both_nodes(arena: &Arena) {
     arena.ensure_mig();
-    let ten = told(scenes::ten_gpus(&arena.stage()));
+    let ten = checked(scenes::ten_gpus(&arena.stage()));
     assert_eq!(ten.pods.len(), 10);
     assert!(ten.pods.iter().all(|pod| pod.seen.uuids().len() == 1), "{:?}", ten.pods);
     let pools = arena.pools();
@@ -89,27 +89,27 @@ fn ten_pods_get_ten_different_gpus_on_both_nodes(arena: &Arena) {
 }
 
 fn a_gpu_is_claimed_by_model_and_memory(arena: &Arena) {
-    let saw = told(scenes::by_model_and_memory(&arena.stage()));
+    let saw = checked(scenes::by_model_and_memory(&arena.stage()));
     assert_eq!(saw.node, "node-2");
     let names: Vec<_> = saw.seen.gpus.iter().map(|gpu| gpu.name.as_str()).collect();
     assert_eq!(names, ["NVIDIA A100-SXM4-40GB"]);
 }
 
 fn two_pods_share_one_claim(arena: &Arena) {
-    let [a, b] = told(scenes::shared_claim(&arena.stage())).pods;
+    let [a, b] = checked(scenes::shared_claim(&arena.stage())).pods;
     assert_eq!((&a.node, &a.seen), (&b.node, &b.seen));
     assert_eq!(a.seen.uuids().len(), 1);
 }
 
 fn an_old_deployment_gets_its_gpu_without_a_claim(arena: &Arena) {
-    let old = told(scenes::old_deployment(&arena.stage()));
+    let old = checked(scenes::old_deployment(&arena.stage()));
     assert_eq!(old.pod.seen.uuids().len(), 1);
     assert!(old.claim.contains("extended-resources"), "{}", old.claim);
 }
 
 fn several_requests_reach_their_containers(arena: &Arena) {
     arena.ensure_mig();
-    let saw = told(scenes::several_requests(&arena.stage()));
+    let saw = checked(scenes::several_requests(&arena.stage()));
     let (pair, slice, best) = (&saw.train.seen, &saw.serve.seen, &saw.extra.seen);
     assert_eq!((pair.uuids().len(), slice.uuids().len(), best.uuids().len()), (2, 1, 1), "{saw}");
     assert_eq!(pair.gpus[0].name, pair.gpus[1].name, "the constraint wants one model");
@@ -119,7 +119,7 @@ fn several_requests_reach_their_containers(arena: &Arena) {
 }
 
 fn three_namespaces_share_a_gpu_by_mps_with_limits(arena: &Arena) {
-    let clients = told(scenes::mps_shares(&arena.stage())).clients;
+    let clients = checked(scenes::mps_shares(&arena.stage())).clients;
     let uuids: BTreeSet<_> = clients.iter().flat_map(|client| client.pod.seen.uuids()).collect();
     assert_eq!((clients.len(), uuids.len()), (3, 1), "{clients:?}");
     let pool = &arena.pools()[&clients[0].pod.node];
@@ -135,17 +135,17 @@ fn three_namespaces_share_a_gpu_by_mps_with_limits(arena: &Arena) {
             "CUDA_MPS_PIPE_DIRECTORY=/tmp/nvidia-mps/pipe".to_owned(),
         ];
         assert_eq!(client.environment, expect, "{client}");
-        assert_eq!(client.threads, "100.0", "the daemon itself limits nobody");
+        assert_eq!(client.threads, "100.0", "the daemon itself has no limit");
     }
 }
 
-fn four_pods_take_turns_beside_one_that_has_a_gpu_for_itself(arena: &Arena) {
-    let side_by_side = told(scenes::side_by_side(&arena.stage()));
-    let turns: BTreeSet<_> = side_by_side.time_slicing.iter().flat_map(|pod| pod.seen.uuids()).collect();
-    assert_eq!((side_by_side.time_slicing.len(), turns.len()), (4, 1), "{side_by_side}");
+fn four_pods_share_a_gpu_by_time_slicing_beside_a_pod_with_a_gpu_of_its_own(arena: &Arena) {
+    let side_by_side = checked(scenes::side_by_side(&arena.stage()));
+    let time_sliced: BTreeSet<_> = side_by_side.time_slicing.iter().flat_map(|pod| pod.seen.uuids()).collect();
+    assert_eq!((side_by_side.time_slicing.len(), time_sliced.len()), (4, 1), "{side_by_side}");
     assert_eq!(side_by_side.time_slicing[0].node, side_by_side.exclusive.node);
     let exclusive = side_by_side.exclusive.seen.uuids();
-    assert!(exclusive.len() == 1 && !turns.contains(exclusive[0]), "{side_by_side}");
+    assert!(exclusive.len() == 1 && !time_sliced.contains(exclusive[0]), "{side_by_side}");
     for setting in &side_by_side.settings {
         let is_exclusive = setting.uuid == exclusive[0];
         assert_eq!(setting.compute_mode, if is_exclusive { "Exclusive_Process" } else { "Default" }, "{setting}");
@@ -154,7 +154,7 @@ fn four_pods_take_turns_beside_one_that_has_a_gpu_for_itself(arena: &Arena) {
 
 fn pods_of_a_claim_share_its_mps_daemon_on_a_gpu_and_on_a_mig_device(arena: &Arena) {
     arena.ensure_mig();
-    let clients = told(scenes::mps_claims(&arena.stage())).clients;
+    let clients = checked(scenes::mps_claims(&arena.stage())).clients;
     let (gpu, mig) = clients.split_at(3);
     for (clients, threads) in [(gpu, "30.0"), (mig, "50.0")] {
         let uuids: BTreeSet<_> = clients.iter().flat_map(|client| client.pod.seen.uuids()).collect();
@@ -170,9 +170,9 @@ fn pods_of_a_claim_share_its_mps_daemon_on_a_gpu_and_on_a_mig_device(arena: &Are
     assert_eq!(mig[0].pod.seen.migs().count(), 1, "{mig:?}");
 }
 
-fn a_claim_takes_longer_turns(arena: &Arena) {
+fn a_claim_requests_a_longer_time_slice(arena: &Arena) {
     let stage = arena.stage();
-    let (saw, policies) = told(stage.with("time-slicing-claim.yaml", || {
+    let (saw, policies) = checked(stage.with("time-slicing-claim.yaml", || {
         let saw = [stage.saw("time-slicing-claim-a")?, stage.saw("time-slicing-claim-b")?];
         Ok((saw, stage.run_in("default", "time-slicing-claim-b", "nvidia-smi compute-policy -l")?))
     }));
@@ -180,10 +180,10 @@ fn a_claim_takes_longer_turns(arena: &Arena) {
     assert!(policies.contains("Long"), "{policies}");
 }
 
-fn an_administrator_sees_all_gpus_of_a_node_and_takes_none(arena: &Arena) {
+fn a_claim_with_admin_access_gets_all_gpus_of_a_node_and_reserves_none(arena: &Arena) {
     arena.ensure_mig();
     let stage = arena.stage();
-    let (saw, ten) = told(stage.with("admin-access.yaml", || {
+    let (saw, ten) = checked(stage.with("admin-access.yaml", || {
         Ok((stage.saw_in("gpu-admin", "admin-access", "main")?, scenes::ten_gpus(&stage)?))
     }));
     let pools = arena.pools();
@@ -194,7 +194,7 @@ fn an_administrator_sees_all_gpus_of_a_node_and_takes_none(arena: &Arena) {
 
 fn slices_describe_what_can_be_asked(arena: &Arena) {
     arena.ensure_mig();
-    let text = told(scenes::described_slices(&arena.stage()));
+    let text = checked(scenes::described_slices(&arena.stage()));
     for part in
         ["Product Name:", "NVIDIA H100 80GB HBM3", "1g.10gb", "Tesla T4", "Driver Version:", "pcieRoot", "numaNode"]
     {
@@ -202,24 +202,24 @@ fn slices_describe_what_can_be_asked(arena: &Arena) {
     }
 }
 
-fn a_claim_tells_which_hardware_it_became(arena: &Arena) {
+fn the_status_of_a_claim_names_its_hardware(arena: &Arena) {
     arena.ensure_mig();
-    let described = told(scenes::described_claim(&arena.stage()));
+    let described = checked(scenes::described_claim(&arena.stage()));
     let uuid = described.pod.seen.uuids()[0];
     for part in [uuid, described.pod.seen.gpus[0].uuid.as_str(), "1g.10gb", "Ready", "DevicesPrepared", "mig"] {
         assert!(described.text.contains(part), "{part} is missing in\n{}", described.text);
     }
 }
 
-fn a_claim_that_cannot_be_satisfied_says_so(arena: &Arena) {
-    let unsatisfied = told(scenes::cannot_be_satisfied(&arena.stage()));
+fn the_event_of_a_claim_that_cannot_be_satisfied_names_the_reason(arena: &Arena) {
+    let unsatisfied = checked(scenes::cannot_be_satisfied(&arena.stage()));
     assert!(unsatisfied.message.contains("cannot allocate all claims"), "{}", unsatisfied.message);
     assert!(unsatisfied.text.contains(&unsatisfied.message), "{}", unsatisfied.text);
 }
 
 fn helm_test_passes(arena: &Arena) {
     let args = ["test", dra_demo::driver::RELEASE, "--namespace", dra_demo::driver::NAMESPACE, "--timeout", "90s"];
-    told(arena.cluster.helm(&args));
+    checked(arena.cluster.helm(&args));
 }
 
 fn a_clean_run_logs_neither_errors_nor_warnings(arena: &Arena) {

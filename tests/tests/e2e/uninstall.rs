@@ -2,14 +2,14 @@
 //! The last cases: what is left of the driver under claims that are used, and nothing without.
 
 use crate::{
-    arena::{Arena, state_dir, told},
+    arena::{Arena, checked, state_dir},
     mps, pods, sharing,
 };
 use dra_demo::{driver, settings::GpuSetting, text};
 use serde_json::{Value, json};
 use std::process::Command;
 
-crate::cases![uninstall_gives_gpus_back_under_the_claims_that_use_them, uninstall_leaves_nothing_behind];
+crate::case::cases![uninstall_restores_gpus_that_claims_still_use, uninstall_leaves_nothing_behind];
 
 const NODE: &str = "node-2";
 /// Two A100 and two T4.
@@ -19,7 +19,7 @@ const OTHER: (&str, &str) = ("node-1", "4");
 /// Looks like the place of a daemon, and holds what is of none.
 const PLACE: &str = "/run/gpu-dra/mps/gpu-ffffffffffffffffffffffffffffffff";
 
-fn uninstall_gives_gpus_back_under_the_claims_that_use_them(arena: &Arena) {
+fn uninstall_restores_gpus_that_claims_still_use(arena: &Arena) {
     let gpus = || GPUS.map(|gpu| (NODE, gpu)).into_iter().chain([OTHER]);
     gpus().for_each(|(node, gpu)| arena.set(node, gpu, "PROHIBITED", 3));
     let found = arena.settings(NODE);
@@ -29,20 +29,23 @@ fn uninstall_gives_gpus_back_under_the_claims_that_use_them(arena: &Arena) {
         ["Exclusive_Process, Long", "Exclusive_Process, Long", "Default, Short", "Exclusive_Process, Long"]
     );
     assert_eq!(mps::daemons(arena, NODE).len(), 2);
-    told(arena.node(OTHER.0).shell(&format!("mkdir -p {PLACE}/photos && touch {PLACE}/photos/1")));
-    let said = uninstall_within(arena, 30);
-    assert!(said.contains("node-1") && said.contains("photos") && !said.contains("node-2"), "{said}");
-    told(arena.node(OTHER.0).shell(&format!("rm -r {PLACE}")));
+    checked(arena.node(OTHER.0).shell(&format!("mkdir -p {PLACE}/photos && touch {PLACE}/photos/1")));
+    let output_text = uninstall_within(arena, 30);
+    assert!(
+        output_text.contains("node-1") && output_text.contains("photos") && !output_text.contains("node-2"),
+        "{output_text}"
+    );
+    checked(arena.node(OTHER.0).shell(&format!("rm -r {PLACE}")));
     assert_eq!(arena.settings(NODE), found);
     assert_eq!(modes(&[arena.setting(OTHER.0, OTHER.1)]), ["Prohibited, Long"], "whatever else failed there");
     no_trace_of_mps(arena);
     no_object_is_left(arena);
     assert_eq!(arena.files(NODE, &state_dir("gpus")), Vec::<String>::new());
-    // Whoever installs again can end them: a record for each, and what their containers need to be started again.
+    // A new installation can stop them: a record for each, and what their containers need to be started again.
     assert_eq!(arena.files(NODE, &state_dir("claims")).len(), users.len() - 1);
     let specs = arena.files(NODE, "/var/run/cdi");
     assert_eq!(specs.len(), users.len(), "{specs:?}");
-    told(driver::install(&arena.cluster, &arena.repository));
+    checked(driver::install(&arena.cluster, &arena.repository));
     for user in users {
         pods::remove(arena, user);
     }
@@ -54,13 +57,13 @@ fn uninstall_gives_gpus_back_under_the_claims_that_use_them(arena: &Arena) {
 /// Uninstalls, with so many seconds for the work on the nodes, and returns everything that Helm says.
 fn uninstall_within(arena: &Arena, seconds: u32) -> String {
     let timeout = format!("withdraw.timeoutSeconds={}", 3 * seconds);
-    told(driver::upgrade(&arena.cluster, &arena.repository, &["--set", &timeout]));
+    checked(driver::upgrade(&arena.cluster, &arena.repository, &["--set", &timeout]));
     let mut helm = Command::new("sh");
     helm.args(["-c", "exec helm uninstall --namespace \"$0\" --wait --timeout 120s \"$1\" 2>&1"]);
     let output = arena.cluster.equip(&mut helm).args([driver::NAMESPACE, driver::RELEASE]).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}");
-    said
+    let output_text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{output_text}");
+    output_text
 }
 
 /// A pod for each way to share.
@@ -68,12 +71,12 @@ fn start_users(arena: &Arena, gpus: &[GpuSetting]) -> [&'static str; 6] {
     let whole = |gpu: &GpuSetting| pods::gpu(&format!("device.attributes['gpu.nvidia.com'].uuid == '{}'", gpu.uuid));
     let strategy = |strategy: &str| json!({ "strategy": strategy });
     let short = json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": "Short"}});
-    let turns = pods::share(sharing::TIME_SLICING, &gpus[2].uuid, &json!({}));
+    let time_slices = pods::share(sharing::TIME_SLICING, &gpus[2].uuid, &json!({}));
     let other = arena.setting(OTHER.0, OTHER.1);
     let users: [(&str, &str, Value); 6] = [
         ("exclusive", NODE, pods::shared_by(whole(&gpus[0]), &strategy("Exclusive"))),
         ("mps", NODE, pods::shared_by(whole(&gpus[1]), &strategy("MPS"))),
-        ("turns", NODE, pods::shared_by(turns, &short)),
+        ("time-slices", NODE, pods::shared_by(time_slices, &short)),
         ("share-a", NODE, mps::share(arena, GPUS[3], &json!({}))),
         ("share-b", NODE, mps::share(arena, GPUS[3], &json!({}))),
         ("other", OTHER.0, pods::shared_by(whole(&other), &strategy("Exclusive"))),
@@ -82,7 +85,7 @@ fn start_users(arena: &Arena, gpus: &[GpuSetting]) -> [&'static str; 6] {
         pods::start(arena, name, node, devices);
     }
     users.map(|(name, ..)| {
-        told(arena.stage().saw(name));
+        checked(arena.stage().saw(name));
         name
     })
 }
@@ -93,7 +96,7 @@ fn modes(gpus: &[GpuSetting]) -> Vec<String> {
 
 fn no_trace_of_mps(arena: &Arena) {
     for node in arena.cluster.nodes() {
-        let prints = |script: &str| told(node.shell(script));
+        let prints = |script: &str| checked(node.shell(script));
         assert_eq!(prints("pgrep -fa '[n]vidia-cuda-mps' || :"), "", "on {}", node.name());
         assert_eq!(prints("[ ! -d /run/gpu-dra/mps ] || ls -A /run/gpu-dra/mps"), "", "on {}", node.name());
         assert_eq!(prints("grep /run/gpu-dra /proc/mounts || :"), "", "on {}", node.name());
@@ -101,7 +104,7 @@ fn no_trace_of_mps(arena: &Arena) {
 }
 
 fn uninstall_leaves_nothing_behind(arena: &Arena) {
-    told(driver::uninstall(&arena.cluster));
+    checked(driver::uninstall(&arena.cluster));
     no_object_is_left(arena);
     no_trace_of_mps(arena);
     for node in arena.cluster.nodes() {

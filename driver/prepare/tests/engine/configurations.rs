@@ -10,7 +10,7 @@ use crate::node::{Node, allocate, share, shares};
 
 const GPU: &str = "gpu-00000000";
 const MIG: &str = "gpu-00000001-mig-19-0";
-const TURNS: &str = "gpu-00000000-ts";
+const TIME_SLICING: &str = "gpu-00000000-ts";
 const MPS: &str = "gpu-00000000-mps";
 
 /// How a configuration comes to be for the request `r`, or for its alternative `r/some`.
@@ -63,7 +63,7 @@ fn request(way: Way) -> &'static str {
 
 /// A claim for the device, without configuration.
 fn claim(device: &str, kind: &str, way: Way) -> Claim {
-    let mut claim = if device == TURNS || device == MPS {
+    let mut claim = if device == TIME_SLICING || device == MPS {
         shares("a", vec![share(request(way), device, "s1", 1024, None)])
     } else {
         allocate("a", &[(request(way), device)])
@@ -97,7 +97,7 @@ fn sharing(node: &Node, claim: &Claim) -> Result<(PreparedSharing, Vec<String>),
     Ok((answer[0].sharing.clone(), ignored))
 }
 
-/// `A`: it applies, `.`: the device is as without it, `I`: as without it, and the user hears why, `R`: refused.
+/// `A`: it applies, `.`: the device is as without it, `I`: as without it, and the user gets the reason, `R`: refused.
 fn outcome(node: &Node, device: &str, kind: &str, wanted: &Value, way: Way) -> char {
     let without = sharing(node, &claim(device, kind, way)).unwrap();
     let with = sharing(node, &configured(claim(device, kind, way), kind, wanted, way));
@@ -120,18 +120,18 @@ fn outcome(node: &Node, device: &str, kind: &str, wanted: &Value, way: Way) -> c
 
 /// A share has its strategy from its form: where both agree the configuration changes nothing but the interval.
 #[test]
-fn each_configuration_applies_is_ignored_or_is_refused_as_the_table_says() {
+fn each_configuration_applies_is_ignored_or_is_refused_as_in_the_table() {
     let node = Node::new(3);
     node.machine.cut(1, &[0, 3], 0);
     node.redraw();
     for (device, kind, expect) in [
         (GPU, "GpuConfig", [".AAAA", ".AAAA", ".AAAA", ".AAAA", ".AAAA", ".AAAA", ".AAAA"]),
         (MIG, "MigDeviceConfig", [".RAAA", ".RAAA", ".RAAA", ".RAAA", ".RAAA", ".RAAA", ".RAAA"]),
-        (TURNS, "GpuConfig", [".RARR", ".RARR", ".IAII", ".IAII", ".IAII", ".RARR", ".IAII"]),
+        (TIME_SLICING, "GpuConfig", [".RARR", ".RARR", ".IAII", ".IAII", ".IAII", ".RARR", ".IAII"]),
         (MPS, "GpuConfig", [".RR.R", ".RR.R", ".II.I", ".II.I", ".II.I", ".RR.R", ".II.I"]),
         (GPU, "MigDeviceConfig", ["RRRRR", "RRRRR", ".R...", ".R...", ".R...", ".R...", ".R..."]),
         (MIG, "GpuConfig", ["RRRRR", "RRRRR", ".....", ".....", ".....", ".....", "....."]),
-        (TURNS, "MigDeviceConfig", ["RRRRR", "RRRRR", ".R...", ".R...", ".R...", ".R...", ".R..."]),
+        (TIME_SLICING, "MigDeviceConfig", ["RRRRR", "RRRRR", ".R...", ".R...", ".R...", ".R...", ".R..."]),
         (MPS, "MigDeviceConfig", ["RRRRR", "RRRRR", ".R...", ".R...", ".R...", ".R...", ".R..."]),
     ] {
         for (way, expect) in WAYS.into_iter().zip(expect) {
@@ -143,11 +143,11 @@ fn each_configuration_applies_is_ignored_or_is_refused_as_the_table_says() {
 
 /// A configuration of the class counts for a share again when that of the claim is ignored.
 #[test]
-fn what_is_ignored_makes_room_for_what_would_have_counted_without_it() {
+fn an_ignored_configuration_does_not_replace_an_earlier_one() {
     let node = Node::new(3);
     let long = json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": "Long"}});
-    let class = configured(claim(TURNS, "GpuConfig", Way::Class), "GpuConfig", &long, Way::Class);
-    let others = claim(TURNS, "GpuConfig", Way::AllWithOther);
+    let class = configured(claim(TIME_SLICING, "GpuConfig", Way::Class), "GpuConfig", &long, Way::Class);
+    let others = claim(TIME_SLICING, "GpuConfig", Way::AllWithOther);
     let own = configured(others, "GpuConfig", &json!({"strategy": "Exclusive"}), Way::AllWithOther);
     let mut configs = [class.configs, own.configs.clone()].concat();
     configs[1].index = 1;

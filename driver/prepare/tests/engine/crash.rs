@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dra_files::faults::Fault;
 use dra_model::Claim;
-use dra_prepare::{ClaimLife, PrepareCause, PreparedDevice, Refusal};
+use dra_prepare::{ClaimLookup, PrepareCause, PreparedDevice, Refusal};
 use proptest::prelude::*;
 use rustix::io::Errno;
 
@@ -42,21 +42,21 @@ fn restart_after(node: &mut Node, claim: &Claim, fault: Fault) {
 
 /// Every spec and lock belongs to a record, and nothing is half there.
 fn assert_tidy(node: &Node) {
-    let report = node.engine.reconcile(&|_| ClaimLife::Alive);
+    let report = node.engine.reconcile(&|_| ClaimLookup::Allocated);
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     assert!(report.quarantined.is_empty(), "{:?}", report.quarantined);
     let records: BTreeSet<String> = node.names("claims").into_iter().collect();
     assert!(records.iter().all(|name| name.starts_with("uid-")), "{records:?}");
     for name in node.names("cdi") {
         let uid = name.strip_prefix("k8s.gpu.nvidia.com-claim_");
-        assert!(uid.is_none_or(|uid| records.contains(uid)), "{name} belongs to nobody");
+        assert!(uid.is_none_or(|uid| records.contains(uid)), "{name} belongs to no claim");
         assert!(uid.is_some() || name.starts_with("k8s.gpu.nvidia.com-base_"), "{name}");
     }
     assert!(node.claim_locks().is_empty(), "{:?}", node.claim_locks());
 }
 
 #[test]
-fn prepare_can_be_cut_at_every_effect() {
+fn prepare_can_crash_at_every_effect() {
     let (node, claims) = node_with_claims();
     let expect = node.prepare(&claims[1]).unwrap();
     let effects = node.files.effects();
@@ -104,7 +104,7 @@ fn unprepare_can_be_cut_at_every_effect_and_right_after_a_cut_prepare() {
 }
 
 #[test]
-fn a_repair_can_be_cut_at_every_effect_and_never_lets_go_of_the_device() {
+fn a_repair_can_crash_at_every_effect_and_never_releases_the_device() {
     for fault in FAULTS {
         for at in 0..8 {
             let (mut node, claims) = node_with_claims();
@@ -149,7 +149,7 @@ fn act() -> impl Strategy<Value = (Act, Option<(u64, usize)>)> {
 struct Model {
     /// Reported as usable, with the answer, which holds for one boot.
     usable: BTreeMap<usize, Option<Vec<PreparedDevice>>>,
-    /// Begun or given back in a call that failed: may hold its devices or not.
+    /// A call to prepare or unprepare it failed: it may hold its devices or not.
     maybe: BTreeSet<usize>,
 }
 
@@ -192,7 +192,7 @@ impl Model {
                 self.maybe.remove(&at);
             }
             Err(error) => {
-                assert!(fault, "claim {at} was not given back for no reason: {error}");
+                assert!(fault, "claim {at} was not unprepared without a reason: {error}");
                 self.maybe.insert(at);
             }
         }
@@ -217,7 +217,7 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn random_lives_with_random_cuts_leak_nothing_and_give_nothing_twice(acts in prop::collection::vec(act(), 1..16)) {
+    fn random_scenarios_with_random_crashes_leak_nothing_and_allocate_nothing_twice(acts in prop::collection::vec(act(), 1..16)) {
         let (mut node, claims) = node_with_claims();
         let mut model = Model::default();
         for (act, cut) in acts {
@@ -239,7 +239,7 @@ proptest! {
                     node.reboot();
                     model.after_reboot();
                 }
-                Act::Reconcile => { node.engine.reconcile(&|_| ClaimLife::Unknown); }
+                Act::Reconcile => { node.engine.reconcile(&|_| ClaimLookup::Unknown); }
             }
             if let (Some((_, fault)), Act::Prepare(at) | Act::Unprepare(at)) = (fault, act) {
                 restart_after(&mut node, &claims[at], fault);

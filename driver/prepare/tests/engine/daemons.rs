@@ -10,7 +10,7 @@ use dra_model::{ClaimUid, DaemonId};
 use parking_lot::Mutex;
 
 #[derive(Debug, Default)]
-pub(crate) struct TwinDaemons(Mutex<State>);
+pub(crate) struct MemoryDaemons(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -43,13 +43,13 @@ pub(crate) enum Mood {
     Clinging,
 }
 
-impl TwinDaemons {
+impl MemoryDaemons {
     pub(crate) fn set(&self, mood: Mood) {
         self.0.lock().mood = mood;
     }
 
     /// With the MPS host end all daemons.
-    pub(crate) fn die(&self) {
+    pub(crate) fn exit_all(&self) {
         self.0.lock().running.clear();
     }
 
@@ -91,7 +91,7 @@ impl TwinDaemons {
         };
     }
 
-    /// A daemon that nobody here asked for.
+    /// A daemon that the engine did not start.
     pub(crate) fn add(&self, id: DaemonId) {
         let spec = DaemonSpec {
             id: id.clone(),
@@ -119,13 +119,13 @@ impl State {
     }
 }
 
-impl Daemons for TwinDaemons {
-    fn start(&self, spec: &DaemonSpec, patience: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError> {
+impl Daemons for MemoryDaemons {
+    fn start(&self, spec: &DaemonSpec, timeout: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError> {
         let mut state = self.0.lock();
         state.answer(deadline)?;
         if state.mood == Mood::Refusing {
             let seen = "it says nothing".to_owned();
-            return Err(DaemonError::NotReady { id: spec.id.clone(), waited: patience, seen });
+            return Err(DaemonError::NotReady { id: spec.id.clone(), waited: timeout, seen });
         }
         match state.running.get(&spec.id) {
             Some(other) if other != spec => return Err(DaemonError::Different { id: spec.id.clone() }),
@@ -148,11 +148,11 @@ impl Daemons for TwinDaemons {
         Ok(())
     }
 
-    fn stop_unused(&self, id: &DaemonId, patience: Duration, deadline: &Deadline) -> Result<(), DaemonError> {
+    fn stop_unused(&self, id: &DaemonId, timeout: Duration, deadline: &Deadline) -> Result<(), DaemonError> {
         if self.0.lock().used.contains(id) {
             return Err(DaemonError::InUse { id: id.clone(), clients: 2 });
         }
-        self.stop(id, patience, deadline)
+        self.stop(id, timeout, deadline)
     }
 
     fn share(&self, id: &DaemonId, claim: &ClaimUid, change: ClaimUse, deadline: &Deadline) -> Result<(), DaemonError> {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The engine on a node of its own: a machine made of memory, a driver root, procfs and device nodes in a folder.
+//! The engine on a node of its own: a machine in memory, and a driver root, procfs and device nodes in a directory.
 //!
 //! Making device nodes needs root.
 
@@ -10,18 +10,18 @@
     reason = "a test fails by panicking, in its builders too"
 )]
 
+mod claims;
 mod configurations;
 mod crash;
 mod daemons;
 mod deadline;
-mod doubts;
-mod holders;
-mod life;
-mod lives;
+mod machine;
+mod make_way;
 mod messages;
 mod node;
-mod owed;
 mod parallel;
+mod pending_restores;
+mod quarantine;
 mod reconcile;
+mod scenarios;
 mod sharing;
-mod twin;

@@ -3,32 +3,31 @@
 //!
 //! `UPDATE_GOLDEN=1` writes `messages.txt`; read the difference as a user would.
 
-use std::error::Error;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use dra_files::faults::Fault;
-use dra_model::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ComputeMode, ConfigSource, ShareLimits};
-use dra_prepare::locks::{Locks, Reach};
-use dra_prepare::{ClaimLife, FetchError, PrepareError};
+use dra_model::{
+    Advice, AllocatedDevice, Claim, ClaimConfig, ClaimRef, ComputeMode, ConfigSource, ShareLimits, explain,
+};
+use dra_prepare::state::locks::{Guarantee, Locks};
+use dra_prepare::{ClaimLookup, FetchError, PrepareError};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use crate::daemons::Mood;
-use crate::node::{Node, allocate, reference, share, shares, wish};
-use crate::twin::gpu_uuid;
+use crate::machine::gpu_uuid;
+use crate::node::{Node, allocate, reference, request_sharing, share, shares};
 
 struct Sentences {
     text: String,
 }
 
 impl Sentences {
-    fn add(&mut self, situation: &str, error: &dyn Error, disposition: impl std::fmt::Debug, node: &Node) {
-        let sources = std::iter::successors(error.source(), |source: &&dyn Error| (*source).source());
-        let chain = sources.fold(error.to_string(), |text, source| format!("{text}: {source}"));
-        let chain = chain.replace(node.dir.path().to_str().unwrap(), "<node>");
-        writeln!(self.text, "# {situation} ({disposition:?})\n{chain}\n").unwrap();
+    fn add(&mut self, situation: &str, error: &impl Advice, disposition: impl std::fmt::Debug, node: &Node) {
+        let text = explain(error).replace(node.dir.path().to_str().unwrap(), "<node>");
+        writeln!(self.text, "# {situation} ({disposition:?})\n{text}\n").unwrap();
     }
 
     fn refused(&mut self, situation: &str, node: &Node, claim: &Claim) {
@@ -68,7 +67,7 @@ fn gpu_claim() -> Claim {
 }
 
 #[test]
-fn sentences_are_the_golden_ones() {
+fn all_messages_are_those_of_the_golden_file() {
     let mut sentences = Sentences { text: String::new() };
     allocations(&mut sentences);
     hardware(&mut sentences);
@@ -100,7 +99,7 @@ fn allocations(sentences: &mut Sentences) {
     node.prepare(&holder).unwrap();
     let claim = gpu_claim();
     sentences.refused("a device of another claim", &node, &claim);
-    let gone = || node.prepare_beside(&claim, &|_| ClaimLife::Gone).unwrap_err();
+    let gone = || node.prepare_beside(&claim, &|_| ClaimLookup::Gone).unwrap_err();
     sentences.failed("a device of a claim that was deleted under its pod", &node, &gone());
     node.files.fail_after(0, Fault::FromNowOn(Errno::ROFS));
     sentences.failed("a device of a claim that was deleted and cannot be undone", &node, &gone());
@@ -195,23 +194,35 @@ fn strategies(sentences: &mut Sentences) {
     let per_device = "defaultPerDevicePinnedMemoryLimit";
     let pair = || allocate("a", &[("pair", "gpu-00000000"), ("pair", "gpu-00000002")]);
     for (situation, claim) in [
-        ("another strategy than that of the share", wish(ts.clone(), &["some"], "GpuConfig", &strategy("MPS"))),
-        ("exclusive use of a share", wish(mps.clone(), &[], "GpuConfig", &strategy("Exclusive"))),
-        ("limits for a share", wish(mps.clone(), &[], "GpuConfig", &limit("defaultActiveThreadPercentage", json!(50)))),
-        ("a MIG device's configuration for a share", wish(ts.clone(), &["some"], "MigDeviceConfig", &Value::Null)),
         (
-            "a limit for a place that there is not",
-            wish(pair(), &[], "GpuConfig", &limit(per_device, json!({"2": "1Gi"}))),
+            "another strategy than that of the share",
+            request_sharing(ts.clone(), &["some"], "GpuConfig", &strategy("MPS")),
+        ),
+        ("exclusive use of a share", request_sharing(mps.clone(), &[], "GpuConfig", &strategy("Exclusive"))),
+        (
+            "limits for a share",
+            request_sharing(mps.clone(), &[], "GpuConfig", &limit("defaultActiveThreadPercentage", json!(50))),
         ),
         (
-            "a limit for a device of somebody else",
-            wish(pair(), &[], "GpuConfig", &limit(per_device, json!({gpu_uuid(1).as_str(): "1Gi"}))),
+            "a MIG device's configuration for a share",
+            request_sharing(ts.clone(), &["some"], "MigDeviceConfig", &Value::Null),
+        ),
+        (
+            "a limit for a place that there is not",
+            request_sharing(pair(), &[], "GpuConfig", &limit(per_device, json!({"2": "1Gi"}))),
+        ),
+        (
+            "a limit for a device of another claim",
+            request_sharing(pair(), &[], "GpuConfig", &limit(per_device, json!({gpu_uuid(1).as_str(): "1Gi"}))),
         ),
         (
             "a limit beyond the memory",
-            wish(pair(), &[], "GpuConfig", &limit("defaultPinnedDeviceMemoryLimit", json!("81560Mi"))),
+            request_sharing(pair(), &[], "GpuConfig", &limit("defaultPinnedDeviceMemoryLimit", json!("81560Mi"))),
         ),
-        ("a limit beyond the memory of one", wish(pair(), &[], "GpuConfig", &limit(per_device, json!({"1": "80Gi"})))),
+        (
+            "a limit beyond the memory of one",
+            request_sharing(pair(), &[], "GpuConfig", &limit(per_device, json!({"1": "80Gi"}))),
+        ),
         (
             "two daemons for one request",
             shares(
@@ -226,35 +237,43 @@ fn strategies(sentences: &mut Sentences) {
     ] {
         sentences.refused(situation, &node, &claim);
     }
+    beside_shares(sentences, &node, &mps, &ts);
+}
+
+fn beside_shares(sentences: &mut Sentences, node: &Node, mps: &Claim, ts: &Claim) {
     let holder = shares("b", vec![share("some", "gpu-00000000-ts", "s2", 81_000, None)]);
-    let holder =
-        wish(holder, &[], "GpuConfig", &json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": "Long"}}));
+    let holder = request_sharing(
+        holder,
+        &[],
+        "GpuConfig",
+        &json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": "Long"}}),
+    );
     node.prepare(&holder).unwrap();
-    sentences.refused("a whole GPU with shares of others", &node, &gpu_claim());
-    sentences.refused("a share of another form", &node, &mps);
-    sentences.refused("more memory than is left", &node, &ts);
+    sentences.refused("a whole GPU with shares of others", node, &gpu_claim());
+    sentences.refused("a share of another form", node, mps);
+    sentences.refused("more memory than is left", node, ts);
     let short = json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": "Short"}});
     let little = shares("a", vec![share("some", "gpu-00000000-ts", "s1", 1, None)]);
-    sentences.refused("another interval", &node, &wish(little, &["some"], "GpuConfig", &short));
+    sentences.refused("another interval", node, &request_sharing(little, &["some"], "GpuConfig", &short));
     node.engine.unprepare(&holder.reference).unwrap();
     node.prepare(&shares("c", vec![share("some", "gpu-00000002-mps", "s1", 1, Some(95))])).unwrap();
     let threads = shares("a", vec![share("some", "gpu-00000002-mps", "s2", 1, Some(6))]);
-    sentences.refused("more threads than are left", &node, &threads);
+    sentences.refused("more threads than are left", node, &threads);
     node.prepare(&allocate("d", &[("gpu", "gpu-00000000")])).unwrap();
-    sentences.refused("a share of a GPU of another claim", &node, &ts);
+    sentences.refused("a share of a GPU of another claim", node, ts);
 }
 
 /// What can go wrong with settings and daemons.
 fn effects(sentences: &mut Sentences) {
     let node = node();
-    let exclusive = wish(gpu_claim(), &[], "GpuConfig", &json!({"strategy": "Exclusive"}));
+    let exclusive = request_sharing(gpu_claim(), &[], "GpuConfig", &json!({"strategy": "Exclusive"}));
     let long = json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": "Long"}});
-    let mps = wish(gpu_claim(), &[], "GpuConfig", &json!({"strategy": "MPS"}));
+    let mps = request_sharing(gpu_claim(), &[], "GpuConfig", &json!({"strategy": "MPS"}));
     node.machine.set_stubborn(0, true);
     sentences.refused("a compute mode that is not taken", &node, &exclusive);
     node.machine.set_stubborn(0, false);
     node.machine.configure(0, Some(ComputeMode::Default), None);
-    sentences.refused("an interval before Turing", &node, &wish(gpu_claim(), &[], "GpuConfig", &long));
+    sentences.refused("an interval before Turing", &node, &request_sharing(gpu_claim(), &[], "GpuConfig", &long));
     node.daemons.set(Mood::Away);
     sentences.refused("no MPS host", &node, &mps);
     node.daemons.set(Mood::Silent);
@@ -297,15 +316,15 @@ fn other_namespaces(sentences: &mut Sentences) {
     refused("a device of a claim of another namespace with a damaged record", &node, &gpu_claim());
     let interval = |interval: &str| json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": interval}});
     let long = shares("c", vec![share("some", "gpu-00000002-ts", "s2", 1, None)]);
-    node.prepare(&of_other(wish(long, &[], "GpuConfig", &interval("Long")))).unwrap();
+    node.prepare(&of_other(request_sharing(long, &[], "GpuConfig", &interval("Long")))).unwrap();
     let short = shares("a", vec![share("some", "gpu-00000002-ts", "s1", 1, None)]);
-    let short = wish(short, &[], "GpuConfig", &interval("Short"));
+    let short = request_sharing(short, &[], "GpuConfig", &interval("Short"));
     refused("another interval than a claim of another namespace has", &node, &short);
-    node.patience = Duration::ZERO;
+    node.lock_timeout = Duration::ZERO;
     node.restart();
     let locks = Locks::open(node.locks_dir()).unwrap();
     let name = format!("gpu-{}", gpu_uuid(0).hex());
-    let _held = locks.take(&name, "for claim secret/project", Instant::now(), Reach::Everyone).unwrap();
+    let _held = locks.take(&name, "claim secret/project", Instant::now(), Guarantee::AllInstances).unwrap();
     refused("a GPU that is locked for a claim of another namespace", &node, &gpu_claim());
 }
 
@@ -321,15 +340,19 @@ fn api_server(sentences: &mut Sentences) {
     };
     let other = Claim { reference: reference("other"), devices: vec![device("gpu")], configs: Vec::new() };
     let failed = |outcome: fn() -> FetchError| {
-        node.engine.prepare(&reference("a"), &|| Err(outcome()), &|_| ClaimLife::Alive).unwrap_err()
+        node.engine.prepare(&reference("a"), &|| Err(outcome()), &|_| ClaimLookup::Allocated).unwrap_err()
     };
     sentences.failed("a claim that is gone", &node, &failed(|| FetchError::Gone));
-    let replaced = node.engine.prepare(&reference("a"), &|| Ok(other.clone()), &|_| ClaimLife::Alive).unwrap_err();
+    let replaced =
+        node.engine.prepare(&reference("a"), &|| Ok(other.clone()), &|_| ClaimLookup::Allocated).unwrap_err();
     sentences.failed("a claim with another UID", &node, &replaced);
     sentences.failed(
         "a claim without allocation",
         &node,
-        &failed(|| FetchError::Unusable { source: "it has no allocation".into() }),
+        &failed(|| FetchError::Unusable {
+            source: "it has no allocation".into(),
+            advice: "delete the pod to reschedule it".into(),
+        }),
     );
     let silent = failed(|| FetchError::Unreachable { source: "connection refused".into() });
     sentences.failed("an API server that is away", &node, &silent);
@@ -361,7 +384,7 @@ fn disks(sentences: &mut Sentences) {
     node.engine.unprepare(&claim.reference).unwrap();
     std::fs::remove_dir_all(node.locks_dir()).unwrap();
     let error = node.prepare(&claim).unwrap_err();
-    sentences.failed("no folder for locks", &node, &error);
+    sentences.failed("no directory for locks", &node, &error);
     std::fs::create_dir(node.locks_dir()).unwrap();
     std::fs::remove_file(node.dir.path().join("proc/sys/kernel/random/boot_id")).unwrap();
     let error = node.prepare(&claim).unwrap_err();

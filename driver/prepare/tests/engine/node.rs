@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One node: the twin, the files around it, and the engine.
+//! One node: the machine in memory, the files of its host, and the engine.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use dra_hardware::{Daemons, Host, Machine, Roots};
 use dra_model::{
     AllocatedDevice, Bytes, Claim, ClaimConfig, ClaimRef, ConfigSource, GpuUuid, MigDevice, ShareLimits, config,
 };
-use dra_prepare::{ClaimLife, Engine, PrepareError, PreparedDevice, Settings};
+use dra_prepare::{ClaimLookup, Engine, PrepareError, PreparedDevice, Settings};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::{Value, json};
 
-use crate::daemons::TwinDaemons;
-use crate::twin::Twin;
+use crate::daemons::MemoryDaemons;
+use crate::machine::MemoryMachine;
 
 pub(crate) const NODE: &str = "node-a";
 pub(crate) const VERSION: &str = "550.54.15";
@@ -29,12 +29,12 @@ const CAPS_MAJOR: u32 = 242;
 
 pub(crate) struct Node {
     pub(crate) dir: tempfile::TempDir,
-    pub(crate) machine: Arc<Twin>,
-    pub(crate) daemons: Arc<TwinDaemons>,
+    pub(crate) machine: Arc<MemoryMachine>,
+    pub(crate) daemons: Arc<MemoryDaemons>,
     pub(crate) files: Arc<FaultyFiles>,
     pub(crate) engine: Engine,
     pub(crate) fetches: AtomicU32,
-    pub(crate) patience: Duration,
+    pub(crate) lock_timeout: Duration,
     /// How long claims that are missing are left to the kubelet.
     pub(crate) grace: Duration,
     boot: u32,
@@ -43,15 +43,15 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(gpus: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let machine = Arc::new(Twin::new(gpus));
-        let daemons = Arc::new(TwinDaemons::default());
+        let machine = Arc::new(MemoryMachine::new(gpus));
+        let daemons = Arc::new(MemoryDaemons::default());
         let files = Arc::new(FaultyFiles::default());
         install_driver(dir.path(), VERSION);
         draw(dir.path(), &machine);
         write_boot_id(dir.path(), 0);
-        let (patience, grace) = (Duration::from_secs(20), Duration::ZERO);
-        let engine = open(dir.path(), &machine, &daemons, &files, (patience, grace));
-        Self { dir, machine, daemons, files, engine, fetches: AtomicU32::new(0), patience, grace, boot: 0 }
+        let (lock_timeout, grace) = (Duration::from_secs(20), Duration::ZERO);
+        let engine = open(dir.path(), &machine, &daemons, &files, (lock_timeout, grace));
+        Self { dir, machine, daemons, files, engine, fetches: AtomicU32::new(0), lock_timeout, grace, boot: 0 }
     }
 
     /// A new process finds what the last one left, and a disk that works.
@@ -62,7 +62,7 @@ impl Node {
 
     /// A second process on the same node, as during an upgrade.
     pub(crate) fn other_instance(&self) -> Engine {
-        open(self.dir.path(), &self.machine, &self.daemons, &self.files, (self.patience, self.grace))
+        open(self.dir.path(), &self.machine, &self.daemons, &self.files, (self.lock_timeout, self.grace))
     }
 
     /// Nothing in memory, tmpfs or the GPUs survives, and MIG devices that come back have other ids.
@@ -77,31 +77,31 @@ impl Node {
             }
         }
         self.machine.forget_settings();
-        self.daemons.die();
+        self.daemons.exit_all();
         self.redraw();
         self.restart();
     }
 
-    /// Lets the files follow the twin.
+    /// Updates the files after a change of the machine.
     pub(crate) fn redraw(&self) {
         draw(self.dir.path(), &self.machine);
     }
 
     pub(crate) fn prepare(&self, claim: &Claim) -> Result<Vec<PreparedDevice>, PrepareError> {
-        self.prepare_beside(claim, &|_| ClaimLife::Alive)
+        self.prepare_beside(claim, &|_| ClaimLookup::Allocated)
     }
 
     /// The same while the API server says this of claims that are in the way.
     pub(crate) fn prepare_beside(
         &self,
         claim: &Claim,
-        life: &dyn Fn(&ClaimRef) -> ClaimLife,
+        look_up: &dyn Fn(&ClaimRef) -> ClaimLookup,
     ) -> Result<Vec<PreparedDevice>, PrepareError> {
         let fetch = || {
             self.fetches.fetch_add(1, Ordering::SeqCst);
             Ok(claim.clone())
         };
-        self.engine.prepare(&claim.reference, &fetch, life)
+        self.engine.prepare(&claim.reference, &fetch, look_up)
     }
 
     pub(crate) fn cdi_dir(&self) -> PathBuf {
@@ -132,9 +132,9 @@ impl Node {
         spec["devices"].as_array().unwrap().iter().map(|device| device["containerEdits"].clone()).collect()
     }
 
-    /// Names in one of the engine's folders.
-    pub(crate) fn names(&self, folder: &str) -> Vec<String> {
-        let path = if folder == "cdi" { self.cdi_dir() } else { self.state_dir().join(folder) };
+    /// Names in a directory of the engine.
+    pub(crate) fn names(&self, directory: &str) -> Vec<String> {
+        let path = if directory == "cdi" { self.cdi_dir() } else { self.state_dir().join(directory) };
         names_in(&path)
     }
 
@@ -143,7 +143,7 @@ impl Node {
         self.dir.path().join("run/locks")
     }
 
-    /// Claims that are worked on, or were when the process died.
+    /// Claims whose work was started and not completed.
     pub(crate) fn claim_locks(&self) -> Vec<String> {
         names_in(&self.locks_dir()).into_iter().filter(|name| name.starts_with("claim-")).collect()
     }
@@ -193,7 +193,7 @@ pub(crate) fn shares(name: &str, devices: Vec<AllocatedDevice>) -> Claim {
 }
 
 /// The claim with a `sharing` stanza for some requests, or for all devices of a kind.
-pub(crate) fn wish(claim: Claim, requests: &[&str], kind: &str, sharing: &Value) -> Claim {
+pub(crate) fn request_sharing(claim: Claim, requests: &[&str], kind: &str, sharing: &Value) -> Claim {
     let mut configs = claim.configs;
     configs.push(ClaimConfig {
         source: ConfigSource::Claim,
@@ -208,14 +208,14 @@ pub(crate) fn wish(claim: Claim, requests: &[&str], kind: &str, sharing: &Value)
 
 fn open(
     dir: &Path,
-    machine: &Arc<Twin>,
-    daemons: &Arc<TwinDaemons>,
+    machine: &Arc<MemoryMachine>,
+    daemons: &Arc<MemoryDaemons>,
     files: &Arc<FaultyFiles>,
-    (lock_patience, missing_grace): (Duration, Duration),
+    (lock_timeout, missing_grace_period): (Duration, Duration),
 ) -> Engine {
     let roots =
         Roots { driver: dir.to_owned(), driver_on_host: dir.to_owned(), proc: dir.join("proc"), sys: dir.join("sys") };
-    let machine: Arc<dyn Machine> = Arc::<Twin>::clone(machine);
+    let machine: Arc<dyn Machine> = Arc::<MemoryMachine>::clone(machine);
     let host = Host::new(machine, roots);
     let settings = Settings {
         node: NODE.parse().unwrap(),
@@ -224,11 +224,11 @@ fn open(
         run_dir: dir.join("run"),
         cdi_dir: dir.join("cdi"),
         mps_root: "/run/gpu-dra/mps".into(),
-        lock_patience,
-        missing_grace,
+        lock_timeout,
+        missing_grace_period,
         architecture: Architecture::own(),
     };
-    let daemons: Arc<dyn Daemons> = Arc::<TwinDaemons>::clone(daemons);
+    let daemons: Arc<dyn Daemons> = Arc::<MemoryDaemons>::clone(daemons);
     Engine::open(Arc::new(host), daemons, Arc::<FaultyFiles>::clone(files), settings).unwrap()
 }
 
@@ -254,7 +254,7 @@ fn write_boot_id(dir: &Path, boot: u32) {
     std::fs::write(random.join("boot_id"), format!("{boot:08x}-0000-4000-8000-000000000000\n")).unwrap();
 }
 
-fn draw(dir: &Path, machine: &Twin) {
+fn draw(dir: &Path, machine: &MemoryMachine) {
     let (dev, proc) = (dir.join("dev"), dir.join("proc"));
     std::fs::create_dir_all(&dev).unwrap();
     std::fs::create_dir_all(proc.join("driver/nvidia")).unwrap();

@@ -3,19 +3,19 @@
 
 use std::time::Duration;
 
-use dra_model::{Disposition, Interval};
+use dra_model::{Disposition, Interval, explain};
 use dra_prepare::PrepareCause;
 
-use crate::node::{Node, allocate, share, shares, wish};
+use crate::node::{Node, allocate, request_sharing, share, shares};
 use crate::sharing::time_slicing;
 
 #[test]
-fn a_slow_gpu_delays_nobody_else_and_the_one_who_waits_hears_for_whom() {
+fn a_slow_gpu_delays_no_claim_of_other_gpus_and_the_error_names_the_holder() {
     let mut node = Node::new(2);
     let slow = allocate("slow", &[("gpu", "gpu-00000000")]);
     let waits = allocate("waits", &[("gpu", "gpu-00000000")]);
     let other = allocate("other", &[("gpu", "gpu-00000001")]);
-    node.patience = Duration::from_millis(50);
+    node.lock_timeout = Duration::from_millis(50);
     node.restart();
     // A first look at all GPUs, while they still answer.
     node.prepare(&other).unwrap();
@@ -26,10 +26,10 @@ fn a_slow_gpu_delays_nobody_else_and_the_one_who_waits_hears_for_whom() {
         node.machine.wait_until_asked();
         node.prepare(&other).unwrap();
         let error = node.prepare(&waits).unwrap_err();
-        assert_eq!(error.to_string(), "claim ns/waits: gpu-00000000 is being worked on for claim ns/slow (will retry)");
+        assert_eq!(explain(&error), "claim ns/waits: gpu-00000000 is locked by claim ns/slow; the kubelet retries");
         assert_eq!(error.cause.disposition(), Disposition::Busy);
         let again = node.prepare(&slow).unwrap_err();
-        assert_eq!(again.to_string(), "claim ns/slow: it is being worked on by another call (will retry)");
+        assert_eq!(explain(&again), "claim ns/slow: the claim is locked by another kubelet call; the kubelet retries");
         node.machine.set_slow(0, false);
         first.join().unwrap().unwrap();
     });
@@ -41,9 +41,9 @@ fn settings_of_one_gpu_are_changed_by_one_call_at_a_time_and_those_of_another_me
     let mut node = Node::new(2);
     let long = |name, gpu| {
         let share = share("some", &format!("gpu-0000000{gpu}-ts"), &format!("s-{name}"), 1000, None);
-        wish(shares(name, vec![share]), &[], "GpuConfig", &time_slicing("Long"))
+        request_sharing(shares(name, vec![share]), &[], "GpuConfig", &time_slicing("Long"))
     };
-    node.patience = Duration::from_millis(50);
+    node.lock_timeout = Duration::from_millis(50);
     node.restart();
     node.machine.set_slow_to_set(0, true);
     std::thread::scope(|scope| {
@@ -77,9 +77,9 @@ fn a_prepare_that_waited_does_not_bring_an_unprepared_claim_back() {
         first.join().unwrap().unwrap();
         let second = second.join().unwrap();
         unprepare.join().unwrap().unwrap();
-        // Either the second came before the unprepare, or it was overtaken by it, or it began after it.
+        // Either the second came before the unprepare, or was superseded by it, or began after it.
         if let Err(error) = &second {
-            assert!(matches!(*error.cause, PrepareCause::Overtaken), "{error}");
+            assert!(matches!(*error.cause, PrepareCause::Superseded), "{error}");
             assert!(node.names("claims").is_empty());
         }
     });

@@ -5,51 +5,51 @@ use std::cell::RefCell;
 
 use dra_files::faults::Fault;
 use dra_model::ClaimRef;
-use dra_prepare::ClaimLife;
+use dra_prepare::ClaimLookup;
 use rustix::io::Errno;
 
 use crate::node::{Node, allocate, install_driver};
 
-fn alive(_: &ClaimRef) -> ClaimLife {
-    ClaimLife::Alive
+fn alive(_: &ClaimRef) -> ClaimLookup {
+    ClaimLookup::Allocated
 }
 
-fn gone(_: &ClaimRef) -> ClaimLife {
-    ClaimLife::Gone
+fn gone(_: &ClaimRef) -> ClaimLookup {
+    ClaimLookup::Gone
 }
 
-fn unknown(_: &ClaimRef) -> ClaimLife {
-    ClaimLife::Unknown
+fn unknown(_: &ClaimRef) -> ClaimLookup {
+    ClaimLookup::Unknown
 }
 
 #[test]
-fn a_ready_claim_gets_its_lost_specs_back_whatever_the_api_server_says() {
-    let lives: [fn(&ClaimRef) -> ClaimLife; 2] = [alive, unknown];
-    for life in lives {
+fn the_lost_specs_of_a_ready_claim_are_restored_also_without_the_api_server() {
+    let lookups: [fn(&ClaimRef) -> ClaimLookup; 2] = [alive, unknown];
+    for look_up in lookups {
         let mut node = Node::new(1);
         let claim = allocate("a", &[("gpu", "gpu-00000000")]);
         node.prepare(&claim).unwrap();
         std::fs::remove_dir_all(node.cdi_dir()).unwrap();
         node.restart();
-        let report = node.engine.reconcile(&life);
+        let report = node.engine.reconcile(&look_up);
         assert_eq!(report.repaired, std::slice::from_ref(&claim.reference));
         assert!(report.problems.is_empty(), "{:?}", report.problems);
         assert_eq!(node.names("cdi").len(), 2);
-        assert!(node.engine.reconcile(&life).repaired.is_empty(), "once is enough");
+        assert!(node.engine.reconcile(&look_up).repaired.is_empty(), "one repair is enough");
     }
 }
 
 #[test]
-fn a_claim_that_is_gone_twice_in_a_row_is_undone_and_one_that_may_live_is_not() {
+fn a_claim_that_is_gone_twice_in_a_row_is_undone_and_a_claim_that_may_exist_is_not() {
     let node = Node::new(2);
     let (dead, living) = (allocate("dead", &[("gpu", "gpu-00000000")]), allocate("living", &[("gpu", "gpu-00000001")]));
     node.prepare(&dead).unwrap();
     node.prepare(&living).unwrap();
-    let life = |claim: &ClaimRef| if claim.name == "dead" { ClaimLife::Gone } else { ClaimLife::Unknown };
-    assert!(node.engine.reconcile(&life).undone.is_empty());
+    let look_up = |claim: &ClaimRef| if claim.name == "dead" { ClaimLookup::Gone } else { ClaimLookup::Unknown };
+    assert!(node.engine.reconcile(&look_up).undone.is_empty());
     assert!(node.engine.reconcile(&alive).undone.is_empty(), "it was back, so the count begins again");
-    assert!(node.engine.reconcile(&life).undone.is_empty());
-    assert_eq!(node.engine.reconcile(&life).undone, [dead.reference]);
+    assert!(node.engine.reconcile(&look_up).undone.is_empty());
+    assert_eq!(node.engine.reconcile(&look_up).undone, [dead.reference]);
     assert_eq!((node.names("claims"), node.names("cdi").len()), (vec!["uid-living.json".to_owned()], 2));
 }
 
@@ -58,15 +58,15 @@ fn a_claim_that_is_not_allocated_here_any_more_is_undone_unless_it_is_allocated_
     let node = Node::new(1);
     let claim = allocate("a", &[("gpu", "gpu-00000000")]);
     node.prepare(&claim).unwrap();
-    let released = |_: &ClaimRef| ClaimLife::Released;
+    let released = |_: &ClaimRef| ClaimLookup::Released;
     let report = node.engine.reconcile(&released);
     assert_eq!((report.missing.as_slice(), report.undone.len()), (std::slice::from_ref(&claim.reference), 0));
     let asked = RefCell::new(0);
-    let life = |_: &ClaimRef| {
+    let look_up = |_: &ClaimRef| {
         *asked.borrow_mut() += 1;
-        if *asked.borrow() == 1 { ClaimLife::Released } else { ClaimLife::Alive }
+        if *asked.borrow() == 1 { ClaimLookup::Released } else { ClaimLookup::Allocated }
     };
-    assert!(node.engine.reconcile(&life).undone.is_empty(), "it is asked about again under its lock");
+    assert!(node.engine.reconcile(&look_up).undone.is_empty(), "it is asked about again under its lock");
     assert!(node.claim_spec_path(&claim).exists());
     assert!(node.engine.reconcile(&released).undone.is_empty(), "it was back, so the count begins again");
     assert_eq!(node.engine.reconcile(&released).undone, [claim.reference]);
@@ -74,7 +74,7 @@ fn a_claim_that_is_not_allocated_here_any_more_is_undone_unless_it_is_allocated_
 }
 
 #[test]
-fn what_another_boot_left_of_a_claim_that_is_gone_is_undone_at_once() {
+fn a_record_of_an_earlier_boot_is_undone_at_once_if_its_claim_is_gone() {
     let mut node = Node::new(1);
     let claim = allocate("a", &[("gpu", "gpu-00000000")]);
     node.prepare(&claim).unwrap();
@@ -91,7 +91,10 @@ fn an_undoing_that_failed_is_finished() {
     node.prepare(&claim).unwrap();
     node.files.fail_after(0, Fault::Once(Errno::ACCESS));
     let error = node.engine.unprepare(&claim.reference).unwrap_err().to_string();
-    assert!(error.starts_with("claim ns/a: not everything could be undone (will retry): an effect stays: "), "{error}");
+    assert!(
+        error.starts_with("claim ns/a: unprepare is incomplete: failed to remove the CDI spec of the claim: "),
+        "{error}"
+    );
     assert!(error.ends_with("Permission denied (os error 13)"), "{error}");
     let other = allocate("b", &[("gpu", "gpu-00000000")]);
     assert!(node.prepare(&other).unwrap_err().to_string().contains("is held by claim ns/a"));
@@ -110,12 +113,12 @@ fn a_claim_that_is_prepared_while_the_reconciliation_runs_is_not_undone() {
         node.prepare(&claim).unwrap();
         node.files.fail_after(0, Fault::Once(Errno::ACCESS));
         node.engine.unprepare(&claim.reference).unwrap_err();
-        let life = |_: &ClaimRef| {
+        let look_up = |_: &ClaimRef| {
             let engine = if is_other_instance { &other } else { &node.engine };
             engine.prepare(&claim.reference, &|| Ok(claim.clone()), &alive).unwrap();
-            ClaimLife::Alive
+            ClaimLookup::Allocated
         };
-        assert!(node.engine.reconcile(&life).undone.is_empty());
+        assert!(node.engine.reconcile(&look_up).undone.is_empty());
         assert_eq!(node.names("claims"), ["uid-a.json"]);
         assert!(node.claim_spec_path(&claim).exists(), "its pod runs");
         assert_eq!(node.prepare(&claim).unwrap().len(), 1);
@@ -123,7 +126,7 @@ fn a_claim_that_is_prepared_while_the_reconciliation_runs_is_not_undone() {
 }
 
 #[test]
-fn a_claim_in_doubt_that_is_prepared_while_the_reconciliation_runs_is_not_undone() {
+fn a_quarantined_claim_that_is_prepared_while_the_reconciliation_runs_is_not_undone() {
     let mut node = Node::new(1);
     let claim = allocate("a", &[("gpu", "gpu-00000000")]);
     node.prepare(&claim).unwrap();
@@ -132,17 +135,17 @@ fn a_claim_in_doubt_that_is_prepared_while_the_reconciliation_runs_is_not_undone
     std::fs::write(&path, &bytes[..bytes.len() - 100]).unwrap();
     node.restart();
     node.engine.reconcile(&gone);
-    let life = |_: &ClaimRef| {
+    let look_up = |_: &ClaimRef| {
         node.prepare(&claim).unwrap();
-        ClaimLife::Gone
+        ClaimLookup::Gone
     };
-    assert!(node.engine.reconcile(&life).undone.is_empty());
+    assert!(node.engine.reconcile(&look_up).undone.is_empty());
     assert!(node.claim_spec_path(&claim).exists(), "its pod runs");
 }
 
 /// Cut in the middle of a write, as another process sees it: by the time its turn comes the record is whole again.
 #[test]
-fn a_record_that_was_rewritten_since_it_was_read_is_not_set_aside() {
+fn a_record_that_was_rewritten_since_it_was_read_is_not_quarantined() {
     let node = Node::new(2);
     let claim = allocate("a", &[("gpu", "gpu-00000000")]);
     node.prepare(&claim).unwrap();
@@ -156,7 +159,7 @@ fn a_record_that_was_rewritten_since_it_was_read_is_not_set_aside() {
         node.machine.wait_until_asked();
         std::fs::write(&path, "garbage").unwrap();
         assert_eq!(node.engine.reconcile(&alive).quarantined.len(), 2);
-        assert!(path.exists(), "whoever holds its lock is about to write it");
+        assert!(path.exists(), "the holder of its lock is about to write the record");
         node.machine.set_slow(0, false);
         again.join().unwrap().unwrap();
     });
@@ -165,7 +168,7 @@ fn a_record_that_was_rewritten_since_it_was_read_is_not_set_aside() {
 }
 
 #[test]
-fn a_folder_of_locks_that_fails_is_told_once_and_changes_nothing() {
+fn a_lock_directory_that_fails_is_reported_once_and_changes_nothing() {
     let node = Node::new(2);
     let claims = [("a", "gpu-00000000"), ("b", "gpu-00000001")].map(|(name, gpu)| allocate(name, &[("gpu", gpu)]));
     for claim in &claims {
@@ -176,15 +179,18 @@ fn a_folder_of_locks_that_fails_is_told_once_and_changes_nothing() {
     std::fs::rename(node.locks_dir(), &hidden).unwrap();
     let report = node.engine.reconcile(&alive);
     assert!(report.repaired.is_empty() && !report.is_complete());
-    let told: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
-    assert_eq!(told, ["old locks cannot be swept", "what cannot be locked is not reconciled"]);
+    let reported: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        reported,
+        ["failed to remove unused lock files", "failed to lock claims or GPUs, so they are not reconciled"]
+    );
     std::fs::rename(&hidden, node.locks_dir()).unwrap();
     let report = node.engine.reconcile(&alive);
     assert!(report.repaired.len() == 2 && report.is_complete(), "{report:?}");
 }
 
 #[test]
-fn what_is_ours_and_nobodys_goes_and_what_is_not_ours_stays() {
+fn unused_files_of_this_driver_are_removed_and_files_of_others_stay() {
     let node = Node::new(1);
     let claim = allocate("a", &[("gpu", "gpu-00000000")]);
     node.prepare(&claim).unwrap();
@@ -213,15 +219,15 @@ fn what_is_ours_and_nobodys_goes_and_what_is_not_ours_stays() {
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     assert!(ours.iter().all(|path| !path.exists()), "{:?}", node.names("cdi"));
     assert!(foreign.iter().chain(&unrelated).all(|path| path.exists()));
-    let mut told = report.foreign;
-    told.sort();
-    assert_eq!(told, foreign);
+    let mut reported = report.foreign;
+    reported.sort();
+    assert_eq!(reported, foreign);
     assert_eq!(report.removed, [ours[1].clone(), ours[0].clone()]);
     assert_eq!(node.names("cdi").len(), 5);
 }
 
 #[test]
-fn an_old_base_stays_until_no_claim_uses_it_and_repairs_keep_to_it() {
+fn an_old_base_spec_stays_until_no_claim_uses_it_and_repairs_use_it() {
     let node = Node::new(2);
     let old = allocate("old", &[("gpu", "gpu-00000000")]);
     node.prepare(&old).unwrap();
@@ -238,7 +244,7 @@ fn an_old_base_stays_until_no_claim_uses_it_and_repairs_keep_to_it() {
 }
 
 #[test]
-fn a_bad_record_is_told_and_its_spec_is_kept_until_its_claim_is_prepared_again() {
+fn a_damaged_record_is_reported_and_its_spec_stays_until_its_claim_is_prepared_again() {
     let mut node = Node::new(1);
     let claim = allocate("a", &[("gpu", "gpu-00000000")]);
     let answer = node.prepare(&claim).unwrap();
@@ -256,7 +262,11 @@ fn a_bad_record_is_told_and_its_spec_is_kept_until_its_claim_is_prepared_again()
     assert_eq!(node.names("cdi").len(), 2, "its pod may be running");
     assert_eq!(node.prepare(&claim).unwrap(), answer);
     assert!(node.engine.reconcile(&alive).quarantined.is_empty());
-    assert_eq!(node.names("quarantine"), ["uid-a.json.reason", "uid-a.json.settled"], "it stays for people");
+    assert_eq!(
+        node.names("quarantine"),
+        ["uid-a.json.reason", "uid-a.json.settled"],
+        "the files stay for the administrator"
+    );
     node.engine.unprepare(&claim.reference).unwrap();
     assert!(node.names("claims").is_empty());
 }
@@ -270,12 +280,12 @@ fn without_a_driver_claims_that_are_gone_are_undone_and_nothing_is_collected_wro
     node.machine.set_driver_loaded(false);
     std::fs::remove_dir_all(node.dir.path().join("usr")).unwrap();
     let asked = RefCell::new(Vec::new());
-    let life = |claim: &ClaimRef| {
+    let look_up = |claim: &ClaimRef| {
         asked.borrow_mut().push(claim.name.clone());
-        if claim.name == "dead" { ClaimLife::Gone } else { ClaimLife::Alive }
+        if claim.name == "dead" { ClaimLookup::Gone } else { ClaimLookup::Allocated }
     };
-    node.engine.reconcile(&life);
-    let report = node.engine.reconcile(&life);
+    node.engine.reconcile(&look_up);
+    let report = node.engine.reconcile(&look_up);
     assert_eq!(report.undone, [dead.reference]);
     assert!(!report.problems.is_empty());
     assert_eq!(node.names("cdi").len(), 2);
@@ -283,7 +293,7 @@ fn without_a_driver_claims_that_are_gone_are_undone_and_nothing_is_collected_wro
 }
 
 #[test]
-fn a_read_only_disk_is_told_and_stops_nothing_else() {
+fn a_read_only_disk_is_reported_and_stops_nothing_else() {
     let node = Node::new(1);
     let claim = allocate("a", &[("gpu", "gpu-00000000")]);
     node.prepare(&claim).unwrap();

@@ -4,12 +4,12 @@
 use dra_files::faults::Fault;
 use dra_hardware::{ClaimUse, MultiUser};
 use dra_model::{Bytes, Claim, ComputeMode, DaemonId, Interval, ShareLimits};
-use dra_prepare::{ClaimLife, PrepareCause, PreparedSharing, Refusal};
+use dra_prepare::{ClaimLookup, PrepareCause, PreparedSharing, Refusal};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use crate::node::{Node, allocate, share, shares, wish};
-use crate::twin::gpu_uuid;
+use crate::machine::gpu_uuid;
+use crate::node::{Node, allocate, request_sharing, share, shares};
 
 pub(crate) type Found = (Option<ComputeMode>, Option<Interval>);
 
@@ -23,8 +23,8 @@ pub(crate) fn time_slicing(interval: &str) -> Value {
     json!({"strategy": "TimeSlicing", "timeSlicingConfig": {"interval": interval}})
 }
 
-pub(crate) fn gpu_wish(name: &str, sharing: &Value) -> Claim {
-    wish(allocate(name, &[("gpu", "gpu-00000000")]), &[], "GpuConfig", sharing)
+pub(crate) fn request_gpu_sharing(name: &str, sharing: &Value) -> Claim {
+    request_sharing(allocate(name, &[("gpu", "gpu-00000000")]), &[], "GpuConfig", sharing)
 }
 
 pub(crate) fn ts_share(name: &str, mib: u64) -> Claim {
@@ -36,7 +36,7 @@ pub(crate) fn mps_share(name: &str, mib: u64, percent: u64) -> Claim {
 }
 
 pub(crate) fn is_tidy(node: &Node) {
-    let report = node.engine.reconcile(&|_| ClaimLife::Alive);
+    let report = node.engine.reconcile(&|_| ClaimLookup::Allocated);
     assert!(report.problems.is_empty() && report.drifted.is_empty(), "{report:?}");
     assert!(node.names("gpus").is_empty(), "{:?}", node.names("gpus"));
     assert!(node.daemons.running().is_empty(), "{:?}", node.daemons.running());
@@ -55,7 +55,7 @@ fn a_strategy_sets_what_it_needs_for_the_time_of_the_claim() {
         ] {
             let mut node = Node::new(1);
             node.machine.configure(0, found.0, found.1);
-            let claim = gpu_wish("a", &sharing);
+            let claim = request_gpu_sharing("a", &sharing);
             let answer = node.prepare(&claim).unwrap();
             assert_eq!(node.machine.settings(0), during, "{sharing}");
             node.restart();
@@ -68,13 +68,18 @@ fn a_strategy_sets_what_it_needs_for_the_time_of_the_claim() {
 }
 
 #[test]
-fn a_mig_device_shares_by_turns_without_any_setting_and_by_a_daemon_of_its_own() {
+fn a_mig_device_is_shared_by_time_slicing_without_settings_or_by_a_daemon_of_its_own() {
     let node = Node::new(1);
     node.machine.cut(0, &[0, 4], 1);
     node.redraw();
     let claim = allocate("a", &[("one", "gpu-00000000-mig-19-0"), ("two", "gpu-00000000-mig-19-4")]);
-    let claim = wish(claim, &["one"], "MigDeviceConfig", &json!({"strategy": "TimeSlicing"}));
-    let claim = wish(claim, &["two"], "MigDeviceConfig", &json!({"strategy": "MPS", "mpsConfig": {"multiUser": true}}));
+    let claim = request_sharing(claim, &["one"], "MigDeviceConfig", &json!({"strategy": "TimeSlicing"}));
+    let claim = request_sharing(
+        claim,
+        &["two"],
+        "MigDeviceConfig",
+        &json!({"strategy": "MPS", "mpsConfig": {"multiUser": true}}),
+    );
     let answer = node.prepare(&claim).unwrap();
     let limits = ShareLimits::default();
     assert_eq!(answer[0].sharing, PreparedSharing::TimeSlicing { interval: Interval::Default, limits });
@@ -96,7 +101,7 @@ fn a_daemon_of_a_claim_has_the_limits_of_its_devices_by_their_places() {
         "defaultActiveThreadPercentage": 50, "defaultPinnedDeviceMemoryLimit": "10Gi",
         "defaultPerDevicePinnedMemoryLimit": {"0": "5Gi", gpu_uuid(2).as_str(): "1Gi", "1": "2Gi"},
     });
-    let claim = wish(claim, &["pair"], "GpuConfig", &json!({"strategy": "MPS", "mpsConfig": config}));
+    let claim = request_sharing(claim, &["pair"], "GpuConfig", &json!({"strategy": "MPS", "mpsConfig": config}));
     let answer = node.prepare(&claim).unwrap();
     let running = node.daemons.running();
     let [daemon] = &*running.values().collect::<Vec<_>>() else { panic!("{running:?}") };
@@ -108,20 +113,20 @@ fn a_daemon_of_a_claim_has_the_limits_of_its_devices_by_their_places() {
     let limits = ShareLimits { memory: Some(Bytes(1 << 30)), threads };
     assert_eq!(answer[1].sharing, PreparedSharing::Mps { daemon: daemon.id.clone(), limits });
     let edits = node.spec_edits(&claim);
-    assert!(edits[0].get("env").is_none(), "nothing was wished for it: {}", edits[0]);
+    assert!(edits[0].get("env").is_none(), "no sharing was requested: {}", edits[0]);
     assert_eq!(edits[1]["env"], json!(["CUDA_MPS_PIPE_DIRECTORY=/tmp/nvidia-mps/pipe"]), "the daemon has the limits");
     assert_eq!(edits[1]["mounts"][1]["hostPath"], "/run/gpu-dra/mps/claim-uid-a-1/shm");
     assert_eq!(node.machine.settings(3), DEFAULT);
-    assert_eq!(node.engine.users_of(&daemon.id).unwrap(), [(claim.reference.clone(), answer)]);
+    assert_eq!(node.engine.claims_of_daemon(&daemon.id).unwrap(), [(claim.reference.clone(), answer)]);
     node.engine.unprepare(&claim.reference).unwrap();
     is_tidy(&node);
 }
 
 #[test]
-fn shares_by_turns_have_the_interval_of_the_first_and_the_last_restores() {
+fn time_sliced_shares_have_the_interval_of_the_first_and_the_last_unprepare_restores() {
     let node = Node::new(1);
     node.machine.configure(0, Some(ComputeMode::Prohibited), Some(Interval::Medium));
-    let first = wish(ts_share("first", 1000), &[], "GpuConfig", &time_slicing("Long"));
+    let first = request_sharing(ts_share("first", 1000), &[], "GpuConfig", &time_slicing("Long"));
     node.prepare(&first).unwrap();
     let calls = node.machine.interval_calls();
     let answer = node.prepare(&ts_share("second", 1000)).unwrap();
@@ -131,9 +136,9 @@ fn shares_by_turns_have_the_interval_of_the_first_and_the_last_restores() {
     assert_eq!(answer[0].cdi_ids[0], "k8s.gpu.nvidia.com/claim=uid-second-gpu-00000000-ts-s-second");
     assert_eq!(node.machine.interval_calls(), calls, "no program is run for a later share");
     let during = (Some(ComputeMode::Default), Some(Interval::Long));
-    let promised = node.engine.promised().unwrap();
-    assert_eq!((promised[0].device.as_str(), promised[0].shares), ("gpu-00000000-ts", 2));
-    assert_eq!((promised.len(), promised[0].memory), (1, Bytes::from_mib(2000)));
+    let prepared = node.engine.prepared_shares().unwrap();
+    assert_eq!((prepared[0].device.as_str(), prepared[0].count), ("gpu-00000000-ts", 2));
+    assert_eq!((prepared.len(), prepared[0].memory), (1, Bytes::from_mib(2000)));
     for name in ["first", "second"] {
         assert_eq!(node.machine.settings(0), during);
         node.engine.unprepare(&ts_share(name, 0).reference).unwrap();
@@ -160,7 +165,7 @@ fn shares_by_mps_have_one_daemon_and_their_limits_in_the_environment() {
     ];
     assert_eq!(edits[0]["env"], json!(env));
     assert_eq!(edits[0]["deviceNodes"][0]["path"], "/dev/nvidia0");
-    assert_eq!(node.engine.users_of(&id).unwrap().len(), 3);
+    assert_eq!(node.engine.claims_of_daemon(&id).unwrap().len(), 3);
     for claim in &claims {
         assert_eq!(node.machine.settings(0), exclusive(Interval::Default));
         assert_eq!(node.daemons.running().len(), 1);
@@ -172,32 +177,32 @@ fn shares_by_mps_have_one_daemon_and_their_limits_in_the_environment() {
 
 /// A GPU with unified memory does not tell how much it has, so that the scheduler counts threads alone.
 #[test]
-fn shares_without_a_counted_memory_have_no_limit_of_it() {
+fn shares_without_consumed_memory_have_no_memory_limit() {
     let node = Node::new(1);
     let mut claim = mps_share("a", 1, 30);
     claim.devices[0].consumed.memory = None;
     node.prepare(&claim).unwrap();
     let env = ["CUDA_MPS_PIPE_DIRECTORY=/tmp/nvidia-mps/pipe", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=30"];
     assert_eq!(node.spec_edits(&claim)[0]["env"], json!(env));
-    let mut turns = ts_share("b", 1);
-    turns.devices[0].consumed.memory = None;
+    let mut time_sliced = ts_share("b", 1);
+    time_sliced.devices[0].consumed.memory = None;
     node.engine.unprepare(&claim.reference).unwrap();
-    node.prepare(&turns).unwrap();
-    node.engine.unprepare(&turns.reference).unwrap();
+    node.prepare(&time_sliced).unwrap();
+    node.engine.unprepare(&time_sliced.reference).unwrap();
     is_tidy(&node);
 }
 
 #[test]
-fn a_daemon_hears_of_each_claim_that_shares_it_and_of_each_that_leaves_others_behind() {
+fn a_daemon_is_informed_of_each_claim_that_starts_or_ends_to_share_it() {
     let node = Node::new(1);
     let claims = ["a", "b"].map(|name| mps_share(name, 8155, 10));
-    let heard = |claim: &Claim, change| (DaemonId::of_gpu(&gpu_uuid(0)), claim.reference.uid.clone(), change);
+    let informed = |claim: &Claim, change| (DaemonId::of_gpu(&gpu_uuid(0)), claim.reference.uid.clone(), change);
     for claim in &claims {
         node.prepare(claim).unwrap();
-        assert_eq!(node.daemons.sharers(), [heard(claim, ClaimUse::Starts)]);
+        assert_eq!(node.daemons.sharers(), [informed(claim, ClaimUse::Starts)]);
     }
     node.engine.unprepare(&claims[0].reference).unwrap();
-    assert_eq!(node.daemons.sharers(), [heard(&claims[0], ClaimUse::Ends)]);
+    assert_eq!(node.daemons.sharers(), [informed(&claims[0], ClaimUse::Ends)]);
     // With the daemon goes all of its shared memory.
     node.engine.unprepare(&claims[1].reference).unwrap();
     assert_eq!(node.daemons.sharers(), []);
@@ -218,14 +223,14 @@ fn one_claim_may_have_several_shares_of_a_gpu_and_each_counts() {
     node.engine.unprepare(&claim.reference).unwrap();
     let three = [two, vec![share("three", "gpu-00000000-mps", "s3", 600, None)]].concat();
     let error = node.prepare(&shares("b", three)).unwrap_err();
-    assert!(matches!(&*error.cause, PrepareCause::Refused(Refusal::Overpromised { .. })), "{error}");
+    assert!(matches!(&*error.cause, PrepareCause::Refused(Refusal::NotEnoughLeft { .. })), "{error}");
     is_tidy(&node);
 }
 
 #[test]
 fn admin_access_sets_nothing_and_is_no_share() {
     let node = Node::new(1);
-    let whole = gpu_wish("whole", &json!({"strategy": "Exclusive"}));
+    let whole = request_gpu_sharing("whole", &json!({"strategy": "Exclusive"}));
     node.prepare(&whole).unwrap();
     let mut admin = mps_share("admin", 80_000, 100);
     admin.devices[0].admin_access = true;
@@ -234,17 +239,17 @@ fn admin_access_sets_nothing_and_is_no_share() {
     assert!(node.spec_edits(&admin)[0].get("env").is_none());
     node.engine.unprepare(&whole.reference).unwrap();
     assert_eq!(node.machine.settings(0), DEFAULT);
-    assert!(node.daemons.running().is_empty() && node.engine.promised().unwrap().is_empty());
+    assert!(node.daemons.running().is_empty() && node.engine.prepared_shares().unwrap().is_empty());
     node.prepare(&mps_share("user", 80_000, 100)).unwrap();
 }
 
 #[test]
 fn preparing_and_unpreparing_can_be_cut_at_every_effect() {
     let claims: [fn() -> Claim; 4] = [
-        || gpu_wish("a", &json!({"strategy": "Exclusive"})),
-        || gpu_wish("a", &json!({"strategy": "MPS"})),
+        || request_gpu_sharing("a", &json!({"strategy": "Exclusive"})),
+        || request_gpu_sharing("a", &json!({"strategy": "MPS"})),
         || mps_share("a", 1000, 10),
-        || wish(ts_share("a", 1000), &[], "GpuConfig", &time_slicing("Long")),
+        || request_sharing(ts_share("a", 1000), &[], "GpuConfig", &time_slicing("Long")),
     ];
     for claim in claims.map(|make| make()) {
         for fault in [Fault::Crash, Fault::Once(Errno::NOSPC), Fault::FromNowOn(Errno::ROFS)] {
@@ -265,7 +270,7 @@ fn preparing_and_unpreparing_can_be_cut_at_every_effect() {
                 node.engine.unprepare(&claim.reference).ok();
                 node.restart();
                 node.engine.unprepare(&claim.reference).unwrap();
-                node.engine.reconcile(&|_| ClaimLife::Alive);
+                node.engine.reconcile(&|_| ClaimLookup::Allocated);
                 assert_eq!(node.machine.settings(0), before, "unprepare {fault:?} at {at}");
                 is_tidy(&node);
                 if !was_cut {

@@ -132,7 +132,7 @@ impl DaemonStatus {
         Condition {
             type_: "MPSReady".to_owned(),
             status: status.to_owned(),
-            reason: self.health.reason().to_owned(),
+            reason: self.health.event_reason().to_owned(),
             message: self.message(),
             last_transition_time: self.since.clone(),
             observed_generation: None,
@@ -140,7 +140,7 @@ impl DaemonStatus {
     }
 
     fn data(&self) -> Value {
-        let mut data = json!({"id": self.id, "state": self.health.reason()});
+        let mut data = json!({"id": self.id, "state": self.health.event_reason()});
         if let (Some(data), Some(multi_user)) = (data.as_object_mut(), self.multi_user) {
             data.insert("multiUser".to_owned(), json!(multi_user));
         }
@@ -182,7 +182,7 @@ impl DaemonStatus {
 
 impl DaemonHealth {
     /// The stable reason of the condition and the Event, also `data.daemon.state`.
-    pub const fn reason(&self) -> &'static str {
+    pub const fn event_reason(&self) -> &'static str {
         match self {
             Self::Ready => "MPSDaemonReady",
             Self::UserWaiting { .. } => "MPSUserWaiting",

@@ -7,7 +7,7 @@
 //!
 //! In: C arguments, trusted only as far as C allows. Out: NVML return codes and filled buffers. A panic never crosses the C
 //! boundary. The types in [`ffi`] define the meaning of each pointer; the exported functions themselves are safe code.
-//! Functions that are not simulated answer `NOT_SUPPORTED`, since Go clients die on a missing symbol.
+//! Functions that are not simulated answer `NOT_SUPPORTED`, because Go clients abort on a missing symbol.
 #![expect(unsafe_code, reason = "a C interface: exported symbols and the caller's pointers")]
 
 mod call;

@@ -57,7 +57,9 @@ impl State {
         if !free(placement) {
             return Err(Code::INSUFFICIENT_RESOURCES);
         }
-        let id = (0..=MOST_IN_ONE).find(|id| !instance.compute.contains_key(id)).ok_or(Code::INSUFFICIENT_RESOURCES)?;
+        let id = (0..=MAX_COMPUTE_INSTANCE_ID)
+            .find(|id| !instance.compute.contains_key(id))
+            .ok_or(Code::INSUFFICIENT_RESOURCES)?;
         let incarnation = self.incarnations + 1;
         let uuid = self.mig_uuid(target, instance, placement, id, incarnation)?;
         let created = ComputeInstance { profile_id, placement, incarnation, uuid };
@@ -156,7 +158,7 @@ impl State {
 const LAST_PROFILE: u32 = 7;
 
 /// Compute instance ids go from 0 to this, as the capability minors have room for eight (nv-caps.c).
-const MOST_IN_ONE: u32 = 7;
+const MAX_COMPUTE_INSTANCE_ID: u32 = 7;
 
 fn compute_of(target: InstanceRef, instance: &GpuInstance) -> Vec<(ComputeRef, &ComputeInstance)> {
     let all = instance.compute.iter();

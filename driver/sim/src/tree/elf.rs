@@ -7,9 +7,8 @@
 /// A function without arguments that returns a constant.
 #[derive(Clone, Copy, Debug)]
 pub struct Function {
-    /// Its symbol.
     pub name: &'static str,
-    /// What it returns, in `eax`.
+    /// The return value, in `eax`.
     pub returns: u32,
 }
 

@@ -61,7 +61,7 @@ fn devices_text(module: Module) -> String {
     format!("Character devices:\n  1 mem\n  5 /dev/tty\n136 pts\n{ours}\nBlock devices:\n259 blkext\n254 virtblk\n")
 }
 
-/// Tells this tree from a real procfs.
+/// Distinguishes this tree from a real procfs.
 pub(super) const MARK: &str = "gpu-sim";
 
 fn version_text(version: &str) -> String {

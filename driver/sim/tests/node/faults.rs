@@ -35,7 +35,7 @@ fn the_second_call_fails_once_and_only_for_that_gpu() {
 }
 
 #[test]
-fn a_delay_is_spent_and_taken_back() {
+fn a_delay_is_applied_and_removed() {
     let node = Node::new("t4:1");
     node.gpu_sim("delay", &["nvmlDeviceGetName*", "120"]).ok();
     let script = "import time\nfrom pynvml import *\nnvmlInit()\nd = nvmlDeviceGetHandleByIndex(0)\n\
@@ -46,7 +46,7 @@ fn a_delay_is_spent_and_taken_back() {
 }
 
 #[test]
-fn a_delay_of_one_gpu_is_spent_on_no_other_and_ends_when_it_is_taken_back() {
+fn a_delay_applies_to_one_gpu_and_ends_when_it_is_removed() {
     let node = Node::new("t4:2");
     node.gpu_sim("delay", &["nvmlDeviceGetName", "3600000", "--gpu", "1"]).ok();
     assert!(node.gpu_sim("status", &[]).ok().contains("delay nvmlDeviceGetName on GPU 1: 3600000 ms"));

@@ -39,7 +39,7 @@ fn assert_alike(library: &NvmlMachine, sim: &Simulator) {
 }
 
 #[test]
-fn both_faces_tell_the_same_of_every_model() {
+fn library_and_simulator_give_the_same_answers_for_every_model() {
     let (node, library, sim) = faces();
     assert_alike(&library, &sim);
     change(&node, &sim, |state| {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The stand-in for NVIDIA's MPS control program: beside the real one, with clients, and with its faults.
+//! The stand-in for NVIDIA's MPS control program: compared with NVIDIA's, with clients and with faults.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::node::{Said, install, nvidia_programs};
+use crate::node::{ProgramResult, install, nvidia_programs};
 
 /// A daemon, or nothing yet, in a directory of its own.
 struct Mps {
@@ -58,23 +58,23 @@ impl Mps {
 
     fn started(mut self, arguments: &[&str]) -> Self {
         self.start(arguments);
-        self.wait_until(|mps| mps.say("get_server_list").code == Some(0));
+        self.wait_until(|mps| mps.control("get_server_list").code == Some(0));
         self
     }
 
-    /// What a front end says to these lines.
-    fn say(&self, lines: &str) -> Said {
-        say(lines, &mut self.command(&self.program))
+    /// Runs the control program with these input lines.
+    fn control(&self, lines: &str) -> ProgramResult {
+        run_control(lines, &mut self.command(&self.program))
     }
 
     fn answer(&self, line: &str) -> String {
-        self.say(line).ok().trim().to_owned()
+        self.control(line).ok().trim().to_owned()
     }
 
     /// What the daemon logged, without the time.
     fn log(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.path("out")).unwrap();
-        text.lines().map(|line| line.split_once("] ").map_or(line, |(_, said)| said).to_owned()).collect()
+        text.lines().map(|line| line.split_once("] ").map_or(line, |(_, message)| message).to_owned()).collect()
     }
 
     /// Names in the pipe directory, with type and permissions.
@@ -111,12 +111,12 @@ impl Drop for Mps {
     }
 }
 
-/// What a front end says to these lines.
-fn say(lines: &str, front_end: &mut Command) -> Said {
-    let mut front_end = front_end.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // One that finds no daemon does not listen.
-    front_end.stdin.take().unwrap().write_all(format!("{lines}\n").as_bytes()).ok();
-    Said::of(&front_end.wait_with_output().unwrap())
+/// Runs a control program with these input lines.
+fn run_control(lines: &str, program: &mut Command) -> ProgramResult {
+    let mut program = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A control program that finds no daemon does not read its input.
+    program.stdin.take().unwrap().write_all(format!("{lines}\n").as_bytes()).ok();
+    ProgramResult::of(&program.wait_with_output().unwrap())
 }
 
 /// A process that can be a client.
@@ -171,24 +171,24 @@ const COMMANDS: [&str; 29] = [
     "set_default_active_thread_percentage 55\nget_server_list\nget_default_active_thread_percentage",
 ];
 
-/// What is seen of a program from its start to its end.
-fn life(program: &Path) -> Vec<String> {
+/// The answers, files and log lines of a program from start to exit.
+fn transcript(program: &Path) -> Vec<String> {
     let mut mps = Mps::new(program);
-    let mut seen = vec![format!("{:?}", mps.say("get_server_list"))];
+    let mut seen = vec![format!("{:?}", mps.control("get_server_list"))];
     mps = mps.started(&["-f"]);
     seen.push(format!("{:?}", mps.files()));
-    seen.extend(COMMANDS.map(|command| format!("{command}: {:?}", mps.say(command))));
+    seen.extend(COMMANDS.map(|command| format!("{command}: {:?}", mps.control(command))));
     let second = mps.command(&mps.program).arg("-f").stdin(Stdio::null()).output().unwrap();
-    seen.push(format!("{:?}", Said::of(&second)));
-    let mut as_nobody = mps.command(Path::new("setpriv"));
-    as_nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&mps.program);
+    seen.push(format!("{:?}", ProgramResult::of(&second)));
+    let mut unprivileged = mps.command(Path::new("setpriv"));
+    unprivileged.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&mps.program);
     let lines = "quit -t 1\nset_default_active_thread_percentage 99";
-    seen.push(format!("{:?}", say(lines, &mut as_nobody)));
-    seen.push(format!("{:?} {:?} {:?}", mps.say("quit -t 5"), mps.end(), mps.files()));
+    seen.push(format!("{:?}", run_control(lines, &mut unprivileged)));
+    seen.push(format!("{:?} {:?} {:?}", mps.control("quit -t 5"), mps.end(), mps.files()));
     let own = mps.dir.path().display().to_string();
     let about_connections = ["Accepting connection...", "NEW UI", "UI closed"];
     let log = mps.log().into_iter().filter(|line| !about_connections.contains(&line.as_str()));
-    // How often it was asked until it answered, and what a second one of theirs says in the log of the first.
+    // The number of polls until the answer, and the line that NVIDIA's second daemon writes to the log of the first.
     let log = log.filter(|line| line != "Cmd:get_server_list" && !line.starts_with("Using log directory"));
     seen.extend(log.map(|line| line.replace(&own, "DIR")));
     seen
@@ -205,7 +205,7 @@ fn it_is_like_nvidias_program() {
     let [theirs, ours] = programs.map(|(path, name)| {
         let copy_path = dir.path().join(name);
         install(&path, &copy_path);
-        life(&copy_path)
+        transcript(&copy_path)
     });
     for (theirs, ours) in theirs.iter().zip(&ours) {
         assert_eq!(ours, theirs);
@@ -225,29 +225,29 @@ fn unless_it_is_old_it_knows_m() {
 }
 
 #[test]
-fn users_take_turns_unless_they_share() {
+fn a_client_of_another_user_waits_unless_the_daemon_has_m() {
     let (root, other) = (Client::new(), Client::new());
     let clients = format!("client {} 0\nclient {} 1000\n", root.pid(), other.pid());
-    let turns = Mps::stand_in("").started(&["-f"]);
-    turns.behave(&clients);
-    turns.wait_until(|mps| mps.log().iter().any(|line| line.starts_with(&format!("NEW CLIENT {}", other.pid()))));
+    let single_user = Mps::stand_in("").started(&["-f"]);
+    single_user.behave(&clients);
+    single_user.wait_until(|mps| mps.log().iter().any(|line| line.starts_with(&format!("NEW CLIENT {}", other.pid()))));
     let waits = |client: &Client, user: u32| {
         format!("NEW CLIENT {} from user {user}: Server is not ready, push client to pending list", client.pid())
     };
-    let server = turns.answer("get_server_list");
+    let server = single_user.answer("get_server_list");
     let clients_of = |server: &str, mps: &Mps| mps.answer(&format!("get_client_list {server}"));
-    let first = clients_of(&server, &turns);
-    assert!(turns.log().contains(&waits(&other, 1000)) && turns.log().contains(&waits(&root, 0)));
+    let first = clients_of(&server, &single_user);
+    assert!(single_user.log().contains(&waits(&other, 1000)) && single_user.log().contains(&waits(&root, 0)));
     let (gone, stays) = if first == root.pid().to_string() { (root, other) } else { (other, root) };
     let stays_pid = stays.pid().to_string();
     drop(gone);
-    turns.wait_until(|mps| clients_of(&mps.answer("get_server_list"), mps) == stays_pid);
-    assert!(turns.log().contains(&format!("Server {server} exited with status 0")));
+    single_user.wait_until(|mps| clients_of(&mps.answer("get_server_list"), mps) == stays_pid);
+    assert!(single_user.log().contains(&format!("Server {server} exited with status 0")));
 
     let again = Client::new();
-    let together = Mps::stand_in("").started(&["-f", "-M"]);
-    together.behave(&format!("client {} 0\nclient {} 1000\n", stays.pid(), again.pid()));
-    together.wait_until(|mps| clients_of(&mps.answer("get_server_list"), mps).lines().count() == 2);
+    let multi_user = Mps::stand_in("").started(&["-f", "-M"]);
+    multi_user.behave(&format!("client {} 0\nclient {} 1000\n", stays.pid(), again.pid()));
+    multi_user.wait_until(|mps| clients_of(&mps.answer("get_server_list"), mps).lines().count() == 2);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn quit_waits_for_clients_as_long_as_it_may() {
     mps.wait_until(|mps| !mps.answer("get_server_list").is_empty());
     let server = mps.answer("get_server_list");
     let began = std::time::Instant::now();
-    assert_eq!(mps.say("quit -t 1").code, Some(0));
+    assert_eq!(mps.control("quit -t 1").code, Some(0));
     assert!(began.elapsed().as_millis() >= 1000);
     assert_eq!(mps.end(), Some(0));
     assert!(!Path::new("/proc").join(server).exists());
@@ -277,10 +277,10 @@ fn it_may_start_late_or_not_at_all() {
     assert!(began.elapsed().as_millis() >= 100);
     let mut never = Mps::stand_in("hang-start");
     never.start(&["-f"]);
-    assert_eq!(never.say("get_server_list").code, Some(1));
+    assert_eq!(never.control("get_server_list").code, Some(1));
     assert!(never.files().is_empty());
     never.behave("");
-    never.wait_until(|mps| mps.say("get_server_list").code == Some(0));
+    never.wait_until(|mps| mps.control("get_server_list").code == Some(0));
 }
 
 #[test]
@@ -288,25 +288,25 @@ fn it_may_not_answer_and_not_quit() {
     let mut mps = Mps::stand_in("no-answer");
     mps.start(&["-f"]);
     mps.wait_until(|mps| mps.files().len() == 4);
-    let mut front_end = mps.command(&mps.program).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    front_end.stdin.take().unwrap().write_all(b"quit\n").unwrap();
+    let mut program = mps.command(&mps.program).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    program.stdin.take().unwrap().write_all(b"quit\n").unwrap();
     assert!(!mps.log().contains(&"Cmd:quit".to_owned()));
     mps.behave("hang-quit");
     mps.wait_until(|mps| mps.log().contains(&"Cmd:quit".to_owned()));
     assert_eq!(mps.answer("get_default_active_thread_percentage"), "100.0");
-    assert!(front_end.try_wait().unwrap().is_none());
+    assert!(program.try_wait().unwrap().is_none());
     mps.behave("");
-    assert_eq!((front_end.wait().unwrap().code(), mps.end()), (Some(0), Some(0)));
+    assert_eq!((program.wait().unwrap().code(), mps.end()), (Some(0), Some(0)));
 }
 
 #[test]
-fn it_may_die_and_leave_its_server() {
+fn it_may_exit_and_leave_its_server() {
     let client = Client::new();
     let line = format!("client {} 0\n", client.pid());
     let mut mps = Mps::stand_in(&line).started(&["-f"]);
     mps.wait_until(|mps| !mps.answer("get_server_list").is_empty());
     let server_path = Path::new("/proc").join(mps.answer("get_server_list"));
-    mps.behave(&format!("{line}die"));
+    mps.behave(&format!("{line}exit-at-once"));
     assert_eq!(mps.end(), Some(1));
     assert_eq!(mps.files().len(), 4);
     assert!(server_path.exists());
@@ -316,8 +316,8 @@ fn it_may_die_and_leave_its_server() {
 
 #[test]
 fn a_typing_error_is_no_behaviour() {
-    let mut mps = Mps::stand_in("dye");
+    let mut mps = Mps::stand_in("exit-at-onec");
     mps.start(&["-f"]);
     assert_eq!(mps.end(), Some(2));
-    assert!(mps.log()[0].ends_with("behaviour: `dye` is no behaviour"));
+    assert!(mps.log()[0].ends_with("behaviour: `exit-at-onec` is no behaviour"));
 }

@@ -17,12 +17,12 @@ pub(crate) struct Node {
 
 /// The result of a program.
 #[derive(Debug)]
-pub(crate) struct Said {
+pub(crate) struct ProgramResult {
     pub(crate) code: Option<i32>,
     pub(crate) text: String,
 }
 
-impl Said {
+impl ProgramResult {
     pub(crate) fn of(output: &Output) -> Self {
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         Self { code: output.status.code(), text }
@@ -50,7 +50,7 @@ impl Node {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gpu-sim"));
         command.arg("init").arg(node.dir()).args(["--gpus", gpus, "--seed", "test"]);
         command.arg("--library").arg(library()).arg("--nvidia-smi").arg(nvidia_programs()).args(more);
-        Said::of(&command.output().unwrap()).ok();
+        ProgramResult::of(&command.output().unwrap()).ok();
         node
     }
 
@@ -68,27 +68,27 @@ impl Node {
     }
 
     /// Runs `gpu-sim COMMAND DIR ARGUMENTS`.
-    pub(crate) fn gpu_sim(&self, command: &str, arguments: &[&str]) -> Said {
+    pub(crate) fn gpu_sim(&self, command: &str, arguments: &[&str]) -> ProgramResult {
         let mut program = Command::new(env!("CARGO_BIN_EXE_gpu-sim"));
-        Said::of(&program.arg(command).arg(self.dir()).args(arguments).output().unwrap())
+        ProgramResult::of(&program.arg(command).arg(self.dir()).args(arguments).output().unwrap())
     }
 
     /// Runs NVIDIA's nvidia-smi on the node.
-    pub(crate) fn smi(&self, arguments: &[&str]) -> Said {
-        Said::of(&self.program(self.path("usr/bin/nvidia-smi")).args(arguments).output().unwrap())
+    pub(crate) fn smi(&self, arguments: &[&str]) -> ProgramResult {
+        ProgramResult::of(&self.program(self.path("usr/bin/nvidia-smi")).args(arguments).output().unwrap())
     }
 
-    /// Runs NVIDIA's nvidia-smi as nobody.
-    pub(crate) fn smi_as_nobody(&self, arguments: &[&str]) -> Said {
+    /// Runs NVIDIA's nvidia-smi as a user other than root.
+    pub(crate) fn smi_unprivileged(&self, arguments: &[&str]) -> ProgramResult {
         let mut program = self.program("setpriv");
         program.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-        Said::of(&program.arg(self.path("usr/bin/nvidia-smi")).args(arguments).output().unwrap())
+        ProgramResult::of(&program.arg(self.path("usr/bin/nvidia-smi")).args(arguments).output().unwrap())
     }
 
     /// Runs a Python script that has NVIDIA's binding.
-    pub(crate) fn python(&self, script: &str) -> Said {
+    pub(crate) fn python(&self, script: &str) -> ProgramResult {
         let mut program = self.program("python3");
-        Said::of(&program.env("PYTHONPATH", python_binding()).arg("-c").arg(script).output().unwrap())
+        ProgramResult::of(&program.env("PYTHONPATH", python_binding()).arg("-c").arg(script).output().unwrap())
     }
 
     /// A program that finds the node's libraries before any other.

@@ -108,7 +108,7 @@ fn creates_shows_and_destroys_instances() {
 }
 
 #[test]
-fn says_when_nothing_is_left() {
+fn reports_insufficient_resources_on_a_full_gpu() {
     let node = Node::new("h100:1");
     node.smi(&["-mig", "1"]).ok();
     node.smi(&["mig", "-cgi", "19,19,19,19,19,19,19", "-C"]).ok();
@@ -149,8 +149,8 @@ fn sets_compute_mode_persistence_and_time_slice() {
 #[test]
 fn refuses_changes_by_others() {
     let node = Node::new("h100:1");
-    node.smi_as_nobody(&["-L"]).ok();
-    let refused = node.smi_as_nobody(&["-mig", "1"]);
+    node.smi_unprivileged(&["-L"]).ok();
+    let refused = node.smi_unprivileged(&["-mig", "1"]);
     assert!(refused.code != Some(0) && refused.text.contains("Insufficient Permissions"), "{refused:?}");
     assert_eq!(node.state().generation, 1);
 }

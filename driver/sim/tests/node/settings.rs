@@ -70,7 +70,7 @@ impl Both {
 }
 
 #[test]
-fn what_is_set_is_read_back_and_shown_by_nvidia_smi() {
+fn a_setting_is_read_back_and_printed_by_nvidia_smi() {
     let both = Both::new();
     assert_eq!(both.settings(), (Ok(Some(ComputeMode::Default)), Ok(Some(Interval::Default))));
     let modes = [ComputeMode::ExclusiveProcess, ComputeMode::Prohibited, ComputeMode::Default, ComputeMode::Default];
@@ -79,11 +79,11 @@ fn what_is_set_is_read_back_and_shown_by_nvidia_smi() {
     {
         assert_eq!((both.set_mode(mode), both.set_interval(interval)), (Ok(()), Ok(())));
         assert_eq!(both.settings(), (Ok(Some(mode)), Ok(Some(interval))));
-        let shown = both.node.smi(&["--query-gpu=compute_mode", "--format=csv,noheader"]).ok();
-        assert_eq!(shown, format!("Default\n{mode}\n"));
-        let shown = both.node.smi(&["compute-policy", "-l"]).ok();
-        let words: Vec<&str> = shown.split_whitespace().filter(|word| word.parse::<Interval>().is_ok()).collect();
-        assert_eq!(words, ["Default", &interval.to_string()], "{shown}");
+        let printed = both.node.smi(&["--query-gpu=compute_mode", "--format=csv,noheader"]).ok();
+        assert_eq!(printed, format!("Default\n{mode}\n"));
+        let printed = both.node.smi(&["compute-policy", "-l"]).ok();
+        let words: Vec<&str> = printed.split_whitespace().filter(|word| word.parse::<Interval>().is_ok()).collect();
+        assert_eq!(words, ["Default", &interval.to_string()], "{printed}");
     }
 }
 

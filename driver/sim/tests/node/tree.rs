@@ -56,7 +56,7 @@ fn capabilities_come_and_go_with_instances() {
 }
 
 #[test]
-fn sysfs_tells_numa_node_and_root() {
+fn sysfs_has_numa_node_and_root() {
     let node = Node::new("h100:4");
     for (index, gpu) in node.state().gpus.iter().enumerate() {
         let dir = node.path("sys/bus/pci/devices").join(gpu.pci.address());
@@ -159,7 +159,7 @@ fn without_root_a_tree_has_plain_files() {
 
 /// NVIDIA's library makes missing nodes on the host, so the host sees a GPU without its node.
 #[test]
-fn the_host_sees_a_gpu_whose_node_is_missing() {
+fn the_host_sees_a_gpu_without_its_device_node() {
     let node = Node::new("h100:2");
     std::fs::remove_file(node.path("dev/nvidia0")).unwrap();
     std::fs::remove_file(node.path("dev/nvidiactl")).unwrap();

@@ -7,7 +7,7 @@ use dra_hardware::{DaemonError, DaemonState, Daemons as _, Deadline};
 use dra_mps_api::DaemonChange;
 use futures::StreamExt as _;
 
-use crate::host::{Host, PATIENCE, id_of, kill, kill_and_wait, spec, until};
+use crate::host::{Host, TIMEOUT, id_of, kill, kill_and_wait, spec, until};
 
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
 
@@ -26,8 +26,8 @@ fn a_user_that_waits_for_another_user_is_a_state() {
     let host = Host::real();
     host.start(&spec(ID)).unwrap();
     let waiting = client();
-    host.say(ID, "Starting new server 1 for user 0");
-    host.say(
+    host.append_log(ID, "Starting new server 1 for user 0");
+    host.append_log(
         ID,
         &format!("NEW CLIENT {} from user 1000: Server is not ready, push client to pending list", waiting.id()),
     );
@@ -42,8 +42,8 @@ fn an_exited_daemon_restarts_after_its_clients() {
     let mut host = Host::real();
     host.start(&spec(ID)).unwrap();
     let client = client();
-    host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
-    host.say(ID, "client \u{1b}[2Jname\u{202e}");
+    host.append_log(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+    host.append_log(ID, "client \u{1b}[2Jname\u{202e}");
     kill(host.daemon(ID));
     let why = until("the exit is reported", || match host.state(ID) {
         DaemonState::Exited { why } => Some(why),
@@ -64,9 +64,9 @@ fn a_daemon_with_clients_stays_where_only_unused_ones_are_to_end() {
     let host = Host::real();
     host.start(&spec(ID)).unwrap();
     let client = client();
-    host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
-    host.say(ID, "Server 11175 exited with status 1");
-    let stop = || host.client().stop_unused(&id_of(ID), PATIENCE, &Deadline::none());
+    host.append_log(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+    host.append_log(ID, "Server 11175 exited with status 1");
+    let stop = || host.client().stop_unused(&id_of(ID), TIMEOUT, &Deadline::none());
     assert_eq!(stop(), Err(DaemonError::InUse { id: id_of(ID), clients: 1 }));
     assert_eq!(host.state(ID), DaemonState::Ready);
     let failures = || host.metric("gpu_dra_mps_server_failures_total");
@@ -90,7 +90,7 @@ fn a_daemon_that_exited_with_its_host_restarts_after_its_clients() {
         let mut host = Host::real();
         host.start(&spec(ID)).unwrap();
         let client = client();
-        host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+        host.append_log(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
         end_both(&mut host);
         assert!(host.processes(ID).is_empty());
         host.start_again();
@@ -106,7 +106,7 @@ fn an_adopted_daemon_that_exits_before_its_first_check_restarts_after_its_client
     let mut host = Host::real();
     host.start(&spec(ID)).unwrap();
     let client = client();
-    host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+    host.append_log(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
     host.kill();
     host.start_again();
     kill(host.daemon(ID));
@@ -120,7 +120,7 @@ fn an_adopted_daemon_that_exits_before_its_first_check_restarts_after_its_client
 fn a_failed_server_is_reported() {
     let host = Host::real();
     host.start(&spec(ID)).unwrap();
-    host.say(ID, "Server 11175 exited with status 1");
+    host.append_log(ID, "Server 11175 exited with status 1");
     let message =
         until("it is reported", || host.observed(ID).map(|seen| seen.message).filter(|message| !message.is_empty()));
     assert_eq!(message, "an MPS server exited with status 1, which ended its clients");
@@ -128,7 +128,7 @@ fn a_failed_server_is_reported() {
         (host.state(ID), host.metric("gpu_dra_mps_server_failures_total")),
         (DaemonState::Ready, "1".to_owned())
     );
-    host.say(ID, "Starting new server 11176 for user 0");
+    host.append_log(ID, "Starting new server 11176 for user 0");
     until("the message is cleared", || host.observed(ID).filter(|seen| seen.message.is_empty()));
 }
 
@@ -145,10 +145,10 @@ fn a_watch_stream_has_every_daemon_and_every_change() {
         "{first:?}"
     );
     kill(host.daemon(ID));
-    let died = next();
+    let exited = next();
     assert!(
-        matches!(&died, DaemonChange::Updated(seen) if matches!(seen.daemon.state, DaemonState::Exited { .. })),
-        "{died:?}"
+        matches!(&exited, DaemonChange::Updated(seen) if matches!(seen.daemon.state, DaemonState::Exited { .. })),
+        "{exited:?}"
     );
     let back = next();
     assert!(matches!(&back, DaemonChange::Updated(seen) if seen.restarts == 1), "{back:?}");

@@ -95,7 +95,7 @@ fn limits_that_another_process_changes_are_set_again() {
     // Read back it looks the same.
     host.query(ID, "set_default_device_pinned_mem_limit 0 1400M");
     until("the limits are corrected", || (host.metric(metric) == "2").then_some(()));
-    host.say(ID, "Server 1 exited with status 1");
+    host.append_log(ID, "Server 1 exited with status 1");
     until("the log was read", || host.observed(ID).filter(|seen| seen.message.contains("status 1")));
     assert_eq!(host.metric(metric), "2", "the settings of this driver are not counted as foreign");
 }

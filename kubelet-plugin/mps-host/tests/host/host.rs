@@ -15,12 +15,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Handle};
 
-/// Only a broken test waits this long.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+/// Reached only by a broken test.
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Polls until a condition holds.
 pub(crate) fn until<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         if let Some(value) = holds() {
             return value;
@@ -96,7 +96,7 @@ impl Host {
     }
 
     pub(crate) fn start(&self, spec: &DaemonSpec) -> Result<Daemon, DaemonError> {
-        self.client().start(spec, PATIENCE, &Deadline::none())
+        self.client().start(spec, TIMEOUT, &Deadline::none())
     }
 
     pub(crate) fn stop(&self, id: &str) -> Result<(), DaemonError> {
@@ -229,7 +229,7 @@ impl Host {
     }
 
     /// Appends a line to the log of a daemon.
-    pub(crate) fn say(&self, id: &str, line: &str) {
+    pub(crate) fn append_log(&self, id: &str, line: &str) {
         let mut log = fs::File::options().append(true).open(self.daemon_dir(id).join("log/control.out")).unwrap();
         let line = format!("[2026-11-22 09:52:46.873 Control 11130] {line}\n");
         std::io::Write::write_all(&mut log, line.as_bytes()).unwrap();

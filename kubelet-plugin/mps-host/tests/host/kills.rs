@@ -15,7 +15,7 @@ use dra_hardware::{DaemonError, DaemonSpec, DaemonState, Daemons as _, Deadline}
 use dra_model::Bytes;
 
 use crate::clients::{client, end};
-use crate::host::{Host, PATIENCE, kill, percent, spec, until};
+use crate::host::{Host, TIMEOUT, kill, percent, spec, until};
 use crate::scripts::{driver, left_of};
 
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
@@ -45,7 +45,7 @@ fn scan_dir(dir: &Path, seen: &mut BTreeSet<(String, u64)>) {
     }
 }
 
-/// Kills the host at the first snapshot of so many changes; tells whether it was done before.
+/// Kills the host at the first snapshot with this number of changes. Returns whether the operation was done before.
 fn kill_after(changes: usize, host: &mut Host, mut is_done: impl FnMut(&mut Host) -> bool) -> bool {
     let (mut count, mut before) = (0, snapshot(host));
     let mut done = false;
@@ -90,7 +90,7 @@ fn a_host_killed_in_a_start() {
     let mut host = Host::real();
     until_done(|changes| {
         let client = host.client();
-        let start = thread::spawn(move || client.start(&wanted(), PATIENCE, &Deadline::none()));
+        let start = thread::spawn(move || client.start(&wanted(), TIMEOUT, &Deadline::none()));
         let done = kill_after(changes, &mut host, |_| start.is_finished());
         let is_returned = start.join().unwrap().is_ok();
         host.start_again();
@@ -228,7 +228,7 @@ fn a_daemon_without_limits_is_killed_and_its_clients_continue() {
         (host.query(ID, "get_default_active_thread_percentage") == "100.0").then_some(())
     });
     let client = client();
-    host.say(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
+    host.append_log(ID, &format!("NEW CLIENT {} from user 0: Server already exists", client.id()));
     host.start_again();
     assert_eq!((host.state(ID), host.processes(ID).len()), (DaemonState::Lost, 0));
     assert_eq!(host.start(&wanted()), Err(DaemonError::ClientsLeft { id: wanted().id, clients: 1 }));

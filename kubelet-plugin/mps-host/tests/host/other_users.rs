@@ -16,7 +16,7 @@ const ID: &str = "gpu-00112233445566778899aabbccddeeff";
 
 const OTHER_ID: &str = "gpu-ffffffffffffffffffffffffffffffff";
 
-/// The user `nobody`.
+/// The UID of an unprivileged user.
 const USER: &str = "65534";
 
 /// Runs a command as a local user of the machine.
@@ -44,7 +44,7 @@ fn no_other_user_of_the_machine_reaches_a_daemon() {
         format!("ls {daemon_dir}"),
         format!("ls {daemon_dir}/run/pipe"),
         format!("cat {daemon_dir}/log/control.out"),
-        format!("echo x > {daemon_dir}/shm/nobody"),
+        format!("echo x > {daemon_dir}/shm/file"),
     ] {
         let output = as_user(&attempt);
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -173,7 +173,7 @@ fn a_daemon_that_stops_answering_is_killed_and_restarts() {
     host.start(&spec(ID)).unwrap();
     let hangs = driver.path().join("usr/bin/hangs");
     fs::write(&hangs, "").unwrap();
-    host.say(ID, "Server 1 exited with status 0");
+    host.append_log(ID, "Server 1 exited with status 0");
     let refused = host.start(&spec(ID)).unwrap_err();
     assert!(matches!(refused, DaemonError::NotReady { .. }), "{refused}");
     let why = until("the daemon is killed", || match host.state(ID) {
@@ -201,7 +201,7 @@ fn a_start_of_a_running_daemon_runs_the_control_program_only_after_a_change() {
     // A periodic check may run the program at the same moment.
     until("three starts run no program", || starts_without_a_run(&host));
     let before = runs();
-    host.say(ID, "Server 1 exited with status 1");
+    host.append_log(ID, "Server 1 exited with status 1");
     host.start(&wanted).unwrap();
     assert!(runs() > before, "a failed server may mean a daemon that hangs");
     until("three starts run no program again", || starts_without_a_run(&host));

@@ -14,7 +14,7 @@ use dra_model::Bytes;
 use tempfile::TempDir;
 
 use crate::clients::{client, end};
-use crate::host::{Host, PATIENCE, kill, kill_and_wait, percent, spec, until};
+use crate::host::{Host, TIMEOUT, kill, kill_and_wait, percent, spec, until};
 use crate::scripts::left_of;
 
 const ID: &str = "gpu-00112233445566778899aabbccddeeff";
@@ -104,7 +104,7 @@ fn a_daemon_gets_m_where_its_program_has_it() {
 }
 
 #[test]
-fn users_take_turns_and_that_is_a_state() {
+fn a_waiting_user_is_a_daemon_state() {
     let stand_in = StandIn::new();
     stand_in.start(MultiUser::Off).unwrap();
     let (root, other) = (client(), client());
@@ -115,7 +115,7 @@ fn users_take_turns_and_that_is_a_state() {
     until("it is reported", || (stand_in.host.state(ID) == expect).then_some(()));
     assert_eq!(stand_in.server(1), server);
     end(root);
-    until("the other one has its turn", || (stand_in.host.state(ID) == DaemonState::Ready).then_some(()));
+    until("the other user is served", || (stand_in.host.state(ID) == DaemonState::Ready).then_some(()));
     assert_ne!(stand_in.server(1), server);
     end(other);
 }
@@ -129,8 +129,8 @@ fn users_share_a_server_with_m() {
     stand_in.server(2);
     // The line that the log has while a server starts.
     let waits = format!("NEW CLIENT {} from user 1000: Server is not ready, push client to pending list", other.id());
-    stand_in.host.say(ID, &waits);
-    stand_in.host.say(ID, "Server 1 exited with status 1");
+    stand_in.host.append_log(ID, &waits);
+    stand_in.host.append_log(ID, "Server 1 exited with status 1");
     until("that was read", || stand_in.host.observed(ID).filter(|seen| seen.message.contains("status 1")));
     assert_eq!(stand_in.host.state(ID), DaemonState::Ready);
     end(root);
@@ -153,8 +153,9 @@ fn a_server_that_crashes_is_reported_and_the_next_one_serves() {
     end(client);
     let server = stand_in.server(0);
     kill(server);
-    let message =
-        until("it is reported", || stand_in.host.observed(ID).map(|seen| seen.message).filter(|said| !said.is_empty()));
+    let message = until("it is reported", || {
+        stand_in.host.observed(ID).map(|seen| seen.message).filter(|message| !message.is_empty())
+    });
     assert_eq!(message, "an MPS server exited with status -9, which ended its clients");
     assert_eq!((stand_in.host.state(ID), failures()), (DaemonState::Ready, "2".to_owned()));
 }
@@ -241,7 +242,7 @@ fn a_daemon_that_hangs_is_ended_and_one_that_is_slow_is_waited_for() {
     for (behaviour, expect) in [
         ("hang-start", "its log is empty"),
         ("no-answer", "no answer of the daemon within"),
-        ("die", "exited with code 1"),
+        ("exit-at-once", "exited with code 1"),
     ] {
         stand_in.behave(behaviour);
         let refused =
@@ -284,7 +285,7 @@ fn a_host_that_stops_refuses_calls_on_connections_that_were_open_before() {
     stand_in.host.ask_to_end();
     // The client keeps the host from ending.
     until("the host hands over", || (!stand_in.host.root().join("host.sock").exists()).then_some(()));
-    let refused = open_before.start(&spec(OTHER), PATIENCE, &Deadline::none()).unwrap_err();
+    let refused = open_before.start(&spec(OTHER), TIMEOUT, &Deadline::none()).unwrap_err();
     assert!(refused.is_no_answer(), "{refused}");
     assert!(!stand_in.host.daemon_dir(OTHER).exists());
     end(client);
@@ -296,7 +297,7 @@ fn a_daemon_that_becomes_ready_while_its_host_stops_is_not_returned() {
     let mut stand_in = StandIn::new();
     stand_in.behave("slow-start 2000");
     let connection = stand_in.host.client();
-    let start = thread::spawn(move || connection.start(&spec(ID), PATIENCE, &Deadline::none()));
+    let start = thread::spawn(move || connection.start(&spec(ID), TIMEOUT, &Deadline::none()));
     until("the daemon starts", || (!stand_in.host.processes(ID).is_empty()).then_some(()));
     stand_in.host.ask_to_end();
     let refused = start.join().unwrap().unwrap_err();

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::{Refusal, invalid};
+use super::super::refusal::{Refusal, invalid};
 
 /// Checks one device.
 pub(super) fn check(device: &Value) -> Result<(), Refusal> {

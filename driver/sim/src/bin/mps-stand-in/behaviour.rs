@@ -8,12 +8,13 @@
 //! no-answer          has its sockets and does not answer
 //! ignore-set         answers a `set_` command and does not apply it
 //! hang-quit          does not exit after `quit`
-//! die                exits at once with 1, and leaves servers and sockets
+//! exit-at-once       exits with 1 and leaves servers and sockets
 //! old                does not have -M
 //! client PID UID     a client process, as long as it runs and is in the file
 //! ```
 //!
-//! Without `-M` users take turns as with NVIDIA's program: a client of another user waits until the server has no clients.
+//! Without `-M` the server has one user at a time, as with NVIDIA's program: a client of another user waits until the server has
+//! no clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -35,7 +36,7 @@ pub(crate) enum Fault {
     NoAnswer,
     IgnoreSet,
     HangQuit,
-    Die,
+    ExitAtOnce,
     Old,
 }
 
@@ -72,7 +73,7 @@ impl Behaviour {
             ["no-answer"] => Fault::NoAnswer,
             ["ignore-set"] => Fault::IgnoreSet,
             ["hang-quit"] => Fault::HangQuit,
-            ["die"] => Fault::Die,
+            ["exit-at-once"] => Fault::ExitAtOnce,
             ["old"] => Fault::Old,
             _ => return None,
         };
@@ -94,8 +95,8 @@ mod tests {
         let behaviour = Behaviour::of(&pipe_dir).unwrap();
         assert_eq!(behaviour.slow_start, Duration::from_millis(20));
         assert_eq!(behaviour.clients, BTreeMap::from([(7, 1000), (8, 0)]));
-        assert!(behaviour.has(Fault::Old) && !behaviour.has(Fault::Die));
-        for bad in ["dye", "client 7", "client x 0", "slow-start", "die now"] {
+        assert!(behaviour.has(Fault::Old) && !behaviour.has(Fault::ExitAtOnce));
+        for bad in ["exit-at-onec", "client 7", "client x 0", "slow-start", "exit-at-once now"] {
             std::fs::write(dir.path().join("behaviour"), bad).unwrap();
             assert!(Behaviour::of(&pipe_dir).unwrap_err().ends_with(&format!("`{bad}` is no behaviour")), "{bad}");
         }

@@ -81,7 +81,7 @@ impl Daemon<'_> {
         let failed = |error: io::Error| format!("mps-stand-in: {error}");
         loop {
             self.behaviour = Behaviour::of(self.pipe_dir)?;
-            if self.behaviour.has(Fault::Die) {
+            if self.behaviour.has(Fault::ExitAtOnce) {
                 return Ok(1);
             }
             for line in self.servers.update(&self.behaviour.clients).map_err(failed)? {
@@ -163,8 +163,8 @@ impl Daemon<'_> {
             ["quit", ..] => "Not enough privilege to execute quit command\n".to_owned(),
             _ => format!("Unknown command \"{}\"\n", words.first().copied().unwrap_or_default()),
         };
-        let shown = answer.lines().map(str::to_owned).collect();
-        (answer, shown)
+        let log_lines = answer.lines().map(str::to_owned).collect();
+        (answer, log_lines)
     }
 
     fn may_end(&self) -> bool {

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the effects of a claim need besides its record, read and checked before the first of them.
+
+use std::collections::BTreeMap;
+
+use dra_cdi::{RenderedSpec, render};
+use dra_model::{DriverFiles, Gpu, GpuUuid};
+
+use crate::effects::error::EffectError;
+use crate::state::node::{Node, Settings};
+
+/// The values behind a CDI spec.
+#[derive(Debug)]
+pub(crate) struct Prerequisites<'a> {
+    /// The GPUs of the claim, read under their locks.
+    pub(crate) gpus: &'a BTreeMap<GpuUuid, Gpu>,
+    /// The spec of the driver version in the record; absent where another version is loaded now.
+    pub(crate) base: Option<RenderedSpec>,
+    pub(crate) settings: &'a Settings,
+}
+
+/// The spec of the loaded driver.
+pub(crate) fn base_spec(files: &DriverFiles, node: &Node) -> Result<RenderedSpec, EffectError> {
+    let nodes = node.host.control_nodes().map_err(|source| EffectError::ControlNodes { source })?;
+    let rendered = render::base(node.specs.naming(), files, &nodes, node.settings.architecture);
+    rendered.map_err(|source| EffectError::Render { source })
+}

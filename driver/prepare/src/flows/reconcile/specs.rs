@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Removes CDI specs that no record needs, not even a quarantined one. The base spec of the loaded driver stays for the next
+//! claim.
+
+use dra_cdi::Kind;
+use dra_cdi::store::SpecListing;
+use dra_checkpoint::Listing;
+
+use crate::flows::report::{Problem, Reconciliation};
+use crate::state::node::Node;
+
+pub(super) fn reconcile(node: &Node, listing: SpecListing, report: &mut Reconciliation) {
+    report.foreign.extend(listing.foreign);
+    for unfinished in listing.unfinished {
+        let removed = node.if_idle(&unfinished.writer, || node.specs.remove_unfinished(&unfinished));
+        report.done_if_idle(removed, |source| Problem::Specs { source });
+    }
+    let found = node.records.list().and_then(|listing| Ok((listing, node.records.quarantined()?)));
+    let (records, quarantined) = match found {
+        Ok((Listing { records, quarantined, .. }, before)) => (records, [before, quarantined].concat()),
+        Err(source) => return report.problems.push(Problem::Records { source }),
+    };
+    let loaded = node.host.driver_files().map(|files| files.version);
+    for kind in listing.specs {
+        let unused = match &kind {
+            Kind::Claim(uid) => {
+                records.iter().all(|record| record.claim.uid != *uid)
+                    && quarantined.iter().all(|one| !one.is_about(uid))
+            }
+            Kind::Base(version) => {
+                // A quarantined record does not tell which base spec it uses.
+                let used = !quarantined.is_empty() || records.iter().any(|record| record.base == *version);
+                !used && loaded.as_ref().is_ok_and(|loaded| loaded != version)
+            }
+        };
+        if unused {
+            remove(node, &kind, report);
+        }
+    }
+    if let Err(source) = loaded {
+        report.problems.push(Problem::DriverFiles { source });
+    }
+}
+
+fn remove(node: &Node, kind: &Kind, report: &mut Reconciliation) {
+    let remove = || node.specs.remove(kind).map(|()| true);
+    let removed = match kind {
+        Kind::Base(_) => Ok(Some(remove())),
+        Kind::Claim(uid) => node.if_idle(uid, || {
+            // The claim may have been prepared since.
+            let is_unused = matches!(node.load(uid), Ok(None)) && !node.is_quarantined(uid);
+            if is_unused { remove() } else { Ok(false) }
+        }),
+    };
+    if report.done_if_idle(removed, |source| Problem::Specs { source }) == Some(true) {
+        report.removed.push(node.specs.path(kind));
+    }
+}

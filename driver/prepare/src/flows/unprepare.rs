@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Unprepares a claim.
+
+use dra_cdi::Kind;
+use dra_checkpoint::Step;
+use dra_hardware::Deadline;
+use dra_model::ClaimRef;
+use tracing::debug;
+
+use crate::effects::tools::Tools;
+use crate::error::{UnprepareCause, UnprepareError};
+use crate::flows::{restore, undo};
+use crate::state::call::Call;
+use crate::state::locks::Guarantee;
+use crate::state::node::Node;
+use crate::state::other_claims::OtherClaims;
+use crate::state::references::Caller;
+
+/// Undoes what was done for a claim. An unknown claim is unprepared already.
+pub(crate) fn unprepare(node: &Node, claim: &ClaimRef, deadline: &Deadline) -> Result<(), UnprepareError> {
+    let call = node.call_until(deadline);
+    let unprepared = match node.lock_claim(&claim.uid, call.lock_deadline) {
+        Ok(_lock) => {
+            node.order.supersede(&claim.uid);
+            unprepare_locked(node, claim, &call)
+        }
+        Err(error) => Err(Box::new(UnprepareCause::Lock(error))),
+    };
+    unprepared.map_err(|cause| UnprepareError { claim: claim.clone(), cause })
+}
+
+/// The same for a caller that holds the claim's lock.
+pub(super) fn unprepare_locked(node: &Node, claim: &ClaimRef, call: &Call<'_>) -> Result<(), Box<UnprepareCause>> {
+    let Some(record) = node.load(&claim.uid).map_err(|source| UnprepareCause::Record { source })? else {
+        return unprepare_without_record(node, claim, call);
+    };
+    let gpus = record.devices.iter().map(|device| (device.hardware.gpu().clone(), device.device.to_string()));
+    let locks = node.lock_gpus(claim, gpus.collect(), call.lock_deadline, Guarantee::ProcessOnly);
+    let _locks = locks.map_err(UnprepareCause::Lock)?;
+    // A claim with nothing but a spec shares nothing with other claims.
+    let has_more = record.effects().iter().any(|step| *step != Step::ClaimSpec);
+    let others = if has_more { OtherClaims::read(node) } else { Ok(OtherClaims::default()) };
+    let others = others.map_err(|source| UnprepareCause::OtherClaims { source })?;
+    let boot_id = if has_more { node.host.boot_id().ok() } else { None };
+    let tools = Tools::new(node, Caller::Unpreparing(&claim.uid), &others, boot_id.as_deref(), call);
+    undo::undo(&record, &node.records, &tools).map_err(|failures| UnprepareCause::Undo { failures })?;
+    node.records.clear_quarantine(&claim.uid).map_err(|source| UnprepareCause::Quarantine { source })?;
+    debug!(claim = %claim, claim_uid = %claim.uid, "claim unprepared");
+    Ok(())
+}
+
+/// A record that was quarantined, or lost with its disk, may have left a spec and pending restores.
+fn unprepare_without_record(node: &Node, claim: &ClaimRef, call: &Call<'_>) -> Result<(), Box<UnprepareCause>> {
+    let removed = node.specs.remove(&Kind::Claim(claim.uid.clone()));
+    removed.map_err(|source| UnprepareCause::Spec { source })?;
+    let was_quarantined = node.is_quarantined(&claim.uid);
+    node.records.clear_quarantine(&claim.uid).map_err(|source| UnprepareCause::Quarantine { source })?;
+    if was_quarantined {
+        restore::restore_pending(node, call);
+    }
+    Ok(())
+}

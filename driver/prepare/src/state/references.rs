@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The references that claims hold to the settings of a GPU or to an MPS daemon. Pure.
+//!
+//! Only records of this boot count, because settings and daemons do not survive a reboot. A quarantined record counts as a
+//! reference to all of its GPUs, because containers of its claim may be running.
+
+use dra_checkpoint::{ClaimRecord, ClaimState, Step};
+use dra_model::{ClaimRef, ClaimUid, DaemonId, GpuSettings, GpuUuid};
+
+use crate::state::quarantine::QuarantinedClaim;
+
+/// On whose behalf references are counted.
+#[derive(Debug, Clone, Copy)]
+pub enum Caller<'a> {
+    None,
+    /// The record of this claim does not count, but a quarantined one does: containers of an earlier prepare may run.
+    Preparing(&'a ClaimUid),
+    /// Nothing of this claim counts.
+    Unpreparing(&'a ClaimUid),
+}
+
+/// The claims of this node whose references count for a caller.
+#[derive(Debug, Clone, Copy)]
+pub struct References<'a> {
+    pub caller: Caller<'a>,
+    /// Of all claims.
+    pub records: &'a [ClaimRecord],
+    pub quarantined: &'a [QuarantinedClaim],
+    /// `None` where the boot id cannot be read: then records of every boot count.
+    pub boot_id: Option<&'a str>,
+}
+
+impl<'a> References<'a> {
+    /// Whether a claim relies on the settings of a GPU, which may be half set or half restored.
+    pub fn to_settings(&self, gpu: &GpuUuid) -> bool {
+        let relies = |record: &ClaimRecord| record.effects().iter().any(|step| wanted(step, gpu).is_some());
+        self.records().any(relies) || self.quarantined().any(|claim| claim.may_use(gpu))
+    }
+
+    /// The ready claims that rely on settings of a GPU, and those settings.
+    pub fn with_settings(&self, gpu: &GpuUuid) -> impl Iterator<Item = (&'a ClaimRef, GpuSettings)> {
+        let ready = |record: &'a ClaimRecord| match &record.state {
+            ClaimState::Ready { done } => Some((&record.claim, done.iter().find_map(|step| wanted(step, gpu))?)),
+            ClaimState::Preparing { .. } | ClaimState::Undoing { .. } => None,
+        };
+        self.records().filter_map(ready)
+    }
+
+    /// Whether a claim relies on a daemon.
+    pub fn to_daemon(&self, id: &DaemonId) -> bool {
+        let may_use = |claim: &QuarantinedClaim| match id.gpu() {
+            Some(gpu) => claim.may_use(&gpu),
+            None => claim.record.uid.as_ref().is_some_and(|uid| id.is_of_claim(uid)),
+        };
+        self.records_of_daemon(id).next().is_some() || self.quarantined().any(may_use)
+    }
+
+    /// The records that name a daemon.
+    pub fn records_of_daemon(&self, id: &DaemonId) -> impl Iterator<Item = &'a ClaimRecord> {
+        let needs = move |step: &Step| matches!(step, Step::MpsDaemon { id: needed, .. } if needed == id);
+        self.records().filter(move |record| record.effects().iter().any(needs))
+    }
+
+    fn records(&self) -> impl Iterator<Item = &'a ClaimRecord> {
+        let Self { caller, boot_id, .. } = *self;
+        let is_own = move |record: &ClaimRecord| match caller {
+            Caller::None => false,
+            Caller::Preparing(uid) | Caller::Unpreparing(uid) => record.claim.uid == *uid,
+        };
+        let counts =
+            move |record: &&ClaimRecord| !is_own(record) && boot_id.is_none_or(|boot_id| record.boot_id == boot_id);
+        self.records.iter().filter(counts)
+    }
+
+    fn quarantined(&self) -> impl Iterator<Item = &'a QuarantinedClaim> {
+        let caller = self.caller;
+        self.quarantined.iter().filter(move |claim| match caller {
+            Caller::None | Caller::Preparing(_) => true,
+            Caller::Unpreparing(uid) => !claim.is_about(uid),
+        })
+    }
+}
+
+fn wanted(step: &Step, of: &GpuUuid) -> Option<GpuSettings> {
+    match step {
+        Step::GpuSettings { gpu, wanted } if gpu == of => Some(*wanted),
+        Step::GpuSettings { .. } | Step::MpsDaemon { .. } | Step::ClaimSpec => None,
+    }
+}
