@@ -5,17 +5,16 @@
 //! [`crate::child`].
 
 use std::borrow::Cow;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dra_files::make_private_dir;
+use dra_files::{make_private_dir, try_lock};
 use dra_model::{Advice, DaemonId};
 use dra_mps_api::is_ours;
 use dra_serve::remove_if_there;
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
@@ -25,9 +24,6 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The locked file in the root.
 const LOCK_FILE: &str = "host.lock";
-
-/// As `File::options` takes it.
-const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
 /// A root directory that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +66,7 @@ impl Root {
         make_private_dir(path).map_err(failed)?;
         let dir = File::open(path).map_err(failed)?;
         let (lock_path, end) = (path.join(LOCK_FILE), Instant::now() + timeout);
-        let lock = attempt_until(end, path, || try_lock(&lock_path)).await.map_err(failed)?;
+        let lock = attempt_until(end, path, || try_lock(&lock_path, "")).await.map_err(failed)?;
         let Some(lock) = lock else { return Err(RootError::Locked { path: path.to_owned(), timeout }) };
         // An MPS host of an earlier version locks the directory. So can a process that opened it before its mode was 0700.
         if attempt_until(end, path, || lock_dir(&dir)).await.map_err(failed)?.is_none() {
@@ -117,21 +113,6 @@ async fn attempt_until<T>(
         }
         sleep(LOCK_INTERVAL).await;
     }
-}
-
-/// The locked file. `None` while another process holds the lock, and if it was removed meanwhile.
-fn try_lock(path: &Path) -> io::Result<Option<File>> {
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NO_FOLLOW);
-    let file = options.open(path)?;
-    Ok(lock_dir(&file)?.filter(|()| is_at(&file, path)).map(|()| file))
-}
-
-/// Whether the path still names this file.
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |found: io::Result<Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
-    let named = identity(path.symlink_metadata());
-    named.is_some() && named == identity(file.metadata())
 }
 
 fn lock_dir(dir: &File) -> io::Result<Option<()>> {

@@ -188,7 +188,7 @@ fn after_a_reboot_everything_is_built_anew() {
     assert_eq!(after[0], before[0]);
     assert_ne!(after[1].identity, before[1].identity);
     assert_eq!(node.names("cdi").len(), 2);
-    assert_eq!(node.fetches.load(Ordering::SeqCst), 2, "what another boot promised is asked again");
+    assert_eq!(node.fetches.load(Ordering::SeqCst), 2, "a claim of another boot is fetched again");
 }
 
 #[test]

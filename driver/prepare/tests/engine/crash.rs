@@ -10,6 +10,7 @@ use dra_prepare::{ClaimLookup, PrepareCause, PreparedDevice, Refusal};
 use proptest::prelude::*;
 use rustix::io::Errno;
 
+use crate::cases::cases;
 use crate::node::{Node, allocate};
 
 const FAULTS: [Fault; 3] = [Fault::Crash, Fault::Once(Errno::NOSPC), Fault::FromNowOn(Errno::ROFS)];
@@ -199,22 +200,14 @@ impl Model {
         self.usable.remove(&at);
     }
 
-    /// What was promised stays promised, but may be called otherwise now.
+    /// A prepared claim keeps its devices, whose instance ids may differ after a reboot.
     fn after_reboot(&mut self) {
         self.usable.values_mut().for_each(|answer| *answer = None);
     }
 }
 
-/// `PROPTEST_CASES` asks for more.
-fn cases() -> ProptestConfig {
-    match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => ProptestConfig::default(),
-        None => ProptestConfig::with_cases(48),
-    }
-}
-
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(cases(48))]
 
     #[test]
     fn random_scenarios_with_random_crashes_leak_nothing_and_allocate_nothing_twice(acts in prop::collection::vec(act(), 1..16)) {

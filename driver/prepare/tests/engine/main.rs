@@ -10,6 +10,7 @@
     reason = "a test fails by panicking, in its builders too"
 )]
 
+mod cases;
 mod claims;
 mod configurations;
 mod crash;

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use rustix::io::Errno;
 
 use self::expected::{EXCLUSIVE, Expected, expected};
+use crate::cases::cases;
 use crate::daemons::Mood;
 use crate::node::Node;
 
@@ -336,16 +337,8 @@ fn look_after(node: &Node, model: &mut Model) {
     model.changed.values_mut().for_each(|seen| *seen = true);
 }
 
-/// `PROPTEST_CASES` asks for more.
-fn cases() -> ProptestConfig {
-    match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => ProptestConfig::default(),
-        None => ProptestConfig::with_cases(64),
-    }
-}
-
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn random_scenarios_of_shares_mix_no_forms_and_leave_the_original_settings(
