@@ -205,7 +205,7 @@ async fn print(identity: PoolIdentity, source: Source, offer: &Offer) -> Result<
     let inventory = report.borrow().publishable().map_err(AppError::Withheld)?;
     let pool = Pool { driver: identity.driver, node: identity.node, node_uid: String::new() };
     let mut text = String::new();
-    for write in diff(&pool, &pack(&inventory, offer), &[]) {
+    for write in diff(&pool, &pack(&pool.driver, &inventory, offer), &[]) {
         match write {
             Write::Create(slice) => text.push_str(&yaml(*slice)?),
             Write::Update(_) | Write::Delete { .. } => {}

@@ -224,11 +224,7 @@ mod tests {
     }
 
     fn offer() -> Offer {
-        Offer {
-            features: Features { partitionable: true, consumable: true },
-            forms: Form::ALL.into(),
-            shares: ShareSettings::default(),
-        }
+        Offer { features: Features::ALL, forms: Form::ALL.into(), shares: ShareSettings::default() }
     }
 
     #[test]

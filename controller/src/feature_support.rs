@@ -20,6 +20,8 @@ pub enum GatedFields {
     Counters,
     /// Devices that many claims share, and their consumable capacity (KEP-5075).
     Shares,
+    /// Taints of devices (KEP-5055).
+    Taints,
 }
 
 /// Whether the API server stores such fields.
@@ -42,7 +44,7 @@ pub struct FeatureSupport {
 }
 
 impl GatedFields {
-    pub const ALL: [Self; 2] = [Self::Counters, Self::Shares];
+    pub const ALL: [Self; 3] = [Self::Counters, Self::Shares, Self::Taints];
 
     /// The number of fields of this kind in a slice.
     pub fn amount(self, spec: &ResourceSliceSpec) -> usize {
@@ -57,14 +59,15 @@ impl GatedFields {
                 let capacities = devices().flat_map(|device| device.capacity.iter().flatten());
                 for_many.count() + capacities.filter(|(_, capacity)| capacity.request_policy.is_some()).count()
             }
+            Self::Taints => devices().flat_map(|device| device.taints.iter().flatten()).count(),
         }
     }
 
     /// The first minor version of Kubernetes 1 with which the fields are used.
     fn first_minor(self) -> u32 {
         match self {
-            // Beta and on by default (KEP-4815).
-            Self::Counters => 36,
+            // Beta and on by default (KEP-4815, KEP-5055).
+            Self::Counters | Self::Taints => 36,
             // Beta and on by default since 1.36 (KEP-5075). But the first schedulers of 1.36 may allocate a device twice that
             // consumes counters and that many claims share (kubernetes/kubernetes#139040).
             Self::Shares => 37,
@@ -81,6 +84,9 @@ impl GatedFields {
                 "the API server is {version}, and schedulers before Kubernetes 1.{first} may allocate a shared GPU twice; \
                  upgrade Kubernetes"
             ),
+            Self::Taints => format!(
+                "the API server is {version}, and taints of devices need Kubernetes 1.{first}; upgrade Kubernetes"
+            ),
         };
         Support::Unavailable { reason }
     }
@@ -89,6 +95,7 @@ impl GatedFields {
         let (what, gate) = match self {
             Self::Counters => ("shared counters", "DRAPartitionableDevices"),
             Self::Shares => ("allowMultipleAllocations or requestPolicy", "DRAConsumableCapacity"),
+            Self::Taints => ("taints of devices", "DRADeviceTaints"),
         };
         let version = version.map(|version| format!(" {}", version.full)).unwrap_or_default();
         let reason = format!("the API server{version} drops {what}; enable its feature gate {gate}");
@@ -118,7 +125,11 @@ impl FeatureSupport {
         }
         self.recheck = false;
         let usable = |gated| self.unavailable_reason(gated).is_none();
-        Ok(Features { partitionable: usable(GatedFields::Counters), consumable: usable(GatedFields::Shares) })
+        Ok(Features {
+            partitionable: usable(GatedFields::Counters),
+            consumable: usable(GatedFields::Shares),
+            taints: usable(GatedFields::Taints),
+        })
     }
 
     /// Why fields cannot be published. Shares are not safe without counters.
@@ -128,7 +139,7 @@ impl FeatureSupport {
             Some(Support::Stored) | None => None,
         };
         match gated {
-            GatedFields::Counters => of(gated),
+            GatedFields::Counters | GatedFields::Taints => of(gated),
             GatedFields::Shares => of(gated).or_else(|| of(GatedFields::Counters)),
         }
     }

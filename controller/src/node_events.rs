@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use dra_model::chain;
-use dra_model::{DriverState, Fault, Gpu, GpuEntry, Inventory, MigMode, NodeName};
+use dra_model::{DriverState, Failure, Fault, Gpu, GpuEntry, Inventory, MigMode, NodeName};
 use dra_resource::{DriverName, Form, Offer};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
@@ -116,7 +116,7 @@ impl NodeEvents {
 
 /// The problems of a node.
 pub(crate) fn problems(inventory: &Inventory, support: &FeatureSupport, offer: &Offer) -> Problems {
-    let gpus = inventory.gpus.iter().filter_map(of_gpu);
+    let gpus = inventory.gpus.iter().enumerate().filter_map(|(index, entry)| of_gpu(index, entry, support));
     let others = [missing_driver(&inventory.driver), no_counters(support), no_shares(support, offer)];
     gpus.chain(others.into_iter().flatten()).collect()
 }
@@ -125,7 +125,9 @@ fn missing_driver(driver: &DriverState) -> Option<(String, Problem)> {
     match driver {
         DriverState::Loaded { .. } => None,
         DriverState::Missing { reason } => {
-            let note = format!("No GPU of this node is published: {reason}; install or load the NVIDIA driver");
+            let note = format!(
+                "No GPU of this node is published: {reason}; install or load the NVIDIA driver, or correct the driver root"
+            );
             let problem = Problem { reason: "NVIDIADriverUnavailable", recovered: "NVIDIADriverAvailable", note };
             Some(("the NVIDIA driver".to_owned(), problem))
         }
@@ -149,23 +151,30 @@ fn no_shares(support: &FeatureSupport, offer: &Offer) -> Option<(String, Problem
 }
 
 /// The most severe problem of a GPU. It has only one, so that a problem that gets worse is not reported as resolved.
-fn of_gpu(entry: &GpuEntry) -> Option<(String, Problem)> {
-    match entry {
-        GpuEntry::Good(gpu) => {
+fn of_gpu(index: usize, entry: &GpuEntry, support: &FeatureSupport) -> Option<(String, Problem)> {
+    match (entry.failure(), entry) {
+        (Some(failure), _) => Some(failed(index, entry, failure, support)),
+        (None, GpuEntry::Known { gpu, .. }) => {
             let problem = no_mig_devices(gpu).or_else(|| missing_details(gpu))?;
             Some((gpu.uuid.to_string(), problem))
         }
-        GpuEntry::Broken { index, uuid, pci, reason, fault } => {
-            let uuid = uuid.as_ref().map(ToString::to_string);
-            let pci = pci.as_ref().map(ToString::to_string);
-            let subject = uuid.clone().or_else(|| pci.clone()).unwrap_or_else(|| format!("GPU {index}"));
-            let ids: Vec<String> = [uuid, pci].into_iter().flatten().collect();
-            let named = if ids.is_empty() { String::new() } else { format!(" ({})", ids.join(", ")) };
-            let advice = advice(*fault);
-            let note = format!("GPU {index}{named} failed and is not published: {reason}; {advice}");
-            Some((subject, Problem { reason: "GPUUnavailable", recovered: "GPUAvailable", note }))
-        }
+        (None, GpuEntry::Unidentified { .. }) => None,
     }
+}
+
+fn failed(index: usize, entry: &GpuEntry, failure: &Failure, support: &FeatureSupport) -> (String, Problem) {
+    let uuid = entry.uuid().map(ToString::to_string);
+    let pci = entry.pci().map(|pci| pci.to_string());
+    let subject = uuid.clone().or_else(|| pci.clone()).unwrap_or_else(|| format!("GPU {index}"));
+    let ids: Vec<String> = [uuid, pci].into_iter().flatten().collect();
+    let named = if ids.is_empty() { String::new() } else { format!(" ({})", ids.join(", ")) };
+    let effect = match (entry, support.unavailable_reason(GatedFields::Taints)) {
+        (GpuEntry::Known { .. }, None) => "and gets no new claims".to_owned(),
+        (GpuEntry::Known { .. }, Some(reason)) => format!("and is not published, because {reason}"),
+        (GpuEntry::Unidentified { .. }, _) => "and is not published".to_owned(),
+    };
+    let note = format!("GPU {index}{named} failed {effect}: {}; {}", failure.reason, advice(failure.fault));
+    (subject, Problem { reason: "GPUUnavailable", recovered: "GPUAvailable", note })
 }
 
 const fn advice(fault: Fault) -> &'static str {

@@ -312,13 +312,13 @@ impl Publisher {
         inventory: &Inventory,
         observed: &[ResourceSlice],
     ) -> Result<Vec<SliceContent>, PublishError> {
-        let everything = pack(inventory, &self.offer);
+        let everything = pack(&self.pool.driver, inventory, &self.offer);
         let features = self.support.features(&self.cluster, &self.pool, &everything, observed);
         let features = features.await.map_err(PublishError::FeatureSupport)?;
         if features == self.offer.features {
             return Ok(everything);
         }
-        Ok(pack(inventory, &Offer { features, ..self.offer.clone() }))
+        Ok(pack(&self.pool.driver, inventory, &Offer { features, ..self.offer.clone() }))
     }
 
     /// Reads the UID of the Node; true if it changed.

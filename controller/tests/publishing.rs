@@ -12,9 +12,9 @@ use dra_controller::node_report::NodeReport;
 use dra_controller::publisher::{PublishError, Publisher, RoundOutcome, Timing};
 use dra_controller::slice_events;
 use dra_controller::withdraw::{WithdrawError, WithdrawTiming, withdraw};
-use dra_model::{Fault, GpuEntry, Inventory, MigMode};
+use dra_model::{Failure, Fault, GpuEntry, Inventory, MigMode};
 use dra_resource::{Features, Offer};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -48,7 +48,7 @@ fn node() -> Inventory {
 
 fn without_mig(mut inventory: Inventory) -> Inventory {
     for entry in &mut inventory.gpus {
-        if let GpuEntry::Good(gpu) = entry
+        if let GpuEntry::Known { gpu, .. } = entry
             && let MigMode::On { devices, .. } = &mut gpu.mig
         {
             devices.clear();
@@ -88,7 +88,7 @@ impl Stepped {
 }
 
 fn hardware() -> Offer {
-    Offer::of_hardware(Features { partitionable: true, consumable: true })
+    Offer::of_hardware(Features::ALL)
 }
 
 /// Rounds without a trigger are later than the end of any test.
@@ -393,7 +393,8 @@ async fn problems_of_a_node_are_reported_once_per_change() {
     assert!(note.starts_with("GPU 1 (GPU-") && note.contains("GPU is lost"), "{note}");
     assert_eq!(
         events[1]["note"],
-        "No GPU of this node is published: libnvidia-ml.so.1 not found; install or load the NVIDIA driver"
+        "No GPU of this node is published: libnvidia-ml.so.1 not found; install or load the NVIDIA driver, or correct \
+         the driver root"
     );
     assert_eq!(events[2]["note"], format!("Resolved: {note}"));
     server.until("the empty slice is published", |world| world.slices[COUNTERS]["spec"]["devices"].is_null()).await;
@@ -410,7 +411,7 @@ async fn a_gpu_in_mig_mode_without_devices_is_reported_with_advice() {
     let events = server.with(|world| world.events.clone());
     let reasons: Vec<_> = events.iter().map(|event| event["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons, ["MIGDevicesMissing", "MIGDevicesMissing", "MIGDevicesFound", "MIGDevicesFound"]);
-    let cut: Vec<_> = node().good_gpus().filter(|gpu| !gpu.mig_devices().is_empty()).cloned().collect();
+    let cut: Vec<_> = node().usable_gpus().filter(|gpu| !gpu.mig_devices().is_empty()).cloned().collect();
     for gpu in cut {
         let (uuid, pci) = (&gpu.uuid, gpu.pci);
         let expect = format!(
@@ -426,11 +427,12 @@ async fn unanswered_nvml_queries_are_reported_with_fitting_advice() {
     let server = ApiServer::start().await;
     let mut inventory = node();
     inventory.gpus.truncate(4);
-    let uuids: Vec<_> = inventory.good_gpus().map(|gpu| gpu.uuid.clone()).collect();
+    let uuids: Vec<_> = inventory.usable_gpus().map(|gpu| gpu.uuid.clone()).collect();
     for (entry, (index, fault)) in inventory.gpus.iter_mut().zip([(0, Fault::Unsupported), (1, Fault::Denied)]) {
-        *entry = GpuEntry::Broken { index, uuid: None, pci: None, reason: format!("{fault:?}"), fault };
+        let failure = Failure { reason: format!("{fault:?}"), fault };
+        *entry = GpuEntry::Unidentified { index, uuid: None, pci: None, failure };
     }
-    let GpuEntry::Good(gpu) = &mut inventory.gpus[2] else { panic!("it is good") };
+    let GpuEntry::Known { gpu, .. } = &mut inventory.gpus[2] else { panic!("it is known") };
     (gpu.product_name, gpu.compute_capability, gpu.memory) = (None, None, None);
     let mut controller = Running::start(&server, received(inventory));
     controller.until_ready().await;
@@ -447,6 +449,37 @@ async fn unanswered_nvml_queries_are_reported_with_fitting_advice() {
     let devices = server.with(|world| world.slices[DEVICES]["spec"]["devices"].clone());
     let mut gpus = devices.as_array().unwrap().iter().map(|device| &device["attributes"]["gpuUUID"]["string"]);
     assert!(gpus.any(|gpu| gpu == uuids[2].as_str()), "{devices}");
+}
+
+/// Its running pods stay, and no new claim gets it.
+#[tokio::test]
+async fn a_gpu_that_cannot_be_read_is_tainted_or_left_out_where_taints_are_dropped() {
+    let tainted = json!([{ "key": "gpu.nvidia.com/unusable", "value": "Failing", "effect": "NoSchedule" }]);
+    let left_out = "and is not published, because the API server v1.37.0 drops taints of devices; enable its feature gate \
+                    DRADeviceTaints";
+    for (dropped, expect, effect) in
+        [(&[][..], vec![tainted], "and gets no new claims"), (&["taints"], vec![], left_out)]
+    {
+        let server = ApiServer::start().await;
+        server.with(|world| world.dropped = dropped);
+        let mut inventory = node();
+        let GpuEntry::Known { gpu, .. } = inventory.gpus[0].clone() else { panic!("it is known") };
+        let failure = Failure { reason: "GPU is lost".to_owned(), fault: Fault::Failing };
+        inventory.gpus[0] = GpuEntry::unusable(gpu.clone(), failure);
+        let mut controller = Running::start(&server, received(inventory.clone()));
+        controller.until_ready().await;
+        let devices = server.with(|world| world.slices[DEVICES]["spec"]["devices"].clone());
+        let of_gpu = |device: &&Value| device["attributes"]["gpuUUID"]["string"] == gpu.uuid.as_str();
+        let taints: Vec<Value> =
+            devices.as_array().unwrap().iter().filter(of_gpu).map(|device| device["taints"].clone()).collect();
+        assert_eq!(taints, expect);
+        server.until("the GPU is reported", |world| !world.events.is_empty()).await;
+        let note = server.with(|world| world.events[0]["note"].clone());
+        let advice = "reset or replace the GPU";
+        assert_eq!(note, format!("GPU 0 ({}, {}) failed {effect}: GPU is lost; {advice}", gpu.uuid, gpu.pci));
+        let round = Stepped::new(&server, received(inventory)).round().await.unwrap();
+        assert_eq!(round, RoundOutcome::UpToDate { writes: 0 });
+    }
 }
 
 #[tokio::test]

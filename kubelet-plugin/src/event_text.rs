@@ -248,7 +248,7 @@ mod tests {
             addressing_mode: None,
             mig: MigMode::Unsupported,
         };
-        Inventory { driver: DriverState::Loaded { version, cuda: Some(version) }, gpus: vec![GpuEntry::Good(gpu)] }
+        Inventory { driver: DriverState::Loaded { version, cuda: Some(version) }, gpus: vec![GpuEntry::usable(gpu)] }
     }
 
     #[test]

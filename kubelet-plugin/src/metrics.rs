@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dra_hardware::Setting;
-use dra_model::{GpuEntry, Inventory, MigMode};
+use dra_model::{Gpu, Health, Inventory, MigMode};
 use dra_prepare::{PreparedShares, RestoreOutcome};
 use dra_resource::status::DaemonHealth;
 use dra_runtime::http::DURATIONS;
@@ -275,11 +275,15 @@ impl Metrics {
     }
 
     pub fn inventory(&self, inventory: &Inventory) {
-        let broken = inventory.gpus.iter().filter(|entry| matches!(entry, GpuEntry::Broken { .. })).count();
-        let gpus = inventory.good_gpus().filter(|gpu| !matches!(gpu.mig, MigMode::On { .. })).count();
-        let mig = inventory.good_gpus().map(|gpu| gpu.mig_devices().len()).sum();
-        for (r#type, state, count) in [("gpu", "healthy", gpus), ("gpu", "unhealthy", broken), ("mig", "healthy", mig)]
-        {
+        let is_whole = |gpu: &Gpu| !matches!(gpu.mig, MigMode::On { .. });
+        let unusable = || inventory.known_gpus().filter(|(_, health)| **health != Health::Usable).map(|(gpu, _)| gpu);
+        let mig = |gpus: &mut dyn Iterator<Item = &Gpu>| gpus.map(|gpu| gpu.mig_devices().len()).sum();
+        for (r#type, state, count) in [
+            ("gpu", "healthy", inventory.usable_gpus().filter(|gpu| is_whole(gpu)).count()),
+            ("gpu", "unhealthy", inventory.gpus.iter().filter(|entry| entry.failure().is_some()).count()),
+            ("mig", "healthy", mig(&mut inventory.usable_gpus())),
+            ("mig", "unhealthy", mig(&mut unusable())),
+        ] {
             self.devices.get_or_create(&DeviceLabels { r#type, state }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dra_hardware::Host;
-use dra_model::{DriverState, Gpu, GpuEntry, Inventory};
+use dra_model::{DriverState, Gpu, Inventory};
 use dra_runtime::tasks::TaskError;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
@@ -114,10 +114,10 @@ impl Observer {
     }
 }
 
-/// Whether a GPU is good now that was broken or absent before.
+/// Whether a GPU is usable now that was not, or was absent, before.
 fn some_gpu_is_readable_again(before: &Inventory, now: &Inventory) -> bool {
-    let was_good = |gpu: &Gpu| before.good_gpus().any(|earlier| earlier.uuid == gpu.uuid);
-    now.good_gpus().any(|gpu| !was_good(gpu))
+    let was_usable = |gpu: &Gpu| before.usable_gpus().any(|earlier| earlier.uuid == gpu.uuid);
+    now.usable_gpus().any(|gpu| !was_usable(gpu))
 }
 
 fn log_inventory(inventory: &Inventory) {
@@ -129,11 +129,11 @@ fn log_inventory(inventory: &Inventory) {
         }
         DriverState::Missing { reason } => warn!(reason, "the NVIDIA driver is not available, waiting for it"),
     }
-    for entry in &inventory.gpus {
-        if let GpuEntry::Broken { index, uuid, pci, reason, .. } = entry {
-            let uuid = uuid.as_ref().map_or("unknown", |uuid| uuid.as_str());
-            let pci = pci.map_or_else(|| "unknown".to_owned(), |pci| pci.to_string());
-            warn!(index, uuid, pci, reason, "GPU cannot be read and is not published");
+    for (index, entry) in inventory.gpus.iter().enumerate() {
+        if let Some(failure) = entry.failure() {
+            let uuid = entry.uuid().map_or("unknown", |uuid| uuid.as_str());
+            let pci = entry.pci().map_or_else(|| "unknown".to_owned(), |pci| pci.to_string());
+            warn!(index, uuid, pci, reason = failure.reason, "GPU cannot be read and gets no new claims");
         }
     }
 }

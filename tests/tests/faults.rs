@@ -71,7 +71,7 @@ async fn a_gpu_that_fails_half_of_its_queries_spoils_only_itself() {
         node.gpus.fail(call, 999, 1);
     }
     let plugin = node.start(Mode::Process).await;
-    plugin.until_logged("GPU cannot be read and is not published").await;
+    plugin.until_logged("GPU cannot be read and gets no new claims").await;
     let counted = |_, body: &str| {
         let all = body.contains("gpu_dra_devices{type=\"gpu\",state=\"healthy\"} 2");
         (all && body.contains("gpu_dra_devices{type=\"gpu\",state=\"unhealthy\"} 1")).then_some(())

@@ -57,7 +57,7 @@ impl OfferArgs {
     pub fn into_offer(self) -> Result<Offer, OfferError> {
         let Self { forms, default_shares, time_slicing_max_shares, require_share_amount } = self;
         Ok(Offer {
-            features: Features { partitionable: true, consumable: true },
+            features: Features::ALL,
             forms: read(&forms)?,
             shares: ShareSettings {
                 default_shares: within("--default-shares", default_shares, DEFAULT_SHARES)?,

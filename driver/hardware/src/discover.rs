@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Discovers the GPUs of this node as an inventory.
 //!
-//! It queries a machine and sysfs. A GPU that does not respond becomes a broken entry with a reason and affects no other GPU; a
-//! driver that does not respond becomes an inventory without a driver. It cannot fail and changes nothing.
+//! It queries a machine and sysfs. A GPU that does not respond becomes an entry with a failure and affects no other GPU; a driver
+//! that does not respond becomes an inventory without a driver. It cannot fail and changes nothing. One inventory knows nothing
+//! about a GPU that does not respond; [`with_earlier`] adds what an earlier one knew.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use dra_model::{DriverState, Fault, Gpu, GpuEntry, GpuUuid, Inventory, MigMode, PciAddress, chain};
+use dra_model::{
+    DriverState, Failure, Fault, Gpu, GpuEntry, GpuUuid, Inventory, MigIdentity, MigMode, MigOrigin, chain,
+};
 
 use crate::machine::{GpuError, GpuFacts, GpuSelector, Machine, MachineError};
 use crate::sysfs;
@@ -25,13 +28,13 @@ fn read(machine: &dyn Machine, sys_root: &Path) -> Result<Inventory, MachineErro
 
 fn entry(machine: &dyn Machine, sys_root: &Path, index: u32) -> Result<GpuEntry, MachineError> {
     match machine.gpu(GpuSelector::Index(index)) {
-        Ok(facts) => Ok(GpuEntry::Good(complete(facts, sys_root))),
+        Ok(facts) => Ok(GpuEntry::usable(complete(facts, sys_root))),
         Err(GpuError::Machine { source, .. }) => Err(source),
-        Err(error) => Ok(broken(index, &error)),
+        Err(error) => Ok(unidentified(index, &error)),
     }
 }
 
-fn broken(index: u32, error: &GpuError) -> GpuEntry {
+fn unidentified(index: u32, error: &GpuError) -> GpuEntry {
     let (uuid, pci) = match error {
         GpuError::Failed { uuid, pci, .. } | GpuError::UnexpectedValue { uuid, pci, .. } => (uuid.clone(), *pci),
         GpuError::Unsupported { gpu, .. } | GpuError::NotApplied { gpu, .. } | GpuError::Program { gpu, .. } => {
@@ -49,54 +52,50 @@ fn broken(index: u32, error: &GpuError) -> GpuEntry {
         | GpuError::OutOfTime { .. }
         | GpuError::Machine { .. } => Fault::Failing,
     };
-    GpuEntry::Broken { index, uuid, pci, reason: chain(error).to_string(), fault }
+    GpuEntry::Unidentified { index, uuid, pci, failure: Failure { reason: chain(error).to_string(), fault } }
 }
 
-/// Adds the identity of broken GPUs that do not report it, from an earlier inventory of the same machine.
+/// Adds what an earlier inventory of the same machine knew: all about a GPU that cannot be read now, and values of the others that
+/// NVML reports only sometimes.
 ///
-/// NVML counts in PCI order, so with the same number of GPUs a position means the same GPU, unless the earlier GPU is now at
-/// another position.
-pub fn recognise(mut now: Inventory, earlier: &Inventory) -> Inventory {
-    if now.gpus.len() != earlier.gpus.len() {
-        return now;
-    }
-    let elsewhere: BTreeSet<GpuUuid> = now.gpus.iter().filter_map(|entry| identity(entry).0).collect();
-    for (entry, known) in now.gpus.iter_mut().zip(&earlier.gpus) {
-        let (known_uuid, known_pci) = identity(known);
-        match entry {
-            GpuEntry::Broken { uuid: uuid @ None, pci, .. }
-                if known_uuid.as_ref().is_some_and(|known| !elsewhere.contains(known)) =>
-            {
-                *uuid = known_uuid;
-                *pci = pci.or(known_pci);
-            }
-            GpuEntry::Good(_) | GpuEntry::Broken { .. } => {}
+/// With another driver, only the identity of a GPU is the same.
+pub fn with_earlier(mut now: Inventory, earlier: &Inventory) -> Inventory {
+    let same_driver = now.driver == earlier.driver;
+    let same_places = now.gpus.len() == earlier.gpus.len();
+    let present: BTreeSet<GpuUuid> = now.gpus.iter().filter_map(GpuEntry::uuid).cloned().collect();
+    for (index, entry) in now.gpus.iter_mut().enumerate() {
+        let uuid = entry.uuid().cloned();
+        // NVML counts in PCI order, so with the same number of GPUs a position means the same GPU, unless the earlier GPU is
+        // now at another position.
+        let at_place = || {
+            earlier
+                .gpus
+                .get(index)
+                .filter(|known| same_places && !known.uuid().is_some_and(|uuid| present.contains(uuid)))
+        };
+        let known = match &uuid {
+            Some(uuid) => earlier.gpus.iter().find(|known| known.uuid() == Some(uuid)),
+            None => at_place(),
+        };
+        if let Some(known) = known {
+            add_known(entry, known, same_driver);
         }
     }
     now
 }
 
-fn identity(entry: &GpuEntry) -> (Option<GpuUuid>, Option<PciAddress>) {
-    match entry {
-        GpuEntry::Good(gpu) => (Some(gpu.uuid.clone()), Some(gpu.pci)),
-        GpuEntry::Broken { uuid, pci, .. } => (uuid.clone(), *pci),
-    }
-}
-
-/// Completes GPUs with values from an earlier inventory of the same driver, for which they do not change. A value that is only
-/// sometimes reported would otherwise change the published devices each time.
-pub fn remember(mut now: Inventory, earlier: &Inventory) -> Inventory {
-    if now.driver != earlier.driver {
-        return now;
-    }
-    for entry in &mut now.gpus {
-        if let GpuEntry::Good(gpu) = entry
-            && let Some(known) = earlier.gpu(&gpu.uuid)
-        {
-            remember_gpu(gpu, known);
+fn add_known(entry: &mut GpuEntry, known: &GpuEntry, same_driver: bool) {
+    match (&mut *entry, known) {
+        (GpuEntry::Known { gpu, .. }, GpuEntry::Known { gpu: known, .. }) if same_driver => remember_gpu(gpu, known),
+        (GpuEntry::Known { .. }, _) => {}
+        (GpuEntry::Unidentified { failure, .. }, GpuEntry::Known { gpu, .. }) if same_driver => {
+            *entry = GpuEntry::unusable(gpu.clone(), failure.clone());
+        }
+        (GpuEntry::Unidentified { uuid, pci, .. }, _) => {
+            *uuid = uuid.take().or_else(|| known.uuid().cloned());
+            *pci = pci.or(known.pci());
         }
     }
-    now
 }
 
 fn remember_gpu(gpu: &mut Gpu, known: &Gpu) {
@@ -109,6 +108,15 @@ fn remember_gpu(gpu: &mut Gpu, known: &Gpu) {
     match &mut gpu.mig {
         MigMode::On { layout, .. } => *layout = layout.or(known.mig_layout()),
         MigMode::Off(_) | MigMode::Unsupported => {}
+    }
+}
+
+/// Marks the MIG devices that this driver created; NVML does not know who created a device.
+pub fn mark_created(gpu: &mut Gpu, created: &BTreeSet<MigIdentity>) {
+    let MigMode::On { devices, .. } = &mut gpu.mig else { return };
+    for device in devices {
+        device.origin =
+            if created.contains(&device.identity) { MigOrigin::ThisDriver } else { MigOrigin::Administrator };
     }
 }
 

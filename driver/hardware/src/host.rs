@@ -4,15 +4,16 @@
 //! They use a [`Machine`] and the root directories of driver, procfs and sysfs. Answers about one GPU and about files are read
 //! at each call. The inventory is cached until the shape of the machine changes. Every call blocks.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_model::{DeviceNode, DriverFiles, Gpu, GpuEntry, GpuSettings, GpuUuid, Inventory};
+use dra_model::{DeviceNode, DriverFiles, Gpu, GpuEntry, GpuSettings, GpuUuid, Inventory, MigIdentity};
 use parking_lot::{Mutex, RwLock};
 
 use crate::deadline::Deadline;
-use crate::discover::{complete, discover, recognise, remember};
+use crate::discover::{complete, discover, mark_created, with_earlier};
 use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::driver_program::{DriverProgram, ProgramError};
 use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
@@ -39,6 +40,8 @@ pub struct Host {
     latest: RwLock<Arc<Inventory>>,
     /// The outline at the time of [`Host::latest`]; also serialises discoveries.
     outline: Mutex<Option<Outline>>,
+    /// The MIG devices that this driver created.
+    created: RwLock<BTreeSet<MigIdentity>>,
     driver_files: DriverFilesCache,
 }
 
@@ -53,7 +56,14 @@ impl Host {
     /// With another timeout, for tests.
     pub(crate) fn of(machine: TimeoutMachine, roots: Roots) -> Self {
         let latest = RwLock::new(Arc::new(Inventory::without_driver("not read yet".to_owned())));
-        Self { machine, roots, latest, outline: Mutex::new(None), driver_files: DriverFilesCache::default() }
+        Self {
+            machine,
+            roots,
+            latest,
+            outline: Mutex::new(None),
+            created: RwLock::default(),
+            driver_files: DriverFilesCache::default(),
+        }
     }
 
     /// The inventory of the last reading; without a driver before the first one.
@@ -85,12 +95,12 @@ impl Host {
 
     /// Reads the whole inventory if the machine changed, and returns whether the inventory changed.
     ///
-    /// Cheap enough for each second: it queries versions, count, shapes, and whether broken GPUs recovered. The shape of a GPU
+    /// Cheap enough for each second: it queries versions, count, shapes, and whether unusable GPUs recovered. The shape of a GPU
     /// that hangs is the same each time, so the inventory is read once when it begins to hang.
     pub fn refresh_if_changed(&self) -> bool {
         let mut outline = self.outline.lock();
         let now = outline_of(&self.machine);
-        if outline.as_ref() == Some(&now) && !self.a_broken_gpu_recovered() {
+        if outline.as_ref() == Some(&now) && !self.an_unusable_gpu_recovered() {
             return false;
         }
         *outline = Some(now);
@@ -99,7 +109,14 @@ impl Host {
 
     /// One GPU as it is now, MIG devices included.
     pub fn gpu(&self, uuid: &GpuUuid) -> Result<Gpu, GpuError> {
-        Ok(complete(self.machine.gpu(GpuSelector::Uuid(uuid))?, &self.roots.sys))
+        let mut gpu = complete(self.machine.gpu(GpuSelector::Uuid(uuid))?, &self.roots.sys);
+        mark_created(&mut gpu, &self.created.read());
+        Ok(gpu)
+    }
+
+    /// Sets which MIG devices this driver created, for the inventories that are read from now on.
+    pub fn set_created(&self, created: BTreeSet<MigIdentity>) {
+        *self.created.write() = created;
     }
 
     /// Both settings of a GPU, if it supports them.
@@ -143,7 +160,12 @@ impl Host {
 
     /// Returns whether the inventory changed.
     fn store(&self, found: Inventory) -> bool {
-        let inventory = remember(recognise(found, &self.latest()), &self.latest());
+        let mut inventory = with_earlier(found, &self.latest());
+        for entry in &mut inventory.gpus {
+            if let GpuEntry::Known { gpu, .. } = entry {
+                mark_created(gpu, &self.created.read());
+            }
+        }
         let mut latest = self.latest.write();
         let changed = **latest != inventory;
         if changed {
@@ -153,11 +175,10 @@ impl Host {
     }
 
     /// A GPU may fail and recover without a change of its shape.
-    fn a_broken_gpu_recovered(&self) -> bool {
-        self.latest().gpus.iter().any(|entry| match entry {
-            GpuEntry::Good(_) => false,
-            GpuEntry::Broken { index, .. } => self.machine.gpu(GpuSelector::Index(*index)).is_ok(),
-        })
+    fn an_unusable_gpu_recovered(&self) -> bool {
+        let latest = self.latest();
+        let unusable = (0..).zip(&latest.gpus).filter(|(_, entry)| entry.failure().is_some());
+        unusable.into_iter().any(|(index, _)| self.machine.gpu(GpuSelector::Index(index)).is_ok())
     }
 }
 

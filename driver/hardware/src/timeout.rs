@@ -232,7 +232,7 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use dra_model::{GpuEntry, MigMode, PciAddress, Version};
+    use dra_model::{MigMode, PciAddress, Version};
     use parking_lot::RwLock;
 
     use super::*;
@@ -322,9 +322,9 @@ mod tests {
         let (machine, bounded) = with_timeout(Duration::from_millis(50));
         let hang = machine.works.write();
         let inventory = discover(&bounded, Path::new("/nonexistent"));
-        assert_eq!(inventory.good_gpus().map(|gpu| gpu.minor).collect::<Vec<_>>(), [0, 2]);
-        let GpuEntry::Broken { reason, .. } = &inventory.gpus[1] else { panic!("it hangs") };
-        assert_eq!(reason, "waiting for NVML failed on GPU 1: timeout (NVML code 10)");
+        assert_eq!(inventory.usable_gpus().map(|gpu| gpu.minor).collect::<Vec<_>>(), [0, 2]);
+        let failure = inventory.gpus[1].failure().unwrap();
+        assert_eq!(failure.reason, "waiting for NVML failed on GPU 1: timeout (NVML code 10)");
         for _ in 0..2 {
             assert_eq!(bounded.shape(1), Ok(GpuShape::silent()));
             for healthy in [0, 2] {
@@ -338,7 +338,7 @@ mod tests {
         while !bounded.hanging.lock().is_empty() {
             thread::yield_now();
         }
-        assert_eq!(discover(&bounded, Path::new("/nonexistent")).good_gpus().count(), 3);
+        assert_eq!(discover(&bounded, Path::new("/nonexistent")).usable_gpus().count(), 3);
         assert!(bounded.shape(1).unwrap().answers);
     }
 
@@ -357,13 +357,13 @@ mod tests {
         assert_eq!(refreshes(2), (vec![true, false], 3));
         let hang = machine.works.write();
         assert_eq!(refreshes(1), (vec![true], 2));
-        assert_eq!(host.latest().good_gpus().count(), 2);
+        assert_eq!(host.latest().usable_gpus().count(), 2);
         assert_eq!(refreshes(3), (vec![false; 3], 3));
         drop(hang);
         while !refreshes(1).0[0] {
             thread::yield_now();
         }
-        assert_eq!(host.latest().good_gpus().count(), 3);
+        assert_eq!(host.latest().usable_gpus().count(), 3);
     }
 
     #[test]
@@ -411,7 +411,7 @@ mod tests {
         let hang = machine.works.write();
         let refreshed = host.until(&Deadline::after(Duration::from_millis(50))).refresh();
         assert_eq!(refreshed, Err(GpuError::OutOfTime { which: "the GPUs of this node".to_owned() }));
-        assert_eq!((host.latest(), before.good_gpus().count()), (before, 3));
+        assert_eq!((host.latest(), before.usable_gpus().count()), (before, 3));
         drop(hang);
     }
 

@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex};
 use dra_hardware::{
     DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Host, Machine, MachineError, NvmlCode, Roots, Setting,
 };
-use dra_model::{Bytes, ComputeMode, DriverState, GpuEntry, GpuUuid, Interval, MigMode, PciAddress, Version};
+use dra_model::{
+    Bytes, ComputeMode, ComputeShare, DriverState, Engines, Gpu, GpuEntry, GpuUuid, Health, Interval, Inventory,
+    MigDevice, MigIdentity, MigMode, MigOrigin, PciAddress, Placement, Version,
+};
 
 /// A machine made of values.
 #[derive(Debug, Default)]
@@ -19,6 +22,7 @@ struct MemoryMachine(Mutex<State>);
 struct State {
     gpus: Vec<Result<GpuFacts, GpuError>>,
     driver_gone: bool,
+    driver_minor: u32,
     asked: BTreeMap<&'static str, u32>,
 }
 
@@ -44,7 +48,10 @@ impl MemoryMachine {
 impl Machine for MemoryMachine {
     fn driver(&self) -> Result<DriverVersions, MachineError> {
         let version = |major, minor| Version { major, minor, patch: 0 };
-        self.ask("driver", |_| DriverVersions { driver: version(550, 54), cuda: Some(version(12, 4)) })
+        self.ask("driver", |state| DriverVersions {
+            driver: version(550, 54 + state.driver_minor),
+            cuda: Some(version(12, 4)),
+        })
     }
 
     fn gpu_count(&self) -> Result<u32, MachineError> {
@@ -122,7 +129,7 @@ fn an_unchanged_machine_costs_two_queries_and_one_for_each_gpu() {
     let (machine, host) = host(vec![Ok(facts(1)), Ok(facts(2))]);
     assert_eq!(host.latest().driver, DriverState::Missing { reason: "not read yet".to_owned() });
     assert!(host.refresh_if_changed());
-    assert_eq!(host.latest().good_gpus().count(), 2);
+    assert_eq!(host.latest().usable_gpus().count(), 2);
     assert_eq!(machine.asked(), BTreeMap::from([("driver", 2), ("gpu_count", 2), ("shape", 2), ("gpu", 2)]));
     for _ in 0..3 {
         assert!(!host.refresh_if_changed());
@@ -136,7 +143,7 @@ fn a_gpu_that_appears_or_disappears_is_noticed_once() {
     host.refresh();
     machine.change(|state| state.gpus.push(Ok(facts(2))));
     assert_eq!((host.refresh_if_changed(), host.refresh_if_changed()), (true, false));
-    assert_eq!(host.latest().good_gpus().count(), 2);
+    assert_eq!(host.latest().usable_gpus().count(), 2);
 }
 
 /// Slices would change with each such answer.
@@ -163,23 +170,23 @@ fn values_of_a_gpu_are_remembered_under_the_same_driver() {
     machine.change(|state| state.driver_gone = true);
     host.refresh();
     machine.change(|state| state.driver_gone = false);
-    assert_eq!(host.refresh().good_gpus().next().unwrap().memory, None, "values of another driver are discarded");
+    assert_eq!(host.refresh().usable_gpus().next().unwrap().memory, None, "values of another driver are discarded");
 }
 
 #[test]
-fn only_a_broken_gpu_is_queried_until_it_recovers() {
+fn only_an_unusable_gpu_is_queried_until_it_recovers() {
     let (machine, host) = host(vec![Ok(facts(1)), Err(partly_broken(2)), Ok(facts(3))]);
     let inventory = host.refresh();
-    let GpuEntry::Broken { index, uuid, reason, .. } = &inventory.gpus[1] else { panic!("it answered") };
+    let GpuEntry::Unidentified { index, uuid, failure, .. } = &inventory.gpus[1] else { panic!("it answered") };
     assert_eq!((*index, uuid.as_ref()), (1, Some(&facts(2).uuid)));
-    assert_eq!(reason, "nvmlDeviceGetName failed on GPU 1: unknown error (NVML code 999)");
-    assert_eq!(inventory.good_gpus().count(), 2);
+    assert_eq!(failure.reason, "nvmlDeviceGetName failed on GPU 1: unknown error (NVML code 999)");
+    assert_eq!(inventory.usable_gpus().count(), 2);
     machine.asked();
     assert!(!host.refresh_if_changed());
     assert_eq!(machine.asked(), BTreeMap::from([("driver", 1), ("gpu_count", 1), ("shape", 3), ("gpu", 1)]));
     machine.change(|state| state.gpus[1] = Ok(facts(2)));
     assert_eq!((host.refresh_if_changed(), host.refresh_if_changed()), (true, false));
-    assert_eq!(host.latest().good_gpus().count(), 3);
+    assert_eq!(host.latest().usable_gpus().count(), 3);
 }
 
 #[test]
@@ -197,18 +204,40 @@ fn an_unloaded_and_a_reloaded_driver_are_noticed_each_time() {
     assert!(matches!(host.gpu(&facts(9).uuid), Err(GpuError::NotFound { .. })));
 }
 
-#[test]
-fn a_gpu_that_no_longer_reports_its_identity_is_the_one_at_its_position() {
-    let lost = || GpuError::Failed {
+fn lost() -> GpuError {
+    GpuError::Failed {
         call: "nvmlDeviceGetHandleByIndex_v2",
         which: "GPU 1".to_owned(),
         code: NvmlCode(15),
         uuid: None,
         pci: None,
-    };
-    let named = |host: &Host| match &host.latest().gpus[1] {
-        GpuEntry::Broken { uuid, pci, .. } => (uuid.clone(), *pci),
-        GpuEntry::Good(_) => panic!("it is lost"),
+    }
+}
+
+/// A device that leaves its slice cannot evict pods, and all that is known of a lost GPU is what was reported before.
+#[test]
+fn a_gpu_that_cannot_be_read_any_more_stays_as_it_was_known() {
+    let (machine, host) = host(vec![Ok(facts(1)), Ok(facts(2))]);
+    let before = host.refresh();
+    for error in [lost(), partly_broken(2), lost()] {
+        machine.change(|state| state.gpus[1] = Err(error));
+        host.refresh();
+        let now = host.latest();
+        let GpuEntry::Known { gpu, health: Health::Unusable(failure) } = &now.gpus[1] else { panic!("{now:?}") };
+        assert_eq!(GpuEntry::usable(gpu.clone()), before.gpus[1]);
+        assert!(failure.reason.contains("NVML code"), "{failure:?}");
+        assert_eq!((now.usable_gpus().count(), now.known_gpus().count()), (1, 2));
+    }
+    machine.change(|state| state.gpus[1] = Ok(facts(2)));
+    assert_eq!(host.refresh(), before);
+}
+
+#[test]
+fn a_lost_gpu_is_the_one_at_its_position_only_if_the_others_are_where_they_were() {
+    let named = |host: &Host| {
+        let entry = host.latest().gpus[1].clone();
+        entry.failure().unwrap();
+        (entry.uuid().cloned(), entry.pci())
     };
     let (machine, host) = host(vec![Ok(facts(1)), Ok(facts(2))]);
     host.refresh();
@@ -224,4 +253,42 @@ fn a_gpu_that_no_longer_reports_its_identity_is_the_one_at_its_position() {
     machine.change(|state| state.gpus = vec![Ok(facts(1)), Err(lost()), Ok(facts(3))]);
     host.refresh();
     assert_eq!(named(&host), (None, None));
+}
+
+#[test]
+fn under_another_driver_a_gpu_that_cannot_be_read_has_its_identity_and_nothing_else() {
+    let (machine, host) = host(vec![Ok(facts(1))]);
+    host.refresh();
+    machine.change(|state| (state.gpus[0], state.driver_minor) = (Err(lost()), 1));
+    let GpuEntry::Unidentified { uuid, pci, .. } = &host.refresh().gpus[0] else { panic!("it is of another driver") };
+    assert_eq!((uuid.as_ref(), *pci), (Some(&facts(1).uuid), Some(facts(1).pci)));
+}
+
+#[test]
+fn a_mig_device_has_the_origin_that_the_caller_set() {
+    let identity = |start| MigIdentity {
+        parent: facts(1).uuid,
+        profile_id: 19,
+        placement: Placement { start, size: 1 },
+        share: ComputeShare { start: 0, slices: 1, of: 1 },
+    };
+    let device = |start| MigDevice {
+        identity: identity(start),
+        uuid: format!("MIG-00000000-0000-0000-0000-00000000000{start}").parse().unwrap(),
+        gpu_instance: start,
+        compute_instance: 0,
+        profile: "1g.10gb".to_owned(),
+        memory: Bytes::from_mib(9_984),
+        engines: Engines::default(),
+        origin: MigOrigin::default(),
+    };
+    let devices = (0..2).map(device).collect();
+    let (_machine, host) = host(vec![Ok(GpuFacts { mig: MigMode::On { layout: None, devices }, ..facts(1) })]);
+    let origins = |gpu: &Gpu| gpu.mig_devices().iter().map(|device| device.origin).collect::<Vec<_>>();
+    let known = |inventory: &Inventory| origins(inventory.gpu(&facts(1).uuid).unwrap());
+    assert_eq!(known(&host.refresh()), [MigOrigin::Administrator; 2]);
+    host.set_created([identity(1)].into());
+    let expect = [MigOrigin::Administrator, MigOrigin::ThisDriver];
+    assert_eq!(known(&host.refresh()), expect);
+    assert_eq!(origins(&host.gpu(&facts(1).uuid).unwrap()), expect);
 }

@@ -14,7 +14,8 @@ use dra_hardware::{
     ProgramError, Roots, Setting,
 };
 use dra_model::{
-    Bytes, ComputeMode, ComputeShare, Device, DriverState, Fault, Gpu, GpuEntry, MigDevice, MigMode, Placement,
+    Bytes, ComputeMode, ComputeShare, Device, DriverState, Failure, Fault, Gpu, GpuEntry, Health, MigDevice, MigMode,
+    Placement, explain,
 };
 
 /// A simulated node and the host as our processes see it.
@@ -34,6 +35,11 @@ fn gpu_sim() -> &'static Path {
         assert!(build.arg(target_dir).status().unwrap().success(), "the simulator does not build");
         target_dir.join("debug/gpu-sim")
     })
+}
+
+fn usable(entry: &GpuEntry) -> Gpu {
+    let GpuEntry::Known { gpu, health: Health::Usable } = entry else { panic!("{entry:?}") };
+    gpu.clone()
 }
 
 fn roots(root: &Path) -> Roots {
@@ -63,10 +69,7 @@ impl Node {
     }
 
     fn gpu(&self, index: usize) -> Gpu {
-        match &self.host.latest().gpus[index] {
-            GpuEntry::Good(gpu) => gpu.clone(),
-            GpuEntry::Broken { reason, .. } => panic!("GPU {index} is broken: {reason}"),
-        }
+        usable(&self.host.latest().gpus[index])
     }
 
     fn roots(&self) -> Roots {
@@ -200,8 +203,10 @@ fn one_broken_gpu_affects_no_other() {
     let before = node.host.latest();
     node.sim(&["lose", "--gpu=1"]);
     assert!(node.host.refresh_if_changed());
-    let GpuEntry::Broken { index: 1, reason, .. } = node.host.latest().gpus[1].clone() else { panic!("it is lost") };
+    let lost = node.host.latest().gpus[1].clone();
+    let reason = &lost.failure().unwrap().reason;
     assert!(reason.contains("GPU is lost (NVML code 15)"), "{reason}");
+    assert_eq!(lost.uuid(), before.gpus[1].uuid());
     assert_eq!(node.host.latest().gpus[0], before.gpus[0]);
     assert_eq!(node.host.latest().gpus[2], before.gpus[2]);
     assert!(!node.host.refresh_if_changed());
@@ -219,7 +224,8 @@ fn a_gpu_that_begins_to_fail_is_noticed_at_the_next_query() {
     for gpu in [0, 1] {
         node.sim(&["fail", "nvmlDeviceGetMemoryInfo*", "--code=15", &format!("--gpu={gpu}")]);
         assert!(node.host.refresh_if_changed());
-        let GpuEntry::Broken { reason, .. } = &node.host.latest().gpus[gpu] else { panic!("it fails") };
+        let latest = node.host.latest();
+        let reason = &latest.gpus[gpu].failure().unwrap().reason;
         assert!(reason.contains("nvmlDeviceGetMemoryInfo"), "{reason}");
         assert!(!node.host.refresh_if_changed());
         node.sim(&["heal"]);
@@ -233,13 +239,16 @@ fn a_gpu_that_fails_half_of_its_queries_keeps_its_identity() {
     let node = node("h100:2");
     node.host.refresh();
     let before = node.host.latest();
-    let GpuEntry::Good(expect) = before.gpus[1].clone() else { panic!("it is good") };
+    let expect = node.gpu(1);
     for call in ["nvmlDeviceGetName", "nvmlDeviceGetMinorNumber", "nvmlDeviceGetMemoryInfo*"] {
         node.sim(&["fail", call, "--code=999", "--gpu=1"]);
     }
     node.host.refresh();
-    let GpuEntry::Broken { uuid, pci, reason, .. } = node.host.latest().gpus[1].clone() else { panic!("it is broken") };
-    assert_eq!((uuid, pci), (Some(expect.uuid.clone()), Some(expect.pci)));
+    let now = node.host.latest();
+    let GpuEntry::Known { gpu, health: Health::Unusable(Failure { reason, .. }) } = &now.gpus[1] else {
+        panic!("{now:?}")
+    };
+    assert_eq!(*gpu, expect);
     assert!(reason.contains(&format!("failed on {} at {}: unknown error", expect.uuid, expect.pci)), "{reason}");
     assert_eq!(node.host.latest().gpus[0], before.gpus[0]);
     node.sim(&["heal"]);
@@ -281,21 +290,22 @@ fn only_the_failure_of_a_needed_query_makes_a_gpu_unusable() {
         for call in ["nvmlDeviceGetName", "nvmlDeviceGetCudaComputeCapability", "nvmlDeviceGetArchitecture"] {
             node.sim(&["fail", call, &format!("--code={code}")]);
         }
-        let GpuEntry::Good(gpu) = read() else { panic!("it can be handed out") };
+        let gpu = usable(&read());
         assert_eq!((&gpu.product_name, &gpu.compute_capability, gpu.architecture.as_str()), (&None, &None, "Unknown"));
         assert_eq!((gpu.minor, gpu.memory), (before.minor, before.memory));
         node.sim(&["heal"]);
         for call in ["nvmlDeviceGetMinorNumber", "nvmlDeviceGetUUID", "nvmlDeviceGetPciInfo_v3"] {
             node.sim(&["fail", call, &format!("--code={code}")]);
-            let GpuEntry::Broken { reason, fault: Fault::Unsupported, .. } = read() else { panic!("{call} is needed") };
+            let Some(Failure { reason, fault: Fault::Unsupported }) = read().failure().cloned() else {
+                panic!("{call} is needed")
+            };
             assert!(reason.starts_with(call), "{reason}");
             node.sim(&["heal"]);
         }
     }
     for (code, expect) in [(4, Fault::Denied), (15, Fault::Failing), (999, Fault::Failing)] {
         node.sim(&["fail", "nvmlDeviceGetName", &format!("--code={code}")]);
-        let GpuEntry::Broken { fault, .. } = read() else { panic!("{code} is no missing answer") };
-        assert_eq!(fault, expect, "{code}");
+        assert_eq!(read().failure().unwrap().fault, expect, "{code}");
         node.sim(&["heal"]);
     }
 }
@@ -328,7 +338,7 @@ fn existing_mig_devices_are_found_if_their_profiles_are_not_listed() {
             node.sim(&["fail", call, &format!("--code={code}")]);
             // Another machine, because the profiles are read once per loaded library.
             let gpu = Host::new(Arc::new(NvmlMachine::new(node.dir.path())), node.roots()).refresh().gpus[0].clone();
-            let GpuEntry::Good(gpu) = gpu else { panic!("it is in use: {gpu:?}") };
+            let gpu = usable(&gpu);
             assert_eq!((gpu.mig_layout(), gpu.mig_devices()), (None, &before[..]), "{call} {code}");
             node.host.refresh();
             assert_eq!(node.gpu(0).mig_devices(), before, "{call} {code}");
@@ -398,7 +408,8 @@ fn a_removed_library_is_a_missing_driver() {
     let (root, dirs) = (node.dir.path().display(), "usr/lib64, usr/lib64/nvidia/current, usr/lib/");
     let expect = format!("no usable libnvidia-ml.so.1 below {root}: it is in none of {dirs}");
     assert!(reason.starts_with(&expect), "{reason}");
-    assert!(reason.ends_with("; install the NVIDIA driver there or correct the driver root"), "{reason}");
+    let error = node.machine.driver().unwrap_err();
+    assert!(explain(&error).ends_with("; install the NVIDIA driver there or correct the driver root"), "{error}");
     assert!(matches!(node.host.driver_files(), Err(DriverFilesError::NoLibrary { .. })));
     std::fs::rename(&elsewhere, &there).unwrap();
     assert!(node.host.refresh_if_changed());

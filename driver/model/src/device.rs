@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::gpu::{Gpu, MigMode};
 use crate::ids::{DeviceName, GpuUuid, MigUuid};
-use crate::inventory::Inventory;
+use crate::inventory::{GpuEntry, Inventory};
 use crate::mig::{MigDevice, MigIdentity};
 use crate::sharing::SharedForm;
 
@@ -140,24 +140,21 @@ impl Gpu {
 }
 
 impl Inventory {
-    /// The names of this node's devices; broken GPUs count, so that a name does not change when one breaks.
+    /// The names of this node's devices; GPUs that cannot be read count, so that a name does not change when one fails.
     pub fn names(&self) -> DeviceNames {
-        DeviceNames::of(self.gpus.iter().filter_map(|entry| match entry {
-            crate::GpuEntry::Good(gpu) => Some(&gpu.uuid),
-            crate::GpuEntry::Broken { uuid, .. } => uuid.as_ref(),
-        }))
+        DeviceNames::of(self.gpus.iter().filter_map(GpuEntry::uuid))
     }
 
-    /// All hardware that can be used now, in PCI order and then by placement.
+    /// All known hardware, in PCI order and then by placement.
     ///
     /// A GPU in MIG mode is not usable as a whole, even when it has no instance.
     pub fn devices(&self) -> Vec<Device<'_>> {
-        self.good_gpus().flat_map(Gpu::devices).collect()
+        self.known_gpus().flat_map(|(gpu, _)| gpu.devices()).collect()
     }
 
-    /// Every device that can be allocated now: the forms of each GPU.
+    /// Every known device: the forms of each GPU.
     pub fn forms(&self) -> Vec<Device<'_>> {
-        self.good_gpus().flat_map(Gpu::forms).collect()
+        self.known_gpus().flat_map(|(gpu, _)| gpu.forms()).collect()
     }
 
     /// [`Inventory::forms`] by name.
@@ -223,7 +220,7 @@ mod tests {
                 mig,
             };
             let driver = crate::DriverState::Missing { reason: String::new() };
-            let inventory = Inventory { driver, gpus: vec![crate::GpuEntry::Good(gpu)] };
+            let inventory = Inventory { driver, gpus: vec![GpuEntry::usable(gpu)] };
             let names: Vec<String> = inventory.forms().into_iter().map(|form| inventory.names().device(form)).collect();
             assert_eq!(names, expect.iter().map(|suffix| format!("gpu-12345678{suffix}")).collect::<Vec<_>>());
             assert_eq!(inventory.devices_by_name().len(), names.len());

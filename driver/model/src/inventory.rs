@@ -36,24 +36,50 @@ pub enum DriverState {
 /// One GPU of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
-#[expect(clippy::large_enum_variant, reason = "a node has a few, and most of them are good")]
+#[expect(clippy::large_enum_variant, reason = "a node has a few, and most of them are known")]
 pub enum GpuEntry {
-    /// NVML reported everything that publishing and preparing need.
-    Good(Gpu),
-    /// NVML did not. The GPU is not published, and the Node gets an Event.
-    Broken {
+    /// NVML reported everything that publishing and preparing need, now or earlier.
+    #[serde(alias = "good")]
+    Known {
+        /// The last report.
+        #[serde(flatten)]
+        gpu: Gpu,
+        #[serde(default)]
+        health: Health,
+    },
+    /// NVML never did. The GPU is not published, and the Node gets an Event.
+    #[serde(alias = "broken")]
+    Unidentified {
         /// Position in the enumeration of NVML, for messages only.
         index: u32,
         /// If it could be read.
         uuid: Option<GpuUuid>,
         /// If it could be read.
         pci: Option<PciAddress>,
-        /// The NVML call that failed, and its code.
-        reason: String,
-        /// Selects the advice for the administrator.
-        #[serde(default)]
-        fault: Fault,
+        #[serde(flatten)]
+        failure: Failure,
     },
+}
+
+/// Whether claims can be prepared on a GPU.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Health {
+    #[default]
+    Usable,
+    /// The GPU cannot be read. It stays published with a taint, because a device that leaves its slice loses the pods' claim
+    /// status and cannot evict pods.
+    Unusable(Failure),
+}
+
+/// Why a GPU cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The NVML call that failed, and its code.
+    pub reason: String,
+    /// Selects the advice for the administrator.
+    #[serde(default)]
+    pub fault: Fault,
 }
 
 /// The kind of failure of a GPU.
@@ -74,16 +100,55 @@ impl Inventory {
         Self { driver: DriverState::Missing { reason }, gpus: Vec::new() }
     }
 
-    /// The GPUs that work, in PCI order.
-    pub fn good_gpus(&self) -> impl Iterator<Item = &Gpu> {
+    /// The GPUs with their last known state, in PCI order.
+    pub fn known_gpus(&self) -> impl Iterator<Item = (&Gpu, &Health)> {
         self.gpus.iter().filter_map(|entry| match entry {
-            GpuEntry::Good(gpu) => Some(gpu),
-            GpuEntry::Broken { .. } => None,
+            GpuEntry::Known { gpu, health } => Some((gpu, health)),
+            GpuEntry::Unidentified { .. } => None,
         })
     }
 
-    /// A working GPU by identity.
+    /// The GPUs that claims can be prepared on, in PCI order.
+    pub fn usable_gpus(&self) -> impl Iterator<Item = &Gpu> {
+        self.known_gpus().filter(|(_, health)| **health == Health::Usable).map(|(gpu, _)| gpu)
+    }
+
+    /// A GPU by identity, as it is known.
     pub fn gpu(&self, uuid: &GpuUuid) -> Option<&Gpu> {
-        self.good_gpus().find(|gpu| gpu.uuid == *uuid)
+        self.known_gpus().map(|(gpu, _)| gpu).find(|gpu| gpu.uuid == *uuid)
+    }
+}
+
+impl GpuEntry {
+    pub const fn usable(gpu: Gpu) -> Self {
+        Self::Known { gpu, health: Health::Usable }
+    }
+
+    pub const fn unusable(gpu: Gpu, failure: Failure) -> Self {
+        Self::Known { gpu, health: Health::Unusable(failure) }
+    }
+
+    /// The identity, if it is known.
+    pub const fn uuid(&self) -> Option<&GpuUuid> {
+        match self {
+            Self::Known { gpu, .. } => Some(&gpu.uuid),
+            Self::Unidentified { uuid, .. } => uuid.as_ref(),
+        }
+    }
+
+    /// The PCI address, if it is known.
+    pub const fn pci(&self) -> Option<PciAddress> {
+        match self {
+            Self::Known { gpu, .. } => Some(gpu.pci),
+            Self::Unidentified { pci, .. } => *pci,
+        }
+    }
+
+    /// Why the GPU cannot be read, unless it is usable.
+    pub const fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Known { health: Health::Usable, .. } => None,
+            Self::Known { health: Health::Unusable(failure), .. } | Self::Unidentified { failure, .. } => Some(failure),
+        }
     }
 }

@@ -52,8 +52,8 @@ pub use gpu::{Gpu, MigLayout, MigMode};
 pub use ids::{
     Bytes, ClaimUid, DaemonId, DeviceName, GpuUuid, IdError, MigUuid, NodeName, PciAddress, ShareId, Version,
 };
-pub use inventory::{DriverState, Fault, GpuEntry, Inventory};
-pub use mig::{ComputeShare, MigDevice, MigIdentity, Placement};
+pub use inventory::{DriverState, Failure, Fault, GpuEntry, Health, Inventory};
+pub use mig::{ComputeShare, MigDevice, MigIdentity, MigOrigin, Placement};
 pub use sharing::{
     ComputeMode, DeviceKey, GpuSettings, Interval, MpsConfig, ShareLimits, SharedForm, Sharing, ThreadPercentage,
 };

@@ -71,6 +71,17 @@ impl MigIdentity {
     }
 }
 
+/// Who created a MIG device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MigOrigin {
+    /// An administrator, or another program. This driver never removes it.
+    #[default]
+    Administrator,
+    /// This driver, for a claim.
+    ThisDriver,
+}
+
 /// A MIG device that exists on the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigDevice {
@@ -87,6 +98,8 @@ pub struct MigDevice {
     pub memory: Bytes,
     /// Engines it can use; those of the GPU instance are shared by its compute instances.
     pub engines: Engines,
+    #[serde(default)]
+    pub origin: MigOrigin,
 }
 
 #[cfg(test)]

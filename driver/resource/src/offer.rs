@@ -67,9 +67,14 @@ pub struct Features {
     /// Consumable capacity of shared devices (gate DRAConsumableCapacity, beta and on since 1.36). Used only with counters, because the
     /// forms of one GPU overlap.
     pub consumable: bool,
+    /// Taints of devices (gate DRADeviceTaints, beta and on since 1.36). Without them a GPU that cannot be read is not published.
+    pub taints: bool,
 }
 
 impl Features {
+    /// A server that supports everything.
+    pub const ALL: Self = Self { partitionable: true, consumable: true, taints: true };
+
     /// Whether shared forms can be published.
     pub const fn shares(self) -> bool {
         self.partitionable && self.consumable

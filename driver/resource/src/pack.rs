@@ -5,16 +5,20 @@
 //! created or removed MIG device changes one slice and no counters. Counter sets come first, in separate slices (required since
 //! Kubernetes 1.35). A node without devices has one empty slice, which shows that the driver runs. The devices of a GPU are in the
 //! order of preference, because the scheduler takes the first device that fits.
+//!
+//! A GPU that cannot be read stays published as it was known last, and a taint keeps new claims away. Where the API server drops
+//! taints, it is left out.
 
 use std::collections::BTreeSet;
 
-use dra_model::{Device, DeviceNames, DriverState, Gpu, Inventory};
+use dra_model::{Device, DeviceNames, DriverState, Failure, Fault, Gpu, Health, Inventory};
 use k8s_openapi::api::resource::v1 as k8s;
 
 use crate::attributes::attributes;
 use crate::capacity::capacities;
 use crate::counters;
 use crate::limits::{self, DeviceLimit};
+use crate::names::DriverName;
 use crate::offer::Offer;
 
 /// The content of one slice: the API allows either counter sets or devices.
@@ -36,14 +40,18 @@ impl SliceContent {
 }
 
 /// The slices of a node, in order.
-pub fn pack(inventory: &Inventory, offer: &Offer) -> Vec<SliceContent> {
+pub fn pack(driver: &DriverName, inventory: &Inventory, offer: &Offer) -> Vec<SliceContent> {
     let names = inventory.names();
-    let gpus = distinct_gpus(inventory);
-    let blocks: Vec<Vec<k8s::Device>> =
-        gpus.iter().map(|gpu| devices_of(gpu, &inventory.driver, &names, offer)).collect();
+    let gpus = published_gpus(inventory, offer);
+    let tainted = |(gpu, health): &(&Gpu, &Health)| {
+        let taints = taint(driver, health).map(|taint| vec![taint]);
+        let devices = devices_of(gpu, &inventory.driver, &names, offer).into_iter();
+        devices.map(|device| k8s::Device { taints: taints.clone(), ..device }).collect()
+    };
+    let blocks: Vec<Vec<k8s::Device>> = gpus.iter().map(tainted).collect();
     let mut slices: Vec<SliceContent> = Vec::new();
     if offer.features.partitionable {
-        let sets: Vec<_> = gpus.iter().map(|gpu| counters::counter_set(gpu, &names.gpu(&gpu.uuid))).collect();
+        let sets: Vec<_> = gpus.iter().map(|(gpu, _)| counters::counter_set(gpu, &names.gpu(&gpu.uuid))).collect();
         slices.extend(sets.chunks(limits::COUNTER_SETS).map(|sets| SliceContent::Counters(sets.to_vec())));
         slices.extend(blocks.chunks(limits::COUNTER_SETS).flat_map(fill));
     } else {
@@ -53,9 +61,29 @@ pub fn pack(inventory: &Inventory, offer: &Offer) -> Vec<SliceContent> {
 }
 
 /// The GPUs without duplicates, because a device that is published twice makes the whole pool invalid.
-fn distinct_gpus(inventory: &Inventory) -> Vec<&Gpu> {
+fn published_gpus<'a>(inventory: &'a Inventory, offer: &Offer) -> Vec<(&'a Gpu, &'a Health)> {
     let mut seen = BTreeSet::new();
-    inventory.good_gpus().filter(|gpu| seen.insert(&gpu.uuid)).collect()
+    let is_published = |health: &Health| *health == Health::Usable || offer.features.taints;
+    inventory.known_gpus().filter(|(gpu, health)| seen.insert(&gpu.uuid) && is_published(health)).collect()
+}
+
+/// The taint of every device of a GPU that cannot be read. Its running pods stay, and no new claim gets it.
+fn taint(driver: &DriverName, health: &Health) -> Option<k8s::DeviceTaint> {
+    let fault = match health {
+        Health::Usable => return None,
+        Health::Unusable(Failure { fault, .. }) => fault,
+    };
+    let value = match fault {
+        Fault::Failing => "Failing",
+        Fault::Unsupported => "Unsupported",
+        Fault::Denied => "Denied",
+    };
+    Some(k8s::DeviceTaint {
+        key: format!("{driver}/unusable"),
+        value: Some(value.to_owned()),
+        effect: "NoSchedule".to_owned(),
+        time_added: None,
+    })
 }
 
 fn devices_of(gpu: &Gpu, driver: &DriverState, names: &DeviceNames, offer: &Offer) -> Vec<k8s::Device> {

@@ -17,7 +17,7 @@ fn rendered(inventory: &Inventory, offer: &Offer) -> String {
         node_uid: "11111111-2222-3333-4444-555555555555".to_owned(),
     };
     let mut text = String::new();
-    for write in diff(&pool, &pack(inventory, offer), &[]) {
+    for write in diff(&pool, &pack(&pool.driver, inventory, offer), &[]) {
         match write {
             Write::Create(slice) => {
                 text.push_str("---\n");
@@ -41,7 +41,7 @@ fn check(inventory: &str, offer: &Offer, golden: &str) {
     assert!(given == expect, "{golden} differs; compare after UPDATE_GOLDEN=1:\n{given}");
 }
 
-const NEWEST: Features = Features { partitionable: true, consumable: true };
+const NEWEST: Features = Features::ALL;
 
 /// All forms, as far as such an API server supports them.
 fn every_form(features: Features) -> Offer {
@@ -65,13 +65,13 @@ fn eight_gpus_of_which_two_are_cut() {
 
 #[test]
 fn servers_without_counters_get_the_hardware_alone() {
-    let features = Features { partitionable: false, consumable: true };
+    let features = Features { partitionable: false, consumable: true, ..Features::ALL };
     check("h100-8.json", &every_form(features), "h100-8-without-counters.yaml");
 }
 
 #[test]
 fn servers_without_shares_get_the_hardware_alone_and_so_does_who_wants_no_more() {
-    let features = Features { partitionable: true, consumable: false };
+    let features = Features { partitionable: true, consumable: false, ..Features::ALL };
     check("h100-8.json", &every_form(features), "h100-8-without-shares.yaml");
     check("h100-8.json", &Offer::of_hardware(NEWEST), "h100-8-without-shares.yaml");
 }

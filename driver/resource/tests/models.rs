@@ -42,7 +42,7 @@ fn inventory(model: &'static Model) -> Inventory {
         machine.poke(|state| cut(state, 1)).unwrap();
     }
     let inventory = discover(&machine, Path::new("/nonexistent"));
-    assert_eq!(inventory.good_gpus().count(), 2, "{inventory:?}");
+    assert_eq!(inventory.usable_gpus().count(), 2, "{inventory:?}");
     inventory
 }
 
@@ -52,13 +52,13 @@ fn slices(model: &'static Model) -> String {
         node: "node-1".parse().unwrap(),
         node_uid: "11111111-2222-3333-4444-555555555555".to_owned(),
     };
-    let created = diff(&pool, &pack(&inventory(model), &everything()), &[]);
+    let created = diff(&pool, &pack(&pool.driver, &inventory(model), &everything()), &[]);
     let documents = created.iter().filter_map(Write::slice).map(|slice| serde_saphyr::to_string(slice).unwrap());
     documents.collect::<Vec<_>>().join("---\n")
 }
 
 fn everything() -> Offer {
-    let features = Features { partitionable: true, consumable: true };
+    let features = Features::ALL;
     Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default() }
 }
 
@@ -66,7 +66,8 @@ fn everything() -> Offer {
 #[test]
 fn the_counter_memory_of_every_model_is_its_memory_whether_it_is_cut_or_not() {
     for model in catalog::models() {
-        let slices = pack(&inventory(model), &everything());
+        let driver = "gpu.nvidia.com".parse().unwrap();
+        let slices = pack(&driver, &inventory(model), &everything());
         let SliceContent::Counters(sets) = slices.first().unwrap() else { panic!("no counters") };
         let memory = |set: &CounterSet| set.counters.get("memory").unwrap().value.0.parse::<Bytes>().unwrap();
         let found: Vec<u64> = sets.iter().map(|set| memory(set).mib()).collect();
@@ -79,7 +80,8 @@ fn the_counter_memory_of_every_model_is_its_memory_whether_it_is_cut_or_not() {
 fn shares_of_every_model_have_no_more_memory_than_an_idle_gpu_has_free() {
     for model in catalog::models() {
         let free = model.memory.total_mib - model.memory.reserved_mib;
-        let slices = pack(&inventory(model), &everything());
+        let driver = "gpu.nvidia.com".parse().unwrap();
+        let slices = pack(&driver, &inventory(model), &everything());
         let devices = slices.iter().flat_map(SliceContent::devices);
         let shared: Vec<_> = devices.filter(|device| device.allow_multiple_allocations == Some(true)).collect();
         assert!(!shared.is_empty(), "{}", model.id);

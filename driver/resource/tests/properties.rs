@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dra_model::quantity::parse_bytes;
 use dra_model::{
-    Bytes, ComputeShare, DriverState, Engines, Fault, Gpu, GpuEntry, Inventory, MigDevice, MigIdentity, MigLayout,
-    MigMode, PciAddress, Placement, Version,
+    Bytes, ComputeShare, DriverState, Engines, Failure, Fault, Gpu, GpuEntry, Health, Inventory, MigDevice,
+    MigIdentity, MigLayout, MigMode, MigOrigin, PciAddress, Placement, Version,
 };
 use dra_resource::{Features, Form, Offer, Pool, ShareSettings, SliceContent, WithoutAmount, Write, diff, pack};
-use k8s_openapi::api::resource::v1::{CapacityRequestPolicyRange, Counter, DeviceCapacity, DeviceTaint, ResourceSlice};
+use k8s_openapi::api::resource::v1::{
+    CapacityRequestPolicyRange, Counter, Device, DeviceCapacity, DeviceTaint, ResourceSlice,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
@@ -45,6 +47,7 @@ prop_compose! {
             profile,
             memory: Bytes::from_mib(mib),
             engines,
+            origin: MigOrigin::default(),
         }
     }
 }
@@ -81,11 +84,13 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn inventory()(gpus in prop::collection::vec(gpu(), 0..20), broken in any::<bool>()) -> Inventory {
+    fn inventory()(gpus in prop::collection::vec((gpu(), prop::bool::weighted(0.2)), 0..20), unidentified in any::<bool>()) -> Inventory {
         let version = Version { major: 580, minor: 95, patch: 5 };
-        let mut gpus: Vec<GpuEntry> = gpus.into_iter().map(GpuEntry::Good).collect();
-        if broken {
-            gpus.push(GpuEntry::Broken { index: 99, uuid: None, pci: None, reason: "lost".to_owned(), fault: Fault::Failing });
+        let failure = Failure { reason: "lost".to_owned(), fault: Fault::Failing };
+        let entry = |(gpu, lost)| if lost { GpuEntry::unusable(gpu, failure.clone()) } else { GpuEntry::usable(gpu) };
+        let mut gpus: Vec<GpuEntry> = gpus.into_iter().map(entry).collect();
+        if unidentified {
+            gpus.push(GpuEntry::Unidentified { index: 99, uuid: None, pci: None, failure });
         }
         Inventory { driver: DriverState::Loaded { version, cuda: Some(version) }, gpus }
     }
@@ -93,7 +98,7 @@ prop_compose! {
 
 prop_compose! {
     fn offer()(
-        partitionable: bool, consumable: bool, forms in prop::sample::subsequence(Form::ALL.to_vec(), 0..=4),
+        partitionable: bool, consumable: bool, taints: bool, forms in prop::sample::subsequence(Form::ALL.to_vec(), 0..=4),
         default_shares in 1_u32..300, max_time_slices in 1_u32..300,
         without_amount in prop::sample::select(vec![WithoutAmount::DefaultShare, WithoutAmount::NoShare]),
     ) -> Offer {
@@ -101,13 +106,13 @@ prop_compose! {
             default_shares: default_shares.try_into().unwrap(), max_time_slices: max_time_slices.try_into().unwrap(),
             without_amount,
         };
-        Offer { features: Features { partitionable, consumable }, forms: forms.into_iter().collect(), shares }
+        Offer { features: Features { partitionable, consumable, taints }, forms: forms.into_iter().collect(), shares }
     }
 }
 
 /// All forms and features.
 fn everything() -> Offer {
-    let features = Features { partitionable: true, consumable: true };
+    let features = Features::ALL;
     Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default() }
 }
 
@@ -261,7 +266,7 @@ proptest! {
 
     #[test]
     fn packing_stays_within_the_limits_of_the_api(inventory in inventory(), offer in offer()) {
-        let slices = pack(&inventory, &offer);
+        let slices = pack(&pool().driver, &inventory, &offer);
         let features = offer.features;
         prop_assert!(!slices.is_empty());
         let mut names = BTreeSet::new();
@@ -290,11 +295,42 @@ proptest! {
         }
     }
 
+    /// A device that leaves its slice cannot evict pods, and one without a taint gets new claims.
+    #[test]
+    fn a_gpu_that_cannot_be_read_keeps_its_devices_under_a_taint(inventory in inventory(), offer in offer()) {
+        let healthy = Inventory { gpus: inventory.known_gpus().map(|(gpu, _)| GpuEntry::usable(gpu.clone())).collect(), ..inventory.clone() };
+        let of = |inventory: &Inventory| -> BTreeMap<String, Device> {
+            let slices = pack(&pool().driver, inventory, &offer);
+            slices.iter().flat_map(SliceContent::devices).map(|device| (device.name.clone(), device.clone())).collect()
+        };
+        let (now, before) = (of(&inventory), of(&healthy));
+        // Of two entries with one UUID the first is published.
+        let mut is_usable = BTreeMap::new();
+        for (gpu, health) in inventory.known_gpus() {
+            is_usable.entry(gpu.uuid.as_str()).or_insert(*health == Health::Usable);
+        }
+        for (name, before) in &before {
+            let is_unusable = !is_usable[before.attributes.as_ref().unwrap()["gpuUUID"].string.as_deref().unwrap()];
+            let taints = |device: &Device| -> Vec<(String, String)> {
+                device.taints.iter().flatten().map(|taint| (taint.key.clone(), taint.effect.clone())).collect()
+            };
+            match now.get(name) {
+                None => prop_assert!(is_unusable && !offer.features.taints),
+                Some(now) if is_unusable => {
+                    prop_assert_eq!(taints(now), [("gpu.nvidia.com/unusable".to_owned(), "NoSchedule".to_owned())]);
+                    prop_assert_eq!(&Device { taints: None, ..now.clone() }, before);
+                }
+                Some(now) => prop_assert_eq!(now, before),
+            }
+        }
+        prop_assert!(now.keys().all(|name| before.contains_key(name)));
+    }
+
     /// One selector finds, or leaves out, everything that would hand out a GPU.
     #[test]
     fn all_forms_of_a_gpu_have_its_uuid_under_one_name(inventory in inventory(), offer in offer()) {
         let names = inventory.devices_by_name();
-        for device in pack(&inventory, &offer).iter().flat_map(SliceContent::devices) {
+        for device in pack(&pool().driver, &inventory, &offer).iter().flat_map(SliceContent::devices) {
             let gpu = names[&device.name.parse().unwrap()].gpu();
             prop_assert_eq!(device.attributes.as_ref().unwrap()["gpuUUID"].string.as_deref(), Some(gpu.uuid.as_str()));
         }
@@ -302,7 +338,7 @@ proptest! {
 
     #[test]
     fn shares_have_valid_policies_and_the_configured_number_fits(inventory in inventory(), offer in offer()) {
-        let slices = pack(&inventory, &offer);
+        let slices = pack(&pool().driver, &inventory, &offer);
         for device in slices.iter().flat_map(SliceContent::devices) {
             let attributes = device.attributes.as_ref().unwrap();
             let strategy = attributes.get("sharingStrategy").map(|strategy| strategy.string.clone().unwrap());
@@ -333,7 +369,7 @@ proptest! {
 
     #[test]
     fn a_device_consumes_only_counters_that_exist_and_the_whole_gpu_all_of_them(inventory in inventory()) {
-        let slices = pack(&inventory, &everything());
+        let slices = pack(&pool().driver, &inventory, &everything());
         let sets: BTreeMap<String, BTreeMap<String, u64>> = slices.iter().flat_map(|slice| match slice {
             SliceContent::Counters(sets) => sets.clone(),
             SliceContent::Devices(_) => Vec::new(),
@@ -357,7 +393,7 @@ proptest! {
     #[test]
     fn memory_is_counted_under_one_name_on_every_gpu(gpu in gpu()) {
         let driver = DriverState::Missing { reason: String::new() };
-        let slices = pack(&Inventory { driver, gpus: vec![GpuEntry::Good(gpu.clone())] }, &everything());
+        let slices = pack(&pool().driver, &Inventory { driver, gpus: vec![GpuEntry::usable(gpu.clone())] }, &everything());
         let SliceContent::Counters(sets) = &slices[0] else { panic!("no counters") };
         let total = memory_of(&sets[0].counters);
         let known = gpu.memory.filter(|memory| memory.0 > 0);
@@ -392,6 +428,7 @@ proptest! {
                     },
                     uuid: hex_uuid("MIG", u128::from(start * 10 + part)).parse().unwrap(),
                     gpu_instance: start, compute_instance: part, profile: "p".to_owned(), memory: Bytes(each), engines,
+                    origin: MigOrigin::default(),
                 });
             }
             start += size;
@@ -404,7 +441,7 @@ proptest! {
             mig: MigMode::On { layout: Some(layout), devices },
         };
         let driver = DriverState::Missing { reason: String::new() };
-        let slices = pack(&Inventory { driver, gpus: vec![GpuEntry::Good(gpu)] }, &everything());
+        let slices = pack(&pool().driver, &Inventory { driver, gpus: vec![GpuEntry::usable(gpu)] }, &everything());
         let SliceContent::Counters(sets) = &slices[0] else { panic!("no counters") };
         let mut used: BTreeMap<&str, u64> = BTreeMap::new();
         for device in slices[1].devices() {
@@ -422,23 +459,23 @@ proptest! {
         before in inventory(), after in inventory(), offers in (offer(), offer()), mess in prop::collection::vec(meddling(), 0..4)
     ) {
         let mut server = BTreeMap::new();
-        publish(&mut server, &tainted(pack(&before, &offers.0)));
+        publish(&mut server, &tainted(pack(&pool().driver, &before, &offers.0)));
         for what in &mess {
             meddle(&mut server, what);
         }
-        publish(&mut server, &tainted(pack(&after, &offers.1)));
-        publish(&mut server, &pack(&after, &Offer::of_hardware(Features { partitionable: false, consumable: false })));
+        publish(&mut server, &tainted(pack(&pool().driver, &after, &offers.1)));
+        publish(&mut server, &pack(&pool().driver, &after, &Offer::of_hardware(Features { partitionable: false, consumable: false, ..Features::ALL })));
     }
 
     #[test]
     fn packing_is_deterministic_and_survives_the_wire(inventory in inventory(), offer in offer()) {
         let again: Inventory = serde_json::from_str(&serde_json::to_string(&inventory).unwrap()).unwrap();
-        prop_assert_eq!(&pack(&inventory, &offer), &pack(&again, &offer));
+        prop_assert_eq!(&pack(&pool().driver, &inventory, &offer), &pack(&pool().driver, &again, &offer));
         let mut server = BTreeMap::new();
-        publish(&mut server, &pack(&inventory, &offer));
+        publish(&mut server, &pack(&pool().driver, &inventory, &offer));
         for slice in server.values_mut() {
             *slice = serde_json::from_str(&serde_json::to_string(slice).unwrap()).unwrap();
         }
-        prop_assert_eq!(publish(&mut server, &pack(&again, &offer)), 0);
+        prop_assert_eq!(publish(&mut server, &pack(&pool().driver, &again, &offer)), 0);
     }
 }

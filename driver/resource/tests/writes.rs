@@ -11,7 +11,7 @@ fn every_form(features: Features) -> Offer {
 }
 
 fn offer() -> Offer {
-    every_form(Features { partitionable: true, consumable: true })
+    every_form(Features::ALL)
 }
 
 fn node() -> Inventory {
@@ -24,7 +24,7 @@ fn pool() -> Pool {
 
 /// What the API server has after the first publishing.
 fn published(inventory: &Inventory) -> Vec<ResourceSlice> {
-    diff(&pool(), &pack(inventory, &offer()), &[])
+    diff(&pool(), &pack(&pool().driver, inventory, &offer()), &[])
         .into_iter()
         .map(|write| match write {
             Write::Create(slice) => *slice,
@@ -38,7 +38,7 @@ fn writes(inventory: &Inventory, offer: &Offer, observed: &[ResourceSlice]) -> V
     let short = |verb: &str, slice: &ResourceSlice| {
         format!("{verb} {} at {}", &slice.metadata.name.as_ref().unwrap()[..5], slice.spec.pool.generation)
     };
-    diff(&pool(), &pack(inventory, offer), observed)
+    diff(&pool(), &pack(&pool().driver, inventory, offer), observed)
         .iter()
         .map(|write| match write {
             Write::Delete { name, .. } => format!("delete {}", &name[..5]),
@@ -50,11 +50,11 @@ fn writes(inventory: &Inventory, offer: &Offer, observed: &[ResourceSlice]) -> V
 
 fn without_last_mig_device(mut inventory: Inventory) -> Inventory {
     let cut = inventory.gpus.iter_mut().find_map(|entry| match entry {
-        GpuEntry::Good(gpu) => match &mut gpu.mig {
+        GpuEntry::Known { gpu, .. } => match &mut gpu.mig {
             MigMode::On { devices, .. } => Some(devices),
             MigMode::Unsupported | MigMode::Off(_) => None,
         },
-        GpuEntry::Broken { .. } => None,
+        GpuEntry::Unidentified { .. } => None,
     });
     cut.unwrap().pop();
     inventory
@@ -97,13 +97,13 @@ fn a_change_of_several_slices_takes_a_new_generation_for_all() {
 
 #[test]
 fn without_counters_the_slice_of_counters_goes_first() {
-    let without = every_form(Features { partitionable: false, consumable: true });
+    let without = every_form(Features { partitionable: false, consumable: true, ..Features::ALL });
     assert_eq!(writes(&node(), &without, &published(&node())), ["delete 00001", "update 00000 at 1"]);
 }
 
 #[test]
 fn removed_or_resized_shares_are_one_write() {
-    let without = every_form(Features { partitionable: true, consumable: false });
+    let without = every_form(Features { partitionable: true, consumable: false, ..Features::ALL });
     assert_eq!(writes(&node(), &without, &published(&node())), ["update 00001 at 1"]);
     let shares = ShareSettings { default_shares: 4.try_into().unwrap(), ..ShareSettings::default() };
     assert_eq!(writes(&node(), &Offer { shares, ..offer() }, &published(&node())), ["update 00001 at 1"]);
@@ -125,7 +125,7 @@ fn slices_of_other_drivers_nodes_and_names_are_distinguished() {
 #[test]
 fn the_next_free_name_is_used_where_a_foreign_slice_holds_the_first() {
     let names = |writes: Vec<Write>| writes.iter().map(|write| write.slice_name().to_owned()).collect::<Vec<_>>();
-    let desired = pack(&node(), &offer());
+    let desired = pack(&pool().driver, &node(), &offer());
     for change in [
         |foreign: &mut ResourceSlice| foreign.spec.node_name = Some("other".to_owned()),
         |foreign: &mut ResourceSlice| foreign.spec.driver = "net.example.com".to_owned(),

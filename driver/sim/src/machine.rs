@@ -10,8 +10,8 @@ use dra_hardware::{
 };
 use dra_model as model;
 use dra_model::{
-    Bytes, ComputeMode, ComputeShare, GpuUuid, Interval, MigDevice, MigIdentity, MigLayout, MigMode, PciAddress,
-    Version,
+    Bytes, ComputeMode, ComputeShare, GpuUuid, Interval, MigDevice, MigIdentity, MigLayout, MigMode, MigOrigin,
+    PciAddress, Version,
 };
 
 use crate::catalog::{Addressing, Architecture, GpuProfile, MigModel, Model};
@@ -325,6 +325,7 @@ fn mig_device(state: &State, parent: &GpuUuid, target: ComputeRef) -> Result<Mig
         profile: profile.compute_name(own),
         memory: Bytes::from_mib(profile.memory_mib),
         engines: engines(own.multiprocessors, profile),
+        origin: MigOrigin::default(),
     })
 }
 

@@ -10,7 +10,7 @@ use std::{fs, process::Command};
 crate::case::cases![
     slices_deleted_or_edited_by_hand_are_repaired,
     an_idle_driver_writes_no_slice,
-    a_lost_gpu_does_not_affect_other_gpus,
+    a_lost_gpu_stays_published_with_a_taint_and_affects_no_other,
     slices_catch_up_after_the_api_server_was_away,
     a_node_cannot_write_the_slices_of_another,
 ];
@@ -60,20 +60,26 @@ fn an_idle_driver_writes_no_slice(arena: &Arena) {
     assert_eq!(versions(arena), before);
 }
 
-fn a_lost_gpu_does_not_affect_other_gpus(arena: &Arena) {
+/// The names of the devices that no new claim gets.
+fn tainted(arena: &Arena) -> Vec<String> {
+    let slices = checked(published::slices(&arena.cluster));
+    let devices = slices.iter().filter_map(|slice| slice.pointer("/spec/devices")?.as_array()).flatten();
+    let is_tainted = |device: &&Value| {
+        let taint = |taint: &Value| taint["key"] == "gpu.nvidia.com/unusable" && taint["effect"] == "NoSchedule";
+        device["taints"].as_array().is_some_and(|taints| taints.iter().any(taint))
+    };
+    devices.filter(is_tainted).map(|device| text(device, "/name").to_owned()).collect()
+}
+
+fn a_lost_gpu_stays_published_with_a_taint_and_affects_no_other(arena: &Arena) {
     let before = contents(arena);
+    let names = |arena: &Arena| arena.pools()["node-2"].devices.len();
+    let devices = names(arena);
     let node = arena.node("node-2");
     checked(node.gpu_sim("lose", &["--gpu", "3"]));
-    arena.until("slices without the lost GPU", || (arena.pools()["node-2"].of_kind("gpu").count() == 3).then_some(()));
-    assert_eq!(
-        arena.pools()["node-1"].devices.len(),
-        before
-            .iter()
-            .filter(|slice| slice["node"] == "node-1")
-            .filter_map(|slice| slice["devices"].as_array())
-            .map(Vec::len)
-            .sum::<usize>()
-    );
+    let forms = arena.until("the taint of the lost GPU", || Some(tainted(arena)).filter(|names| !names.is_empty()));
+    assert_eq!(forms.len(), 3, "the whole GPU and both shared forms: {forms:?}");
+    assert_eq!(names(arena), devices, "no device has left the slices");
     let event = arena.until("an event on the node", || {
         let events = arena.list(&["events", "--field-selector", "involvedObject.kind=Node,involvedObject.name=node-2"]);
         let ours = |event: &&Value| {
@@ -98,7 +104,7 @@ fn slices_catch_up_after_the_api_server_was_away(arena: &Arena) {
     });
     assert_eq!(contents(arena), before, "nothing can have been written");
     arena.reconnect("node-2");
-    arena.until("slices without the lost GPU", || (arena.pools()["node-2"].of_kind("gpu").count() == 3).then_some(()));
+    arena.until("the taint of the lost GPU", || (tainted(arena).len() == 3).then_some(()));
     checked(node.gpu_sim("reset", &["--gpu", "3"]));
     arena.until("the GPU again", || (contents(arena) == before).then_some(()));
 }

@@ -9,7 +9,9 @@
 
 use std::sync::Arc;
 
-use dra_model::{Bytes, ComputeShare, Engines, GpuUuid, MigDevice, MigIdentity, MigMode, MigUuid, Placement};
+use dra_model::{
+    Bytes, ComputeShare, Engines, GpuUuid, MigDevice, MigIdentity, MigMode, MigOrigin, MigUuid, Placement,
+};
 use dra_nvml::error::code;
 use dra_nvml::{Device, MigAttributes, NvmlError};
 
@@ -170,6 +172,7 @@ impl Answers {
                 placement: self.placement,
                 share: self.share,
             },
+            origin: MigOrigin::default(),
         }
     }
 

@@ -80,7 +80,7 @@ pub fn refuse(device: &AllocatedDevice, node: &NodeName, why: Unresolved) -> Ref
     let device = device.device.clone();
     match why {
         Unresolved::NoDriver { reason } => Refusal::NoDriver { device, reason },
-        Unresolved::Broken { reason } => Refusal::Broken { device, reason },
+        Unresolved::Unusable { reason } => Refusal::Unusable { device, reason },
         Unresolved::MigModeOn => Refusal::MigModeOn { device },
         Unresolved::MigGone => Refusal::MigGone { device },
         Unresolved::Unknown => Refusal::Unknown { device, node: node.to_string() },

@@ -26,7 +26,7 @@ pub enum Refusal {
     #[error("the NVIDIA driver that {device} needs does not respond: {reason}")]
     NoDriver { device: DeviceName, reason: String },
     #[error("NVML call failed for {device}: {reason}")]
-    Broken { device: DeviceName, reason: String },
+    Unusable { device: DeviceName, reason: String },
     #[error("{device} needs the whole GPU, but MIG mode is on")]
     MigModeOn { device: DeviceName },
     #[error("MIG device {device} no longer exists")]
@@ -120,7 +120,7 @@ impl Advice for Refusal {
         let advice: Cow<'static, str> = match self {
             Self::NothingAllocated | Self::OtherPool { .. } | Self::Twice { .. } => RESCHEDULE.into(),
             Self::Unknown { .. } => "make the GPU visible to nvidia-smi, or delete the pod to reschedule it".into(),
-            Self::Broken { .. } => {
+            Self::Unusable { .. } => {
                 "check nvidia-smi and Xid messages on this node and repair the GPU, or delete the pod to reschedule it"
                     .into()
             }
@@ -187,7 +187,7 @@ impl Refusal {
             | Self::Mixed { .. }
             | Self::OtherInterval { .. }
             | Self::NotEnoughLeft { .. } => Disposition::Busy,
-            Self::NoDriver { .. } | Self::Broken { .. } => Disposition::Transient,
+            Self::NoDriver { .. } | Self::Unusable { .. } => Disposition::Transient,
         }
     }
 }

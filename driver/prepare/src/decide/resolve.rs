@@ -13,7 +13,8 @@ pub enum Unresolved {
     NoDriver {
         reason: String,
     },
-    Broken {
+    /// The GPU is known and cannot be read.
+    Unusable {
         reason: String,
     },
     /// The device is a whole GPU, which is in MIG mode now.
@@ -25,6 +26,9 @@ pub enum Unresolved {
 
 pub fn resolve(inventory: &Inventory, name: &DeviceName) -> Result<Target, Unresolved> {
     match inventory.devices_by_name().get(name) {
+        Some(device) if !inventory.usable_gpus().any(|gpu| gpu.uuid == device.gpu().uuid) => {
+            Err(reason(inventory, name))
+        }
         Some(Device::Gpu(gpu)) => Ok(Target::Gpu(gpu.uuid.clone())),
         Some(Device::Mig(_, mig)) => Ok(Target::Mig(mig.identity.clone())),
         Some(Device::Shared(gpu, form)) => Ok(Target::Shared(gpu.uuid.clone(), *form)),
@@ -38,16 +42,14 @@ fn reason(inventory: &Inventory, name: &DeviceName) -> Unresolved {
     }
     let names = inventory.names();
     let form_of = |uuid: &GpuUuid| name.as_str().strip_prefix(&names.gpu(uuid)).map(Suffix::of);
-    let found = inventory.gpus.iter().find_map(|entry| match entry {
-        GpuEntry::Good(gpu) => match form_of(&gpu.uuid)? {
-            Suffix::Whole | Suffix::Shared if matches!(gpu.mig, MigMode::On { .. }) => Some(Unresolved::MigModeOn),
-            Suffix::Mig => Some(Unresolved::MigGone),
-            Suffix::Whole | Suffix::Shared | Suffix::Other => None,
-        },
-        GpuEntry::Broken { uuid, reason, .. } => match form_of(uuid.as_ref()?)? {
-            Suffix::Whole | Suffix::Shared | Suffix::Mig => Some(Unresolved::Broken { reason: reason.clone() }),
-            Suffix::Other => None,
-        },
+    let found = inventory.gpus.iter().find_map(|entry| match (form_of(entry.uuid()?)?, entry.failure(), entry) {
+        (Suffix::Other, _, _) => None,
+        (_, Some(failure), _) => Some(Unresolved::Unusable { reason: failure.reason.clone() }),
+        (Suffix::Mig, None, _) => Some(Unresolved::MigGone),
+        (_, None, GpuEntry::Known { gpu, .. }) => {
+            matches!(gpu.mig, MigMode::On { .. }).then_some(Unresolved::MigModeOn)
+        }
+        (_, None, GpuEntry::Unidentified { .. }) => None,
     });
     found.unwrap_or(Unresolved::Unknown)
 }
@@ -86,7 +88,9 @@ pub fn find<'a>(target: &Target, gpu: &'a Gpu) -> Result<Device<'a>, Unresolved>
 
 #[cfg(test)]
 mod tests {
-    use dra_model::{Bytes, ComputeShare, Engines, Fault, MigIdentity, MigLayout, PciAddress, Placement, Version};
+    use dra_model::{
+        Bytes, ComputeShare, Engines, Failure, Fault, MigIdentity, MigLayout, MigOrigin, PciAddress, Placement, Version,
+    };
 
     use super::*;
 
@@ -130,25 +134,26 @@ mod tests {
             profile: "1g.10gb".to_owned(),
             memory: Bytes(0),
             engines: ENGINES,
+            origin: MigOrigin::Administrator,
         };
         MigMode::On { layout: Some(LAYOUT), devices: vec![device] }
     }
 
     fn inventory() -> Inventory {
         let version = Version { major: 550, minor: 54, patch: 15 };
-        let broken = GpuEntry::Broken {
-            index: 2,
-            uuid: Some(uuid(2)),
-            pci: None,
-            reason: "lost".to_owned(),
-            fault: Fault::Failing,
-        };
-        let silent =
-            GpuEntry::Broken { index: 3, uuid: None, pci: None, reason: "silent".to_owned(), fault: Fault::Failing };
-        let whole = GpuEntry::Good(gpu(0, MigMode::Off(LAYOUT)));
+        let failure = |reason: &str| Failure { reason: reason.to_owned(), fault: Fault::Failing };
+        let unidentified =
+            |index, uuid, reason| GpuEntry::Unidentified { index, uuid, pci: None, failure: failure(reason) };
         Inventory {
             driver: DriverState::Loaded { version, cuda: Some(version) },
-            gpus: vec![whole, GpuEntry::Good(gpu(1, cut(1))), broken, silent],
+            gpus: vec![
+                GpuEntry::usable(gpu(0, MigMode::Off(LAYOUT))),
+                GpuEntry::usable(gpu(1, cut(1))),
+                unidentified(2, Some(uuid(2)), "lost"),
+                unidentified(3, None, "silent"),
+                GpuEntry::unusable(gpu(4, MigMode::Off(LAYOUT)), failure("lost later")),
+                GpuEntry::unusable(gpu(5, cut(5)), failure("lost later")),
+            ],
         }
     }
 
@@ -160,13 +165,18 @@ mod tests {
             ("gpu-00000001", Err(Unresolved::MigModeOn)),
             ("gpu-00000001-mig-19-5", Err(Unresolved::MigGone)),
             ("gpu-00000000-mig-19-4", Err(Unresolved::MigGone)),
-            ("gpu-00000002", Err(Unresolved::Broken { reason: "lost".to_owned() })),
-            ("gpu-00000002-mig-19-4", Err(Unresolved::Broken { reason: "lost".to_owned() })),
+            ("gpu-00000002", Err(Unresolved::Unusable { reason: "lost".to_owned() })),
+            ("gpu-00000002-mig-19-4", Err(Unresolved::Unusable { reason: "lost".to_owned() })),
             ("gpu-00000000-ts", Ok(Target::Shared(uuid(0), SharedForm::TimeSlicing))),
             ("gpu-00000000-mps", Ok(Target::Shared(uuid(0), SharedForm::Mps))),
             ("gpu-00000000-all", Err(Unresolved::Unknown)),
             ("gpu-00000001-mps", Err(Unresolved::MigModeOn)),
-            ("gpu-00000002-ts", Err(Unresolved::Broken { reason: "lost".to_owned() })),
+            ("gpu-00000002-ts", Err(Unresolved::Unusable { reason: "lost".to_owned() })),
+            ("gpu-00000004", Err(Unresolved::Unusable { reason: "lost later".to_owned() })),
+            ("gpu-00000004-mps", Err(Unresolved::Unusable { reason: "lost later".to_owned() })),
+            ("gpu-00000005", Err(Unresolved::Unusable { reason: "lost later".to_owned() })),
+            ("gpu-00000005-mig-19-4", Err(Unresolved::Unusable { reason: "lost later".to_owned() })),
+            ("gpu-00000004-all", Err(Unresolved::Unknown)),
             ("gpu-00000009", Err(Unresolved::Unknown)),
             ("gpu-0", Err(Unresolved::Unknown)),
         ] {

@@ -9,7 +9,7 @@ use dra_hardware::machine::{
 };
 use dra_model::{
     Bytes, ComputeMode, ComputeShare, Engines, GpuSettings, GpuUuid, Interval, MigDevice, MigIdentity, MigLayout,
-    MigMode, PciAddress, Placement, Version,
+    MigMode, MigOrigin, PciAddress, Placement, Version,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -288,5 +288,6 @@ fn mig(parent: &GpuUuid, start: u32, boot: u32, at: usize) -> MigDevice {
         profile: "1g.10gb".to_owned(),
         memory: Bytes::from_mib(9_984),
         engines: NO_ENGINES,
+        origin: MigOrigin::default(),
     }
 }
