@@ -5,7 +5,7 @@ use crate::{
     args::Up,
     output::{print, print_gap, seconds, step},
 };
-use dra_cluster::{Cluster, ClusterOptions, NodeOptions};
+use dra_cluster::{Build, Cluster, ClusterOptions, NodeOptions};
 use dra_demo::{
     Doing, Repository, Result, Stage, driver,
     published::Pool,
@@ -63,7 +63,12 @@ fn started(name: &str, nodes: &str) -> Result<Cluster> {
     let node = |gpus: &str| NodeOptions { gpus: (gpus != "none").then(|| gpus.to_owned()) };
     let nodes: Vec<_> = nodes.split_whitespace().map(node).collect();
     let what = format!("Starting Kubernetes 1.37 with {} nodes on this machine", nodes.len());
-    let options = ClusterOptions { name: Some(name.to_owned()), nodes, gpu_sim: Some(gpu_sim) };
+    let options = ClusterOptions {
+        name: Some(name.to_owned()),
+        nodes,
+        gpu_sim: Some(gpu_sim),
+        build: Build::of(cfg!(debug_assertions)),
+    };
     step(&what, || Cluster::start(&options)).doing("start the cluster")
 }
 

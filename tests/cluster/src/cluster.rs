@@ -11,7 +11,7 @@ use crate::{
     network::{self, Subnet},
     node::{Node, Service},
     node_files::{self, NodeFacts},
-    programs::{self, Programs},
+    programs::{self, Build, Programs},
     run_dir::{self, Record, RunDir},
     sweep, wait,
     watchdog::Watchdog,
@@ -41,6 +41,8 @@ pub struct ClusterOptions {
     pub nodes: Vec<NodeOptions>,
     /// The `gpu-sim` program; needed where a node has GPUs.
     pub gpu_sim: Option<PathBuf>,
+    /// Which programs run, Kubernetes among them; those that are missing are built.
+    pub build: Build,
 }
 
 impl ClusterOptions {
@@ -65,7 +67,7 @@ impl Cluster {
     ///
     /// First builds missing programs and removes the leftovers of killed clusters.
     pub fn start(options: &ClusterOptions) -> Result<Self> {
-        let programs = programs::build_programs()?;
+        let programs = programs::build_programs(options.build)?;
         let images = [images::pause_image()?, images::demo_image()?];
         let begun = Instant::now();
         let (record, cluster) = Self::hold(options, programs)?;

@@ -38,7 +38,7 @@ pub use cluster::{Cluster, ClusterOptions, NodeOptions};
 pub use error::{ClusterError, Result};
 pub use images::{Image, build_image, demo_image};
 pub use node::{Node, Service};
-pub use programs::{Programs, build_programs};
+pub use programs::{Build, Programs, build_programs};
 pub use simulator::build_simulator;
 pub use sweep::sweep;
 pub use wait::until;

@@ -2,13 +2,15 @@
 //! `gpu-cluster`: starts and stops clusters from a shell. See `gpu-cluster --help`.
 
 use clap::{Parser, Subcommand};
-use dra_cluster::{Cluster, ClusterOptions, NodeOptions, Result};
+use dra_cluster::{Build, Cluster, ClusterOptions, NodeOptions, Result};
 use std::{
     error::Error,
     io::Write,
     path::PathBuf,
     process::{Command, ExitCode},
 };
+
+const BUILD: Build = Build::of(cfg!(debug_assertions));
 
 /// Runs a real Kubernetes cluster with simulated GPUs on this machine.
 #[derive(Debug, Parser)]
@@ -93,7 +95,7 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Build => {
-            dra_cluster::build_programs()?;
+            dra_cluster::build_programs(BUILD)?;
             dra_cluster::demo_image()?;
         }
         Verb::Up(up) => Cluster::start(&options_of(up))?.leave_running()?,
@@ -113,7 +115,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
 fn options_of(up: Up) -> ClusterOptions {
     let Up { cluster, nodes, gpu_sim } = up;
     let node = |gpus: String| NodeOptions { gpus: (gpus != "none").then_some(gpus) };
-    ClusterOptions { name: Some(cluster.name), nodes: nodes.into_iter().map(node).collect(), gpu_sim }
+    ClusterOptions { name: Some(cluster.name), nodes: nodes.into_iter().map(node).collect(), gpu_sim, build: BUILD }
 }
 
 fn print_env(cluster: &Cluster) {

@@ -28,6 +28,30 @@ struct Target {
     cgo: bool,
 }
 
+/// How the programs are compiled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Build {
+    /// As their releases are.
+    #[default]
+    Optimised,
+    /// In two thirds of the time: for somebody who waits for a first cluster.
+    Unoptimised,
+}
+
+impl Build {
+    /// The same as of the calling program, which has debug assertions unless it is optimised.
+    pub const fn of(debug_assertions: bool) -> Self {
+        if debug_assertions { Self::Unoptimised } else { Self::Optimised }
+    }
+
+    fn compiler_flags(self) -> &'static str {
+        match self {
+            Self::Optimised => "",
+            Self::Unoptimised => "-gcflags=all=-N -l",
+        }
+    }
+}
+
 /// A Go module of `tests/cluster/go` and what is built from it.
 #[derive(Debug)]
 struct Module {
@@ -112,11 +136,11 @@ impl Programs {
 }
 
 /// Builds what the cache does not hold and returns where the programs are.
-pub fn build_programs() -> Result<Programs> {
+pub fn build_programs(build: Build) -> Result<Programs> {
     let _lock = cache::lock(&cache::dir().join("build.lock"))?;
     let mut built = Vec::new();
     for module in &MODULES {
-        built.push((module, build_module(module)?));
+        built.push((module, build_module(module, build)?));
     }
     let keys = built.iter().map(|(_, dir)| dir.as_os_str().as_encoded_bytes());
     let dir = cache::dir().join(cache::key(keys)).join("bin");
@@ -139,9 +163,10 @@ fn link_programs(built: &[(&Module, PathBuf)], dir: &Path) -> Result<()> {
     fs::rename(&new_dir, dir).map_err(files::error("rename", &new_dir))
 }
 
-fn build_module(module: &Module) -> Result<PathBuf> {
+fn build_module(module: &Module, build: Build) -> Result<PathBuf> {
     let source_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(module.name);
-    let dir = cache::dir().join("programs").join(format!("{}-{}", module.name, module_key(module, &source_dir)?));
+    let dir =
+        cache::dir().join("programs").join(format!("{}-{}", module.name, module_key(module, build, &source_dir)?));
     if dir.exists() {
         return Ok(dir);
     }
@@ -151,15 +176,15 @@ fn build_module(module: &Module) -> Result<PathBuf> {
     fs::remove_dir_all(&new_dir).ok(); // left by a build that was cut
     files::make_dir(&new_dir)?;
     for target in module.targets {
-        build_target(module, target, &source_dir, &new_dir)?;
+        build_target(module, target, build, &source_dir, &new_dir)?;
     }
     fs::rename(&new_dir, &dir).map_err(files::error("rename", &new_dir))?;
     eprintln!("built {} in {} s", module.name, started.elapsed().as_secs());
     Ok(dir)
 }
 
-fn module_key(module: &Module, source_dir: &Path) -> Result<String> {
-    let mut parts = vec![format!("{:?}", module.targets).into_bytes()];
+fn module_key(module: &Module, build: Build, source_dir: &Path) -> Result<String> {
+    let mut parts = vec![format!("{:?}{}", module.targets, build.compiler_flags()).into_bytes()];
     for name in ["go.mod", "go.sum", "main.go"] {
         let path = source_dir.join(name);
         if path.exists() {
@@ -169,7 +194,7 @@ fn module_key(module: &Module, source_dir: &Path) -> Result<String> {
     Ok(cache::key(parts.iter().map(Vec::as_slice)))
 }
 
-fn build_target(module: &Module, target: &Target, source_dir: &Path, dir: &Path) -> Result<()> {
+fn build_target(module: &Module, target: &Target, build: Build, source_dir: &Path, dir: &Path) -> Result<()> {
     let [first, others @ ..] = target.names else {
         return Ok(());
     };
@@ -179,6 +204,7 @@ fn build_target(module: &Module, target: &Target, source_dir: &Path, dir: &Path)
         .env("GOFLAGS", "")
         .env("CGO_ENABLED", if target.cgo { "1" } else { "0" })
         .args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false"])
+        .args(Some(build.compiler_flags()).filter(|flags| !flags.is_empty()))
         .args(["-tags", target.tags, "-ldflags", target.ldflags, "-o"])
         .arg(&output_path)
         .arg(target.package);

@@ -28,7 +28,12 @@ impl Arena {
         let repository = checked(Repository::find());
         let gpu_sim = Some(checked(repository.program_path("gpu-sim")));
         let nodes = ["h100:8", "a100-40:2,t4:2"].map(|gpus| NodeOptions { gpus: Some(gpus.to_owned()) });
-        let cluster = checked(Cluster::start(&ClusterOptions { name: None, nodes: nodes.into(), gpu_sim }));
+        let cluster = checked(Cluster::start(&ClusterOptions {
+            name: None,
+            nodes: nodes.into(),
+            gpu_sim,
+            ..ClusterOptions::default()
+        }));
         checked(driver::build_image(&cluster, &repository));
         checked(driver::install(&cluster, &repository));
         Self { cluster, repository }
