@@ -2,13 +2,15 @@
 //! The work on one claim: the engine on a blocking thread, measured, logged and reported.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use dra_hardware::Deadline;
 use dra_model::explain;
-use dra_model::{ClaimRef, Disposition};
+use dra_model::{ClaimRef, ClaimUid, Disposition};
 use dra_prepare::{Engine, PrepareError};
+use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
@@ -27,11 +29,13 @@ pub struct Claims {
     source: ClaimSource,
     reports: ReportSender,
     metrics: Metrics,
+    /// The claims that this process prepared: a repeated call for one of them needs no request to the API server.
+    prepared: Arc<Mutex<BTreeSet<ClaimUid>>>,
 }
 
 impl Claims {
     pub fn new(engine: Arc<Engine>, source: ClaimSource, reports: ReportSender, metrics: Metrics) -> Self {
-        Self { engine, source, reports, metrics }
+        Self { engine, source, reports, metrics, prepared: Arc::default() }
     }
 
     /// The error is the text that the kubelet writes into an Event on the pod.
@@ -43,12 +47,15 @@ impl Claims {
     ) -> Result<PreparedClaim, String> {
         let timer = self.begin(Operation::Prepare);
         let (engine, source, asked) = (Arc::clone(&self.engine), self.source.clone(), claim.clone());
+        let is_known = self.prepared.lock().contains(&claim.uid);
+        let early = (!is_known).then(|| self.source.request_early(&claim, &deadline));
         let work = move || {
+            let early = Cell::new(early);
             // Only a claim that is not prepared yet is read.
             let (is_new, configured) = (Cell::new(false), Cell::new(None));
             let read = || {
                 is_new.set(true);
-                let claim = source.read(&asked, &abandoned, &deadline)?;
+                let claim = source.read(&asked, early.take(), &abandoned, &deadline)?;
                 configured.set((!claim.configs.is_empty()).then(|| claim.clone()));
                 Ok(claim)
             };
@@ -61,6 +68,7 @@ impl Claims {
                 let took = timer.end(Outcome::Success);
                 let names: Vec<&str> = devices.iter().map(|device| device.device.as_str()).collect();
                 info!(%claim, claim_uid = %claim.uid, devices = names.join(","), took_ms = took.as_millis(), "claim prepared");
+                self.prepared.lock().insert(claim.uid.clone());
                 let prepared = PreparedClaim { claim: claim.clone(), devices: devices.clone() };
                 let ignored = configured.map(|configured| dra_prepare::ignored(&configured, &devices));
                 if let Some(text) = ignored.and_then(|ignored| event_text::config_ignored(&ignored)) {
@@ -95,6 +103,7 @@ impl Claims {
     pub async fn unprepare(&self, claim: ClaimRef, deadline: Deadline) -> Result<(), String> {
         let timer = self.begin(Operation::Unprepare);
         let (engine, asked) = (Arc::clone(&self.engine), claim.clone());
+        self.prepared.lock().remove(&claim.uid);
         match spawn_blocking(move || engine.unprepare_until(&asked, &deadline)).await.map_err(panicked)? {
             Ok(()) => {
                 let took = timer.end(Outcome::Success);

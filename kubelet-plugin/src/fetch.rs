@@ -6,13 +6,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dra_hardware::Deadline;
 use dra_model::{Advice, Claim, ClaimRef, NodeName};
 use dra_prepare::{ClaimLookup, FetchError};
 use dra_resource::{ClaimError, DriverName, claim_of};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,9 @@ use crate::claim_api::{Answer, ClaimApi, ClaimApiError};
 
 /// Much shorter than a call of the kubelet may take, so that the kubelet gets an error that names the API server.
 const GET_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The age up to which the answer to an early request is used. The claim may have been allocated again since.
+const EARLY_ANSWER_AGE: Duration = Duration::from_secs(1);
 
 /// Why there is no answer of the API server.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,19 @@ impl Abandoned {
     }
 }
 
+/// A request that was sent while the call still waits for the lock of its claim. It is given up when this is dropped.
+#[derive(Debug)]
+pub struct EarlyRequest {
+    sent: Instant,
+    answer: JoinHandle<Result<Option<Answer>, NoAnswer>>,
+}
+
+impl Drop for EarlyRequest {
+    fn drop(&mut self) {
+        self.answer.abort();
+    }
+}
+
 /// The API server as a source of claims.
 #[derive(Clone)]
 pub struct ClaimSource {
@@ -68,14 +85,36 @@ impl ClaimSource {
         Self { claims, driver, node, runtime: Handle::current(), stop }
     }
 
+    /// Sends the request of [`ClaimSource::read`] ahead: the API server answers while this process takes locks and reads records.
+    pub fn request_early(&self, claim: &ClaimRef, deadline: &Deadline) -> EarlyRequest {
+        let (source, claim, deadline) = (self.clone(), claim.clone(), deadline.clone());
+        let answer = self.runtime.spawn(async move { source.answer(&claim, &deadline).await });
+        EarlyRequest { sent: Instant::now(), answer }
+    }
+
     /// Reads a claim. The caller is on a blocking thread and has the lock of the claim.
     ///
     /// A cancelled call must not start: the claim may be unprepared already.
-    pub fn read(&self, claim: &ClaimRef, abandoned: &Abandoned, deadline: &Deadline) -> Result<Claim, FetchError> {
+    pub fn read(
+        &self,
+        claim: &ClaimRef,
+        early: Option<EarlyRequest>,
+        abandoned: &Abandoned,
+        deadline: &Deadline,
+    ) -> Result<Claim, FetchError> {
         if abandoned.is_set() {
             return Err(FetchError::Abandoned);
         }
-        let answer = self.runtime.block_on(self.answer(claim, deadline));
+        let early = early.filter(|request| request.sent.elapsed() < EARLY_ANSWER_AGE);
+        let answer = self.runtime.block_on(async {
+            match early {
+                Some(mut request) => match (&mut request.answer).await {
+                    Ok(answer) => answer,
+                    Err(_panicked) => self.answer(claim, deadline).await,
+                },
+                None => self.answer(claim, deadline).await,
+            }
+        });
         let answer = answer.map_err(no_answer)?.ok_or(FetchError::Gone)?;
         claim_of(&answer.json, claim, &self.driver).map_err(|error| match error {
             ClaimError::Replaced { found, .. } => FetchError::Replaced { found },

@@ -12,6 +12,8 @@
 
 use std::fmt;
 
+use crc::{CRC_64_XZ, Crc};
+
 /// No file of this driver is longer. A longer file is not read.
 pub const MAX_BYTES: u64 = 512 * 1024;
 
@@ -75,7 +77,8 @@ pub enum FrameError {
 
 /// Puts the header before a payload.
 pub fn encode(kind: Kind, version: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("{} {version} {} {:016x}\n", kind.magic(), payload.len(), crc64(payload)).into_bytes();
+    let mut bytes =
+        format!("{} {version} {} {:016x}\n", kind.magic(), payload.len(), CRC64.checksum(payload)).into_bytes();
     bytes.extend_from_slice(payload);
     bytes.push(b'\n');
     bytes
@@ -88,7 +91,7 @@ pub fn decode(kind: Kind, bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     let (version, length, checksum) = header_fields(kind, header).ok_or(FrameError::Header(kind))?;
     let body = rest.get(1..).unwrap_or_default();
     let payload = body.get(..length).ok_or(FrameError::Length { expected: length, found: body.len() })?;
-    let found = crc64(payload);
+    let found = CRC64.checksum(payload);
     if found != checksum {
         return Err(FrameError::Checksum { expected: checksum, found });
     }
@@ -110,11 +113,8 @@ fn header_fields(kind: Kind, header: &[u8]) -> Option<(u32, usize, u64)> {
     (magic == kind.magic() && fields.next().is_none()).then_some((version, length, checksum))
 }
 
-/// CRC-64/XZ (ECMA-182, reflected); it finds every burst of up to 64 wrong bits.
-fn crc64(bytes: &[u8]) -> u64 {
-    let shift = |crc: u64, _| (crc >> 1) ^ (0xC96C_5795_D787_0F42 * (crc & 1));
-    !bytes.iter().fold(u64::MAX, |crc, byte| (0..8).fold(crc ^ u64::from(*byte), shift))
-}
+/// ECMA-182, reflected; it finds every burst of up to 64 wrong bits.
+static CRC64: Crc<u64> = Crc::<u64>::new(&CRC_64_XZ);
 
 #[cfg(test)]
 mod tests {
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_checksum_is_the_published_one() {
-        assert_eq!(crc64(b"123456789"), 0x995D_C9BB_DF19_39FA, "check value of CRC-64/XZ");
+        assert_eq!(CRC64.checksum(b"123456789"), 0x995D_C9BB_DF19_39FA, "check value of CRC-64/XZ");
     }
 
     #[test]

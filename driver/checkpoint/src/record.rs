@@ -79,9 +79,7 @@ impl ClaimRecord {
     /// The effects that may exist, in the order of undoing.
     pub fn effects(&self) -> Vec<Step> {
         match &self.state {
-            ClaimState::Preparing { done, next } => {
-                next.first().into_iter().chain(done.iter().rev()).cloned().collect()
-            }
+            ClaimState::Preparing { done, next } => next.iter().rev().chain(done.iter().rev()).cloned().collect(),
             ClaimState::Ready { done } => done.iter().rev().cloned().collect(),
             ClaimState::Undoing { left, .. } => left.clone(),
         }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use crate::host::HostFiles;
-use crate::port::{Files, NewFile};
+use crate::port::{FileVersion, Files, NewFile};
 
 /// The fault at the chosen effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +118,13 @@ impl Files for FaultyFiles {
             return Err(Errno::IO.into());
         }
         HostFiles.read(path, limit)
+    }
+
+    fn version(&self, path: &Path) -> io::Result<Option<FileVersion>> {
+        self.alive()?;
+        // The next read fails.
+        let is_unreadable = self.state.lock().unreadable.as_deref() == Some(path);
+        if is_unreadable { Ok(None) } else { HostFiles.version(path) }
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

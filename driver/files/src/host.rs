@@ -3,12 +3,13 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
-use crate::port::{Files, NewFile};
+use crate::port::{FileVersion, Files, NewFile, TICKS_OF_CLOCK};
 
 /// [`Files`] on the file systems of this machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,6 +36,18 @@ impl Files for HostFiles {
         let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default().saturating_add(1));
         file.take(limit).read_to_end(&mut bytes)?;
         Ok(Some(bytes))
+    }
+
+    fn version(&self, path: &Path) -> io::Result<Option<FileVersion>> {
+        let metadata = match std::fs::symlink_metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        let is_old = metadata.is_file() && is_before(changed, SystemTime::now().checked_sub(TICKS_OF_CLOCK));
+        let version = FileVersion { device: metadata.dev(), inode: metadata.ino(), bytes: metadata.len(), changed };
+        Ok(is_old.then_some(version))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -80,6 +93,15 @@ impl Files for HostFiles {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
     }
+}
+
+/// Whether a time of seconds and nanoseconds lies before a limit. Nothing does without a limit, or with one before 1970.
+fn is_before(time: (i64, i64), limit: Option<SystemTime>) -> bool {
+    let since_epoch = limit.and_then(|limit| limit.duration_since(SystemTime::UNIX_EPOCH).ok());
+    since_epoch.is_some_and(|limit| {
+        let seconds = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
+        time < (seconds, i64::from(limit.subsec_nanos()))
+    })
 }
 
 fn regular(metadata: &Metadata) -> io::Result<()> {
@@ -133,6 +155,34 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{}", path.display());
         }
         assert_eq!(HostFiles.read(&file, 10).unwrap().unwrap(), b"0123456789");
+    }
+
+    /// Two changes of equal length within a tick of the clock look alike otherwise.
+    #[test]
+    fn a_version_stands_for_one_content_and_a_file_that_changed_just_now_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let version_of_old = || loop {
+            if let Some(version) = HostFiles.version(&path).unwrap() {
+                return version;
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(HostFiles.version(&path).unwrap(), None);
+        let mut versions = Vec::new();
+        for text in ["1", "2", "3"] {
+            replace(&HostFiles, &path, text.as_bytes(), "me", PLAIN).unwrap();
+            assert_eq!(HostFiles.version(&path).unwrap(), None, "it changed just now");
+            let version = version_of_old();
+            assert_eq!(HostFiles.version(&path).unwrap(), Some(version));
+            versions.push(version);
+            HostFiles.append(&path, b"x").unwrap();
+            versions.push(version_of_old());
+        }
+        for (index, version) in versions.iter().enumerate() {
+            assert!(!versions[..index].contains(version), "{versions:?}");
+        }
+        assert_eq!(HostFiles.version(dir.path()).unwrap(), None, "a directory");
     }
 
     #[test]

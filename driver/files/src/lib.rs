@@ -20,6 +20,6 @@ pub mod faults;
 
 pub use host::HostFiles;
 pub use lock_file::{lock_holder, takes_no_file, try_lock};
-pub use port::{Files, NewFile};
+pub use port::{FileVersion, Files, NewFile};
 pub use private_dir::make_private_dir;
 pub use replace::{TEMP_SUFFIX, replace};

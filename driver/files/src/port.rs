@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 /// How a new file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,11 +15,28 @@ pub struct NewFile {
     pub durable: bool,
 }
 
+/// The age from which the time of a change identifies it: several ticks of the kernel's clock, which two changes may share.
+pub(crate) const TICKS_OF_CLOCK: Duration = Duration::from_millis(50);
+
+/// Identifies the content of a file that has not changed for some ticks of the kernel's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileVersion {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) bytes: u64,
+    /// Seconds and nanoseconds of the last change of content, name or attributes.
+    pub(crate) changed: (i64, i64),
+}
+
 /// Small files in a few directories.
 pub trait Files: fmt::Debug + Send + Sync {
     /// The whole file, or nothing if it is missing. A file with more than `limit` bytes, and anything but a regular file, is
     /// [`io::ErrorKind::InvalidData`].
     fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>>;
+
+    /// The version of a file. A file that is read afterwards and has the same version later still has the bytes that were read.
+    /// There is none for a file that is missing, is no regular file, or changed just now.
+    fn version(&self, path: &Path) -> io::Result<Option<FileVersion>>;
 
     /// Names in a directory, sorted; a missing directory is empty.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;

@@ -140,7 +140,7 @@ async fn claims_of_gpus(stage: &Stage<'_>) -> Vec<Figure> {
     measure_rounds(stage, rounds().take(WARM_UP)).await;
     let (alone, together) = measure_rounds(stage, rounds().skip(WARM_UP)).await;
     let mut figures = alone.figures();
-    figures.extend(together.figures(alone.prepare.p50()));
+    figures.extend(together.figures(alone.write.p50()));
     figures
 }
 

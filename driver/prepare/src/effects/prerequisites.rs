@@ -19,6 +19,20 @@ pub(crate) struct Prerequisites<'a> {
     pub(crate) settings: &'a Settings,
 }
 
+/// The loaded driver, as containers get it.
+#[derive(Debug)]
+pub(crate) struct LoadedDriver {
+    pub(crate) files: DriverFiles,
+    pub(crate) spec: RenderedSpec,
+}
+
+/// Reads the loaded driver.
+pub(crate) fn loaded_driver(node: &Node) -> Result<LoadedDriver, EffectError> {
+    let files = node.host.driver_files().map_err(|source| EffectError::DriverFiles { source })?;
+    let spec = base_spec(&files, node)?;
+    Ok(LoadedDriver { files, spec })
+}
+
 /// The spec of the loaded driver.
 pub(crate) fn base_spec(files: &DriverFiles, node: &Node) -> Result<RenderedSpec, EffectError> {
     let nodes = node.host.control_nodes().map_err(|source| EffectError::ControlNodes { source })?;

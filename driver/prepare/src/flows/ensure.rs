@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedSharing};
+use dra_checkpoint::{ClaimRecord, RecordedDevice, Step};
 use dra_hardware::GpuError;
 use dra_model::{AllocatedDevice, Claim, Gpu, GpuUuid, ShareLimits, explain};
 use tracing::{debug, warn};
@@ -12,7 +12,7 @@ use crate::decide::plan::{self, Situation};
 use crate::decide::resolve::{Unresolved, resolve};
 use crate::decide::target::Target;
 use crate::effects::error::EffectError;
-use crate::effects::prerequisites::{Prerequisites, base_spec};
+use crate::effects::prerequisites::{LoadedDriver, Prerequisites, base_spec};
 use crate::effects::tools::{Tools, Trigger};
 use crate::effects::{restore, step};
 use crate::error::PrepareCause;
@@ -50,6 +50,8 @@ pub(super) struct Wanted<'a> {
     pub(super) existing: Option<&'a ClaimRecord>,
     pub(super) boot_id: &'a str,
     pub(super) base: Base<'a>,
+    /// If it was read already.
+    pub(super) driver: Option<&'a LoadedDriver>,
 }
 
 impl<'a> Wanted<'a> {
@@ -81,7 +83,7 @@ pub(super) fn ensure_prepared(node: &Node, wanted: Wanted<'_>, call: &Call<'_>) 
         let trigger = wanted.base.trigger();
         repair::repair(&mut record, prepared, trigger, &prerequisites, &node.records, &tools).map_err(cause)?
     } else {
-        require_mps_host(&record, call)?;
+        require_mps_host(&record, &tools, call)?;
         undo_leftover(existing, &tools)?;
         restore_pending(&to_lock, &tools)?;
         apply(node, &mut record, existing, &prerequisites, &tools)?;
@@ -165,7 +167,10 @@ fn planned<'a>(
     gpus: &'a BTreeMap<GpuUuid, Gpu>,
     others: &OtherClaims,
 ) -> Attempt<(ClaimRecord, Prerequisites<'a>)> {
-    let files = node.host.driver_files().map_err(|source| PrepareCause::Effect(EffectError::DriverFiles { source }))?;
+    let files = match wanted.driver {
+        Some(driver) => driver.files.clone(),
+        None => node.host.driver_files().map_err(|source| PrepareCause::Effect(EffectError::DriverFiles { source }))?,
+    };
     let driver_version = match wanted.base {
         Base::OfLoadedDriver => files.version.as_str(),
         Base::OfVersion(version) => version,
@@ -183,7 +188,8 @@ fn planned<'a>(
         naming: node.specs.naming(),
     };
     let record = plan::plan(&situation).map_err(PrepareCause::Refused)?;
-    let base = (driver_version == files.version).then(|| base_spec(&files, node)).transpose();
+    let spec = || wanted.driver.map_or_else(|| base_spec(&files, node), |driver| Ok(driver.spec.clone()));
+    let base = (driver_version == files.version).then(spec).transpose();
     let base = base.map_err(PrepareCause::Effect)?;
     Ok((record, Prerequisites { gpus, base, settings: &node.settings }))
 }
@@ -214,10 +220,10 @@ fn apply(
     Err(Box::new(cause(error)))
 }
 
-/// Without the MPS host a claim that needs a daemon changes no GPU.
-fn require_mps_host(record: &ClaimRecord, call: &Call<'_>) -> Attempt<()> {
-    let needs_daemon = |device: &RecordedDevice| matches!(device.sharing, RecordedSharing::Mps { .. });
-    if record.devices.iter().any(needs_daemon) {
+/// Without the MPS host a claim that needs a new daemon changes no GPU.
+fn require_mps_host(record: &ClaimRecord, tools: &Tools<'_>, call: &Call<'_>) -> Attempt<()> {
+    let needs_daemon = |step: &Step| matches!(step, Step::MpsDaemon { id, .. } if !tools.references.to_daemon(id));
+    if record.effects().iter().any(needs_daemon) {
         call.list().map_err(|source| PrepareCause::MpsHost { source })?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Runs the effects of a new record: the record is durable before the first effect and, with what each effect learned, before
-//! the next one. So it always names the effect that may be half done.
+//! Runs the effects of a new record: the record is durable before the first effect, and what an effect learned before the next
+//! one. A record that is not ready names every effect that may be there, because progress alone is not written.
 //!
 //! The mark of a ready claim is appended without fsync; see `dra_checkpoint`.
 
@@ -24,6 +24,7 @@ pub(super) fn run(
     records.put(record).map_err(RunError::Record)?;
     while let ClaimState::Preparing { done, next } = record.state.clone() {
         let Some((first, rest)) = next.split_first() else { break };
+        let planned = record.devices.clone();
         apply(first, record).map_err(RunError::Effect)?;
         let done = done.into_iter().chain([first.clone()]).collect();
         if rest.is_empty() {
@@ -31,7 +32,9 @@ pub(super) fn run(
             record.state = ClaimState::Ready { done };
         } else {
             record.state = ClaimState::Preparing { done, next: rest.to_vec() };
-            records.put(record).map_err(RunError::Record)?;
+            if record.devices != planned {
+                records.put(record).map_err(RunError::Record)?;
+            }
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use dra_checkpoint::ClaimRecord;
 use dra_hardware::Deadline;
 use dra_model::{Claim, ClaimRef};
 
+use crate::effects::prerequisites::loaded_driver;
 use crate::error::{PrepareCause, PrepareError};
 use crate::flows::ensure::{Base, Wanted, claim_of, ensure_prepared, is_prepared_this_boot};
 use crate::flows::make_way::make_way;
@@ -48,11 +49,16 @@ fn prepare_locked(
 ) -> Result<ClaimRecord, Box<PrepareCause>> {
     let boot_id = node.host.boot_id().map_err(|source| PrepareCause::Boot { source })?;
     let existing = node.load(&reference.uid).map_err(|source| PrepareCause::Record { source })?;
-    let claim = match &existing {
-        Some(record) if is_prepared_this_boot(record, &boot_id) => claim_of(record),
-        Some(_) | None => fetched(reference, api).map_err(|source| PrepareCause::Fetch { source })?,
+    let (claim, driver) = match &existing {
+        Some(record) if is_prepared_this_boot(record, &boot_id) => (claim_of(record), None),
+        Some(_) | None => {
+            // While the API server answers. What fails here is reported after what is wrong with the claim itself.
+            let driver = loaded_driver(node).ok();
+            (fetched(reference, api).map_err(|source| PrepareCause::Fetch { source })?, driver)
+        }
     };
-    let wanted = Wanted { claim: &claim, existing: existing.as_ref(), boot_id: &boot_id, base: Base::OfLoadedDriver };
+    let (existing, boot_id, driver) = (existing.as_ref(), boot_id.as_str(), driver.as_ref());
+    let wanted = Wanted { claim: &claim, existing, boot_id, base: Base::OfLoadedDriver, driver };
     let mut asked = BTreeSet::from([reference.uid.clone()]);
     loop {
         match ensure_prepared(node, wanted, call) {

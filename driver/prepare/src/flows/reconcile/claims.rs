@@ -85,7 +85,8 @@ fn reconcile_quarantined_claim(
 fn repair(node: &Node, record: &ClaimRecord, round: Round<'_>, report: &mut Reconciliation) {
     let Some(boot_id) = round.boot_id else { return };
     let claim = claim_of(record);
-    let wanted = Wanted { claim: &claim, existing: Some(record), boot_id, base: Base::OfVersion(&record.base) };
+    let wanted =
+        Wanted { claim: &claim, existing: Some(record), boot_id, base: Base::OfVersion(&record.base), driver: None };
     match ensure_prepared(node, wanted, round.call) {
         Ok((_, true)) => report.repaired.push(record.claim.clone()),
         Ok((_, false)) => {}
