@@ -34,7 +34,7 @@ pub enum Build {
     /// As their releases are.
     #[default]
     Optimised,
-    /// In two thirds of the time: for somebody who waits for a first cluster.
+    /// In two thirds of the time, for the first cluster of a new user.
     Unoptimised,
 }
 
