@@ -138,23 +138,23 @@ impl Programs {
 /// Builds what the cache does not hold and returns where the programs are.
 pub fn build_programs(build: Build) -> Result<Programs> {
     let _lock = cache::lock(&cache::dir().join("build.lock"))?;
-    let mut built = Vec::new();
+    let mut modules = Vec::new();
     for module in &MODULES {
-        built.push((module, build_module(module, build)?));
+        modules.push((module, build_module(module, build)?));
     }
-    let keys = built.iter().map(|(_, dir)| dir.as_os_str().as_encoded_bytes());
+    let keys = modules.iter().map(|(_, dir)| dir.as_os_str().as_encoded_bytes());
     let dir = cache::dir().join(cache::key(keys)).join("bin");
     if !dir.exists() {
-        link_programs(&built, &dir)?;
+        link_programs(&modules, &dir)?;
     }
     Ok(Programs { dir })
 }
 
-fn link_programs(built: &[(&Module, PathBuf)], dir: &Path) -> Result<()> {
+fn link_programs(modules: &[(&Module, PathBuf)], dir: &Path) -> Result<()> {
     let new_dir = dir.with_extension("new");
     fs::remove_dir_all(&new_dir).ok(); // left by a build that was cut
     files::make_dir(&new_dir)?;
-    for (module, module_dir) in built {
+    for (module, module_dir) in modules {
         for name in module.targets.iter().flat_map(|target| target.names) {
             let link_path = new_dir.join(name);
             fs::hard_link(module_dir.join(name), &link_path).map_err(files::error("link", &link_path))?;
