@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
-use crate::port::{FileVersion, Files, NewFile, TICKS_OF_CLOCK};
+use crate::port::{FileVersion, Files, MIN_AGE, NewFile};
 
 /// [`Files`] on the file systems of this machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,7 +45,7 @@ impl Files for HostFiles {
             Err(error) => return Err(error),
         };
         let changed = (metadata.ctime(), metadata.ctime_nsec());
-        let is_old = metadata.is_file() && is_before(changed, SystemTime::now().checked_sub(TICKS_OF_CLOCK));
+        let is_old = metadata.is_file() && is_before(changed, SystemTime::now().checked_sub(MIN_AGE));
         let version = FileVersion { device: metadata.dev(), inode: metadata.ino(), bytes: metadata.len(), changed };
         Ok(is_old.then_some(version))
     }
@@ -162,7 +162,7 @@ mod tests {
     fn a_version_stands_for_one_content_and_a_file_that_changed_just_now_has_none() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
-        let version_of_old = || loop {
+        let version_when_old = || loop {
             if let Some(version) = HostFiles.version(&path).unwrap() {
                 return version;
             }
@@ -173,11 +173,11 @@ mod tests {
         for text in ["1", "2", "3"] {
             replace(&HostFiles, &path, text.as_bytes(), "me", PLAIN).unwrap();
             assert_eq!(HostFiles.version(&path).unwrap(), None, "it changed just now");
-            let version = version_of_old();
+            let version = version_when_old();
             assert_eq!(HostFiles.version(&path).unwrap(), Some(version));
             versions.push(version);
             HostFiles.append(&path, b"x").unwrap();
-            versions.push(version_of_old());
+            versions.push(version_when_old());
         }
         for (index, version) in versions.iter().enumerate() {
             assert!(!versions[..index].contains(version), "{versions:?}");

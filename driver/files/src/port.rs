@@ -16,7 +16,7 @@ pub struct NewFile {
 }
 
 /// The age from which the time of a change identifies it: several ticks of the kernel's clock, which two changes may share.
-pub(crate) const TICKS_OF_CLOCK: Duration = Duration::from_millis(50);
+pub(crate) const MIN_AGE: Duration = Duration::from_millis(50);
 
 /// Identifies the content of a file that has not changed for some ticks of the kernel's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

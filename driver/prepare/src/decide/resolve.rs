@@ -13,7 +13,7 @@ pub enum Unresolved {
     NoDriver {
         reason: String,
     },
-    /// The GPU is known and cannot be read.
+    /// The GPU cannot be read.
     Unusable {
         reason: String,
     },
