@@ -174,7 +174,8 @@ fn no_answer(why: NoAnswer) -> FetchError {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::future::{Pending, pending};
+    use std::future::{Pending, Ready, pending, ready};
+    use std::sync::atomic::AtomicU64;
     use std::task::{Context, Poll};
     use std::time::Instant;
 
@@ -207,15 +208,74 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn many_claims_are_looked_up_until_one_common_deadline() {
-        let claims = ClaimApi::new(Client::new(Hanging, "default"));
-        let (driver, node) = ("gpu.nvidia.com".parse().unwrap(), "here".parse().unwrap());
-        let source = ClaimSource::new(claims, driver, node, CancellationToken::new());
-        let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u-1".parse().unwrap() };
+        let (source, claim) = source(Client::new(Hanging, "default"));
         let (started, deadline) = (Instant::now(), Deadline::after(Duration::from_millis(50)));
         let look_up =
             move || (0..100).map(|_| source.look_up(&claim, &deadline)).all(|found| found == ClaimLookup::Unknown);
         assert!(spawn_blocking(look_up).await.unwrap());
         assert!(started.elapsed() < GET_TIMEOUT, "{:?}", started.elapsed());
+    }
+
+    /// An API server that shows the claim allocated to another device with each answer, and counts its requests.
+    #[derive(Clone, Default)]
+    struct Counting(Arc<AtomicU64>);
+
+    impl Service<Request<Body>> for Counting {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Ready<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            let number = self.0.fetch_add(1, Ordering::Relaxed);
+            let result =
+                json!({"request": "r", "driver": "gpu.nvidia.com", "pool": "here", "device": format!("gpu-{number}")});
+            let allocation = json!({"devices": {"results": [result]}});
+            let claim = json!({"metadata": {"uid": "u-1"}, "status": {"allocation": allocation}});
+            ready(Ok(Response::new(Body::from(claim.to_string().into_bytes()))))
+        }
+    }
+
+    fn source(client: Client) -> (ClaimSource, ClaimRef) {
+        let (driver, node) = ("gpu.nvidia.com".parse().unwrap(), "here".parse().unwrap());
+        let source = ClaimSource::new(ClaimApi::new(client), driver, node, CancellationToken::new());
+        (source, ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u-1".parse().unwrap() })
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_answer_to_an_early_request_is_used_until_it_is_too_old() {
+        let server = Counting::default();
+        let (source, claim) = source(Client::new(server.clone(), "default"));
+        let too_old = Instant::now().checked_sub(EARLY_ANSWER_AGE).unwrap();
+        for (sent, expected) in [(Instant::now(), "gpu-0"), (too_old, "gpu-2")] {
+            let (source, claim) = (source.clone(), claim.clone());
+            let read = move || {
+                let mut early = source.request_early(&claim, &Deadline::none());
+                early.sent = sent;
+                while !early.answer.is_finished() {
+                    std::thread::yield_now();
+                }
+                source.read(&claim, Some(early), &Abandoned::default(), &Deadline::none())
+            };
+            let read = spawn_blocking(read).await.unwrap().unwrap();
+            assert_eq!(read.devices.first().unwrap().device.as_str(), expected);
+        }
+        assert_eq!(server.0.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn an_early_request_that_is_dropped_is_given_up() {
+        let (source, claim) = source(Client::new(Hanging, "default"));
+        let early = source.request_early(&claim, &Deadline::none());
+        let request = early.answer.abort_handle();
+        tokio::task::yield_now().await;
+        assert!(!request.is_finished());
+        drop(early);
+        tokio::task::yield_now().await;
+        assert!(request.is_finished());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use dra_tests::api_server::{Key, Resource};
+use dra_tests::api_server::{Key, Resource, Verb};
 use dra_tests::claim::NAMESPACE;
 use dra_tests::kubelet::Device;
 use dra_tests::{Mode, NewClaim, Node};
@@ -128,6 +128,7 @@ async fn a_claim_of_several_pods_gives_the_same_answer_and_is_repaired() {
     }
     assert_eq!(node.kubelet.prepare(&claim).await.unwrap(), first);
     assert_eq!(node.container(&first), container);
+    assert_eq!(node.api.requests(Verb::Get, Resource::ResourceClaims), 1, "a repeated call reads no claim");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ pub enum Fault {
     Crash,
 }
 
-/// [`HostFiles`] with a count of effects and a fault at one of them. An fsync does nothing.
+/// [`HostFiles`] with a count of reads and effects, and a fault at one of the effects. An fsync does nothing.
 #[derive(Debug, Default)]
 pub struct FaultyFiles {
     state: Mutex<State>,
@@ -31,6 +31,7 @@ pub struct FaultyFiles {
 
 #[derive(Debug, Default)]
 struct State {
+    reads: u64,
     effects: u64,
     fault: Option<(u64, Fault)>,
     crashed: bool,
@@ -51,6 +52,11 @@ enum Verdict {
 }
 
 impl FaultyFiles {
+    /// How often the content of a file was read.
+    pub fn reads(&self) -> u64 {
+        self.state.lock().reads
+    }
+
     pub fn effects(&self) -> u64 {
         self.state.lock().effects
     }
@@ -69,7 +75,7 @@ impl FaultyFiles {
     /// Removes all faults, as for a new process on a repaired machine.
     pub fn heal(&self) {
         let mut state = self.state.lock();
-        *state = State { effects: state.effects, ..State::default() };
+        *state = State { reads: state.reads, effects: state.effects, ..State::default() };
     }
 
     fn effect(&self, space: Space) -> Verdict {
@@ -114,6 +120,7 @@ fn half(bytes: &[u8]) -> &[u8] {
 impl Files for FaultyFiles {
     fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
         self.alive()?;
+        self.state.lock().reads += 1;
         if self.state.lock().unreadable.as_deref() == Some(path) {
             return Err(Errno::IO.into());
         }

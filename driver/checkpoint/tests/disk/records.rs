@@ -99,6 +99,43 @@ fn a_listing_moves_nothing_and_a_record_written_since_is_not_quarantined() {
     assert_eq!(store.quarantine_if_damaged(&uid).unwrap(), None);
 }
 
+/// Two plugin processes work on the same records during an upgrade.
+#[test]
+fn a_record_is_decoded_once_and_what_another_process_changes_is_seen_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = Arc::new(FaultyFiles::default());
+    let port: Arc<dyn Files> = Arc::<FaultyFiles>::clone(&files);
+    let (ours, theirs) = (RecordStore::open(port, dir.path()).unwrap(), store(&dir));
+    let uid = UID.parse().unwrap();
+    let until_old = || {
+        while HostFiles.version(&ours.path(&uid)).unwrap().is_none() {
+            std::thread::yield_now();
+        }
+    };
+    let preparing = |next| record(ClaimState::Preparing { done: vec![], next });
+    let marked = record(ClaimState::Ready { done: vec![Step::ClaimSpec] });
+    let changes: [(&dyn Fn(), Option<ClaimRecord>); 5] = [
+        (&|| theirs.put(&preparing(vec![])).unwrap(), Some(preparing(vec![]))),
+        (&|| theirs.put(&preparing(vec![Step::ClaimSpec])).unwrap(), Some(preparing(vec![Step::ClaimSpec]))),
+        (&|| theirs.mark_ready(&uid).unwrap(), Some(marked)),
+        (&|| theirs.remove(&uid).unwrap(), None),
+        (&|| theirs.put(&preparing(vec![])).unwrap(), Some(preparing(vec![]))),
+    ];
+    for (change, expected) in changes {
+        change();
+        assert_eq!(loaded(&ours), expected);
+        assert_eq!(ours.list().unwrap().records.pop(), expected);
+        if expected.is_some() {
+            until_old();
+            assert_eq!(loaded(&ours), expected);
+            let reads = files.reads();
+            assert_eq!(ours.list().unwrap().records.pop(), expected);
+            assert_eq!(loaded(&ours), expected);
+            assert_eq!(files.reads(), reads);
+        }
+    }
+}
+
 #[test]
 fn a_record_of_a_newer_driver_stays_in_place_until_its_claim_is_prepared_or_unprepared() {
     let dir = tempfile::tempdir().unwrap();
