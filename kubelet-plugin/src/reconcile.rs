@@ -24,6 +24,7 @@ use crate::report::Report;
 use crate::report_channel::ReportSender;
 
 /// A reconciliation reads each claim with a record from the API server, to find claims that the kubelet never unprepares.
+/// Longer than the times below; the readiness of the plugin has a limit of several intervals.
 pub const RECONCILIATION_INTERVAL: Duration = Duration::from_mins(5);
 
 /// For all claims of a reconciliation together, so that it ends even if the API server hangs. The other claims are looked up by the

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use dra_model::{ComputeMode, DeviceNode, Gpu, GpuUuid, Interval, Inventory};
 
 use crate::deadline::Deadline;
+use crate::device_nodes::{DeviceIds, NodeError};
 use crate::discover::complete;
 use crate::host::Host;
 use crate::machine::{GpuError, GpuSelector, Machine as _};
-use crate::nodes::{DeviceIds, NodeError};
 use crate::timeout::TimeoutMachine;
 
 #[derive(Debug, Clone, Copy)]

@@ -13,11 +13,11 @@ use dra_model::{DeviceNode, DriverFiles, Gpu, GpuEntry, GpuSettings, GpuUuid, In
 use parking_lot::{Mutex, RwLock};
 
 use crate::deadline::Deadline;
+use crate::device_nodes::{self, DeviceIds, NodeError};
 use crate::discover::{complete, discover, mark_created, with_earlier};
 use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::driver_program::{DriverProgram, ProgramError};
 use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
-use crate::nodes::{self, DeviceIds, NodeError};
 use crate::procfs::{self, BootIdError};
 use crate::timeout::{GPU_TIMEOUT, TimeoutMachine};
 
@@ -126,13 +126,13 @@ impl Host {
 
     /// The nodes of one device: that of its GPU, and for a MIG device its two capabilities.
     pub fn device_nodes(&self, device: DeviceIds) -> Result<Vec<DeviceNode>, NodeError> {
-        nodes::device_nodes(device, &self.roots.driver, &self.roots.driver_on_host, &self.roots.proc)
+        device_nodes::device_nodes(device, &self.roots.driver, &self.roots.driver_on_host, &self.roots.proc)
     }
 
     /// The nodes that every container with a GPU needs: `nvidiactl`, `nvidia-uvm`, and if they exist `nvidia-uvm-tools`
     /// and `nvidia-modeset`.
     pub fn control_nodes(&self) -> Result<Vec<DeviceNode>, NodeError> {
-        nodes::control_nodes(&self.roots.driver, &self.roots.driver_on_host)
+        device_nodes::control_nodes(&self.roots.driver, &self.roots.driver_on_host)
     }
 
     /// Libraries and programs of the driver, all of them or an error. Cached until a file or directory changes.

@@ -4,7 +4,7 @@
 //! ```text
 //! machine (the port) <- nvml_machine <- dra-nvml, nvidia-smi      procfs  sysfs  driver_root
 //!        |                                                           |      |        |
-//!     timeout -> discover (+ sysfs) -> Inventory                   nodes <--+-> driver_files, driver_program
+//!     timeout -> discover (+ sysfs) -> Inventory            device_nodes <--+-> driver_files, driver_program
 //!                       \___________________ host ___________________/
 //! ```
 //!
@@ -31,7 +31,7 @@ pub mod driver_files;
 
 pub mod driver_program;
 
-pub mod nodes;
+pub mod device_nodes;
 
 mod timeout;
 
@@ -44,12 +44,12 @@ pub mod bounded_host;
 pub use bounded_host::BoundedHost;
 pub use daemons::{ClaimUse, Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, MultiUser};
 pub use deadline::Deadline;
+pub use device_nodes::{DeviceIds, NodeError};
 pub use driver_files::DriverFilesError;
 pub use driver_program::{DriverProgram, ProgramError};
 pub use host::{Host, Roots};
 pub use machine::{
     DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode, Setting,
 };
-pub use nodes::{DeviceIds, NodeError};
 pub use nvml_machine::NvmlMachine;
 pub use procfs::BootIdError;
