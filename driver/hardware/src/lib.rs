@@ -33,6 +33,8 @@ pub mod driver_program;
 
 pub mod device_nodes;
 
+mod query_threads;
+
 mod timeout;
 
 pub mod discover;

@@ -2,7 +2,7 @@
 //! A machine whose GPUs may hang without blocking the caller indefinitely.
 //!
 //! A call of NVML can stay in the kernel for good after a GPU fell off the bus, and nothing can end it. So every query of a GPU
-//! runs on a thread of its own. A query without result in time fails with a timeout, and until its thread returns the same
+//! runs on another thread than its caller. A query without result in time fails with a timeout, and until its thread returns the same
 //! query fails at once. A hanging GPU therefore costs one thread for each kind of query. Queries of the driver itself have no
 //! timeout, because loading may take long without persistence mode. A machine that is queried on behalf of a call also stops
 //! at the deadline of the call, for queries of the driver too.
@@ -10,7 +10,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::thread;
 use std::time::Duration;
 
 use dra_model::{ComputeMode, GpuUuid, Interval};
@@ -18,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::deadline::Deadline;
 use crate::machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};
+use crate::query_threads::QueryThreads;
 
 /// Far longer than a working GPU needs, and below the 45 s that the kubelet waits for a prepare.
 pub(crate) const GPU_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,6 +42,7 @@ pub(crate) struct TimeoutMachine {
     deadline: Deadline,
     /// Queries that timed out and have not returned yet.
     hanging: Arc<Mutex<BTreeSet<Question>>>,
+    threads: Arc<QueryThreads>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +65,7 @@ enum By {
 
 impl TimeoutMachine {
     pub(crate) fn new(machine: Arc<dyn Machine>, timeout: Duration) -> Self {
-        Self { machine, timeout, deadline: Deadline::none(), hanging: Arc::default() }
+        Self { machine, timeout, deadline: Deadline::none(), hanging: Arc::default(), threads: Arc::default() }
     }
 
     /// The same machine, queried on behalf of a call.
@@ -109,7 +110,7 @@ impl TimeoutMachine {
             sender.send(answer).ok();
             hanging.remove(&asked);
         };
-        if thread::Builder::new().name("nvml".to_owned()).spawn(work).is_err() {
+        if self.threads.run(work).is_err() {
             return Err(NoAnswer::GivenUp);
         }
         let limit = self.deadline.limit(own);
@@ -231,6 +232,7 @@ fn given_up(which: GpuSelector<'_>) -> GpuError {
 mod tests {
     use std::path::{Path, PathBuf};
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::thread;
 
     use dra_model::{MigMode, PciAddress, Version};
     use parking_lot::RwLock;
