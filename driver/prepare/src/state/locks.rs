@@ -8,16 +8,16 @@
 //!
 //! Unprepare works on a disk that takes no new file: there its locks hold between the calls of this process only.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use dra_files::{lock_holder, make_private_dir, takes_no_file, try_lock};
-use parking_lot::{Condvar, Mutex};
 
-/// How often a lock held by another process is tried. A lock held by this process is tried when it is released.
+use crate::state::lock_queue::{Entry, LockQueues};
+
+/// How often a lock held by another process is tried.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 const SUFFIX: &str = ".lock";
@@ -26,9 +26,8 @@ const SUFFIX: &str = ".lock";
 #[derive(Debug)]
 pub struct Locks {
     dir: PathBuf,
-    /// The locks that this process holds or waits to get from another process, each with its holder.
-    here: Mutex<BTreeMap<String, String>>,
-    released: Condvar,
+    /// The locks that this process holds or waits to get from another process.
+    here: LockQueues,
 }
 
 /// A lock that is held until it is dropped.
@@ -73,7 +72,7 @@ impl Locks {
     /// Creates the directory if it is missing and closes it to other users.
     pub fn open(dir: PathBuf) -> io::Result<Self> {
         make_private_dir(&dir)?;
-        Ok(Self { dir, here: Mutex::default(), released: Condvar::new() })
+        Ok(Self { dir, here: LockQueues::default() })
     }
 
     /// Takes a lock in the name of `holder`, waiting until `deadline`.
@@ -84,7 +83,7 @@ impl Locks {
         deadline: Instant,
         guarantee: Guarantee,
     ) -> Result<Lock<'_>, LockError> {
-        let entry = self.enter(name, holder, deadline)?;
+        let entry = self.here.take(name, holder, deadline).map_err(|holder| LockError::Held { holder })?;
         let path = self.dir.join(format!("{name}{SUFFIX}"));
         let file = loop {
             match try_lock(&path, holder) {
@@ -95,7 +94,7 @@ impl Locks {
                 }
                 Ok(None) => {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    self.released.wait_for(&mut self.here.lock(), left.min(RETRY_INTERVAL));
+                    wait_for_another_process(left.min(RETRY_INTERVAL));
                 }
                 Err(error) if guarantee == Guarantee::ProcessOnly && takes_no_file(&error) => break None,
                 Err(source) => return Err(LockError::File { path, source }),
@@ -125,32 +124,11 @@ impl Locks {
         self.sweep()?;
         std::fs::remove_dir(&self.dir).map_err(|source| LockError::File { path: self.dir.clone(), source })
     }
-
-    /// Waits until no other call of this process has the name.
-    fn enter(&self, name: &str, holder: &str, deadline: Instant) -> Result<Entry<'_>, LockError> {
-        let mut here = self.here.lock();
-        while let Some(holder) = here.get(name).cloned() {
-            if self.released.wait_until(&mut here, deadline).timed_out() && here.contains_key(name) {
-                return Err(LockError::Held { holder });
-            }
-        }
-        here.insert(name.to_owned(), holder.to_owned());
-        Ok(Entry { locks: self, name: name.to_owned() })
-    }
 }
 
-/// A name that no other call of this process has meanwhile.
-#[derive(Debug)]
-struct Entry<'a> {
-    locks: &'a Locks,
-    name: String,
-}
-
-impl Drop for Entry<'_> {
-    fn drop(&mut self) {
-        self.locks.here.lock().remove(&self.name);
-        self.locks.released.notify_all();
-    }
+#[expect(clippy::disallowed_methods, reason = "a process gives no notice when it releases a lock")]
+fn wait_for_another_process(time: Duration) {
+    std::thread::sleep(time);
 }
 
 impl<'a> Lock<'a> {
