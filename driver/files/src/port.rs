@@ -15,8 +15,9 @@ pub struct NewFile {
     pub durable: bool,
 }
 
-/// The age from which the time of a change identifies it: several ticks of the kernel's clock, which two changes may share.
-pub(crate) const MIN_AGE: Duration = Duration::from_millis(50);
+/// The age from which the time of a change identifies it: two ticks of the slowest clock of a kernel (100 Hz), which two changes may
+/// share.
+pub(crate) const MIN_AGE: Duration = Duration::from_millis(20);
 
 /// Identifies the content of a file that has not changed for some ticks of the kernel's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
