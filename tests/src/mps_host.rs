@@ -103,8 +103,8 @@ impl pb::mps_server::Mps for Service {
         Ok(Response::new(answer))
     }
 
-    async fn share(&self, _request: Request<pb::ShareRequest>) -> Result<Response<pb::ShareResponse>, Status> {
-        Ok(Response::new(pb::ShareResponse {}))
+    async fn leave(&self, _request: Request<pb::LeaveRequest>) -> Result<Response<pb::LeaveResponse>, Status> {
+        Ok(Response::new(pb::LeaveResponse {}))
     }
 
     async fn stop(&self, request: Request<pb::StopRequest>) -> Result<Response<pb::StopResponse>, Status> {

@@ -15,8 +15,14 @@ use crate::deadline::Deadline;
 
 /// The MPS daemons of one machine.
 pub trait Daemons: Send + Sync + fmt::Debug {
-    /// Starts a daemon, unless one with this id and spec runs.
-    fn start(&self, spec: &DaemonSpec, timeout: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError>;
+    /// Starts a daemon, unless one with this id and spec runs. `sharer` is the claim that shares it with others from now on.
+    fn start(
+        &self,
+        spec: &DaemonSpec,
+        sharer: Option<&ClaimUid>,
+        timeout: Duration,
+        deadline: &Deadline,
+    ) -> Result<Daemon, DaemonError>;
 
     /// Stops a daemon and removes its pipe directory and its shared memory. An unknown daemon is success.
     fn stop(&self, id: &DaemonId, timeout: Duration, deadline: &Deadline) -> Result<(), DaemonError>;
@@ -24,21 +30,12 @@ pub trait Daemons: Send + Sync + fmt::Debug {
     /// As [`Daemons::stop`], but fails if the daemon has clients.
     fn stop_unused(&self, id: &DaemonId, timeout: Duration, deadline: &Deadline) -> Result<(), DaemonError>;
 
-    /// Reports that a claim starts or stops using a daemon. Shared memory that a claim leaves behind and no process uses is
-    /// removed later.
-    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: ClaimUse, deadline: &Deadline) -> Result<(), DaemonError>;
+    /// Reports that a claim, whose containers have terminated, does not share a daemon any more. The shared memory that it leaves
+    /// and no process uses is removed.
+    fn leave(&self, id: &DaemonId, claim: &ClaimUid, deadline: &Deadline) -> Result<(), DaemonError>;
 
     /// All daemons, those included that exited or were lost and will be restarted.
     fn list(&self, deadline: &Deadline) -> Result<Vec<Daemon>, DaemonError>;
-}
-
-/// The change of a claim that shares a daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClaimUse {
-    /// Its containers may start from now on.
-    Starts,
-    /// Its containers have terminated.
-    Ends,
 }
 
 /// The desired state of a daemon.

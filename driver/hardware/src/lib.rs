@@ -44,7 +44,7 @@ pub mod host;
 pub mod bounded_host;
 
 pub use bounded_host::BoundedHost;
-pub use daemons::{ClaimUse, Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, MultiUser};
+pub use daemons::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, MultiUser};
 pub use deadline::Deadline;
 pub use device_nodes::{DeviceIds, NodeError};
 pub use driver_files::DriverFilesError;

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dra_hardware::{ClaimUse, Daemon, DaemonError, DaemonSpec, Daemons, Deadline};
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, Daemons, Deadline};
 use dra_model::{Advice, ClaimUid, DaemonId};
 use dra_proto::mps_v1 as pb;
 use dra_proto::mps_v1::mps_client::MpsClient as Client;
@@ -15,7 +15,7 @@ use futures::{Stream, StreamExt as _};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 
 use crate::observed::ObservedDaemon;
 use crate::wire::{DaemonChange, change_from, error_of, spec};
@@ -27,8 +27,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// which takes at most 4 s.
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// Time to record the start or end of a claim, for which the MPS host scans a directory and the open files of processes.
-const SHARE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time to record the end of a claim, for which the MPS host scans a directory and the open files of processes.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A socket path that is no valid address.
 #[derive(Debug, thiserror::Error)]
@@ -90,9 +90,16 @@ impl MpsClient {
         Ok(changes.into_iter().filter_map(now).collect())
     }
 
-    async fn started(&self, wanted: &DaemonSpec, wait: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError> {
+    async fn started(
+        &self,
+        wanted: &DaemonSpec,
+        sharer: Option<&ClaimUid>,
+        wait: Duration,
+        deadline: &Deadline,
+    ) -> Result<Daemon, DaemonError> {
         let mut client = Client::new(self.channel.clone());
-        let request = pb::StartRequest { spec: Some(spec(wanted)), timeout_ms: millis(deadline.limit(wait)) };
+        let claim = sharer.map(ToString::to_string).unwrap_or_default();
+        let request = pb::StartRequest { spec: Some(spec(wanted)), timeout_ms: millis(deadline.limit(wait)), claim };
         let message = self.within(wait, deadline, client.start(request)).await?;
         match change_from(message) {
             Ok(DaemonChange::Updated(observed)) => Ok(observed.daemon),
@@ -116,21 +123,13 @@ impl MpsClient {
         self.within(wait, deadline, client.stop(request)).await.map(|pb::StopResponse {}| ())
     }
 
-    /// An MPS host of an earlier version has no such call and does not need it.
-    async fn shared(
-        &self,
-        id: &DaemonId,
-        claim: &ClaimUid,
-        change: ClaimUse,
-        deadline: &Deadline,
-    ) -> Result<(), DaemonError> {
+    async fn left(&self, id: &DaemonId, claim: &ClaimUid, deadline: &Deadline) -> Result<(), DaemonError> {
         let mut client = Client::new(self.channel.clone());
-        let leaves = change == ClaimUse::Ends;
-        let request = pb::ShareRequest { id: id.to_string(), claim: claim.to_string(), leaves };
-        match timeout(deadline.limit(SHARE_TIMEOUT), client.share(request)).await {
-            Ok(Err(status)) if status.code() != Code::Unimplemented => Err(error_of(&status, &self.socket_path)),
-            Ok(Ok(_) | Err(_)) => Ok(()),
-            Err(_elapsed) => Err(self.no_answer(format!("no answer within {SHARE_TIMEOUT:?}"))),
+        let request = pb::LeaveRequest { id: id.to_string(), claim: claim.to_string() };
+        match timeout(deadline.limit(LEAVE_TIMEOUT), client.leave(request)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(status)) => Err(error_of(&status, &self.socket_path)),
+            Err(_elapsed) => Err(self.no_answer(format!("no answer within {LEAVE_TIMEOUT:?}"))),
         }
     }
 
@@ -160,8 +159,14 @@ impl MpsClient {
 }
 
 impl Daemons for MpsClient {
-    fn start(&self, spec: &DaemonSpec, wait: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError> {
-        self.runtime.block_on(self.started(spec, wait, deadline))
+    fn start(
+        &self,
+        spec: &DaemonSpec,
+        sharer: Option<&ClaimUid>,
+        wait: Duration,
+        deadline: &Deadline,
+    ) -> Result<Daemon, DaemonError> {
+        self.runtime.block_on(self.started(spec, sharer, wait, deadline))
     }
 
     fn stop(&self, id: &DaemonId, wait: Duration, deadline: &Deadline) -> Result<(), DaemonError> {
@@ -172,8 +177,8 @@ impl Daemons for MpsClient {
         self.runtime.block_on(self.stopped(id, true, wait, deadline))
     }
 
-    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: ClaimUse, deadline: &Deadline) -> Result<(), DaemonError> {
-        self.runtime.block_on(self.shared(id, claim, change, deadline))
+    fn leave(&self, id: &DaemonId, claim: &ClaimUid, deadline: &Deadline) -> Result<(), DaemonError> {
+        self.runtime.block_on(self.left(id, claim, deadline))
     }
 
     fn list(&self, deadline: &Deadline) -> Result<Vec<Daemon>, DaemonError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_hardware::{ClaimUse, Daemon, DaemonError, DaemonSpec};
+use dra_hardware::{Daemon, DaemonError, DaemonSpec};
 use dra_model::DaemonId;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -42,9 +42,15 @@ impl DaemonRegistry {
 
     /// See [`dra_hardware::Daemons::start`]. A daemon that becomes ready while this process stops is terminated with it and
     /// is not returned.
-    pub async fn start(&self, spec: DaemonSpec, timeout: Duration) -> Result<Result<Daemon, DaemonError>, Stopping> {
+    pub async fn start(
+        &self,
+        spec: DaemonSpec,
+        sharer: Option<String>,
+        timeout: Duration,
+    ) -> Result<Result<Daemon, DaemonError>, Stopping> {
         let (id, deadline) = (spec.id.clone(), Deadline::of(timeout));
-        let started = self.request(&id, |reply| Request::Start { spec: spec.clone(), deadline, reply }).await?;
+        let start = |reply| Request::Start { spec: spec.clone(), sharer: sharer.clone(), deadline, reply };
+        let started = self.request(&id, start).await?;
         if self.context.stop.is_cancelled() { Err(Stopping) } else { Ok(started) }
     }
 
@@ -59,9 +65,9 @@ impl DaemonRegistry {
         self.request(id, |reply| Request::Stop { unless_used, deadline, reply }).await
     }
 
-    /// See [`dra_hardware::Daemons::share`].
-    pub async fn share(&self, id: &DaemonId, claim: &str, change: ClaimUse) -> Result<(), Stopping> {
-        self.request(id, |reply| Request::Share { claim: claim.to_owned(), change, reply }).await
+    /// See [`dra_hardware::Daemons::leave`].
+    pub async fn leave(&self, id: &DaemonId, claim: &str) -> Result<(), Stopping> {
+        self.request(id, |reply| Request::Leave { claim: claim.to_owned(), reply }).await
     }
 
     /// Terminates the processes of all daemons in parallel, and keeps their directories for the next process. Runs while this

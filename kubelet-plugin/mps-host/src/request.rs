@@ -3,14 +3,20 @@
 
 use std::time::Duration;
 
-use dra_hardware::{ClaimUse, Daemon, DaemonError, DaemonSpec};
+use dra_hardware::{Daemon, DaemonError, DaemonSpec};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 #[derive(Debug)]
 pub enum Request {
     /// Starts the daemon unless it runs.
-    Start { spec: DaemonSpec, deadline: Deadline, reply: oneshot::Sender<Result<Daemon, DaemonError>> },
+    Start {
+        spec: DaemonSpec,
+        /// UID of the claim that shares the daemon with others from now on.
+        sharer: Option<String>,
+        deadline: Deadline,
+        reply: oneshot::Sender<Result<Daemon, DaemonError>>,
+    },
     /// Stops the daemon and removes its directory.
     Stop {
         /// Whether a daemon with clients continues instead.
@@ -19,11 +25,10 @@ pub enum Request {
         deadline: Deadline,
         reply: oneshot::Sender<Result<(), DaemonError>>,
     },
-    /// Records that a claim starts or ends to use the daemon.
-    Share {
+    /// Records that a claim does not share the daemon any more.
+    Leave {
         /// UID of the claim.
         claim: String,
-        change: ClaimUse,
         reply: oneshot::Sender<()>,
     },
     /// Terminates the processes of the daemon and keeps its directory for the next process of this program.

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_hardware::ClaimUse;
 use dra_mps_api::ObservedDaemons;
 use dra_mps_api::wire::{changes, daemon, id_of, observed_message, spec_of, status_from};
 use dra_proto::mps_v1 as pb;
@@ -47,9 +46,10 @@ impl pb::mps_server::Mps for MpsService {
 
     /// The supervisor continues when the call is dropped.
     async fn start(&self, request: Request<pb::StartRequest>) -> Result<Response<pb::Daemon>, Status> {
-        let pb::StartRequest { spec, timeout_ms } = request.into_inner();
+        let pb::StartRequest { spec, timeout_ms, claim } = request.into_inner();
         let spec = spec_of(spec.unwrap_or_default())?;
-        let started = self.daemons.start(spec.clone(), Duration::from_millis(timeout_ms.into())).await;
+        let sharer = (!claim.is_empty()).then_some(claim);
+        let started = self.daemons.start(spec.clone(), sharer, Duration::from_millis(timeout_ms.into())).await;
         let started = started.map_err(|Stopping| stopping())?.map_err(|error| status_from(&error))?;
         Ok(Response::new(daemon(&spec, &started)))
     }
@@ -61,11 +61,10 @@ impl pb::mps_server::Mps for MpsService {
         Ok(Response::new(pb::StopResponse {}))
     }
 
-    async fn share(&self, request: Request<pb::ShareRequest>) -> Result<Response<pb::ShareResponse>, Status> {
-        let pb::ShareRequest { id, claim, leaves } = request.into_inner();
-        let change = if leaves { ClaimUse::Ends } else { ClaimUse::Starts };
-        self.daemons.share(&id_of(&id)?, &claim, change).await.map_err(|Stopping| stopping())?;
-        Ok(Response::new(pb::ShareResponse {}))
+    async fn leave(&self, request: Request<pb::LeaveRequest>) -> Result<Response<pb::LeaveResponse>, Status> {
+        let pb::LeaveRequest { id, claim } = request.into_inner();
+        self.daemons.leave(&id_of(&id)?, &claim).await.map_err(|Stopping| stopping())?;
+        Ok(Response::new(pb::LeaveResponse {}))
     }
 
     async fn list(&self, _request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {

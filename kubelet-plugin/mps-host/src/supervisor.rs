@@ -159,9 +159,15 @@ impl Supervisor {
     async fn handle_request(&mut self, request: Request) {
         match request {
             Request::Start { .. } | Request::Stop { .. } if self.context.stop.is_cancelled() => {}
-            Request::Start { spec, deadline, reply } => drop(reply.send(self.start(spec, deadline).await)),
+            Request::Start { spec, sharer, deadline, reply } => {
+                let started = self.start(spec, deadline).await;
+                if let (Ok(_), Some(claim)) = (&started, sharer) {
+                    self.join(&claim);
+                }
+                drop(reply.send(started));
+            }
             Request::Stop { unless_used, deadline, reply } => drop(reply.send(self.stop(unless_used, deadline).await)),
-            Request::Share { claim, change, reply } => self.share(&claim, change, reply),
+            Request::Leave { claim, reply } => self.leave(&claim, reply),
             Request::Shutdown { deadline, reply } => {
                 self.shut_down(deadline).await;
                 reply.send(()).ok();

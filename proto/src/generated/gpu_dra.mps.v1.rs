@@ -63,6 +63,9 @@ pub struct StartRequest {
     pub spec: ::core::option::Option<Spec>,
     #[prost(uint32, tag = "2")]
     pub timeout_ms: u32,
+    /// UID of the claim that shares the daemon with others. Empty for the daemon of one claim.
+    #[prost(string, tag = "3")]
+    pub claim: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopRequest {
@@ -78,19 +81,16 @@ pub struct StopRequest {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ShareRequest {
+pub struct LeaveRequest {
     /// Id of the daemon, which need not exist.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
     /// UID of the claim.
     #[prost(string, tag = "2")]
     pub claim: ::prost::alloc::string::String,
-    /// Whether the claim ends; otherwise it starts.
-    #[prost(bool, tag = "3")]
-    pub leaves: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ShareResponse {}
+pub struct LeaveResponse {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -344,6 +344,7 @@ pub mod mps_client {
             self
         }
         /// Returns when the daemon answers and its limits are read back. A running daemon of the same spec is returned as it is.
+        /// Records the claim that starts to share it.
         pub async fn start(
             &mut self,
             request: impl tonic::IntoRequest<super::StartRequest>,
@@ -381,12 +382,12 @@ pub mod mps_client {
             req.extensions_mut().insert(GrpcMethod::new("gpu_dra.mps.v1.Mps", "Stop"));
             self.inner.unary(req, path, codec).await
         }
-        /// Records that a claim starts or ends to use a daemon. At its end, the entries of the shared memory that appeared since its
-        /// start, and that no process uses, are removed.
-        pub async fn share(
+        /// Records that a claim does not share the daemon any more. The entries of the shared memory that appeared since its start, and
+        /// that no process uses, are removed.
+        pub async fn leave(
             &mut self,
-            request: impl tonic::IntoRequest<super::ShareRequest>,
-        ) -> std::result::Result<tonic::Response<super::ShareResponse>, tonic::Status> {
+            request: impl tonic::IntoRequest<super::LeaveRequest>,
+        ) -> std::result::Result<tonic::Response<super::LeaveResponse>, tonic::Status> {
             self.inner
                 .ready()
                 .await
@@ -396,9 +397,9 @@ pub mod mps_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/gpu_dra.mps.v1.Mps/Share");
+            let path = http::uri::PathAndQuery::from_static("/gpu_dra.mps.v1.Mps/Leave");
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("gpu_dra.mps.v1.Mps", "Share"));
+            req.extensions_mut().insert(GrpcMethod::new("gpu_dra.mps.v1.Mps", "Leave"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn list(
@@ -457,6 +458,7 @@ pub mod mps_server {
     #[async_trait]
     pub trait Mps: std::marker::Send + std::marker::Sync + 'static {
         /// Returns when the daemon answers and its limits are read back. A running daemon of the same spec is returned as it is.
+        /// Records the claim that starts to share it.
         async fn start(
             &self,
             request: tonic::Request<super::StartRequest>,
@@ -466,12 +468,12 @@ pub mod mps_server {
             &self,
             request: tonic::Request<super::StopRequest>,
         ) -> std::result::Result<tonic::Response<super::StopResponse>, tonic::Status>;
-        /// Records that a claim starts or ends to use a daemon. At its end, the entries of the shared memory that appeared since its
-        /// start, and that no process uses, are removed.
-        async fn share(
+        /// Records that a claim does not share the daemon any more. The entries of the shared memory that appeared since its start, and
+        /// that no process uses, are removed.
+        async fn leave(
             &self,
-            request: tonic::Request<super::ShareRequest>,
-        ) -> std::result::Result<tonic::Response<super::ShareResponse>, tonic::Status>;
+            request: tonic::Request<super::LeaveRequest>,
+        ) -> std::result::Result<tonic::Response<super::LeaveResponse>, tonic::Status>;
         async fn list(
             &self,
             request: tonic::Request<super::ListRequest>,
@@ -650,23 +652,23 @@ pub mod mps_server {
                     };
                     Box::pin(fut)
                 }
-                "/gpu_dra.mps.v1.Mps/Share" => {
+                "/gpu_dra.mps.v1.Mps/Leave" => {
                     #[allow(non_camel_case_types)]
-                    struct ShareSvc<T: Mps>(pub Arc<T>);
-                    impl<T: Mps> tonic::server::UnaryService<super::ShareRequest>
-                    for ShareSvc<T> {
-                        type Response = super::ShareResponse;
+                    struct LeaveSvc<T: Mps>(pub Arc<T>);
+                    impl<T: Mps> tonic::server::UnaryService<super::LeaveRequest>
+                    for LeaveSvc<T> {
+                        type Response = super::LeaveResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::ShareRequest>,
+                            request: tonic::Request<super::LeaveRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Mps>::share(&inner, request).await
+                                <T as Mps>::leave(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -677,7 +679,7 @@ pub mod mps_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = ShareSvc(inner);
+                        let method = LeaveSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use dra_checkpoint::{ClaimRecord, GpuLedger};
-use dra_hardware::{ClaimUse, DaemonError};
+use dra_hardware::DaemonError;
 use dra_model::{ClaimUid, DaemonId, GpuUuid, explain};
 use tracing::warn;
 
@@ -38,9 +38,9 @@ pub(super) fn apply(
             is_new = true;
         }
     }
-    let started = tools.daemons.start(&limits::daemon(&record.devices, id), START_TIMEOUT);
+    let sharer = is_shared(id).then_some(&record.claim.uid);
+    let started = tools.daemons.start(&limits::daemon(&record.devices, id), sharer, START_TIMEOUT);
     started.map_err(|source| EffectError::Start { id: id.clone(), source: Box::new(source) })?;
-    share(id, &record.claim.uid, ClaimUse::Starts, tools);
     Ok(is_new)
 }
 
@@ -57,7 +57,7 @@ pub(super) fn verify(
 /// Stops a daemon that no other claim relies on. A daemon that does not stop now stays in the ledgers of its GPUs.
 pub(super) fn undo(id: &DaemonId, gpus: &[GpuUuid], claim: &ClaimUid, tools: &Tools<'_>) {
     if tools.references.to_daemon(id) {
-        return share(id, claim, ClaimUse::Ends, tools);
+        return leave(id, claim, tools);
     }
     let ledgers: Vec<_> = gpus.iter().map(|gpu| ledger::load(gpu, tools)).collect();
     let names_daemon = |ledger: &GpuLedger| ledger.daemons.contains(id);
@@ -78,13 +78,18 @@ pub(super) fn undo(id: &DaemonId, gpus: &[GpuUuid], claim: &ClaimUid, tools: &To
     }
 }
 
-/// Reports to the MPS host that a claim comes to share a daemon or leaves it. A failure stops no claim: then the shared memory
-/// that the claim leaves is removed with the daemon.
-fn share(id: &DaemonId, claim: &ClaimUid, change: ClaimUse, tools: &Tools<'_>) {
-    if id.gpu().is_some()
-        && let Err(error) = tools.daemons.share(id, claim, change)
+/// Whether the daemon is that of a GPU, which several claims share.
+fn is_shared(id: &DaemonId) -> bool {
+    id.gpu().is_some()
+}
+
+/// Reports to the MPS host that a claim does not share a daemon any more. After a failure the shared memory that the claim leaves
+/// is removed with the daemon.
+fn leave(id: &DaemonId, claim: &ClaimUid, tools: &Tools<'_>) {
+    if is_shared(id)
+        && let Err(error) = tools.daemons.leave(id, claim)
     {
-        warn!(%id, %claim, ?change, %error, "shared memory of an MPS daemon is not cleaned up after this claim");
+        warn!(%id, %claim, %error, "shared memory of an MPS daemon is not cleaned up after this claim");
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use dra_hardware::{BoundedHost, ClaimUse, Daemon, DaemonError, DaemonSpec, Daemons, Deadline, Host};
+use dra_hardware::{BoundedHost, Daemon, DaemonError, DaemonSpec, Daemons, Deadline, Host};
 use dra_model::{ClaimUid, DaemonId};
 use parking_lot::Mutex;
 
@@ -34,8 +34,13 @@ impl<'a> Call<'a> {
         self.host.until(&self.answer_by)
     }
 
-    pub(crate) fn start(&self, spec: &DaemonSpec, timeout: Duration) -> Result<Daemon, DaemonError> {
-        self.ask(|daemons, deadline| daemons.start(spec, timeout, deadline))
+    pub(crate) fn start(
+        &self,
+        spec: &DaemonSpec,
+        sharer: Option<&ClaimUid>,
+        timeout: Duration,
+    ) -> Result<Daemon, DaemonError> {
+        self.ask(|daemons, deadline| daemons.start(spec, sharer, timeout, deadline))
     }
 
     pub(crate) fn stop(&self, id: &DaemonId, timeout: Duration) -> Result<(), DaemonError> {
@@ -46,8 +51,8 @@ impl<'a> Call<'a> {
         self.ask(|daemons, deadline| daemons.stop_unused(id, timeout, deadline))
     }
 
-    pub(crate) fn share(&self, id: &DaemonId, claim: &ClaimUid, change: ClaimUse) -> Result<(), DaemonError> {
-        self.ask(|daemons, deadline| daemons.share(id, claim, change, deadline))
+    pub(crate) fn leave(&self, id: &DaemonId, claim: &ClaimUid) -> Result<(), DaemonError> {
+        self.ask(|daemons, deadline| daemons.leave(id, claim, deadline))
     }
 
     pub(crate) fn list(&self) -> Result<Vec<Daemon>, DaemonError> {

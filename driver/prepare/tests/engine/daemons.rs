@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dra_hardware::{ClaimUse, Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, Deadline};
+use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, Deadline};
 use dra_model::{ClaimUid, DaemonId};
 use parking_lot::Mutex;
 
@@ -22,8 +22,9 @@ struct State {
     stops: usize,
     /// Questions while it was silent.
     unanswered: usize,
-    /// Claims that came and left.
-    sharers: Vec<(DaemonId, ClaimUid, ClaimUse)>,
+    /// Claims that came to share a daemon, and claims that left it.
+    joined: Vec<(DaemonId, ClaimUid)>,
+    left: Vec<(DaemonId, ClaimUid)>,
     /// Until when each answer was waited for.
     deadlines: Vec<Deadline>,
 }
@@ -66,9 +67,14 @@ impl MemoryDaemons {
         std::mem::take(&mut self.0.lock().unanswered)
     }
 
-    /// What it heard of claims that share a daemon, since the last time this was looked at.
-    pub(crate) fn sharers(&self) -> Vec<(DaemonId, ClaimUid, ClaimUse)> {
-        std::mem::take(&mut self.0.lock().sharers)
+    /// The claims that came to share a daemon, since the last time this was looked at.
+    pub(crate) fn joined(&self) -> Vec<(DaemonId, ClaimUid)> {
+        std::mem::take(&mut self.0.lock().joined)
+    }
+
+    /// The claims that left a daemon to others, since the last time this was looked at.
+    pub(crate) fn left(&self) -> Vec<(DaemonId, ClaimUid)> {
+        std::mem::take(&mut self.0.lock().left)
     }
 
     /// Until when each answer so far was waited for.
@@ -120,7 +126,13 @@ impl State {
 }
 
 impl Daemons for MemoryDaemons {
-    fn start(&self, spec: &DaemonSpec, timeout: Duration, deadline: &Deadline) -> Result<Daemon, DaemonError> {
+    fn start(
+        &self,
+        spec: &DaemonSpec,
+        sharer: Option<&ClaimUid>,
+        timeout: Duration,
+        deadline: &Deadline,
+    ) -> Result<Daemon, DaemonError> {
         let mut state = self.0.lock();
         state.answer(deadline)?;
         if state.mood == Mood::Refusing {
@@ -135,6 +147,7 @@ impl Daemons for MemoryDaemons {
                 state.running.insert(spec.id.clone(), spec.clone());
             }
         }
+        state.joined.extend(sharer.map(|claim| (spec.id.clone(), claim.clone())));
         Ok(daemon(&spec.id))
     }
 
@@ -155,10 +168,10 @@ impl Daemons for MemoryDaemons {
         self.stop(id, timeout, deadline)
     }
 
-    fn share(&self, id: &DaemonId, claim: &ClaimUid, change: ClaimUse, deadline: &Deadline) -> Result<(), DaemonError> {
+    fn leave(&self, id: &DaemonId, claim: &ClaimUid, deadline: &Deadline) -> Result<(), DaemonError> {
         let mut state = self.0.lock();
         state.answer(deadline)?;
-        state.sharers.push((id.clone(), claim.clone(), change));
+        state.left.push((id.clone(), claim.clone()));
         Ok(())
     }
 

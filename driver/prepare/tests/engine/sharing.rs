@@ -2,7 +2,7 @@
 //! Strategies and shares: what a GPU has while claims use it, and that it is as it was when they have gone.
 
 use dra_files::faults::Fault;
-use dra_hardware::{ClaimUse, MultiUser};
+use dra_hardware::MultiUser;
 use dra_model::{Bytes, Claim, ComputeMode, DaemonId, Interval, ShareLimits};
 use dra_prepare::{ClaimLookup, PrepareCause, PreparedSharing, Refusal};
 use rustix::io::Errno;
@@ -196,16 +196,16 @@ fn shares_without_consumed_memory_have_no_memory_limit() {
 fn a_daemon_is_informed_of_each_claim_that_starts_or_ends_to_share_it() {
     let node = Node::new(1);
     let claims = ["a", "b"].map(|name| mps_share(name, 8155, 10));
-    let informed = |claim: &Claim, change| (DaemonId::of_gpu(&gpu_uuid(0)), claim.reference.uid.clone(), change);
+    let about = |claim: &Claim| (DaemonId::of_gpu(&gpu_uuid(0)), claim.reference.uid.clone());
     for claim in &claims {
         node.prepare(claim).unwrap();
-        assert_eq!(node.daemons.sharers(), [informed(claim, ClaimUse::Starts)]);
+        assert_eq!(node.daemons.joined(), [about(claim)]);
     }
     node.engine.unprepare(&claims[0].reference).unwrap();
-    assert_eq!(node.daemons.sharers(), [informed(&claims[0], ClaimUse::Ends)]);
+    assert_eq!(node.daemons.left(), [about(&claims[0])]);
     // With the daemon goes all of its shared memory.
     node.engine.unprepare(&claims[1].reference).unwrap();
-    assert_eq!(node.daemons.sharers(), []);
+    assert_eq!((node.daemons.joined(), node.daemons.left()), (vec![], vec![]));
     is_tidy(&node);
 }
 

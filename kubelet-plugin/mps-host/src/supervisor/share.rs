@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use dra_hardware::ClaimUse;
 use rustix::fs::CWD;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -21,9 +20,17 @@ use crate::sweep::{entries, path_of, sweep};
 const CLEANUP_WAIT: Duration = Duration::from_secs(1);
 
 impl Supervisor {
-    /// Records a claim. The end of a claim is answered after its unused files are removed. Without a daemon nothing happens.
-    pub(super) fn share(&mut self, claim: &str, change: ClaimUse, reply: oneshot::Sender<()>) {
-        let begun = self.share_now(claim, change);
+    /// Records a claim that starts to share the daemon.
+    pub(super) fn join(&mut self, claim: &str) {
+        if let Some((_, found)) = self.shared_memory() {
+            self.sharing_claims.join(claim, &found);
+        }
+    }
+
+    /// Records the end of a claim. It is answered after the unused files of the claim are removed. Without a daemon nothing
+    /// happens.
+    pub(super) fn leave(&mut self, claim: &str, reply: oneshot::Sender<()>) {
+        let begun = self.begin_sweep(claim);
         tokio::spawn(async move {
             if let Some(begun) = begun {
                 timeout(CLEANUP_WAIT, begun).await.ok();
@@ -32,24 +39,16 @@ impl Supervisor {
         });
     }
 
-    /// Records a claim. Returns what to wait for if a sweep began.
-    fn share_now(&mut self, claim: &str, change: ClaimUse) -> Option<oneshot::Receiver<()>> {
+    /// Returns what to wait for if a sweep began.
+    fn begin_sweep(&mut self, claim: &str) -> Option<oneshot::Receiver<()>> {
         if matches!(self.lifecycle, Lifecycle::Absent | Lifecycle::Stopping(_)) {
             return None;
         }
         let (opened, found) = self.shared_memory()?;
-        match change {
-            ClaimUse::Starts => {
-                self.sharing_claims.join(claim, &found);
-                None
-            }
-            ClaimUse::Ends => {
-                let left = self.sharing_claims.leave(claim, found);
-                let (waiting, begun) = oneshot::channel();
-                tokio::spawn(sweep(opened, left, waiting));
-                Some(begun)
-            }
-        }
+        let left = self.sharing_claims.leave(claim, found);
+        let (waiting, begun) = oneshot::channel();
+        tokio::spawn(sweep(opened, left, waiting));
+        Some(begun)
     }
 
     /// Begins to record the claims of an adopted daemon.

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use dra_hardware::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons as _, Deadline, MultiUser};
-use dra_model::{DaemonId, ThreadPercentage};
+use dra_model::{ClaimUid, DaemonId, ThreadPercentage};
 use dra_mps_api::{MpsClient, ObservedDaemon};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -96,7 +96,12 @@ impl Host {
     }
 
     pub(crate) fn start(&self, spec: &DaemonSpec) -> Result<Daemon, DaemonError> {
-        self.client().start(spec, TIMEOUT, &Deadline::none())
+        self.client().start(spec, None, TIMEOUT, &Deadline::none())
+    }
+
+    /// Starts a daemon for a claim that shares it with others.
+    pub(crate) fn start_shared(&self, spec: &DaemonSpec, claim: &ClaimUid) -> Result<Daemon, DaemonError> {
+        self.client().start(spec, Some(claim), TIMEOUT, &Deadline::none())
     }
 
     pub(crate) fn stop(&self, id: &str) -> Result<(), DaemonError> {

@@ -90,7 +90,7 @@ fn a_host_killed_in_a_start() {
     let mut host = Host::real();
     until_done(|changes| {
         let client = host.client();
-        let start = thread::spawn(move || client.start(&wanted(), TIMEOUT, &Deadline::none()));
+        let start = thread::spawn(move || client.start(&wanted(), None, TIMEOUT, &Deadline::none()));
         let done = kill_after(changes, &mut host, |_| start.is_finished());
         let is_returned = start.join().unwrap().is_ok();
         host.start_again();

@@ -41,7 +41,7 @@ fn a_daemon_that_hangs_at_its_start_is_ended() {
     let driver = driver("[ \"$1\" = -f ] && echo waiting for nothing && exec /bin/sleep 1000; exec $real");
     let host = Host::new(driver.path());
     let begun = Instant::now();
-    let refused = host.client().start(&spec(ID), Duration::from_millis(300), &Deadline::none()).unwrap_err();
+    let refused = host.client().start(&spec(ID), None, Duration::from_millis(300), &Deadline::none()).unwrap_err();
     assert!(begun.elapsed() < Duration::from_secs(5));
     let DaemonError::NotReady { seen, .. } = &refused else { panic!("{refused}") };
     assert_eq!(seen, "waiting for nothing");
@@ -53,7 +53,7 @@ fn a_daemon_that_does_not_answer_is_ended() {
     let driver = driver("[ \"$1\" = -f ] && exec $real -f; exec /bin/sleep 1000");
     let host = Host::new(driver.path());
     let refused =
-        host.client().start(&spec(ID), Duration::from_millis(300), &Deadline::none()).unwrap_err().to_string();
+        host.client().start(&spec(ID), None, Duration::from_millis(300), &Deadline::none()).unwrap_err().to_string();
     assert!(refused.contains("no answer of the daemon within"), "{refused}");
     assert_eq!(left_of(&host), (0, 0, false));
 }
@@ -98,7 +98,7 @@ fn a_request_that_waits_for_another_one_is_answered_in_its_time() {
     let client = host.client();
     let stop = std::thread::spawn(move || client.stop(&spec(ID).id, Duration::from_secs(1), &Deadline::none()));
     until("the daemon gets quit", || driver.path().join("usr/bin/quits").exists().then_some(()));
-    let refused = host.client().start(&spec(ID), Duration::from_millis(500), &Deadline::none()).unwrap_err();
+    let refused = host.client().start(&spec(ID), None, Duration::from_millis(500), &Deadline::none()).unwrap_err();
     let DaemonError::NotReady { seen, .. } = &refused else { panic!("{refused}") };
     assert_eq!(seen, "the MPS host was busy with an earlier request");
     stop.join().unwrap().unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use dra_hardware::{ClaimUse, Daemons as _, Deadline};
+use dra_hardware::{Daemons as _, Deadline};
 use dra_model::{Bytes, ClaimUid};
 use dra_mps_host::daemon_dir::DaemonDir;
 use rustix::fs::statvfs;
@@ -39,8 +39,8 @@ fn files_of_an_ended_claim_are_removed_and_files_in_use_stay() {
     let mut host = Host::real();
     let shm_dir = host.start(&spec(ID)).unwrap().shm_dir;
     let [elder, younger]: [ClaimUid; 2] = ["elder", "younger"].map(|uid| uid.parse().unwrap());
-    let share = |host: &Host, claim: &ClaimUid, change| {
-        host.client().share(&id_of(ID), claim, change, &Deadline::none()).unwrap();
+    let leave = |host: &Host, claim: &ClaimUid| {
+        host.client().leave(&id_of(ID), claim, &Deadline::none()).unwrap();
     };
     let write = |name: &str| fs::write(shm_dir.join(name), "x").unwrap();
     let names = || {
@@ -49,16 +49,16 @@ fn files_of_an_ended_claim_are_removed_and_files_in_use_stay() {
         names.sort();
         names
     };
-    share(&host, &elder, ClaimUse::Starts);
+    host.start_shared(&spec(ID), &elder).unwrap();
     write("elder");
-    share(&host, &younger, ClaimUse::Starts);
+    host.start_shared(&spec(ID), &younger).unwrap();
     for name in ["left", "held"] {
         write(name);
     }
     fs::create_dir(shm_dir.join("dir")).unwrap();
     write("dir/left");
     let holder = holding(&shm_dir.join("held"));
-    share(&host, &younger, ClaimUse::Ends);
+    leave(&host, &younger);
     assert_eq!(names(), ["elder", "held"], "unused files are removed with the claim");
     end(holder);
     until("files that are closed are removed", || (names() == ["elder"]).then_some(()));
@@ -66,10 +66,10 @@ fn files_of_an_ended_claim_are_removed_and_files_in_use_stay() {
     host.kill();
     host.start_again();
     write("later");
-    share(&host, &elder, ClaimUse::Ends);
+    leave(&host, &elder);
     until("later files are removed", || (names() == ["elder"]).then_some(()));
     host.stop(ID).unwrap();
-    share(&host, &elder, ClaimUse::Ends);
+    leave(&host, &elder);
     assert_eq!(host.observed(ID), None);
 }
 

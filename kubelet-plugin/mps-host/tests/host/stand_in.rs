@@ -246,7 +246,7 @@ fn a_daemon_that_hangs_is_ended_and_one_that_is_slow_is_waited_for() {
     ] {
         stand_in.behave(behaviour);
         let refused =
-            stand_in.host.client().start(&spec(ID), Duration::from_millis(300), &Deadline::none()).unwrap_err();
+            stand_in.host.client().start(&spec(ID), None, Duration::from_millis(300), &Deadline::none()).unwrap_err();
         assert!(
             matches!(&refused, DaemonError::NotReady { seen, .. } if seen.contains(expect)),
             "{behaviour}: {refused}"
@@ -285,7 +285,7 @@ fn a_host_that_stops_refuses_calls_on_connections_that_were_open_before() {
     stand_in.host.ask_to_end();
     // The client keeps the host from ending.
     until("the host hands over", || (!stand_in.host.root().join("host.sock").exists()).then_some(()));
-    let refused = open_before.start(&spec(OTHER), TIMEOUT, &Deadline::none()).unwrap_err();
+    let refused = open_before.start(&spec(OTHER), None, TIMEOUT, &Deadline::none()).unwrap_err();
     assert!(refused.is_no_answer(), "{refused}");
     assert!(!stand_in.host.daemon_dir(OTHER).exists());
     end(client);
@@ -297,7 +297,7 @@ fn a_daemon_that_becomes_ready_while_its_host_stops_is_not_returned() {
     let mut stand_in = StandIn::new();
     stand_in.behave("slow-start 2000");
     let connection = stand_in.host.client();
-    let start = thread::spawn(move || connection.start(&spec(ID), TIMEOUT, &Deadline::none()));
+    let start = thread::spawn(move || connection.start(&spec(ID), None, TIMEOUT, &Deadline::none()));
     until("the daemon starts", || (!stand_in.host.processes(ID).is_empty()).then_some(()));
     stand_in.host.ask_to_end();
     let refused = start.join().unwrap().unwrap_err();
