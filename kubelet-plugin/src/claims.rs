@@ -11,7 +11,7 @@ use dra_model::explain;
 use dra_model::{ClaimRef, ClaimUid, Disposition};
 use dra_prepare::{Engine, PrepareError};
 use parking_lot::Mutex;
-use tokio::task::spawn_blocking;
+use tokio::task::{spawn_blocking, yield_now};
 use tracing::{info, warn};
 
 use crate::event_text;
@@ -49,6 +49,8 @@ impl Claims {
         let (engine, source, asked) = (Arc::clone(&self.engine), self.source.clone(), claim.clone());
         let is_known = self.prepared.lock().contains(&claim.uid);
         let early = (!is_known).then(|| self.source.request_early(&claim, &deadline));
+        // The request is sent before this claim's thread, and those of other claims, compete with it for the processor.
+        yield_now().await;
         let work = move || {
             let early = Cell::new(early);
             // Only a claim that is not prepared yet is read.

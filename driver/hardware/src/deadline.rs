@@ -20,6 +20,7 @@ pub struct Deadline(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
+    arrival: Option<Instant>,
     at: Option<Instant>,
     /// The program that runs beside the call.
     beside: Option<String>,
@@ -36,8 +37,15 @@ impl Deadline {
         self.0.lock().at.is_some()
     }
 
+    /// For a call that arrives now.
     pub fn after(limit: Duration) -> Self {
-        Self(Arc::new(Mutex::new(State { at: Instant::now().checked_add(limit), beside: None })))
+        let now = Instant::now();
+        Self(Arc::new(Mutex::new(State { arrival: Some(now), at: now.checked_add(limit), beside: None })))
+    }
+
+    /// When the call arrived.
+    pub fn arrival(&self) -> Option<Instant> {
+        self.0.lock().arrival
     }
 
     /// Does work that may continue beside the call; `what` describes it for messages.

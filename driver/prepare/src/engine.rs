@@ -23,6 +23,7 @@ use crate::flows::restore::{self, Restoration};
 use crate::flows::{reconcile, retire, unprepare};
 use crate::state::claim_api::{ClaimLookup, FetchError};
 use crate::state::counters::{Counters, RestoreOutcome};
+use crate::state::loaded_driver::LastReading;
 use crate::state::locks::Locks;
 use crate::state::missing::Missing;
 use crate::state::node::{Node, Settings};
@@ -55,8 +56,21 @@ impl Engine {
             warn!(error = explain(&error), "failed to create the CDI directory");
         }
         let (order, missing, orphaned) = (PrepareOrder::default(), Missing::default(), Mutex::default());
-        let counters = Counters::default();
-        let node = Node { host, settings, daemons, records, ledgers, specs, locks, order, missing, orphaned, counters };
+        let (counters, driver) = (Counters::default(), LastReading::default());
+        let node = Node {
+            host,
+            settings,
+            daemons,
+            records,
+            ledgers,
+            specs,
+            locks,
+            driver,
+            order,
+            missing,
+            orphaned,
+            counters,
+        };
         Ok(Self { node })
     }
 

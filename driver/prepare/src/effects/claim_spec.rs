@@ -13,13 +13,17 @@ use crate::effects::prerequisites::Prerequisites;
 use crate::effects::tools::Tools;
 use crate::state::node::Settings;
 
-/// Checks every device node before the first effect of a claim whose devices exist already.
+/// Reads every device node before the first effect of a claim whose devices exist already.
 pub(super) fn check(
     record: &ClaimRecord,
-    prerequisites: &Prerequisites<'_>,
+    prerequisites: &mut Prerequisites<'_>,
     tools: &Tools<'_>,
 ) -> Result<(), EffectError> {
-    render(record, prerequisites, tools).map(drop)
+    for device in &record.devices {
+        let nodes = nodes(device, prerequisites, tools)?;
+        prerequisites.nodes.insert(device.device.clone(), nodes);
+    }
+    Ok(())
 }
 
 /// Writes the base spec and then the spec of the claim, and returns whether one of them changed. The record names the base
@@ -74,6 +78,9 @@ fn nodes(
     prerequisites: &Prerequisites<'_>,
     tools: &Tools<'_>,
 ) -> Result<Vec<DeviceNode>, EffectError> {
+    if let Some(nodes) = prerequisites.nodes.get(&recorded.device) {
+        return Ok(nodes.clone());
+    }
     let (device, gpu) = (recorded.device.clone(), recorded.hardware.gpu());
     let Some(read) = prerequisites.gpus.get(gpu) else {
         return Err(EffectError::UnreadGpu { device, gpu: gpu.clone() });

@@ -2,11 +2,14 @@
 //! What the effects of a claim need besides its record, read and checked before the first of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 use dra_cdi::{RenderedSpec, render};
-use dra_model::{DriverFiles, Gpu, GpuUuid};
+use dra_model::{DeviceName, DeviceNode, DriverFiles, Gpu, GpuUuid};
 
 use crate::effects::error::EffectError;
+use crate::state::loaded_driver::LoadedDriver;
 use crate::state::node::{Node, Settings};
 
 /// The values behind a CDI spec.
@@ -16,21 +19,18 @@ pub(crate) struct Prerequisites<'a> {
     pub(crate) gpus: &'a BTreeMap<GpuUuid, Gpu>,
     /// The spec of the driver version in the record; absent where another version is loaded now.
     pub(crate) base: Option<RenderedSpec>,
+    /// The nodes of the devices that existed before the first effect.
+    pub(crate) nodes: BTreeMap<DeviceName, Vec<DeviceNode>>,
     pub(crate) settings: &'a Settings,
 }
 
-/// The loaded driver, as containers get it.
-#[derive(Debug)]
-pub(crate) struct LoadedDriver {
-    pub(crate) files: DriverFiles,
-    pub(crate) spec: RenderedSpec,
-}
-
-/// Reads the loaded driver.
-pub(crate) fn loaded_driver(node: &Node) -> Result<LoadedDriver, EffectError> {
-    let files = node.host.driver_files().map_err(|source| EffectError::DriverFiles { source })?;
-    let spec = base_spec(&files, node)?;
-    Ok(LoadedDriver { files, spec })
+/// The driver that is loaded when a call has arrived.
+pub(crate) fn loaded_driver(node: &Node, arrival: Instant) -> Result<Arc<LoadedDriver>, EffectError> {
+    node.driver.after(arrival, || {
+        let files = node.host.driver_files().map_err(|source| EffectError::DriverFiles { source })?;
+        let spec = base_spec(&files, node)?;
+        Ok(LoadedDriver { files, spec })
+    })
 }
 
 /// The spec of the loaded driver.

@@ -12,13 +12,14 @@ use crate::decide::plan::{self, Situation};
 use crate::decide::resolve::{Unresolved, resolve};
 use crate::decide::target::Target;
 use crate::effects::error::EffectError;
-use crate::effects::prerequisites::{LoadedDriver, Prerequisites, base_spec};
+use crate::effects::prerequisites::{Prerequisites, base_spec};
 use crate::effects::tools::{Tools, Trigger};
 use crate::effects::{restore, step};
 use crate::error::PrepareCause;
 use crate::flows::journal::{self, RunError};
 use crate::flows::{repair, undo};
 use crate::state::call::Call;
+use crate::state::loaded_driver::LoadedDriver;
 use crate::state::locks::Guarantee;
 use crate::state::node::Node;
 use crate::state::other_claims::OtherClaims;
@@ -77,8 +78,8 @@ pub(super) fn ensure_prepared(node: &Node, wanted: Wanted<'_>, call: &Call<'_>) 
     let gpus = read_gpus(node, claim, &targets, call)?;
     let others = OtherClaims::read(node).map_err(|source| PrepareCause::OtherClaims { source })?;
     let tools = Tools::new(node, Caller::Preparing(&reference.uid), &others, Some(boot_id), call);
-    let (mut record, prerequisites) = planned(node, wanted, &targets, &gpus, &others)?;
-    step::check(&record, &prerequisites, &tools).map_err(PrepareCause::Effect)?;
+    let (mut record, mut prerequisites) = planned(node, wanted, &targets, &gpus, &others)?;
+    step::check(&record, &mut prerequisites, &tools).map_err(PrepareCause::Effect)?;
     let changed = if let Some(prepared) = wanted.prepared() {
         let trigger = wanted.base.trigger();
         repair::repair(&mut record, prepared, trigger, &prerequisites, &node.records, &tools).map_err(cause)?
@@ -191,7 +192,7 @@ fn planned<'a>(
     let spec = || wanted.driver.map_or_else(|| base_spec(&files, node), |driver| Ok(driver.spec.clone()));
     let base = (driver_version == files.version).then(spec).transpose();
     let base = base.map_err(PrepareCause::Effect)?;
-    Ok((record, Prerequisites { gpus, base, settings: &node.settings }))
+    Ok((record, Prerequisites { gpus, base, nodes: BTreeMap::new(), settings: &node.settings }))
 }
 
 /// Applies the effects of a new record. After a failure a claim without an earlier record has none again. A claim with a

@@ -53,11 +53,11 @@ fn prepare_locked(
         Some(record) if is_prepared_this_boot(record, &boot_id) => (claim_of(record), None),
         Some(_) | None => {
             // While the API server answers. What fails here is reported after what is wrong with the claim itself.
-            let driver = loaded_driver(node).ok();
+            let driver = loaded_driver(node, call.arrival()).ok();
             (fetched(reference, api).map_err(|source| PrepareCause::Fetch { source })?, driver)
         }
     };
-    let (existing, boot_id, driver) = (existing.as_ref(), boot_id.as_str(), driver.as_ref());
+    let (existing, boot_id, driver) = (existing.as_ref(), boot_id.as_str(), driver.as_deref());
     let wanted = Wanted { claim: &claim, existing, boot_id, base: Base::OfLoadedDriver, driver };
     let mut asked = BTreeSet::from([reference.uid.clone()]);
     loop {

@@ -30,6 +30,11 @@ impl<'a> Call<'a> {
         Self { lock_deadline, answer_by, host, daemons, unanswered: Mutex::default() }
     }
 
+    /// When the call arrived, or now for background work.
+    pub(crate) fn arrival(&self) -> Instant {
+        self.answer_by.arrival().unwrap_or_else(Instant::now)
+    }
+
     pub(crate) fn host(&self) -> BoundedHost<'_> {
         self.host.until(&self.answer_by)
     }

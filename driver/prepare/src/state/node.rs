@@ -16,6 +16,7 @@ use tracing::warn;
 
 use crate::state::call::Call;
 use crate::state::counters::Counters;
+use crate::state::loaded_driver::LastReading;
 use crate::state::lock_error::{CLAIM, NotLocked};
 use crate::state::locks::{EphemeralLock, Guarantee, Lock, Locks};
 use crate::state::missing::Missing;
@@ -54,6 +55,7 @@ pub(crate) struct Node {
     pub(crate) ledgers: LedgerStore,
     pub(crate) specs: SpecStore,
     pub(crate) locks: Locks,
+    pub(crate) driver: LastReading,
     pub(crate) order: PrepareOrder,
     pub(crate) missing: Missing,
     /// MPS daemons that the last reconciliation found without a claim.
