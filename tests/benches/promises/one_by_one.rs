@@ -70,7 +70,7 @@ impl Alone {
         let ratio = prepare.p50().as_secs_f64() / unavoidable.as_secs_f64();
         let measured = |name: &str, took: Duration| Figure::measured(name, milliseconds(took), Unit::Milliseconds);
         vec![
-            Figure::promised("prepare of one GPU, p50, to (one API GET + one fsync)", ratio, Unit::Ratio, 1.7),
+            Figure::promised("prepare of one GPU, p50, to (one API GET + one fsync)", ratio, Unit::Ratio, 1.5),
             measured("prepare of one GPU, p50", prepare.p50()),
             measured("prepare of one GPU, p99", prepare.p99()),
             measured("unprepare of one GPU, p50", unprepare.p50()),
