@@ -22,6 +22,9 @@ use crate::prepared_claim::PreparedClaim;
 use crate::report::Report;
 use crate::report_channel::{InFlight, ReportSender};
 
+/// More than a node has pods. Claims that are undone without a call of the kubelet stay remembered until then.
+const MAX_REMEMBERED: usize = 1000;
+
 /// Prepares and unprepares claims; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Claims {
@@ -49,7 +52,8 @@ impl Claims {
         let (engine, source, asked) = (Arc::clone(&self.engine), self.source.clone(), claim.clone());
         let is_known = self.prepared.lock().contains(&claim.uid);
         let early = (!is_known).then(|| self.source.request_early(&claim, &deadline));
-        // The request is sent before this claim's thread, and those of other claims, compete with it for the processor.
+        // On a runtime of one thread the request is sent before the threads of this claim and others compete with it for the
+        // processor.
         yield_now().await;
         let work = move || {
             let early = Cell::new(early);
@@ -70,7 +74,7 @@ impl Claims {
                 let took = timer.end(Outcome::Success);
                 let names: Vec<&str> = devices.iter().map(|device| device.device.as_str()).collect();
                 info!(%claim, claim_uid = %claim.uid, devices = names.join(","), took_ms = took.as_millis(), "claim prepared");
-                self.prepared.lock().insert(claim.uid.clone());
+                self.remember(&claim.uid);
                 let prepared = PreparedClaim { claim: claim.clone(), devices: devices.clone() };
                 let ignored = configured.map(|configured| dra_prepare::ignored(&configured, &devices));
                 if let Some(text) = ignored.and_then(|ignored| event_text::config_ignored(&ignored)) {
@@ -81,6 +85,14 @@ impl Claims {
             }
             Err(error) => Err(self.prepare_failed(claim, &error, timer)),
         }
+    }
+
+    fn remember(&self, uid: &ClaimUid) {
+        let mut prepared = self.prepared.lock();
+        if prepared.len() >= MAX_REMEMBERED {
+            prepared.clear();
+        }
+        prepared.insert(uid.clone());
     }
 
     fn prepare_failed(&self, claim: ClaimRef, error: &PrepareError, timer: Timer) -> String {

@@ -15,9 +15,10 @@ pub struct NewFile {
     pub durable: bool,
 }
 
-/// The age from which the time of a change identifies it: two ticks of the slowest clock of a kernel (100 Hz), which two changes may
-/// share.
-pub(crate) const MIN_AGE: Duration = Duration::from_millis(20);
+/// The age from which the time of a change identifies it. Two changes may share a tick of the kernel's clock, which may stand still
+/// for five ticks of 250 Hz where a virtual processor is not scheduled. Two changes with one time have another inode or length,
+/// unless an inode is used again within it.
+pub(crate) const MIN_AGE: Duration = Duration::from_millis(25);
 
 /// Identifies the content of a file that has not changed for some ticks of the kernel's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

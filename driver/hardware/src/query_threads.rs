@@ -16,15 +16,28 @@ const IDLE_TIME: Duration = Duration::from_millis(500);
 type Query = Box<dyn FnOnce() + Send>;
 
 /// The threads that wait for a query. One that ended stays until the next query finds it.
-#[derive(Debug, Default)]
-pub(crate) struct QueryThreads(Arc<Mutex<Vec<SyncSender<Query>>>>);
+#[derive(Debug)]
+pub(crate) struct QueryThreads {
+    waiting: Arc<Mutex<Vec<SyncSender<Query>>>>,
+    idle_time: Duration,
+}
+
+impl Default for QueryThreads {
+    fn default() -> Self {
+        Self::of(IDLE_TIME)
+    }
+}
 
 impl QueryThreads {
-    /// Runs a query on a thread of its own.
+    fn of(idle_time: Duration) -> Self {
+        Self { waiting: Arc::default(), idle_time }
+    }
+
+    /// Runs a query on a thread that does nothing else meanwhile.
     pub(crate) fn run(&self, query: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut query: Query = Box::new(query);
         loop {
-            let Some(thread) = self.0.lock().pop() else { return self.start(query) };
+            let Some(thread) = self.waiting.lock().pop() else { return self.start(query) };
             match thread.send(query) {
                 Ok(()) => return Ok(()),
                 Err(SendError(unsent)) => query = unsent,
@@ -33,7 +46,7 @@ impl QueryThreads {
     }
 
     fn start(&self, query: Query) -> io::Result<()> {
-        let waiting = Arc::clone(&self.0);
+        let (waiting, idle_time) = (Arc::clone(&self.waiting), self.idle_time);
         let work = move || {
             let mut query = query;
             loop {
@@ -41,7 +54,7 @@ impl QueryThreads {
                 // Without a buffer: a thread that ends has not accepted a query.
                 let (sender, receiver) = sync_channel(0);
                 waiting.lock().push(sender);
-                match receiver.recv_timeout(IDLE_TIME) {
+                match receiver.recv_timeout(idle_time) {
                     Ok(next) => query = next,
                     Err(_nothing_to_do) => return,
                 }
@@ -66,19 +79,26 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_is_used_again_and_ends_when_there_is_nothing_to_do() {
-        let threads = QueryThreads::default();
+    fn a_thread_is_used_again() {
+        let threads = QueryThreads::of(Duration::from_mins(1));
         let first = thread_of_a_query(&threads);
         for _ in 0..3 {
-            while threads.0.lock().is_empty() {
+            while threads.waiting.lock().is_empty() {
                 thread::yield_now();
             }
             assert_eq!(thread_of_a_query(&threads), first);
         }
-        while Arc::strong_count(&threads.0) > 1 {
+    }
+
+    #[test]
+    fn a_thread_without_a_query_ends_and_another_is_started() {
+        let threads = QueryThreads::of(Duration::from_millis(1));
+        let first = thread_of_a_query(&threads);
+        while Arc::strong_count(&threads.waiting) > 1 {
             thread::yield_now();
         }
         assert_ne!(thread_of_a_query(&threads), first);
+        assert!(threads.waiting.lock().len() <= 1, "the one that ended is not remembered");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use futures::{Stream, StreamExt as _};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 
 use crate::observed::ObservedDaemon;
 use crate::wire::{DaemonChange, change_from, error_of, spec};
@@ -67,7 +67,7 @@ impl MpsClient {
     /// Streams every daemon and then each change, until the connection ends.
     pub async fn watch(&self) -> Result<impl Stream<Item = Result<DaemonChange, DaemonError>> + use<>, DaemonError> {
         let mut client = Client::new(self.channel.clone());
-        let changes = self.within(Duration::ZERO, &Deadline::none(), client.watch(pb::WatchRequest {})).await?;
+        let changes = self.within(MARGIN, &Deadline::none(), client.watch(pb::WatchRequest {})).await?;
         let socket_path = self.socket_path.clone();
         Ok(changes.map(move |change| change.and_then(change_from).map_err(|status| error_of(&status, &socket_path))))
     }
@@ -80,7 +80,7 @@ impl MpsClient {
     async fn observed_until(&self, deadline: &Deadline) -> Result<Vec<ObservedDaemon>, DaemonError> {
         let mut client = Client::new(self.channel.clone());
         let list = client.list(pb::ListRequest {});
-        let pb::ListResponse { daemons } = self.within(Duration::ZERO, deadline, list).await?;
+        let pb::ListResponse { daemons } = self.within(MARGIN, deadline, list).await?;
         let changes = daemons.into_iter().map(change_from).collect::<Result<Vec<_>, Status>>();
         let changes = changes.map_err(|status| error_of(&status, &self.socket_path))?;
         let now = |change| match change {
@@ -100,7 +100,7 @@ impl MpsClient {
         let mut client = Client::new(self.channel.clone());
         let claim = sharer.map(ToString::to_string).unwrap_or_default();
         let request = pb::StartRequest { spec: Some(spec(wanted)), timeout_ms: millis(deadline.limit(wait)), claim };
-        let message = self.within(wait, deadline, client.start(request)).await?;
+        let message = self.within(wait + MARGIN, deadline, client.start(request)).await?;
         match change_from(message) {
             Ok(DaemonChange::Updated(observed)) => Ok(observed.daemon),
             Ok(DaemonChange::Removed(id)) => {
@@ -120,22 +120,25 @@ impl MpsClient {
         let mut client = Client::new(self.channel.clone());
         let timeout_ms = millis(deadline.limit(wait));
         let request = pb::StopRequest { id: id.to_string(), timeout_ms, unless_used };
-        self.within(wait, deadline, client.stop(request)).await.map(|pb::StopResponse {}| ())
+        self.within(wait + MARGIN, deadline, client.stop(request)).await.map(|pb::StopResponse {}| ())
     }
 
+    /// An MPS host of an earlier version has no such call and sweeps nothing.
     async fn left(&self, id: &DaemonId, claim: &ClaimUid, deadline: &Deadline) -> Result<(), DaemonError> {
         let mut client = Client::new(self.channel.clone());
         let request = pb::LeaveRequest { id: id.to_string(), claim: claim.to_string() };
-        match timeout(deadline.limit(LEAVE_TIMEOUT), client.leave(request)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(status)) => Err(error_of(&status, &self.socket_path)),
-            Err(_elapsed) => Err(self.no_answer(format!("no answer within {LEAVE_TIMEOUT:?}"))),
-        }
+        let leave = async {
+            match client.leave(request).await {
+                Err(status) if status.code() == Code::Unimplemented => Ok(Response::new(pb::LeaveResponse {})),
+                answer => answer,
+            }
+        };
+        self.within(LEAVE_TIMEOUT, deadline, leave).await.map(|pb::LeaveResponse {}| ())
     }
 
     async fn within<T>(
         &self,
-        wait: Duration,
+        own: Duration,
         deadline: &Deadline,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, DaemonError> {
@@ -143,7 +146,6 @@ impl MpsClient {
         if deadline.is_over() {
             return Err(out_of_time());
         }
-        let own = wait + MARGIN;
         let limit = deadline.limit(own);
         match timeout(limit, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),

@@ -161,7 +161,8 @@ impl Supervisor {
             Request::Start { .. } | Request::Stop { .. } if self.context.stop.is_cancelled() => {}
             Request::Start { spec, sharer, deadline, reply } => {
                 let started = self.start(spec, deadline).await;
-                if let (Ok(_), Some(claim)) = (&started, sharer) {
+                // A caller that is gone does not use the daemon.
+                if let (Ok(_), Some(claim), false) = (&started, sharer, reply.is_closed()) {
                     self.join(&claim);
                 }
                 drop(reply.send(started));

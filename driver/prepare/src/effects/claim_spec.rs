@@ -13,17 +13,13 @@ use crate::effects::prerequisites::Prerequisites;
 use crate::effects::tools::Tools;
 use crate::state::node::Settings;
 
-/// Reads every device node before the first effect of a claim whose devices exist already.
+/// Checks every device node before the first effect of a claim whose devices exist already.
 pub(super) fn check(
     record: &ClaimRecord,
-    prerequisites: &mut Prerequisites<'_>,
+    prerequisites: &Prerequisites<'_>,
     tools: &Tools<'_>,
 ) -> Result<(), EffectError> {
-    for device in &record.devices {
-        let nodes = nodes(device, prerequisites, tools)?;
-        prerequisites.nodes.insert(device.device.clone(), nodes);
-    }
-    Ok(())
+    render(record, prerequisites, tools).map(drop)
 }
 
 /// Writes the base spec and then the spec of the claim, and returns whether one of them changed. The record names the base
@@ -78,9 +74,6 @@ fn nodes(
     prerequisites: &Prerequisites<'_>,
     tools: &Tools<'_>,
 ) -> Result<Vec<DeviceNode>, EffectError> {
-    if let Some(nodes) = prerequisites.nodes.get(&recorded.device) {
-        return Ok(nodes.clone());
-    }
     let (device, gpu) = (recorded.device.clone(), recorded.hardware.gpu());
     let Some(read) = prerequisites.gpus.get(gpu) else {
         return Err(EffectError::UnreadGpu { device, gpu: gpu.clone() });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dra_cdi::{RenderedSpec, render};
-use dra_model::{DeviceName, DeviceNode, DriverFiles, Gpu, GpuUuid};
+use dra_model::{DriverFiles, Gpu, GpuUuid};
 
 use crate::effects::error::EffectError;
 use crate::state::loaded_driver::LoadedDriver;
@@ -19,8 +19,6 @@ pub(crate) struct Prerequisites<'a> {
     pub(crate) gpus: &'a BTreeMap<GpuUuid, Gpu>,
     /// The spec of the driver version in the record; absent where another version is loaded now.
     pub(crate) base: Option<RenderedSpec>,
-    /// The nodes of the devices that existed before the first effect.
-    pub(crate) nodes: BTreeMap<DeviceName, Vec<DeviceNode>>,
     pub(crate) settings: &'a Settings,
 }
 

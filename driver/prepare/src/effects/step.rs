@@ -9,10 +9,10 @@ use crate::effects::prerequisites::Prerequisites;
 use crate::effects::tools::{Tools, Trigger};
 use crate::effects::{claim_spec, gpu_settings, mps_daemon};
 
-/// Checks and reads before the first effect what can be checked without one.
+/// Checks before the first effect what can be checked without one.
 pub(crate) fn check(
     record: &ClaimRecord,
-    prerequisites: &mut Prerequisites<'_>,
+    prerequisites: &Prerequisites<'_>,
     tools: &Tools<'_>,
 ) -> Result<(), EffectError> {
     claim_spec::check(record, prerequisites, tools)

@@ -78,8 +78,8 @@ pub(super) fn ensure_prepared(node: &Node, wanted: Wanted<'_>, call: &Call<'_>) 
     let gpus = read_gpus(node, claim, &targets, call)?;
     let others = OtherClaims::read(node).map_err(|source| PrepareCause::OtherClaims { source })?;
     let tools = Tools::new(node, Caller::Preparing(&reference.uid), &others, Some(boot_id), call);
-    let (mut record, mut prerequisites) = planned(node, wanted, &targets, &gpus, &others)?;
-    step::check(&record, &mut prerequisites, &tools).map_err(PrepareCause::Effect)?;
+    let (mut record, prerequisites) = planned(node, wanted, &targets, &gpus, &others)?;
+    step::check(&record, &prerequisites, &tools).map_err(PrepareCause::Effect)?;
     let changed = if let Some(prepared) = wanted.prepared() {
         let trigger = wanted.base.trigger();
         repair::repair(&mut record, prepared, trigger, &prerequisites, &node.records, &tools).map_err(cause)?
@@ -192,7 +192,7 @@ fn planned<'a>(
     let spec = || wanted.driver.map_or_else(|| base_spec(&files, node), |driver| Ok(driver.spec.clone()));
     let base = (driver_version == files.version).then(spec).transpose();
     let base = base.map_err(PrepareCause::Effect)?;
-    Ok((record, Prerequisites { gpus, base, nodes: BTreeMap::new(), settings: &node.settings }))
+    Ok((record, Prerequisites { gpus, base, settings: &node.settings }))
 }
 
 /// Applies the effects of a new record. After a failure a claim without an earlier record has none again. A claim with a

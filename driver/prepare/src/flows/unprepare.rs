@@ -19,11 +19,9 @@ use crate::state::references::Caller;
 /// Undoes what was done for a claim. An unknown claim is unprepared already.
 pub(crate) fn unprepare(node: &Node, claim: &ClaimRef, deadline: &Deadline) -> Result<(), UnprepareError> {
     let call = node.call_until(deadline);
+    node.order.supersede(&claim.uid);
     let unprepared = match node.lock_claim(&claim.uid, call.lock_deadline) {
-        Ok(_lock) => {
-            node.order.supersede(&claim.uid);
-            unprepare_locked(node, claim, &call)
-        }
+        Ok(_lock) => unprepare_locked(node, claim, &call),
         Err(error) => Err(Box::new(UnprepareCause::Lock(error))),
     };
     unprepared.map_err(|cause| UnprepareError { claim: claim.clone(), cause })

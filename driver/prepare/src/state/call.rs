@@ -30,7 +30,7 @@ impl<'a> Call<'a> {
         Self { lock_deadline, answer_by, host, daemons, unanswered: Mutex::default() }
     }
 
-    /// When the call arrived, or now for background work.
+    /// When the call arrived; now if it has no deadline.
     pub(crate) fn arrival(&self) -> Instant {
         self.answer_by.arrival().unwrap_or_else(Instant::now)
     }

@@ -9,7 +9,7 @@ use dra_cdi::RenderedSpec;
 use dra_model::DriverFiles;
 use parking_lot::Mutex;
 
-/// The age up to which a reading is used: a call may have waited for its locks since it arrived.
+/// The age up to which a reading is used: a call may have waited for the lock of its claim since it arrived.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// The loaded driver, as containers get it.

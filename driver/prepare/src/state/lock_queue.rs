@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The calls of this process that have or want a name. They get it in the order of their arrival, and a release wakes one of
-//! them: a hundred shares of a GPU that start at once want one name.
+//! The calls of this process that have or want a name. They get it in the order of their arrival, except that a call that only
+//! tries may go first. A release wakes one of them: a hundred shares of a GPU that start at once want one name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

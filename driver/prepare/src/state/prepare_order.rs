@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Supersedes prepares that wait for the lock of a claim when the claim is unprepared.
 //!
-//! The lock of a claim is not fair. A call that the kubelet cancelled may still wait for it when the unprepare of the same
-//! claim passes, and must not prepare the claim afterwards (kubernetes-sigs/dra-driver-nvidia-gpu #1162).
+//! A call that the kubelet cancelled may still wait for the lock when the unprepare of the same claim arrives. It must not prepare
+//! the claim afterwards (kubernetes-sigs/dra-driver-nvidia-gpu #1162), and the unprepare must not wait for its work.
 
 use std::collections::BTreeMap;
 
