@@ -59,6 +59,16 @@ impl ControlClient {
         }
     }
 
+    /// Succeeds if the daemon answers a question. If the daemon exits after it accepted the connection, the program exits with 0
+    /// and prints nothing.
+    pub async fn confirm(&self, timeout: Duration) -> Result<(), ControlError> {
+        let answer = self.send(&[Command::Threads], timeout).await?;
+        if answer.trim().is_empty() {
+            return Err(ControlError::Unreachable { output: "it closed the connection without an answer".to_owned() });
+        }
+        Ok(())
+    }
+
     fn command(&self) -> process::Command {
         let mut command = process::Command::new(&self.program);
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -88,4 +98,19 @@ async fn exchange(child: &mut process::Child, script: &str) -> io::Result<(bool,
         errors.take(MAX_ANSWER).read_to_end(&mut answer).await?;
     }
     Ok((status.success(), String::from_utf8_lossy(&answer).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_daemon_that_closes_the_connection_has_not_answered() {
+        let client = |program: &str| ControlClient::new(Path::new(program), Path::new("/pipe"), Path::new("/driver"));
+        let limit = Duration::from_secs(20);
+        // It prints what it reads, and the other one nothing; both exit with 0.
+        client("/bin/cat").confirm(limit).await.unwrap();
+        let refused = client("/bin/true").confirm(limit).await.unwrap_err();
+        assert_eq!(refused.to_string(), "failed to reach the daemon (it closed the connection without an answer)");
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dra_hardware::DaemonState;
-use dra_mps::{Command, Event};
+use dra_mps::Event;
 use tokio::time::{Instant, timeout};
 
 use crate::clients::Clients;
@@ -136,7 +136,7 @@ impl Running {
         if is_unchanged && self.handle.process.id().is_alive() && socket_path.exists() {
             return Ok(());
         }
-        self.handle.control.send(&[Command::Threads], QUERY_TIMEOUT).await?;
+        self.handle.control.confirm(QUERY_TIMEOUT).await?;
         self.verified = true;
         Ok(())
     }

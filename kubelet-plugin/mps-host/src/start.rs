@@ -139,8 +139,8 @@ impl DaemonStart<'_> {
             if !socket_path.exists() {
                 continue;
             }
-            match control.send(&[Command::Threads], self.remaining()).await {
-                Ok(_answer) => return Ok(()),
+            match control.confirm(self.remaining()).await {
+                Ok(()) => return Ok(()),
                 Err(ControlError::Unreachable { .. }) => {}
                 Err(error @ (ControlError::Run { .. } | ControlError::NoAnswer { .. })) => {
                     return Err(self.control_failed(&error));
