@@ -51,7 +51,7 @@ impl Together {
                 "prepare of eight GPUs at once, p50, to (eight API GETs at once + one fsync)",
                 ratio,
                 Unit::Ratio,
-                2.1,
+                2.2,
             ),
             measured("eight API GETs at once, p50", request.p50()),
             measured("prepare of eight GPUs at once, p50", prepare.p50()),

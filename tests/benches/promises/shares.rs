@@ -151,7 +151,7 @@ impl Shares {
                 "prepare of 100 shares of one GPU at once, p50, to 100 API GETs at once",
                 seconds(at_once) / seconds(request),
                 Unit::Ratio,
-                9.0,
+                12.0,
             ),
             Figure::promised(
                 "prepare of a share beside others, p50, to a plain claim",

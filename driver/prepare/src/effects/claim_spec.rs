@@ -3,7 +3,7 @@
 //! effects created.
 
 use dra_cdi::{ClaimDevice, Ensured, Kind, MpsClient, RenderedSpec, render};
-use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedHardware, RecordedSharing};
+use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedHardware, RecordedSharing, Step};
 use dra_hardware::DeviceIds;
 use dra_model::{ClaimUid, DeviceNode};
 
@@ -13,12 +13,16 @@ use crate::effects::prerequisites::Prerequisites;
 use crate::effects::tools::Tools;
 use crate::state::node::Settings;
 
-/// Checks every device node before the first effect of a claim whose devices exist already.
+/// Checks every device node before the first effect of a claim whose devices exist already. A claim with nothing but a spec has
+/// no effect that comes before.
 pub(super) fn check(
     record: &ClaimRecord,
     prerequisites: &Prerequisites<'_>,
     tools: &Tools<'_>,
 ) -> Result<(), EffectError> {
+    if record.effects().iter().all(|step| *step == Step::ClaimSpec) {
+        return Ok(());
+    }
     render(record, prerequisites, tools).map(drop)
 }
 
