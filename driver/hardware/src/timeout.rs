@@ -2,8 +2,8 @@
 //! A machine whose GPUs may hang without blocking the caller indefinitely.
 //!
 //! A call of NVML can stay in the kernel for good after a GPU fell off the bus, and nothing can end it. So every query of a GPU
-//! runs on another thread than its caller. A query without result in time fails with a timeout, and until its thread returns the same
-//! query fails at once. A hanging GPU therefore costs one thread for each kind of query. Queries of the driver itself have no
+//! runs on another thread than its caller. A query without result in time fails with a timeout, and until its thread returns
+//! the same query fails at once. A hanging GPU therefore costs one thread for each kind of query. Queries of the driver itself have no
 //! timeout, because loading may take long without persistence mode. A machine that is queried on behalf of a call also stops
 //! at the deadline of the call, for queries of the driver too.
 
