@@ -210,7 +210,7 @@ impl Args {
 
 #[cfg(test)]
 mod tests {
-    use dra_resource::{Features, Form, ShareSettings};
+    use dra_resource::{Features, Form};
 
     use super::*;
 
@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn offer() -> Offer {
-        Offer { features: Features::ALL, forms: Form::ALL.into(), shares: ShareSettings::default() }
+        Offer { forms: Form::ALL.into(), ..Offer::of_hardware(Features::ALL) }
     }
 
     #[test]

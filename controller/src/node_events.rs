@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use dra_model::chain;
-use dra_model::{DriverState, Failure, Fault, Gpu, GpuEntry, Inventory, MigMode, NodeName};
+use dra_model::{Device, DriverState, Failure, Fault, Gpu, GpuEntry, Inventory, MigMode, NodeName};
 use dra_resource::{DriverName, Form, Offer};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
@@ -116,7 +116,7 @@ impl NodeEvents {
 
 /// The problems of a node.
 pub(crate) fn problems(inventory: &Inventory, support: &FeatureSupport, offer: &Offer) -> Problems {
-    let gpus = inventory.gpus.iter().enumerate().filter_map(|(index, entry)| of_gpu(index, entry, support));
+    let gpus = inventory.gpus.iter().enumerate().filter_map(|(index, entry)| of_gpu(index, entry, support, offer));
     let others = [missing_driver(&inventory.driver), no_counters(support), no_shares(support, offer)];
     gpus.chain(others.into_iter().flatten()).collect()
 }
@@ -151,11 +151,11 @@ fn no_shares(support: &FeatureSupport, offer: &Offer) -> Option<(String, Problem
 }
 
 /// The most severe problem of a GPU. It has only one, so that a problem that gets worse is not reported as resolved.
-fn of_gpu(index: usize, entry: &GpuEntry, support: &FeatureSupport) -> Option<(String, Problem)> {
+fn of_gpu(index: usize, entry: &GpuEntry, support: &FeatureSupport, offer: &Offer) -> Option<(String, Problem)> {
     match (entry.failure(), entry) {
         (Some(failure), _) => Some(failed(index, entry, failure, support)),
         (None, GpuEntry::Known { gpu, .. }) => {
-            let problem = no_mig_devices(gpu).or_else(|| missing_details(gpu))?;
+            let problem = no_mig_devices(gpu, support, offer).or_else(|| missing_details(gpu))?;
             Some((gpu.uuid.to_string(), problem))
         }
         (None, GpuEntry::Unidentified { .. }) => None,
@@ -190,8 +190,13 @@ const fn advice(fault: Fault) -> &'static str {
     }
 }
 
-fn no_mig_devices(gpu: &Gpu) -> Option<Problem> {
-    let is_empty = matches!(&gpu.mig, MigMode::On { devices, .. } if devices.is_empty());
+fn no_mig_devices(gpu: &Gpu, support: &FeatureSupport, offer: &Offer) -> Option<Problem> {
+    let divides = support.unavailable_reason(GatedFields::Counters).is_none();
+    let is_published = |device: &Device<'_>| match device {
+        Device::Partition(..) => divides && offer.includes(*device),
+        Device::Gpu(_) | Device::Mig(..) | Device::Shared(..) => true,
+    };
+    let is_empty = matches!(&gpu.mig, MigMode::On { .. }) && !gpu.forms().iter().any(is_published);
     let Gpu { uuid, pci, .. } = gpu;
     let note = format!(
         "{uuid} at {pci} has no devices: MIG mode is enabled, but no MIG device exists; on the node, create MIG devices with \

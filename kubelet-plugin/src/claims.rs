@@ -69,6 +69,7 @@ impl Claims {
             (engine.prepare_until(&asked, &read, &look_up, &deadline), is_new.get(), configured.into_inner())
         };
         let (prepared, is_new, configured) = spawn_blocking(work).await.map_err(panicked)?;
+        self.report_mig_changes();
         match prepared {
             Ok(devices) => {
                 let took = timer.end(Outcome::Success);
@@ -118,7 +119,9 @@ impl Claims {
         let timer = self.begin(Operation::Unprepare);
         let (engine, asked) = (Arc::clone(&self.engine), claim.clone());
         self.prepared.lock().remove(&claim.uid);
-        match spawn_blocking(move || engine.unprepare_until(&asked, &deadline)).await.map_err(panicked)? {
+        let unprepared = spawn_blocking(move || engine.unprepare_until(&asked, &deadline)).await.map_err(panicked)?;
+        self.report_mig_changes();
+        match unprepared {
             Ok(()) => {
                 let took = timer.end(Outcome::Success);
                 info!(%claim, claim_uid = %claim.uid, took_ms = took.as_millis(), "claim unprepared");
@@ -132,6 +135,10 @@ impl Claims {
                 Err(text)
             }
         }
+    }
+
+    fn report_mig_changes(&self) {
+        self.reports.send_mig_changes(self.engine.take_mig_changes());
     }
 
     fn begin(&self, operation: Operation) -> Timer {

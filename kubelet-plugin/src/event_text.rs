@@ -2,9 +2,10 @@
 //! The reasons and notes of the Events of this process. Pure.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use dra_model::{DeviceName, Disposition, GpuUuid, Inventory, LiveIdentity, NodeName, explain};
-use dra_prepare::{Drift, PreparedDevice, Refusal};
+use dra_prepare::{Drift, MigChangeKind, PreparedDevice, Refusal};
 use dra_resource::status::{DaemonHealth, DaemonStatus};
 use kube::runtime::events::EventType;
 
@@ -53,6 +54,12 @@ pub enum EventText {
         holder: String,
     },
     Daemon(DaemonStatus),
+    /// A partition was created or destroyed.
+    MigDevice {
+        device: DeviceName,
+        change: MigChangeKind,
+        took: Duration,
+    },
     SettingsChanged {
         setting: String,
         gpu: GpuUuid,
@@ -75,6 +82,8 @@ impl EventText {
             Self::Failed { disposition: Disposition::Transient, .. }
             | Self::Blocked { disposition: Disposition::Transient, .. } => "PrepareFailed",
             Self::Daemon(daemon) => daemon.health.event_reason(),
+            Self::MigDevice { change: MigChangeKind::Created(_), .. } => "MigCreated",
+            Self::MigDevice { change: MigChangeKind::Destroyed, .. } => "MigDestroyed",
             Self::SettingsChanged { .. } => "GPUSettingsChanged",
         }
     }
@@ -99,6 +108,16 @@ impl EventText {
             Self::Failed { error, .. } => format!("Claim {}", error.strip_prefix("claim ").unwrap_or(error)),
             Self::Blocked { error, holder, .. } => format!("Claim {holder} blocks another claim: {error}"),
             Self::Daemon(daemon) => daemon.message(),
+            Self::MigDevice { device, change: MigChangeKind::Created(ids), took } => format!(
+                "Created MIG device {device} ({}, GPU instance {}, compute instance {}) in {} ms",
+                ids.uuid,
+                ids.gpu_instance,
+                ids.compute_instance,
+                took.as_millis()
+            ),
+            Self::MigDevice { device, change: MigChangeKind::Destroyed, took } => {
+                format!("Destroyed MIG device {device} in {} ms", took.as_millis())
+            }
             // The kubelet prepares a claim for the first of its pods and not for pods that are added while it is prepared.
             Self::SettingsChanged { setting, gpu, found, wanted } => format!(
                 "{setting} of {gpu} was changed to {found} outside this driver, the claim needs {wanted}. Set it back with nvidia-smi; else it is reset at the next prepare on this GPU, of another claim or of this one after all its pods terminated"
@@ -108,7 +127,7 @@ impl EventText {
 
     pub fn event_type(&self) -> EventType {
         match self {
-            Self::DevicesPrepared { .. } | Self::ConfigIgnored { .. } => EventType::Normal,
+            Self::DevicesPrepared { .. } | Self::ConfigIgnored { .. } | Self::MigDevice { .. } => EventType::Normal,
             Self::Daemon(daemon) if daemon.health == DaemonHealth::Ready => EventType::Normal,
             Self::DaemonsOfRequests { .. }
             | Self::DaemonsOfClaims { .. }
@@ -130,7 +149,9 @@ impl EventText {
             | Self::SharesOfRequests { .. }
             | Self::SharesOfClaims { .. }
             | Self::Failed { .. }
-            | Self::Blocked { .. } => "Prepare",
+            | Self::Blocked { .. }
+            | Self::MigDevice { change: MigChangeKind::Created(_), .. } => "Prepare",
+            Self::MigDevice { change: MigChangeKind::Destroyed, .. } => "Unprepare",
             Self::Daemon(_) | Self::SettingsChanged { .. } => "Monitor",
         }
     }
@@ -179,10 +200,10 @@ fn device_text(device: &PreparedDevice, inventory: Option<&Inventory>) -> String
             format!("{name} ({form} share of {product}, {uuid}{sharing})")
         }
         (LiveIdentity::Shared { uuid, form }, None) => format!("{name} ({form} share, {uuid}{sharing})"),
-        (LiveIdentity::Mig { uuid, profile, .. }, Some(product)) => {
-            format!("{name} ({profile} of {product}, {uuid}{sharing})")
+        (LiveIdentity::Mig { ids, profile, .. }, Some(product)) => {
+            format!("{name} ({profile} of {product}, {}{sharing})", ids.uuid)
         }
-        (LiveIdentity::Mig { uuid, profile, .. }, None) => format!("{name} ({profile}, {uuid}{sharing})"),
+        (LiveIdentity::Mig { ids, profile, .. }, None) => format!("{name} ({profile}, {}{sharing})", ids.uuid),
     }
 }
 
@@ -195,7 +216,9 @@ fn capitalized(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use dra_hardware::Setting;
-    use dra_model::{DriverState, Gpu, GpuEntry, GpuSettings, MigMode, Version};
+    use dra_model::{
+        ComputeShare, DriverState, Gpu, GpuEntry, GpuSettings, MigIdentity, MigIds, MigMode, Placement, Version,
+    };
     use dra_prepare::PreparedSharing;
 
     use super::*;
@@ -219,14 +242,19 @@ mod tests {
         device(&format!("gpu-{number:08}"), LiveIdentity::Gpu { uuid })
     }
 
+    fn mig_ids() -> MigIds {
+        let uuid = "MIG-aaaaaaaa-0000-0000-0000-000000000000".parse().unwrap();
+        MigIds { uuid, gpu_instance: 7, compute_instance: 0 }
+    }
+
     fn mig_device() -> PreparedDevice {
-        let identity = LiveIdentity::Mig {
-            uuid: "MIG-aaaaaaaa-0000-0000-0000-000000000000".parse().unwrap(),
+        let identity = MigIdentity {
             parent: "GPU-00000000-0000-0000-0000-000000000000".parse().unwrap(),
-            gpu_instance: 7,
-            compute_instance: 0,
-            profile: "1g.10gb".to_owned(),
+            profile_id: 19,
+            placement: Placement { start: 0, size: 1 },
+            share: ComputeShare { start: 0, slices: 1, of: 1 },
         };
+        let identity = LiveIdentity::Mig { identity, ids: mig_ids(), profile: "1g.10gb".to_owned() };
         device("gpu-00000000-mig-19-0", identity)
     }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dra_hardware::Setting;
-use dra_model::{Gpu, Health, Inventory, MigMode};
-use dra_prepare::{PreparedShares, RestoreOutcome};
+use dra_model::{Gpu, Health, Inventory};
+use dra_prepare::{MigChangeKind, PreparedShares, RestoreOutcome};
 use dra_resource::status::DaemonHealth;
 use dra_runtime::http::DURATIONS;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -133,6 +133,7 @@ pub struct Metrics {
     operations: Family<ResultLabels, Counter>,
     duration: Family<OperationLabels, Histogram>,
     in_flight: Family<OperationLabels, Gauge>,
+    mig_duration: Family<OperationLabels, Histogram>,
     devices: Family<DeviceLabels, Gauge>,
     shares: Family<ShareLabels, Gauge>,
     share_memory: Family<ShareLabels, Gauge>,
@@ -154,6 +155,7 @@ impl Metrics {
             operations: Family::default(),
             duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
             in_flight: Family::default(),
+            mig_duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
             devices: Family::default(),
             shares: Family::default(),
             share_memory: Family::default(),
@@ -197,6 +199,7 @@ impl Metrics {
         );
         metrics.register_operations(registry);
         metrics.register_sharing(registry);
+        metrics.register_mig(registry);
         metrics
     }
 
@@ -216,6 +219,15 @@ impl Metrics {
             "claim_operations_in_flight",
             "Prepare and unprepare calls without an answer yet",
             self.in_flight.clone(),
+        );
+    }
+
+    fn register_mig(&self, registry: &mut Registry) {
+        registry.register_with_unit(
+            "mig_device_operation_duration",
+            "Time to create or destroy the MIG device of a claim, MIG mode included, by operation: create, destroy",
+            Unit::Seconds,
+            self.mig_duration.clone(),
         );
     }
 
@@ -274,12 +286,20 @@ impl Metrics {
         self.duration.get_or_create(&operation.labels()).observe(took.as_secs_f64());
     }
 
+    /// Counts a MIG device that was created or destroyed.
+    pub fn mig_device(&self, change: &MigChangeKind, took: Duration) {
+        let operation = match change {
+            MigChangeKind::Created(_) => "create",
+            MigChangeKind::Destroyed => "destroy",
+        };
+        self.mig_duration.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
+    }
+
     pub fn inventory(&self, inventory: &Inventory) {
-        let is_whole = |gpu: &Gpu| !matches!(gpu.mig, MigMode::On { .. });
         let unusable = || inventory.known_gpus().filter(|(_, health)| **health != Health::Usable).map(|(gpu, _)| gpu);
         let mig = |gpus: &mut dyn Iterator<Item = &Gpu>| gpus.map(|gpu| gpu.mig_devices().len()).sum();
         for (r#type, state, count) in [
-            ("gpu", "healthy", inventory.usable_gpus().filter(|gpu| is_whole(gpu)).count()),
+            ("gpu", "healthy", inventory.usable_gpus().filter(|gpu| gpu.is_whole()).count()),
             ("gpu", "unhealthy", inventory.gpus.iter().filter(|entry| entry.failure().is_some()).count()),
             ("mig", "healthy", mig(&mut inventory.usable_gpus())),
             ("mig", "unhealthy", mig(&mut unusable())),

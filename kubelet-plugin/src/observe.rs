@@ -123,7 +123,7 @@ fn some_gpu_is_readable_again(before: &Inventory, now: &Inventory) -> bool {
 fn log_inventory(inventory: &Inventory) {
     match &inventory.driver {
         DriverState::Loaded { version, cuda } => {
-            let (gpus, devices) = (inventory.gpus.len(), inventory.devices().len());
+            let (gpus, devices) = (inventory.gpus.len(), inventory.forms().len());
             let cuda = cuda.map_or_else(|| "unknown".to_owned(), |cuda| cuda.to_string());
             info!(%version, cuda, gpus, devices, "hardware read");
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dra_hardware::Setting;
-use dra_model::{ClaimRef, DaemonId, GpuUuid};
+use dra_model::{ClaimRef, DaemonId, DeviceName, GpuUuid};
 use tokio::time::Instant;
 
 use crate::event_text::EventText;
@@ -39,6 +39,8 @@ pub enum PendingEvent {
 /// The subject of an Event; a newer Event replaces one that is not recorded yet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Topic {
+    /// With the reason: a creation does not replace the end of an earlier one.
+    MigDevice(DeviceName, &'static str),
     Outcome,
     Config,
     Pod,
@@ -114,6 +116,10 @@ impl Outbox {
                 entry.events.insert(topic, PendingEvent::Text(EventText::Daemon(daemon)));
             }
             Report::Status { claim, devices } => self.entry(claim, now).status = Some((devices.into(), now)),
+            Report::MigDevice { claim, device, text } => {
+                let topic = Topic::MigDevice(device, text.reason());
+                self.entry(claim, now).events.insert(topic, PendingEvent::Text(text));
+            }
             Report::Drift { claim, gpu, setting, text } => {
                 self.entry(claim, now).events.insert(Topic::Setting(gpu, setting), PendingEvent::Text(text));
             }

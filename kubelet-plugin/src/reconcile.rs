@@ -75,6 +75,7 @@ impl Reconciler {
                 return RECONCILIATION_INTERVAL;
             }
         };
+        self.reports.send_mig_changes(self.engine.take_mig_changes());
         self.reconciled.notify_one();
         self.metrics.quarantined(report.quarantined.len());
         let is_clean = report.problems.is_empty();

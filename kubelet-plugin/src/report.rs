@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use dra_hardware::Setting;
-use dra_model::{ClaimRef, Disposition, GpuUuid};
+use dra_model::{ClaimRef, DeviceName, Disposition, GpuUuid};
 use dra_prepare::PreparedDevice;
 use dra_resource::status::DaemonStatus;
 
@@ -51,6 +51,12 @@ pub enum Report {
         claim: ClaimRef,
         devices: Vec<PreparedDevice>,
     },
+    /// A partition of the claim was created or destroyed.
+    MigDevice {
+        claim: ClaimRef,
+        device: DeviceName,
+        text: EventText,
+    },
     /// A setting that the claim relies on was changed outside this driver.
     Drift {
         claim: ClaimRef,
@@ -72,6 +78,7 @@ impl Report {
             | Self::Failed { claim, .. }
             | Self::Daemon { claim, .. }
             | Self::Status { claim, .. }
+            | Self::MigDevice { claim, .. }
             | Self::Drift { claim, .. }
             | Self::Unprepared { claim } => claim,
         }

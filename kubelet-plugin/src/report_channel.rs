@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dra_model::ClaimRef;
+use dra_prepare::MigChange;
 use futures::future::OptionFuture;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use crate::event_text::EventText;
 use crate::metrics::Metrics;
 use crate::outbox::{Due, Outbox};
 use crate::report::{Devices, Report};
@@ -60,6 +62,15 @@ impl ReportSender {
     /// The number of calls of the kubelet in flight.
     pub fn calls(&self) -> watch::Receiver<usize> {
         self.calls.subscribe()
+    }
+
+    /// Reports the MIG devices that were created and destroyed.
+    pub fn send_mig_changes(&self, changes: Vec<MigChange>) {
+        for MigChange { claim, device, kind, took } in changes {
+            self.metrics.mig_device(&kind, took);
+            let text = EventText::MigDevice { device: device.clone(), change: kind, took };
+            self.send(Report::MigDevice { claim, device, text });
+        }
     }
 
     pub fn send(&self, report: Report) {

@@ -17,10 +17,12 @@ const LONG_ABSENCE: Duration = Duration::from_mins(1);
 /// The longest delay between two tries is five seconds; the rest is for the work and a busy machine.
 const CAUGHT_UP: Duration = Duration::from_secs(8);
 
-/// The hardware that is published, without the further forms in which whole GPUs are.
+/// The hardware that is published and exists, without the further forms in which whole GPUs are.
 fn devices(slices: &[Value]) -> BTreeMap<String, Value> {
     let devices = slices.iter().filter_map(|slice| slice["spec"]["devices"].as_array()).flatten();
-    let hardware = devices.filter(|device| device["attributes"]["type"]["string"] != "shared-gpu");
+    let is_partition = |device: &Value| device["attributes"]["uuid"]["string"] == "Unknown";
+    let is_shared = |device: &Value| device["attributes"]["type"]["string"] == "shared-gpu";
+    let hardware = devices.filter(|device| !is_shared(device) && !is_partition(device));
     hardware.map(|device| (device["name"].as_str().unwrap_or_default().to_owned(), device.clone())).collect()
 }
 

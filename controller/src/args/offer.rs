@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
+use clap::ArgAction;
 use dra_model::Advice;
-use dra_resource::{Features, Form, FormError, Offer, ShareSettings, WithoutAmount};
+use dra_resource::{Features, Form, FormError, Offer, PartitionSettings, ShareSettings, WithoutAmount};
 
 /// A share has at least one percent of the threads.
 pub const DEFAULT_SHARES: RangeInclusive<u32> = 1..=100;
@@ -30,6 +31,12 @@ pub struct OfferArgs {
     /// Allocate shares only to requests that name an amount: activeThreadPercentage or shares in capacity.requests.
     #[arg(long, env = "REQUIRE_SHARE_AMOUNT")]
     pub require_share_amount: bool,
+    /// Publish the MIG devices that can be created for a claim, beside those that exist.
+    #[arg(long, env = "DYNAMIC_MIG", default_value_t = true, action = ArgAction::Set)]
+    pub dynamic_mig: bool,
+    /// MIG profiles that are not created for claims, separated by commas, such as 1g.10gb+me,7g.80gb.
+    #[arg(long, env = "DYNAMIC_MIG_EXCLUDED_PROFILES", default_value = "")]
+    pub dynamic_mig_excluded_profiles: String,
 }
 
 /// An invalid flag for what is published.
@@ -55,7 +62,14 @@ impl Advice for OfferError {
 impl OfferArgs {
     /// Validates the flags; the result is for an API server that stores all fields.
     pub fn into_offer(self) -> Result<Offer, OfferError> {
-        let Self { forms, default_shares, time_slicing_max_shares, require_share_amount } = self;
+        let Self {
+            forms,
+            default_shares,
+            time_slicing_max_shares,
+            require_share_amount,
+            dynamic_mig,
+            dynamic_mig_excluded_profiles,
+        } = self;
         Ok(Offer {
             features: Features::ALL,
             forms: read(&forms)?,
@@ -64,8 +78,18 @@ impl OfferArgs {
                 max_time_slices: within("--time-slicing-max-shares", time_slicing_max_shares, MAX_TIME_SLICES)?,
                 without_amount: if require_share_amount { WithoutAmount::NoShare } else { WithoutAmount::DefaultShare },
             },
+            partitions: partitions(dynamic_mig, &dynamic_mig_excluded_profiles),
         })
     }
+}
+
+/// A profile that no GPU has excludes nothing.
+fn partitions(are_offered: bool, excluded: &str) -> PartitionSettings {
+    if !are_offered {
+        return PartitionSettings::None;
+    }
+    let names = excluded.split(',').map(str::trim).filter(|name| !name.is_empty());
+    PartitionSettings::AllBut { excluded: names.map(str::to_owned).collect() }
 }
 
 fn read(text: &str) -> Result<BTreeSet<Form>, OfferError> {
@@ -133,6 +157,20 @@ mod tests {
             [(&[][..], WithoutAmount::DefaultShare), (&["--require-share-amount"], WithoutAmount::NoShare)]
         {
             assert_eq!(offer(given).unwrap().shares.without_amount, expect, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn partitions_are_offered_unless_they_are_turned_off() {
+        let but = |names: &[&str]| PartitionSettings::AllBut {
+            excluded: names.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        for (given, expect) in [
+            (&[][..], but(&[])),
+            (&["--dynamic-mig=false"], PartitionSettings::None),
+            (&["--dynamic-mig-excluded-profiles=1g.10gb+me, 7g.80gb"], but(&["1g.10gb+me", "7g.80gb"])),
+        ] {
+            assert_eq!(offer(given).unwrap().partitions, expect, "{given:?}");
         }
     }
 

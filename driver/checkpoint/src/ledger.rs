@@ -15,6 +15,7 @@
 
 mod content;
 mod v1;
+mod v2;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -114,7 +115,7 @@ impl LedgerStore {
     /// Writes a ledger durably. A damaged ledger of this GPU no longer counts.
     pub fn put(&self, ledger: &GpuLedger) -> Result<(), StoreError> {
         let path = self.path(&ledger.gpu);
-        let bytes = v1::encode(ledger).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
+        let bytes = v2::encode(ledger).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
         dra_files::replace(&*self.files, &path, &bytes, ledger.gpu.as_str(), DURABLE)
             .map_err(|source| StoreError::Write { path, source })?;
         self.clear_damaged(&ledger.gpu)
@@ -241,9 +242,11 @@ fn decode(gpu: &GpuUuid, bytes: &[u8]) -> Result<GpuLedger, Unread> {
     let frame = frame::decode(Kind::Ledger, bytes);
     let frame = frame.map_err(|error| Unread::Damaged(DecodeError::Frame(error).to_string()))?;
     let ledger = match frame.version {
-        1 => v1::decode(frame.payload).map_err(|error| Unread::Damaged(format!("not a GPU ledger: {error}")))?,
+        1 => v1::decode(frame.payload),
+        2 => v2::decode(frame.payload),
         other => return Err(Unread::Newer(DecodeError::Version(other).to_string())),
     };
+    let ledger = ledger.map_err(|error| Unread::Damaged(format!("not a GPU ledger: {error}")))?;
     if ledger.gpu == *gpu {
         Ok(ledger)
     } else {

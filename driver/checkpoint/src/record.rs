@@ -4,7 +4,7 @@
 use std::fmt;
 
 use dra_model::{
-    ClaimRef, DaemonId, DeviceName, GpuSettings, GpuUuid, Interval, MigIdentity, MigUuid, MpsConfig, ShareId,
+    ClaimRef, DaemonId, DeviceName, GpuSettings, GpuUuid, Interval, MigIdentity, MigIds, MpsConfig, ShareId,
     ShareLimits, SharedForm,
 };
 use serde_json::{Map, Value};
@@ -63,6 +63,8 @@ pub enum Step {
         /// The GPUs of the daemon, those of its MIG devices included.
         gpus: Vec<GpuUuid>,
     },
+    /// A MIG device that this driver creates for the claim, and MIG mode of its GPU.
+    Partition { identity: MigIdentity },
 }
 
 impl fmt::Display for Step {
@@ -71,6 +73,9 @@ impl fmt::Display for Step {
             Self::ClaimSpec => f.write_str("CDI spec"),
             Self::GpuSettings { gpu, .. } => write!(f, "settings of {gpu}"),
             Self::MpsDaemon { id, .. } => write!(f, "MPS daemon {id}"),
+            Self::Partition { identity: MigIdentity { parent, profile_id, placement, .. } } => {
+                write!(f, "MIG device of profile {profile_id} at {}:{} of {parent}", placement.start, placement.size)
+            }
         }
     }
 }
@@ -82,6 +87,38 @@ impl ClaimRecord {
             ClaimState::Preparing { done, next } => next.iter().rev().chain(done.iter().rev()).cloned().collect(),
             ClaimState::Ready { done } => done.iter().rev().cloned().collect(),
             ClaimState::Undoing { left, .. } => left.clone(),
+        }
+    }
+
+    /// The ids of a partition of this claim, if it is created.
+    pub fn created(&self, partition: &MigIdentity) -> Option<&MigIds> {
+        self.devices.iter().find_map(|device| match &device.hardware {
+            RecordedHardware::Partition { identity, created, .. } => created.as_ref().filter(|_| identity == partition),
+            RecordedHardware::Gpu { .. } | RecordedHardware::Mig { .. } | RecordedHardware::Shared { .. } => None,
+        })
+    }
+
+    /// Records the ids of a partition that was created.
+    pub fn learn(&mut self, partition: &MigIdentity, ids: &MigIds) {
+        for device in &mut self.devices {
+            if let RecordedHardware::Partition { identity, created, .. } = &mut device.hardware
+                && identity == partition
+            {
+                *created = Some(ids.clone());
+            }
+        }
+    }
+
+    /// Removes the effect of a partition that was certainly not created.
+    pub fn forget(&mut self, partition: &MigIdentity) {
+        let is_other = |step: &Step| !matches!(step, Step::Partition { identity } if identity == partition);
+        match &mut self.state {
+            ClaimState::Preparing { done, next } => {
+                done.retain(is_other);
+                next.retain(is_other);
+            }
+            ClaimState::Ready { done } => done.retain(is_other),
+            ClaimState::Undoing { left, .. } => left.retain(is_other),
         }
     }
 
@@ -116,14 +153,20 @@ pub enum RecordedHardware {
     Gpu {
         uuid: GpuUuid,
     },
+    /// A MIG device of an administrator.
     Mig {
         identity: MigIdentity,
-        /// May change when the same MIG device is created again.
-        uuid: MigUuid,
-        gpu_instance: u32,
-        compute_instance: u32,
+        ids: MigIds,
         /// As the driver prints it.
         profile: String,
+    },
+    /// A MIG device that this driver creates for the claim.
+    Partition {
+        identity: MigIdentity,
+        /// As the driver prints it.
+        profile: String,
+        /// Absent until it is created.
+        created: Option<MigIds>,
     },
     /// A whole GPU in a form that many claims use.
     Shared {
@@ -133,11 +176,16 @@ pub enum RecordedHardware {
 }
 
 impl RecordedHardware {
+    /// Whether the device is there, according to the record.
+    pub fn exists(&self) -> bool {
+        !matches!(self, Self::Partition { created: None, .. })
+    }
+
     /// The physical GPU.
     pub fn gpu(&self) -> &GpuUuid {
         match self {
             Self::Gpu { uuid } | Self::Shared { uuid, .. } => uuid,
-            Self::Mig { identity, .. } => &identity.parent,
+            Self::Mig { identity, .. } | Self::Partition { identity, .. } => &identity.parent,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod v1;
 pub mod v2;
+pub mod v3;
 pub(crate) mod words;
 
 use dra_model::ClaimRef;
@@ -26,10 +27,10 @@ pub enum DecodeError {
 }
 
 /// The version that is written.
-pub const CURRENT: u32 = 2;
+pub const CURRENT: u32 = 3;
 
 pub fn encode(record: &ClaimRecord) -> Result<Vec<u8>, serde_json::Error> {
-    let mut bytes = frame::encode(Kind::Claim, CURRENT, &serde_json::to_vec(&v2::Record::from(record))?);
+    let mut bytes = frame::encode(Kind::Claim, CURRENT, &serde_json::to_vec(&v3::Record::from(record))?);
     if record.is_ready() {
         bytes.extend_from_slice(frame::READY_MARK);
     }
@@ -40,7 +41,8 @@ pub fn decode(bytes: &[u8]) -> Result<ClaimRecord, DecodeError> {
     let frame = frame::decode(Kind::Claim, bytes).map_err(DecodeError::Frame)?;
     let record = match frame.version {
         1 => serde_json::from_slice::<v1::Record>(frame.payload).map(ClaimRecord::from),
-        CURRENT => serde_json::from_slice::<v2::Record>(frame.payload).map(ClaimRecord::from),
+        2 => serde_json::from_slice::<v2::Record>(frame.payload).map(ClaimRecord::from),
+        CURRENT => serde_json::from_slice::<v3::Record>(frame.payload).map(ClaimRecord::from),
         other => return Err(DecodeError::Version(other)),
     };
     let mut record = record.map_err(DecodeError::Content)?;
@@ -52,7 +54,7 @@ pub fn decode(bytes: &[u8]) -> Result<ClaimRecord, DecodeError> {
 
 /// Decodes a device at the start of some bytes, and returns its length. For records that are damaged elsewhere.
 pub fn device_at(bytes: &[u8]) -> Option<(RecordedDevice, usize)> {
-    v2::device_at(bytes).or_else(|| v1::device_at(bytes))
+    v3::device_at(bytes).or_else(|| v2::device_at(bytes)).or_else(|| v1::device_at(bytes))
 }
 
 /// Decodes a claim at the start of some bytes, in any version. For records that are damaged elsewhere.

@@ -72,6 +72,11 @@ impl FaultyFiles {
         self.state.lock().unreadable = Some(path.to_owned());
     }
 
+    /// Whether the process was killed by [`Fault::Crash`].
+    pub fn is_crashed(&self) -> bool {
+        self.state.lock().crashed
+    }
+
     /// Removes all faults, as for a new process on a repaired machine.
     pub fn heal(&self) {
         let mut state = self.state.lock();

@@ -4,13 +4,12 @@
 
 use std::sync::Arc;
 
-use dra_model::{ComputeMode, DeviceNode, Gpu, GpuUuid, Interval, Inventory};
+use dra_model::{ComputeMode, DeviceNode, Gpu, GpuUuid, Interval, Inventory, MigIdentity, MigIds};
 
 use crate::deadline::Deadline;
 use crate::device_nodes::{DeviceIds, NodeError};
-use crate::discover::complete;
 use crate::host::Host;
-use crate::machine::{GpuError, GpuSelector, Machine as _};
+use crate::machine::{GpuError, Machine as _, MigMachine as _};
 use crate::timeout::TimeoutMachine;
 
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +34,7 @@ impl BoundedHost<'_> {
 
     /// One GPU as it is now, MIG devices included.
     pub fn gpu(&self, uuid: &GpuUuid) -> Result<Gpu, GpuError> {
-        Ok(complete(self.machine().gpu(GpuSelector::Uuid(uuid))?, &self.host.roots().sys))
+        self.host.gpu_of(&self.machine(), uuid)
     }
 
     /// See [`Machine::compute_mode`](crate::Machine::compute_mode). Takes some microseconds, unlike the interval.
@@ -58,6 +57,41 @@ impl BoundedHost<'_> {
     pub fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
         let what = format!("nvidia-smi to set the time-slice interval of {gpu}");
         self.deadline.beside(what, || self.host.machine().set_interval(gpu, interval))
+    }
+
+    /// See [`MigMachine::set_mig_mode`](crate::MigMachine::set_mig_mode).
+    pub fn set_mig_mode(&self, gpu: &GpuUuid, on: bool) -> Result<(), GpuError> {
+        self.machine().set_mig_mode(gpu, on)
+    }
+
+    /// See [`MigMachine::create_gpu_instance`](crate::MigMachine::create_gpu_instance).
+    pub fn create_gpu_instance(&self, mig: &MigIdentity) -> Result<(), GpuError> {
+        self.machine().create_gpu_instance(mig)
+    }
+
+    /// See [`MigMachine::create_compute_instance`](crate::MigMachine::create_compute_instance).
+    pub fn create_compute_instance(&self, mig: &MigIdentity) -> Result<MigIds, GpuError> {
+        self.machine().create_compute_instance(mig)
+    }
+
+    /// See [`MigMachine::destroy_compute_instances`](crate::MigMachine::destroy_compute_instances).
+    pub fn destroy_compute_instances(&self, mig: &MigIdentity) -> Result<(), GpuError> {
+        self.machine().destroy_compute_instances(mig)
+    }
+
+    /// See [`MigMachine::destroy_gpu_instance`](crate::MigMachine::destroy_gpu_instance).
+    pub fn destroy_gpu_instance(&self, mig: &MigIdentity) -> Result<(), GpuError> {
+        self.machine().destroy_gpu_instance(mig)
+    }
+
+    /// See [`MigMachine::processes`](crate::MigMachine::processes).
+    pub fn processes(&self, gpu: &GpuUuid) -> Result<Vec<u32>, GpuError> {
+        self.machine().processes(gpu)
+    }
+
+    /// The deadline of the call.
+    pub fn deadline(&self) -> &Deadline {
+        self.deadline
     }
 
     /// See [`Host::device_nodes`].

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dra_model::{Advice, Device, DeviceNode};
+use dra_model::{Advice, DeviceNode, MigIds};
 use rustix::fs::{FileType, Stat, major, minor};
 
 use crate::driver_root::{self, Root};
@@ -85,16 +85,10 @@ pub enum DeviceIds {
     Mig { gpu_minor: u32, gpu_instance: u32, compute_instance: u32 },
 }
 
-impl From<Device<'_>> for DeviceIds {
-    fn from(device: Device<'_>) -> Self {
-        match device {
-            Device::Gpu(gpu) | Device::Shared(gpu, _) => Self::Gpu { minor: gpu.minor },
-            Device::Mig(gpu, mig) => Self::Mig {
-                gpu_minor: gpu.minor,
-                gpu_instance: mig.gpu_instance,
-                compute_instance: mig.compute_instance,
-            },
-        }
+impl DeviceIds {
+    /// Of a MIG device on the GPU of this minor number.
+    pub const fn of_mig(gpu_minor: u32, ids: &MigIds) -> Self {
+        Self::Mig { gpu_minor, gpu_instance: ids.gpu_instance, compute_instance: ids.compute_instance }
     }
 }
 

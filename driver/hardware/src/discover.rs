@@ -8,9 +8,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use dra_model::{
-    DriverState, Failure, Fault, Gpu, GpuEntry, GpuUuid, Inventory, MigIdentity, MigMode, MigOrigin, chain,
-};
+use dra_model::{DriverState, Failure, Fault, Gpu, GpuEntry, GpuUuid, Inventory, MigMode, chain};
 
 use crate::machine::{GpuError, GpuFacts, GpuSelector, Machine, MachineError};
 use crate::sysfs;
@@ -37,9 +35,10 @@ fn entry(machine: &dyn Machine, sys_root: &Path, index: u32) -> Result<GpuEntry,
 fn unidentified(index: u32, error: &GpuError) -> GpuEntry {
     let (uuid, pci) = match error {
         GpuError::Failed { uuid, pci, .. } | GpuError::UnexpectedValue { uuid, pci, .. } => (uuid.clone(), *pci),
-        GpuError::Unsupported { gpu, .. } | GpuError::NotApplied { gpu, .. } | GpuError::Program { gpu, .. } => {
-            (Some(gpu.clone()), None)
-        }
+        GpuError::Unsupported { gpu, .. }
+        | GpuError::NotApplied { gpu, .. }
+        | GpuError::MigModePending { gpu, .. }
+        | GpuError::Program { gpu, .. } => (Some(gpu.clone()), None),
         GpuError::NotFound { .. } | GpuError::OutOfTime { .. } | GpuError::Machine { .. } => (None, None),
     };
     let fault = match error {
@@ -48,6 +47,7 @@ fn unidentified(index: u32, error: &GpuError) -> GpuEntry {
         | GpuError::UnexpectedValue { .. }
         | GpuError::Unsupported { .. }
         | GpuError::NotApplied { .. }
+        | GpuError::MigModePending { .. }
         | GpuError::Program { .. }
         | GpuError::OutOfTime { .. }
         | GpuError::Machine { .. } => Fault::Failing,
@@ -106,17 +106,8 @@ fn remember_gpu(gpu: &mut Gpu, known: &Gpu) {
         (gpu.memory, gpu.reserved) = (known.memory, known.reserved);
     }
     match &mut gpu.mig {
-        MigMode::On { layout, .. } => *layout = layout.or(known.mig_layout()),
+        MigMode::On { layout, .. } => *layout = layout.take().or_else(|| known.mig_layout().cloned()),
         MigMode::Off(_) | MigMode::Unsupported => {}
-    }
-}
-
-/// Marks the MIG devices that this driver created; NVML does not know who created a device.
-pub fn mark_created(gpu: &mut Gpu, created: &BTreeSet<MigIdentity>) {
-    let MigMode::On { devices, .. } = &mut gpu.mig else { return };
-    for device in devices {
-        device.origin =
-            if created.contains(&device.identity) { MigOrigin::ThisDriver } else { MigOrigin::Administrator };
     }
 }
 

@@ -4,17 +4,17 @@
 //! They use a [`Machine`] and the root directories of driver, procfs and sysfs. Answers about one GPU and about files are read
 //! at each call. The inventory is cached until the shape of the machine changes. Every call blocks.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dra_model::{DeviceNode, DriverFiles, Gpu, GpuEntry, GpuSettings, GpuUuid, Inventory, MigIdentity};
+use dra_model::{DeviceNode, DriverFiles, Gpu, GpuEntry, GpuSettings, GpuUuid, Inventory, MigMode};
 use parking_lot::{Mutex, RwLock};
 
+use crate::creations::{Creations, Ownership, mark};
 use crate::deadline::Deadline;
 use crate::device_nodes::{self, DeviceIds, NodeError};
-use crate::discover::{complete, discover, mark_created, with_earlier};
+use crate::discover::{complete, discover, with_earlier};
 use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::driver_program::{DriverProgram, ProgramError};
 use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
@@ -40,8 +40,8 @@ pub struct Host {
     latest: RwLock<Arc<Inventory>>,
     /// The outline at the time of [`Host::latest`]; also serialises discoveries.
     outline: Mutex<Option<Outline>>,
-    /// The MIG devices that this driver created.
-    created: RwLock<BTreeSet<MigIdentity>>,
+    /// Without it everything is an administrator's.
+    ownership: OnceLock<Arc<dyn Ownership>>,
     driver_files: DriverFilesCache,
 }
 
@@ -61,9 +61,14 @@ impl Host {
             roots,
             latest,
             outline: Mutex::new(None),
-            created: RwLock::default(),
+            ownership: OnceLock::new(),
             driver_files: DriverFilesCache::default(),
         }
+    }
+
+    /// Sets, once, who knows what this driver created.
+    pub fn set_ownership(&self, ownership: Arc<dyn Ownership>) {
+        self.ownership.set(ownership).ok();
     }
 
     /// The inventory of the last reading; without a driver before the first one.
@@ -74,22 +79,23 @@ impl Host {
     /// Reads the whole inventory.
     pub fn refresh(&self) -> Arc<Inventory> {
         let mut outline = self.outline.lock();
+        let before = self.creations();
         // Before the inventory: a change in between is then found at the next query.
         *outline = Some(outline_of(&self.machine));
-        self.store(discover(&self.machine, &self.roots.sys));
+        self.store(discover(&self.machine, &self.roots.sys), &before);
         self.latest()
     }
 
     /// As [`Host::refresh`], but without result if the deadline passes first: a GPU that was not queried is not broken.
     pub(crate) fn refresh_until(&self, deadline: &Deadline) -> Option<Arc<Inventory>> {
         let mut outline = self.outline.try_lock_for(deadline.limit(Duration::MAX))?;
-        let machine = self.machine.until(deadline);
+        let (machine, before) = (self.machine.until(deadline), self.creations());
         let (now, inventory) = (outline_of(&machine), discover(&machine, &self.roots.sys));
         if deadline.is_over() {
             return None;
         }
         *outline = Some(now);
-        self.store(inventory);
+        self.store(inventory, &before);
         Some(self.latest())
     }
 
@@ -99,24 +105,28 @@ impl Host {
     /// that hangs is the same each time, so the inventory is read once when it begins to hang.
     pub fn refresh_if_changed(&self) -> bool {
         let mut outline = self.outline.lock();
+        let before = self.creations();
         let now = outline_of(&self.machine);
         if outline.as_ref() == Some(&now) && !self.an_unusable_gpu_recovered() {
             return false;
         }
         *outline = Some(now);
-        self.store(discover(&self.machine, &self.roots.sys))
+        self.store(discover(&self.machine, &self.roots.sys), &before)
     }
 
     /// One GPU as it is now, MIG devices included.
     pub fn gpu(&self, uuid: &GpuUuid) -> Result<Gpu, GpuError> {
-        let mut gpu = complete(self.machine.gpu(GpuSelector::Uuid(uuid))?, &self.roots.sys);
-        mark_created(&mut gpu, &self.created.read());
-        Ok(gpu)
+        self.gpu_of(&self.machine, uuid)
     }
 
-    /// Sets which MIG devices this driver created, for the inventories that are read from now on.
-    pub fn set_created(&self, created: BTreeSet<MigIdentity>) {
-        *self.created.write() = created;
+    pub(crate) fn gpu_of(&self, machine: &TimeoutMachine, uuid: &GpuUuid) -> Result<Gpu, GpuError> {
+        let mut gpu = complete(machine.gpu(GpuSelector::Uuid(uuid))?, &self.roots.sys);
+        // Reading the records takes time, and only MIG has an owner.
+        if matches!(gpu.mig, MigMode::On { .. }) {
+            let creations = self.creations();
+            mark(&mut gpu, &creations, &creations);
+        }
+        Ok(gpu)
     }
 
     /// Both settings of a GPU, if it supports them.
@@ -154,16 +164,18 @@ impl Host {
         &self.machine
     }
 
-    pub(crate) fn roots(&self) -> &Roots {
-        &self.roots
+    fn creations(&self) -> Creations {
+        let boot_id = self.boot_id().ok();
+        self.ownership.get().map(|ownership| ownership.creations(boot_id.as_deref())).unwrap_or_default()
     }
 
-    /// Returns whether the inventory changed.
-    fn store(&self, found: Inventory) -> bool {
+    /// Returns whether the inventory changed. `before` is what this driver had created before it was read.
+    fn store(&self, found: Inventory, before: &Creations) -> bool {
         let mut inventory = with_earlier(found, &self.latest());
+        let after = self.creations();
         for entry in &mut inventory.gpus {
             if let GpuEntry::Known { gpu, .. } = entry {
-                mark_created(gpu, &self.created.read());
+                mark(gpu, before, &after);
             }
         }
         let mut latest = self.latest.write();

@@ -39,11 +39,14 @@ mod timeout;
 
 pub mod discover;
 
+pub mod creations;
+
 pub mod host;
 
 pub mod bounded_host;
 
 pub use bounded_host::BoundedHost;
+pub use creations::{Creations, Ownership};
 pub use daemons::{Daemon, DaemonError, DaemonSpec, DaemonState, Daemons, MultiUser};
 pub use deadline::Deadline;
 pub use device_nodes::{DeviceIds, NodeError};
@@ -51,7 +54,7 @@ pub use driver_files::DriverFilesError;
 pub use driver_program::{DriverProgram, ProgramError};
 pub use host::{Host, Roots};
 pub use machine::{
-    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode, Setting,
+    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, MigMachine, NvmlCode, Setting,
 };
 pub use nvml_machine::NvmlMachine;
 pub use procfs::BootIdError;

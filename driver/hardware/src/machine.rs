@@ -7,12 +7,14 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use dra_model::{Advice, ComputeMode, Fault, GpuUuid, Interval, MigMode, MigUuid, PciAddress, Version};
+use dra_model::{
+    Advice, ComputeMode, Fault, GpuUuid, Interval, MigIdentity, MigIds, MigMode, MigUuid, PciAddress, Version,
+};
 
 use crate::driver_program::ProgramError;
 
 /// One machine with GPUs.
-pub trait Machine: Send + Sync + fmt::Debug {
+pub trait Machine: MigMachine + Send + Sync + fmt::Debug {
     /// The versions of the loaded driver. An error means that no driver responds.
     fn driver(&self) -> Result<DriverVersions, MachineError>;
 
@@ -40,6 +42,45 @@ pub trait Machine: Send + Sync + fmt::Debug {
     /// Sets the time-slice interval and reads it back. It applies to contexts that are created later, and stays in force until
     /// the driver is unloaded.
     fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError>;
+}
+
+/// How the GPUs of a machine are divided. By default no GPU can be.
+pub trait MigMachine {
+    /// Turns MIG mode on or off and reads it back. A change that does not come into force at once is reversed, so that it does
+    /// not take effect at a later reset. The mode stays in force until the driver is unloaded.
+    fn set_mig_mode(&self, gpu: &GpuUuid, _on: bool) -> Result<(), GpuError> {
+        Err(no_mig("nvmlDeviceSetMigMode", gpu))
+    }
+
+    /// Creates the GPU instance of a MIG device.
+    fn create_gpu_instance(&self, mig: &MigIdentity) -> Result<(), GpuError> {
+        Err(no_mig("nvmlDeviceCreateGpuInstanceWithPlacement", &mig.parent))
+    }
+
+    /// Creates the compute instance that spans the GPU instance of a MIG device, and returns the ids of the device.
+    fn create_compute_instance(&self, mig: &MigIdentity) -> Result<MigIds, GpuError> {
+        Err(no_mig("nvmlGpuInstanceCreateComputeInstance", &mig.parent))
+    }
+
+    /// Destroys every compute instance in the GPU instance of a MIG device. Without one it succeeds.
+    fn destroy_compute_instances(&self, _mig: &MigIdentity) -> Result<(), GpuError> {
+        Ok(())
+    }
+
+    /// Destroys the GPU instance of a MIG device, which has no compute instance any more. Without one it succeeds.
+    fn destroy_gpu_instance(&self, _mig: &MigIdentity) -> Result<(), GpuError> {
+        Ok(())
+    }
+
+    /// The ids of the processes with a compute context on the GPU, as the host counts them.
+    fn processes(&self, _gpu: &GpuUuid) -> Result<Vec<u32>, GpuError> {
+        Ok(Vec::new())
+    }
+}
+
+fn no_mig(call: &'static str, gpu: &GpuUuid) -> GpuError {
+    const NOT_SUPPORTED: NvmlCode = NvmlCode(3);
+    GpuError::Failed { call, which: gpu.to_string(), code: NOT_SUPPORTED, uuid: Some(gpu.clone()), pci: None }
 }
 
 /// A setting of a whole GPU.
@@ -120,12 +161,14 @@ pub struct GpuShape {
     pub mig_on: bool,
     /// The MIG devices that exist, in NVML's order.
     pub mig_devices: Vec<MigUuid>,
+    /// Id and profile id of the GPU instances that exist, as far as they are listed.
+    pub gpu_instances: Vec<(u32, u32)>,
 }
 
 impl GpuShape {
     /// The shape of a GPU that does not respond.
     pub const fn silent() -> Self {
-        Self { uuid: None, answers: false, mig_on: false, mig_devices: Vec::new() }
+        Self { uuid: None, answers: false, mig_on: false, mig_devices: Vec::new(), gpu_instances: Vec::new() }
     }
 }
 
@@ -183,6 +226,9 @@ pub enum GpuError {
         #[source]
         source: ProgramError,
     },
+    /// NVML reported success, but the mode is only pending. The change was reversed.
+    #[error("MIG mode of {gpu} cannot be turned {}: {code}", if *on { "on" } else { "off" })]
+    MigModePending { gpu: GpuUuid, on: bool, code: NvmlCode },
     /// The deadline of the call passed.
     #[error("the call timed out before NVML answered for {which}")]
     OutOfTime { which: String },
@@ -203,6 +249,11 @@ impl Advice for GpuError {
                 Fault::Unsupported | Fault::Denied => None,
             },
             Self::UnexpectedValue { .. } => Some("report it with the output of `nvidia-smi -q`".into()),
+            Self::MigModePending { .. } => Some(
+                "end the processes that hold the GPU, such as DCGM, a monitor or nvidia-persistenced; `nvidia-smi` and \
+                 `fuser -v /dev/nvidia*` on the node name them"
+                    .into(),
+            ),
             Self::NotApplied { .. } => Some("check that no other program on this node changes it".into()),
             Self::Program { source, .. } => source.advice(),
             Self::Machine { source, .. } => source.advice(),
@@ -212,6 +263,25 @@ impl Advice for GpuError {
 }
 
 impl GpuError {
+    /// Whether NVML refused a change, so that it certainly made none.
+    pub fn is_refusal(&self) -> bool {
+        // Invalid argument, not supported, no permission, not found, in use, insufficient resources.
+        const REFUSALS: [u32; 6] = [2, 3, 4, 6, 19, 23];
+        matches!(self, Self::Failed { code, .. } if REFUSALS.contains(&code.0))
+    }
+
+    /// Whether the kernel driver is unloaded, and with it everything that was set or created.
+    pub fn is_driver_unloaded(&self) -> bool {
+        const NOT_LOADED: NvmlCode = NvmlCode(9);
+        matches!(self, Self::Machine { source: MachineError::NotAnswering { code, .. }, .. } if *code == NOT_LOADED)
+    }
+
+    /// Whether a client holds the GPU or the instance (`NVML_ERROR_IN_USE`), which may end by itself.
+    pub fn is_in_use(&self) -> bool {
+        const IN_USE: NvmlCode = NvmlCode(19);
+        matches!(self, Self::Failed { code, .. } | Self::MigModePending { code, .. } if *code == IN_USE)
+    }
+
     /// Compares the value that was read back with the one that was set.
     pub fn check_applied<T: fmt::Display + PartialEq>(
         gpu: &GpuUuid,

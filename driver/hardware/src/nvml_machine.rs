@@ -6,6 +6,8 @@
 
 mod facts;
 
+mod instances;
+
 mod mig;
 
 mod profiles;
@@ -20,13 +22,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_model::{ComputeMode, GpuUuid, Interval, MigUuid, Version, chain};
+use dra_model::{ComputeMode, GpuUuid, Interval, MigIdentity, MigIds, MigUuid, Version, chain};
 use dra_nvml::error::code;
 use dra_nvml::{Device, LoadError, Nvml, NvmlError, Session};
 
 use crate::driver_files::{DriverFilesError, library_dirs, nvml_path};
 use crate::machine::{
-    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode, Setting,
+    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, MigMachine, NvmlCode, Setting,
 };
 use profiles::ProfileCache;
 use subject::{Subject, not_answering};
@@ -106,7 +108,7 @@ impl Machine for NvmlMachine {
     fn shape(&self, index: u32) -> Result<GpuShape, MachineError> {
         let nvml = self.nvml()?;
         let mut shape = GpuShape::silent();
-        match read_shape(&nvml, index, &mut shape) {
+        match read_shape(&nvml, index, &self.profiles, &mut shape) {
             Err(error) if error.is_driver_gone() => Err(not_answering(error)),
             Ok(()) | Err(_) => Ok(shape),
         }
@@ -140,6 +142,39 @@ impl Machine for NvmlMachine {
     }
 }
 
+impl MigMachine for NvmlMachine {
+    fn set_mig_mode(&self, gpu: &GpuUuid, on: bool) -> Result<(), GpuError> {
+        let nvml = self.nvml_for(GpuSelector::Uuid(gpu))?;
+        instances::set_mig_mode(gpu, &found(&nvml, GpuSelector::Uuid(gpu))?, on)
+    }
+
+    fn create_gpu_instance(&self, mig: &MigIdentity) -> Result<(), GpuError> {
+        let nvml = self.nvml_for(GpuSelector::Uuid(&mig.parent))?;
+        instances::create_gpu_instance(mig, &found(&nvml, GpuSelector::Uuid(&mig.parent))?)
+    }
+
+    fn create_compute_instance(&self, mig: &MigIdentity) -> Result<MigIds, GpuError> {
+        let nvml = self.nvml_for(GpuSelector::Uuid(&mig.parent))?;
+        instances::create_compute_instance(mig, &found(&nvml, GpuSelector::Uuid(&mig.parent))?)
+    }
+
+    fn destroy_compute_instances(&self, mig: &MigIdentity) -> Result<(), GpuError> {
+        let nvml = self.nvml_for(GpuSelector::Uuid(&mig.parent))?;
+        instances::destroy_compute_instances(mig, &found(&nvml, GpuSelector::Uuid(&mig.parent))?)
+    }
+
+    fn destroy_gpu_instance(&self, mig: &MigIdentity) -> Result<(), GpuError> {
+        let nvml = self.nvml_for(GpuSelector::Uuid(&mig.parent))?;
+        instances::destroy_gpu_instance(mig, &found(&nvml, GpuSelector::Uuid(&mig.parent))?)
+    }
+
+    fn processes(&self, gpu: &GpuUuid) -> Result<Vec<u32>, GpuError> {
+        let which = GpuSelector::Uuid(gpu);
+        let nvml = self.nvml_for(which)?;
+        found(&nvml, which)?.processes().map_err(|error| Subject::of(which).failed(error))
+    }
+}
+
 fn found<'a>(nvml: &'a Nvml, which: GpuSelector<'_>) -> Result<Device<'a>, GpuError> {
     let device = match which {
         GpuSelector::Index(index) => nvml.device_by_index(index),
@@ -169,9 +204,11 @@ fn compute_mode(gpu: &GpuUuid, device: &Device<'_>) -> Result<Option<ComputeMode
     }
 }
 
-fn read_shape(nvml: &Nvml, index: u32, shape: &mut GpuShape) -> Result<(), NvmlError> {
+fn read_shape(nvml: &Arc<Nvml>, index: u32, profiles: &ProfileCache, shape: &mut GpuShape) -> Result<(), NvmlError> {
     let device = nvml.device_by_index(index)?;
-    shape.uuid = device.uuid()?.parse().ok();
+    let uuid: Option<GpuUuid> = device.uuid()?.parse().ok();
+    let table = uuid.as_ref().and_then(|uuid| profiles.known(nvml, uuid));
+    shape.uuid = uuid;
     match device.memory() {
         Err(error) if !error.is_unsupported() => return Err(error),
         Ok(_) | Err(_) => shape.answers = true,
@@ -179,6 +216,10 @@ fn read_shape(nvml: &Nvml, index: u32, shape: &mut GpuShape) -> Result<(), NvmlE
     shape.mig_on = device.mig_mode()?;
     if !shape.mig_on {
         return Ok(());
+    }
+    if let Some(table) = table {
+        let instances = mig::gpu_instances(&device, &table)?;
+        shape.gpu_instances = instances.iter().map(|instance| (instance.id, instance.profile_id)).collect();
     }
     for slot in 0..device.mig_slots()? {
         if let Some(mig) = device.mig_device(slot)? {

@@ -12,11 +12,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use dra_model::{ComputeMode, GpuUuid, Interval};
+use dra_model::{ComputeMode, GpuUuid, Interval, MigIdentity, MigIds};
 use parking_lot::Mutex;
 
 use crate::deadline::Deadline;
-use crate::machine::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, NvmlCode};
+use crate::machine::{
+    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, MigMachine, NvmlCode,
+};
 use crate::query_threads::QueryThreads;
 
 /// Far longer than a working GPU needs, and below the 45 s that the kubelet waits for a prepare.
@@ -52,7 +54,8 @@ enum Question {
     Shape(u32),
     Index(u32),
     Uuid(GpuUuid),
-    /// Queries and changes: while one of them hangs, no other one is started.
+    /// Queries and changes of settings and instances: while one of them hangs, no other one is started. So nothing is undone
+    /// while it may still be made.
     Settings(GpuUuid),
 }
 
@@ -220,6 +223,36 @@ impl Machine for TimeoutMachine {
     }
 }
 
+impl MigMachine for TimeoutMachine {
+    fn set_mig_mode(&self, gpu: &GpuUuid, on: bool) -> Result<(), GpuError> {
+        self.ask_settings(By::Nvml, gpu, move |machine, gpu| machine.set_mig_mode(gpu, on))
+    }
+
+    fn create_gpu_instance(&self, mig: &MigIdentity) -> Result<(), GpuError> {
+        let asked = mig.clone();
+        self.ask_settings(By::Nvml, &mig.parent, move |machine, _| machine.create_gpu_instance(&asked))
+    }
+
+    fn create_compute_instance(&self, mig: &MigIdentity) -> Result<MigIds, GpuError> {
+        let asked = mig.clone();
+        self.ask_settings(By::Nvml, &mig.parent, move |machine, _| machine.create_compute_instance(&asked))
+    }
+
+    fn destroy_compute_instances(&self, mig: &MigIdentity) -> Result<(), GpuError> {
+        let asked = mig.clone();
+        self.ask_settings(By::Nvml, &mig.parent, move |machine, _| machine.destroy_compute_instances(&asked))
+    }
+
+    fn destroy_gpu_instance(&self, mig: &MigIdentity) -> Result<(), GpuError> {
+        let asked = mig.clone();
+        self.ask_settings(By::Nvml, &mig.parent, move |machine, _| machine.destroy_gpu_instance(&asked))
+    }
+
+    fn processes(&self, gpu: &GpuUuid) -> Result<Vec<u32>, GpuError> {
+        self.ask_settings(By::Nvml, gpu, |machine, gpu| machine.processes(gpu))
+    }
+}
+
 fn given_up(which: GpuSelector<'_>) -> GpuError {
     let uuid = match which {
         GpuSelector::Index(_) => None,
@@ -268,6 +301,8 @@ mod tests {
             }
         }
     }
+
+    impl MigMachine for OneHangs {}
 
     impl Machine for OneHangs {
         fn driver(&self) -> Result<DriverVersions, MachineError> {

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use dra_hardware::{
-    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Host, Machine, MachineError, NvmlCode, Roots, Setting,
+    Creations, DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Host, Machine, MachineError, MigMachine,
+    NvmlCode, Ownership, Roots, Setting,
 };
 use dra_model::{
-    Bytes, ComputeMode, ComputeShare, DriverState, Engines, Gpu, GpuEntry, GpuUuid, Health, Interval, Inventory,
-    MigDevice, MigIdentity, MigMode, MigOrigin, PciAddress, Placement, Version,
+    Bytes, ComputeMode, ComputeShare, DriverState, Engines, Gpu, GpuEntry, GpuInstance, GpuUuid, Health, Interval,
+    Inventory, MigDevice, MigIdentity, MigMode, MigOrigin, PciAddress, Placement, Version,
 };
 
 /// A machine made of values.
@@ -44,6 +45,8 @@ impl MemoryMachine {
         std::mem::take(&mut self.0.lock().unwrap().asked)
     }
 }
+
+impl MigMachine for MemoryMachine {}
 
 impl Machine for MemoryMachine {
     fn driver(&self) -> Result<DriverVersions, MachineError> {
@@ -265,7 +268,7 @@ fn under_another_driver_a_gpu_that_cannot_be_read_has_its_identity_and_nothing_e
 }
 
 #[test]
-fn a_mig_device_has_the_origin_that_the_caller_set() {
+fn what_the_records_name_belongs_to_this_driver_unless_its_uuid_differs() {
     let identity = |start| MigIdentity {
         parent: facts(1).uuid,
         profile_id: 19,
@@ -282,13 +285,42 @@ fn a_mig_device_has_the_origin_that_the_caller_set() {
         engines: Engines::default(),
         origin: MigOrigin::default(),
     };
-    let devices = (0..2).map(device).collect();
-    let (_machine, host) = host(vec![Ok(GpuFacts { mig: MigMode::On { layout: None, devices }, ..facts(1) })]);
-    let origins = |gpu: &Gpu| gpu.mig_devices().iter().map(|device| device.origin).collect::<Vec<_>>();
+    let instance = |start| GpuInstance {
+        id: start,
+        profile_id: 19,
+        placement: Placement { start, size: 1 },
+        origin: MigOrigin::default(),
+    };
+    // The last GPU instance has no compute instance yet.
+    let (devices, gpu_instances) = ((0..4).map(device).collect(), (0..5).map(instance).collect());
+    let mig = MigMode::On { layout: None, devices, gpu_instances, origin: MigOrigin::default() };
+    let (_machine, host) = host(vec![Ok(GpuFacts { mig, ..facts(1) })]);
+    let origins = |gpu: &Gpu| -> Vec<MigOrigin> {
+        let devices = gpu.mig_devices().iter().map(|device| device.origin);
+        devices.chain(gpu.gpu_instances().iter().map(|instance| instance.origin)).collect()
+    };
     let known = |inventory: &Inventory| origins(inventory.gpu(&facts(1).uuid).unwrap());
-    assert_eq!(known(&host.refresh()), [MigOrigin::Administrator; 2]);
-    host.set_created([identity(1)].into());
-    let expect = [MigOrigin::Administrator, MigOrigin::ThisDriver];
+    assert_eq!(known(&host.refresh()), [MigOrigin::Administrator; 9]);
+    let mig_devices = [
+        (identity(1), None),
+        (identity(2), Some(device(2).uuid)),
+        (identity(3), Some(device(0).uuid)),
+        (identity(4), None),
+    ];
+    let creations = Creations { mig_devices: mig_devices.into(), mig_modes: [facts(1).uuid].into() };
+    host.set_ownership(Arc::new(Records(creations)));
+    let (own, other) = (MigOrigin::ThisDriver, MigOrigin::Administrator);
+    let expect = [other, own, own, other, other, own, own, other, own];
     assert_eq!(known(&host.refresh()), expect);
     assert_eq!(origins(&host.gpu(&facts(1).uuid).unwrap()), expect);
+    assert!(matches!(host.gpu(&facts(1).uuid).unwrap().mig, MigMode::On { origin, .. } if origin == own));
+}
+
+#[derive(Debug)]
+struct Records(Creations);
+
+impl Ownership for Records {
+    fn creations(&self, _boot_id: Option<&str>) -> Creations {
+        self.0.clone()
+    }
 }

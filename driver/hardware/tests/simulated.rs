@@ -10,11 +10,11 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use dra_hardware::{
-    Deadline, DriverFilesError, GpuError, GpuSelector, Host, Machine, MachineError, NodeError, NvmlMachine,
+    Deadline, DeviceIds, DriverFilesError, GpuError, GpuSelector, Host, Machine, MachineError, NodeError, NvmlMachine,
     ProgramError, Roots, Setting,
 };
 use dra_model::{
-    Bytes, ComputeMode, ComputeShare, Device, DriverState, Failure, Fault, Gpu, GpuEntry, Health, MigDevice, MigMode,
+    Bytes, ComputeMode, ComputeShare, DriverState, Failure, Fault, Gpu, GpuEntry, Health, MigDevice, MigMode,
     Placement, explain,
 };
 
@@ -107,7 +107,7 @@ fn mig_devices_appear_and_vanish_with_their_nodes() {
     assert!(node.host.refresh_if_changed());
     insta::assert_json_snapshot!(node.gpu(1).mig);
     let gpu = node.gpu(1);
-    let nodes = node.host.device_nodes(Device::Mig(&gpu, &gpu.mig_devices()[0]).into()).unwrap();
+    let nodes = node.host.device_nodes(DeviceIds::of_mig(gpu.minor, &gpu.mig_devices()[0].ids())).unwrap();
     let paths: Vec<&str> = nodes.iter().map(|node| node.path.as_str()).collect();
     assert_eq!(paths[0], "/dev/nvidia1");
     assert!(paths[1..].iter().all(|path| path.starts_with("/dev/nvidia-caps/nvidia-cap")), "{paths:?}");
@@ -120,7 +120,7 @@ fn mig_devices_appear_and_vanish_with_their_nodes() {
     node.sim(&["mig", "--gpu=1", "dgi"]);
     assert!(node.host.refresh_if_changed());
     assert!(node.gpu(1).mig_devices().is_empty());
-    let gone = node.host.device_nodes(Device::Mig(&gpu, &gpu.mig_devices()[0]).into()).unwrap_err();
+    let gone = node.host.device_nodes(DeviceIds::of_mig(gpu.minor, &gpu.mig_devices()[0].ids())).unwrap_err();
     assert!(matches!(gone, NodeError::Capability { .. }), "{gone}");
 }
 
@@ -371,8 +371,8 @@ fn a_guest_without_right_to_use_mig_has_a_whole_gpu() {
         node.sim(&["restore-driver"]);
         node.sim(&[&["fail", placements][..], &faults].concat());
         node.host.refresh();
-        let layout = node.gpu(0).mig_layout();
-        assert_eq!(layout.map(|layout| layout.memory_slices), expect, "{faults:?}");
+        let gpu = node.gpu(0);
+        assert_eq!(gpu.mig_layout().map(|layout| layout.memory_slices), expect, "{faults:?}");
         node.sim(&["heal"]);
     }
 }
@@ -441,13 +441,16 @@ fn containers_get_the_driver_of_the_tree() {
     ];
     assert_eq!(numbers(node.host.control_nodes().unwrap()), expect.map(|(path, x, y)| (path.to_owned(), x, y)));
     let gpu = node.gpu(1);
-    let nodes = node.host.device_nodes(Device::Gpu(&gpu).into()).unwrap();
+    let nodes = node.host.device_nodes(DeviceIds::Gpu { minor: gpu.minor }).unwrap();
     assert_eq!(nodes[0].host_path, Path::new("/run/nvidia/driver/dev/nvidia1"));
     assert_eq!(numbers(nodes), [("/dev/nvidia1".to_owned(), 240, 1)]);
     std::fs::remove_file(node.path("dev/nvidia1")).unwrap();
-    assert!(matches!(node.host.device_nodes(Device::Gpu(&gpu).into()), Err(NodeError::Missing { .. })));
+    assert!(matches!(node.host.device_nodes(DeviceIds::Gpu { minor: gpu.minor }), Err(NodeError::Missing { .. })));
     std::fs::rename(node.path("dev/nvidia0"), node.path("dev/nvidia1")).unwrap();
-    assert!(matches!(node.host.device_nodes(Device::Gpu(&gpu).into()), Err(NodeError::WrongMinor { found: 0, .. })));
+    assert!(matches!(
+        node.host.device_nodes(DeviceIds::Gpu { minor: gpu.minor }),
+        Err(NodeError::WrongMinor { found: 0, .. })
+    ));
 
     assert!(matches!(node.host.driver_files(), Err(DriverFilesError::NoProgram { name: "nvidia-smi", .. })));
     std::fs::write(node.path("usr/bin/nvidia-smi"), "#!/bin/sh\n").unwrap();

@@ -7,18 +7,21 @@
 
 use std::collections::BTreeMap;
 
-use crate::gpu::{Gpu, MigMode};
-use crate::ids::{DeviceName, GpuUuid, MigUuid};
+use crate::gpu::Gpu;
+use crate::ids::{DeviceName, GpuUuid};
 use crate::inventory::{GpuEntry, Inventory};
-use crate::mig::{MigDevice, MigIdentity};
+use crate::mig::{MigDevice, MigIdentity, MigIds};
+use crate::partition::Partition;
 use crate::sharing::SharedForm;
 
 /// Something that can be allocated to a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device<'a> {
     Gpu(&'a Gpu),
-    /// A MIG device and its GPU.
+    /// A MIG device that an administrator created, and its GPU.
     Mig(&'a Gpu, &'a MigDevice),
+    /// A MIG device that this driver creates for a claim, and its GPU.
+    Partition(&'a Gpu, Partition<'a>),
     /// A whole GPU in a form that many claims use.
     Shared(&'a Gpu, SharedForm),
 }
@@ -27,7 +30,7 @@ impl<'a> Device<'a> {
     /// The physical GPU behind the device.
     pub fn gpu(self) -> &'a Gpu {
         match self {
-            Self::Gpu(gpu) | Self::Mig(gpu, _) | Self::Shared(gpu, _) => gpu,
+            Self::Gpu(gpu) | Self::Mig(gpu, _) | Self::Partition(gpu, _) | Self::Shared(gpu, _) => gpu,
         }
     }
 }
@@ -39,10 +42,8 @@ pub enum LiveIdentity {
         uuid: GpuUuid,
     },
     Mig {
-        uuid: MigUuid,
-        parent: GpuUuid,
-        gpu_instance: u32,
-        compute_instance: u32,
+        identity: MigIdentity,
+        ids: MigIds,
         /// Profile as the driver prints it.
         profile: String,
     },
@@ -57,7 +58,8 @@ impl LiveIdentity {
     /// The physical GPU behind the device.
     pub fn gpu(&self) -> &GpuUuid {
         match self {
-            Self::Gpu { uuid } | Self::Mig { parent: uuid, .. } | Self::Shared { uuid, .. } => uuid,
+            Self::Gpu { uuid } | Self::Shared { uuid, .. } => uuid,
+            Self::Mig { identity, .. } => &identity.parent,
         }
     }
 }
@@ -109,6 +111,7 @@ impl DeviceNames {
         match device {
             Device::Gpu(gpu) => self.gpu(&gpu.uuid),
             Device::Mig(_, mig) => self.mig(&mig.identity),
+            Device::Partition(gpu, partition) => self.mig(&partition.identity(&gpu.uuid)),
             Device::Shared(gpu, form) => self.shared(&gpu.uuid, form),
         }
     }
@@ -123,19 +126,16 @@ fn distinct(hex: &[String], digits: usize) -> bool {
 }
 
 impl Gpu {
-    /// The hardware that can be used now: the GPU, or its MIG devices.
-    pub fn devices(&self) -> Vec<Device<'_>> {
-        match &self.mig {
-            MigMode::Unsupported | MigMode::Off(_) => vec![Device::Gpu(self)],
-            MigMode::On { devices, .. } => devices.iter().map(|mig| Device::Mig(self, mig)).collect(),
-        }
-    }
-
-    /// The devices that can be allocated now: the hardware and, after a whole GPU, its forms for many claims.
+    /// The devices that can be allocated: the whole GPU with its forms for many claims, the MIG devices of an administrator, and
+    /// those that this driver can create beside them.
+    ///
+    /// What this driver created withdraws no device, so that publishing does not depend on running claims.
     pub fn forms(&self) -> Vec<Device<'_>> {
-        let is_whole = matches!(self.mig, MigMode::Unsupported | MigMode::Off(_));
-        let shared = SharedForm::ALL.into_iter().filter(|_| is_whole);
-        self.devices().into_iter().chain(shared.map(|form| Device::Shared(self, form))).collect()
+        let whole = self.is_whole().then_some(Device::Gpu(self));
+        let shared = SharedForm::ALL.into_iter().filter(|_| whole.is_some()).map(|form| Device::Shared(self, form));
+        let mig = self.foreign_mig_devices().map(|mig| Device::Mig(self, mig));
+        let partitions = self.partitions().into_iter().map(|partition| Device::Partition(self, partition));
+        whole.into_iter().chain(shared).chain(mig).chain(partitions).collect()
     }
 }
 
@@ -143,13 +143,6 @@ impl Inventory {
     /// The names of this node's devices; GPUs that cannot be read count, so that a name does not change when one fails.
     pub fn names(&self) -> DeviceNames {
         DeviceNames::of(self.gpus.iter().filter_map(GpuEntry::uuid))
-    }
-
-    /// All known hardware, in PCI order and then by placement.
-    ///
-    /// A GPU in MIG mode is not usable as a whole, even when it has no instance.
-    pub fn devices(&self) -> Vec<Device<'_>> {
-        self.known_gpus().flat_map(|(gpu, _)| gpu.devices()).collect()
     }
 
     /// Every known device: the forms of each GPU.
@@ -178,6 +171,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gpu::MigMode;
     use crate::mig::{ComputeShare, Placement};
 
     fn uuid(text: &str) -> GpuUuid {
@@ -195,14 +189,20 @@ mod tests {
 
     #[test]
     fn only_whole_gpus_have_forms_for_many_claims() {
-        let layout = crate::MigLayout { memory_slices: 8, engines: crate::Engines::default() };
+        let layout = crate::MigLayout { memory_slices: 8, ..crate::MigLayout::default() };
+        let on = MigMode::On {
+            layout: Some(layout.clone()),
+            devices: vec![],
+            gpu_instances: vec![],
+            origin: crate::MigOrigin::Administrator,
+        };
         let memory = Some(crate::Bytes::from_mib(81559));
         for (mig, memory, expect) in [
             (MigMode::Unsupported, memory, &["", "-mps", "-ts"][..]),
-            (MigMode::Off(layout), memory, &["", "-mps", "-ts"]),
-            (MigMode::Off(layout), None, &["", "-mps", "-ts"]),
+            (MigMode::Off(layout.clone()), memory, &["", "-mps", "-ts"]),
+            (MigMode::Off(layout.clone()), None, &["", "-mps", "-ts"]),
             (MigMode::Off(layout), Some(crate::Bytes(1000)), &["", "-mps", "-ts"]),
-            (MigMode::On { layout: Some(layout), devices: vec![] }, memory, &[]),
+            (on, memory, &[]),
         ] {
             let gpu = Gpu {
                 uuid: uuid("12345678-1111-1111-1111-111111111111"),

@@ -13,3 +13,21 @@ pub struct Engines {
     pub jpeg_engines: u32,
     pub ofa_engines: u32,
 }
+
+impl Engines {
+    /// Each count of the one less that of the other.
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self {
+            multiprocessors: self.multiprocessors.saturating_sub(other.multiprocessors),
+            copy_engines: self.copy_engines.saturating_sub(other.copy_engines),
+            decoders: self.decoders.saturating_sub(other.decoders),
+            encoders: self.encoders.saturating_sub(other.encoders),
+            jpeg_engines: self.jpeg_engines.saturating_sub(other.jpeg_engines),
+            ofa_engines: self.ofa_engines.saturating_sub(other.ofa_engines),
+        }
+    }
+
+    pub(crate) fn fits_in(self, other: Self) -> bool {
+        self.without(other) == Self::default()
+    }
+}

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engines::Engines;
 use crate::ids::{Bytes, GpuUuid, PciAddress, Version};
-use crate::mig::MigDevice;
+use crate::mig::{GpuInstance, MigDevice, MigOrigin, MigProfile};
 use crate::unreported;
 
 /// Whether MIG mode is on, and the MIG devices of the GPU.
@@ -23,16 +23,28 @@ pub enum MigMode {
         layout: Option<MigLayout>,
         /// Ordered by placement.
         devices: Vec<MigDevice>,
+        /// Those behind `devices` included. Empty where the driver does not list the profiles.
+        #[serde(default)]
+        gpu_instances: Vec<GpuInstance>,
+        /// Who turned MIG mode on.
+        #[serde(default)]
+        origin: MigOrigin,
     },
 }
 
-/// The units of memory and engines of a GPU in MIG mode.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The units of memory and engines of a GPU in MIG mode, and how it can be divided.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigLayout {
     /// Number of memory slices, 8 on most GPUs.
     pub memory_slices: u32,
     /// The largest count of each engine over all profiles.
     pub engines: Engines,
+    /// Whether MIG mode changes without a reset of the GPU (Hopper and later).
+    #[serde(default)]
+    pub resetless: bool,
+    /// Ordered by id.
+    #[serde(default)]
+    pub profiles: Vec<MigProfile>,
 }
 
 /// A GPU of which NVML reported everything that publishing and preparing need.
@@ -94,11 +106,19 @@ impl Gpu {
         }
     }
 
-    /// The units of the GPU, if it supports MIG.
-    pub fn mig_layout(&self) -> Option<MigLayout> {
+    /// The GPU instances that exist on this GPU, as far as they are listed.
+    pub fn gpu_instances(&self) -> &[GpuInstance] {
         match &self.mig {
-            MigMode::On { layout, .. } => *layout,
-            MigMode::Off(layout) => Some(*layout),
+            MigMode::On { gpu_instances, .. } => gpu_instances,
+            MigMode::Unsupported | MigMode::Off(_) => &[],
+        }
+    }
+
+    /// The units of the GPU, if it supports MIG.
+    pub fn mig_layout(&self) -> Option<&MigLayout> {
+        match &self.mig {
+            MigMode::On { layout, .. } => layout.as_ref(),
+            MigMode::Off(layout) => Some(layout),
             MigMode::Unsupported => None,
         }
     }
@@ -176,7 +196,8 @@ mod tests {
     /// A controller from before these could be absent reads what the plugin sends, and the plugin's own reads it back.
     #[test]
     fn an_unreported_property_has_a_value_on_the_wire() {
-        let mig = MigMode::On { layout: None, devices: Vec::new() };
+        let (gpu_instances, origin) = (Vec::new(), MigOrigin::default());
+        let mig = MigMode::On { layout: None, devices: Vec::new(), gpu_instances, origin };
         let gpu = Gpu { mig, ..gpu(None, None) };
         let json = serde_json::to_value(&gpu).unwrap();
         assert_eq!((&json["product_name"], &json["compute_capability"]), (&"Unknown".into(), &"0.0.0".into()));

@@ -24,6 +24,8 @@ pub mod gpu;
 
 mod unreported;
 
+pub mod partition;
+
 pub mod inventory;
 
 pub mod device;
@@ -53,7 +55,8 @@ pub use ids::{
     Bytes, ClaimUid, DaemonId, DeviceName, GpuUuid, IdError, MigUuid, NodeName, PciAddress, ShareId, Version,
 };
 pub use inventory::{DriverState, Failure, Fault, GpuEntry, Health, Inventory};
-pub use mig::{ComputeShare, MigDevice, MigIdentity, MigOrigin, Placement};
+pub use mig::{ComputeShare, GpuInstance, MigDevice, MigIdentity, MigIds, MigOrigin, MigProfile, Placement};
+pub use partition::Partition;
 pub use sharing::{
     ComputeMode, DeviceKey, GpuSettings, Interval, MpsConfig, ShareLimits, SharedForm, Sharing, ThreadPercentage,
 };

@@ -71,15 +71,53 @@ impl MigIdentity {
     }
 }
 
-/// Who created a MIG device.
+/// A profile of GPU instances (`nvmlGpuInstanceProfileInfo_t`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigProfile {
+    /// As `nvidia-smi mig -lgip` prints it (not the NVML enum).
+    pub id: u32,
+    /// As the driver prints it, such as `1g.10gb+me`.
+    pub name: String,
+    /// Compute slices.
+    pub slices: u32,
+    pub memory: Bytes,
+    pub engines: Engines,
+    /// The possible placements on an empty GPU.
+    pub placements: Vec<Placement>,
+}
+
+/// Who created an instance or turned MIG mode on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum MigOrigin {
-    /// An administrator, or another program. This driver never removes it.
+    /// An administrator, or another program. This driver never changes it.
     #[default]
     Administrator,
     /// This driver, for a claim.
     ThisDriver,
+}
+
+/// A GPU instance that exists, with or without compute instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuInstance {
+    /// Reused after the instance is destroyed.
+    pub id: u32,
+    /// As `nvidia-smi mig -lgip` prints it.
+    pub profile_id: u32,
+    pub placement: Placement,
+    #[serde(default)]
+    pub origin: MigOrigin,
+}
+
+/// The ids of a MIG device, which may change when it is created again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigIds {
+    /// The name for CUDA.
+    pub uuid: MigUuid,
+    /// GPU instance id, part of the capability path.
+    pub gpu_instance: u32,
+    /// Compute instance id, part of the capability path.
+    pub compute_instance: u32,
 }
 
 /// A MIG device that exists on the node.
@@ -100,6 +138,13 @@ pub struct MigDevice {
     pub engines: Engines,
     #[serde(default)]
     pub origin: MigOrigin,
+}
+
+impl MigDevice {
+    pub fn ids(&self) -> MigIds {
+        let Self { uuid, gpu_instance, compute_instance, .. } = self;
+        MigIds { uuid: uuid.clone(), gpu_instance: *gpu_instance, compute_instance: *compute_instance }
+    }
 }
 
 #[cfg(test)]

@@ -43,6 +43,8 @@ pub mod code {
     pub const FUNCTION_NOT_FOUND: u32 = 13;
     /// The kernel driver is of another version than the library.
     pub const LIB_RM_VERSION_MISMATCH: u32 = 18;
+    /// A client holds the GPU or the instance.
+    pub const IN_USE: u32 = 19;
     /// The struct version is unknown to the library.
     pub const ARGUMENT_VERSION_MISMATCH: u32 = 25;
     /// Also for texts that are not UTF-8.

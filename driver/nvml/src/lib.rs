@@ -2,7 +2,7 @@
 //! Safe access to the NVIDIA management library.
 //!
 //! A caller passes the path of a `libnvidia-ml.so.1` and gets plain numbers and strings, or the numeric code of NVML. This
-//! crate does not use the domain model. Functions that change the machine are named `set_…`.
+//! crate does not use the domain model. Functions that change the machine are named `set_…`, `create_…` or `destroy_…`.
 //!
 //! ```text
 //! Session (locates, loads and reloads the file) -> Nvml (one loaded and initialised library) -> Device -> answers
@@ -26,8 +26,11 @@ pub mod device;
 
 pub mod mig;
 
+pub mod instances;
+
 pub use device::{Device, Memory};
 pub use error::{LoadError, NvmlError};
+pub use instances::Activation;
 pub use library::Nvml;
 pub use mig::{ComputeInstance, GpuInstance, GpuInstanceProfile, MigAttributes, Slices};
 pub use session::Session;

@@ -89,6 +89,9 @@ const PROFILE_INFO_V2: u32 = 152 + (2 << 24);
 /// Profile enums are queried from 0 until the driver returns INVALID_ARGUMENT, and at most up to this one.
 const PROFILE_ENUMS: u32 = 64;
 
+/// `NVML_DEVICE_UUID_V2_BUFFER_SIZE`.
+const UUID_BYTES: usize = 96;
+
 /// No profile has more placements.
 const MAX_PLACEMENTS: u32 = 1024;
 
@@ -179,7 +182,29 @@ impl Device<'_> {
 
     /// Of a GPU: one of its GPU instances.
     pub fn gpu_instance(&self, gpu_instance: u32) -> Result<GpuInstance, NvmlError> {
-        let handle = self.gpu_instance_handle(gpu_instance)?;
+        self.gpu_instance_info(self.gpu_instance_handle(gpu_instance)?).map(|(_, instance)| instance)
+    }
+
+    /// Of a GPU: one of the compute instances of one of its GPU instances.
+    pub fn compute_instance(&self, gpu_instance: u32, compute_instance: u32) -> Result<ComputeInstance, NvmlError> {
+        let handle = self.compute_instance_handle(gpu_instance, compute_instance)?;
+        self.compute_instance_info(handle).map(|(_, instance)| instance)
+    }
+
+    /// Of a GPU: the UUID of the MIG device that a compute instance is.
+    pub fn mig_uuid(&self, gpu_instance: u32, compute_instance: u32) -> Result<String, NvmlError> {
+        let info = self.compute_instance_answer(self.compute_instance_handle(gpu_instance, compute_instance)?)?;
+        let call = "nvmlDeviceGetUUID";
+        let function = symbol(call, &self.nvml().lib().nvmlDeviceGetUUID)?;
+        let mut text: [c_char; UUID_BYTES] = [0; UUID_BYTES];
+        // SAFETY: the library gave the device handle just now; the buffer has the length that the function receives.
+        let code = unsafe { function(info.device, text.as_mut_ptr(), u32::try_from(UUID_BYTES).unwrap_or(0)) };
+        self.nvml().check(call, code)?;
+        c_text(&text).ok_or(NvmlError { call, code: code::UNKNOWN })
+    }
+
+    /// The id and the values of a GPU instance that the library gave just now.
+    pub(crate) fn gpu_instance_info(&self, handle: nvmlGpuInstance_t) -> Result<(u32, GpuInstance), NvmlError> {
         let call = "nvmlGpuInstanceGetInfo";
         let function = symbol(call, &self.nvml().lib().nvmlGpuInstanceGetInfo)?;
         let placement = nvmlGpuInstancePlacement_t { start: 0, size: 0 };
@@ -188,23 +213,30 @@ impl Device<'_> {
         let code = unsafe { function(handle, &raw mut info) };
         self.nvml().check(call, code)?;
         let placement = Slices { start: info.placement.start, size: info.placement.size };
-        Ok(GpuInstance { profile_id: info.profileId, placement })
+        Ok((info.id, GpuInstance { profile_id: info.profileId, placement }))
     }
 
-    /// Of a GPU: one of the compute instances of one of its GPU instances.
-    pub fn compute_instance(&self, gpu_instance: u32, compute_instance: u32) -> Result<ComputeInstance, NvmlError> {
-        let handle = self.compute_instance_handle(gpu_instance, compute_instance)?;
+    /// The id and the values of a compute instance that the library gave just now.
+    pub(crate) fn compute_instance_info(
+        &self,
+        handle: nvmlComputeInstance_t,
+    ) -> Result<(u32, ComputeInstance), NvmlError> {
+        let info = self.compute_instance_answer(handle)?;
+        let placement = Slices { start: info.placement.start, size: info.placement.size };
+        Ok((info.id, ComputeInstance { profile_id: info.profileId, placement }))
+    }
+
+    fn compute_instance_answer(&self, handle: nvmlComputeInstance_t) -> Result<nvmlComputeInstanceInfo_t, NvmlError> {
         let call = "nvmlComputeInstanceGetInfo_v2";
         let function = symbol(call, &self.nvml().lib().nvmlComputeInstanceGetInfo_v2)?;
         let mut info = empty_compute_instance();
         // SAFETY: the library gave the handle just now and checks it; `info` is the struct the function fills.
         let code = unsafe { function(handle, &raw mut info) };
         self.nvml().check(call, code)?;
-        let placement = Slices { start: info.placement.start, size: info.placement.size };
-        Ok(ComputeInstance { profile_id: info.profileId, placement })
+        Ok(info)
     }
 
-    fn gpu_instance_handle(&self, id: u32) -> Result<nvmlGpuInstance_t, NvmlError> {
+    pub(crate) fn gpu_instance_handle(&self, id: u32) -> Result<nvmlGpuInstance_t, NvmlError> {
         let call = "nvmlDeviceGetGpuInstanceById";
         let function = symbol(call, &self.nvml().lib().nvmlDeviceGetGpuInstanceById)?;
         let mut handle: nvmlGpuInstance_t = null_mut();
@@ -214,7 +246,7 @@ impl Device<'_> {
         Ok(handle)
     }
 
-    fn compute_instance_handle(&self, gpu: u32, id: u32) -> Result<nvmlComputeInstance_t, NvmlError> {
+    pub(crate) fn compute_instance_handle(&self, gpu: u32, id: u32) -> Result<nvmlComputeInstance_t, NvmlError> {
         let gpu_instance = self.gpu_instance_handle(gpu)?;
         let call = "nvmlGpuInstanceGetComputeInstanceById";
         let function = symbol(call, &self.nvml().lib().nvmlGpuInstanceGetComputeInstanceById)?;
@@ -297,10 +329,15 @@ fn profile_v2(number: u32, info: &nvmlGpuInstanceProfileInfo_v2_t) -> GpuInstanc
     }
 }
 
+/// The text before the first zero, if it is UTF-8.
+fn c_text(text: &[c_char]) -> Option<String> {
+    let bytes = text.iter().map(|unit| u8::from_ne_bytes(unit.to_ne_bytes())).take_while(|byte| *byte != 0).collect();
+    String::from_utf8(bytes).ok()
+}
+
 /// The driver writes `MIG 1g.10gb+me`.
 fn profile_name(text: &[c_char]) -> Option<String> {
-    let bytes = text.iter().map(|unit| u8::from_ne_bytes(unit.to_ne_bytes())).take_while(|byte| *byte != 0).collect();
-    let name = String::from_utf8(bytes).ok()?;
+    let name = c_text(text)?;
     let name = name.strip_prefix("MIG ").unwrap_or(&name).trim();
     (!name.is_empty()).then(|| name.to_owned())
 }
@@ -309,7 +346,7 @@ fn profile_name(text: &[c_char]) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn c_text(text: &str) -> [c_char; 96] {
+    fn padded(text: &str) -> [c_char; 96] {
         let mut units = [0; 96];
         for (unit, byte) in units.iter_mut().zip(text.bytes()) {
             *unit = c_char::from_ne_bytes([byte]);
@@ -322,7 +359,7 @@ mod tests {
         for (given, expect) in
             [("MIG 1g.10gb+me", Some("1g.10gb+me")), ("3g.40gb", Some("3g.40gb")), ("MIG ", None), ("", None)]
         {
-            assert_eq!(profile_name(&c_text(given)).as_deref(), expect, "{given}");
+            assert_eq!(profile_name(&padded(given)).as_deref(), expect, "{given}");
         }
         assert_eq!(profile_name(&[c_char::from_ne_bytes([b'a']); 96]).map(|name| name.len()), Some(96));
     }

@@ -18,6 +18,7 @@ fn structs_have_the_sizes_of_the_header() {
         ("nvmlGpuInstanceProfileInfo_v2_t", size_of::<c::nvmlGpuInstanceProfileInfo_v2_t>(), 152),
         ("nvmlGpuInstanceInfo_t", size_of::<c::nvmlGpuInstanceInfo_t>(), 24),
         ("nvmlComputeInstancePlacement_t", size_of::<c::nvmlComputeInstancePlacement_t>(), 8),
+        ("nvmlComputeInstanceProfileInfo_t", size_of::<c::nvmlComputeInstanceProfileInfo_t>(), 36),
         ("nvmlComputeInstanceInfo_t", size_of::<c::nvmlComputeInstanceInfo_t>(), 32),
     ] {
         assert_eq!(size, expect, "{name}");

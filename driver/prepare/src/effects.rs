@@ -9,8 +9,8 @@
 //! go with the last of these claims, and what cannot be restored then is a pending restore of the GPU, which stops no claim
 //! from leaving, but stops the next claim on that GPU.
 //!
-//! Reading order: [`error`], [`tools`], [`prerequisites`], [`ledger`], [`mps_daemon`], [`originals`], [`restore`],
-//! [`gpu_settings`], [`claim_spec`], [`step`].
+//! Reading order: [`error`], [`tools`], [`prerequisites`], [`ledger`], [`mps_daemon`], [`originals`], [`retry`], [`mig_mode`],
+//! [`instances`], [`restore`], [`gpu_settings`], [`partition`], [`claim_spec`], [`step`].
 
 pub mod error;
 
@@ -24,9 +24,17 @@ pub(crate) mod mps_daemon;
 
 mod originals;
 
+mod retry;
+
+mod mig_mode;
+
+mod instances;
+
 pub(crate) mod restore;
 
 pub mod gpu_settings;
+
+mod partition;
 
 mod claim_spec;
 

@@ -23,8 +23,10 @@ use crate::flows::restore::{self, Restoration};
 use crate::flows::{reconcile, retire, unprepare};
 use crate::state::claim_api::{ClaimLookup, FetchError};
 use crate::state::counters::{Counters, RestoreOutcome};
+use crate::state::creations::RecordedCreations;
 use crate::state::loaded_driver::LastReading;
 use crate::state::locks::Locks;
+use crate::state::mig_changes::{MigChange, MigChanges};
 use crate::state::missing::Missing;
 use crate::state::node::{Node, Settings};
 use crate::state::other_claims::OtherClaimsError;
@@ -56,7 +58,8 @@ impl Engine {
             warn!(error = explain(&error), "failed to create the CDI directory");
         }
         let (order, missing, orphaned) = (PrepareOrder::default(), Missing::default(), Mutex::default());
-        let (counters, driver) = (Counters::default(), LastReading::default());
+        let (counters, driver, mig_changes) = (Counters::default(), LastReading::default(), MigChanges::default());
+        host.set_ownership(Arc::new(RecordedCreations { records: records.clone(), ledgers: ledgers.clone() }));
         let node = Node {
             host,
             settings,
@@ -70,6 +73,7 @@ impl Engine {
             missing,
             orphaned,
             counters,
+            mig_changes,
         };
         Ok(Self { node })
     }
@@ -149,6 +153,11 @@ impl Engine {
     /// The GPUs whose original settings are not restored although no claim relies on their settings.
     pub fn pending_restores(&self) -> Result<BTreeSet<GpuUuid>, OtherClaimsError> {
         inspect::pending_restores(&self.node)
+    }
+
+    /// The MIG devices that were created and destroyed since the last call.
+    pub fn take_mig_changes(&self) -> Vec<MigChange> {
+        self.node.mig_changes.take()
     }
 
     /// How often settings were restored and daemons stopped since this process started.

@@ -236,6 +236,11 @@ pub enum UnprepareCause {
         #[source]
         source: StoreError,
     },
+    #[error("failed to record the MIG devices of the damaged claim record")]
+    Partition {
+        #[source]
+        source: EffectError,
+    },
     #[error("unprepare is incomplete: {failures}")]
     Undo { failures: Failures },
 }
@@ -259,6 +264,7 @@ impl Advice for UnprepareError {
             UnprepareCause::Record { source } | UnprepareCause::Quarantine { source } => source.advice(),
             UnprepareCause::OtherClaims { source } => source.advice(),
             UnprepareCause::Spec { source } => source.advice(),
+            UnprepareCause::Partition { source } => source.advice(),
             UnprepareCause::Undo { failures } => failures.advice(),
         };
         Some(retried(advice))
@@ -273,6 +279,7 @@ impl UnprepareCause {
             | Self::OtherClaims { .. }
             | Self::Spec { .. }
             | Self::Quarantine { .. }
+            | Self::Partition { .. }
             | Self::Undo { .. } => Disposition::Transient,
         }
     }

@@ -49,5 +49,6 @@ pub use flows::restore::Restoration;
 pub use state::claim_api::{ClaimLookup, FetchError};
 pub use state::counters::RestoreOutcome;
 pub use state::lock_error::NotLocked;
+pub use state::mig_changes::{MigChange, MigChangeKind};
 pub use state::node::Settings;
 pub use state::other_claims::OtherClaimsError;

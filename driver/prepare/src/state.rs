@@ -2,8 +2,8 @@
 //! What the flows share: the stores, the locks, and what this process remembers. Everything that must survive a crash is in
 //! the records, the ledgers, the spec directory and the hardware.
 //!
-//! Reading order: [`claim_api`], [`quarantine`], [`references`], [`counters`], [`missing`], [`prepare_order`],
-//! [`loaded_driver`], [`lock_queue`], [`locks`], [`lock_error`], [`call`], [`node`], [`other_claims`].
+//! Reading order: [`claim_api`], [`quarantine`], [`references`], [`counters`], [`mig_changes`], [`creations`], [`missing`],
+//! [`prepare_order`], [`loaded_driver`], [`lock_queue`], [`locks`], [`lock_error`], [`call`], [`node`], [`other_claims`].
 
 pub mod claim_api;
 
@@ -12,6 +12,10 @@ pub mod quarantine;
 pub mod references;
 
 pub mod counters;
+
+pub mod mig_changes;
+
+pub(crate) mod creations;
 
 pub(crate) mod missing;
 

@@ -12,6 +12,9 @@ use k8s_openapi::api::resource::v1::DeviceAttribute;
 use crate::limits;
 use crate::names;
 
+/// The value of a string that is not known.
+const UNKNOWN: &str = "Unknown";
+
 /// The attributes of a device. A MIG device has the attributes of its GPU, so that one CEL expression can select both.
 pub fn attributes(device: Device<'_>, driver: &DriverState) -> BTreeMap<String, DeviceAttribute> {
     let mut all = of_gpu(device.gpu());
@@ -22,6 +25,13 @@ pub fn attributes(device: Device<'_>, driver: &DriverState) -> BTreeMap<String, 
             (names::UUID, string(mig.uuid.as_str())),
             (names::PARENT_UUID, string(gpu.uuid.as_str())),
             (names::PROFILE, string(&mig.profile)),
+        ]),
+        // A partition has a UUID while a claim is prepared; it is in the status of that claim.
+        Device::Partition(gpu, partition) => all.extend([
+            (names::TYPE, string("mig")),
+            (names::UUID, string(UNKNOWN)),
+            (names::PARENT_UUID, string(gpu.uuid.as_str())),
+            (names::PROFILE, string(&partition.profile.name)),
         ]),
         // Monitoring finds devices by `uuid`, and a shared GPU has no UUID of its own.
         Device::Shared(gpu, form) => all.extend([
@@ -46,7 +56,7 @@ fn of_gpu(gpu: &Gpu) -> BTreeMap<&'static str, DeviceAttribute> {
     let standard_address = (gpu.pci.domain <= 0xffff).then(|| string(&gpu.pci.to_string()));
     [
         (names::GPU_UUID, Some(string(gpu.uuid.as_str()))),
-        (names::PRODUCT_NAME, Some(string(gpu.product_name.as_deref().unwrap_or("Unknown")))),
+        (names::PRODUCT_NAME, Some(string(gpu.product_name.as_deref().unwrap_or(UNKNOWN)))),
         (names::BRAND, Some(string(&gpu.brand))),
         (names::ARCHITECTURE, Some(string(&gpu.architecture))),
         (names::COMPUTE_CAPABILITY, gpu.compute_capability.map(version)),

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use dra_model::{Bytes, Device, Engines, Gpu, MigDevice, SharedForm};
+use dra_model::{Bytes, Device, Engines, Gpu, Partition, Placement, SharedForm};
 use k8s_openapi::api::resource::v1::{CapacityRequestPolicy, CapacityRequestPolicyRange, DeviceCapacity};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -21,7 +21,10 @@ use crate::quantity::{Milli, binary, decimal};
 pub fn capacities(device: Device<'_>, shares: ShareSettings, attributes: usize) -> BTreeMap<String, DeviceCapacity> {
     match device {
         Device::Gpu(gpu) => plain(gpu.memory.map(|memory| (names::MEMORY.to_owned(), binary(memory)))),
-        Device::Mig(_, mig) => plain(of_mig(mig, limits::ATTRIBUTES_AND_CAPACITIES.saturating_sub(attributes))),
+        Device::Mig(_, mig) => plain(of_mig(&mig.engines, mig.memory, mig.identity.placement, room(attributes))),
+        Device::Partition(_, Partition { profile, placement }) => {
+            plain(of_mig(&profile.engines, profile.memory, placement, room(attributes)))
+        }
         Device::Shared(gpu, SharedForm::Mps) => {
             let default = 100 / u64::from(shares.default_shares.get());
             let threads = amount(100, default, shares.without_amount);
@@ -97,16 +100,21 @@ fn count(number: u64) -> Quantity {
     decimal(Milli(number.saturating_mul(1000)))
 }
 
+/// The capacities that a device with this number of attributes can have.
+fn room(attributes: usize) -> usize {
+    limits::ATTRIBUTES_AND_CAPACITIES.saturating_sub(attributes)
+}
+
 /// The memory slices are left out if the device would exceed the limit of capacities.
-fn of_mig(mig: &MigDevice, room: usize) -> BTreeMap<String, Quantity> {
-    let mut all: BTreeMap<String, Quantity> = engines(&mig.engines)
+fn of_mig(own: &Engines, memory: Bytes, placement: Placement, room: usize) -> BTreeMap<String, Quantity> {
+    let mut all: BTreeMap<String, Quantity> = engines(own)
         .into_iter()
         .map(|(capacity, _, count)| (capacity.to_owned(), decimal(Milli::from_count(count))))
         .collect();
-    all.insert(names::MEMORY.to_owned(), binary(mig.memory));
-    let slices = usize::try_from(mig.identity.placement.size).unwrap_or(usize::MAX);
+    all.insert(names::MEMORY.to_owned(), binary(memory));
+    let slices = usize::try_from(placement.size).unwrap_or(usize::MAX);
     if all.len().saturating_add(slices) <= room {
-        all.extend(mig.identity.placement.slices().map(|slice| (format!("memorySlice{slice}"), decimal(Milli::ONE))));
+        all.extend(placement.slices().map(|slice| (format!("memorySlice{slice}"), decimal(Milli::ONE))));
     }
     all
 }

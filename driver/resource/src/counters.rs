@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use dra_model::{Bytes, Gpu, MigDevice, Placement};
+use dra_model::{Bytes, Gpu, MigDevice, Partition, Placement};
 use k8s_openapi::api::resource::v1::{Counter, CounterSet, DeviceCounterConsumption};
 
 use crate::capacity::engines;
@@ -53,6 +53,16 @@ pub fn of_mig(gpu: &Gpu, mig: &MigDevice, gpu_name: &str) -> DeviceCounterConsum
     consumption(gpu_name, consumed(gpu, mig))
 }
 
+/// The consumption of a partition: its engines and memory slices, whether it exists or not.
+pub fn of_partition(gpu: &Gpu, partition: Partition<'_>, gpu_name: &str) -> DeviceCounterConsumption {
+    let Partition { profile, placement } = partition;
+    let counts = engines(&profile.engines).into_iter();
+    let mut counts: BTreeMap<String, Milli> =
+        counts.map(|(_, counter, count)| (counter.to_owned(), Milli::from_count(count))).collect();
+    counts.extend(memory_counters(gpu, placement).map(|at| (memory_counter(at), Milli::ONE)));
+    consumption(gpu_name, Amounts { counts, memory: profile.memory })
+}
+
 fn consumption(gpu_name: &str, amounts: Amounts) -> DeviceCounterConsumption {
     DeviceCounterConsumption {
         counter_set: set_name(gpu_name),
@@ -68,11 +78,12 @@ fn rendered(Amounts { counts, memory }: Amounts) -> BTreeMap<String, Counter> {
     counts.chain(memory).map(|(name, value)| (name, Counter { value })).collect()
 }
 
-/// The memory of the GPU, and of each engine the maximum of all profiles, or the sum of existing MIG devices if that is more.
+/// The memory of the GPU or of its largest profile, and of each engine the maximum of all profiles, or the sum of the MIG devices of an administrator if that
+/// is more.
 fn totals(gpu: &Gpu) -> Amounts {
     let mut totals: BTreeMap<String, Milli> = BTreeMap::new();
     let mut cut = 0_u64;
-    for mig in gpu.mig_devices() {
+    for mig in gpu.foreign_mig_devices() {
         cut = cut.saturating_add(memory_consumed(mig).0);
         for (counter, amount) in engines_consumed(mig) {
             let total = totals.entry(counter).or_default();
@@ -86,7 +97,9 @@ fn totals(gpu: &Gpu) -> Amounts {
         }
     }
     totals.extend((0..memory_slices(gpu).min(MEMORY_COUNTERS)).map(|slice| (memory_counter(slice), Milli::ONE)));
-    Amounts { counts: totals, memory: gpu.memory.unwrap_or_default().max(Bytes(cut)) }
+    let profiles = gpu.mig_layout().into_iter().flat_map(|layout| &layout.profiles);
+    let largest = profiles.map(|profile| profile.memory).max().unwrap_or_default();
+    Amounts { counts: totals, memory: gpu.memory.unwrap_or_default().max(Bytes(cut)).max(largest) }
 }
 
 fn consumed(gpu: &Gpu, mig: &MigDevice) -> Amounts {
@@ -120,7 +133,7 @@ fn engines_consumed(mig: &MigDevice) -> impl Iterator<Item = (String, Milli)> {
 /// The number of memory slices of a GPU; one for a GPU without MIG.
 fn memory_slices(gpu: &Gpu) -> u32 {
     let known = gpu.mig_layout().map_or(1, |layout| layout.memory_slices);
-    gpu.mig_devices().iter().map(|mig| end(mig.identity.placement)).fold(known.max(1), u32::max)
+    gpu.foreign_mig_devices().map(|mig| end(mig.identity.placement)).fold(known.max(1), u32::max)
 }
 
 fn end(placement: Placement) -> u32 {

@@ -11,8 +11,8 @@
 //! All functions are pure: no client, no clock, no randomness. The same inventory always gives the same bytes, so a restarted or
 //! upgraded process writes nothing.
 //!
-//! Reading order: [`names`], [`limits`], [`quantity`], [`attributes`], [`offer`], [`capacity`], [`counters`], [`pack`],
-//! [`diff`], [`published`], [`claim`], [`status`].
+//! Reading order: [`names`], [`limits`], [`quantity`], [`attributes`], [`offer`], [`capacity`], [`counters`], [`preference`],
+//! [`pack`], [`diff`], [`published`], [`claim`], [`status`].
 
 pub mod names;
 
@@ -28,6 +28,8 @@ pub mod capacity;
 
 pub mod counters;
 
+pub mod preference;
+
 pub mod pack;
 
 pub mod diff;
@@ -41,6 +43,6 @@ pub mod status;
 pub use claim::{ClaimError, claim_of};
 pub use diff::{Pool, Precondition, Write, diff};
 pub use names::{DriverName, DriverNameError, slice_name};
-pub use offer::{Features, Form, FormError, Offer, ShareSettings, WithoutAmount};
+pub use offer::{Features, Form, FormError, Offer, PartitionSettings, ShareSettings, WithoutAmount};
 pub use pack::{SliceContent, pack};
 pub use status::{DaemonHealth, DaemonStatus, DeviceStatus, Limits, SharingStatus, Strategy};

@@ -6,7 +6,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
-use dra_model::{Device, SharedForm};
+use dra_model::{Device, Partition, SharedForm};
 
 /// A form in which GPUs are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +31,7 @@ impl Form {
     pub fn of(device: Device<'_>) -> Self {
         match device {
             Device::Gpu(_) => Self::Gpu,
-            Device::Mig(..) => Self::Mig,
+            Device::Mig(..) | Device::Partition(..) => Self::Mig,
             Device::Shared(_, form) => Self::Shared(form),
         }
     }
@@ -107,26 +107,55 @@ impl Default for ShareSettings {
     }
 }
 
+/// Which partitions are published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartitionSettings {
+    /// Only the MIG devices of administrators are published.
+    None,
+    AllBut {
+        /// Names of profiles.
+        excluded: BTreeSet<String>,
+    },
+}
+
+impl Default for PartitionSettings {
+    fn default() -> Self {
+        Self::AllBut { excluded: BTreeSet::new() }
+    }
+}
+
+impl PartitionSettings {
+    fn includes(&self, partition: Partition<'_>) -> bool {
+        match self {
+            Self::None => false,
+            Self::AllBut { excluded } => !excluded.contains(&partition.profile.name),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     pub features: Features,
     /// The configured forms.
     pub forms: BTreeSet<Form>,
     pub shares: ShareSettings,
+    pub partitions: PartitionSettings,
 }
 
 impl Offer {
     /// Whole GPUs and MIG devices, no shares.
     pub fn of_hardware(features: Features) -> Self {
-        Self { features, forms: [Form::Gpu, Form::Mig].into(), shares: ShareSettings::default() }
+        let partitions = PartitionSettings::default();
+        Self { features, forms: [Form::Gpu, Form::Mig].into(), shares: ShareSettings::default(), partitions }
     }
 
     /// Whether a device is published.
     pub fn includes(&self, device: Device<'_>) -> bool {
         let form = Form::of(device);
-        let can_be = match form {
-            Form::Gpu | Form::Mig => true,
-            Form::Shared(_) => self.features.shares(),
+        let can_be = match device {
+            Device::Gpu(_) | Device::Mig(..) => true,
+            Device::Partition(_, partition) => self.features.partitionable && self.partitions.includes(partition),
+            Device::Shared(..) => self.features.shares(),
         };
         can_be && self.forms.contains(&form)
     }

@@ -20,6 +20,7 @@ use crate::counters;
 use crate::limits::{self, DeviceLimit};
 use crate::names::DriverName;
 use crate::offer::Offer;
+use crate::preference::by_preference;
 
 /// The content of one slice: the API allows either counter sets or devices.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,8 +89,10 @@ fn taint(driver: &DriverName, health: &Health) -> Option<k8s::DeviceTaint> {
 
 fn devices_of(gpu: &Gpu, driver: &DriverState, names: &DeviceNames, offer: &Offer) -> Vec<k8s::Device> {
     let mut seen = BTreeSet::new();
-    gpu.forms()
-        .into_iter()
+    let others = gpu.forms().into_iter().filter(|device| !matches!(device, Device::Partition(..)));
+    let partitions = by_preference(gpu.partitions()).into_iter().map(|partition| Device::Partition(gpu, partition));
+    others
+        .chain(partitions)
         .filter(|device| offer.includes(*device))
         .map(|device| publish(device, driver, names, offer))
         .filter(|device| seen.insert(device.name.clone()))
@@ -103,9 +106,10 @@ fn publish(device: Device<'_>, driver: &DriverState, names: &DeviceNames, offer:
     let consumes = || match device {
         Device::Gpu(gpu) | Device::Shared(gpu, _) => vec![counters::of_whole_gpu(gpu, &gpu_name)],
         Device::Mig(gpu, mig) => vec![counters::of_mig(gpu, mig, &gpu_name)],
+        Device::Partition(gpu, partition) => vec![counters::of_partition(gpu, partition, &gpu_name)],
     };
     let many_claims = match device {
-        Device::Gpu(_) | Device::Mig(..) => None,
+        Device::Gpu(_) | Device::Mig(..) | Device::Partition(..) => None,
         Device::Shared(..) => Some(true),
     };
     k8s::Device {

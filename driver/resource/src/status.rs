@@ -82,20 +82,21 @@ fn identity(identity: &LiveIdentity) -> Vec<(&'static str, Value)> {
     match identity {
         LiveIdentity::Gpu { uuid } => vec![("type", json!("gpu")), ("uuid", json!(uuid))],
         LiveIdentity::Shared { uuid, .. } => vec![("type", json!("shared-gpu")), ("uuid", json!(uuid))],
-        LiveIdentity::Mig { uuid, parent, gpu_instance, compute_instance, profile } => vec![
+        LiveIdentity::Mig { identity, ids, profile } => vec![
             ("type", json!("mig")),
-            ("uuid", json!(uuid)),
-            ("parentUUID", json!(parent)),
-            ("giID", json!(gpu_instance)),
-            ("ciID", json!(compute_instance)),
+            ("uuid", json!(ids.uuid)),
+            ("parentUUID", json!(identity.parent)),
+            ("giID", json!(ids.gpu_instance)),
+            ("ciID", json!(ids.compute_instance)),
             ("profile", json!(profile)),
+            ("placement", json!({"start": identity.placement.start, "size": identity.placement.size})),
         ],
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use dra_model::{Bytes, ComputeMode, Interval, SharedForm};
+    use dra_model::{Bytes, ComputeMode, ComputeShare, Interval, MigIdentity, MigIds, Placement, SharedForm};
 
     use super::*;
 
@@ -130,16 +131,23 @@ mod tests {
     #[test]
     fn a_prepared_mig_device_shows_its_identity() {
         let identity = LiveIdentity::Mig {
-            uuid: "MIG-00000000-0000-0000-0000-000000000002".parse().unwrap(),
-            parent: "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap(),
-            gpu_instance: 7,
-            compute_instance: 0,
+            identity: MigIdentity {
+                parent: "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap(),
+                profile_id: 19,
+                placement: Placement { start: 4, size: 1 },
+                share: ComputeShare { start: 0, slices: 1, of: 1 },
+            },
+            ids: MigIds {
+                uuid: "MIG-00000000-0000-0000-0000-000000000002".parse().unwrap(),
+                gpu_instance: 7,
+                compute_instance: 0,
+            },
             profile: "1g.10gb".to_owned(),
         };
         let data = json!({
             "type": "mig", "uuid": "MIG-00000000-0000-0000-0000-000000000002",
             "parentUUID": "GPU-12345678-0000-0000-0000-000000000001",
-            "giID": 7, "ciID": 0, "profile": "1g.10gb", "strategy": "None",
+            "giID": 7, "ciID": 0, "profile": "1g.10gb", "placement": {"start": 4, "size": 1}, "strategy": "None",
         });
         let found = status_of("gpu-12345678-mig-19-0", None, &identity, &SharingStatus::default());
         assert_eq!(found, (json!([ready()]), data));

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use dra_model::Inventory;
-use dra_resource::{Features, Form, Offer, Pool, ShareSettings, Write, diff, pack};
+use dra_resource::{Features, Form, Offer, Pool, Write, diff, pack};
 
 fn rendered(inventory: &Inventory, offer: &Offer) -> String {
     let pool = Pool {
@@ -45,7 +45,7 @@ const NEWEST: Features = Features::ALL;
 
 /// All forms, as far as such an API server supports them.
 fn every_form(features: Features) -> Offer {
-    Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default() }
+    Offer { features, forms: Form::ALL.into(), ..Offer::of_hardware(features) }
 }
 
 #[test]

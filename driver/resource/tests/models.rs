@@ -5,16 +5,19 @@
 //! fits, highest profile id first. `UPDATE_GOLDEN=1 cargo test -p dra-resource --test models` writes the files anew.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dra_hardware::MigMachine;
 use dra_hardware::discover::discover;
-use dra_model::{Bytes, Inventory};
-use dra_resource::{Features, Form, Offer, Pool, ShareSettings, SliceContent, Write, diff, pack};
+use dra_model::{Bytes, Inventory, MigIdentity};
+use dra_resource::{Features, Form, Offer, Pool, SliceContent, Write, diff, pack};
 use dra_sim::catalog::{self, Model};
 use dra_sim::{Code, Setup, Simulator, State};
-use k8s_openapi::api::resource::v1::CounterSet;
+use k8s_openapi::api::resource::v1::{Counter, CounterSet};
+use proptest::prelude::RngExt;
+use proptest::test_runner::{RngAlgorithm, TestRng};
 
 fn golden_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models")
@@ -59,7 +62,7 @@ fn slices(model: &'static Model) -> String {
 
 fn everything() -> Offer {
     let features = Features::ALL;
-    Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default() }
+    Offer { features, forms: Form::ALL.into(), ..Offer::of_hardware(features) }
 }
 
 /// Where the memory of all instances together were more, the counter would change with them.
@@ -89,6 +92,60 @@ fn shares_of_every_model_have_no_more_memory_than_an_idle_gpu_has_free() {
             let memory = &device.capacity.as_ref().unwrap()["memory"].value.0;
             let published = memory.parse::<Bytes>().unwrap().mib();
             assert!(published <= free && published + 130 > free, "{}: {published} of {free} MiB", device.name);
+        }
+    }
+}
+
+/// The amounts of counters by name.
+type Amounts = BTreeMap<String, u64>;
+
+fn amounts(counters: &BTreeMap<String, Counter>) -> Amounts {
+    counters.iter().map(|(name, counter)| (name.clone(), counter.value.0.parse::<Bytes>().unwrap().0)).collect()
+}
+
+/// A GPU in MIG mode: its counters, and each partition with what it consumes.
+fn partitions(machine: &Simulator) -> (Amounts, Vec<(MigIdentity, Amounts)>) {
+    let inventory = discover(machine, Path::new("/nonexistent"));
+    let slices = pack(&"gpu.nvidia.com".parse().unwrap(), &inventory, &everything());
+    let SliceContent::Counters(sets) = slices.first().unwrap() else { panic!("no counters") };
+    let gpu = inventory.usable_gpus().next().unwrap();
+    let names = inventory.names();
+    let identities: BTreeMap<String, MigIdentity> = gpu
+        .partitions()
+        .into_iter()
+        .map(|partition| partition.identity(&gpu.uuid))
+        .map(|identity| (names.mig(&identity), identity))
+        .collect();
+    let published = slices.iter().flat_map(SliceContent::devices);
+    let consumed = published.filter_map(|device| {
+        let counters = &device.consumes_counters.as_ref().unwrap().first().unwrap().counters;
+        Some((identities.get(&device.name)?.clone(), amounts(counters)))
+    });
+    (amounts(&sets.first().unwrap().counters), consumed.collect())
+}
+
+/// The scheduler, which knows counters alone, gives what the hardware can make and keeps nothing back.
+#[test]
+fn counters_admit_exactly_the_partitions_that_the_gpu_can_create() {
+    let mut order = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    for model in catalog::models().iter().filter(|model| model.mig.is_some()) {
+        for _ in 0..100 {
+            let setup = Setup { seed: "golden".to_owned(), gpus: vec![model], driver_version: "580.95.05".to_owned() };
+            let machine = Simulator::new(&setup);
+            machine.poke(|state| state.set_mig_mode(0, true).and_then(|_| state.reset_gpu(0))).unwrap();
+            let (mut left, mut partitions) = partitions(&machine);
+            assert!(!partitions.is_empty(), "{}", model.id);
+            while !partitions.is_empty() {
+                let (identity, wanted) = partitions.swap_remove(order.random_range(0..partitions.len()));
+                let admitted = wanted.iter().all(|(name, amount)| left.get(name).is_some_and(|left| left >= amount));
+                let created = machine.create_gpu_instance(&identity);
+                assert_eq!(admitted, created.is_ok(), "{} {identity:?} {left:?}: {created:?}", model.id);
+                if admitted {
+                    for (name, amount) in wanted {
+                        *left.get_mut(&name).unwrap() -= amount;
+                    }
+                }
+            }
         }
     }
 }

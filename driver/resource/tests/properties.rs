@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dra_model::quantity::parse_bytes;
 use dra_model::{
-    Bytes, ComputeShare, DriverState, Engines, Failure, Fault, Gpu, GpuEntry, Health, Inventory, MigDevice,
-    MigIdentity, MigLayout, MigMode, MigOrigin, PciAddress, Placement, Version,
+    Bytes, ComputeShare, DriverState, Engines, Failure, Fault, Gpu, GpuEntry, GpuInstance, Health, Inventory,
+    MigDevice, MigIdentity, MigLayout, MigMode, MigOrigin, MigProfile, PciAddress, Placement, Version,
 };
-use dra_resource::{Features, Form, Offer, Pool, ShareSettings, SliceContent, WithoutAmount, Write, diff, pack};
+use dra_resource::{
+    Features, Form, Offer, PartitionSettings, Pool, ShareSettings, SliceContent, WithoutAmount, Write, diff, pack,
+};
 use k8s_openapi::api::resource::v1::{
     CapacityRequestPolicyRange, Counter, Device, DeviceCapacity, DeviceTaint, ResourceSlice,
 };
@@ -32,7 +34,7 @@ prop_compose! {
 prop_compose! {
     fn mig_device()(
         seed: u128, profile_id in 0_u32..30, start in 0_u32..40, size in 1_u32..12, first in 0_u32..4, slices in 1_u32..4,
-        of in 1_u32..8, engines in engines(), mib in 1_u64..200_000, profile in "[a-z0-9.+]{1,80}",
+        of in 1_u32..8, engines in engines(), mib in 1_u64..200_000, profile in "[a-z0-9.+]{1,80}", origin in origin(),
     ) -> MigDevice {
         MigDevice {
             identity: MigIdentity {
@@ -47,18 +49,51 @@ prop_compose! {
             profile,
             memory: Bytes::from_mib(mib),
             engines,
-            origin: MigOrigin::default(),
+            origin,
         }
     }
 }
 
+fn origin() -> impl Strategy<Value = MigOrigin> {
+    prop_oneof![Just(MigOrigin::Administrator), Just(MigOrigin::ThisDriver)]
+}
+
+fn placement() -> impl Strategy<Value = Placement> {
+    (0_u32..40, 1_u32..12).prop_map(|(start, size)| Placement { start, size })
+}
+
+prop_compose! {
+    fn profile()(
+        id in 0_u32..30, slices in 1_u32..8, engines in engines(), mib in 1_u64..200_000, name in "[a-z0-9.+]{1,80}",
+        placements in prop::collection::vec(placement(), 0..8),
+    ) -> MigProfile {
+        MigProfile { id, name, slices, memory: Bytes::from_mib(mib), engines, placements }
+    }
+}
+
+prop_compose! {
+    fn layout()(
+        memory_slices in 1_u32..40, engines in engines(), resetless: bool, profiles in prop::collection::vec(profile(), 0..6),
+    ) -> MigLayout {
+        MigLayout { memory_slices, engines, resetless, profiles }
+    }
+}
+
+prop_compose! {
+    fn gpu_instance()(id in 0_u32..15, profile_id in 0_u32..30, placement in placement(), origin in origin()) -> GpuInstance {
+        GpuInstance { id, profile_id, placement, origin }
+    }
+}
+
 fn mig_mode() -> impl Strategy<Value = MigMode> {
-    let layout = || (1_u32..40, engines()).prop_map(|(memory_slices, engines)| MigLayout { memory_slices, engines });
+    let instances = || prop::collection::vec(gpu_instance(), 0..3);
+    let devices = || prop::collection::vec(mig_device(), 0..20);
     prop_oneof![
         Just(MigMode::Unsupported),
         layout().prop_map(MigMode::Off),
-        (prop::option::of(layout()), prop::collection::vec(mig_device(), 0..20))
-            .prop_map(|(layout, devices)| MigMode::On { layout, devices }),
+        (prop::option::of(layout()), devices(), instances(), origin()).prop_map(
+            |(layout, devices, gpu_instances, origin)| MigMode::On { layout, devices, gpu_instances, origin }
+        ),
     ]
 }
 
@@ -100,20 +135,23 @@ prop_compose! {
     fn offer()(
         partitionable: bool, consumable: bool, taints: bool, forms in prop::sample::subsequence(Form::ALL.to_vec(), 0..=4),
         default_shares in 1_u32..300, max_time_slices in 1_u32..300,
-        without_amount in prop::sample::select(vec![WithoutAmount::DefaultShare, WithoutAmount::NoShare]),
+        without_amount in prop::sample::select(vec![WithoutAmount::DefaultShare, WithoutAmount::NoShare]), divides: bool,
     ) -> Offer {
         let shares = ShareSettings {
             default_shares: default_shares.try_into().unwrap(), max_time_slices: max_time_slices.try_into().unwrap(),
             without_amount,
         };
-        Offer { features: Features { partitionable, consumable, taints }, forms: forms.into_iter().collect(), shares }
+        let partitions = if divides { PartitionSettings::default() } else { PartitionSettings::None };
+        let features = Features { partitionable, consumable, taints };
+        Offer { features, forms: forms.into_iter().collect(), shares, partitions }
     }
 }
 
 /// All forms and features.
 fn everything() -> Offer {
     let features = Features::ALL;
-    Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default() }
+    let partitions = PartitionSettings::default();
+    Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default(), partitions }
 }
 
 /// What the API server accepts (`validateRequestPolicy`, apis/resource/validation, and the text of the API), in either
@@ -397,12 +435,19 @@ proptest! {
         let SliceContent::Counters(sets) = &slices[0] else { panic!("no counters") };
         let total = memory_of(&sets[0].counters);
         let known = gpu.memory.filter(|memory| memory.0 > 0);
-        let of_instances = gpu.mig_devices().iter().map(|mig| mig.memory.0).sum::<u64>();
-        prop_assert!(total >= known && total.map_or(0, |total| total.0) <= of_instances.max(known.map_or(0, |known| known.0)));
+        let of_instances = gpu.foreign_mig_devices().map(|mig| mig.memory.0).sum::<u64>();
+        let of_profile = gpu.mig_layout().into_iter().flat_map(|layout| &layout.profiles).map(|profile| profile.memory.0).max();
+        let bound = of_instances.max(known.map_or(0, |known| known.0)).max(of_profile.unwrap_or(0));
+        prop_assert!(total >= known && total.map_or(0, |total| total.0) <= bound);
         let mut in_use = 0;
         for device in slices.iter().flat_map(SliceContent::devices) {
             let own = memory_of(&device.consumes_counters.as_ref().unwrap()[0].counters);
-            if device.attributes.as_ref().unwrap()["type"].string.as_deref() == Some("mig") {
+            let attributes = device.attributes.as_ref().unwrap();
+            // Partitions overlap each other.
+            if attributes["uuid"].string.as_deref() == Some("Unknown") {
+                continue;
+            }
+            if attributes["type"].string.as_deref() == Some("mig") {
                 in_use += own.map_or(0, |own| own.0);
             } else {
                 prop_assert_eq!(own, total);
@@ -433,12 +478,12 @@ proptest! {
             }
             start += size;
         }
-        let layout = MigLayout { memory_slices: 8, engines: layout };
+        let layout = MigLayout { memory_slices: 8, engines: layout, ..MigLayout::default() };
         let gpu = Gpu {
             uuid: parent, minor: 0, pci: "0000:01:00.0".parse().unwrap(), pcie_root: None, numa_node: None,
             product_name: None, brand: String::new(), architecture: String::new(),
             compute_capability: None, memory: total.map(Bytes), reserved: None, addressing_mode: None,
-            mig: MigMode::On { layout: Some(layout), devices },
+            mig: MigMode::On { layout: Some(layout), devices, gpu_instances: Vec::new(), origin: MigOrigin::default() },
         };
         let driver = DriverState::Missing { reason: String::new() };
         let slices = pack(&pool().driver, &Inventory { driver, gpus: vec![GpuEntry::usable(gpu)] }, &everything());
@@ -477,5 +522,24 @@ proptest! {
             *slice = serde_json::from_str(&serde_json::to_string(slice).unwrap()).unwrap();
         }
         prop_assert_eq!(publish(&mut server, &pack(&pool().driver, &again, &offer)), 0);
+    }
+
+    /// What this driver makes and unmakes, and a mode that it turns on, changes no slice.
+    #[test]
+    fn creations_of_this_driver_are_not_published(inventory in inventory(), offer in offer()) {
+        let mut without = inventory.clone();
+        for entry in &mut without.gpus {
+            let GpuEntry::Known { gpu, .. } = entry else { continue };
+            if let MigMode::On { layout, devices, gpu_instances, origin } = &mut gpu.mig {
+                devices.retain(|device| device.origin == MigOrigin::Administrator);
+                gpu_instances.retain(|instance| instance.origin == MigOrigin::Administrator);
+                if let Some(layout) = layout
+                    && layout.resetless && *origin == MigOrigin::ThisDriver && devices.is_empty() && gpu_instances.is_empty()
+                {
+                    gpu.mig = MigMode::Off(layout.clone());
+                }
+            }
+        }
+        prop_assert_eq!(pack(&pool().driver, &inventory, &offer), pack(&pool().driver, &without, &offer));
     }
 }

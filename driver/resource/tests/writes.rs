@@ -7,7 +7,7 @@ use dra_resource::{Features, Form, Offer, Pool, ShareSettings, Write, diff, pack
 use k8s_openapi::api::resource::v1::ResourceSlice;
 
 fn every_form(features: Features) -> Offer {
-    Offer { features, forms: Form::ALL.into(), shares: ShareSettings::default() }
+    Offer { features, forms: Form::ALL.into(), ..Offer::of_hardware(features) }
 }
 
 fn offer() -> Offer {

@@ -40,6 +40,8 @@ enum Command {
     Reset(switch::OneGpu),
     /// Declares processes that use a GPU, so that resets and MIG mode changes wait.
     Clients(switch::Clients),
+    /// Starts a process with a compute context on a GPU or GPU instance, or ends it.
+    Process(switch::Process),
     /// Reboots the machine: another boot ID, the state of the driver is lost.
     Reboot(Place),
     /// Makes calls slow.
@@ -71,6 +73,7 @@ pub(crate) fn run(args: Args) -> Result<String, CliError> {
         Command::Lose(gpu) => switch::lose(&gpu),
         Command::Reset(gpu) => switch::reset(&gpu),
         Command::Clients(clients) => switch::clients(&clients),
+        Command::Process(process) => switch::process(&process),
         Command::Reboot(place) => switch::reboot(&place.dir),
         Command::Delay(delay) => switch::delay(&delay),
         Command::Fail(fail) => switch::fail(&fail),

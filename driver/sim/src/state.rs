@@ -109,12 +109,22 @@ pub struct Gpu {
     pub time_slice: u32,
     /// Fallen off the bus: `NVML_ERROR_GPU_IS_LOST`.
     pub lost: bool,
-    /// Processes that hold the GPU; a mode cannot become active while there are any.
+    /// Programs that hold the GPU without a compute context, such as monitors; a mode cannot become active while there are any.
     pub clients: u32,
+    /// Processes with a compute context. They hold the GPU, and their GPU instance.
+    pub processes: Vec<Process>,
     /// `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`.
     pub recovery_action: u32,
     /// GPU instances by their ids.
     pub instances: BTreeMap<u32, GpuInstance>,
+}
+
+/// A process with a compute context, `nvmlProcessInfo_t`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    /// Absent on a GPU without MIG mode.
+    pub gpu_instance: Option<u32>,
 }
 
 /// The PCI position of a board.
@@ -305,6 +315,16 @@ impl State {
 }
 
 impl Gpu {
+    /// Whether anything holds the GPU.
+    pub fn is_in_use(&self) -> bool {
+        self.clients > 0 || !self.processes.is_empty()
+    }
+
+    /// Whether a process holds a GPU instance.
+    pub fn is_instance_in_use(&self, gpu_instance: u32) -> bool {
+        self.processes.iter().any(|process| process.gpu_instance == Some(gpu_instance))
+    }
+
     fn new(setup: &Setup, model: &Model, index: usize, count: usize) -> Self {
         let text = index.to_string();
         let number = u32::try_from(index).unwrap_or(u32::MAX);
@@ -323,6 +343,7 @@ impl Gpu {
             time_slice: 0,
             lost: false,
             clients: 0,
+            processes: Vec::new(),
             recovery_action: 0,
             instances: BTreeMap::new(),
         }

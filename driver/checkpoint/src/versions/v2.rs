@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Version 2, the current one: version 1 and how devices are shared. Frozen: a change is a new version.
+//! Version 2: version 1 and how devices are shared. Frozen, and read only: no program writes it any more.
 //!
 //! Every type is a copy of its own or in [`super::words`], so that no change elsewhere changes the format. Fields this
 //! version does not know become [`ClaimRecord::unknown`] and are written back.
 
 use dra_model::{DaemonId, DeviceName, GpuUuid, ShareId};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::words::{self, Claim, Interval, Limits, Mig, Settings, SharedForm};
 use crate::record::{self, ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing, Unknown};
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
     claim: Claim,
@@ -23,7 +23,7 @@ pub struct Record {
 }
 
 /// `Ready` is `Preparing` followed by the mark.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum State {
     Preparing {
@@ -37,7 +37,7 @@ enum State {
     },
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Step {
     ClaimSpec,
@@ -45,7 +45,7 @@ enum Step {
     MpsDaemon { id: DaemonId, gpus: Vec<GpuUuid> },
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Device {
     request: String,
@@ -53,17 +53,15 @@ struct Device {
     #[serde(rename = "device")]
     name: DeviceName,
     admin_access: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
     share_id: Option<ShareId>,
     hardware: Hardware,
-    #[serde(skip_serializing_if = "Option::is_none")]
     sharing: Option<Sharing>,
     cdi_ids: Vec<String>,
     #[serde(flatten)]
     unknown: Unknown,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Hardware {
     Gpu { uuid: GpuUuid },
@@ -72,7 +70,7 @@ enum Hardware {
 }
 
 /// Absent for a device with its original settings.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Sharing {
     Exclusive,
@@ -85,20 +83,6 @@ pub fn device_at(bytes: &[u8]) -> Option<(RecordedDevice, usize)> {
     let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Device>();
     let device = values.next()?.ok()?;
     Some((device.into(), values.byte_offset()))
-}
-
-impl From<&ClaimRecord> for Record {
-    fn from(record: &ClaimRecord) -> Self {
-        let ClaimRecord { claim, boot_id, base, devices, state, unknown } = record;
-        Self {
-            claim: claim.into(),
-            boot_id: boot_id.clone(),
-            base: base.clone(),
-            state: state.into(),
-            devices: devices.iter().map(Device::from).collect(),
-            unknown: unknown.clone(),
-        }
-    }
 }
 
 impl From<Record> for ClaimRecord {
@@ -115,19 +99,6 @@ impl From<Record> for ClaimRecord {
     }
 }
 
-impl From<&ClaimState> for State {
-    fn from(state: &ClaimState) -> Self {
-        let steps = |steps: &[record::Step]| steps.iter().map(Step::from).collect();
-        match state {
-            ClaimState::Preparing { done, next } => Self::Preparing { done: steps(done), next: steps(next) },
-            ClaimState::Ready { done } => Self::Preparing { done: steps(done), next: Vec::new() },
-            ClaimState::Undoing { left, last_error } => {
-                Self::Undoing { left: steps(left), last_error: last_error.clone() }
-            }
-        }
-    }
-}
-
 impl From<State> for ClaimState {
     fn from(state: State) -> Self {
         let steps = |steps: Vec<Step>| steps.into_iter().map(record::Step::from).collect();
@@ -138,42 +109,12 @@ impl From<State> for ClaimState {
     }
 }
 
-impl From<&record::Step> for Step {
-    fn from(step: &record::Step) -> Self {
-        match step {
-            record::Step::ClaimSpec => Self::ClaimSpec,
-            record::Step::GpuSettings { gpu, wanted } => {
-                Self::GpuSettings { gpu: gpu.clone(), wanted: (*wanted).into() }
-            }
-            record::Step::MpsDaemon { id, gpus } => Self::MpsDaemon { id: id.clone(), gpus: gpus.clone() },
-        }
-    }
-}
-
 impl From<Step> for record::Step {
     fn from(step: Step) -> Self {
         match step {
             Step::ClaimSpec => Self::ClaimSpec,
             Step::GpuSettings { gpu, wanted } => Self::GpuSettings { gpu, wanted: wanted.into() },
             Step::MpsDaemon { id, gpus } => Self::MpsDaemon { id, gpus },
-        }
-    }
-}
-
-impl From<&RecordedDevice> for Device {
-    fn from(device: &RecordedDevice) -> Self {
-        let RecordedDevice { request, pool, device, admin_access, share_id, hardware, sharing, cdi_ids, unknown } =
-            device;
-        Self {
-            request: request.clone(),
-            pool: pool.clone(),
-            name: device.clone(),
-            admin_access: *admin_access,
-            share_id: share_id.clone(),
-            hardware: hardware.into(),
-            sharing: Sharing::of(sharing),
-            cdi_ids: cdi_ids.clone(),
-            unknown: unknown.clone(),
         }
     }
 }
@@ -195,39 +136,12 @@ impl From<Device> for RecordedDevice {
     }
 }
 
-impl From<&RecordedHardware> for Hardware {
-    fn from(hardware: &RecordedHardware) -> Self {
-        match hardware {
-            RecordedHardware::Gpu { uuid } => Self::Gpu { uuid: uuid.clone() },
-            RecordedHardware::Mig { identity, uuid, gpu_instance, compute_instance, profile } => {
-                Self::Mig(Mig::of(identity, uuid, *gpu_instance, *compute_instance, profile))
-            }
-            RecordedHardware::Shared { uuid, form } => Self::Shared { uuid: uuid.clone(), form: (*form).into() },
-        }
-    }
-}
-
 impl From<Hardware> for RecordedHardware {
     fn from(hardware: Hardware) -> Self {
         match hardware {
             Hardware::Gpu { uuid } => Self::Gpu { uuid },
             Hardware::Mig(mig) => mig.into(),
             Hardware::Shared { uuid, form } => Self::Shared { uuid, form: form.into() },
-        }
-    }
-}
-
-impl Sharing {
-    fn of(sharing: &RecordedSharing) -> Option<Self> {
-        match sharing {
-            RecordedSharing::Plain => None,
-            RecordedSharing::Exclusive => Some(Self::Exclusive),
-            RecordedSharing::TimeSlicing { interval, limits } => {
-                Some(Self::TimeSlicing { interval: (*interval).into(), limits: (*limits).into() })
-            }
-            RecordedSharing::Mps { daemon, config, limits } => {
-                Some(Self::Mps { daemon: daemon.clone(), config: config.clone().into(), limits: (*limits).into() })
-            }
         }
     }
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Types that several formats have in common: versions 1 and 2 of claim records, version 1 of GPU ledgers. Frozen with them.
+//! Types that several formats of claim records and GPU ledgers have in common. Frozen with them.
 
 use std::collections::BTreeMap;
 
 use dra_model::{
-    Bytes, ClaimRef, ClaimUid, ComputeShare, DeviceKey, GpuUuid, MigIdentity, MigUuid, Placement, ThreadPercentage,
+    Bytes, ClaimRef, ClaimUid, ComputeShare, DeviceKey, GpuUuid, MigIdentity, MigIds, MigUuid, Placement,
+    ThreadPercentage,
 };
 use serde::{Deserialize, Serialize};
 
@@ -53,13 +54,7 @@ pub(crate) struct Mig {
 }
 
 impl Mig {
-    pub(super) fn of(
-        identity: &MigIdentity,
-        uuid: &MigUuid,
-        gpu_instance: u32,
-        compute_instance: u32,
-        profile: &str,
-    ) -> Self {
+    pub(super) fn of(identity: &MigIdentity, ids: &MigIds, profile: &str) -> Self {
         Self {
             parent: identity.parent.clone(),
             profile_id: identity.profile_id,
@@ -68,9 +63,9 @@ impl Mig {
             compute_start: identity.share.start,
             compute_slices: identity.share.slices,
             compute_of: identity.share.of,
-            uuid: uuid.clone(),
-            gpu_instance,
-            compute_instance,
+            uuid: ids.uuid.clone(),
+            gpu_instance: ids.gpu_instance,
+            compute_instance: ids.compute_instance,
             profile: profile.to_owned(),
         }
     }
@@ -85,11 +80,36 @@ impl From<Mig> for RecordedHardware {
                 placement: Placement { start: mig.start, size: mig.size },
                 share: ComputeShare { start: mig.compute_start, slices: mig.compute_slices, of: mig.compute_of },
             },
-            uuid: mig.uuid,
-            gpu_instance: mig.gpu_instance,
-            compute_instance: mig.compute_instance,
+            ids: MigIds { uuid: mig.uuid, gpu_instance: mig.gpu_instance, compute_instance: mig.compute_instance },
             profile: mig.profile,
         }
+    }
+}
+
+/// A GPU instance with one compute instance that spans it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Instance {
+    parent: GpuUuid,
+    profile_id: u32,
+    start: u32,
+    size: u32,
+    slices: u32,
+}
+
+impl From<&MigIdentity> for Instance {
+    fn from(identity: &MigIdentity) -> Self {
+        let MigIdentity { parent, profile_id, placement, share } = identity;
+        let Placement { start, size } = *placement;
+        Self { parent: parent.clone(), profile_id: *profile_id, start, size, slices: share.of }
+    }
+}
+
+impl From<Instance> for MigIdentity {
+    fn from(instance: Instance) -> Self {
+        let Instance { parent, profile_id, start, size, slices } = instance;
+        let share = ComputeShare { start: 0, slices, of: slices };
+        Self { parent, profile_id, placement: Placement { start, size }, share }
     }
 }
 

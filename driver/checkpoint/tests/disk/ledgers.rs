@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Ledgers of GPUs: golden file, damage, and faults at every effect.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use dra_model::{ComputeMode, GpuSettings, Interval};
 use proptest::prelude::*;
 use rustix::io::Errno;
 
-use crate::samples::gpu;
+use crate::samples::{gpu, identity, ids};
 
 const NAME: &str = "GPU-11111111-2222-3333-4444-555555555555";
 
@@ -22,6 +22,8 @@ fn ledger() -> GpuLedger {
         boot_id: "5f8f7c2a-2f0e-4a51-9d0e-8c2f4b5a6d7e".to_owned(),
         found: GpuSettings { compute_mode: Some(ComputeMode::Prohibited), interval: Some(Interval::Long) },
         in_force: GpuSettings { compute_mode: Some(ComputeMode::ExclusiveProcess), interval: None },
+        mig_mode_on: false,
+        partitions: BTreeMap::new(),
         daemons: ["gpu-11111111222233334444555555555555".parse().unwrap()].into(),
         unknown: Unknown::from_iter([("persistence".to_owned(), serde_json::json!(true))]),
     }
@@ -31,19 +33,36 @@ fn store(dir: &tempfile::TempDir) -> LedgerStore {
     LedgerStore::open(Arc::new(HostFiles), dir.path()).unwrap()
 }
 
-/// `UPDATE_GOLDEN=1` writes the file; only a new version may have a new one.
+fn golden_path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("testdata/{name}.json"))
+}
+
+/// No program writes this file any more.
+#[test]
+fn a_ledger_of_version_1_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    std::fs::copy(golden_path("ledger-v1/settings"), store.path(&gpu())).unwrap();
+    assert_eq!(store.load(&gpu()).unwrap(), LedgerFound::Ledger(Box::new(ledger())));
+}
+
+/// `UPDATE_GOLDEN=1` writes the files; only a new version may have new ones.
 #[test]
 fn a_ledger_reads_and_writes_its_golden_file() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
-    store.put(&ledger()).unwrap();
-    let bytes = std::fs::read_to_string(store.path(&gpu())).unwrap();
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/ledger-v1/settings.json");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, &bytes).unwrap();
+    let partitions = BTreeMap::from([(identity(0), None), (identity(4), Some(ids().uuid))]);
+    for (name, ledger) in [("settings", ledger()), ("mig", GpuLedger { mig_mode_on: true, partitions, ..ledger() })] {
+        store.put(&ledger).unwrap();
+        let bytes = std::fs::read_to_string(store.path(&gpu())).unwrap();
+        let path = golden_path(&format!("ledger-v2/{name}"));
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        assert_eq!(bytes, std::fs::read_to_string(&path).unwrap());
+        assert_eq!(store.load(&gpu()).unwrap(), LedgerFound::Ledger(Box::new(ledger)));
     }
-    assert_eq!(bytes, std::fs::read_to_string(&path).unwrap());
-    assert_eq!(store.load(&gpu()).unwrap(), LedgerFound::Ledger(Box::new(ledger())));
     for _ in 0..2 {
         store.remove(&gpu()).unwrap();
         assert_eq!(store.load(&gpu()).unwrap(), LedgerFound::Nothing);
@@ -102,9 +121,9 @@ fn a_ledger_of_a_newer_driver_stays_in_place() {
     let store = store(&dir);
     store.put(&ledger()).unwrap();
     let good = std::fs::read_to_string(store.path(&gpu())).unwrap();
-    let newer = good.replacen("gpu-ledger 1", "gpu-ledger 2", 1);
+    let newer = good.replacen("gpu-ledger 2", "gpu-ledger 3", 1);
     std::fs::write(store.path(&gpu()), &newer).unwrap();
-    let reason = "written in format 2, which this version of the driver does not know".to_owned();
+    let reason = "written in format 3, which this version of the driver does not know".to_owned();
     let unread = DamagedLedger { gpu: gpu(), path: store.path(&gpu()), reason };
     assert_eq!(store.load(&gpu()).unwrap(), LedgerFound::Newer(unread.clone()));
     assert_eq!(store.list().unwrap(), LedgerListing { newer: vec![unread], ..LedgerListing::default() });

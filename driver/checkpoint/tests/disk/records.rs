@@ -142,12 +142,12 @@ fn a_record_of_a_newer_driver_stays_in_place_until_its_claim_is_prepared_or_unpr
     let store = store(&dir);
     let uid = UID.parse().unwrap();
     let good = String::from_utf8(versions::encode(&record(ClaimState::Ready { done: vec![] })).unwrap()).unwrap();
-    let newer = good.replacen("dra-claim 2", "dra-claim 3", 1);
+    let newer = good.replacen("dra-claim 3", "dra-claim 4", 1);
     std::fs::write(store.path(&uid), &newer).unwrap();
     for _ in 0..2 {
         let [reported] = <[_; 1]>::try_from(store.list().unwrap().quarantined).unwrap();
         assert!(
-            reported.path == store.path(&uid) && reported.reason.starts_with("written in format 3"),
+            reported.path == store.path(&uid) && reported.reason.starts_with("written in format 4"),
             "{reported:?}"
         );
         assert_eq!(reported.salvaged.hardware, [gpu_device().hardware]);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use dra_checkpoint::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing, Step, Unknown};
 use dra_model::{
-    Bytes, ClaimRef, ComputeMode, ComputeShare, DeviceKey, GpuSettings, GpuUuid, Interval, MigIdentity, MpsConfig,
-    Placement, ShareLimits, SharedForm, ThreadPercentage,
+    Bytes, ClaimRef, ComputeMode, ComputeShare, DeviceKey, GpuSettings, GpuUuid, Interval, MigIdentity, MigIds,
+    MpsConfig, Placement, ShareLimits, SharedForm, ThreadPercentage,
 };
 
 pub(crate) const UID: &str = "0b5f3a1e-7d52-4c53-9a3c-2f1f5f0f9a01";
@@ -34,20 +34,45 @@ pub(crate) fn mig_device() -> RecordedDevice {
         device: "gpu-11111111-mig-9-4".parse().unwrap(),
         admin_access: true,
         share_id: Some("7c2d8a0e-0000-4000-8000-000000000001".parse().unwrap()),
-        hardware: RecordedHardware::Mig {
-            identity: MigIdentity {
-                parent: gpu(),
-                profile_id: 9,
-                placement: Placement { start: 4, size: 4 },
-                share: ComputeShare { start: 0, slices: 3, of: 3 },
-            },
-            uuid: "MIG-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee".parse().unwrap(),
-            gpu_instance: 2,
-            compute_instance: 0,
-            profile: "3g.40gb".to_owned(),
-        },
+        hardware: RecordedHardware::Mig { identity: identity(4), ids: ids(), profile: "3g.40gb".to_owned() },
         ..gpu_device()
     }
+}
+
+pub(crate) fn identity(start: u32) -> MigIdentity {
+    MigIdentity {
+        parent: gpu(),
+        profile_id: 9,
+        placement: Placement { start, size: 4 },
+        share: ComputeShare { start: 0, slices: 3, of: 3 },
+    }
+}
+
+pub(crate) fn ids() -> MigIds {
+    let uuid = "MIG-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee".parse().unwrap();
+    MigIds { uuid, gpu_instance: 2, compute_instance: 0 }
+}
+
+fn partition(created: Option<MigIds>, state: ClaimState) -> ClaimRecord {
+    let hardware = RecordedHardware::Partition { identity: identity(4), profile: "3g.40gb".to_owned(), created };
+    let device = RecordedDevice { admin_access: false, share_id: None, hardware, ..mig_device() };
+    ClaimRecord { devices: vec![device], ..record(state) }
+}
+
+/// Records of partitions, which version 2 cannot describe.
+pub(crate) fn partitions() -> BTreeMap<&'static str, ClaimRecord> {
+    let create = || Step::Partition { identity: identity(4) };
+    let steps = || vec![create(), Step::ClaimSpec];
+    let last_error = "a process holds the instance".to_owned();
+    BTreeMap::from([
+        ("partition-planned", partition(None, ClaimState::Preparing { done: vec![], next: steps() })),
+        (
+            "partition-created",
+            partition(Some(ids()), ClaimState::Preparing { done: vec![create()], next: vec![Step::ClaimSpec] }),
+        ),
+        ("partition-ready", partition(Some(ids()), ClaimState::Ready { done: steps() })),
+        ("partition-undoing", partition(Some(ids()), ClaimState::Undoing { left: vec![create()], last_error })),
+    ])
 }
 
 pub(crate) fn record(state: ClaimState) -> ClaimRecord {

@@ -7,7 +7,7 @@ use dra_checkpoint::frame::{self, Kind};
 use dra_checkpoint::{ClaimRecord, ClaimState, versions};
 use proptest::prelude::*;
 
-use crate::samples::{record, shared, states};
+use crate::samples::{partitions, record, shared, states};
 
 fn golden_path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("testdata/{name}.json"))
@@ -18,16 +18,24 @@ fn version_1() -> Vec<(String, ClaimRecord)> {
     states().map(|(name, state)| (format!("v1/{name}"), record(state))).into()
 }
 
-/// Every kind of record, with the golden file of the current version.
+/// What version 2 describes, with the golden file it is in. No program writes these files any more.
 fn version_2() -> Vec<(String, ClaimRecord)> {
-    let plain = states().map(|(name, state)| (format!("v2/{name}"), record(state)));
-    let shared = shared().into_iter().map(|(name, record)| (format!("v2/{name}"), record));
-    plain.into_iter().chain(shared).collect()
+    in_files("v2", states().map(|(name, state)| (name, record(state))).into_iter().chain(shared()))
+}
+
+/// Every kind of record, with the golden file of the current version.
+fn version_3() -> Vec<(String, ClaimRecord)> {
+    let plain = states().map(|(name, state)| (name, record(state)));
+    in_files("v3", plain.into_iter().chain(shared()).chain(partitions()))
+}
+
+fn in_files(dir: &str, records: impl Iterator<Item = (&'static str, ClaimRecord)>) -> Vec<(String, ClaimRecord)> {
+    records.map(|(name, record)| (format!("{dir}/{name}"), record)).collect()
 }
 
 #[test]
 fn golden_files_of_every_version_are_read() {
-    for (name, record) in version_1().into_iter().chain(version_2()) {
+    for (name, record) in version_1().into_iter().chain(version_2()).chain(version_3()) {
         let golden = std::fs::read(golden_path(&name)).unwrap();
         assert_eq!(versions::decode(&golden).unwrap(), record, "{name}");
     }
@@ -36,10 +44,11 @@ fn golden_files_of_every_version_are_read() {
 /// `UPDATE_GOLDEN=1` writes the files; only a new version may have new ones.
 #[test]
 fn every_record_is_written_in_the_current_version() {
-    for (name, record) in version_2() {
+    for (name, record) in version_3() {
         let path = golden_path(&name);
         let bytes = versions::encode(&record).unwrap();
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(&path, &bytes).unwrap();
         }
         let golden = std::fs::read(&path).unwrap();
@@ -59,7 +68,7 @@ fn a_record_of_version_1_is_as_large_in_the_current_version() {
 #[test]
 fn fields_of_newer_versions_are_written_back() {
     let plain = record(ClaimState::Preparing { done: vec![], next: vec![] });
-    for mut given in [plain, shared()["mps-share"].clone()] {
+    for mut given in [plain, shared()["mps-share"].clone(), partitions()["partition-ready"].clone()] {
         given.unknown.insert("owner".to_owned(), serde_json::json!({"team": ["a", 1]}));
         given.devices[0].unknown.insert("colour".to_owned(), serde_json::json!("green"));
         assert_eq!(versions::decode(&versions::encode(&given).unwrap()).unwrap(), given);
@@ -87,7 +96,7 @@ proptest! {
         kind: prop::sample::Index, cut: prop::sample::Index, flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u32..8), 0..4),
         truncate: bool,
     ) {
-        let records = [version_1(), version_2()].concat();
+        let records = [version_1(), version_2(), version_3()].concat();
         let (name, given) = kind.get(&records);
         let mut bytes = std::fs::read(golden_path(name)).unwrap();
         if truncate {

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use dra_model::{
-    Bytes, ComputeShare, Engines, GpuUuid, MigDevice, MigIdentity, MigMode, MigOrigin, MigUuid, Placement,
+    Bytes, ComputeShare, Engines, GpuInstance, GpuUuid, MigDevice, MigIdentity, MigMode, MigOrigin, MigUuid, Placement,
 };
 use dra_nvml::error::code;
 use dra_nvml::{Device, MigAttributes, NvmlError};
@@ -36,10 +36,14 @@ pub(super) fn read<'a>(
         Err(error) => return Err(subject.failed(error)),
     };
     let table = listed(profiles(subject))?;
-    let layout = table.as_ref().map(|table| table.layout);
+    let layout = table.as_ref().map(|table| table.layout.clone());
     if is_on {
         let profiles = Profiles { table: table.as_deref(), memory };
-        return Ok(MigMode::On { layout, devices: devices(gpu, subject, uuid, &profiles)? });
+        // Before the devices, so that each of them has its GPU instance here unless it is new.
+        let gpu_instances = table.as_deref().map_or_else(|| Ok(Vec::new()), |table| gpu_instances(gpu, table));
+        let gpu_instances = gpu_instances.map_err(|error| subject.failed(error))?;
+        let devices = devices(gpu, subject, uuid, &profiles)?;
+        return Ok(MigMode::On { layout, devices, gpu_instances, origin: MigOrigin::default() });
     }
     // A GPU in a guest cannot be divided.
     Ok(layout.map_or(MigMode::Unsupported, MigMode::Off))
@@ -56,6 +60,26 @@ fn listed(answer: Result<Arc<ProfileTable>, GpuError>) -> Result<Option<Arc<Prof
         }
         Err(error) => Err(error),
     }
+}
+
+/// The GPU instances of all profiles, with or without compute instances, ordered by id.
+pub(super) fn gpu_instances(gpu: &Device<'_>, table: &ProfileTable) -> Result<Vec<GpuInstance>, NvmlError> {
+    let mut all = Vec::new();
+    for profile in &table.layout.profiles {
+        match gpu.gpu_instances(profile.id) {
+            Ok(found) => all.extend(found.into_iter().map(|(id, instance)| GpuInstance {
+                id,
+                profile_id: instance.profile_id,
+                placement: Placement { start: instance.placement.start, size: instance.placement.size },
+                origin: MigOrigin::default(),
+            })),
+            Err(error) if error.is_unsupported() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    all.sort_by_key(|instance| instance.id);
+    all.dedup_by_key(|instance| instance.id);
+    Ok(all)
 }
 
 struct Profiles<'a> {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use dra_model::{Engines, GpuUuid, MigLayout};
+use dra_model::{Bytes, Engines, GpuUuid, MigLayout, MigProfile, Placement};
 use dra_nvml::error::code;
 use dra_nvml::{Device, GpuInstanceProfile, MigAttributes, Nvml, NvmlError};
 use parking_lot::Mutex;
@@ -18,28 +18,28 @@ use crate::machine::GpuError;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ProfileTable {
     pub(super) layout: MigLayout,
-    /// By the ID that `nvidia-smi mig -lgip` prints.
-    profiles: BTreeMap<u32, Profile>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Profile {
-    name: String,
-    /// The resources of a MIG device that spans its GPU instance.
-    whole: MigAttributes,
 }
 
 impl ProfileTable {
     pub(super) fn name(&self, profile_id: u32) -> Option<&str> {
-        self.profiles.get(&profile_id).map(|profile| profile.name.as_str())
+        self.layout.profile(profile_id).map(|profile| profile.name.as_str())
     }
 
     /// The resources of a MIG device with some compute slices of a GPU instance of this profile. Resources that all compute
     /// instances of a GPU instance use together are not divided.
     pub(super) fn attributes(&self, profile_id: u32, compute_slices: u32) -> Option<MigAttributes> {
-        let whole = self.profiles.get(&profile_id)?.whole;
-        let multiprocessors = whole.multiprocessors.saturating_mul(compute_slices) / whole.gpu_instance_slices.max(1);
-        Some(MigAttributes { multiprocessors, compute_instance_slices: compute_slices, ..whole })
+        let MigProfile { slices, memory, engines, .. } = self.layout.profile(profile_id)?;
+        Some(MigAttributes {
+            multiprocessors: engines.multiprocessors.saturating_mul(compute_slices) / (*slices).max(1),
+            copy_engines: engines.copy_engines,
+            decoders: engines.decoders,
+            encoders: engines.encoders,
+            jpeg_engines: engines.jpeg_engines,
+            ofa_engines: engines.ofa_engines,
+            gpu_instance_slices: *slices,
+            compute_instance_slices: compute_slices,
+            memory_mib: memory.mib(),
+        })
     }
 }
 
@@ -72,7 +72,8 @@ impl ProfileCache {
         Ok(table)
     }
 
-    fn known(&self, nvml: &Arc<Nvml>, uuid: &GpuUuid) -> Option<Arc<ProfileTable>> {
+    /// The table of a GPU that was read already.
+    pub(super) fn known(&self, nvml: &Arc<Nvml>, uuid: &GpuUuid) -> Option<Arc<ProfileTable>> {
         let mut tables = self.0.lock();
         let of = Arc::downgrade(nvml);
         if !Weak::ptr_eq(&tables.of, &of) {
@@ -82,54 +83,80 @@ impl ProfileCache {
     }
 }
 
+/// The first architecture whose MIG mode changes without a reset of the GPU: Hopper (`PDB_PROP_GPU_RESETLESS_MIG_SUPPORTED` in
+/// NVIDIA's open kernel modules).
+const FIRST_RESETLESS_ARCHITECTURE: u32 = 9;
+
+/// `NVML_DEVICE_ARCH_UNKNOWN`.
+const UNKNOWN_ARCHITECTURE: u32 = u32::MAX;
+
 fn read(device: &Device<'_>, memory: Option<u64>) -> Result<ProfileTable, NvmlError> {
-    let profiles = device.gpu_instance_profiles()?;
-    let memory_slices = memory_slices(device, &profiles)?;
-    let engines = largest(&profiles);
-    let named = |profile: &GpuInstanceProfile| Profile { name: profile_name(profile, memory), whole: whole(profile) };
-    let profiles = profiles.iter().map(|profile| (profile.id, named(profile))).collect();
-    Ok(ProfileTable { layout: MigLayout { memory_slices, engines }, profiles })
+    let listed = device.gpu_instance_profiles()?;
+    let mut profiles = listed.iter().map(|one| profile(device, one, memory)).collect::<Result<Vec<_>, _>>()?;
+    profiles.sort_by_key(|profile| profile.id);
+    let layout = MigLayout {
+        memory_slices: memory_slices(&profiles)?,
+        engines: largest(&profiles),
+        resetless: is_resetless(device)?,
+        profiles,
+    };
+    Ok(ProfileTable { layout })
 }
 
-fn whole(profile: &GpuInstanceProfile) -> MigAttributes {
-    MigAttributes {
+fn is_resetless(device: &Device<'_>) -> Result<bool, NvmlError> {
+    match device.architecture() {
+        Ok(number) => Ok(number >= FIRST_RESETLESS_ARCHITECTURE && number != UNKNOWN_ARCHITECTURE),
+        Err(error) if error.is_unsupported() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn profile(device: &Device<'_>, listed: &GpuInstanceProfile, memory: Option<u64>) -> Result<MigProfile, NvmlError> {
+    let placements = match device.possible_placements(listed.id) {
+        Ok(placements) => placements,
+        // Some profile may have none, for example one for graphics.
+        Err(error) if error.code == code::NOT_SUPPORTED => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    Ok(MigProfile {
+        id: listed.id,
+        name: profile_name(listed, memory),
+        slices: listed.slices,
+        memory: Bytes::from_mib(listed.memory_mib),
+        engines: engines(listed),
+        placements: placements.into_iter().map(|at| Placement { start: at.start, size: at.size }).collect(),
+    })
+}
+
+fn engines(profile: &GpuInstanceProfile) -> Engines {
+    Engines {
         multiprocessors: profile.multiprocessors,
         copy_engines: profile.copy_engines,
         decoders: profile.decoders,
         encoders: profile.encoders,
         jpeg_engines: profile.jpeg_engines,
         ofa_engines: profile.ofa_engines,
-        gpu_instance_slices: profile.slices,
-        compute_instance_slices: profile.slices,
-        memory_mib: profile.memory_mib,
     }
 }
 
-/// How far the placements of all profiles reach. Some profile may have none (graphics ones, say), but not all of them.
-fn memory_slices(device: &Device<'_>, profiles: &[GpuInstanceProfile]) -> Result<u32, NvmlError> {
-    let mut none = NvmlError { call: "nvmlDeviceGetGpuInstanceProfileInfoV", code: code::NOT_SUPPORTED };
-    let mut reach = 0;
-    for profile in profiles {
-        match device.possible_placements(profile.id) {
-            Ok(placements) => {
-                reach = placements.iter().map(|at| at.start.saturating_add(at.size)).fold(reach, u32::max);
-            }
-            Err(error) if error.code == code::NOT_SUPPORTED => none = error,
-            Err(error) => return Err(error),
-        }
+/// How far the placements of all profiles reach. A GPU without any cannot be divided.
+fn memory_slices(profiles: &[MigProfile]) -> Result<u32, NvmlError> {
+    let placements = profiles.iter().flat_map(|profile| &profile.placements);
+    match placements.map(|at| at.start.saturating_add(at.size)).max() {
+        Some(reach) if reach > 0 => Ok(reach),
+        Some(_) | None => Err(NvmlError { call: "nvmlDeviceGetGpuInstanceProfileInfoV", code: code::NOT_SUPPORTED }),
     }
-    if reach > 0 { Ok(reach) } else { Err(none) }
 }
 
 /// The largest count of each engine over all profiles: the engines of the whole GPU.
-fn largest(profiles: &[GpuInstanceProfile]) -> Engines {
-    profiles.iter().fold(Engines::default(), |largest, profile| Engines {
-        multiprocessors: largest.multiprocessors.max(profile.multiprocessors),
-        copy_engines: largest.copy_engines.max(profile.copy_engines),
-        decoders: largest.decoders.max(profile.decoders),
-        encoders: largest.encoders.max(profile.encoders),
-        jpeg_engines: largest.jpeg_engines.max(profile.jpeg_engines),
-        ofa_engines: largest.ofa_engines.max(profile.ofa_engines),
+fn largest(profiles: &[MigProfile]) -> Engines {
+    profiles.iter().map(|profile| profile.engines).fold(Engines::default(), |largest, engines| Engines {
+        multiprocessors: largest.multiprocessors.max(engines.multiprocessors),
+        copy_engines: largest.copy_engines.max(engines.copy_engines),
+        decoders: largest.decoders.max(engines.decoders),
+        encoders: largest.encoders.max(engines.encoders),
+        jpeg_engines: largest.jpeg_engines.max(engines.jpeg_engines),
+        ofa_engines: largest.ofa_engines.max(engines.ofa_engines),
     })
 }
 
@@ -210,13 +237,14 @@ mod tests {
 
     #[test]
     fn a_part_of_a_gpu_instance_has_its_part_of_the_multiprocessors() {
-        let listed = GpuInstanceProfile { multiprocessors: 60, copy_engines: 3, ..profile(2, 3, 40448, None) };
-        let profiles = BTreeMap::from([(9, Profile { name: String::new(), whole: whole(&listed) })]);
-        let layout = MigLayout { memory_slices: 8, engines: Engines::default() };
-        let table = ProfileTable { layout, profiles };
+        let engines = Engines { multiprocessors: 60, copy_engines: 3, ..Engines::default() };
+        let (name, memory) = ("3g.40gb".to_owned(), Bytes::from_mib(40448));
+        let profile = MigProfile { id: 9, name, slices: 3, memory, engines, placements: Vec::new() };
+        let table = ProfileTable { layout: MigLayout { profiles: vec![profile], ..MigLayout::default() } };
         let part = table.attributes(9, 1).unwrap();
         assert_eq!((part.multiprocessors, part.copy_engines, part.memory_mib), (20, 3, 40448));
         assert_eq!((part.compute_instance_slices, part.gpu_instance_slices), (1, 3));
-        assert_eq!((table.attributes(9, 3), table.attributes(19, 1)), (Some(whole(&listed)), None));
+        assert_eq!(table.attributes(9, 3).map(|whole| whole.multiprocessors), Some(60));
+        assert_eq!(table.attributes(19, 1), None);
     }
 }

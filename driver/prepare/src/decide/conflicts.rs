@@ -120,13 +120,8 @@ mod tests {
     fn mig(gpu: u32, start: u32, size: u32) -> RecordedDevice {
         let placement = Placement { start, size };
         let share = ComputeShare { start: 0, slices: 1, of: 1 };
-        let hardware = RecordedHardware::Mig {
-            identity: MigIdentity { parent: uuid(gpu), profile_id: 15 + size, placement, share },
-            uuid: "MIG-00000000-0000-0000-0000-000000000000".parse().unwrap(),
-            gpu_instance: 1,
-            compute_instance: 0,
-            profile: "any".to_owned(),
-        };
+        let identity = MigIdentity { parent: uuid(gpu), profile_id: 15 + size, placement, share };
+        let hardware = RecordedHardware::Partition { identity, profile: "any".to_owned(), created: None };
         device(&format!("gpu-{gpu}-mig-{start}"), hardware)
     }
 

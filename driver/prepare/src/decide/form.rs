@@ -20,7 +20,7 @@ impl Form {
     pub(crate) fn of_record(hardware: &RecordedHardware) -> Self {
         match hardware {
             RecordedHardware::Gpu { .. } => Self::Whole,
-            RecordedHardware::Mig { .. } => Self::Mig,
+            RecordedHardware::Mig { .. } | RecordedHardware::Partition { .. } => Self::Mig,
             RecordedHardware::Shared { form, .. } => Self::Share(*form),
         }
     }

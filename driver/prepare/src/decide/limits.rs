@@ -18,6 +18,9 @@ const MEMORY: &str = "sharing.mpsConfig.defaultPinnedDeviceMemoryLimit";
 
 const PER_DEVICE: &str = "sharing.mpsConfig.defaultPerDevicePinnedMemoryLimit";
 
+/// Instead of the UUID of a partition that is not created yet.
+const NOT_CREATED: &str = "the MIG device";
+
 /// Refuses limits for devices that their daemon does not have, and limits beyond the memory of their device.
 pub(crate) fn check(
     devices: &[RecordedDevice],
@@ -50,11 +53,8 @@ pub(crate) fn check(
 /// The spec of the daemon of these devices.
 pub(crate) fn daemon(devices: &[RecordedDevice], id: &DaemonId) -> DaemonSpec {
     let config = devices.iter().find_map(|device| match (&device.hardware, &device.sharing) {
-        (RecordedHardware::Gpu { .. } | RecordedHardware::Mig { .. }, RecordedSharing::Mps { daemon, config, .. })
-            if daemon == id =>
-        {
-            Some(config)
-        }
+        (RecordedHardware::Shared { .. }, _) => None,
+        (_, RecordedSharing::Mps { daemon, config, .. }) if daemon == id => Some(config),
         _ => None,
     });
     let devices: Vec<String> = members(devices, id).into_iter().map(str::to_owned).collect();
@@ -86,7 +86,9 @@ fn members<'a>(devices: &'a [RecordedDevice], id: &DaemonId) -> BTreeSet<&'a str
 fn uuid(hardware: &RecordedHardware) -> &str {
     match hardware {
         RecordedHardware::Gpu { uuid } | RecordedHardware::Shared { uuid, .. } => uuid.as_str(),
-        RecordedHardware::Mig { uuid, .. } => uuid.as_str(),
+        RecordedHardware::Mig { ids, .. } => ids.uuid.as_str(),
+        // Its daemon has no other device, so that no limit by index depends on the UUID.
+        RecordedHardware::Partition { created, .. } => created.as_ref().map_or(NOT_CREATED, |ids| ids.uuid.as_str()),
     }
 }
 
@@ -120,6 +122,9 @@ fn memory(hardware: &RecordedHardware, gpus: &BTreeMap<GpuUuid, Gpu>) -> Option<
         RecordedHardware::Gpu { .. } | RecordedHardware::Shared { .. } => gpu.memory,
         RecordedHardware::Mig { identity, .. } => {
             gpu.mig_devices().iter().find(|mig| mig.identity == *identity).map(|mig| mig.memory)
+        }
+        RecordedHardware::Partition { identity, .. } => {
+            gpu.mig_layout()?.profile(identity.profile_id).map(|profile| profile.memory)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use dra_cdi::Naming;
 use dra_checkpoint::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing};
-use dra_model::{AllocatedDevice, Claim, Device, Gpu, GpuUuid, NodeName};
+use dra_model::{AllocatedDevice, Claim, Device, Gpu, GpuUuid, MigIdentity, MigOrigin, NodeName};
 
 use crate::decide::refusal::Refusal;
 use crate::decide::resolve::{Unresolved, find};
@@ -83,6 +83,7 @@ pub fn refuse(device: &AllocatedDevice, node: &NodeName, why: Unresolved) -> Ref
         Unresolved::Unusable { reason } => Refusal::Unusable { device, reason },
         Unresolved::MigModeOn => Refusal::MigModeOn { device },
         Unresolved::MigGone => Refusal::MigGone { device },
+        Unresolved::Occupied { gpu_instances } => Refusal::Occupied { device, gpu_instances },
         Unresolved::Unknown => Refusal::Unknown { device, node: node.to_string() },
     }
 }
@@ -108,7 +109,8 @@ fn recorded_device(
         device: device.device.clone(),
         admin_access: device.admin_access,
         share_id: device.share_id.clone(),
-        hardware: hardware(found),
+        hardware: hardware(found, device, previous, situation.prepared.is_some())
+            .map_err(|why| refuse(device, node, why))?,
         sharing,
         cdi_ids: vec![
             naming.base_device(driver_version),
@@ -118,16 +120,35 @@ fn recorded_device(
     })
 }
 
-fn hardware(device: Device<'_>) -> RecordedHardware {
-    match device {
-        Device::Gpu(gpu) => RecordedHardware::Gpu { uuid: gpu.uuid.clone() },
-        Device::Mig(_, mig) => RecordedHardware::Mig {
-            identity: mig.identity.clone(),
-            uuid: mig.uuid.clone(),
-            gpu_instance: mig.gpu_instance,
-            compute_instance: mig.compute_instance,
-            profile: mig.profile.clone(),
-        },
-        Device::Shared(gpu, form) => RecordedHardware::Shared { uuid: gpu.uuid.clone(), form },
+/// The hardware to record. What the record of the claim names as an administrator's or as this driver's stays so.
+fn hardware(
+    found: Device<'_>,
+    device: &AllocatedDevice,
+    previous: Option<&RecordedDevice>,
+    is_prepared: bool,
+) -> Result<RecordedHardware, Unresolved> {
+    let previous = previous.map(|previous| &previous.hardware);
+    let own = |identity: MigIdentity, profile: &str| {
+        let created = match previous {
+            Some(RecordedHardware::Partition { created, .. }) if is_prepared => created.clone(),
+            _ => None,
+        };
+        RecordedHardware::Partition { identity, profile: profile.to_owned(), created }
+    };
+    match found {
+        Device::Gpu(gpu) => Ok(RecordedHardware::Gpu { uuid: gpu.uuid.clone() }),
+        Device::Shared(gpu, form) => Ok(RecordedHardware::Shared { uuid: gpu.uuid.clone(), form }),
+        // Access for monitoring creates nothing.
+        Device::Partition(..) if device.admin_access => Err(Unresolved::MigGone),
+        Device::Partition(..) if matches!(previous, Some(RecordedHardware::Mig { .. })) => Err(Unresolved::MigGone),
+        Device::Partition(gpu, partition) => Ok(own(partition.identity(&gpu.uuid), &partition.profile.name)),
+        Device::Mig(_, mig) => {
+            let is_own = mig.origin == MigOrigin::ThisDriver
+                || matches!(previous, Some(RecordedHardware::Partition { .. })) && is_prepared;
+            if is_own && !device.admin_access {
+                return Ok(own(mig.identity.clone(), &mig.profile));
+            }
+            Ok(RecordedHardware::Mig { identity: mig.identity.clone(), ids: mig.ids(), profile: mig.profile.clone() })
+        }
     }
 }

@@ -51,13 +51,13 @@ pub fn ignored(claim: &Claim, devices: &[PreparedDevice]) -> Vec<Refusal> {
     configuration::ignored(claim, devices.iter().map(|device| Form::of_identity(&device.identity)).collect())
 }
 
-/// The prepared devices of a record.
+/// The prepared devices of a record. A partition that is not created is not prepared.
 pub(crate) fn of_record(record: &ClaimRecord) -> Vec<PreparedDevice> {
-    record.devices.iter().map(|device| of_device(&record.devices, device)).collect()
+    record.devices.iter().filter_map(|device| of_device(&record.devices, device)).collect()
 }
 
-fn of_device(devices: &[RecordedDevice], device: &RecordedDevice) -> PreparedDevice {
-    PreparedDevice {
+fn of_device(devices: &[RecordedDevice], device: &RecordedDevice) -> Option<PreparedDevice> {
+    Some(PreparedDevice {
         request: device.request.split('/').next().unwrap_or_default().to_owned(),
         pool: device.pool.clone(),
         device: device.device.clone(),
@@ -67,18 +67,17 @@ fn of_device(devices: &[RecordedDevice], device: &RecordedDevice) -> PreparedDev
         cdi_ids: device.cdi_ids.iter().rev().cloned().collect(),
         identity: match &device.hardware {
             RecordedHardware::Gpu { uuid } => LiveIdentity::Gpu { uuid: uuid.clone() },
-            RecordedHardware::Mig { identity, uuid, gpu_instance, compute_instance, profile } => LiveIdentity::Mig {
-                uuid: uuid.clone(),
-                parent: identity.parent.clone(),
-                gpu_instance: *gpu_instance,
-                compute_instance: *compute_instance,
-                profile: profile.clone(),
-            },
+            RecordedHardware::Mig { identity, ids, profile } => {
+                LiveIdentity::Mig { identity: identity.clone(), ids: ids.clone(), profile: profile.clone() }
+            }
+            RecordedHardware::Partition { identity, profile, created } => {
+                LiveIdentity::Mig { identity: identity.clone(), ids: created.clone()?, profile: profile.clone() }
+            }
             RecordedHardware::Shared { uuid, form } => LiveIdentity::Shared { uuid: uuid.clone(), form: *form },
         },
         sharing: sharing_of(devices, device),
         settings: sharing::settings(&device.hardware, &device.sharing),
-    }
+    })
 }
 
 fn sharing_of(devices: &[RecordedDevice], device: &RecordedDevice) -> PreparedSharing {

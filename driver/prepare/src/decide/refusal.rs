@@ -31,6 +31,11 @@ pub enum Refusal {
     MigModeOn { device: DeviceName },
     #[error("MIG device {device} no longer exists")]
     MigGone { device: DeviceName },
+    #[error(
+        "MIG device {device} cannot be created beside GPU instance {}, which this driver did not create",
+        list(gpu_instances)
+    )]
+    Occupied { device: DeviceName, gpu_instances: Vec<u32> },
     #[error("{device} is held by {holder}{}", through(device, held))]
     Held { device: DeviceName, holder: Holder, held: DeviceName },
     /// The claim that held the device was deleted or deallocated, and its containers may still run.
@@ -131,6 +136,9 @@ impl Advice for Refusal {
                 "create it again at the same placement (`nvidia-smi mig -cgi`), or delete the pod to reschedule it"
                     .into()
             }
+            Self::Occupied { .. } => {
+                "destroy that instance (`nvidia-smi mig -dci` and `-dgi`), or delete the pod to reschedule it".into()
+            }
             Self::Held { .. } | Self::Mixed { .. } => WAIT.into(),
             Self::Ending { .. } => "wait until they have terminated".into(),
             Self::HeldByQuarantined { .. } => {
@@ -173,6 +181,7 @@ impl Refusal {
             | Self::Unknown { .. }
             | Self::MigModeOn { .. }
             | Self::MigGone { .. }
+            | Self::Occupied { .. }
             | Self::Twice { .. }
             | Self::Config { .. }
             | Self::ConfigKind { .. }
@@ -190,6 +199,10 @@ impl Refusal {
             Self::NoDriver { .. } | Self::Unusable { .. } => Disposition::Transient,
         }
     }
+}
+
+fn list(numbers: &[u32]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 pub(crate) fn mebi(bytes: Bytes) -> String {

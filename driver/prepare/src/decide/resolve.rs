@@ -3,7 +3,10 @@
 //!
 //! A name contains its GPU even when the device is gone, so that a refusal can give the reason.
 
-use dra_model::{Device, DeviceName, DriverState, Gpu, GpuEntry, GpuUuid, Inventory, MigDevice, MigMode, SharedForm};
+use dra_model::{
+    Device, DeviceName, DeviceNames, DriverState, Gpu, GpuEntry, Inventory, MigDevice, MigIdentity, MigLayout,
+    MigOrigin, SharedForm,
+};
 
 use crate::decide::target::Target;
 
@@ -20,81 +23,111 @@ pub enum Unresolved {
     /// The device is a whole GPU, which is in MIG mode now.
     MigModeOn,
     MigGone,
+    /// The MIG device cannot be created beside instances of an administrator.
+    Occupied {
+        gpu_instances: Vec<u32>,
+    },
     /// No GPU of this node has such a device.
     Unknown,
 }
 
 pub fn resolve(inventory: &Inventory, name: &DeviceName) -> Result<Target, Unresolved> {
-    match inventory.devices_by_name().get(name) {
-        Some(device) if !inventory.usable_gpus().any(|gpu| gpu.uuid == device.gpu().uuid) => {
-            Err(reason(inventory, name))
+    if let DriverState::Missing { reason } = &inventory.driver {
+        return Err(Unresolved::NoDriver { reason: reason.clone() });
+    }
+    let names = inventory.names();
+    let of_gpu = |entry: &GpuEntry| {
+        let rest = name.as_str().strip_prefix(&names.gpu(entry.uuid()?))?;
+        on_gpu(entry, &names, name, &Suffix::of(rest))
+    };
+    inventory.gpus.iter().find_map(of_gpu).unwrap_or(Err(Unresolved::Unknown))
+}
+
+/// The device on the GPU that its name begins with; none if no GPU has such devices.
+fn on_gpu(
+    entry: &GpuEntry,
+    names: &DeviceNames,
+    name: &DeviceName,
+    suffix: &Suffix,
+) -> Option<Result<Target, Unresolved>> {
+    match (suffix, entry) {
+        (Suffix::Other, _) => None,
+        (_, entry) if entry.failure().is_some() => {
+            entry.failure().map(|failure| Err(Unresolved::Unusable { reason: failure.reason.clone() }))
         }
-        Some(Device::Gpu(gpu)) => Ok(Target::Gpu(gpu.uuid.clone())),
-        Some(Device::Mig(_, mig)) => Ok(Target::Mig(mig.identity.clone())),
-        Some(Device::Shared(gpu, form)) => Ok(Target::Shared(gpu.uuid.clone(), *form)),
-        None => Err(reason(inventory, name)),
+        (_, GpuEntry::Unidentified { .. }) => None,
+        (Suffix::Whole, GpuEntry::Known { gpu, .. }) if gpu.is_whole() => Some(Ok(Target::Gpu(gpu.uuid.clone()))),
+        (Suffix::Shared(form), GpuEntry::Known { gpu, .. }) if gpu.is_whole() => {
+            Some(Ok(Target::Shared(gpu.uuid.clone(), *form)))
+        }
+        (Suffix::Whole | Suffix::Shared(_), GpuEntry::Known { .. }) => Some(Err(Unresolved::MigModeOn)),
+        (Suffix::Mig, GpuEntry::Known { gpu, .. }) => Some(mig(gpu, names, name)),
     }
 }
 
-fn reason(inventory: &Inventory, name: &DeviceName) -> Unresolved {
-    if let DriverState::Missing { reason } = &inventory.driver {
-        return Unresolved::NoDriver { reason: reason.clone() };
+fn mig(gpu: &Gpu, names: &DeviceNames, name: &DeviceName) -> Result<Target, Unresolved> {
+    let existing = gpu.mig_devices().iter().map(|mig| mig.identity.clone());
+    let possible = gpu.partitions().into_iter().map(|partition| partition.identity(&gpu.uuid));
+    let is_it = |identity: &MigIdentity| names.mig(identity) == name.as_str();
+    if let Some(identity) = existing.chain(possible).find(is_it) {
+        return Ok(Target::Mig(identity));
     }
-    let names = inventory.names();
-    let form_of = |uuid: &GpuUuid| name.as_str().strip_prefix(&names.gpu(uuid)).map(Suffix::of);
-    let found = inventory.gpus.iter().find_map(|entry| match (form_of(entry.uuid()?)?, entry.failure(), entry) {
-        (Suffix::Other, _, _) => None,
-        (_, Some(failure), _) => Some(Unresolved::Unusable { reason: failure.reason.clone() }),
-        (Suffix::Mig, None, _) => Some(Unresolved::MigGone),
-        (_, None, GpuEntry::Known { gpu, .. }) => {
-            matches!(gpu.mig, MigMode::On { .. }).then_some(Unresolved::MigModeOn)
-        }
-        (_, None, GpuEntry::Unidentified { .. }) => None,
-    });
-    found.unwrap_or(Unresolved::Unknown)
+    let wanted = gpu.mig_layout().into_iter().flat_map(MigLayout::partitions);
+    let wanted = wanted.map(|partition| partition.identity(&gpu.uuid)).find(is_it);
+    Err(wanted.map_or(Unresolved::MigGone, |identity| absent(&identity, gpu)))
+}
+
+/// Why a MIG device neither exists nor can be created.
+fn absent(identity: &MigIdentity, gpu: &Gpu) -> Unresolved {
+    let foreign = gpu.gpu_instances().iter().filter(|instance| instance.origin == MigOrigin::Administrator);
+    let gpu_instances: Vec<u32> = foreign.map(|instance| instance.id).collect();
+    let is_profile = gpu.mig_layout().is_some_and(|layout| layout.profile(identity.profile_id).is_some());
+    if gpu_instances.is_empty() || !is_profile { Unresolved::MigGone } else { Unresolved::Occupied { gpu_instances } }
 }
 
 /// What follows the name of the GPU in the name of a device.
 enum Suffix {
     Whole,
-    Shared,
+    Shared(SharedForm),
     Mig,
     Other,
 }
 
 impl Suffix {
     fn of(rest: &str) -> Self {
+        if let Some(form) = SharedForm::ALL.into_iter().find(|form| form.suffix() == rest) {
+            return Self::Shared(form);
+        }
         match rest {
             "" => Self::Whole,
-            rest if SharedForm::ALL.iter().any(|form| form.suffix() == rest) => Self::Shared,
             rest if rest.starts_with("-mig-") => Self::Mig,
             _ => Self::Other,
         }
     }
 }
 
-/// The device of a target on a GPU that was just read.
+/// The device of a target on a GPU that was just read: a MIG device that exists, or else the partition that can be created.
 pub fn find<'a>(target: &Target, gpu: &'a Gpu) -> Result<Device<'a>, Unresolved> {
-    match (target, &gpu.mig) {
-        (Target::Gpu(_), MigMode::Unsupported | MigMode::Off(_)) => Ok(Device::Gpu(gpu)),
-        (Target::Shared(_, form), MigMode::Unsupported | MigMode::Off(_)) => Ok(Device::Shared(gpu, *form)),
-        (Target::Gpu(_) | Target::Shared(..), MigMode::On { .. }) => Err(Unresolved::MigModeOn),
-        (Target::Mig(identity), _) => {
-            let mig: Option<&MigDevice> = gpu.mig_devices().iter().find(|mig| mig.identity == *identity);
-            mig.map(|mig| Device::Mig(gpu, mig)).ok_or(Unresolved::MigGone)
+    match target {
+        Target::Gpu(_) if gpu.is_whole() => Ok(Device::Gpu(gpu)),
+        Target::Shared(_, form) if gpu.is_whole() => Ok(Device::Shared(gpu, *form)),
+        Target::Gpu(_) | Target::Shared(..) => Err(Unresolved::MigModeOn),
+        Target::Mig(identity) => {
+            let existing: Option<&MigDevice> = gpu.mig_devices().iter().find(|mig| mig.identity == *identity);
+            let existing = existing.map(|mig| Device::Mig(gpu, mig));
+            let found = existing.or_else(|| Some(Device::Partition(gpu, gpu.partition(identity)?)));
+            found.ok_or_else(|| absent(identity, gpu))
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use dra_model::{
-        Bytes, ComputeShare, Engines, Failure, Fault, MigIdentity, MigLayout, MigOrigin, PciAddress, Placement, Version,
-    };
+    use dra_model::{Bytes, ComputeShare, Engines, Failure, Fault, GpuUuid, MigMode, PciAddress, Placement, Version};
 
     use super::*;
 
-    const LAYOUT: MigLayout = MigLayout { memory_slices: 8, engines: ENGINES };
+    const LAYOUT: MigLayout = MigLayout { memory_slices: 8, engines: ENGINES, resetless: false, profiles: Vec::new() };
     const ENGINES: Engines =
         Engines { multiprocessors: 0, copy_engines: 0, decoders: 0, encoders: 0, jpeg_engines: 0, ofa_engines: 0 };
 
@@ -136,7 +169,12 @@ mod tests {
             engines: ENGINES,
             origin: MigOrigin::Administrator,
         };
-        MigMode::On { layout: Some(LAYOUT), devices: vec![device] }
+        on(vec![device])
+    }
+
+    fn on(devices: Vec<MigDevice>) -> MigMode {
+        let (gpu_instances, origin) = (Vec::new(), MigOrigin::Administrator);
+        MigMode::On { layout: Some(LAYOUT), devices, gpu_instances, origin }
     }
 
     fn inventory() -> Inventory {
@@ -197,11 +235,7 @@ mod tests {
             (Target::Shared(uuid(1), SharedForm::Mps), cut(1), Some(Unresolved::MigModeOn)),
             (Target::Mig(identity(uuid(1))), cut(1), None),
             (Target::Mig(identity(uuid(1))), MigMode::Off(LAYOUT), Some(Unresolved::MigGone)),
-            (
-                Target::Mig(identity(uuid(1))),
-                MigMode::On { layout: Some(LAYOUT), devices: Vec::new() },
-                Some(Unresolved::MigGone),
-            ),
+            (Target::Mig(identity(uuid(1))), on(Vec::new()), Some(Unresolved::MigGone)),
         ] {
             let gpu = gpu(1, mig);
             assert_eq!(find(&target, &gpu).err(), expect, "{target:?}");

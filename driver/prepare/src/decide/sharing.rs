@@ -48,8 +48,8 @@ pub(crate) fn decide(resolved: ResolvedClaim<'_>, records: &[ClaimRecord]) -> Re
     Ok(decided)
 }
 
-/// The effects of devices that were decided: settings, then daemons, then the spec, so that no container starts before
-/// what it relies on, and no daemon before the compute mode keeps other processes off the GPU.
+/// The effects of devices that were decided: settings, then partitions, then daemons, then the spec, so that no container starts
+/// before what it relies on, no daemon before its MIG device, and none before the compute mode keeps other processes off the GPU.
 pub(crate) fn steps(devices: &[RecordedDevice]) -> Vec<Step> {
     let mut wanted: BTreeMap<&GpuUuid, GpuSettings> = BTreeMap::new();
     let mut daemons: BTreeMap<&DaemonId, BTreeSet<GpuUuid>> = BTreeMap::new();
@@ -64,14 +64,18 @@ pub(crate) fn steps(devices: &[RecordedDevice]) -> Vec<Step> {
         }
     }
     let settings = wanted.into_iter().map(|(gpu, wanted)| Step::GpuSettings { gpu: gpu.clone(), wanted });
+    let partitions = devices.iter().filter_map(|device| match &device.hardware {
+        RecordedHardware::Partition { identity, .. } => Some(Step::Partition { identity: identity.clone() }),
+        RecordedHardware::Gpu { .. } | RecordedHardware::Shared { .. } | RecordedHardware::Mig { .. } => None,
+    });
     let daemons =
         daemons.into_iter().map(|(id, gpus)| Step::MpsDaemon { id: id.clone(), gpus: gpus.into_iter().collect() });
-    settings.chain(daemons).chain([Step::ClaimSpec]).collect()
+    settings.chain(partitions).chain(daemons).chain([Step::ClaimSpec]).collect()
 }
 
 /// The settings that a device needs of its GPU.
 pub(crate) fn settings(hardware: &RecordedHardware, sharing: &RecordedSharing) -> GpuSettings {
-    let is_whole = !matches!(hardware, RecordedHardware::Mig { .. });
+    let is_whole = !matches!(hardware, RecordedHardware::Mig { .. } | RecordedHardware::Partition { .. });
     let (compute_mode, interval) = match sharing {
         RecordedSharing::Plain => (None, None),
         RecordedSharing::Exclusive | RecordedSharing::Mps { .. } => (Some(ComputeMode::ExclusiveProcess), None),
@@ -197,13 +201,9 @@ mod tests {
         match target {
             Target::Gpu(uuid) => RecordedHardware::Gpu { uuid: uuid.clone() },
             Target::Shared(uuid, form) => RecordedHardware::Shared { uuid: uuid.clone(), form: *form },
-            Target::Mig(identity) => RecordedHardware::Mig {
-                identity: identity.clone(),
-                uuid: "MIG-00000000-0000-0000-0000-000000000000".parse().unwrap(),
-                gpu_instance: 1,
-                compute_instance: 0,
-                profile: String::new(),
-            },
+            Target::Mig(identity) => {
+                RecordedHardware::Partition { identity: identity.clone(), profile: String::new(), created: None }
+            }
         }
     }
 

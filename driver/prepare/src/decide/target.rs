@@ -8,6 +8,7 @@ use dra_model::{GpuUuid, MigIdentity, SharedForm};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     Gpu(GpuUuid),
+    /// Of an administrator or of this driver, created or not.
     Mig(MigIdentity),
     /// A whole GPU in a form that many claims use.
     Shared(GpuUuid, SharedForm),
@@ -18,7 +19,9 @@ impl Target {
         match hardware {
             RecordedHardware::Gpu { uuid } => Self::Gpu(uuid.clone()),
             RecordedHardware::Shared { uuid, form } => Self::Shared(uuid.clone(), *form),
-            RecordedHardware::Mig { identity, .. } => Self::Mig(identity.clone()),
+            RecordedHardware::Mig { identity, .. } | RecordedHardware::Partition { identity, .. } => {
+                Self::Mig(identity.clone())
+            }
         }
     }
 

@@ -23,7 +23,9 @@ pub(super) fn check(
     if record.effects().iter().all(|step| *step == Step::ClaimSpec) {
         return Ok(());
     }
-    render(record, prerequisites, tools).map(drop)
+    let exists = |device: &&RecordedDevice| device.hardware.exists();
+    let nodes = |device| nodes(device, prerequisites, tools).map(drop);
+    record.devices.iter().filter(exists).try_for_each(nodes)
 }
 
 /// Writes the base spec and then the spec of the claim, and returns whether one of them changed. The record names the base
@@ -84,8 +86,15 @@ fn nodes(
     };
     let ids = match &recorded.hardware {
         RecordedHardware::Gpu { .. } | RecordedHardware::Shared { .. } => DeviceIds::Gpu { minor: read.minor },
-        RecordedHardware::Mig { gpu_instance, compute_instance, .. } => {
-            DeviceIds::Mig { gpu_minor: read.minor, gpu_instance: *gpu_instance, compute_instance: *compute_instance }
+        RecordedHardware::Mig { ids, .. } => DeviceIds::of_mig(read.minor, ids),
+        RecordedHardware::Partition { created, identity, .. } => {
+            let Some(ids) = created else { return Err(EffectError::NotCreated { device, identity: identity.clone() }) };
+            // The minor number may have changed with the MIG mode.
+            let now = tools
+                .host
+                .gpu(gpu)
+                .map_err(|source| EffectError::ReadGpu { device: device.clone(), source: Box::new(source) })?;
+            DeviceIds::of_mig(now.minor, ids)
         }
     };
     tools.host.device_nodes(ids).map_err(|source| EffectError::Nodes { device, source })

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use dra_cdi::{RenderError, SpecStoreError};
 use dra_checkpoint::StoreError;
 use dra_hardware::{DaemonError, DriverFilesError, GpuError, NodeError};
-use dra_model::{Advice, DaemonId, DeviceName, Disposition, GpuUuid};
+use dra_model::{Advice, DaemonId, DeviceName, Disposition, GpuUuid, MigIdentity, MigUuid};
 
 /// One variant per operation.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,50 @@ pub enum EffectError {
         #[source]
         source: Box<GpuError>,
     },
+    #[error("failed to change MIG mode of {gpu}{}", held_by(processes))]
+    MigMode {
+        gpu: GpuUuid,
+        /// Those that hold the GPU.
+        processes: Vec<u32>,
+        #[source]
+        source: Box<GpuError>,
+    },
+    #[error("failed to create {}{}", instance(identity), taken_by(occupied))]
+    Create {
+        identity: MigIdentity,
+        /// GPU instances in its place.
+        occupied: Vec<u32>,
+        #[source]
+        source: Box<GpuError>,
+    },
+    #[error("failed to destroy {}{}", instance(identity), held_by(processes))]
+    Destroy {
+        identity: MigIdentity,
+        /// Those that hold the GPU or its instances.
+        processes: Vec<u32>,
+        #[source]
+        source: Box<GpuError>,
+    },
+    #[error("the capabilities of MIG device {uuid} did not appear")]
+    Capabilities {
+        uuid: MigUuid,
+        #[source]
+        source: NodeError,
+    },
+    #[error("{device} is not created: {}", instance(identity))]
+    NotCreated { device: DeviceName, identity: MigIdentity },
+    #[error("NVML call failed for {device}")]
+    ReadGpu {
+        device: DeviceName,
+        #[source]
+        source: Box<GpuError>,
+    },
+    /// An administrator destroyed the MIG device of the claim and created another one in its place.
+    #[error("{} was replaced: {found} is not the MIG device that was created for this claim", instance(identity))]
+    Replaced { identity: MigIdentity, found: MigUuid },
+    /// The GPU of a partition was not read before the effect.
+    #[error("{gpu} was not read")]
+    UnreadPartition { gpu: GpuUuid },
     #[error("failed to start MPS daemon {id}")]
     Start {
         id: DaemonId,
@@ -85,12 +129,34 @@ pub enum EffectError {
     },
 }
 
+fn instance(MigIdentity { parent, profile_id, placement, .. }: &MigIdentity) -> String {
+    format!("the MIG device of profile {profile_id} at {}:{} of {parent}", placement.start, placement.size)
+}
+
+/// The processes that `nvidia-smi` shows on the node.
+fn held_by(processes: &[u32]) -> String {
+    if processes.is_empty() { String::new() } else { format!(", held by process {}", list(processes)) }
+}
+
+fn taken_by(instances: &[u32]) -> String {
+    if instances.is_empty() { String::new() } else { format!(", GPU instance {} is in its place", list(instances)) }
+}
+
+fn list(numbers: &[u32]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl EffectError {
+    /// Whether a process holds what was to be changed.
+    pub(crate) fn is_in_use(&self) -> bool {
+        matches!(self, Self::MigMode { source, .. } | Self::Destroy { source, .. } if source.is_in_use())
+    }
+
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Settings { source, .. } if matches!(**source, GpuError::Unsupported { .. }) => Disposition::Permanent,
             Self::Start { source, .. } => source.disposition(),
-            Self::Render { .. } => Disposition::Permanent,
+            Self::Render { .. } | Self::Replaced { .. } => Disposition::Permanent,
             Self::DriverFiles { .. }
             | Self::ControlNodes { .. }
             | Self::BaseSpec { .. }
@@ -102,6 +168,13 @@ impl EffectError {
             | Self::NewerLedger { .. }
             | Self::Settings { .. }
             | Self::Restore { .. }
+            | Self::MigMode { .. }
+            | Self::Create { .. }
+            | Self::Destroy { .. }
+            | Self::Capabilities { .. }
+            | Self::UnreadPartition { .. }
+            | Self::NotCreated { .. }
+            | Self::ReadGpu { .. }
             | Self::Stop { .. } => Disposition::Transient,
         }
     }
@@ -115,15 +188,29 @@ impl Advice for EffectError {
             }
             Self::Render { source } => source.advice(),
             Self::DriverFiles { source } => source.advice(),
-            Self::ControlNodes { source } | Self::Nodes { source, .. } => source.advice(),
+            Self::ControlNodes { source } | Self::Nodes { source, .. } | Self::Capabilities { source, .. } => {
+                source.advice()
+            }
             Self::Ledger { source, .. } => source.advice(),
             Self::NewerLedger { .. } => Some(
                 "reinstall that version, or reset compute mode and time slice with nvidia-smi, then delete the file"
                     .into(),
             ),
-            Self::Settings { source, .. } | Self::Restore { source, .. } => source.advice(),
+            Self::Create { occupied, .. } if !occupied.is_empty() => Some(
+                "destroy that instance (`nvidia-smi mig -dci` and `-dgi`), or delete the pod to reschedule it".into(),
+            ),
+            Self::Destroy { source, .. } if source.is_in_use() => {
+                Some("end the processes that hold it; `nvidia-smi` on the node shows them".into())
+            }
+            Self::Settings { source, .. }
+            | Self::Restore { source, .. }
+            | Self::MigMode { source, .. }
+            | Self::Create { source, .. }
+            | Self::Destroy { source, .. }
+            | Self::ReadGpu { source, .. } => source.advice(),
+            Self::Replaced { .. } => Some("delete the pod to reschedule it".into()),
             Self::Start { source, .. } | Self::Stop { source, .. } => source.advice(),
-            Self::UnreadGpu { .. } => None,
+            Self::UnreadGpu { .. } | Self::UnreadPartition { .. } | Self::NotCreated { .. } => None,
         }
     }
 }

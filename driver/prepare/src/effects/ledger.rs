@@ -3,7 +3,7 @@
 //!
 //! A ledger of an earlier boot is removed. A damaged ledger is replaced by the settings that a GPU has after a reboot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dra_checkpoint::{DamagedLedger, GpuLedger, LedgerFound, Unknown};
 use dra_model::{ComputeMode, DaemonId, GpuSettings, GpuUuid, Interval};
@@ -45,6 +45,8 @@ pub(crate) fn new(gpu: &GpuUuid, tools: &Tools<'_>) -> GpuLedger {
         boot_id: tools.references.boot_id.unwrap_or_default().to_owned(),
         found: GpuSettings::default(),
         in_force: GpuSettings::default(),
+        mig_mode_on: false,
+        partitions: BTreeMap::new(),
         daemons: BTreeSet::new(),
         unknown: Unknown::new(),
     }
@@ -58,7 +60,8 @@ pub(crate) fn put(ledger: &GpuLedger, tools: &Tools<'_>) -> Result<(), EffectErr
 /// Writes a ledger after a restore, or removes it when no restore is pending.
 pub(crate) fn put_or_remove(ledger: &GpuLedger, tools: &Tools<'_>) -> Result<(), EffectError> {
     let nothing = GpuSettings::default();
-    if ledger.found == nothing && ledger.in_force == nothing && ledger.daemons.is_empty() {
+    let has_settings = ledger.found != nothing || ledger.in_force != nothing || ledger.mig_mode_on;
+    if !has_settings && ledger.daemons.is_empty() && ledger.partitions.is_empty() {
         tools.ledgers.remove(&ledger.gpu).map_err(|source| failed(&ledger.gpu, source))
     } else {
         put(ledger, tools)

@@ -2,7 +2,7 @@
 //! Restores the original settings of a GPU from its ledger.
 
 use dra_checkpoint::GpuLedger;
-use dra_hardware::{GpuError, MachineError, NvmlCode, Setting};
+use dra_hardware::{GpuError, Setting};
 
 use crate::effects::error::EffectError;
 use crate::effects::tools::Tools;
@@ -63,16 +63,5 @@ impl<T: PartialEq + Copy> Original<T> {
 
 /// Whether there is nothing to restore: a GPU in MIG mode has no compute mode, and settings do not survive an unloaded driver.
 fn is_gone(error: &GpuError) -> bool {
-    const NOT_LOADED: NvmlCode = NvmlCode(9);
-    match error {
-        GpuError::Unsupported { .. } => true,
-        GpuError::Machine { source: MachineError::NotAnswering { code, .. }, .. } => *code == NOT_LOADED,
-        GpuError::Machine { source: MachineError::NoLibrary { .. }, .. }
-        | GpuError::NotFound { .. }
-        | GpuError::OutOfTime { .. }
-        | GpuError::Failed { .. }
-        | GpuError::UnexpectedValue { .. }
-        | GpuError::NotApplied { .. }
-        | GpuError::Program { .. } => false,
-    }
+    matches!(error, GpuError::Unsupported { .. }) || error.is_driver_unloaded()
 }

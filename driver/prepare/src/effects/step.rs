@@ -2,12 +2,11 @@
 //! The effect behind each step of a record.
 
 use dra_checkpoint::{ClaimRecord, Step};
-use dra_model::ClaimUid;
 
 use crate::effects::error::EffectError;
 use crate::effects::prerequisites::Prerequisites;
 use crate::effects::tools::{Tools, Trigger};
-use crate::effects::{claim_spec, gpu_settings, mps_daemon};
+use crate::effects::{claim_spec, gpu_settings, mps_daemon, partition};
 
 /// Checks before the first effect what can be checked without one.
 pub(crate) fn check(
@@ -30,14 +29,16 @@ pub(crate) fn apply(
         Step::ClaimSpec => claim_spec::apply(record, prerequisites, tools),
         Step::GpuSettings { gpu, wanted } => gpu_settings::apply(gpu, *wanted, tools),
         Step::MpsDaemon { id, gpus } => mps_daemon::apply(id, gpus, record, tools),
+        Step::Partition { identity } => partition::apply(identity, record, tools),
     };
     changed.map(drop)
 }
 
-/// Checks that the effect is still there, repairs it, and returns whether it was repaired.
+/// Checks that the effect is still there, repairs it, and returns whether it was repaired. It may write into the record what it
+/// learned.
 pub(crate) fn verify(
     step: &Step,
-    record: &ClaimRecord,
+    record: &mut ClaimRecord,
     trigger: Trigger,
     prerequisites: &Prerequisites<'_>,
     tools: &Tools<'_>,
@@ -46,15 +47,18 @@ pub(crate) fn verify(
         Step::ClaimSpec => claim_spec::verify(record, prerequisites, tools),
         Step::GpuSettings { gpu, wanted } => gpu_settings::verify(gpu, *wanted, trigger, tools),
         Step::MpsDaemon { id, gpus } => mps_daemon::verify(id, gpus, record, tools),
+        Step::Partition { identity } => partition::verify(identity, record, prerequisites, tools),
     }
 }
 
 /// Removes the effect, as far as no other claim relies on it.
-pub(crate) fn undo(step: &Step, uid: &ClaimUid, tools: &Tools<'_>) -> Result<(), EffectError> {
+pub(crate) fn undo(step: &Step, record: &ClaimRecord, tools: &Tools<'_>) -> Result<(), EffectError> {
+    let uid = &record.claim.uid;
     match step {
         Step::ClaimSpec => return claim_spec::undo(uid, tools),
         Step::GpuSettings { gpu, .. } => gpu_settings::undo(gpu, tools),
         Step::MpsDaemon { id, gpus } => mps_daemon::undo(id, gpus, uid, tools),
+        Step::Partition { identity } => return partition::undo(identity, record, tools),
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use dra_hardware::BoundedHost;
 
 use crate::state::call::Call;
 use crate::state::counters::Counters;
+use crate::state::mig_changes::MigChanges;
 use crate::state::node::Node;
 use crate::state::other_claims::OtherClaims;
 use crate::state::references::{Caller, References};
@@ -20,6 +21,7 @@ pub(crate) struct Tools<'a> {
     pub(crate) daemons: &'a Call<'a>,
     pub(crate) references: References<'a>,
     pub(crate) counters: &'a Counters,
+    pub(crate) mig_changes: &'a MigChanges,
 }
 
 impl<'a> Tools<'a> {
@@ -39,6 +41,7 @@ impl<'a> Tools<'a> {
             daemons: call,
             references,
             counters: &node.counters,
+            mig_changes: &node.mig_changes,
         }
     }
 }

@@ -75,9 +75,12 @@ pub(super) fn ensure_prepared(node: &Node, wanted: Wanted<'_>, call: &Call<'_>) 
     let to_lock = gpus_to_lock(claim, &targets, existing);
     let locks = node.lock_gpus(reference, to_lock.clone(), call.lock_deadline, guarantee);
     let _locks = locks.map_err(PrepareCause::Lock)?;
-    let gpus = read_gpus(node, claim, &targets, call)?;
     let others = OtherClaims::read(node).map_err(|source| PrepareCause::OtherClaims { source })?;
     let tools = Tools::new(node, Caller::Preparing(&reference.uid), &others, Some(boot_id), call);
+    if wanted.prepared().is_none() {
+        make_whole(claim, &targets, &tools)?;
+    }
+    let gpus = read_gpus(node, claim, &targets, call)?;
     let (mut record, prerequisites) = planned(node, wanted, &targets, &gpus, &others)?;
     step::check(&record, &prerequisites, &tools).map_err(PrepareCause::Effect)?;
     let changed = if let Some(prepared) = wanted.prepared() {
@@ -237,6 +240,18 @@ fn undo_leftover(leftover: Option<&ClaimRecord>, tools: &Tools<'_>) -> Attempt<(
     Ok(undone.map_err(|failures| PrepareCause::Leftover { failures })?)
 }
 
+/// Turns off a MIG mode that an earlier claim left on, so that the GPU can be used as a whole.
+fn make_whole(claim: &Claim, targets: &[Target], tools: &Tools<'_>) -> Attempt<()> {
+    for (device, target) in claim.devices.iter().zip(targets) {
+        let (Target::Gpu(gpu) | Target::Shared(gpu, _)) = target else { continue };
+        let failed = |source| PrepareCause::PendingRestore { device: device.device.to_string(), source };
+        if restore::is_mig_mode_pending(gpu, tools).map_err(failed)? {
+            restore::restore(gpu, tools).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
 /// Finishes the restores of earlier claims before the GPUs are reserved again.
 fn restore_pending(gpus: &BTreeMap<GpuUuid, String>, tools: &Tools<'_>) -> Attempt<()> {
     for (gpu, device) in gpus {
@@ -264,6 +279,7 @@ fn unread(node: &Node, device: &AllocatedDevice, error: GpuError) -> PrepareCaus
         | GpuError::UnexpectedValue { .. }
         | GpuError::Unsupported { .. }
         | GpuError::NotApplied { .. }
+        | GpuError::MigModePending { .. }
         | GpuError::Program { .. }) => PrepareCause::Gpu { device: name, source },
     }
 }

@@ -27,7 +27,12 @@ pub(super) fn repair(
     }
     let mut failed = None;
     for step in done {
-        match step::verify(step, planned, trigger, prerequisites, tools) {
+        let known = planned.devices.clone();
+        let verified = step::verify(step, planned, trigger, prerequisites, tools);
+        if planned.devices != known {
+            records.put(planned).map_err(RunError::Record)?;
+        }
+        match verified {
             Ok(repaired) => changed |= repaired,
             // The other effects are repaired all the same.
             Err(error) => failed = failed.or(Some(error)),

@@ -73,7 +73,7 @@ pub(crate) fn undo_effects(record: &ClaimRecord, tools: &Tools<'_>) -> Result<()
 fn undo_each(record: &ClaimRecord, tools: &Tools<'_>) -> (Vec<Step>, Vec<UndoError>) {
     let (mut left, mut failures) = (Vec::new(), Vec::new());
     for step in record.effects() {
-        if let Err(source) = step::undo(&step, &record.claim.uid, tools) {
+        if let Err(source) = step::undo(&step, record, tools) {
             left.push(step);
             failures.push(UndoError::Effect(source));
         }

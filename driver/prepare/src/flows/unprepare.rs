@@ -7,10 +7,12 @@ use dra_hardware::Deadline;
 use dra_model::ClaimRef;
 use tracing::debug;
 
+use crate::effects::ledger;
 use crate::effects::tools::Tools;
 use crate::error::{UnprepareCause, UnprepareError};
 use crate::flows::{restore, undo};
 use crate::state::call::Call;
+use crate::state::creations::salvaged_partitions;
 use crate::state::locks::Guarantee;
 use crate::state::node::Node;
 use crate::state::other_claims::OtherClaims;
@@ -52,9 +54,30 @@ fn unprepare_without_record(node: &Node, claim: &ClaimRef, call: &Call<'_>) -> R
     let removed = node.specs.remove(&Kind::Claim(claim.uid.clone()));
     removed.map_err(|source| UnprepareCause::Spec { source })?;
     let was_quarantined = node.is_quarantined(&claim.uid);
+    record_partitions(node, claim, call)?;
     node.records.clear_quarantine(&claim.uid).map_err(|source| UnprepareCause::Quarantine { source })?;
     if was_quarantined {
         restore::restore_pending(node, call);
+    }
+    Ok(())
+}
+
+/// Leaves the partitions of a damaged record to the restore of their GPUs.
+fn record_partitions(node: &Node, claim: &ClaimRef, call: &Call<'_>) -> Result<(), Box<UnprepareCause>> {
+    let quarantined = node.records.all_quarantined().map_err(|source| UnprepareCause::Quarantine { source })?;
+    let own = quarantined.iter().filter(|one| one.is_about(&claim.uid));
+    for (identity, uuid) in own.flat_map(salvaged_partitions) {
+        let gpu = &identity.parent;
+        let lock =
+            node.lock_gpus(claim, [(gpu.clone(), gpu.to_string())].into(), call.lock_deadline, Guarantee::ProcessOnly);
+        let _lock = lock.map_err(UnprepareCause::Lock)?;
+        let (others, boot_id) = (OtherClaims::default(), node.host.boot_id().ok());
+        let tools = Tools::new(node, Caller::Unpreparing(&claim.uid), &others, boot_id.as_deref(), call);
+        let failed = |source| UnprepareCause::Partition { source };
+        let ledger = ledger::load(gpu, &tools).map_err(failed)?;
+        let mut ledger = ledger.unwrap_or_else(|| ledger::new(gpu, &tools));
+        ledger.partitions.insert(identity.clone(), uuid);
+        ledger::put(&ledger, &tools).map_err(failed)?;
     }
     Ok(())
 }

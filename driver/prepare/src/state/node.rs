@@ -19,6 +19,7 @@ use crate::state::counters::Counters;
 use crate::state::loaded_driver::LastReading;
 use crate::state::lock_error::{CLAIM, NotLocked};
 use crate::state::locks::{EphemeralLock, Guarantee, Lock, Locks};
+use crate::state::mig_changes::MigChanges;
 use crate::state::missing::Missing;
 use crate::state::prepare_order::PrepareOrder;
 
@@ -61,6 +62,7 @@ pub(crate) struct Node {
     /// MPS daemons that the last reconciliation found without a claim.
     pub(crate) orphaned: Mutex<BTreeSet<DaemonId>>,
     pub(crate) counters: Counters,
+    pub(crate) mig_changes: MigChanges,
 }
 
 impl Node {

@@ -5,7 +5,7 @@
 //! reference to all of its GPUs, because containers of its claim may be running.
 
 use dra_checkpoint::{ClaimRecord, ClaimState, Step};
-use dra_model::{ClaimRef, ClaimUid, DaemonId, GpuSettings, GpuUuid};
+use dra_model::{ClaimRef, ClaimUid, DaemonId, GpuSettings, GpuUuid, MigIdentity};
 
 use crate::state::quarantine::QuarantinedClaim;
 
@@ -46,6 +46,19 @@ impl<'a> References<'a> {
         self.records().filter_map(ready)
     }
 
+    /// Whether a claim has a partition of a GPU, or may have one.
+    pub fn to_partitions(&self, gpu: &GpuUuid) -> bool {
+        let is_of_gpu = |step: &Step| matches!(step, Step::Partition { identity } if identity.parent == *gpu);
+        self.records().any(|record| record.effects().iter().any(is_of_gpu))
+            || self.quarantined().any(|claim| claim.may_use(gpu))
+    }
+
+    /// Whether a claim has a partition, or may have it.
+    pub fn to_partition(&self, partition: &MigIdentity) -> bool {
+        let is_it = |step: &Step| matches!(step, Step::Partition { identity } if identity == partition);
+        self.records().any(|record| record.effects().iter().any(is_it))
+    }
+
     /// Whether a claim relies on a daemon.
     pub fn to_daemon(&self, id: &DaemonId) -> bool {
         let may_use = |claim: &QuarantinedClaim| match id.gpu() {
@@ -84,6 +97,6 @@ impl<'a> References<'a> {
 fn wanted(step: &Step, of: &GpuUuid) -> Option<GpuSettings> {
     match step {
         Step::GpuSettings { gpu, wanted } if gpu == of => Some(*wanted),
-        Step::GpuSettings { .. } | Step::MpsDaemon { .. } | Step::ClaimSpec => None,
+        Step::GpuSettings { .. } | Step::MpsDaemon { .. } | Step::Partition { .. } | Step::ClaimSpec => None,
     }
 }

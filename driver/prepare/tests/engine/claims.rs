@@ -65,8 +65,8 @@ fn a_mig_claim_gets_its_gpu_and_its_own_two_capabilities() {
     node.redraw();
     let claim = allocate("a", &[("mig", "gpu-00000000-mig-19-4")]);
     let answer = node.prepare(&claim).unwrap();
-    let LiveIdentity::Mig { parent, gpu_instance, profile, .. } = &answer[0].identity else { panic!() };
-    assert_eq!((parent, *gpu_instance, profile.as_str()), (&gpu_uuid(0), 9, "1g.10gb"));
+    let LiveIdentity::Mig { identity, ids, profile } = &answer[0].identity else { panic!() };
+    assert_eq!((&identity.parent, ids.gpu_instance, profile.as_str()), (&gpu_uuid(0), 9, "1g.10gb"));
     let caps = ["/dev/nvidia0", "/dev/nvidia-caps/nvidia-cap81", "/dev/nvidia-caps/nvidia-cap82"];
     assert_eq!(node.spec_nodes(&claim), [caps]);
 }

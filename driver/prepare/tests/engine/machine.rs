@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dra_hardware::Machine;
 use dra_hardware::machine::{
-    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, MachineError, NvmlCode, Setting,
+    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, MachineError, MigMachine, NvmlCode, Setting,
 };
 use dra_model::{
     Bytes, ComputeMode, ComputeShare, Engines, GpuSettings, GpuUuid, Interval, MigDevice, MigIdentity, MigLayout,
@@ -39,7 +39,7 @@ struct State {
     waiting: usize,
 }
 
-const LAYOUT: MigLayout = MigLayout { memory_slices: 8, engines: NO_ENGINES };
+const LAYOUT: MigLayout = MigLayout { memory_slices: 8, engines: NO_ENGINES, resetless: false, profiles: Vec::new() };
 const NO_ENGINES: Engines =
     Engines { multiprocessors: 0, copy_engines: 0, decoders: 0, encoders: 0, jpeg_engines: 0, ofa_engines: 0 };
 
@@ -70,7 +70,8 @@ impl MemoryMachine {
         let mut state = self.state.lock();
         let parent = state.gpus[gpu].uuid.clone();
         let devices = starts.iter().enumerate().map(|(at, start)| mig(&parent, *start, boot, at)).collect();
-        state.gpus[gpu].mig = MigMode::On { layout: Some(LAYOUT), devices };
+        let (gpu_instances, origin) = (Vec::new(), MigOrigin::default());
+        state.gpus[gpu].mig = MigMode::On { layout: Some(LAYOUT), devices, gpu_instances, origin };
     }
 
     pub(crate) fn join(&self, gpu: usize) {
@@ -185,6 +186,8 @@ impl State {
     }
 }
 
+impl MigMachine for MemoryMachine {}
+
 impl Machine for MemoryMachine {
     fn driver(&self) -> Result<DriverVersions, MachineError> {
         let version = Version { major: 550, minor: 54, patch: 15 };
@@ -226,7 +229,7 @@ impl Machine for MemoryMachine {
             MigMode::On { devices, .. } => (true, devices.iter().map(|mig| mig.uuid.clone()).collect()),
             MigMode::Off(_) | MigMode::Unsupported => (false, Vec::new()),
         };
-        Ok(GpuShape { uuid: Some(facts.uuid.clone()), answers: true, mig_on, mig_devices })
+        Ok(GpuShape { uuid: Some(facts.uuid.clone()), answers: true, mig_on, mig_devices, ..GpuShape::silent() })
     }
 
     fn compute_mode(&self, gpu: &GpuUuid) -> Result<Option<ComputeMode>, GpuError> {

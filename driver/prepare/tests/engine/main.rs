@@ -19,6 +19,8 @@ mod deadline;
 mod machine;
 mod make_way;
 mod messages;
+mod mig;
+mod mig_node;
 mod node;
 mod parallel;
 mod pending_restores;

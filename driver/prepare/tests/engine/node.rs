@@ -149,7 +149,7 @@ impl Node {
     }
 }
 
-fn names_in(dir: &Path) -> Vec<String> {
+pub(crate) fn names_in(dir: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let mut names: Vec<String> = entries.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -211,12 +211,25 @@ fn open(
     machine: &Arc<MemoryMachine>,
     daemons: &Arc<MemoryDaemons>,
     files: &Arc<FaultyFiles>,
-    (lock_timeout, missing_grace_period): (Duration, Duration),
+    times: (Duration, Duration),
 ) -> Engine {
+    open_host(dir, Arc::new(host(dir, Arc::<MemoryMachine>::clone(machine))), daemons, files, times)
+}
+
+pub(crate) fn host(dir: &Path, machine: Arc<dyn Machine>) -> Host {
     let roots =
         Roots { driver: dir.to_owned(), driver_on_host: dir.to_owned(), proc: dir.join("proc"), sys: dir.join("sys") };
-    let machine: Arc<dyn Machine> = Arc::<MemoryMachine>::clone(machine);
-    let host = Host::new(machine, roots);
+    Host::new(machine, roots)
+}
+
+/// An engine with a timeout of locks and a grace period of missing claims.
+pub(crate) fn open_host(
+    dir: &Path,
+    host: Arc<Host>,
+    daemons: &Arc<MemoryDaemons>,
+    files: &Arc<FaultyFiles>,
+    (lock_timeout, missing_grace_period): (Duration, Duration),
+) -> Engine {
     let settings = Settings {
         node: NODE.parse().unwrap(),
         driver_name: "gpu.nvidia.com".to_owned(),
@@ -229,7 +242,7 @@ fn open(
         architecture: Architecture::own(),
     };
     let daemons: Arc<dyn Daemons> = Arc::<MemoryDaemons>::clone(daemons);
-    Engine::open(Arc::new(host), daemons, Arc::<FaultyFiles>::clone(files), settings).unwrap()
+    Engine::open(host, daemons, Arc::<FaultyFiles>::clone(files), settings).unwrap()
 }
 
 /// Replaces the driver's files by those of a version.
@@ -248,13 +261,30 @@ pub(crate) fn install_driver(dir: &Path, version: &str) {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-fn write_boot_id(dir: &Path, boot: u32) {
+pub(crate) fn write_boot_id(dir: &Path, boot: u32) {
     let random = dir.join("proc/sys/kernel/random");
     std::fs::create_dir_all(&random).unwrap();
     std::fs::write(random.join("boot_id"), format!("{boot:08x}-0000-4000-8000-000000000000\n")).unwrap();
 }
 
 fn draw(dir: &Path, machine: &MemoryMachine) {
+    draw_kernel(dir);
+    let proc = dir.join("proc");
+    let capabilities = proc.join("driver/nvidia/capabilities");
+    std::fs::remove_dir_all(&capabilities).ok();
+    for facts in machine.facts() {
+        draw_gpu(dir, facts.minor);
+        for mig in mig_devices(&facts) {
+            let dir = capabilities.join(format!("gpu{}/mig/gi{}", facts.minor, mig.gpu_instance));
+            let minor = facts.minor * 100 + mig.gpu_instance * 9;
+            write_access(&dir, minor);
+            write_access(&dir.join(format!("ci{}", mig.compute_instance)), minor + 1);
+        }
+    }
+}
+
+/// The majors of the kernel, and the nodes that do not depend on GPUs.
+pub(crate) fn draw_kernel(dir: &Path) {
     let (dev, proc) = (dir.join("dev"), dir.join("proc"));
     std::fs::create_dir_all(&dev).unwrap();
     std::fs::create_dir_all(proc.join("driver/nvidia")).unwrap();
@@ -263,17 +293,11 @@ fn draw(dir: &Path, machine: &MemoryMachine) {
     for (name, major, minor) in [("nvidiactl", GPU_MAJOR, 255), ("nvidia-uvm", UVM_MAJOR, 0)] {
         make_node(&dev.join(name), major, minor);
     }
-    let capabilities = proc.join("driver/nvidia/capabilities");
-    std::fs::remove_dir_all(&capabilities).ok();
-    for facts in machine.facts() {
-        make_node(&dev.join(format!("nvidia{}", facts.minor)), GPU_MAJOR, facts.minor);
-        for mig in mig_devices(&facts) {
-            let dir = capabilities.join(format!("gpu{}/mig/gi{}", facts.minor, mig.gpu_instance));
-            let minor = facts.minor * 100 + mig.gpu_instance * 9;
-            write_access(&dir, minor);
-            write_access(&dir.join(format!("ci{}", mig.compute_instance)), minor + 1);
-        }
-    }
+}
+
+/// `/dev/nvidiaN` of a GPU.
+pub(crate) fn draw_gpu(dir: &Path, minor: u32) {
+    make_node(&dir.join(format!("dev/nvidia{minor}")), GPU_MAJOR, minor);
 }
 
 fn mig_devices(facts: &dra_hardware::GpuFacts) -> Vec<MigDevice> {

@@ -325,7 +325,7 @@ fn files_of_a_newer_driver_are_not_changed_and_block_no_unprepare() {
     let files = [node.state_dir().join("claims/uid-theirs.json"), gpu_file(&node)];
     let newer = files.clone().map(|path| {
         let text = std::fs::read_to_string(&path).unwrap();
-        let text = text.replacen("dra-claim 2 ", "dra-claim 9 ", 1).replacen("gpu-ledger 1 ", "gpu-ledger 9 ", 1);
+        let text = text.replacen("dra-claim 3 ", "dra-claim 9 ", 1).replacen("gpu-ledger 2 ", "gpu-ledger 9 ", 1);
         std::fs::write(&path, &text).unwrap();
         text
     });

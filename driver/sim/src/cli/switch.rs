@@ -46,6 +46,21 @@ pub(super) struct Clients {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct Process {
+    dir: PathBuf,
+    /// Index.
+    #[arg(short, long)]
+    gpu: usize,
+    pid: u32,
+    /// GPU instance.
+    #[arg(long)]
+    gi: Option<u32>,
+    /// The process ends.
+    #[arg(long)]
+    end: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct Delay {
     dir: PathBuf,
     /// NVML function, or prefix*.
@@ -108,6 +123,17 @@ pub(super) fn reset(args: &OneGpu) -> Result<String, CliError> {
 pub(super) fn clients(args: &Clients) -> Result<String, CliError> {
     change(&args.dir, &format!("set the clients of GPU {}", args.gpu), |state| {
         state.gpus.get_mut(args.gpu).ok_or(Code::INVALID_ARGUMENT)?.clients = args.count;
+        Ok(())
+    })
+}
+
+pub(super) fn process(args: &Process) -> Result<String, CliError> {
+    change(&args.dir, &format!("change the processes of GPU {}", args.gpu), |state| {
+        let gpu = state.gpus.get_mut(args.gpu).ok_or(Code::INVALID_ARGUMENT)?;
+        gpu.processes.retain(|process| process.pid != args.pid);
+        if !args.end {
+            gpu.processes.push(state::Process { pid: args.pid, gpu_instance: args.gi });
+        }
         Ok(())
     })
 }

@@ -70,9 +70,12 @@ impl State {
         Ok(ComputeRef { instance: target, id, incarnation })
     }
 
-    /// `nvmlComputeInstanceDestroy`.
+    /// `nvmlComputeInstanceDestroy`: `IN_USE` while a process holds its GPU instance.
     pub fn destroy_compute_instance(&mut self, target: ComputeRef) -> Result<(), Code> {
         self.compute_instance(target)?;
+        if self.live_gpu(target.instance.gpu)?.is_instance_in_use(target.instance.id) {
+            return Err(Code::IN_USE);
+        }
         self.gpu_instance_mut(target.instance)?.compute.remove(&target.id);
         self.effects += 1;
         self.report_mig_change(target.instance.gpu);

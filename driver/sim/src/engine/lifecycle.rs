@@ -11,7 +11,7 @@ impl State {
     /// `nvidia-smi --gpu-reset`: `IN_USE` while clients hold the GPU. A pending MIG mode becomes active.
     pub fn reset_gpu(&mut self, index: usize) -> Result<(), Code> {
         let gpu = self.gpus.get_mut(index).ok_or(Code::INVALID_ARGUMENT)?;
-        if gpu.clients > 0 {
+        if gpu.is_in_use() {
             return Err(Code::IN_USE);
         }
         gpu.instances.clear();
@@ -61,5 +61,6 @@ fn forget(gpu: &mut Gpu) {
     gpu.time_slice = 0;
     gpu.lost = false;
     gpu.clients = 0;
+    gpu.processes.clear();
     gpu.recovery_action = 0;
 }

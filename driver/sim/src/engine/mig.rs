@@ -74,9 +74,10 @@ impl State {
         Ok(InstanceRef { gpu: index, id, incarnation })
     }
 
-    /// `nvmlGpuInstanceDestroy`: `IN_USE` while a compute instance exists.
+    /// `nvmlGpuInstanceDestroy`: `IN_USE` while a compute instance exists or a process holds it.
     pub fn destroy_gpu_instance(&mut self, target: InstanceRef) -> Result<(), Code> {
-        if !self.gpu_instance(target)?.compute.is_empty() {
+        let has_compute = !self.gpu_instance(target)?.compute.is_empty();
+        if has_compute || self.live_gpu(target.gpu)?.is_instance_in_use(target.id) {
             return Err(Code::IN_USE);
         }
         self.live_gpu_mut(target.gpu)?.instances.remove(&target.id);

@@ -28,7 +28,7 @@ impl State {
             return Ok(None);
         }
         let reason = match toggle {
-            Toggle::Live if gpu.clients == 0 => None,
+            Toggle::Live if !gpu.is_in_use() => None,
             Toggle::Live => Some(Code::IN_USE),
             Toggle::Reset if mig.current == on => None,
             Toggle::Reset => Some(Code::RESET_REQUIRED),

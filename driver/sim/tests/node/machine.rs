@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The two interfaces of the engine return the same: NVML through the library, and the simulator in this process.
 
-use dra_hardware::{GpuSelector, Machine, NvmlMachine};
-use dra_sim::state::{Fault, Setup};
+use dra_hardware::{GpuError, GpuSelector, Machine, MigMachine, NvmlMachine};
+use dra_model::{Gpu, MigIdentity, Partition};
+use dra_sim::state::{Fault, Process, Setup};
 use dra_sim::{Code, Simulator, State, catalog};
 
 use crate::node::Node;
@@ -69,4 +70,84 @@ fn both_faces_fail_alike() {
     change(&node, &sim, fault("nvmlDeviceGetUUID", 3, 999));
     change(&node, &sim, |state| state.lose_gpu(4).unwrap());
     assert_alike(&library, &sim);
+}
+
+/// Every partition of every model is made and removed, and the answers are those of the simulator.
+#[test]
+fn both_faces_divide_alike() {
+    let (node, library, sim) = faces();
+    for index in 0..sim.gpu_count().unwrap() {
+        let gpu = gpu(&sim, index);
+        assert_eq!(library.set_mig_mode(&gpu.uuid, true), sim.set_mig_mode(&gpu.uuid, true));
+        assert_alike(&library, &sim);
+        change(&node, &sim, |state| {
+            let gpu = usize::try_from(index).unwrap();
+            state.set_mig_mode(gpu, true).ok();
+            state.reset_gpu(gpu).unwrap();
+        });
+        let gpu = self::gpu(&sim, index);
+        for partition in gpu.partitions() {
+            let mig = partition.identity(&gpu.uuid);
+            assert_eq!(library.create_gpu_instance(&mig), sim.create_gpu_instance(&mig));
+            assert_eq!(library.create_gpu_instance(&mig), sim.create_gpu_instance(&mig), "occupied");
+            let ids = library.create_compute_instance(&mig);
+            assert_eq!(ids, sim.create_compute_instance(&mig));
+            let made = self::gpu(&sim, index).mig_devices().to_vec();
+            assert_eq!(made.iter().map(dra_model::MigDevice::ids).collect::<Vec<_>>(), [ids.unwrap()]);
+            assert_eq!((&made[0].identity, &made[0].profile), (&mig, &partition.profile.name));
+            assert_eq!(library.destroy_gpu_instance(&mig), sim.destroy_gpu_instance(&mig), "it has a compute instance");
+            assert_eq!(removed(&library, &mig), Ok(()));
+            assert_eq!(removed(&sim, &mig), Ok(()));
+        }
+        assert_alike(&library, &sim);
+    }
+}
+
+#[test]
+fn what_a_process_holds_stays() {
+    let (node, library, sim) = faces();
+    let index = (0..sim.gpu_count().unwrap()).find(|index| gpu(&sim, *index).architecture == "Hopper").unwrap();
+    let gpu = gpu(&sim, index);
+    let mig = gpu.partitions().first().map(|first: &Partition<'_>| first.identity(&gpu.uuid)).unwrap();
+    for machine in machines(&library, &sim) {
+        machine.set_mig_mode(&gpu.uuid, true).unwrap();
+        machine.create_gpu_instance(&mig).unwrap();
+        machine.create_compute_instance(&mig).unwrap();
+    }
+    let at = usize::try_from(index).unwrap();
+    change(&node, &sim, |state| {
+        let gpu_instance = state.gpus[at].instances.keys().next().copied();
+        state.gpus[at].processes.push(Process { pid: 4711, gpu_instance });
+    });
+    for machine in machines(&library, &sim) {
+        assert_eq!(machine.processes(&gpu.uuid), Ok(vec![4711]));
+        assert!(machine.destroy_compute_instances(&mig).unwrap_err().is_in_use());
+        assert_eq!(self::gpu(machine, index).mig_devices().len(), 1);
+    }
+    change(&node, &sim, |state| state.gpus[at].processes.clear());
+    for machine in machines(&library, &sim) {
+        removed(machine, &mig).unwrap();
+        assert_eq!(removed(machine, &mig), Ok(()), "what is gone needs no destroying");
+    }
+    change(&node, &sim, |state| state.gpus[at].clients = 1);
+    for machine in machines(&library, &sim) {
+        let refused = machine.set_mig_mode(&gpu.uuid, false).unwrap_err();
+        assert!(matches!(refused, GpuError::MigModePending { on: false, .. }) && refused.is_in_use(), "{refused}");
+        let expect = dra_sim::state::MigMode { current: true, pending: true };
+        assert_eq!((node.state().gpus[at].mig, sim.peek(|state| state.gpus[at].mig)), (Some(expect), Some(expect)));
+    }
+}
+
+fn machines<'a>(library: &'a NvmlMachine, sim: &'a Simulator) -> [&'a dyn Machine; 2] {
+    [library, sim]
+}
+
+fn removed(machine: &dyn Machine, mig: &MigIdentity) -> Result<(), GpuError> {
+    machine.destroy_compute_instances(mig)?;
+    machine.destroy_gpu_instance(mig)
+}
+
+fn gpu(machine: &dyn Machine, index: u32) -> Gpu {
+    let facts = machine.gpu(GpuSelector::Index(index)).unwrap();
+    dra_hardware::discover::complete(facts, std::path::Path::new("/nonexistent"))
 }

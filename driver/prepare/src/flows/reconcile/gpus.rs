@@ -92,7 +92,7 @@ fn some_claim_has_a_daemon(node: &Node) -> bool {
 fn with_settings(records: &[ClaimRecord]) -> Vec<GpuUuid> {
     let of_step = |step| match step {
         Step::GpuSettings { gpu, .. } => Some(gpu),
-        Step::MpsDaemon { .. } | Step::ClaimSpec => None,
+        Step::MpsDaemon { .. } | Step::Partition { .. } | Step::ClaimSpec => None,
     };
     records.iter().flat_map(ClaimRecord::effects).filter_map(of_step).collect()
 }
