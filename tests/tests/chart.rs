@@ -4,9 +4,11 @@
 //! `UPDATE_GOLDEN=1 cargo test -p dra-tests --test chart` writes the rendered chart anew.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use dra_sim::catalog;
 use dra_tests::source::root_dir;
 
 /// The helm that the test cluster is built with.
@@ -69,6 +71,44 @@ fn class(chart: &str, name: &str) -> Option<String> {
     documents(chart, "DeviceClass").into_iter().find(|document| document.contains(&line))
 }
 
+/// The MIG profiles with a class of their own.
+fn profiles(chart: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for class in documents(chart, "DeviceClass") {
+        let Some(profile) = class.split(".profile == \"").nth(1).and_then(|rest| rest.split('"').next()) else {
+            continue;
+        };
+        let name = format!("mig-{}", profile.replace('+', "."));
+        assert!(class.contains(&format!("\n  name: {name}.nvidia.com\n")), "{class}");
+        assert!(format!("{class}\n").contains(&format!("\n  extendedResourceName: nvidia.com/{name}\n")), "{class}");
+        assert!(found.insert(profile.to_owned()), "two classes of {profile}");
+    }
+    found
+}
+
+fn profiles_of_model(model: &str) -> BTreeSet<String> {
+    profiles(&rendered(&[&format!("deviceClasses.mig.models={{{model}}}")]).unwrap())
+}
+
+/// The models of `deviceClasses.mig.models`, from the error about an unknown one.
+fn known_models() -> Vec<String> {
+    let refused = rendered(&["deviceClasses.mig.models={h100}"]).unwrap_err();
+    let list = refused.split("deviceClasses.mig.models has h100: it must be one of ").nth(1).unwrap();
+    let (list, advice) = list.split_once("; ").unwrap();
+    assert!(advice.starts_with("list the profiles of another GPU in deviceClasses.mig.profiles\n"), "{advice}");
+    list.split(", ").map(str::to_owned).collect()
+}
+
+/// The chart's name of a simulated model: the same, with `gb`, or with the memory.
+fn known_as<'n>(model: &catalog::Model, known: &'n [String]) -> Option<&'n str> {
+    let names = || model.aliases.iter().chain([&model.id]);
+    let is = |name: &&String| names().any(|own| **name == *own || **name == format!("{own}gb"));
+    let begins = |name: &&String| names().any(|own| name.starts_with(&format!("{own}-")));
+    let mut longer = known.iter().filter(begins);
+    let only = longer.next().filter(|_| longer.next().is_none());
+    known.iter().find(is).or(only).map(String::as_str)
+}
+
 /// The admission policy of a name.
 fn policy(chart: &str, name: &str) -> String {
     let line = format!("\n  name: {name}\n");
@@ -113,6 +153,8 @@ fn unknown_and_impossible_values_are_refused() {
         ("sharing.timeSlicing.maxShares=0", "maxShares"),
         ("deviceClasses.timeSlicing.interval=medium", "interval"),
         ("deviceClasses.mps.extendedResourceName=shared", "extendedResourceName"),
+        ("deviceClasses.mig.models={h100-80gb,h100-80gb}", "models"),
+        ("deviceClasses.mig.models=h100-80gb", "models"),
         ("mps.root=/run/mps", "root"),
         ("mps.sharedMemory=0", "sharedMemory"),
         ("mps.sharedMemory=half", "sharedMemory"),
@@ -403,6 +445,71 @@ fn each_class_is_for_devices_of_one_kind() {
         assert_eq!(class(&chart, name), None);
         assert_eq!(documents(&chart, "DeviceClass").len(), 3, "{name}");
     }
+}
+
+#[test]
+fn each_profile_has_one_class_wherever_it_is_configured() {
+    let of = |profiles: &[&str]| profiles.iter().copied().map(str::to_owned).collect::<BTreeSet<_>>();
+    assert_eq!(profiles(&rendered(&[]).unwrap()), of(&[]));
+    let both = ["deviceClasses.mig.models={a30-24gb,a100-80gb}", "deviceClasses.mig.profiles={1g.10gb,1c.3g.40gb}"];
+    let a100 = ["1g.10gb", "1g.10gb+me", "1g.20gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb"];
+    let a30 = ["1g.6gb", "1g.6gb+me", "2g.12gb", "2g.12gb+me", "4g.24gb"];
+    assert_eq!(profiles(&rendered(&both).unwrap()), of(&[&a100[..], &a30, &["1c.3g.40gb"]].concat()));
+    // Both models have the same profiles.
+    assert_eq!(profiles(&rendered(&["deviceClasses.mig.models={a100-80gb,h100-80gb}"]).unwrap()), of(&a100));
+    let rtx = [
+        "1g.24gb",
+        "1g.24gb+me",
+        "1g.24gb+gfx",
+        "1g.24gb+me.all",
+        "1g.24gb-me",
+        "2g.48gb",
+        "2g.48gb+gfx",
+        "2g.48gb+me.all",
+        "2g.48gb-me",
+        "4g.96gb",
+        "4g.96gb+gfx",
+    ];
+    assert_eq!(profiles_of_model("rtx-pro-6000"), of(&rtx));
+    let only_models = rendered_with(&["--set-json", r#"deviceClasses.mig={"profiles":null,"models":["a30-24gb"]}"#]);
+    assert_eq!(profiles(&only_models.unwrap()), of(&a30));
+}
+
+/// Otherwise the names of the simulated GPUs and of the chart drift apart.
+#[test]
+fn the_profiles_of_a_model_are_those_of_the_simulated_gpu() {
+    let known = known_models();
+    let mut compared = BTreeSet::new();
+    for model in catalog::models() {
+        let (Some(mig), Some(name)) = (&model.mig, known_as(model, &known)) else { continue };
+        let expect = mig.profiles.iter().map(|profile| profile.name.clone()).collect::<BTreeSet<_>>();
+        assert_eq!(profiles_of_model(name), expect, "{name}");
+        compared.insert(name);
+    }
+    for name in ["a100-40gb", "a100-80gb", "h100-80gb", "h200-141gb", "b200-180gb"] {
+        assert!(compared.contains(name), "{name} is not compared");
+    }
+}
+
+/// NVIDIA's names contain the memory of the profile: eighths of that of the GPU, rounded half up.
+#[test]
+fn names_of_profiles_have_the_memory_of_their_model() {
+    let mut checked = 0;
+    for model in known_models() {
+        let Some(total) = model.rsplit('-').next().unwrap().strip_suffix("gb") else { continue };
+        let found = profiles_of_model(&model);
+        let total: u32 = total.parse().unwrap();
+        let profile = |slices: u32, eighths: u32| format!("{slices}g.{}gb", (total * eighths + 4) / 8);
+        let mut expect = if total == 24 {
+            BTreeSet::from([profile(1, 2), profile(2, 4), profile(4, 8), format!("{}+me", profile(2, 4))])
+        } else {
+            [(1, 1), (1, 2), (2, 2), (3, 4), (4, 4), (7, 8)].map(|(slices, eighths)| profile(slices, eighths)).into()
+        };
+        expect.insert(format!("{}+me", profile(1, if total == 24 { 2 } else { 1 })));
+        assert_eq!(found, expect, "{model}");
+        checked += 1;
+    }
+    assert!(checked > 10, "{checked} models are few");
 }
 
 #[test]

@@ -110,6 +110,19 @@ tolerations:
 {{- end }}
 {{- end }}
 
+{{/* The MIG profiles with a class of their own, as JSON: the listed profiles, then those of the listed models, each once. */}}
+{{- define "gpu-dra-driver.migProfiles" -}}
+{{- $known := .Files.Get "mig-models.yaml" | fromYaml -}}
+{{- $profiles := default (list) .Values.deviceClasses.mig.profiles -}}
+{{- range .Values.deviceClasses.mig.models -}}
+{{- if not (hasKey $known .) -}}
+{{ fail (printf "deviceClasses.mig.models has %s: it must be one of %s; list the profiles of another GPU in deviceClasses.mig.profiles" . (keys $known | sortAlpha | join ", ")) }}
+{{- end -}}
+{{- $profiles = concat $profiles (get $known .) -}}
+{{- end -}}
+{{- $profiles | uniq | toJson -}}
+{{- end }}
+
 {{/*
 Not empty where a request must name an amount to get a share. Extended resources cannot name an amount, so a class that offers
 shares as an extended resource disables this.
