@@ -116,6 +116,30 @@ fn more_shares_than_there_are_become_as_many_as_fit() {
     check("mps-without-memory.yaml", &["mps.yaml", "--slices=slices-without-memory.json"]);
 }
 
+#[test]
+fn profiles_of_layouts_have_a_class_and_a_template() {
+    check("mig-layouts.yaml", &["mig-layouts.yaml"]);
+    check("mig-layouts-of-notebooks.yaml", &["mig-layouts.yaml", "--mig-config=notebooks"]);
+    check("mig-layouts-without-devices.yaml", &["mig-layouts.yaml", "--mig-config=mig-mode-only"]);
+    check(
+        "mig-layouts-with-slices.yaml",
+        &["mig-layouts.yaml", "--mig-config=inference-and-training", "--slices=slices-h100.json"],
+    );
+    check(
+        "mig-layouts-with-flags.yaml",
+        &["parted-gpus.yaml", "--memory=80Gi", "--max-shares=4", "--driver-name=gpu.example.com"],
+    );
+    assert!(run(&["mig-layouts.yaml", "--values"]).stdout.is_empty());
+}
+
+#[test]
+fn layouts_beside_a_sharing_configuration_are_imported_if_chosen() {
+    check("sharing-beside-layouts.yaml", &["sharing-and-layouts.yaml"]);
+    let chosen = "layouts-beside-sharing.yaml";
+    check(chosen, &["sharing-and-layouts.yaml", "--mig-config=all-halves"]);
+    check("all-layouts-beside-sharing.yaml", &["sharing-and-layouts.yaml", "--config=config.yaml"]);
+}
+
 /// Common mistakes, each with a warning.
 #[test]
 fn every_key_that_never_worked_is_named() {
@@ -183,7 +207,33 @@ fn what_cannot_be_imported_is_refused_with_its_path() {
             1,
             "has 2 configurations: \"all-other-nodes\", \"small-nodes\"; choose one with --config",
         ),
-        (vec!["parted-gpus.yaml"], 1, "data[\"layouts.yaml\"] is a layout of MIG devices for mig-parted"),
+        (
+            vec!["mig-layouts-with-errors.yaml", "--mig-config=misspelled"],
+            1,
+            "mig-configs.misspelled[0].mig_enabled is no key of mig-parted, expected device-filter, devices, mig-enabled, \
+             mig-devices; correct or remove the key",
+        ),
+        (
+            vec!["mig-layouts-with-errors.yaml", "--mig-config=no-suffix"],
+            1,
+            "mig-configs.no-suffix[0].mig-devices[\"1g.10\"] is not the name of a MIG profile; write it as nvidia-smi mig -lgip",
+        ),
+        (
+            vec!["mig-layouts-with-errors.yaml", "--mig-config=zero"],
+            1,
+            "mig-configs.zero[0].mig-devices[\"1g.10gb\"] is 0, expected 1 or more; remove the profile",
+        ),
+        (vec!["mig-layouts-with-errors.yaml"], 1, "mig-configs.misspelled[0].mig_enabled is no key"),
+        (
+            vec!["parted-gpus.yaml", "--mig-config=halves"],
+            1,
+            "the input has no configuration named \"halves\" in mig-configs, only \"cut\", \"whole\"; choose one",
+        ),
+        (
+            vec!["mps.yaml", "--mig-config=cut"],
+            1,
+            "the input has no configuration of mig-parted with the key mig-configs; omit --mig-config",
+        ),
         (vec!["two-sections.yaml"], 1, "duplicate key \"sharing\" in lines 2 and 9; remove one"),
         (vec!["mps.yaml", "--slices=mps.yaml"], 1, "failed to read ResourceSlices from mps.yaml"),
         (vec!["mps.yaml", "--memory=80Gb"], 2, "expected an amount"),

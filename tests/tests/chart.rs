@@ -491,6 +491,27 @@ fn the_profiles_of_a_model_are_those_of_the_simulated_gpu() {
     }
 }
 
+/// Name, extended resource and selector of a class with an extended resource.
+fn facts(class: &str) -> Option<[String; 3]> {
+    let value = |key: &str| class.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
+    let expression = class.split("expression: >-\n").nth(1)?.lines().take_while(|line| line.starts_with("        "));
+    let expression = expression.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ");
+    Some([value("  name: ")?, value("  extendedResourceName: ")?, expression])
+}
+
+/// So that pods and templates are independent of which of the two created the classes.
+#[test]
+fn imported_layouts_have_the_classes_of_the_chart() {
+    let imported = root_dir().join("controller/tests/import/golden/mig-layouts.yaml");
+    let imported = std::fs::read_to_string(imported).unwrap();
+    let expect = documents(&imported, "DeviceClass").iter().filter_map(|class| facts(class)).collect::<BTreeSet<_>>();
+    let profiles = profiles(&imported).into_iter().collect::<Vec<_>>().join(",");
+    let chart = rendered(&[&format!("deviceClasses.mig.profiles={{{profiles}}}")]).unwrap();
+    let classes = documents(&chart, "DeviceClass").into_iter().filter(|class| class.contains("\n  name: mig-"));
+    let found = classes.filter_map(|class| facts(&class)).collect::<BTreeSet<_>>();
+    assert!(found == expect && found.len() > 5, "{found:#?}\n{expect:#?}");
+}
+
 /// NVIDIA's names contain the memory of the profile: eighths of that of the GPU, rounded half up.
 #[test]
 fn names_of_profiles_have_the_memory_of_their_model() {

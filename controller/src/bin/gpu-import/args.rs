@@ -10,20 +10,23 @@ use dra_model::quantity::parse_bytes;
 use dra_resource::DriverName;
 
 /// Converts a sharing configuration of NVIDIA's device plugin to DeviceClasses and ResourceClaimTemplates with the same
-/// shares.
+/// shares, or a configuration of mig-parted to those of its MIG profiles.
 ///
 /// Objects are printed to standard output. Warnings about keys that have no effect, or another effect than their name
 /// suggests, are printed to standard error and as comments. Nothing is applied and no request is sent to a cluster.
 #[derive(Debug, Parser)]
 #[command(name = "gpu-import", version, after_help = EXIT_CODES)]
 pub(crate) struct Args {
-    /// The plugin's ConfigMap, one file of it, or the Helm values of the plugin or the GPU operator; `-` is standard
-    /// input.
+    /// The ConfigMap of the plugin or of mig-parted, one file of it, or the Helm values of the plugin or the GPU operator;
+    /// `-` is standard input.
     #[arg(default_value = "-")]
     pub(crate) file: PathBuf,
     /// Name of the configuration, if the input has several.
     #[arg(long, value_name = "NAME")]
     pub(crate) config: Option<String>,
+    /// Name of a configuration of mig-parted, in `mig-configs`. Default: all of them.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) mig_config: Option<String>,
     /// Memory of a GPU as the driver publishes it for shares, such as 81047Mi, so that templates request an amount of memory.
     #[arg(long, value_name = "QUANTITY", value_parser = memory, conflicts_with = "slices")]
     pub(crate) memory: Option<Bytes>,

@@ -6,6 +6,7 @@
 use crate::fields::{Field, TypeError};
 use crate::key_notes;
 use crate::keys::{self, RESOURCE_KEYS, SECTIONS, STRATEGIES, STRATEGY_KEYS};
+use crate::profile::object_name;
 use crate::warnings::{self, Warning};
 
 /// The imported configuration.
@@ -62,7 +63,7 @@ impl Kind {
     pub(crate) fn resource_name(&self) -> String {
         match self {
             Self::Gpu => format!("{PREFIX}gpu"),
-            Self::Mig(profile) => format!("{PREFIX}mig-{}", profile.replace('+', ".")),
+            Self::Mig(profile) => format!("{PREFIX}{}", object_name(profile)),
         }
     }
 }

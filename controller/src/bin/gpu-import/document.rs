@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds the configuration to import: a file of the device plugin, or one of the files in a ConfigMap or in Helm values.
+//! Finds the configuration to import: a file of the device plugin or of mig-parted, or one of the files in a ConfigMap or in Helm
+//! values.
 //!
 //! The device plugin's chart and the GPU operator mount a ConfigMap whose keys are the names that the node label
-//! `nvidia.com/device-plugin.config` selects. Their Helm values contain the same files.
+//! `nvidia.com/device-plugin.config` selects. Their Helm values contain the same files. Without a choice of the user, layouts of MIG
+//! devices beside them are not imported.
 
 use std::borrow::Cow;
 
@@ -10,15 +12,16 @@ use dra_model::Advice;
 use serde_json::Value;
 
 use crate::fields::{Field, TypeError};
-use crate::files::{self, RejectedFile};
+use crate::files::{self, File, FileKind, RejectedFile};
 use crate::warnings::{self, Warning};
 use crate::yaml::{self, YamlError};
 
-/// A configuration of the device plugin.
+/// A configuration of the device plugin or of mig-parted.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Document {
     /// Path in the input: empty, or `data.NAME`.
     pub(crate) path: String,
+    pub(crate) kind: FileKind,
     /// Not validated.
     pub(crate) content: Value,
     /// Warnings about other parts of the input.
@@ -34,13 +37,16 @@ pub(crate) enum DocumentError {
     Type(#[source] TypeError),
     #[error("the input is a {found:?}, not a ConfigMap")]
     Kind { found: String },
-    #[error("{whole} has none of the keys version, flags, resources, sharing of a configuration of the device plugin")]
+    #[error(
+        "{whole} has none of the keys version, flags, resources, sharing of a configuration of the device plugin and no key \
+         mig-configs of mig-parted"
+    )]
     NotAConfiguration { whole: String },
-    #[error("{whole} is a layout of MIG devices for mig-parted, not a sharing configuration")]
-    MigLayout { whole: String },
+    #[error("the input has no configuration of mig-parted with the key mig-configs")]
+    NoMigLayouts,
     #[error("{path} refers to the ConfigMap {name:?}, which has the configuration")]
     NamedConfigMap { path: String, name: String },
-    #[error("the ConfigMap has no configuration of the device plugin")]
+    #[error("the ConfigMap has no configuration of the device plugin or of mig-parted")]
     Empty,
     #[error("{holder} has {count} configurations: {names}")]
     Several { holder: &'static str, count: usize, names: String },
@@ -53,12 +59,10 @@ pub(crate) enum DocumentError {
 impl Advice for DocumentError {
     fn advice(&self) -> Option<Cow<'static, str>> {
         match self {
-            Self::Kind { .. } => Some("use the device plugin's ConfigMap or one file of it".into()),
-            Self::MigLayout { .. } => Some(
-                "this driver publishes the MIG devices that mig-parted creates; for sharing, use the device plugin's \
-                 ConfigMap"
-                    .into(),
-            ),
+            Self::Kind { .. } => {
+                Some("use the ConfigMap of the device plugin or of mig-parted, or one file of it".into())
+            }
+            Self::NoMigLayouts => Some("omit --mig-config to import a sharing configuration".into()),
             Self::NamedConfigMap { .. } => Some("use that ConfigMap".into()),
             Self::Several { .. } => Some("choose one with --config".into()),
             Self::SameName { .. } => Some("remove all but one".into()),
@@ -80,14 +84,15 @@ struct Search {
     config_maps: usize,
 }
 
-/// Parses the input and selects a configuration; `wanted` is needed only if there are several.
-pub(crate) fn read(input: &str, wanted: Option<&str>) -> Result<Document, DocumentError> {
+/// Parses the input and selects a configuration; `wanted` is needed only if there are several, `kind` only to exclude the other.
+pub(crate) fn read(input: &str, wanted: Option<&str>, kind: Option<FileKind>) -> Result<Document, DocumentError> {
     let contents = yaml::documents(input);
     let contents = contents.map_err(|source| DocumentError::Syntax { whole: THE_INPUT.to_owned(), source })?;
     let mut search = Search::default();
     for content in contents.iter().flat_map(files::objects) {
         search.add_object(&Field::new("", content), wanted)?;
     }
+    search.select_kind(wanted, kind)?;
     search.choose(wanted)
 }
 
@@ -114,12 +119,12 @@ impl Search {
 
     /// Adds a bare file.
     fn bare(&mut self, content: &Value) {
-        match files::check_content(content) {
+        match files::kind_of(content) {
             Err(rejected) => self.refuse(error_of(rejected, THE_INPUT)),
-            Ok(()) if self.found.iter().any(|(name, _)| name.is_none()) => {
+            Ok(_) if self.found.iter().any(|(name, _)| name.is_none()) => {
                 self.warnings.push(warnings::later_document(THE_INPUT));
             }
-            Ok(()) => self.add(None, String::new(), content.clone()),
+            Ok(kind) => self.add(None, String::new(), kind, content.clone()),
         }
     }
 
@@ -128,11 +133,11 @@ impl Search {
         for (name, file) in files.entries().map_err(DocumentError::Type)? {
             let text = file.text().map_err(DocumentError::Type)?.unwrap_or_default();
             match files::read(name, text) {
-                Ok((content, is_alone)) => {
+                Ok(File { kind, content, is_alone }) => {
                     if !is_alone {
                         self.warnings.push(warnings::later_document(&file.path));
                     }
-                    self.add(Some(name.to_owned()), file.path, content);
+                    self.add(Some(name.to_owned()), file.path, kind, content);
                 }
                 Err(rejected) if wanted == Some(name) => return Err(error_of(rejected, &file.path)),
                 Err(rejected) => {
@@ -146,12 +151,29 @@ impl Search {
         Ok(())
     }
 
-    fn add(&mut self, name: Option<String>, path: String, content: Value) {
-        self.found.push((name, Document { path, content, warnings: Vec::new() }));
+    fn add(&mut self, name: Option<String>, path: String, kind: FileKind, content: Value) {
+        self.found.push((name, Document { path, kind, content, warnings: Vec::new() }));
     }
 
     fn refuse(&mut self, error: DocumentError) {
         self.refused.get_or_insert(error);
+    }
+
+    /// Removes the files of the other kind; those of mig-parted if neither their name nor the kind is wanted and others are there.
+    fn select_kind(&mut self, wanted: Option<&str>, kind: Option<FileKind>) -> Result<(), DocumentError> {
+        let has = |search: &Self, kind| search.found.iter().any(|(_, document)| document.kind == kind);
+        if kind == Some(FileKind::MigLayouts) && !self.found.is_empty() && !has(self, FileKind::MigLayouts) {
+            return Err(DocumentError::NoMigLayouts);
+        }
+        let both = has(self, FileKind::Sharing) && has(self, FileKind::MigLayouts);
+        let default = (both && wanted.is_none()).then_some(FileKind::Sharing);
+        let Some(selected) = kind.or(default) else { return Ok(()) };
+        for (_, document) in self.found.extract_if(.., |(_, document)| document.kind != selected) {
+            if document.kind == FileKind::MigLayouts {
+                self.warnings.push(warnings::mig_layouts(&document.path));
+            }
+        }
+        Ok(())
     }
 
     fn choose(self, wanted: Option<&str>) -> Result<Document, DocumentError> {
@@ -185,7 +207,6 @@ fn error_of(rejected: RejectedFile, whole: &str) -> DocumentError {
     let whole = whole.to_owned();
     match rejected {
         RejectedFile::Syntax(source) => DocumentError::Syntax { whole, source },
-        RejectedFile::MigLayout => DocumentError::MigLayout { whole },
         RejectedFile::NotAConfiguration => DocumentError::NotAConfiguration { whole },
     }
 }
@@ -197,7 +218,7 @@ mod tests {
     const TWO: &str = "kind: ConfigMap\ndata:\n  a: 'version: v1'\n  b: 'sharing: {}'\n";
 
     fn outcome(input: &str, wanted: Option<&str>) -> Result<String, String> {
-        read(input, wanted).map(|document| document.path).map_err(|error| error.to_string())
+        read(input, wanted, None).map(|document| document.path).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -217,13 +238,13 @@ mod tests {
                     "the input has no configuration named \"a\", only one without a name, for which --config must be omitted",
                 ),
             ),
-            ("kind: ConfigMap", None, Err("the ConfigMap has no configuration of the device plugin")),
+            ("kind: ConfigMap", None, Err("the ConfigMap has no configuration of the device plugin or of mig-parted")),
             ("kind: ConfigMap\ndata: {a: 1}", None, Err("the input has an unexpected type")),
             (
                 "kind: ConfigMap\ndata: {a: x}",
                 Some("a"),
                 Err(
-                    "data.a has none of the keys version, flags, resources, sharing of a configuration of the device plugin",
+                    "data.a has none of the keys version, flags, resources, sharing of a configuration of the device plugin and no key mig-configs of mig-parted",
                 ),
             ),
             ("kind: ConfigMap\ndata: {a: '['}", Some("a"), Err("data.a is not YAML")),
@@ -233,7 +254,7 @@ mod tests {
                 "replicas: 4",
                 None,
                 Err(
-                    "the input has none of the keys version, flags, resources, sharing of a configuration of the device plugin",
+                    "the input has none of the keys version, flags, resources, sharing of a configuration of the device plugin and no key mig-configs of mig-parted",
                 ),
             ),
             ("- 1", None, Err("the input has an unexpected type")),
@@ -242,7 +263,7 @@ mod tests {
                 "",
                 None,
                 Err(
-                    "the input has none of the keys version, flags, resources, sharing of a configuration of the device plugin",
+                    "the input has none of the keys version, flags, resources, sharing of a configuration of the device plugin and no key mig-configs of mig-parted",
                 ),
             ),
             ("version: v1\nversion: v1", None, Err("the input is not YAML")),
@@ -250,6 +271,18 @@ mod tests {
             let expect = expect.map(str::to_owned).map_err(str::to_owned);
             assert_eq!(outcome(input, wanted), expect, "{input:?} {wanted:?}");
         }
+    }
+
+    #[test]
+    fn layouts_are_chosen_by_their_kind() {
+        let chosen = |input| read(input, None, Some(FileKind::MigLayouts)).map(|document| document.path);
+        let chosen = |input| chosen(input).map_err(|error| error.to_string());
+        assert_eq!(chosen("kind: ConfigMap\ndata: {a: 'version: v1', b: 'mig-configs: {}'}").as_deref(), Ok("data.b"));
+        assert_eq!(chosen("mig-configs: {}").as_deref(), Ok(""));
+        let none = "the input has no configuration of mig-parted with the key mig-configs";
+        assert_eq!(chosen("version: v1").unwrap_err(), none);
+        let broken = "kind: ConfigMap\ndata: {b: '['}";
+        assert_eq!(chosen(broken).unwrap_err(), "data.b is not YAML");
     }
 
     #[test]
@@ -278,6 +311,9 @@ mod tests {
             ("kind: ConfigMap\ndata: {a: 'version: v1', FAIL_ON_INIT_ERROR: ''}", None, Ok("data.a")),
             ("kind: ConfigMap\ndata: {a: 'version: v1', b: '['}", None, Ok("data.a")),
             ("kind: ConfigMap\ndata: {b: '['}", None, Err("data.b is not YAML")),
+            ("kind: ConfigMap\ndata: {a: 'version: v1', b: 'mig-configs: {}'}", None, Ok("data.a")),
+            ("kind: ConfigMap\ndata: {a: 'version: v1', b: 'mig-configs: {}'}", Some("b"), Ok("data.b")),
+            ("version: v1\nmig-configs: {}", None, Ok("")),
             (
                 "--- {kind: ConfigMap, data: {a: 'version: v1'}}\n--- {kind: ConfigMap, data: {a: ''}}\n",
                 Some("a"),

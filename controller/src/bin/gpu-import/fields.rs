@@ -78,15 +78,19 @@ impl<'a> Field<'a> {
     }
 
     fn entry(&self, key: &str, value: &'a Value) -> Self {
-        let path = match (is_word(key), self.path.is_empty()) {
+        Self { path: self.path_below(key), value }
+    }
+
+    /// The path of a key that may be absent.
+    pub(crate) fn path_below(&self, key: &str) -> String {
+        match (is_word(key), self.path.is_empty()) {
             (true, true) => key.to_owned(),
             (true, false) => format!("{}.{key}", self.path),
             (false, _) => format!("{}[{key:?}]", self.path),
-        };
-        Self { path, value }
+        }
     }
 
-    fn is_not(&self, wanted: &'static str) -> TypeError {
+    pub(crate) fn is_not(&self, wanted: &'static str) -> TypeError {
         let found = match self.value {
             Value::Null => "empty",
             Value::Bool(_) => "true or false",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds files of the device plugin in ConfigMaps and Helm values, and rejects files that are no configuration.
+//! Finds files of the device plugin and of mig-parted in ConfigMaps and Helm values, and rejects files that are no configuration.
 
 use std::iter;
 
@@ -10,11 +10,28 @@ use crate::keys::SECTIONS;
 use crate::warnings::{self, Warning};
 use crate::yaml::{self, YamlError};
 
-/// A file that is no configuration of the device plugin.
+/// What a file configures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileKind {
+    /// Sharing, by the device plugin.
+    Sharing,
+    /// MIG devices, by mig-parted.
+    MigLayouts,
+}
+
+/// A parsed file.
+#[derive(Debug, PartialEq)]
+pub(crate) struct File {
+    pub(crate) kind: FileKind,
+    pub(crate) content: Value,
+    /// Whether the file has no further document.
+    pub(crate) is_alone: bool,
+}
+
+/// A file that is no configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RejectedFile {
     Syntax(YamlError),
-    MigLayout,
     NotAConfiguration,
 }
 
@@ -23,7 +40,6 @@ impl RejectedFile {
     pub(crate) fn warning(&self, path: &str, name: &str) -> Warning {
         match self {
             Self::Syntax(why) => warnings::unreadable(path, why),
-            Self::MigLayout => warnings::mig_layout(path),
             Self::NotAConfiguration => warnings::not_a_configuration(path, name),
         }
     }
@@ -66,24 +82,23 @@ fn charts<'v>(values: &Field<'v>) -> Vec<Field<'v>> {
     iter::once(values.clone()).chain(dependencies).collect()
 }
 
-/// Parses a named file; true if it has one document. An empty file is a configuration without sharing.
-pub(crate) fn read(name: &str, text: &str) -> Result<(Value, bool), RejectedFile> {
+/// Parses a named file. An empty file is a configuration without sharing.
+pub(crate) fn read(name: &str, text: &str) -> Result<File, RejectedFile> {
     let mut documents = yaml::documents(text).map_err(RejectedFile::Syntax)?.into_iter();
     let content = documents.next().unwrap_or_default();
     let is_empty = content.is_null() || content.as_object().is_some_and(serde_json::Map::is_empty);
-    if !is_empty || warnings::is_setting(name) {
-        check_content(&content)?;
-    }
-    Ok((content, documents.next().is_none()))
+    let kind = if is_empty && !warnings::is_setting(name) { FileKind::Sharing } else { kind_of(&content)? };
+    Ok(File { kind, content, is_alone: documents.next().is_none() })
 }
 
-/// Whether the file has a section of the plugin, whose parser is case-insensitive (Go's encoding/json).
-pub(crate) fn check_content(content: &Value) -> Result<(), RejectedFile> {
+/// A file of mig-parted has its one section, a file of the plugin at least one. The plugin's parser is case-insensitive (Go's
+/// encoding/json).
+pub(crate) fn kind_of(content: &Value) -> Result<FileKind, RejectedFile> {
     let known = |key: &String| SECTIONS.iter().any(|section| section.eq_ignore_ascii_case(key));
     if content.get("mig-configs").is_some() {
-        Err(RejectedFile::MigLayout)
+        Ok(FileKind::MigLayouts)
     } else if content.as_object().is_some_and(|entries| entries.keys().any(known)) {
-        Ok(())
+        Ok(FileKind::Sharing)
     } else {
         Err(RejectedFile::NotAConfiguration)
     }

@@ -9,8 +9,12 @@ use dra_resource::DriverName;
 use crate::config::{self, ConfigError};
 use crate::document::{self, Document, DocumentError};
 use crate::fields::Field;
-use crate::plan::{self, Cluster};
-use crate::render::{self, RenderError};
+use crate::files::FileKind;
+use crate::layout_error::LayoutError;
+use crate::layout_plan;
+use crate::layouts;
+use crate::plan::{self, Cluster, Plan};
+use crate::render::{self, Heading, RenderError};
 use crate::warnings::Warning;
 
 /// The output of an import.
@@ -23,6 +27,15 @@ pub(crate) struct Imported {
     pub(crate) warnings: Vec<Warning>,
 }
 
+/// The configuration that the user selects.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Selection<'a> {
+    /// A file, from `--config`.
+    pub(crate) file: Option<&'a str>,
+    /// A configuration in a file of mig-parted, from `--mig-config`.
+    pub(crate) mig_config: Option<&'a str>,
+}
+
 /// A failed import.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ImportError {
@@ -30,6 +43,8 @@ pub(crate) enum ImportError {
     Document(#[source] DocumentError),
     #[error("failed to parse the configuration")]
     Config(#[source] ConfigError),
+    #[error("failed to parse the configuration of mig-parted")]
+    Layouts(#[source] LayoutError),
     #[error("failed to print the objects")]
     Render(#[source] RenderError),
 }
@@ -38,30 +53,58 @@ impl Advice for ImportError {
     fn advice(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Document(source) => source.advice(),
+            Self::Layouts(source) => source.advice(),
             Self::Config(_) | Self::Render(_) => None,
         }
     }
 }
 
-/// Imports one configuration of `input`.
+/// Imports one file of `input`.
 pub(crate) fn import(
     input: &str,
-    wanted: Option<&str>,
+    selection: Selection<'_>,
     cluster: &Cluster,
     driver: &DriverName,
 ) -> Result<Imported, ImportError> {
-    let Document { path, content, mut warnings } = document::read(input, wanted).map_err(ImportError::Document)?;
-    let (config, ignored) = config::read(&Field::new(&path, &content)).map_err(ImportError::Config)?;
-    let mut plan = plan::plan(&config, cluster);
-    warnings.extend(ignored);
+    let only = selection.mig_config.map(|_| FileKind::MigLayouts);
+    let document = document::read(input, selection.file, only).map_err(ImportError::Document)?;
+    let Document { path, kind, content, mut warnings } = document;
+    let whole = Field::new(&path, &content);
+    let (mut plan, mut heading) = match kind {
+        FileKind::Sharing => (sharing(&whole, cluster)?, SHARING),
+        FileKind::MigLayouts => (mig_layouts(&whole, selection.mig_config, cluster, driver)?, MIG_LAYOUTS),
+    };
     warnings.append(&mut plan.warnings);
     plan.warnings = warnings;
-    let source = if path.is_empty() { "the device plugin's configuration" } else { &path };
+    if !path.is_empty() {
+        heading.source = &path;
+    }
     Ok(Imported {
-        objects: render::everything(&plan, source, driver).map_err(ImportError::Render)?,
+        objects: render::everything(&plan, &heading, driver).map_err(ImportError::Render)?,
         values: render::values(&plan.values).map_err(ImportError::Render)?,
         warnings: plan.warnings,
     })
+}
+
+const SHARING: Heading<'_> = Heading { source: "the device plugin's configuration", nothing: "shares nothing" };
+const MIG_LAYOUTS: Heading<'_> =
+    Heading { source: "the configuration of mig-parted", nothing: "has neither MIG devices nor whole GPUs" };
+
+fn sharing(whole: &Field<'_>, cluster: &Cluster) -> Result<Plan, ImportError> {
+    let (config, mut warnings) = config::read(whole).map_err(ImportError::Config)?;
+    let mut plan = plan::plan(&config, cluster);
+    warnings.append(&mut plan.warnings);
+    Ok(Plan { warnings, ..plan })
+}
+
+fn mig_layouts(
+    whole: &Field<'_>,
+    wanted: Option<&str>,
+    cluster: &Cluster,
+    driver: &DriverName,
+) -> Result<Plan, ImportError> {
+    let layouts = layouts::read(whole, wanted).map_err(ImportError::Layouts)?;
+    Ok(layout_plan::plan(&layouts, cluster, driver))
 }
 
 #[cfg(test)]
@@ -76,7 +119,7 @@ mod tests {
     use super::*;
 
     fn outcome(input: &str) -> Result<Imported, ImportError> {
-        import(input, None, &Cluster::default(), &"gpu.nvidia.com".parse().unwrap())
+        import(input, Selection::default(), &Cluster::default(), &"gpu.nvidia.com".parse().unwrap())
     }
 
     /// Comments, then objects: no text of the input is anywhere else.
@@ -126,6 +169,11 @@ mod tests {
             "plugin",
             "kind",
             "data",
+            "mig-configs",
+            "mig-devices",
+            "mig-enabled",
+            "device-filter",
+            "1g.10gb",
         ];
         prop_oneof![8 => prop::sample::select(known).prop_map(str::to_owned), 1 => "(?s).{0,6}"]
     }
@@ -150,6 +198,21 @@ mod tests {
         (strategy.clone(), prop::option::of(strategy), "(?s).{0,6}", anything()).prop_map(
             |(first, second, key, value)| json!({ key: value, "sharing": { "timeSlicing": first, "mps": second } }),
         )
+    }
+
+    /// Mostly valid configurations of mig-parted.
+    fn layouts() -> impl Strategy<Value = Value> {
+        let profile = prop::sample::select(vec!["1g.10gb", "1g.10gb+me", "1c.3g.40gb", "2g.48gb-me", "7g.141gb"]);
+        let devices = prop::collection::btree_map(profile, 1_u8..8, 0..3);
+        let indexes = prop_oneof![Just(json!("all")), prop::collection::vec(any::<u8>(), 0..3).prop_map(Value::from)];
+        let filter =
+            prop_oneof![Just(Value::Null), "(?s).{0,6}".prop_map(Value::from), Just(json!(["0x1", "\u{2028}"]))];
+        let entry = (indexes, filter, devices).prop_map(|(indexes, filter, devices)| {
+            let is_enabled = !devices.is_empty();
+            json!({"devices": indexes, "device-filter": filter, "mig-enabled": is_enabled, "mig-devices": devices})
+        });
+        prop::collection::btree_map("(?s).{0,6}", prop::collection::vec(entry, 1..4), 1..4)
+            .prop_map(|configs| json!({"version": "v1", "mig-configs": configs}))
     }
 
     /// Checks the values against the chart's schema, for numbers, texts and maps.
@@ -206,7 +269,7 @@ mod tests {
         fn the_chart_takes_the_values(config in sharing(), max_shares in prop::option::of(MAX_TIME_SLICES)) {
             let cluster = Cluster { max_shares, ..Cluster::default() };
             let input = serde_saphyr::to_string(&config).unwrap();
-            let values = import(&input, None, &cluster, &"gpu.nvidia.com".parse().unwrap()).unwrap().values;
+            let values = import(&input, Selection::default(), &cluster, &"gpu.nvidia.com".parse().unwrap()).unwrap().values;
             if !values.is_empty() {
                 conforms(&serde_saphyr::from_str(&values).unwrap(), &chart_schema())?;
             }
@@ -225,6 +288,24 @@ mod tests {
                 Ok(imported) => well_formed(&imported)?,
                 Err(error) => prop_assert!(!chain(&error).to_string().is_empty()),
             }
+        }
+
+        #[test]
+        fn each_profile_of_a_layout_has_one_class_and_one_template(value in layouts()) {
+            let imported = outcome(&serde_saphyr::to_string(&value).unwrap()).unwrap();
+            well_formed(&imported)?;
+            let text = value.to_string();
+            for profile in ["1g.10gb", "1g.10gb+me", "1c.3g.40gb", "2g.48gb-me", "7g.141gb"] {
+                let expect = usize::from(text.contains(&format!("\"{profile}\":")));
+                let name = profile.replace('+', ".");
+                let printed = |line: String| imported.objects.matches(&line).count();
+                prop_assert_eq!(printed(format!("\n  extendedResourceName: nvidia.com/mig-{name}\n")), expect);
+                prop_assert_eq!(printed(format!("\n  name: mig-{name}.nvidia.com\n")), expect);
+                prop_assert_eq!(printed(format!("\n  name: mig-{name}\n")), expect);
+                prop_assert_eq!(printed(format!("\n          deviceClassName: mig-{name}.nvidia.com\n")), expect);
+            }
+            let whole = usize::from(text.contains("\"mig-enabled\":false"));
+            prop_assert_eq!(imported.objects.matches("\n          deviceClassName: gpu.nvidia.com\n").count(), whole);
         }
 
         #[test]

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `gpu-import`: converts the sharing configuration of NVIDIA's device plugin to DeviceClasses and ResourceClaimTemplates.
+//! `gpu-import`: converts the sharing configuration of NVIDIA's device plugin, or the MIG layouts of mig-parted, to DeviceClasses and
+//! ResourceClaimTemplates.
 //!
 //! ```text
-//! ConfigMap, values or file -> document -> config -> plan -> render -> objects, values
-//!                                  └─────────┴────────┴─> warnings ─> standard error, comments
-//!               kubectl's slices -> published ────┘
+//! ConfigMap, values or file -> document -+-> config  -> plan --------+-> render -> objects, values
+//!                                         +-> layouts -> layout_plan -+
+//!                                  └─────────┴────────────┴─> warnings ─> standard error, comments
+//!               kubectl's slices -> published ────────────┘
 //! ```
 //!
 //! The program reads files and prints; it sends no request to a cluster.
@@ -29,6 +31,18 @@ mod published;
 
 mod plan;
 
+mod profile;
+
+mod layouts;
+
+mod layout_entry;
+
+mod layout_error;
+
+mod layout_plan;
+
+mod layout_notes;
+
 mod render;
 
 mod warnings;
@@ -46,7 +60,7 @@ use dra_model::{Advice, explain};
 use dra_resource::published::PublishedError;
 
 use crate::args::Args;
-use crate::import::{ImportError, Imported};
+use crate::import::{ImportError, Imported, Selection};
 use crate::plan::{Cluster, Memory};
 
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +98,8 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<(), MainError> {
     let input = text(&args.file)?;
     let cluster = cluster(args)?;
-    let imported = import::import(&input, args.config.as_deref(), &cluster, &args.driver_name);
+    let selection = Selection { file: args.config.as_deref(), mig_config: args.mig_config.as_deref() };
+    let imported = import::import(&input, selection, &cluster, &args.driver_name);
     let Imported { objects, values, warnings } =
         imported.map_err(|source| MainError::Import { path: args.file.clone(), source })?;
     for warning in warnings {

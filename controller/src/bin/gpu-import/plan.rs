@@ -11,6 +11,7 @@ use dra_controller::args::offer::{DEFAULT_SHARES, MAX_TIME_SLICES};
 use dra_model::{Bytes, SharedForm};
 
 use crate::config::{Config, Kind, MigStrategy, Resource, Shared};
+use crate::profile::object_name;
 use crate::published::{Published, Sizes};
 use crate::warnings::{self, Warning};
 
@@ -62,13 +63,16 @@ pub(crate) struct Class {
     pub(crate) devices: Devices,
 }
 
-/// The devices that a class selects.
+/// The devices that a class selects or a template requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Devices {
+    Gpu,
     Mps,
     TimeSlicing,
-    /// By profile.
+    /// MIG devices of a profile, by the class of all MIG devices.
     Mig(String),
+    /// MIG devices of a profile, by a class of their own under the name that the chart uses.
+    OfProfile(String),
 }
 
 /// A ResourceClaimTemplate for pods with claims.
@@ -175,17 +179,14 @@ impl Plan {
         if config.mig.as_ref().is_none_or(|(strategy, _)| *strategy != MigStrategy::Mixed) {
             self.warn(warnings::mig_without_mixed(&name));
         }
-        if let Memory::Published(Published { profiles, .. }) = &cluster.memory
-            && !profiles.is_empty()
-            && !profiles.contains(profile)
+        if let Memory::Published(published) = &cluster.memory
+            && let Some(others) = published.others_than(profile)
         {
-            let published: Vec<&str> = profiles.iter().map(String::as_str).collect();
-            self.warn(warnings::profile_not_published(&name, profile, &published.join(", ")));
+            self.warn(warnings::profile_not_published(&name, profile, &others));
         }
         let devices = Devices::Mig(profile.to_owned());
         self.class(shared, resource, devices.clone());
-        let name = format!("mig-{}", profile.replace('+', "."));
-        self.templates.push(Template { name, devices, capacity: Vec::new() });
+        self.templates.push(Template { name: object_name(profile), devices, capacity: Vec::new() });
     }
 
     fn class(&mut self, shared: &Shared, resource: &Resource, devices: Devices) {

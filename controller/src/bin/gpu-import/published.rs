@@ -37,6 +37,12 @@ impl Published {
         };
         if *shared == Sizes::default() { &self.whole } else { shared }
     }
+
+    /// The profiles of the MIG devices as text, if there are MIG devices and none has this profile.
+    pub(crate) fn others_than(&self, profile: &str) -> Option<String> {
+        let published: Vec<&str> = self.profiles.iter().map(String::as_str).collect();
+        (!published.is_empty() && !published.contains(&profile)).then(|| published.join(", "))
+    }
 }
 
 impl Sizes {

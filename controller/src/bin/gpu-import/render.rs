@@ -11,16 +11,27 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::plan::{Amount, Class, Devices, Plan, Template, Values};
+use crate::profile::object_name;
 
 #[derive(Debug, thiserror::Error)]
 #[error("failed to render YAML")]
 pub(crate) struct RenderError(#[source] serde_saphyr::ser::Error);
 
+/// The first lines of the output.
+#[derive(Debug)]
+pub(crate) struct Heading<'a> {
+    /// The configuration that is converted.
+    pub(crate) source: &'a str,
+    /// The reason if there is no object.
+    pub(crate) nothing: &'static str,
+}
+
 /// The values and warnings as comments, then the objects.
-pub(crate) fn everything(plan: &Plan, source: &str, driver: &DriverName) -> Result<String, RenderError> {
+pub(crate) fn everything(plan: &Plan, heading: &Heading<'_>, driver: &DriverName) -> Result<String, RenderError> {
+    let Heading { source, nothing } = heading;
     let mut text = format!("# Converted from {source} by gpu-import {}.\n", env!("CARGO_PKG_VERSION"));
     if plan.templates.is_empty() {
-        text.push_str("# The configuration shares nothing, so there is nothing to apply.\n");
+        text.extend(["# The configuration ", nothing, ", so there is nothing to apply.\n"]);
     } else {
         text.push_str(
             "# Create the templates in the namespace of their pods: kubectl apply --namespace NAMESPACE -f FILE\n",
@@ -71,7 +82,12 @@ fn yaml(value: &impl Serialize) -> Result<String, RenderError> {
 
 /// The class for pods that request the extended resource.
 fn device_class(class: &Class, driver: &DriverName) -> k8s::DeviceClass {
-    let name = format!("imported-{}.nvidia.com", class.advertised.rsplit('/').next().unwrap_or_default());
+    let name = match &class.devices {
+        Devices::OfProfile(profile) => class_of_profile(profile),
+        Devices::Gpu | Devices::Mps | Devices::TimeSlicing | Devices::Mig(_) => {
+            format!("imported-{}.nvidia.com", class.advertised.rsplit('/').next().unwrap_or_default())
+        }
+    };
     let expression = expression(&class.devices, driver);
     k8s::DeviceClass {
         metadata: ObjectMeta { name: Some(name), ..ObjectMeta::default() },
@@ -83,22 +99,27 @@ fn device_class(class: &Class, driver: &DriverName) -> k8s::DeviceClass {
     }
 }
 
+/// The class that the chart creates for a profile.
+fn class_of_profile(profile: &str) -> String {
+    format!("{}.nvidia.com", object_name(profile))
+}
+
 /// The template for pods with claims, with a class of the chart.
 fn claim_template(template: &Template, driver: &DriverName) -> k8s::ResourceClaimTemplate {
     let (request, class, selectors) = match &template.devices {
-        Devices::Mps => ("gpu", "mps.gpu.nvidia.com", None),
-        Devices::TimeSlicing => ("gpu", "timeslicing.gpu.nvidia.com", None),
-        Devices::Mig(profile) => ("mig", "mig.nvidia.com", Some(vec![selector(of_profile(profile, driver))])),
+        Devices::Gpu => ("gpu", "gpu.nvidia.com".to_owned(), None),
+        Devices::Mps => ("gpu", "mps.gpu.nvidia.com".to_owned(), None),
+        Devices::TimeSlicing => ("gpu", "timeslicing.gpu.nvidia.com".to_owned(), None),
+        Devices::Mig(profile) => {
+            ("mig", "mig.nvidia.com".to_owned(), Some(vec![selector(of_profile(profile, driver))]))
+        }
+        Devices::OfProfile(profile) => ("mig", class_of_profile(profile), None),
     };
     let requests: BTreeMap<String, Quantity> =
         template.capacity.iter().map(|(name, amount)| ((*name).to_owned(), amount_of(*amount))).collect();
     let capacity = (!requests.is_empty()).then_some(k8s::CapacityRequirements { requests: Some(requests) });
-    let exactly = k8s::ExactDeviceRequest {
-        device_class_name: class.to_owned(),
-        capacity,
-        selectors,
-        ..k8s::ExactDeviceRequest::default()
-    };
+    let exactly =
+        k8s::ExactDeviceRequest { device_class_name: class, capacity, selectors, ..k8s::ExactDeviceRequest::default() };
     let request =
         k8s::DeviceRequest { name: request.to_owned(), exactly: Some(exactly), ..k8s::DeviceRequest::default() };
     let devices = k8s::DeviceClaim { requests: Some(vec![request]), ..k8s::DeviceClaim::default() };
@@ -129,9 +150,12 @@ fn expression(devices: &Devices, driver: &DriverName) -> String {
         format!(r#"{} && device.attributes["{driver}"].sharingStrategy == "{strategy}""#, of("shared-gpu"))
     };
     match devices {
+        Devices::Gpu => of("gpu"),
         Devices::Mps => shared("MPS"),
         Devices::TimeSlicing => shared("TimeSlicing"),
-        Devices::Mig(profile) => format!("{} && {}", of("mig"), of_profile(profile, driver)),
+        Devices::Mig(profile) | Devices::OfProfile(profile) => {
+            format!("{} && {}", of("mig"), of_profile(profile, driver))
+        }
     }
 }
 

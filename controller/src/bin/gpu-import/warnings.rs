@@ -15,7 +15,7 @@ use crate::key_notes::{self, misnamed};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Warning {
     pub(crate) path: String,
-    text: String,
+    pub(crate) text: String,
 }
 
 impl fmt::Display for Warning {
@@ -74,9 +74,11 @@ pub(crate) fn later_document(path: &str) -> Warning {
     warning(path, "the plugin reads only the first YAML document of a file, as does this import")
 }
 
-/// A file of a ConfigMap that is for mig-parted.
-pub(crate) fn mig_layout(path: &str) -> Warning {
-    warning(path, "a layout of MIG devices for mig-parted, not a sharing configuration; ignored")
+/// A file that is for mig-parted, beside one for the device plugin.
+pub(crate) fn mig_layouts(path: &str) -> Warning {
+    let text = "layouts of MIG devices for mig-parted, not imported together with a sharing configuration; choose one of them with \
+                --mig-config";
+    warning(path, text)
 }
 
 /// A file of a ConfigMap that is not YAML.
@@ -287,7 +289,7 @@ mod tests {
     fn values_of_the_chart_that_are_named_exist() {
         let chart = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/chart/values.yaml"));
         let chart: Value = serde_saphyr::from_str(chart).unwrap();
-        let sentences = [include_str!("warnings.rs"), include_str!("key_notes.rs")];
+        let sentences = [include_str!("warnings.rs"), include_str!("key_notes.rs"), include_str!("layout_notes.rs")];
         let sentences = sentences.map(|file| file.split("#[cfg(test)]").next().unwrap()).concat();
         let sentences = sentences.split_whitespace().filter(|word| *word != "\\").collect::<Vec<_>>().join(" ");
         let named: Vec<_> =
