@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use dra_cdi::Naming;
 use dra_checkpoint::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing};
-use dra_model::{AllocatedDevice, Claim, Device, Gpu, GpuUuid, MigIdentity, MigOrigin, NodeName};
+use dra_model::{AllocatedDevice, Claim, Device, Gpu, GpuUuid, MigIdentity, MigIds, MigOrigin, NodeName};
 
 use crate::decide::refusal::Refusal;
 use crate::decide::resolve::{Unresolved, find};
@@ -128,12 +128,10 @@ fn hardware(
     is_prepared: bool,
 ) -> Result<RecordedHardware, Unresolved> {
     let previous = previous.map(|previous| &previous.hardware);
-    let own = |identity: MigIdentity, profile: &str| {
-        let created = match previous {
-            Some(RecordedHardware::Partition { created, .. }) if is_prepared => created.clone(),
-            _ => None,
-        };
-        RecordedHardware::Partition { identity, profile: profile.to_owned(), created }
+    let own = |identity: MigIdentity, profile: &str, created: Option<MigIds>| RecordedHardware::Partition {
+        identity,
+        profile: profile.to_owned(),
+        created,
     };
     match found {
         Device::Gpu(gpu) => Ok(RecordedHardware::Gpu { uuid: gpu.uuid.clone() }),
@@ -141,12 +139,16 @@ fn hardware(
         // Access for monitoring creates nothing.
         Device::Partition(..) if device.admin_access => Err(Unresolved::MigGone),
         Device::Partition(..) if matches!(previous, Some(RecordedHardware::Mig { .. })) => Err(Unresolved::MigGone),
-        Device::Partition(gpu, partition) => Ok(own(partition.identity(&gpu.uuid), &partition.profile.name)),
+        // The record forgets the ids of a MIG device that is gone before it is created again, with another UUID perhaps.
+        Device::Partition(gpu, partition) => Ok(own(partition.identity(&gpu.uuid), &partition.profile.name, None)),
         Device::Mig(_, mig) => {
-            let is_own = mig.origin == MigOrigin::ThisDriver
-                || matches!(previous, Some(RecordedHardware::Partition { .. })) && is_prepared;
+            let recorded = match previous {
+                Some(RecordedHardware::Partition { created, .. }) if is_prepared => Some(created.clone()),
+                _ => None,
+            };
+            let is_own = mig.origin == MigOrigin::ThisDriver || recorded.is_some();
             if is_own && !device.admin_access {
-                return Ok(own(mig.identity.clone(), &mig.profile));
+                return Ok(own(mig.identity.clone(), &mig.profile, recorded.flatten()));
             }
             Ok(RecordedHardware::Mig { identity: mig.identity.clone(), ids: mig.ids(), profile: mig.profile.clone() })
         }

@@ -61,7 +61,11 @@ pub(super) fn verify(
             Ok(is_new)
         }
         Some(found) => Err(EffectError::Replaced { identity: identity.clone(), found: found.uuid.clone() }),
-        None => apply(identity, record, tools),
+        None => {
+            // A repair that was cut may have left the GPU instance alone.
+            instances::destroy(identity, None, tools)?;
+            apply(identity, record, tools)
+        }
     }
 }
 

@@ -21,6 +21,7 @@ mod make_way;
 mod messages;
 mod mig;
 mod mig_node;
+mod mig_scenarios;
 mod node;
 mod parallel;
 mod pending_restores;

@@ -225,6 +225,20 @@ fn an_unprepare_that_is_killed_anywhere_is_repeated() {
     });
 }
 
+/// The UUID that the record has is not that of the MIG device that is there when the process is killed.
+#[test]
+fn a_repair_that_is_killed_anywhere_is_repeated() {
+    let repair = |node: &MigNode, claim: &Claim| {
+        node.sim.poke(|state| state.mig_uuids = MigUuids::Fresh);
+        drop(node.prepare(claim));
+        if !node.is_killed() {
+            destroy_all(&node.sim);
+        }
+        drop(node.prepare(claim));
+    };
+    killed_everywhere(repair, prepared_and_unprepared);
+}
+
 #[test]
 fn a_failed_compute_instance_takes_its_gpu_instance_with_it() {
     let node = MigNode::new(&["h100"]);

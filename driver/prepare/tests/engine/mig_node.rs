@@ -155,6 +155,10 @@ impl MigNode {
         (self.host, self.engine) = opened(&self.dir, &self.machine, &self.daemons, &self.files);
     }
 
+    pub(crate) fn is_killed(&self) -> bool {
+        self.sim.is_cut() || self.files.is_crashed()
+    }
+
     pub(crate) fn reboot(&mut self) {
         self.boot += 1;
         write_boot_id(self.dir.path(), self.boot);
