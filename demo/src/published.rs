@@ -9,7 +9,10 @@ use dra_resource::{
 };
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use serde_json::Value;
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// Name of the DRA driver.
 pub const DRIVER: &str = "gpu.nvidia.com";
@@ -52,17 +55,22 @@ impl Pool {
         self.devices.iter().find(|device| device.uuid == uuid && device.strategy.is_none())
     }
 
-    /// The devices of this type.
+    /// The devices of this type that exist.
     pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Device> {
-        self.devices.iter().filter(move |device| device.kind == kind)
+        self.devices.iter().filter(move |device| device.kind == kind && !device.is_partition())
+    }
+
+    /// The MIG devices that the driver creates when a claim needs them.
+    pub fn partitions(&self) -> impl Iterator<Item = &Device> {
+        self.devices.iter().filter(|device| device.is_partition())
     }
 }
 
-/// Like devices in one line, such as `6 x NVIDIA H100 80GB HBM3, 80Gi`.
+/// Like devices in one line, such as `6 x NVIDIA H100 80GB HBM3, 80Gi`, and the profiles of partitions in a last one.
 impl fmt::Display for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut counts: Vec<(String, usize)> = Vec::new();
-        for device in &self.devices {
+        for device in self.devices.iter().filter(|device| !device.is_partition()) {
             let line = device.to_string();
             match counts.iter_mut().find(|(known, _)| *known == line) {
                 Some((_, count)) => *count += 1,
@@ -72,7 +80,12 @@ impl fmt::Display for Pool {
         counts.iter().enumerate().try_for_each(|(index, (line, count))| {
             let end = if index == 0 { "" } else { "\n" };
             write!(f, "{end}{count} x {line}")
-        })
+        })?;
+        let profiles: BTreeSet<&str> = self.partitions().filter_map(|device| device.profile.as_deref()).collect();
+        if profiles.is_empty() {
+            return Ok(());
+        }
+        write!(f, "\nMIG devices on demand: {}", profiles.into_iter().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -110,6 +123,11 @@ fn pools_of(slices: &[ResourceSlice]) -> BTreeMap<String, Pool> {
 }
 
 impl Device {
+    /// Whether the driver creates the device when a claim needs it. Only then it has a UUID.
+    pub fn is_partition(&self) -> bool {
+        self.kind == "mig" && self.uuid == "Unknown"
+    }
+
     fn of(device: &PublishedDevice<'_>) -> Self {
         let optional = |name: &str| device.attribute(name).map(str::to_owned);
         let attribute = |name: &str| optional(name).unwrap_or_default();

@@ -10,7 +10,7 @@ mod sharing;
 mod whole;
 
 pub use explained::{DescribedClaim, Unsatisfied, cannot_be_satisfied, described_claim, described_slices};
-pub use mig::{CUT, MigCut, cut_into_mig, mig_by_profile};
+pub use mig::{CUT, MigCut, OnDemand, cut_into_mig, mig_by_profile, mig_on_demand};
 pub use several::{SeveralRequests, SharedClaim, several_requests, shared_claim};
 pub use sharing::{
     InvalidConfig, MpsClient, MpsClients, SideBySide, TEAMS, invalid_config, mps_claims, mps_shares, side_by_side,
@@ -31,8 +31,8 @@ pub struct Scene {
     pub play: fn(&Stage<'_>) -> Result<String>,
 }
 
-/// Scenes in the order of the demo. From the second scene on two of the eight H100 have MIG devices.
-pub const SCENES: [Scene; 15] = [
+/// Scenes in the order of the demo. From the third scene on two of the eight H100 have MIG devices of an administrator.
+pub const SCENES: [Scene; 16] = [
     Scene {
         title: "One GPU for one pod",
         description: "A ResourceClaimTemplate requests any whole GPU. Kubernetes creates a claim for the pod and allocates a\n\
@@ -42,8 +42,16 @@ pub const SCENES: [Scene; 15] = [
         play: |stage| Ok(one_gpu(stage)?.to_string()),
     },
     Scene {
+        title: "An idle GPU is divided as its pods start, and is whole again after them",
+        description: "Three pods each claim a MIG device of another size. The driver turns MIG mode on, creates the devices and\n\
+                destroys them after the pods. Meanwhile a pod that wants this GPU as a whole waits.",
+        command: Some("kubectl apply -f demo/workloads/mig-on-demand.yaml"),
+        play: |stage| Ok(mig_on_demand(stage)?.to_string()),
+    },
+    Scene {
         title: "An administrator creates MIG devices on two GPUs",
-        description: "The driver detects the MIG devices and publishes them instead of the two whole GPUs.",
+        description: "The driver detects the MIG devices and publishes them instead of the two whole GPUs. What they leave of these\n\
+                GPUs is still divided on demand.",
         command: None,
         play: |stage| Ok(cut_into_mig(stage)?.to_string()),
     },

@@ -140,6 +140,18 @@ impl Stage<'_> {
         })
     }
 
+    /// The Event of the scheduler about a pod of `default` that fits nowhere.
+    pub fn scheduler_answer(&self, pod: &str) -> Result<String> {
+        let event = || {
+            let selector = format!("involvedObject.name={pod},reason=FailedScheduling");
+            let args = ["get", "events", "--field-selector", &selector, "-o", "jsonpath={.items[0].message}"];
+            let message = self.cluster.kubectl(&args)?;
+            Ok((!message.is_empty()).then_some(message))
+        };
+        let message = self.cluster.wait_until("the Event of the scheduler", LIMIT, event);
+        message.doing(format!("wait for the Event of the scheduler about {pod}"))
+    }
+
     pub fn describe(&self, kind: &str, name: &str) -> Result<String> {
         self.cluster.kubectl(&["describe", kind, name]).doing(format!("describe {kind} {name}"))
     }

@@ -62,14 +62,7 @@ pub fn described_claim(stage: &Stage<'_>) -> Result<DescribedClaim> {
 /// A pod that requests a GPU model that does not exist.
 pub fn cannot_be_satisfied(stage: &Stage<'_>) -> Result<Unsatisfied> {
     stage.with("cannot-be-satisfied.yaml", || {
-        let event = || {
-            let selector = "involvedObject.name=cannot-be-satisfied,reason=FailedScheduling";
-            let args = ["get", "events", "--field-selector", selector, "-o", "jsonpath={.items[0].message}"];
-            let message = stage.cluster.kubectl(&args)?;
-            Ok((!message.is_empty()).then_some(message))
-        };
-        let message =
-            stage.cluster.wait_until("the Event of the scheduler", LIMIT, event).doing("wait for the event")?;
+        let message = stage.scheduler_answer("cannot-be-satisfied")?;
         Ok(Unsatisfied { message, text: stage.describe("pod", "cannot-be-satisfied")? })
     })
 }

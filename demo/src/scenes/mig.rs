@@ -6,6 +6,7 @@ use crate::{
     published::{self, Pool},
     stage::{PodSaw, Stage},
 };
+use dra_cluster::ClusterError;
 use std::{
     fmt,
     time::{Duration, Instant},
@@ -61,6 +62,64 @@ pub fn cut_into_mig(stage: &Stage<'_>) -> Result<MigCut> {
 /// A MIG device selected by profile.
 pub fn mig_by_profile(stage: &Stage<'_>) -> Result<PodSaw> {
     stage.with("mig-by-profile.yaml", || stage.saw("mig-by-profile"))
+}
+
+/// A GPU that is divided for three pods, and then whole for a fourth.
+#[derive(Debug, Clone)]
+pub struct OnDemand {
+    /// With `1g.10gb`, `2g.20gb` and `3g.40gb`.
+    pub slices: Vec<PodSaw>,
+    /// The GPU instances while the pods run, by `nvidia-smi mig -lgi`.
+    pub during: String,
+    /// The answer of the scheduler about the pod that wants the whole GPU.
+    pub waits: String,
+    pub whole: PodSaw,
+    /// The GPU instances after the pods.
+    pub after: String,
+}
+
+impl fmt::Display for OnDemand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.slices.iter().try_for_each(|pod| writeln!(f, "{pod}"))?;
+        writeln!(f, "$ nvidia-smi mig -lgi (on node-1)\n  {}", self.during.trim_end().replace('\n', "\n  "))?;
+        writeln!(f, "mig-whole waits: {}", self.waits)?;
+        writeln!(f, "after the three pods:\n{}", self.whole)?;
+        write!(f, "$ nvidia-smi mig -lgi (on node-1)\n  {}", self.after.trim_end().replace('\n', "\n  "))
+    }
+}
+
+/// Starts three pods with MIG devices of one GPU, and one that wants this GPU as a whole.
+pub fn mig_on_demand(stage: &Stage<'_>) -> Result<OnDemand> {
+    const WHOLE: &str = "mig-on-demand-whole.yaml";
+    stage.apply("mig-on-demand.yaml")?;
+    let divided = divided(stage);
+    let whole = divided.and_then(|(slices, during)| {
+        stage.apply(WHOLE)?;
+        let waits = stage.scheduler_answer("mig-whole")?;
+        Ok((slices, during, waits))
+    });
+    let deleted = stage.delete("mig-on-demand.yaml");
+    let played = whole.and_then(|(slices, during, waits)| {
+        let whole = stage.saw("mig-whole")?;
+        Ok(OnDemand { slices, during, waits, whole, after: gpu_instances(stage)? })
+    });
+    let cleaned = stage.delete(WHOLE);
+    let played = played?;
+    deleted.and(cleaned).map(|()| played)
+}
+
+fn divided(stage: &Stage<'_>) -> Result<(Vec<PodSaw>, String)> {
+    let slices = ["mig-1g", "mig-2g", "mig-3g"].into_iter().map(|pod| stage.saw(pod)).collect::<Result<Vec<_>>>()?;
+    Ok((slices, gpu_instances(stage)?))
+}
+
+fn gpu_instances(stage: &Stage<'_>) -> Result<String> {
+    let node = stage.cluster.node(NODE).doing("find the node")?;
+    match node.nvidia_smi(&["mig", "-lgi"]) {
+        // nvidia-smi exits with an error where no GPU is in MIG mode.
+        Err(ClusterError::Failed { message, .. }) => Ok(message),
+        answer => answer.doing(format!("run nvidia-smi mig -lgi on {NODE}")),
+    }
 }
 
 fn pool(stage: &Stage<'_>) -> Result<Pool> {

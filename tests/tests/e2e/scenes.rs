@@ -9,6 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 crate::case::cases![
     every_node_publishes_its_gpus,
     a_pod_gets_one_gpu_by_a_template,
+    an_idle_gpu_is_divided_for_three_pods_and_whole_again_after_them,
     mig_devices_an_administrator_makes_are_published_within_two_seconds,
     a_mig_device_is_claimed_by_its_profile,
     ten_pods_get_ten_different_gpus_on_both_nodes,
@@ -41,10 +42,14 @@ fn every_node_publishes_its_gpus(arena: &Arena) {
     // The driver keeps 480 MiB of each, which no share can have.
     let less = "8 x NVIDIA H100 80GB HBM3, 81047Mi";
     let shares = ["MPS", "TimeSlicing"].map(|strategy| format!("{less}, or shares of it by {strategy}"));
-    assert_eq!(pools["node-1"].to_string(), format!("{h100s}\n{}", shares.join("\n")));
+    let profiles = "1g.10gb, 1g.10gb+me, 1g.20gb, 2g.20gb, 3g.40gb, 4g.40gb, 7g.80gb";
+    let on_demand = format!("MIG devices on demand: {profiles}");
+    assert_eq!(pools["node-1"].to_string(), format!("{h100s}\n{}\n{on_demand}", shares.join("\n")));
+    assert_eq!(pools["node-1"].partitions().count(), 8 * 25);
+    assert_eq!(pools["node-2"].partitions().count(), 0, "an A100 is divided in MIG mode only");
     let devices = |model: &str| pools["node-2"].of_kind("gpu").filter(|gpu| gpu.product_name == model).count();
     assert_eq!((devices("NVIDIA A100-SXM4-40GB"), devices("Tesla T4")), (2, 2), "{:?}", pools["node-2"]);
-    let uuids: BTreeSet<_> = pools.values().flat_map(|pool| &pool.devices).map(|gpu| &gpu.uuid).collect();
+    let uuids: BTreeSet<_> = pools.values().flat_map(|pool| pool.of_kind("gpu")).map(|gpu| &gpu.uuid).collect();
     assert_eq!(uuids.len(), 12);
 }
 
@@ -53,6 +58,21 @@ fn a_pod_gets_one_gpu_by_a_template(arena: &Arena) {
     let uuids = saw.seen.uuids();
     assert_eq!(uuids.len(), 1, "{saw}");
     assert_eq!(published(arena, &saw.node, uuids[0]).product_name, saw.seen.gpus[0].name);
+}
+
+fn an_idle_gpu_is_divided_for_three_pods_and_whole_again_after_them(arena: &Arena) {
+    let on_demand = checked(scenes::mig_on_demand(&arena.stage()));
+    let profiles: Vec<&str> =
+        on_demand.slices.iter().flat_map(|pod| pod.seen.migs()).map(|mig| mig.profile.as_str()).collect();
+    assert_eq!(profiles, ["1g.10gb", "2g.20gb", "3g.40gb"], "{on_demand}");
+    let gpus: BTreeSet<&str> =
+        on_demand.slices.iter().flat_map(|pod| &pod.seen.gpus).map(|gpu| gpu.uuid.as_str()).collect();
+    assert_eq!(gpus.into_iter().collect::<Vec<_>>(), on_demand.whole.seen.uuids(), "one GPU for all of them");
+    for profile in profiles {
+        assert!(on_demand.during.contains(&format!("MIG {profile}")), "{profile}: {on_demand}");
+    }
+    assert!(on_demand.waits.contains("cannot allocate all claims"), "{on_demand}");
+    assert!(!on_demand.after.contains("MIG 1g"), "{on_demand}");
 }
 
 fn mig_devices_an_administrator_makes_are_published_within_two_seconds(arena: &Arena) {
@@ -71,7 +91,6 @@ fn a_mig_device_is_claimed_by_its_profile(arena: &Arena) {
     let migs: Vec<_> = saw.seen.migs().collect();
     assert_eq!((saw.seen.gpus.len(), migs.len()), (1, 1), "{saw}");
     assert_eq!(migs[0].profile, "1g.10gb");
-    assert_eq!(published(arena, &saw.node, &migs[0].uuid).profile.as_deref(), Some("1g.10gb"));
 }
 
 fn ten_pods_get_ten_different_gpus_on_both_nodes(arena: &Arena) {
