@@ -30,6 +30,8 @@ pub(crate) enum RequestKind {
     Mps,
     /// A hundredth of a GPU by MPS.
     Share,
+    /// A MIG device that does not exist.
+    Partition,
 }
 
 impl Stage<'_> {
@@ -62,6 +64,12 @@ impl RequestKind {
                 whole(gpu, Some(config))
             }
             Self::Share => share(gpu, number),
+            // 1g.10gb in the last memory slice.
+            Self::Partition => Parts {
+                request: json!({"deviceClassName": "mig.nvidia.com"}),
+                result: json!({"device": format!("{gpu}-mig-19-6")}),
+                config: None,
+            },
         }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! stage (cluster, plugin, controller, MPS host)
-//!   -> one_by_one, at_once, idle, mps, shares, rounds, mig -> figures -> table and target/bench.json
+//!   -> one_by_one, at_once, idle, mps, shares, rounds, partitions, mig -> figures -> table and target/bench.json
 //! ```
 //!
 //! All times are taken side by side in one run, because absolute times of a shared machine say little. A missed target is
@@ -28,6 +28,7 @@ mod mps;
 mod mps_host;
 mod namespace;
 mod one_by_one;
+mod partitions;
 mod reports;
 mod rounds;
 mod shares;
@@ -80,6 +81,8 @@ enum Part {
     Shares,
     /// A thousand daemons started and stopped
     Rounds,
+    /// MIG devices created for claims, alone and eight at once
+    Partitions,
     /// MIG devices made on the node
     Mig,
 }
@@ -127,6 +130,7 @@ impl Part {
             Self::Mps => mps::measure(stage).await.figures(),
             Self::Shares => shares::measure(stage).await.figures(),
             Self::Rounds => rounds::measure(stage).await.figures(),
+            Self::Partitions => partitions::measure(stage).await.figures(),
             Self::Mig => mig::measure(stage).await.figures(),
         }
     }

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use dra_tests::wait::within;
-use k8s_openapi::api::resource::v1::ResourceSlice;
+use k8s_openapi::api::resource::v1::{Device, ResourceSlice};
 use kube::Api;
 use kube::api::ListParams;
 
@@ -37,10 +37,16 @@ async fn until_published(stage: &Stage<'_>, device: &str) {
         ticks.tick().await;
         let found = slices.list(&ListParams::default()).await.expect("the API server answers");
         let mut devices = found.items.iter().flat_map(|slice| slice.spec.devices.iter().flatten());
-        if devices.any(|it| it.name == device) {
+        // Before it exists it is published too, as one that can be created, without a UUID.
+        if devices.any(|it| it.name == device && has_uuid(it)) {
             return;
         }
     }
+}
+
+fn has_uuid(device: &Device) -> bool {
+    let uuid = device.attributes.iter().find_map(|attributes| attributes.get("uuid")?.string.as_deref());
+    uuid.is_some_and(|uuid| uuid.starts_with("MIG-"))
 }
 
 impl Mig {
