@@ -12,6 +12,7 @@ use std::time::Duration;
 use dra_model::{Advice, Inventory, explain};
 use dra_resource::published::newest_generation;
 use dra_resource::{Offer, Pool, SliceContent, Write, diff, pack};
+use dra_runtime::heap;
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -172,6 +173,8 @@ impl Publisher {
                 () = stop.cancelled() => return,
                 () = self.run_round() => {}
             }
+            // A round holds all slices several times, and the next one is minutes away.
+            heap::release_freed();
             recheck_at = self.next_recheck();
         }
     }
@@ -287,7 +290,9 @@ impl Publisher {
         }
         let desired = self.desired(inventory, &observed).await?;
         self.metrics.set_devices(DeviceCounts::of(&self.pool, &desired));
-        let present = [observed.as_slice(), foreign].concat();
+        // A copy of all slices is large, and a foreign one is rare.
+        let present =
+            if foreign.is_empty() { Cow::Borrowed(&*observed) } else { Cow::Owned([&*observed, foreign].concat()) };
         let mut planned = diff(&self.pool, &desired, &present);
         if planned.is_empty() {
             return Ok(Outcome::Done);

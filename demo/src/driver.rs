@@ -18,12 +18,13 @@ const IMAGE: &str = "localhost/gpu-dra-driver:0.1.0";
 /// The programs that the Containerfile copies.
 const PROGRAMS: [&str; 4] = ["gpu-kubelet-plugin", "gpu-mps-host", "gpu-controller", "gpu-import"];
 /// A simulated node has its driver root at the path of a driver container.
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 6] = [
     "driver.root=/run/nvidia/driver",
     "driver.procRoot=/run/nvidia/driver/proc",
     "driver.sysRoot=/run/nvidia/driver/sys",
     "driver.devDir=",
     "tests.claim.enabled=true",
+    "deviceClasses.mig.models={h100-80gb}",
 ];
 const LIMIT: Duration = Duration::from_mins(2);
 

@@ -10,7 +10,7 @@ mod sharing;
 mod whole;
 
 pub use explained::{DescribedClaim, Unsatisfied, cannot_be_satisfied, described_claim, described_slices};
-pub use mig::{CUT, MigCut, OnDemand, cut_into_mig, mig_by_profile, mig_on_demand};
+pub use mig::{CUT, MigCut, OnDemand, cut_into_mig, mig_by_profile, mig_on_demand, old_mig_pod};
 pub use several::{SeveralRequests, SharedClaim, several_requests, shared_claim};
 pub use sharing::{
     InvalidConfig, MpsClient, MpsClients, SideBySide, TEAMS, invalid_config, mps_claims, mps_shares, side_by_side,
@@ -32,7 +32,7 @@ pub struct Scene {
 }
 
 /// Scenes in the order of the demo. From the third scene on two of the eight H100 have MIG devices of an administrator.
-pub const SCENES: [Scene; 16] = [
+pub const SCENES: [Scene; 17] = [
     Scene {
         title: "One GPU for one pod",
         description: "A ResourceClaimTemplate requests any whole GPU. Kubernetes creates a claim for the pod and allocates a\n\
@@ -60,6 +60,13 @@ pub const SCENES: [Scene; 16] = [
         description: "The claim selects with CEL: device.attributes[\"gpu.nvidia.com\"].profile == \"1g.10gb\".",
         command: Some("kubectl apply -f demo/workloads/mig-by-profile.yaml"),
         play: |stage| Ok(mig_by_profile(stage)?.to_string()),
+    },
+    Scene {
+        title: "A pod with MIG for the device plugin, unchanged",
+        description: "It requests nvidia.com/mig-1g.10gb: 1 under limits, without a claim. The chart has a class for each profile of the\n\
+                GPU models that its values list.",
+        command: Some("kubectl apply -f demo/workloads/mig-extended-resource.yaml"),
+        play: |stage| Ok(old_mig_pod(stage)?.to_string()),
     },
     Scene {
         title: "Ten pods, ten GPUs, two nodes",

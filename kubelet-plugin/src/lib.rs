@@ -67,4 +67,6 @@ pub mod prepared_shares;
 
 pub mod restore;
 
+pub mod mig_metrics;
+
 pub mod metrics;

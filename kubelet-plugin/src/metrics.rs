@@ -18,6 +18,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::mig_metrics::MigMetrics;
+
 /// The result of an operation: success, or the disposition of the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -133,7 +135,7 @@ pub struct Metrics {
     operations: Family<ResultLabels, Counter>,
     duration: Family<OperationLabels, Histogram>,
     in_flight: Family<OperationLabels, Gauge>,
-    mig_duration: Family<OperationLabels, Histogram>,
+    mig: MigMetrics,
     devices: Family<DeviceLabels, Gauge>,
     shares: Family<ShareLabels, Gauge>,
     share_memory: Family<ShareLabels, Gauge>,
@@ -155,7 +157,7 @@ impl Metrics {
             operations: Family::default(),
             duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
             in_flight: Family::default(),
-            mig_duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
+            mig: MigMetrics::default(),
             devices: Family::default(),
             shares: Family::default(),
             share_memory: Family::default(),
@@ -199,7 +201,7 @@ impl Metrics {
         );
         metrics.register_operations(registry);
         metrics.register_sharing(registry);
-        metrics.register_mig(registry);
+        metrics.mig.register(registry);
         metrics
     }
 
@@ -219,15 +221,6 @@ impl Metrics {
             "claim_operations_in_flight",
             "Prepare and unprepare calls without an answer yet",
             self.in_flight.clone(),
-        );
-    }
-
-    fn register_mig(&self, registry: &mut Registry) {
-        registry.register_with_unit(
-            "mig_device_operation_duration",
-            "Time to create or destroy the MIG device of a claim, MIG mode included, by operation: create, destroy",
-            Unit::Seconds,
-            self.mig_duration.clone(),
         );
     }
 
@@ -288,14 +281,11 @@ impl Metrics {
 
     /// Counts a MIG device that was created or destroyed.
     pub fn mig_device(&self, change: &MigChangeKind, took: Duration) {
-        let operation = match change {
-            MigChangeKind::Created(_) => "create",
-            MigChangeKind::Destroyed => "destroy",
-        };
-        self.mig_duration.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
+        self.mig.changed(change, took);
     }
 
     pub fn inventory(&self, inventory: &Inventory) {
+        self.mig.inventory(inventory);
         let unusable = || inventory.known_gpus().filter(|(_, health)| **health != Health::Usable).map(|(gpu, _)| gpu);
         let mig = |gpus: &mut dyn Iterator<Item = &Gpu>| gpus.map(|gpu| gpu.mig_devices().len()).sum();
         for (r#type, state, count) in [

@@ -180,7 +180,9 @@ fn unsafe_code_is_only_where_c_begins() {
     for file in files().iter().filter(|file| file.is_rust()) {
         let code = file.product_code();
         let words: BTreeSet<&str> = code.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
-        let allowed = ["driver/nvml", "driver/sim/library"].iter().any(|dir| file.path.starts_with(dir));
+        let allowed = ["driver/nvml", "driver/sim/library", "driver/runtime/src/heap.rs"]
+            .iter()
+            .any(|dir| file.path.starts_with(dir));
         assert!(allowed || !words.contains("unsafe"), "{} contains unsafe code", file.path.display());
     }
 }

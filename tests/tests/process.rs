@@ -39,6 +39,7 @@ async fn its_metrics_count_its_operations() {
     let plugin = node.start(Mode::Process).await;
     let good = NewClaim::of("good", &node.gpus.name(0)).create(&node.api);
     let bad = NewClaim::of("bad", "gpu-00000000").create(&node.api);
+    let h100 = node.gpus.name(1);
     node.kubelet.prepare(&good).await.unwrap();
     node.kubelet.prepare(&bad).await.unwrap_err();
     node.kubelet.unprepare(&good).await.unwrap();
@@ -51,6 +52,8 @@ async fn its_metrics_count_its_operations() {
         "gpu_dra_devices{type=\"mig\",state=\"healthy\"} 1",
         "gpu_dra_kubelet_registrations_total 1",
         "gpu_dra_pending_restores 0",
+        &format!("gpu_dra_mig_largest_free_profile_bytes{{device=\"{h100}\"}} 42412802048"),
+        &format!("gpu_dra_mig_unusable_free_memory_ratio{{device=\"{h100}\"}} 0.142857"),
     ] {
         plugin.until_http("/metrics", |_, body| body.contains(line).then_some(())).await;
     }

@@ -64,6 +64,11 @@ pub fn mig_by_profile(stage: &Stage<'_>) -> Result<PodSaw> {
     stage.with("mig-by-profile.yaml", || stage.saw("mig-by-profile"))
 }
 
+/// A MIG device as an extended resource.
+pub fn old_mig_pod(stage: &Stage<'_>) -> Result<PodSaw> {
+    stage.with("mig-extended-resource.yaml", || stage.saw("mig-extended-resource"))
+}
+
 /// A GPU that is divided for three pods, and then whole for a fourth.
 #[derive(Debug, Clone)]
 pub struct OnDemand {

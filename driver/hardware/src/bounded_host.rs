@@ -9,7 +9,7 @@ use dra_model::{ComputeMode, DeviceNode, Gpu, GpuUuid, Interval, Inventory, MigI
 use crate::deadline::Deadline;
 use crate::device_nodes::{DeviceIds, NodeError};
 use crate::host::Host;
-use crate::machine::{GpuError, Machine as _, MigMachine as _};
+use crate::machine::{GpuError, Machine as _, MigMachine as _, MigState};
 use crate::timeout::TimeoutMachine;
 
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +57,11 @@ impl BoundedHost<'_> {
     pub fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
         let what = format!("nvidia-smi to set the time-slice interval of {gpu}");
         self.deadline.beside(what, || self.host.machine().set_interval(gpu, interval))
+    }
+
+    /// See [`MigMachine::mig_state`](crate::MigMachine::mig_state).
+    pub fn mig_state(&self, gpu: &GpuUuid) -> Result<MigState, GpuError> {
+        self.machine().mig_state(gpu)
     }
 
     /// See [`MigMachine::set_mig_mode`](crate::MigMachine::set_mig_mode).

@@ -54,7 +54,8 @@ pub use driver_files::DriverFilesError;
 pub use driver_program::{DriverProgram, ProgramError};
 pub use host::{Host, Roots};
 pub use machine::{
-    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, MigMachine, NvmlCode, Setting,
+    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, MigMachine, MigState, NvmlCode,
+    Setting,
 };
 pub use nvml_machine::NvmlMachine;
 pub use procfs::BootIdError;

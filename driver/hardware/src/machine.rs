@@ -46,6 +46,11 @@ pub trait Machine: MigMachine + Send + Sync + fmt::Debug {
 
 /// How the GPUs of a machine are divided. By default no GPU can be.
 pub trait MigMachine {
+    /// What changes with the MIG mode of a GPU; a few calls, unlike [`Machine::gpu`].
+    fn mig_state(&self, gpu: &GpuUuid) -> Result<MigState, GpuError> {
+        Err(no_mig("nvmlDeviceGetMigMode", gpu))
+    }
+
     /// Turns MIG mode on or off and reads it back. A change that does not come into force at once is reversed, so that it does
     /// not take effect at a later reset. The mode stays in force until the driver is unloaded.
     fn set_mig_mode(&self, gpu: &GpuUuid, _on: bool) -> Result<(), GpuError> {
@@ -76,6 +81,15 @@ pub trait MigMachine {
     fn processes(&self, _gpu: &GpuUuid) -> Result<Vec<u32>, GpuError> {
         Ok(Vec::new())
     }
+}
+
+/// The MIG mode of a GPU, and what may change with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MigState {
+    /// Whether MIG mode is in force.
+    pub is_on: bool,
+    /// N of `/dev/nvidiaN`.
+    pub minor: u32,
 }
 
 fn no_mig(call: &'static str, gpu: &GpuUuid) -> GpuError {

@@ -28,7 +28,8 @@ use dra_nvml::{Device, LoadError, Nvml, NvmlError, Session};
 
 use crate::driver_files::{DriverFilesError, library_dirs, nvml_path};
 use crate::machine::{
-    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, MigMachine, NvmlCode, Setting,
+    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, MigMachine, MigState, NvmlCode,
+    Setting,
 };
 use profiles::ProfileCache;
 use subject::{Subject, not_answering};
@@ -143,6 +144,11 @@ impl Machine for NvmlMachine {
 }
 
 impl MigMachine for NvmlMachine {
+    fn mig_state(&self, gpu: &GpuUuid) -> Result<MigState, GpuError> {
+        let nvml = self.nvml_for(GpuSelector::Uuid(gpu))?;
+        instances::mig_state(gpu, &found(&nvml, GpuSelector::Uuid(gpu))?)
+    }
+
     fn set_mig_mode(&self, gpu: &GpuUuid, on: bool) -> Result<(), GpuError> {
         let nvml = self.nvml_for(GpuSelector::Uuid(gpu))?;
         instances::set_mig_mode(gpu, &found(&nvml, GpuSelector::Uuid(gpu))?, on)

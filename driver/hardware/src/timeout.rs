@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::deadline::Deadline;
 use crate::machine::{
-    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, MigMachine, NvmlCode,
+    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, MigMachine, MigState, NvmlCode,
 };
 use crate::query_threads::QueryThreads;
 
@@ -224,6 +224,10 @@ impl Machine for TimeoutMachine {
 }
 
 impl MigMachine for TimeoutMachine {
+    fn mig_state(&self, gpu: &GpuUuid) -> Result<MigState, GpuError> {
+        self.ask_settings(By::Nvml, gpu, |machine, gpu| machine.mig_state(gpu))
+    }
+
     fn set_mig_mode(&self, gpu: &GpuUuid, on: bool) -> Result<(), GpuError> {
         self.ask_settings(By::Nvml, gpu, move |machine, gpu| machine.set_mig_mode(gpu, on))
     }

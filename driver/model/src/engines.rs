@@ -16,7 +16,7 @@ pub struct Engines {
 
 impl Engines {
     /// Each count of the one less that of the other.
-    pub(crate) fn without(self, other: Self) -> Self {
+    pub fn without(self, other: Self) -> Self {
         Self {
             multiprocessors: self.multiprocessors.saturating_sub(other.multiprocessors),
             copy_engines: self.copy_engines.saturating_sub(other.copy_engines),
@@ -27,7 +27,8 @@ impl Engines {
         }
     }
 
-    pub(crate) fn fits_in(self, other: Self) -> bool {
+    /// Whether the other has at least as many of each.
+    pub fn fits_in(self, other: Self) -> bool {
         self.without(other) == Self::default()
     }
 }

@@ -43,7 +43,7 @@ impl MigLayout {
     }
 
     /// The compute slices of the GPU: those of the largest profile.
-    fn slices(&self) -> u32 {
+    pub fn compute_slices(&self) -> u32 {
         self.profiles.iter().map(|profile| profile.slices).max().unwrap_or(0)
     }
 }
@@ -102,7 +102,7 @@ struct Left {
 impl Left {
     fn beside(layout: &MigLayout, taken: &[(u32, Placement)]) -> Self {
         let taken = taken.iter().filter_map(|(id, _)| layout.profile(*id));
-        taken.fold(Self { slices: layout.slices(), engines: layout.engines }, |left, profile| Self {
+        taken.fold(Self { slices: layout.compute_slices(), engines: layout.engines }, |left, profile| Self {
             slices: left.slices.saturating_sub(profile.slices),
             engines: left.engines.without(profile.engines),
         })

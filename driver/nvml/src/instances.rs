@@ -44,8 +44,8 @@ impl Device<'_> {
         Ok(if status == 0 { Activation::InForce } else { Activation::Pending(status) })
     }
 
-    /// The ids of the GPU instances of a profile, with MIG mode on.
-    pub fn gpu_instance_ids(&self, profile_id: u32) -> Result<Vec<u32>, NvmlError> {
+    /// The GPU instances of a profile with their ids, with MIG mode on.
+    pub fn gpu_instances(&self, profile_id: u32) -> Result<Vec<(u32, GpuInstance)>, NvmlError> {
         let call = "nvmlDeviceGetGpuInstances";
         let function = symbol(call, &self.nvml().lib().nvmlDeviceGetGpuInstances)?;
         let mut found: Vec<nvmlGpuInstance_t> = vec![null_mut(); MAX_INSTANCES];
@@ -54,19 +54,13 @@ impl Device<'_> {
         let code = unsafe { function(self.handle(), profile_id, found.as_mut_ptr(), &raw mut count) };
         self.nvml().check(call, code)?;
         found.truncate(usize::try_from(count).unwrap_or(0));
-        found.into_iter().map(|handle| self.gpu_instance_info(handle).map(|(id, _)| id)).collect()
-    }
-
-    /// The GPU instances of a profile with their ids, with MIG mode on.
-    pub fn gpu_instances(&self, profile_id: u32) -> Result<Vec<(u32, GpuInstance)>, NvmlError> {
-        let ids = self.gpu_instance_ids(profile_id)?.into_iter();
-        let read = |id| match self.gpu_instance(id) {
-            Ok(instance) => Some(Ok((id, instance))),
-            // It was destroyed since.
-            Err(error) if error.code == code::NOT_FOUND => None,
+        let read = |handle| match self.gpu_instance_info(handle) {
+            Ok(found) => Some(Ok(found)),
+            // It was destroyed since, and its handle is invalid.
+            Err(error) if [code::NOT_FOUND, code::INVALID_ARGUMENT].contains(&error.code) => None,
             Err(error) => Some(Err(error)),
         };
-        ids.filter_map(read).collect()
+        found.into_iter().filter_map(read).collect()
     }
 
     /// Creates a GPU instance and returns its id.
@@ -100,7 +94,8 @@ impl Device<'_> {
         let function = symbol(call, &self.nvml().lib().nvmlGpuInstanceGetComputeInstances)?;
         let owner = self.gpu_instance_handle(gpu_instance)?;
         let mut ids = Vec::new();
-        for profile in self.compute_profiles(owner)? {
+        for profile in self.compute_profiles(owner) {
+            let profile = profile?;
             let mut found: Vec<nvmlComputeInstance_t> = vec![null_mut(); MAX_INSTANCES];
             let mut count = 0;
             // SAFETY: the library gave the GPU instance handle just now and checks it; the buffer has room for more instances
@@ -148,26 +143,36 @@ impl Device<'_> {
     /// The id of the profile whose compute instances span a GPU instance of this many compute slices.
     fn whole_profile(&self, owner: nvmlGpuInstance_t, slices: u32) -> Result<u32, NvmlError> {
         let none = NvmlError { call: "nvmlGpuInstanceGetComputeInstanceProfileInfo", code: code::NOT_SUPPORTED };
-        let whole = self.compute_profiles(owner)?.into_iter().find(|profile| profile.sliceCount == slices);
-        whole.map(|profile| profile.id).ok_or(none)
+        let is_whole = |answer: &Result<nvmlComputeInstanceProfileInfo_t, NvmlError>| {
+            answer.as_ref().map_or(true, |profile| profile.sliceCount == slices)
+        };
+        self.compute_profiles(owner).find(is_whole).unwrap_or(Err(none)).map(|profile| profile.id)
     }
 
-    fn compute_profiles(&self, owner: nvmlGpuInstance_t) -> Result<Vec<nvmlComputeInstanceProfileInfo_t>, NvmlError> {
+    fn compute_profiles(
+        &self,
+        owner: nvmlGpuInstance_t,
+    ) -> impl Iterator<Item = Result<nvmlComputeInstanceProfileInfo_t, NvmlError>> {
+        let is_end =
+            |answer: &Result<_, NvmlError>| matches!(answer, Err(NvmlError { code: code::INVALID_ARGUMENT, .. }));
+        let is_absent =
+            |answer: &Result<_, NvmlError>| matches!(answer, Err(NvmlError { code: code::NOT_SUPPORTED, .. }));
+        let profiles = (0..PROFILE_ENUMS).map(move |number| self.compute_profile(owner, number));
+        profiles.take_while(move |answer| !is_end(answer)).filter(move |answer| !is_absent(answer))
+    }
+
+    fn compute_profile(
+        &self,
+        owner: nvmlGpuInstance_t,
+        number: u32,
+    ) -> Result<nvmlComputeInstanceProfileInfo_t, NvmlError> {
         let call = "nvmlGpuInstanceGetComputeInstanceProfileInfo";
         let function = symbol(call, &self.nvml().lib().nvmlGpuInstanceGetComputeInstanceProfileInfo)?;
-        let mut profiles = Vec::new();
-        for number in 0..PROFILE_ENUMS {
-            let mut info = empty_profile();
-            // SAFETY: the library gave the GPU instance handle just now and checks it; `info` is the struct the function fills.
-            let code = unsafe { function(owner, number, SHARED_ENGINES, &raw mut info) };
-            match self.nvml().check(call, code) {
-                Ok(()) => profiles.push(info),
-                Err(error) if error.code == code::NOT_SUPPORTED => {}
-                Err(error) if error.code == code::INVALID_ARGUMENT => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(profiles)
+        let mut info = empty_profile();
+        // SAFETY: the library gave the GPU instance handle just now and checks it; `info` is the struct the function fills.
+        let code = unsafe { function(owner, number, SHARED_ENGINES, &raw mut info) };
+        self.nvml().check(call, code)?;
+        Ok(info)
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! The module sends no request. The caller lists and diffs again after a failed write.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dra_model::NodeName;
@@ -76,8 +77,8 @@ pub fn diff(pool: &Pool, desired: &[SliceContent], observed: &[ResourceSlice]) -
         if let Some(slice) = found {
             ours.remove(name_of(slice));
         }
-        let spec = pool.spec(with_known_times(content, &published), newest, desired.len());
-        targets.push(Target { name: pool.free_name(index, &foreign), spec, found });
+        let content = with_known_times(content, &published);
+        targets.push(Target { name: pool.free_name(index, &foreign), content, found });
     }
     let deletes = ours.into_values().map(delete);
     deletes.chain(pool.writes(targets, newest)).collect()
@@ -87,7 +88,8 @@ pub fn diff(pool: &Pool, desired: &[SliceContent], observed: &[ResourceSlice]) -
 struct Target<'a> {
     /// Name for a new slice.
     name: String,
-    spec: ResourceSliceSpec,
+    /// Copied only for a write, because the devices of a node are large.
+    content: Cow<'a, SliceContent>,
     found: Option<&'a ResourceSlice>,
 }
 
@@ -128,27 +130,48 @@ impl Pool {
     }
 
     fn writes(&self, targets: Vec<Target<'_>>, newest: i64) -> Vec<Write> {
+        let count = targets.len();
+        let holds = |target: &Target<'_>| target.found.is_some_and(|slice| self.holds(slice, target, newest, count));
         let found = targets.iter().filter(|target| target.found.is_some()).count();
         let missing = targets.len() - found;
-        let changed =
-            targets.iter().filter(|target| target.found.is_some_and(|slice| !self.holds(slice, target))).count();
+        let changed = targets.iter().filter(|target| target.found.is_some() && !holds(target)).count();
         let keeps_generation = found > 0 && (changed == 0 || (changed == 1 && missing == 0));
         let generation = if keeps_generation { newest } else { newest.saturating_add(1) };
         let (updates, creates): (Vec<_>, Vec<_>) = targets
             .into_iter()
-            .filter(|target| !(keeps_generation && target.found.is_some_and(|slice| self.holds(slice, target))))
+            .filter(|target| !(keeps_generation && holds(target)))
             .partition(|target| target.found.is_some());
-        updates.into_iter().chain(creates).map(|target| self.write(target, generation)).collect()
+        updates.into_iter().chain(creates).map(|target| self.write(target, generation, count)).collect()
     }
 
     /// Whether a slice is equal to its target.
-    fn holds(&self, slice: &ResourceSlice, target: &Target<'_>) -> bool {
-        slice.spec == target.spec && slice.metadata.owner_references.as_ref().is_some_and(|o| o.contains(&self.owner()))
+    fn holds(&self, slice: &ResourceSlice, target: &Target<'_>, generation: i64, count: usize) -> bool {
+        let ResourceSliceSpec {
+            all_nodes,
+            devices,
+            driver,
+            node_name,
+            node_selector,
+            partition_type_attribute,
+            per_device_node_selection,
+            pool,
+            shared_counters,
+            skip_node_operations,
+        } = &slice.spec;
+        let (wanted, sets) = match &*target.content {
+            SliceContent::Counters(sets) => (None, Some(sets)),
+            SliceContent::Devices(wanted) => (Some(wanted).filter(|wanted| !wanted.is_empty()), None),
+        };
+        let expected = self.spec(SliceContent::Devices(Vec::new()), generation, count);
+        (devices.as_ref(), shared_counters.as_ref()) == (wanted, sets)
+            && (driver, node_name, pool) == (&expected.driver, &expected.node_name, &expected.pool)
+            && (all_nodes, node_selector, partition_type_attribute, per_device_node_selection, skip_node_operations)
+                == (&None, &None, &None, &None, &None)
+            && slice.metadata.owner_references.as_ref().is_some_and(|owners| owners.contains(&self.owner()))
     }
 
-    fn write(&self, target: Target<'_>, generation: i64) -> Write {
-        let mut spec = target.spec;
-        spec.pool.generation = generation;
+    fn write(&self, target: Target<'_>, generation: i64, count: usize) -> Write {
+        let spec = self.spec(target.content.into_owned(), generation, count);
         match target.found {
             Some(slice) => {
                 let mut metadata = slice.metadata.clone();
@@ -196,20 +219,19 @@ fn published_devices<'a>(ours: &BTreeMap<&str, &'a ResourceSlice>) -> BTreeMap<&
 
 /// The API server adds a time to a taint. The time is kept, also if the device moves to another slice, because a new time would
 /// restart the toleration of running pods.
-fn with_known_times(content: &SliceContent, published: &BTreeMap<&str, &Device>) -> SliceContent {
-    let mut content = content.clone();
-    match &mut content {
-        SliceContent::Counters(_) => {}
-        SliceContent::Devices(devices) => {
-            for device in devices {
-                let known = published.get(device.name.as_str()).and_then(|device| device.taints.as_deref());
-                for taint in device.taints.iter_mut().flatten() {
-                    taint.time_added = known_time(taint, known.unwrap_or_default());
-                }
-            }
+fn with_known_times<'a>(content: &'a SliceContent, published: &BTreeMap<&str, &Device>) -> Cow<'a, SliceContent> {
+    let SliceContent::Devices(devices) = content else { return Cow::Borrowed(content) };
+    if devices.iter().all(|device| device.taints.is_none()) {
+        return Cow::Borrowed(content);
+    }
+    let mut devices = devices.clone();
+    for device in &mut devices {
+        let known = published.get(device.name.as_str()).and_then(|device| device.taints.as_deref());
+        for taint in device.taints.iter_mut().flatten() {
+            taint.time_added = known_time(taint, known.unwrap_or_default());
         }
     }
-    content
+    Cow::Owned(SliceContent::Devices(devices))
 }
 
 /// Times are stored in whole seconds, so a time that differs by less is equal.

@@ -11,7 +11,7 @@
 //! All functions are pure: no client, no clock, no randomness. The same inventory always gives the same bytes, so a restarted or
 //! upgraded process writes nothing.
 //!
-//! Reading order: [`names`], [`limits`], [`quantity`], [`attributes`], [`offer`], [`capacity`], [`counters`], [`preference`],
+//! Reading order: [`names`], [`limits`], [`quantity`], [`attributes`], [`offer`], [`capacity`], [`counters`], [`preference`], [`fragmentation`],
 //! [`pack`], [`diff`], [`published`], [`claim`], [`status`].
 
 pub mod names;
@@ -29,6 +29,8 @@ pub mod capacity;
 pub mod counters;
 
 pub mod preference;
+
+pub mod fragmentation;
 
 pub mod pack;
 

@@ -54,9 +54,12 @@ pub fn pack(driver: &DriverName, inventory: &Inventory, offer: &Offer) -> Vec<Sl
     if offer.features.partitionable {
         let sets: Vec<_> = gpus.iter().map(|(gpu, _)| counters::counter_set(gpu, &names.gpu(&gpu.uuid))).collect();
         slices.extend(sets.chunks(limits::COUNTER_SETS).map(|sets| SliceContent::Counters(sets.to_vec())));
-        slices.extend(blocks.chunks(limits::COUNTER_SETS).flat_map(fill));
+        let mut blocks = blocks.into_iter();
+        while blocks.len() > 0 {
+            slices.extend(fill(blocks.by_ref().take(limits::COUNTER_SETS)));
+        }
     } else {
-        slices.extend(fill(&blocks));
+        slices.extend(fill(blocks.into_iter()));
     }
     if slices.is_empty() { vec![SliceContent::Devices(Vec::new())] } else { slices }
 }
@@ -125,16 +128,20 @@ fn publish(device: Device<'_>, driver: &DriverState, names: &DeviceNames, offer:
 /// Distributes the devices of GPUs over slices, in order. The devices of a GPU are in one slice if its limit allows, and the limit
 /// is that of the devices in the slice, so a GPU with taints lowers it only for its own slice. A GPU without devices has an empty
 /// slice if it is the first, so that its first MIG device needs no new slice.
-fn fill(blocks: &[Vec<k8s::Device>]) -> Vec<SliceContent> {
+fn fill(blocks: impl Iterator<Item = Vec<k8s::Device>>) -> Vec<SliceContent> {
     let mut slices: Vec<Vec<k8s::Device>> = Vec::new();
-    for block in blocks {
+    for mut block in blocks {
         let fits =
-            |last: &Vec<k8s::Device>| last.len() + block.len() <= DeviceLimit::of(last.iter().chain(block)).devices();
+            |last: &Vec<k8s::Device>| last.len() + block.len() <= DeviceLimit::of(last.iter().chain(&block)).devices();
         match slices.last_mut() {
-            Some(last) if fits(last) => last.extend(block.iter().cloned()),
+            Some(last) if fits(last) => last.append(&mut block),
             Some(_) | None if block.is_empty() => slices.push(Vec::new()),
             Some(_) | None => {
-                slices.extend(block.chunks(DeviceLimit::of(block).devices()).map(<[k8s::Device]>::to_vec));
+                let limit = DeviceLimit::of(&block).devices();
+                let mut devices = block.into_iter();
+                while devices.len() > 0 {
+                    slices.push(devices.by_ref().take(limit).collect());
+                }
             }
         }
     }
@@ -182,7 +189,7 @@ mod tests {
             (vec![tainted(40), plain(100), plain(28)], vec![40, 128]),
             (vec![plain(0), plain(3)], vec![3]),
         ] {
-            let slices = fill(&blocks);
+            let slices = fill(blocks.into_iter());
             assert_eq!(slices.iter().map(|slice| slice.devices().len()).collect::<Vec<_>>(), expect);
             for slice in slices {
                 assert!(slice.devices().len() <= DeviceLimit::of(slice.devices()).devices());

@@ -18,6 +18,8 @@ pub(crate) enum Unit {
     Mib,
     #[serde(rename = "x")]
     Ratio,
+    #[serde(rename = "%")]
+    Percent,
     #[serde(rename = "count")]
     Count,
 }
@@ -29,6 +31,7 @@ impl Unit {
             Self::Seconds => "s",
             Self::Mib => "MiB",
             Self::Ratio => "x",
+            Self::Percent => "%",
             Self::Count => "",
         }
     }

@@ -21,6 +21,7 @@ mod at_once;
 mod claims;
 mod figures;
 mod footprint;
+mod fragmentation;
 mod idle;
 mod memory;
 mod mig;
@@ -83,6 +84,8 @@ enum Part {
     Rounds,
     /// MIG devices created for claims, alone and eight at once
     Partitions,
+    /// What the order of the MIG devices is worth
+    Fragmentation,
     /// MIG devices made on the node
     Mig,
 }
@@ -131,6 +134,7 @@ impl Part {
             Self::Shares => shares::measure(stage).await.figures(),
             Self::Rounds => rounds::measure(stage).await.figures(),
             Self::Partitions => partitions::measure(stage).await.figures(),
+            Self::Fragmentation => fragmentation::measure(),
             Self::Mig => mig::measure(stage).await.figures(),
         }
     }

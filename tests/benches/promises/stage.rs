@@ -142,8 +142,8 @@ impl<'a> Stage<'a> {
                 ticks.tick().await;
                 let found = slices.list(&ListParams::default()).await.expect("the API server answers");
                 let devices = found.items.iter().flat_map(|slice| slice.spec.devices.iter().flatten());
-                let for_one_claim = devices.filter(|device| device.allow_multiple_allocations != Some(true));
-                if for_one_claim.count() == self.devices.len() {
+                let whole = devices.filter(|device| self.devices.contains(&device.name));
+                if whole.count() == self.devices.len() {
                     return;
                 }
             }

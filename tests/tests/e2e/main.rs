@@ -22,6 +22,7 @@ mod claims;
 mod classes;
 mod faults;
 mod import;
+mod mig;
 mod mps;
 mod pods;
 mod publishing;
@@ -46,6 +47,7 @@ fn cases() -> Vec<Case> {
         mps::cases(),
         sharing::cases(),
         classes::cases(),
+        mig::cases(),
         claims::cases(),
         import::cases(),
         faults::cases(),

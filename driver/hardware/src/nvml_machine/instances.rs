@@ -6,7 +6,13 @@ use dra_nvml::error::code;
 use dra_nvml::{Activation, Device, NvmlError, Slices};
 
 use super::subject::Subject;
-use crate::machine::{GpuError, GpuSelector, NvmlCode};
+use crate::machine::{GpuError, GpuSelector, MigState, NvmlCode};
+
+/// See [`crate::MigMachine::mig_state`].
+pub(super) fn mig_state(gpu: &GpuUuid, device: &Device<'_>) -> Result<MigState, GpuError> {
+    let read = || Ok(MigState { is_on: device.mig_mode()?, minor: device.minor_number()? });
+    read().map_err(|error| Subject::of(GpuSelector::Uuid(gpu)).failed(error))
+}
 
 /// See [`crate::MigMachine::set_mig_mode`].
 pub(super) fn set_mig_mode(gpu: &GpuUuid, device: &Device<'_>, on: bool) -> Result<(), GpuError> {

@@ -92,7 +92,7 @@ fn nodes(
             // The minor number may have changed with the MIG mode.
             let now = tools
                 .host
-                .gpu(gpu)
+                .mig_state(gpu)
                 .map_err(|source| EffectError::ReadGpu { device: device.clone(), source: Box::new(source) })?;
             DeviceIds::of_mig(now.minor, ids)
         }

@@ -20,7 +20,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Turns MIG mode on unless it is on. The undo of an earlier attempt may just have turned it off.
 pub(super) fn turn_on(uuid: &GpuUuid, tools: &Tools<'_>) -> Result<(), EffectError> {
-    if matches!(tools.host.gpu(uuid).map_err(|source| failed(uuid, source, tools))?.mig, MigMode::On { .. }) {
+    if tools.host.mig_state(uuid).map_err(|source| failed(uuid, source, tools))?.is_on {
         return Ok(());
     }
     let ledger = ledger::load(uuid, tools)?.unwrap_or_else(|| ledger::new(uuid, tools));

@@ -98,7 +98,7 @@ pub(super) fn undo(identity: &MigIdentity, record: &ClaimRecord, tools: &Tools<'
 fn await_capabilities(identity: &MigIdentity, ids: &MigIds, tools: &Tools<'_>) -> Result<(), EffectError> {
     let failed = |source| failed_to_create(identity, source, tools);
     // The change of the mode may have changed the minor number.
-    let minor = tools.host.gpu(&identity.parent).map_err(failed)?.minor;
+    let minor = tools.host.mig_state(&identity.parent).map_err(failed)?.minor;
     let nodes = || tools.host.device_nodes(DeviceIds::of_mig(minor, ids));
     let is_late = |error: &NodeError| matches!(error, NodeError::Capability { .. } | NodeError::Missing { .. });
     let ready = retry(CAPABILITY_TIMEOUT, tools.host.deadline(), is_late, nodes);

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use dra_files::faults::{Fault, FaultyFiles};
 use dra_hardware::{
-    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Host, Machine, MachineError, MigMachine, NvmlCode,
+    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Host, Machine, MachineError, MigMachine, MigState,
+    NvmlCode,
 };
 use dra_model::{Claim, ComputeMode, GpuUuid, Interval, MigIdentity, MigIds};
 use dra_prepare::{ClaimLookup, Engine, PrepareError, PreparedDevice, Reconciliation};
@@ -88,6 +89,10 @@ impl Machine for MortalMachine {
 }
 
 impl MigMachine for MortalMachine {
+    fn mig_state(&self, gpu: &GpuUuid) -> Result<MigState, GpuError> {
+        self.sim.mig_state(gpu)
+    }
+
     fn set_mig_mode(&self, gpu: &GpuUuid, on: bool) -> Result<(), GpuError> {
         self.ask(gpu, |sim| sim.set_mig_mode(gpu, on))
     }

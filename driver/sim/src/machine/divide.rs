@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How the GPUs of the simulator are divided, with the NVML calls of `NvmlMachine`.
 
-use dra_hardware::{GpuError, GpuSelector, MigMachine, NvmlCode};
+use dra_hardware::{GpuError, GpuSelector, MigMachine, MigState, NvmlCode};
 use dra_model::{GpuUuid, MigIdentity, MigIds};
 
 use super::question::{Question, instance_at, placement};
 use crate::{Code, Simulator};
 
 impl MigMachine for Simulator {
+    fn mig_state(&self, gpu: &GpuUuid) -> Result<MigState, GpuError> {
+        let question = Question::about(self, GpuSelector::Uuid(gpu))?;
+        let is_on = question.is_mig_on()?;
+        Ok(MigState { is_on, minor: question.required("nvmlDeviceGetMinorNumber", |gpu, _| Ok(gpu.minor))? })
+    }
+
     fn set_mig_mode(&self, gpu: &GpuUuid, on: bool) -> Result<(), GpuError> {
         let call = "nvmlDeviceSetMigMode";
         let question = Question::about(self, GpuSelector::Uuid(gpu))?;

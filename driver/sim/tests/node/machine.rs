@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The two interfaces of the engine return the same: NVML through the library, and the simulator in this process.
 
-use dra_hardware::{GpuError, GpuSelector, Machine, MigMachine, NvmlMachine};
+use dra_hardware::{GpuError, GpuSelector, Machine, MigMachine, MigState, NvmlMachine};
 use dra_model::{Gpu, MigIdentity, Partition};
 use dra_sim::state::{Fault, Process, Setup};
 use dra_sim::{Code, Simulator, State, catalog};
@@ -121,6 +121,7 @@ fn what_a_process_holds_stays() {
     });
     for machine in machines(&library, &sim) {
         assert_eq!(machine.processes(&gpu.uuid), Ok(vec![4711]));
+        assert_eq!(machine.mig_state(&gpu.uuid), Ok(MigState { is_on: true, minor: gpu.minor }));
         assert!(machine.destroy_compute_instances(&mig).unwrap_err().is_in_use());
         assert_eq!(self::gpu(machine, index).mig_devices().len(), 1);
     }

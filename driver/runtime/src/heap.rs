@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The memory of a process that works rarely.
+
+/// Returns freed memory to the kernel. The allocator of glibc does so by itself only for the end of its heap, where one small
+/// value that is in use retains all that was freed before it (`man 3 malloc_trim`).
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "the standard library has no such function")]
+pub fn release_freed() {
+    // SAFETY: the function takes a number, may be called at any time by any thread and changes no memory that is in use.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Other allocators decide by themselves.
+#[cfg(not(target_env = "gnu"))]
+pub fn release_freed() {}
