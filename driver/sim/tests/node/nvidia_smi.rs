@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! NVIDIA's nvidia-smi reads and changes the node.
 
+use std::collections::BTreeSet;
+
+use dra_sim::catalog::models;
+
 use crate::node::Node;
 
 fn lines_with<'a>(text: &'a str, part: &str) -> Vec<&'a str> {
@@ -47,31 +51,108 @@ fn answers_queries_as_csv() {
     assert_eq!(node.smi(&[fields, "--format=csv,noheader"]).ok(), expect);
 }
 
+/// A row of NVIDIA's tables: profile id, name, instances, GiB from and to, multiprocessors where they are published.
+type Row = (u32, &'static str, u32, f64, f64, Option<u32>);
+
+/// The profiles of NVIDIA's MIG user guide, and the memory that real boards report (mig-parted's tests, the GPU operator's
+/// configuration), which differs a little between drivers.
+const PROFILES: [(&str, [Row; 7]); 5] = [
+    (
+        "a100-40",
+        [
+            (19, "1g.5gb", 7, 4.75, 4.75, Some(14)),
+            (20, "1g.5gb+me", 1, 4.75, 4.75, Some(14)),
+            (15, "1g.10gb", 4, 9.62, 9.75, Some(14)),
+            (14, "2g.10gb", 3, 9.75, 9.75, Some(28)),
+            (9, "3g.20gb", 2, 19.62, 19.62, Some(42)),
+            (5, "4g.20gb", 1, 19.62, 19.62, Some(56)),
+            (0, "7g.40gb", 1, 39.5, 39.5, Some(98)),
+        ],
+    ),
+    (
+        "a100-80",
+        [
+            (19, "1g.10gb", 7, 9.5, 9.62, Some(14)),
+            (20, "1g.10gb+me", 1, 9.5, 9.62, Some(14)),
+            (15, "1g.20gb", 4, 19.5, 19.5, Some(14)),
+            (14, "2g.20gb", 3, 19.5, 19.5, Some(28)),
+            (9, "3g.40gb", 2, 39.25, 39.25, Some(42)),
+            (5, "4g.40gb", 1, 39.25, 39.25, Some(56)),
+            (0, "7g.80gb", 1, 78.5, 79.25, Some(98)),
+        ],
+    ),
+    (
+        "h100-80",
+        [
+            (19, "1g.10gb", 7, 9.75, 9.75, Some(16)),
+            (20, "1g.10gb+me", 1, 9.75, 9.75, Some(16)),
+            (15, "1g.20gb", 4, 19.62, 19.62, Some(26)),
+            (14, "2g.20gb", 3, 19.62, 19.62, Some(32)),
+            (9, "3g.40gb", 2, 39.5, 39.5, Some(60)),
+            (5, "4g.40gb", 1, 39.5, 39.5, Some(64)),
+            (0, "7g.80gb", 1, 79.25, 79.25, Some(132)),
+        ],
+    ),
+    (
+        "h200",
+        [
+            (19, "1g.18gb", 7, 16.0, 16.0, Some(16)),
+            (20, "1g.18gb+me", 1, 16.0, 16.0, Some(16)),
+            (15, "1g.35gb", 4, 32.25, 32.25, Some(26)),
+            (14, "2g.35gb", 3, 32.25, 32.25, Some(32)),
+            (9, "3g.71gb", 2, 69.5, 69.5, Some(60)),
+            (5, "4g.71gb", 1, 69.5, 69.5, Some(64)),
+            (0, "7g.141gb", 1, 139.5, 140.5, Some(132)),
+        ],
+    ),
+    (
+        "b200",
+        [
+            (19, "1g.23gb", 7, 20.5, 22.0, Some(18)),
+            (20, "1g.23gb+me", 1, 20.5, 22.0, Some(18)),
+            (15, "1g.45gb", 4, 44.25, 44.25, Some(30)),
+            (14, "2g.45gb", 3, 44.25, 44.25, Some(36)),
+            (9, "3g.90gb", 2, 86.0, 90.0, None),
+            (5, "4g.90gb", 1, 86.0, 90.0, None),
+            (0, "7g.180gb", 1, 172.0, 180.0, None),
+        ],
+    ),
+];
+
+/// Those of every board with eight memory slices, in the same source.
+const PLACEMENTS: &str = "GPU  0 Profile ID 19 Placements: {0,1,2,3,4,5,6}:1\n\
+                          GPU  0 Profile ID 20 Placements: {0,1,2,3,4,5,6}:1\n\
+                          GPU  0 Profile ID 15 Placements: {0,2,4,6}:2\n\
+                          GPU  0 Profile ID 14 Placements: {0,2,4}:2\n\
+                          GPU  0 Profile ID  9 Placements: {0,4}:4\n\
+                          GPU  0 Profile ID  5 Placement : {0}:4\n\
+                          GPU  0 Profile ID  0 Placement : {0}:8\n";
+
 #[test]
-fn lists_profiles_and_placements() {
-    let node = Node::new("h100:1");
-    node.smi(&["-mig", "1"]).ok();
-    let profiles = node.smi(&["mig", "-lgip"]).ok();
-    for (name, rest) in [
-        ("1g.10gb  ", "19     7/7        9.75       No     16     1     0"),
-        ("1g.10gb+me", "20     1/1        9.75       No     16     1     0"),
-        ("1g.20gb", "15     4/4        19.62      No     26     1     0"),
-        ("2g.20gb", "14     3/3        19.62      No     32     2     0"),
-        ("3g.40gb", "9     2/2        39.50      No     60     3     0"),
-        ("4g.40gb", "5     1/1        39.50      No     64     4     0"),
-        ("7g.80gb", "0     1/1        79.25      No     132    7     0"),
-    ] {
-        let rows = lines_with(&profiles, name);
-        assert!(rows.len() == 1 && rows[0].contains(rest), "{name}: {rows:?}");
+fn lists_the_profiles_and_placements_of_nvidias_tables() {
+    let with_mig = models().iter().filter(|model| model.mig.is_some()).map(|model| model.id.as_str());
+    assert_eq!(with_mig.collect::<BTreeSet<_>>(), PROFILES.iter().map(|(model, _)| *model).collect());
+    for (model, table) in PROFILES {
+        let node = Node::new(&format!("{model}:1"));
+        node.smi(&["-mig", "1"]);
+        node.gpu_sim("reset", &["-g", "0"]).ok();
+        assert_eq!(node.smi(&["mig", "-lgipp"]).ok(), PLACEMENTS, "{model}");
+        let listed = node.smi(&["mig", "-lgip"]).ok();
+        let rows: Vec<Vec<&str>> = lines_with(&listed, " MIG ")
+            .iter()
+            .map(|line| line.trim_matches('|').split_whitespace().collect())
+            .collect();
+        assert_eq!(rows.len(), table.len(), "{model}\n{listed}");
+        for (row, (id, name, count, from, to, multiprocessors)) in rows.iter().zip(table) {
+            let expect = ["0", "MIG", name, &id.to_string(), &format!("{count}/{count}")];
+            assert_eq!(row[..5], expect, "{model}\n{listed}");
+            let memory: f64 = row[5].parse().unwrap();
+            assert!((from..=to).contains(&memory), "{model} {name}: {memory}");
+            if let Some(count) = multiprocessors {
+                assert_eq!(row[7], count.to_string(), "{model} {name}");
+            }
+        }
     }
-    let placements = "GPU  0 Profile ID 19 Placements: {0,1,2,3,4,5,6}:1\n\
-                      GPU  0 Profile ID 20 Placements: {0,1,2,3,4,5,6}:1\n\
-                      GPU  0 Profile ID 15 Placements: {0,2,4,6}:2\n\
-                      GPU  0 Profile ID 14 Placements: {0,2,4}:2\n\
-                      GPU  0 Profile ID  9 Placements: {0,4}:4\n\
-                      GPU  0 Profile ID  5 Placement : {0}:4\n\
-                      GPU  0 Profile ID  0 Placement : {0}:8\n";
-    assert_eq!(node.smi(&["mig", "-lgipp"]).ok(), placements);
 }
 
 #[test]
