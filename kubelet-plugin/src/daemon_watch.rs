@@ -263,7 +263,7 @@ mod tests {
     use super::*;
     use crate::event_text::EventText;
     use crate::outbox::{Due, PendingEvent};
-    use crate::report_channel::report_channel;
+    use crate::report_channel::{Next, report_channel};
 
     const GPU: &str = "GPU-00112233-4455-6677-8899-aabbccddeeff";
 
@@ -337,7 +337,9 @@ mod tests {
         let watch = DaemonWatch { client, engine, reports, states, metrics, max_host_absence, schedule };
         let (stop, started) = (CancellationToken::new(), Instant::now());
         let running = tokio::spawn(watch.run(stop.clone()));
-        let Due { claim: reported, status, events } = written.next().await.unwrap();
+        let Next::Claim(Due { claim: reported, status, events }) = written.next().await.unwrap() else {
+            panic!("an Event about the Node")
+        };
         let [PendingEvent::Text(EventText::Daemon(daemon))] = &events[..] else { panic!("{events:?}") };
         assert_eq!((reported, status.map(|devices| devices.len()), &daemon.id), (claim(), Some(1), &id()));
         assert_eq!((&daemon.health, daemon.multi_user), (&DaemonHealth::HostUnreachable, None));

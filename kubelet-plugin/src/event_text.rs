@@ -60,6 +60,10 @@ pub enum EventText {
         change: MigChangeKind,
         took: Duration,
     },
+    /// On the Node: claims had these MIG devices, and their records are lost.
+    RecordsLost {
+        devices: String,
+    },
     SettingsChanged {
         setting: String,
         gpu: GpuUuid,
@@ -84,6 +88,7 @@ impl EventText {
             Self::Daemon(daemon) => daemon.health.event_reason(),
             Self::MigDevice { change: MigChangeKind::Created(_), .. } => "MigCreated",
             Self::MigDevice { change: MigChangeKind::Destroyed, .. } => "MigDestroyed",
+            Self::RecordsLost { .. } => "MigRecordsLost",
             Self::SettingsChanged { .. } => "GPUSettingsChanged",
         }
     }
@@ -118,6 +123,9 @@ impl EventText {
             Self::MigDevice { device, change: MigChangeKind::Destroyed, took } => {
                 format!("Destroyed MIG device {device} in {} ms", took.as_millis())
             }
+            Self::RecordsLost { devices } => format!(
+                "The records of the claims that had MIG devices {devices} are lost. This driver no longer destroys these devices and publishes them as an administrator's: destroy those that it created with nvidia-smi mig -dci and nvidia-smi mig -dgi after their pods ended"
+            ),
             // The kubelet prepares a claim for the first of its pods and not for pods that are added while it is prepared.
             Self::SettingsChanged { setting, gpu, found, wanted } => format!(
                 "{setting} of {gpu} was changed to {found} outside this driver, the claim needs {wanted}. Set it back with nvidia-smi; else it is reset at the next prepare on this GPU, of another claim or of this one after all its pods terminated"
@@ -136,6 +144,7 @@ impl EventText {
             | Self::Failed { .. }
             | Self::Blocked { .. }
             | Self::Daemon(_)
+            | Self::RecordsLost { .. }
             | Self::SettingsChanged { .. } => EventType::Warning,
         }
     }
@@ -152,7 +161,7 @@ impl EventText {
             | Self::Blocked { .. }
             | Self::MigDevice { change: MigChangeKind::Created(_), .. } => "Prepare",
             Self::MigDevice { change: MigChangeKind::Destroyed, .. } => "Unprepare",
-            Self::Daemon(_) | Self::SettingsChanged { .. } => "Monitor",
+            Self::Daemon(_) | Self::RecordsLost { .. } | Self::SettingsChanged { .. } => "Monitor",
         }
     }
 }
@@ -176,6 +185,12 @@ pub fn devices_prepared(devices: &[PreparedDevice], inventory: Option<&Inventory
 pub fn config_ignored(refusals: &[Refusal]) -> Option<EventText> {
     let refusals: Vec<String> = refusals.iter().map(explain).collect();
     (!refusals.is_empty()).then(|| EventText::ConfigIgnored { refusals: refusals.join("; ") })
+}
+
+/// The Event about MIG devices of claims whose records are lost, if there are any.
+pub fn records_lost(devices: &[DeviceName]) -> Option<EventText> {
+    let devices: Vec<&str> = devices.iter().map(DeviceName::as_str).collect();
+    (!devices.is_empty()).then(|| EventText::RecordsLost { devices: devices.join(", ") })
 }
 
 pub fn settings_changed(drift: &Drift) -> EventText {

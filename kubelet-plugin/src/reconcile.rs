@@ -88,6 +88,9 @@ impl Reconciler {
         for claim in &report.undone {
             self.reports.send(Report::Unprepared { claim: claim.clone() });
         }
+        if let Some(text) = event_text::records_lost(&report.without_record) {
+            self.reports.send_about_node(text);
+        }
         for drift in report.drifted.iter().filter(|drift| !self.reported.contains(drift)) {
             self.report_drift(drift);
         }
@@ -137,6 +140,9 @@ fn log(report: &Reconciliation) {
     }
     for path in &report.foreign {
         warn!(path = %path.display(), "file of another program is not touched");
+    }
+    for device in &report.without_record {
+        warn!(%device, "the record of the claim that had this MIG device is lost; it is not destroyed");
     }
     log_restored(&report.restored);
     for bad in &report.quarantined {

@@ -16,10 +16,14 @@ use crate::metrics::Metrics;
 use crate::outbox::{Due, Outbox};
 use crate::report::{Devices, Report};
 
+/// The most Events about the Node that wait; a reconciliation has one.
+const MAX_NODE_EVENTS: usize = 16;
+
 #[derive(Debug, Clone)]
 pub struct ReportSender {
     outbox: Arc<Mutex<Outbox>>,
     wake: mpsc::Sender<()>,
+    about_node: mpsc::Sender<EventText>,
     calls: watch::Sender<usize>,
     metrics: Metrics,
 }
@@ -39,17 +43,28 @@ pub struct ReportReceiver {
     outbox: Arc<Mutex<Outbox>>,
     /// Contains a message if a report was sent since the last read.
     wake: mpsc::Receiver<()>,
+    /// Events about the Node.
+    about_node: mpsc::Receiver<EventText>,
     /// The number of calls of the kubelet in flight.
     pub calls: watch::Receiver<usize>,
+}
+
+/// What is due next.
+#[derive(Debug)]
+pub enum Next {
+    Claim(Due),
+    /// An Event about the Node.
+    Node(EventText),
 }
 
 /// `backoff` is the delay after the first failure to write a status.
 pub fn report_channel(metrics: Metrics, backoff: Duration) -> (ReportSender, ReportReceiver) {
     let outbox = Arc::new(Mutex::new(Outbox::new(backoff)));
     let (wake, woken) = mpsc::channel(1);
+    let (about_node, node_events) = mpsc::channel(MAX_NODE_EVENTS);
     let (sender, calls) = watch::channel(0);
-    let receiver = ReportReceiver { outbox: Arc::clone(&outbox), wake: woken, calls };
-    (ReportSender { outbox, wake, calls: sender, metrics }, receiver)
+    let receiver = ReportReceiver { outbox: Arc::clone(&outbox), wake: woken, about_node: node_events, calls };
+    (ReportSender { outbox, wake, about_node, calls: sender, metrics }, receiver)
 }
 
 impl ReportSender {
@@ -73,6 +88,13 @@ impl ReportSender {
         }
     }
 
+    /// Reports an Event about the Node.
+    pub fn send_about_node(&self, text: EventText) {
+        if self.about_node.try_send(text).is_err() {
+            self.metrics.report_dropped();
+        }
+    }
+
     pub fn send(&self, report: Report) {
         for _ in 0..self.outbox.lock().add(report, Instant::now()) {
             self.metrics.report_dropped();
@@ -84,14 +106,15 @@ impl ReportSender {
 
 impl ReportReceiver {
     /// Waits until something is due. Returns nothing after the last sender was dropped.
-    pub async fn next(&mut self) -> Option<Due> {
+    pub async fn next(&mut self) -> Option<Next> {
         loop {
             if let Some(due) = self.take_due() {
-                return Some(due);
+                return Some(Next::Claim(due));
             }
             let at: OptionFuture<_> = self.outbox.lock().next_due().map(sleep_until).into();
             tokio::select! {
                 woken = self.wake.recv() => woken?,
+                Some(text) = self.about_node.recv() => return Some(Next::Node(text)),
                 Some(()) = at => {}
             }
         }

@@ -27,7 +27,7 @@ use crate::event_text::{self, EventText, MAX_NOTE_BYTES};
 use crate::metrics::Metrics;
 use crate::node_service::NodeState;
 use crate::outbox::{Due, PendingEvent};
-use crate::report_channel::{ReportReceiver, ReportSender, report_channel};
+use crate::report_channel::{Next, ReportReceiver, ReportSender, report_channel};
 use crate::{mps_warning, sharing_status};
 
 /// The delay after the first failure to write the status of a claim; it grows with each further failure in a row.
@@ -104,12 +104,18 @@ impl Reporter {
     /// Runs until `stop` is cancelled. Reports that are due then are written within [`WRITE_TIMEOUT`].
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), TaskError> {
         loop {
-            let due = tokio::select! {
+            let next = tokio::select! {
                 () = stop.cancelled() => break,
-                due = self.reports.next() => due,
+                next = self.reports.next() => next,
             };
-            let Some(due) = due else { break };
-            self.write(due).await;
+            match next {
+                Some(Next::Claim(due)) => self.write(due).await,
+                Some(Next::Node(text)) => {
+                    self.wait_for_calls().await;
+                    self.event(&self.own_node(), &text).await;
+                }
+                None => break,
+            }
         }
         self.stopping = true;
         let last = async {

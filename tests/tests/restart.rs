@@ -12,7 +12,7 @@ use dra_tests::kubelet::{Claim, DEADLINE, Device};
 use dra_tests::wait::until;
 use dra_tests::{Mode, NewClaim, Node};
 use rustix::fs::inotify;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Counts what happens in directories, so that a process can be killed at the k-th effect.
 struct Effects(Vec<rustix::fd::OwnedFd>);
@@ -168,6 +168,26 @@ async fn a_restarted_plugin_unprepares_without_an_api_server_and_without_a_drive
         node.kubelet.unprepare(claim).await.unwrap();
     }
     assert_eq!(node.leftovers(), [].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mig_device_of_a_lost_record_stays_and_is_reported_on_the_node() {
+    let node = Node::new("h100:1");
+    let mut plugin = node.start(Mode::Process).await;
+    let device = format!("{}-mig-19-6", node.gpus.name(0));
+    let claim = NewClaim::of("c", &device).create(&node.api);
+    node.kubelet.prepare(&claim).await.unwrap();
+    plugin.kill().await;
+    fs::remove_dir_all(node.state_dir()).unwrap();
+    let _plugin = node.start(Mode::Process).await;
+    let recorded = |events: &[Value]| {
+        let is_wanted = |event: &&Value| event["reason"] == "MigRecordsLost" && event["regarding"]["kind"] == "Node";
+        Some(events.iter().find(is_wanted)?["note"].as_str().unwrap_or_default().to_owned())
+    };
+    let text = node.api.until("an Event on the Node", Resource::Events, recorded).await;
+    assert!(text.contains(&device) && text.contains("nvidia-smi mig -dgi"), "{text}");
+    node.kubelet.unprepare(&claim).await.unwrap();
+    assert_eq!(node.gpus.state().gpus[0].instances.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

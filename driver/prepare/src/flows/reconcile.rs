@@ -33,7 +33,7 @@ pub(crate) fn reconcile(node: &Node, look_up: &dyn Fn(&ClaimRef) -> ClaimLookup)
     // Specs before records: a spec whose claim has a record by then is in use. And before claims: a base spec that was removed
     // while a prepare of another instance came to need it is written again by the repair of that claim.
     match node.specs.list() {
-        Ok(listing) => specs::reconcile(node, listing, &mut report),
+        Ok(listing) => specs::reconcile(node, listing, &call, &mut report),
         Err(source) => report.problems.push(Problem::Specs { source }),
     }
     match list_records(node) {

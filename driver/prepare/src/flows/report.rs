@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use dra_cdi::SpecStoreError;
 use dra_checkpoint::{Quarantined, StoreError};
 use dra_hardware::{BootIdError, DaemonError, DriverFilesError};
-use dra_model::{Advice, ClaimRef, GpuUuid};
+use dra_model::{Advice, ClaimRef, DeviceName, GpuUuid};
 
 use crate::effects::error::EffectError;
 use crate::effects::gpu_settings::Drift;
@@ -32,6 +32,8 @@ pub struct Reconciliation {
     pub quarantined: Vec<Quarantined>,
     /// Files of other programs in the directories of this driver. They were not touched.
     pub foreign: Vec<PathBuf>,
+    /// MIG devices that exist and that a claim without a record had: its record was lost. They are an administrator's now.
+    pub without_record: Vec<DeviceName>,
     /// GPUs whose pending restore was finished.
     pub restored: Vec<GpuUuid>,
     /// Settings that were changed outside this driver although claims rely on them.

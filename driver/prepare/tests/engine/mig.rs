@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dra_hardware::Deadline;
 use dra_model::{Claim, LiveIdentity, MigOrigin, explain};
-use dra_prepare::{ClaimLookup, MigChangeKind, PrepareCause, PreparedDevice, Refusal};
+use dra_prepare::{ClaimLookup, MigChangeKind, PrepareCause, PreparedDevice, Reconciliation, Refusal};
 use dra_sim::state::{Fault, MigUuids, Process};
 use dra_sim::{Code, Simulator};
 use parking_lot::{Condvar, Mutex};
@@ -401,7 +401,10 @@ fn without_its_records_the_driver_destroys_nothing() {
     node.prepare(&claim).unwrap();
     std::fs::remove_dir_all(node.state_dir()).unwrap();
     node.restart();
-    node.reconcile(ClaimLookup::Gone);
+    let names =
+        |report: Reconciliation| -> Vec<String> { report.without_record.iter().map(ToString::to_string).collect() };
+    assert_eq!(names(node.reconcile(ClaimLookup::Gone)), [format!("{}-mig-19-6", node.gpu(0))]);
+    assert_eq!(names(node.reconcile(ClaimLookup::Gone)), [""; 0], "it is reported once");
     node.engine.unprepare(&claim.reference).unwrap();
     assert_eq!((node.is_mig_on(0), node.instances(0)), (true, vec![(19, 6, 1)]));
     let inventory = node.host.refresh();

@@ -5,11 +5,13 @@
 use dra_cdi::Kind;
 use dra_cdi::store::SpecListing;
 use dra_checkpoint::Listing;
+use dra_model::{Device, DeviceName};
 
 use crate::flows::report::{Problem, Reconciliation};
+use crate::state::call::Call;
 use crate::state::node::Node;
 
-pub(super) fn reconcile(node: &Node, listing: SpecListing, report: &mut Reconciliation) {
+pub(super) fn reconcile(node: &Node, listing: SpecListing, call: &Call<'_>, report: &mut Reconciliation) {
     report.foreign.extend(listing.foreign);
     for unfinished in listing.unfinished {
         let removed = node.if_idle(&unfinished.writer, || node.specs.remove_unfinished(&unfinished));
@@ -34,7 +36,7 @@ pub(super) fn reconcile(node: &Node, listing: SpecListing, report: &mut Reconcil
             }
         };
         if unused {
-            remove(node, &kind, report);
+            remove(node, &kind, call, report);
         }
     }
     if let Err(source) = loaded {
@@ -42,7 +44,8 @@ pub(super) fn reconcile(node: &Node, listing: SpecListing, report: &mut Reconcil
     }
 }
 
-fn remove(node: &Node, kind: &Kind, report: &mut Reconciliation) {
+fn remove(node: &Node, kind: &Kind, call: &Call<'_>, report: &mut Reconciliation) {
+    let mig_devices = mig_devices_of(node, kind, call);
     let remove = || node.specs.remove(kind).map(|()| true);
     let removed = match kind {
         Kind::Base(_) => Ok(Some(remove())),
@@ -54,5 +57,15 @@ fn remove(node: &Node, kind: &Kind, report: &mut Reconciliation) {
     };
     if report.done_if_idle(removed, |source| Problem::Specs { source }) == Some(true) {
         report.removed.push(node.specs.path(kind));
+        report.without_record.extend(mig_devices);
     }
+}
+
+/// The MIG devices of a spec that exist. An unprepare removes the spec before the record, so only a lost record leaves a spec.
+fn mig_devices_of(node: &Node, kind: &Kind, call: &Call<'_>) -> Vec<DeviceName> {
+    let Kind::Claim(uid) = kind else { return Vec::new() };
+    let Ok(inventory) = call.host().refresh() else { return Vec::new() };
+    let devices = inventory.devices_by_name();
+    let exists = |name: &DeviceName| matches!(devices.get(name), Some(Device::Mig(..)));
+    node.specs.devices_of(uid).unwrap_or_default().into_iter().filter(exists).collect()
 }
