@@ -19,8 +19,25 @@ use crate::figures::{Figure, Unit};
 
 const ARRIVALS: u32 = 50_000;
 
-/// Profile ids of an H100 by how often they come: mostly small ones.
-const MIX: [u32; 16] = [19, 19, 19, 19, 19, 19, 14, 14, 14, 15, 15, 9, 9, 9, 5, 0];
+/// Profiles of an H100 by how often they come: mostly small ones.
+pub(crate) const MIX: [(u32, &str); 16] = [
+    (19, "1g.10gb"),
+    (19, "1g.10gb"),
+    (19, "1g.10gb"),
+    (19, "1g.10gb"),
+    (19, "1g.10gb"),
+    (19, "1g.10gb"),
+    (14, "2g.20gb"),
+    (14, "2g.20gb"),
+    (14, "2g.20gb"),
+    (15, "1g.20gb"),
+    (15, "1g.20gb"),
+    (9, "3g.40gb"),
+    (9, "3g.40gb"),
+    (9, "3g.40gb"),
+    (5, "4g.40gb"),
+    (0, "7g.80gb"),
+];
 
 /// Of a MIG device, that it goes before the next one comes.
 const END: f64 = 0.5;
@@ -52,7 +69,7 @@ fn refused(gpu: &Gpu) -> (u32, u32, u32) {
     let (ours, plain) = (by_preference(gpu.partitions()), gpu.partitions());
     let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let arrivals: Vec<_> =
-        (0..ARRIVALS).map(|now| (MIX[random.random_range(0..MIX.len())], now, end(now, &mut random))).collect();
+        (0..ARRIVALS).map(|now| (MIX[random.random_range(0..MIX.len())].0, now, end(now, &mut random))).collect();
     (
         refusals(&arrivals, |profile, taken: &[(u32, Placement)]| first_fit(layout, &ours, profile, taken)),
         refusals(&arrivals, |profile, taken: &[(u32, Placement)]| first_fit(layout, &plain, profile, taken)),

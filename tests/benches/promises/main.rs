@@ -32,6 +32,7 @@ mod one_by_one;
 mod partitions;
 mod reports;
 mod rounds;
+mod scheduling;
 mod shares;
 mod stage;
 
@@ -86,6 +87,8 @@ enum Part {
     Partitions,
     /// What the order of the MIG devices is worth
     Fragmentation,
+    /// Pods for MIG devices that come and go, and the time of the scheduler
+    Scheduling,
     /// MIG devices made on the node
     Mig,
 }
@@ -110,13 +113,13 @@ fn main() -> ExitCode {
 }
 
 async fn measure(cluster: &Cluster, parts: &[Part]) -> Vec<Figure> {
-    let stage = Stage::set(cluster).await;
+    let mut stage = Stage::set(cluster).await;
     let started = stage.rss();
     let mut figures = Vec::new();
     for part in Part::value_variants() {
         if parts.is_empty() || parts.contains(part) {
             let began = Instant::now();
-            figures.extend(part.measure(&stage, &started).await);
+            figures.extend(part.measure(&mut stage, &started).await);
             eprintln!("{:5.0} s for {part:?}", began.elapsed().as_secs_f64());
         }
     }
@@ -126,7 +129,7 @@ async fn measure(cluster: &Cluster, parts: &[Part]) -> Vec<Figure> {
 }
 
 impl Part {
-    async fn measure(self, stage: &Stage<'_>, started: &Rss) -> Vec<Figure> {
+    async fn measure(self, stage: &mut Stage<'_>, started: &Rss) -> Vec<Figure> {
         match self {
             Self::Claims => claims_of_gpus(stage).await,
             Self::Idle => idle_minute(stage, started).await,
@@ -135,6 +138,7 @@ impl Part {
             Self::Rounds => rounds::measure(stage).await.figures(),
             Self::Partitions => partitions::measure(stage).await.figures(),
             Self::Fragmentation => fragmentation::measure(),
+            Self::Scheduling => scheduling::measure(stage).await.figures(),
             Self::Mig => mig::measure(stage).await.figures(),
         }
     }

@@ -127,6 +127,21 @@ impl<'a> Stage<'a> {
         metrics.lines().filter(counts).filter_map(count).sum()
     }
 
+    /// Starts the controller again with further flags and waits until the names of the published devices are as wanted.
+    pub(crate) async fn publish_again(&mut self, flags: &[&str], wanted: impl Fn(&[String]) -> bool) {
+        assert!(self.controller.stop().await, "the controller ends cleanly");
+        let flags = flags.iter().map(|flag| (*flag).to_owned());
+        let all = [controller_flags(self.dir.path()), account_flags(self.dir.path()), flags.collect()].concat();
+        self.controller = Program::controller(all, self.dir.path());
+        let published = async {
+            let mut ticks = ticks();
+            while !wanted(&published_names(&self.admin).await) {
+                ticks.tick().await;
+            }
+        };
+        within("the devices are published", published).await;
+    }
+
     /// Ends the programs and says whether all ended cleanly.
     pub(crate) async fn strike(mut self) -> bool {
         let controller = self.controller.stop().await;
@@ -135,21 +150,24 @@ impl<'a> Stage<'a> {
     }
 
     async fn until_published(&self) {
-        let slices: Api<ResourceSlice> = Api::all(self.admin.clone());
         let published = async {
             let mut ticks = ticks();
             loop {
                 ticks.tick().await;
-                let found = slices.list(&ListParams::default()).await.expect("the API server answers");
-                let devices = found.items.iter().flat_map(|slice| slice.spec.devices.iter().flatten());
-                let whole = devices.filter(|device| self.devices.contains(&device.name));
-                if whole.count() == self.devices.len() {
+                let names = published_names(&self.admin).await;
+                if self.devices.iter().all(|device| names.contains(device)) {
                     return;
                 }
             }
         };
         within("the GPUs are published", published).await;
     }
+}
+
+async fn published_names(client: &Client) -> Vec<String> {
+    let slices: Api<ResourceSlice> = Api::all(client.clone());
+    let found = slices.list(&ListParams::default()).await.expect("the API server answers");
+    found.items.into_iter().flat_map(|slice| slice.spec.devices.unwrap_or_default()).map(|device| device.name).collect()
 }
 
 /// For conditions that can only be asked again.
