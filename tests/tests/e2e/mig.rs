@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 crate::case::cases![
     four_containers_divide_one_gpu_in_each_of_four_replicas,
     a_mig_device_is_chosen_by_its_multiprocessors,
+    mig_devices_are_spread_counted_and_chosen_in_order,
     an_old_pod_requests_a_mig_device_under_limits,
     a_mig_device_for_a_claim_is_shared_by_its_configuration,
     the_status_and_the_events_of_a_claim_show_its_mig_device,
@@ -120,6 +121,37 @@ fn a_mig_device_is_chosen_by_its_multiprocessors(arena: &Arena) {
         "the smallest that does"
     );
     pods::remove(arena, "by-size");
+}
+
+fn mig_devices_are_spread_counted_and_chosen_in_order(arena: &Arena) {
+    arena.ensure_mig();
+    let small = |name: &str| of_profile(name, "1g.10gb");
+    let apart = json!({"distinctAttribute": "gpu.nvidia.com/parentUUID"});
+    let spread = json!({"requests": [small("a"), small("b"), small("c")], "constraints": [apart]});
+    let mut ten = small("ten");
+    ten["exactly"]["count"] = json!(10);
+    let choice = |name: &str, profile: &str| {
+        let mut exactly = of_profile(name, profile)["exactly"].take();
+        exactly["name"] = json!(name);
+        exactly
+    };
+    // An H100 has no 1g.5gb.
+    let choices = [choice("smaller", "1g.5gb"), choice("small", "1g.10gb"), choice("large", "7g.80gb")];
+    let chosen = json!({"requests": [{"name": "gpu", "firstAvailable": choices}]});
+    let ten = json!({"requests": [ten]});
+    for (name, devices) in [("spread", &spread), ("ten", &ten), ("chosen", &chosen)] {
+        pods::start(arena, name, NODE, devices);
+    }
+    let [spread, ten, chosen] = ["spread", "ten", "chosen"].map(|name| checked(arena.stage().saw(name)).seen);
+    let uuids = |seen: &dra_demo::Seen| -> BTreeSet<String> { seen.migs().map(|mig| mig.uuid.clone()).collect() };
+    let parents: BTreeSet<&str> = spread.gpus.iter().map(|gpu| gpu.uuid.as_str()).collect();
+    assert_eq!((uuids(&spread).len(), parents.len()), (3, 3), "{spread:?}");
+    assert_eq!(uuids(&ten).len(), 10, "{ten:?}");
+    assert_eq!(chosen.migs().map(|mig| mig.profile.as_str()).collect::<Vec<_>>(), ["1g.10gb"]);
+    for name in ["spread", "ten", "chosen"] {
+        pods::remove(arena, name);
+    }
+    until_empty(arena);
 }
 
 fn an_old_pod_requests_a_mig_device_under_limits(arena: &Arena) {
