@@ -109,10 +109,12 @@ impl Search {
             self.refuse(DocumentError::NamedConfigMap { path, name });
         } else if let Some(found) = kind {
             self.refuse(DocumentError::Kind { found: found.to_owned() });
-        } else if let Some(data) = files::in_values(whole) {
-            self.files(&data, wanted)?;
         } else {
-            self.bare(whole.value);
+            let in_values = files::in_values(whole);
+            in_values.iter().try_for_each(|data| self.files(data, wanted))?;
+            if in_values.is_empty() {
+                self.bare(whole.value);
+            }
         }
         Ok(())
     }
@@ -279,6 +281,15 @@ mod tests {
         let chosen = |input| chosen(input).map_err(|error| error.to_string());
         assert_eq!(chosen("kind: ConfigMap\ndata: {a: 'version: v1', b: 'mig-configs: {}'}").as_deref(), Ok("data.b"));
         assert_eq!(chosen("mig-configs: {}").as_deref(), Ok(""));
+        let manager = "migManager: {config: {data: {config.yaml: 'mig-configs: {}'}}}";
+        let both = format!("devicePlugin: {{config: {{data: {{a: 'version: v1'}}}}}}\n{manager}");
+        for values in [manager, &both] {
+            assert_eq!(chosen(values).as_deref(), Ok(r#"migManager.config.data["config.yaml"]"#));
+        }
+        assert_eq!(outcome(&both, None).as_deref(), Ok("devicePlugin.config.data.a"));
+        let named = "kind: ClusterPolicy\nspec: {migManager: {config: {name: parted}}}";
+        let elsewhere = "spec.migManager.config.name refers to the ConfigMap \"parted\", which has the configuration";
+        assert_eq!(chosen(named).unwrap_err(), elsewhere);
         let none = "the input has no configuration of mig-parted with the key mig-configs";
         assert_eq!(chosen("version: v1").unwrap_err(), none);
         let broken = "kind: ConfigMap\ndata: {b: '['}";

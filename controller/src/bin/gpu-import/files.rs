@@ -45,12 +45,18 @@ impl RejectedFile {
     }
 }
 
-/// Paths of the files in Helm values of the device plugin and of the GPU operator.
-const FILES: [&[&str]; 2] = [&["config", "map"], &["devicePlugin", "config", "data"]];
+/// Paths of the files in Helm values of the device plugin and of the GPU operator, whose MIG manager runs mig-parted.
+const FILES: [&[&str]; 3] =
+    [&["config", "map"], &["devicePlugin", "config", "data"], &["migManager", "config", "data"]];
 
 /// Paths of the name of an existing ConfigMap, also in the operator's ClusterPolicy.
-const NAMES: [&[&str]; 3] =
-    [&["config", "name"], &["devicePlugin", "config", "name"], &["spec", "devicePlugin", "config", "name"]];
+const NAMES: [&[&str]; 5] = [
+    &["config", "name"],
+    &["devicePlugin", "config", "name"],
+    &["spec", "devicePlugin", "config", "name"],
+    &["migManager", "config", "name"],
+    &["spec", "migManager", "config", "name"],
+];
 
 /// The document, or the items of a list that contains a ConfigMap.
 pub(crate) fn objects(content: &Value) -> Vec<&Value> {
@@ -62,9 +68,9 @@ pub(crate) fn objects(content: &Value) -> Vec<&Value> {
 }
 
 /// The files in Helm values, also if the chart is a dependency of another chart.
-pub(crate) fn in_values<'v>(values: &Field<'v>) -> Option<Field<'v>> {
+pub(crate) fn in_values<'v>(values: &Field<'v>) -> Vec<Field<'v>> {
     let has_files = |files: &Field<'_>| files.value.as_object().is_some_and(|files| !files.is_empty());
-    charts(values).iter().flat_map(|chart| FILES.map(|keys| chart.at(keys))).flatten().find(has_files)
+    charts(values).iter().flat_map(|chart| FILES.map(|keys| chart.at(keys))).flatten().filter(has_files).collect()
 }
 
 /// The path and name of the ConfigMap in values without files.
@@ -74,7 +80,7 @@ pub(crate) fn named_config_map(values: &Field<'_>) -> Option<(String, String)> {
         Some(name) => Some((field.path, name.to_owned())),
     };
     let mut names = charts(values).into_iter().flat_map(|chart| NAMES.map(|keys| chart.at(keys))).flatten();
-    if in_values(values).is_some() { None } else { names.find_map(name) }
+    if in_values(values).is_empty() { names.find_map(name) } else { None }
 }
 
 fn charts<'v>(values: &Field<'v>) -> Vec<Field<'v>> {
