@@ -77,7 +77,8 @@ pub trait MigMachine {
         Ok(())
     }
 
-    /// The ids of the processes with a compute context on the GPU, as the host counts them.
+    /// The ids of the processes with a compute context on the GPU, in the PID namespace of the host: the driver knows no other
+    /// (NVIDIA/nvidia-docker#1483).
     fn processes(&self, _gpu: &GpuUuid) -> Result<Vec<u32>, GpuError> {
         Ok(Vec::new())
     }
