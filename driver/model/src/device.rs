@@ -172,6 +172,7 @@ mod tests {
 
     use super::*;
     use crate::gpu::MigMode;
+    use crate::gpu::tests::plain_gpu;
     use crate::mig::{ComputeShare, Placement};
 
     fn uuid(text: &str) -> GpuUuid {
@@ -204,21 +205,7 @@ mod tests {
             (MigMode::Off(layout), Some(crate::Bytes(1000)), &["", "-mps", "-ts"]),
             (on, memory, &[]),
         ] {
-            let gpu = Gpu {
-                uuid: uuid("12345678-1111-1111-1111-111111111111"),
-                minor: 0,
-                pci: "0000:01:00.0".parse().unwrap(),
-                pcie_root: None,
-                numa_node: None,
-                product_name: None,
-                brand: String::new(),
-                architecture: String::new(),
-                compute_capability: None,
-                memory,
-                reserved: None,
-                addressing_mode: None,
-                mig,
-            };
+            let gpu = Gpu { memory, ..plain_gpu(mig) };
             let driver = crate::DriverState::Missing { reason: String::new() };
             let inventory = Inventory { driver, gpus: vec![GpuEntry::usable(gpu)] };
             let names: Vec<String> = inventory.forms().into_iter().map(|form| inventory.names().device(form)).collect();

@@ -125,12 +125,13 @@ impl Gpu {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn gpu(memory: Option<u64>, reserved: Option<u64>) -> Gpu {
+    /// A GPU without details.
+    pub(crate) fn plain_gpu(mig: MigMode) -> Gpu {
         Gpu {
             uuid: "GPU-12345678-1111-1111-1111-111111111111".parse().unwrap(),
             minor: 0,
@@ -141,11 +142,16 @@ mod tests {
             brand: String::new(),
             architecture: String::new(),
             compute_capability: None,
-            memory: memory.map(Bytes),
-            reserved: reserved.map(Bytes),
+            memory: None,
+            reserved: None,
             addressing_mode: None,
-            mig: MigMode::Unsupported,
+            mig,
         }
+    }
+
+    fn gpu(memory: Option<u64>, reserved: Option<u64>) -> Gpu {
+        let (memory, reserved) = (memory.map(Bytes), reserved.map(Bytes));
+        Gpu { memory, reserved, ..plain_gpu(MigMode::Unsupported) }
     }
 
     fn shareable(memory: Option<u64>, reserved: Option<u64>) -> Option<u64> {

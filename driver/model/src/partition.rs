@@ -116,6 +116,7 @@ impl Left {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::tests::plain_gpu as gpu;
     use crate::ids::Bytes;
     use crate::mig::GpuInstance;
 
@@ -146,24 +147,6 @@ mod tests {
 
     fn instance(profile_id: u32, start: u32, size: u32, origin: MigOrigin) -> GpuInstance {
         GpuInstance { id: 9, profile_id, placement: Placement { start, size }, origin }
-    }
-
-    fn gpu(mig: MigMode) -> Gpu {
-        Gpu {
-            uuid: "GPU-12345678-1111-1111-1111-111111111111".parse().unwrap(),
-            minor: 0,
-            pci: "0000:01:00.0".parse().unwrap(),
-            pcie_root: None,
-            numa_node: None,
-            product_name: None,
-            brand: String::new(),
-            architecture: String::new(),
-            compute_capability: None,
-            memory: None,
-            reserved: None,
-            addressing_mode: None,
-            mig,
-        }
     }
 
     fn on(origin: MigOrigin, gpu_instances: Vec<GpuInstance>) -> Gpu {
