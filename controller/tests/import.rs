@@ -227,7 +227,7 @@ fn what_cannot_be_imported_is_refused_with_its_path() {
         (
             vec!["parted-gpus.yaml", "--mig-config=halves"],
             1,
-            "the input has no configuration named \"halves\" in mig-configs, only \"cut\", \"whole\"; choose one",
+            ".mig-configs has no configuration named \"halves\", only \"cut\", \"whole\"; choose one of them with --mig-config",
         ),
         (
             vec!["mps.yaml", "--mig-config=cut"],

@@ -11,8 +11,9 @@ use dra_tests::source::{files, root_dir};
 use serde_json::Value;
 
 /// A crate of ours and the crates of ours its product code may use.
-const EDGES: [(&str, &[&str]); 21] = [
+const EDGES: [(&str, &[&str]); 22] = [
     ("dra-model", &[]),
+    ("dra-mig-parted", &["dra-model"]),
     ("dra-mps", &["dra-model"]),
     ("dra-nvml", &[]),
     ("dra-proto", &[]),
@@ -25,7 +26,7 @@ const EDGES: [(&str, &[&str]); 21] = [
     ("dra-prepare", &["dra-cdi", "dra-checkpoint", "dra-files", "dra-hardware", "dra-model"]),
     ("dra-sim", &["dra-hardware", "dra-model"]),
     ("dra-sim-library", &["dra-sim"]),
-    ("dra-controller", &["dra-model", "dra-proto", "dra-resource", "dra-runtime"]),
+    ("dra-controller", &["dra-mig-parted", "dra-model", "dra-proto", "dra-resource", "dra-runtime"]),
     ("dra-serve", &[]),
     ("dra-mps-api", &["dra-hardware", "dra-model", "dra-proto"]),
     ("dra-mps-host", &MPS_HOST_USES),

@@ -3,10 +3,10 @@
 //!
 //! Types are checked strictly. As in the plugin, keys of sections are case-insensitive and keys of a strategy are case-sensitive.
 
-use crate::fields::{Field, TypeError};
+use dra_mig_parted::{Field, TypeError};
+
 use crate::key_notes;
 use crate::keys::{self, RESOURCE_KEYS, SECTIONS, STRATEGIES, STRATEGY_KEYS};
-use crate::profile::object_name;
 use crate::warnings::{self, Warning};
 
 /// The imported configuration.
@@ -66,6 +66,11 @@ impl Kind {
             Self::Mig(profile) => format!("{PREFIX}{}", object_name(profile)),
         }
     }
+}
+
+/// `mig-1g.10gb.me` for `1g.10gb+me`: the device plugin replaces the plus, which is invalid in names, by a dot.
+pub(crate) fn object_name(profile: &str) -> String {
+    format!("mig-{}", profile.replace('+', "."))
 }
 
 /// An invalid configuration, with which the plugin does not start either.

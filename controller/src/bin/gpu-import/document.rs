@@ -8,13 +8,12 @@
 
 use std::borrow::Cow;
 
+use dra_mig_parted::{Field, TypeError, YamlError, yaml};
 use dra_model::Advice;
 use serde_json::Value;
 
-use crate::fields::{Field, TypeError};
 use crate::files::{self, File, FileKind, RejectedFile};
 use crate::warnings::{self, Warning};
-use crate::yaml::{self, YamlError};
 
 /// A configuration of the device plugin or of mig-parted.
 #[derive(Debug, PartialEq)]

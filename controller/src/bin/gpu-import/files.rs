@@ -3,12 +3,11 @@
 
 use std::iter;
 
+use dra_mig_parted::{Field, YamlError, yaml};
 use serde_json::Value;
 
-use crate::fields::Field;
 use crate::keys::SECTIONS;
 use crate::warnings::{self, Warning};
-use crate::yaml::{self, YamlError};
 
 /// What a file configures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

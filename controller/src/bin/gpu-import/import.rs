@@ -3,16 +3,14 @@
 
 use std::borrow::Cow;
 
+use dra_mig_parted::{Field, LayoutError, layouts};
 use dra_model::Advice;
 use dra_resource::DriverName;
 
 use crate::config::{self, ConfigError};
 use crate::document::{self, Document, DocumentError};
-use crate::fields::Field;
 use crate::files::FileKind;
-use crate::layout_error::LayoutError;
 use crate::layout_plan;
-use crate::layouts;
 use crate::plan::{self, Cluster, Plan};
 use crate::render::{self, Heading, RenderError};
 use crate::warnings::Warning;
@@ -53,6 +51,9 @@ impl Advice for ImportError {
     fn advice(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Document(source) => source.advice(),
+            Self::Layouts(LayoutError::Unknown { .. }) => {
+                Some("choose one of them with --mig-config, or omit it to import all".into())
+            }
             Self::Layouts(source) => source.advice(),
             Self::Config(_) | Self::Render(_) => None,
         }
@@ -205,8 +206,11 @@ mod tests {
         let profile = prop::sample::select(vec!["1g.10gb", "1g.10gb+me", "1c.3g.40gb", "2g.48gb-me", "7g.141gb"]);
         let devices = prop::collection::btree_map(profile, 1_u8..8, 0..3);
         let indexes = prop_oneof![Just(json!("all")), prop::collection::vec(any::<u8>(), 0..3).prop_map(Value::from)];
-        let filter =
-            prop_oneof![Just(Value::Null), "(?s).{0,6}".prop_map(Value::from), Just(json!(["0x1", "\u{2028}"]))];
+        let filter = prop_oneof![
+            Just(Value::Null),
+            "(0x[0-9A-Fa-f]{1,8})?".prop_map(Value::from),
+            Just(json!(["0x1", "0X2a:0x3"]))
+        ];
         let entry = (indexes, filter, devices).prop_map(|(indexes, filter, devices)| {
             let is_enabled = !devices.is_empty();
             json!({"devices": indexes, "device-filter": filter, "mig-enabled": is_enabled, "mig-devices": devices})

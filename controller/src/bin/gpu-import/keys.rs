@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The keys of the plugin's configuration and their sections.
 
+use dra_mig_parted::Field;
 use serde_json::{Map, Value};
 
-use crate::fields::Field;
 use crate::key_notes;
 
 pub(crate) const SECTIONS: [&str; 4] = ["version", "flags", "resources", "sharing"];

@@ -3,9 +3,10 @@
 //!
 //! Configurations repeat their entries, so a note is printed once, with the paths of all keys that it is about.
 
+use dra_mig_parted::Limit;
+use dra_mig_parted::device_id::DeviceId;
 use dra_resource::DriverName;
 
-use crate::layout_entry::Limit;
 use crate::warnings::{self, Warning};
 
 /// Paths that a note names.
@@ -54,9 +55,9 @@ impl Notes {
     }
 
     /// `devices` with indexes.
-    pub(crate) fn indexes(&mut self, limit: &Limit, driver: &DriverName) {
+    pub(crate) fn indexes(&mut self, limit: &Limit<u64>, driver: &DriverName) {
         let text = format!(
-            "{} selects GPUs of a node by index, which is not imported: the printed classes are for all GPUs of the cluster; a claim can \
+            "{:?} selects GPUs of a node by index, which is not imported: the printed classes are for all GPUs of the cluster; a claim can \
              select a GPU by its attributes, such as device.attributes[\"{driver}\"].productName",
             limit.values
         );
@@ -64,11 +65,12 @@ impl Notes {
     }
 
     /// `device-filter`.
-    pub(crate) fn filter(&mut self, limit: &Limit, driver: &DriverName) {
+    pub(crate) fn filter(&mut self, limit: &Limit<DeviceId>, driver: &DriverName) {
+        let ids: Vec<String> = limit.values.iter().map(|id| format!("\"{id}\"")).collect();
         let text = format!(
             "{} selects GPU models by PCI device id, which is not imported: the printed classes are for all GPUs of the cluster; a class \
              or a claim can select a model with device.attributes[\"{driver}\"].productName == \"NAME\"",
-            limit.values
+            ids.join(", ")
         );
         self.add(&limit.path, text);
     }

@@ -3,14 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use dra_mig_parted::{Entry, Gpus, Layouts, MigDevices, Profile};
 use dra_resource::DriverName;
 
 use crate::config::Kind;
-use crate::layout_entry::{Entry, Gpus};
+use crate::config::object_name;
 use crate::layout_notes::Notes;
-use crate::layouts::Layouts;
 use crate::plan::{Class, Cluster, Devices, Memory, Plan, Template};
-use crate::profile::{Profile, object_name};
 
 /// Plans the import of the selected configurations.
 pub(crate) fn plan(layouts: &Layouts, cluster: &Cluster, driver: &DriverName) -> Plan {
@@ -29,7 +28,7 @@ pub(crate) fn plan(layouts: &Layouts, cluster: &Cluster, driver: &DriverName) ->
             Gpus::Whole => notes.whole_gpus(&entry.path),
             Gpus::Parted(devices) if devices.is_empty() => notes.no_devices(&entry.path),
             Gpus::Parted(devices) => {
-                for (profile, path) in devices {
+                for MigDevices { profile, path, .. } in devices {
                     note_profile(&mut notes, profile, path, cluster);
                     profiles.insert(profile.clone());
                 }

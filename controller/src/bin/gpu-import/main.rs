@@ -19,10 +19,6 @@ mod document;
 
 mod files;
 
-mod yaml;
-
-mod fields;
-
 mod config;
 
 mod keys;
@@ -30,14 +26,6 @@ mod keys;
 mod published;
 
 mod plan;
-
-mod profile;
-
-mod layouts;
-
-mod layout_entry;
-
-mod layout_error;
 
 mod layout_plan;
 

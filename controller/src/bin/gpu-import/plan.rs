@@ -10,8 +10,8 @@ use std::ops::RangeInclusive;
 use dra_controller::args::offer::{DEFAULT_SHARES, MAX_TIME_SLICES};
 use dra_model::{Bytes, SharedForm};
 
+use crate::config::object_name;
 use crate::config::{Config, Kind, MigStrategy, Resource, Shared};
-use crate::profile::object_name;
 use crate::published::{Published, Sizes};
 use crate::warnings::{self, Warning};
 

@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::config::object_name;
 use crate::plan::{Amount, Class, Devices, Plan, Template, Values};
-use crate::profile::object_name;
 
 #[derive(Debug, thiserror::Error)]
 #[error("failed to render YAML")]

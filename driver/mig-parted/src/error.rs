@@ -5,11 +5,11 @@ use std::borrow::Cow;
 
 use dra_model::Advice;
 
-use crate::fields::TypeError;
+use crate::field::TypeError;
 
-/// An invalid configuration. mig-parted refuses it too, but accepts a count of 0.
+/// An invalid configuration. mig-parted refuses it too, but for a count of 0 and a device id that is none, which matches no GPU there.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum LayoutError {
+pub enum LayoutError {
     #[error("a key has the wrong type")]
     Type(#[source] TypeError),
     #[error("{path} is {found:?}, expected v1")]
@@ -24,10 +24,14 @@ pub(crate) enum LayoutError {
     Profile { path: String },
     #[error("{path} is {found}, expected 1 or more")]
     Count { path: String, found: i64 },
+    #[error("{path} is {found:?}, not a PCI device id")]
+    DeviceId { path: String, found: String },
     #[error("{path} has MIG devices, but mig-enabled is false")]
     Disabled { path: String },
-    #[error("the input has no configuration named {wanted:?} in mig-configs, only {names}")]
-    Unknown { wanted: String, names: String },
+    #[error("{path} has no configuration named {wanted:?}, only {names}")]
+    Unknown { path: String, wanted: String, names: String },
+    #[error("{path} has several configurations: {names}")]
+    Several { path: String, names: String },
 }
 
 impl Advice for LayoutError {
@@ -44,8 +48,9 @@ impl Advice for LayoutError {
                     .into(),
             ),
             Self::Count { .. } => Some("remove the profile, or set the number of devices".into()),
+            Self::DeviceId { .. } => Some("write it as device and vendor, such as 0x233010DE".into()),
             Self::Disabled { .. } => Some("set mig-enabled to true, or remove the devices".into()),
-            Self::Unknown { .. } => Some("choose one of them with --mig-config, or omit it to import all".into()),
+            Self::Unknown { .. } | Self::Several { .. } => Some("choose one of them".into()),
         }
     }
 }

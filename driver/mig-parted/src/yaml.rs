@@ -13,7 +13,7 @@ use serde_saphyr::{Error, Options, Spanned, UserMessageFormatter};
 
 /// Invalid YAML.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum YamlError {
+pub enum YamlError {
     #[error("duplicate key {key:?} in lines {first} and {second}")]
     DuplicateKey { key: String, first: u64, second: u64 },
     #[error("{0}")]
@@ -23,14 +23,14 @@ pub(crate) enum YamlError {
 impl Advice for YamlError {
     fn advice(&self) -> Option<Cow<'static, str>> {
         match self {
-            Self::DuplicateKey { .. } => Some("remove one, the device plugin uses the last".into()),
+            Self::DuplicateKey { .. } => Some("remove one of them".into()),
             Self::Syntax(_) => None,
         }
     }
 }
 
 /// The documents of a text that are not empty.
-pub(crate) fn documents(text: &str) -> Result<Vec<Value>, YamlError> {
+pub fn documents(text: &str) -> Result<Vec<Value>, YamlError> {
     serde_saphyr::from_multiple_with_options(text, options(DuplicateKeyPolicy::Error)).map_err(|error| {
         let duplicate = matches!(error.without_snippet(), Error::DuplicateMappingKey { .. }).then(|| duplicate(text));
         duplicate.flatten().unwrap_or_else(|| YamlError::Syntax(error.render_with_formatter(&UserMessageFormatter)))

@@ -7,15 +7,15 @@ use serde_json::Value;
 
 /// A value with its path.
 #[derive(Debug, Clone)]
-pub(crate) struct Field<'a> {
+pub struct Field<'a> {
     /// `sharing.timeSlicing.resources[0].name`.
-    pub(crate) path: String,
-    pub(crate) value: &'a Value,
+    pub path: String,
+    pub value: &'a Value,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path} is {found}, expected {wanted}")]
-pub(crate) struct TypeError {
+pub struct TypeError {
     path: String,
     found: &'static str,
     wanted: &'static str,
@@ -23,12 +23,12 @@ pub(crate) struct TypeError {
 
 impl<'a> Field<'a> {
     /// `path` is empty for a whole document.
-    pub(crate) fn new(path: &str, value: &'a Value) -> Self {
+    pub fn new(path: &str, value: &'a Value) -> Self {
         Self { path: path.to_owned(), value }
     }
 
     /// The entries of a mapping; none for null, which is an empty section in YAML.
-    pub(crate) fn entries(&self) -> Result<Vec<(&'a str, Self)>, TypeError> {
+    pub fn entries(&self) -> Result<Vec<(&'a str, Self)>, TypeError> {
         if self.value.is_null() {
             return Ok(Vec::new());
         }
@@ -37,7 +37,7 @@ impl<'a> Field<'a> {
     }
 
     /// The items of a list; none for null.
-    pub(crate) fn items(&self) -> Result<Vec<Self>, TypeError> {
+    pub fn items(&self) -> Result<Vec<Self>, TypeError> {
         if self.value.is_null() {
             return Ok(Vec::new());
         }
@@ -46,23 +46,23 @@ impl<'a> Field<'a> {
     }
 
     /// The value below these keys, if all exist.
-    pub(crate) fn at(&self, keys: &[&str]) -> Option<Self> {
+    pub fn at(&self, keys: &[&str]) -> Option<Self> {
         let Some((key, keys)) = keys.split_first() else { return Some(self.clone()) };
         self.entry(key, self.value.get(key)?).at(keys)
     }
 
     /// A string; nothing for null, which the plugin treats as an absent key.
-    pub(crate) fn text(&self) -> Result<Option<&'a str>, TypeError> {
+    pub fn text(&self) -> Result<Option<&'a str>, TypeError> {
         self.unless_empty(Value::as_str, "a string")
     }
 
     /// A boolean; nothing for null.
-    pub(crate) fn flag(&self) -> Result<Option<bool>, TypeError> {
+    pub fn flag(&self) -> Result<Option<bool>, TypeError> {
         self.unless_empty(Value::as_bool, "true or false")
     }
 
     /// A whole number, also if written as 4.0; nothing for null.
-    pub(crate) fn number(&self) -> Result<Option<i64>, TypeError> {
+    pub fn number(&self) -> Result<Option<i64>, TypeError> {
         self.unless_empty(|value| value.as_i64().or_else(|| whole(value.as_f64()?)), "a whole number")
     }
 
@@ -82,7 +82,7 @@ impl<'a> Field<'a> {
     }
 
     /// The path of a key that may be absent.
-    pub(crate) fn path_below(&self, key: &str) -> String {
+    pub fn path_below(&self, key: &str) -> String {
         match (is_word(key), self.path.is_empty()) {
             (true, true) => key.to_owned(),
             (true, false) => format!("{}.{key}", self.path),
@@ -90,7 +90,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    pub(crate) fn is_not(&self, wanted: &'static str) -> TypeError {
+    pub fn is_not(&self, wanted: &'static str) -> TypeError {
         let found = match self.value {
             Value::Null => "empty",
             Value::Bool(_) => "true or false",

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// The order is that of the printed objects.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Profile {
+pub struct Profile {
     /// Compute slices of the GPU instance.
     slices: u32,
     /// Memory of the GPU instance, rounded as in the name.
@@ -20,7 +20,7 @@ const ATTRIBUTES: [&str; 5] = ["", "+me", "+gfx", "-me", "+me.all"];
 
 impl Profile {
     /// A compute instance of the size of its GPU instance has the name of the GPU instance.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (compute, instance) = match text.split_once("c.") {
             Some((compute, instance)) => (Some(number(compute)?), instance),
             None => (None, text),
@@ -35,8 +35,18 @@ impl Profile {
     }
 
     /// Whether the compute instance is smaller than its GPU instance.
-    pub(crate) fn is_part(&self) -> bool {
+    pub fn is_part(&self) -> bool {
         self.compute.is_some()
+    }
+
+    /// Compute slices of the compute instance, if it is smaller than the GPU instance.
+    pub fn compute_slices(&self) -> Option<u32> {
+        self.compute
+    }
+
+    /// Name of the profile of the GPU instance.
+    pub fn gpu_instance(&self) -> String {
+        Self { compute: None, ..self.clone() }.to_string()
     }
 }
 
@@ -53,11 +63,6 @@ impl fmt::Display for Profile {
 /// A positive number without leading zeros.
 fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|number: &u32| *number > 0 && number.to_string() == text)
-}
-
-/// `mig-1g.10gb.me` for `1g.10gb+me`: the device plugin replaces the plus, which is invalid in names, by a dot.
-pub(crate) fn object_name(profile: &str) -> String {
-    format!("mig-{}", profile.replace('+', "."))
 }
 
 #[cfg(test)]
@@ -78,7 +83,8 @@ mod tests {
         ] {
             assert_eq!(Profile::parse(name).unwrap().to_string(), name);
         }
-        assert!(Profile::parse("1c.3g.40gb").unwrap().is_part());
+        let part = Profile::parse("1c.3g.40gb+me").unwrap();
+        assert_eq!((part.compute_slices(), part.gpu_instance().as_str()), (Some(1), "3g.40gb+me"));
         let whole = Profile::parse("3c.3g.40gb").unwrap();
         assert!(whole == Profile::parse("3g.40gb").unwrap() && !whole.is_part());
     }
