@@ -33,7 +33,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::args::Config;
 use crate::claim_api::ClaimApi;
@@ -41,6 +41,7 @@ use crate::claims::Claims;
 use crate::daemon_states::DaemonStates;
 use crate::daemon_watch::{DaemonWatch, MAX_HOST_ABSENCE};
 use crate::dra_service::DraService;
+use crate::event_text::EventText;
 use crate::fetch::ClaimSource;
 use crate::metrics::Metrics;
 use crate::node_service::{NodeService, NodeState};
@@ -53,6 +54,8 @@ use crate::report_channel::ReportSender;
 use crate::report_schedule::ReportSchedule;
 use crate::reporter::{FIRST_BACKOFF, Reporter, reporter};
 use crate::sockets::{SocketError, claim_instance};
+use crate::static_mig::Divider;
+use crate::static_mig_file;
 
 /// How long a call waits for the locks of its claim and GPUs: well below the 45 s that the kubelet waits, so that its Event names
 /// the holder of a lock.
@@ -227,6 +230,23 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
+/// A configuration that cannot be used is reported and takes nothing from the claims of the node.
+fn divider(parts: &Parts) -> Option<Divider> {
+    let file = parts.config.static_mig.as_ref()?;
+    match static_mig_file::read(file) {
+        Ok(layouts) => {
+            let (host, engine) = (Arc::clone(&parts.host), Arc::clone(&parts.engine));
+            Some(Divider::new(layouts, host, engine, parts.reports.clone()))
+        }
+        Err(failed) => {
+            let error = dra_model::explain(&failed);
+            error!(error, "no static MIG devices are created");
+            parts.reports.send_about_node(EventText::StaticMigFailed { error });
+            None
+        }
+    }
+}
+
 fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, reporter: Reporter) {
     let stop = || parts.stop.clone();
     let (address, readiness) = (parts.config.http_address, parts.ready.subscribe());
@@ -234,6 +254,10 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
     tasks.start("http", async move { serve.await.map_err(|error| dra_model::explain(&error).into()) });
     tasks.start("report", reporter.run(stop()));
     let readable = Arc::new(Notify::new());
+    let divider = divider(parts);
+    if let Some(divider) = divider.clone() {
+        tasks.start("static-mig", divider.retry(stop()));
+    }
     let observer = Observer {
         readable: Arc::clone(&readable),
         host: Arc::clone(&parts.host),
@@ -242,6 +266,7 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
         active: parts.active.clone(),
         state: parts.state.clone(),
         metrics: parts.metrics.clone(),
+        divider,
     };
     tasks.start("observe", observer.run(stop()));
     let round_done = Arc::new(Notify::new());

@@ -11,6 +11,7 @@ use dra_runtime::ApiServer;
 use dra_runtime::logging::LogFormat;
 
 use crate::sockets::{SocketError, SocketPaths};
+use crate::static_mig_file::StaticMigFile;
 
 /// Prepares claims for GPUs of this node: the kubelet calls it, containers get CDI devices.
 #[derive(Debug, Parser)]
@@ -50,6 +51,12 @@ pub struct Args {
     /// Socket for the controller in the same pod
     #[arg(long, env = "NODE_SOCKET", default_value = "/run/gpu-node/node.sock")]
     node_socket: PathBuf,
+    /// Configuration of mig-parted with static MIG devices, which are created at the start and stay
+    #[arg(long, env = "STATIC_MIG_FILE", value_name = "FILE")]
+    static_mig_file: Option<PathBuf>,
+    /// Name of the configuration in `mig-configs` of the file, if it has several
+    #[arg(long, env = "STATIC_MIG_CONFIG", value_name = "NAME", requires = "static_mig_file")]
+    static_mig_config: Option<String>,
     /// Restore the original settings of all GPUs, stop the MPS daemons, and exit; for the uninstallation of this driver
     #[arg(long)]
     pub restore: bool,
@@ -77,6 +84,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// For the controller.
     pub node_socket: PathBuf,
+    /// Static MIG devices to create at the start.
+    pub static_mig: Option<StaticMigFile>,
     pub http_address: SocketAddr,
 }
 
@@ -96,6 +105,8 @@ impl TryFrom<Args> for Config {
             sys_root,
             run_dir,
             node_socket,
+            static_mig_file,
+            static_mig_config,
             restore: _,
             http_address,
             log_format: _,
@@ -103,7 +114,19 @@ impl TryFrom<Args> for Config {
         } = args;
         let paths = SocketPaths::new(&kubelet_root_dir, &driver_name, &pod_uid)?;
         let roots = Roots { driver: driver_root, driver_on_host: driver_root_host, proc: proc_root, sys: sys_root };
-        Ok(Self { node_name, pod_uid, driver_name, paths, cdi_root, roots, run_dir, node_socket, http_address })
+        let static_mig = static_mig_file.map(|path| StaticMigFile { path, config: static_mig_config });
+        Ok(Self {
+            node_name,
+            pod_uid,
+            driver_name,
+            paths,
+            cdi_root,
+            roots,
+            run_dir,
+            node_socket,
+            static_mig,
+            http_address,
+        })
     }
 }
 

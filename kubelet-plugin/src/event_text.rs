@@ -64,6 +64,14 @@ pub enum EventText {
     RecordsLost {
         devices: String,
     },
+    /// On the Node.
+    StaticMigCreated {
+        devices: String,
+    },
+    /// On the Node.
+    StaticMigFailed {
+        error: String,
+    },
     SettingsChanged {
         setting: String,
         gpu: GpuUuid,
@@ -89,6 +97,8 @@ impl EventText {
             Self::MigDevice { change: MigChangeKind::Created(_), .. } => "MigCreated",
             Self::MigDevice { change: MigChangeKind::Destroyed, .. } => "MigDestroyed",
             Self::RecordsLost { .. } => "MigRecordsLost",
+            Self::StaticMigCreated { .. } => "StaticMigCreated",
+            Self::StaticMigFailed { .. } => "StaticMigFailed",
             Self::SettingsChanged { .. } => "GPUSettingsChanged",
         }
     }
@@ -126,6 +136,10 @@ impl EventText {
             Self::RecordsLost { devices } => format!(
                 "The records of the claims that had MIG devices {devices} are lost. This driver no longer destroys these devices and publishes them as an administrator's: destroy those that it created with nvidia-smi mig -dci and nvidia-smi mig -dgi after their pods ended"
             ),
+            Self::StaticMigCreated { devices } => {
+                format!("Created static MIG devices {devices}. They stay until an administrator destroys them")
+            }
+            Self::StaticMigFailed { error } => format!("Static MIG devices are missing: {error}"),
             // The kubelet prepares a claim for the first of its pods and not for pods that are added while it is prepared.
             Self::SettingsChanged { setting, gpu, found, wanted } => format!(
                 "{setting} of {gpu} was changed to {found} outside this driver, the claim needs {wanted}. Set it back with nvidia-smi; else it is reset at the next prepare on this GPU, of another claim or of this one after all its pods terminated"
@@ -135,7 +149,10 @@ impl EventText {
 
     pub fn event_type(&self) -> EventType {
         match self {
-            Self::DevicesPrepared { .. } | Self::ConfigIgnored { .. } | Self::MigDevice { .. } => EventType::Normal,
+            Self::DevicesPrepared { .. }
+            | Self::ConfigIgnored { .. }
+            | Self::MigDevice { .. }
+            | Self::StaticMigCreated { .. } => EventType::Normal,
             Self::Daemon(daemon) if daemon.health == DaemonHealth::Ready => EventType::Normal,
             Self::DaemonsOfRequests { .. }
             | Self::DaemonsOfClaims { .. }
@@ -145,6 +162,7 @@ impl EventText {
             | Self::Blocked { .. }
             | Self::Daemon(_)
             | Self::RecordsLost { .. }
+            | Self::StaticMigFailed { .. }
             | Self::SettingsChanged { .. } => EventType::Warning,
         }
     }
@@ -161,6 +179,7 @@ impl EventText {
             | Self::Blocked { .. }
             | Self::MigDevice { change: MigChangeKind::Created(_), .. } => "Prepare",
             Self::MigDevice { change: MigChangeKind::Destroyed, .. } => "Unprepare",
+            Self::StaticMigCreated { .. } | Self::StaticMigFailed { .. } => "Divide",
             Self::Daemon(_) | Self::RecordsLost { .. } | Self::SettingsChanged { .. } => "Monitor",
         }
     }

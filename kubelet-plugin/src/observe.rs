@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::metrics::Metrics;
 use crate::node_service::NodeState;
 use crate::registration::{ActiveInstance, Registration};
+use crate::static_mig::Divider;
 
 const QUERY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -37,6 +38,8 @@ pub struct Observer {
     pub readable: Arc<Notify>,
     pub state: watch::Sender<NodeState>,
     pub metrics: Metrics,
+    /// Divides GPUs before they are published.
+    pub divider: Option<Divider>,
 }
 
 impl Observer {
@@ -85,7 +88,7 @@ impl Observer {
             .into());
         }
         let host = Arc::clone(&self.host);
-        let inventory = spawn_blocking(move || {
+        let mut inventory = spawn_blocking(move || {
             if in_full {
                 return host.refresh();
             }
@@ -93,6 +96,12 @@ impl Observer {
             host.latest()
         })
         .await?;
+        if let Some(divider) = &self.divider
+            && divider.divide_new(&inventory).await
+        {
+            let host = Arc::clone(&self.host);
+            inventory = spawn_blocking(move || host.refresh()).await?;
+        }
         let mut is_readable_again = false;
         let changed = self.state.send_if_modified(|state| {
             let changed = state.inventory.as_deref() != Some(inventory.as_ref());

@@ -36,6 +36,8 @@ pub struct Node {
     pub kubelet: Kubelet,
     /// The API server of its cluster.
     pub api: ApiServer,
+    /// Further flags of the plugin.
+    pub flags: Vec<String>,
     /// Removed with everything in it.
     dir: TempDir,
 }
@@ -57,7 +59,7 @@ impl Node {
         let kubelet = Kubelet::with_services(&dir.path().join("k"), services);
         let api = ApiServer::start();
         api.put(Resource::Nodes, "", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}));
-        Self { gpus, kubelet, api, dir }
+        Self { gpus, kubelet, api, flags: Vec::new(), dir }
     }
 
     /// Starts the plugin and waits until it is registered.
@@ -95,7 +97,7 @@ impl Node {
     fn flags(&self, pod_uid: &str) -> Vec<String> {
         let machine_dir = self.gpus.dir().display();
         let dir = self.dir.path().display();
-        vec![
+        let flags = vec![
             format!("--node-name={NODE}"),
             format!("--pod-uid={pod_uid}"),
             format!("--driver-name={DRIVER}"),
@@ -108,7 +110,8 @@ impl Node {
             format!("--run-dir={dir}/r"),
             format!("--node-socket={dir}/node-{pod_uid}.sock"),
             format!("--api-server={}", self.api.url()),
-        ]
+        ];
+        [flags, self.flags.clone()].concat()
     }
 
     /// Where the plugin of a pod streams the state of the node.

@@ -36,11 +36,12 @@ const EDGES: [(&str, &[&str]); 22] = [
     ("dra-tests", &TESTS_USE),
 ];
 
-const PLUGIN_USES: [&str; 11] = [
+const PLUGIN_USES: [&str; 12] = [
     "dra-cdi",
     "dra-checkpoint",
     "dra-files",
     "dra-hardware",
+    "dra-mig-parted",
     "dra-model",
     "dra-mps-api",
     "dra-prepare",

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dra_model::{DeviceNode, DriverFiles, Gpu, GpuEntry, GpuSettings, GpuUuid, Inventory, MigMode};
+use dra_model::{DeviceNode, DriverFiles, Gpu, GpuEntry, GpuSettings, GpuUuid, Inventory, MigMode, PciAddress, PciIds};
 use parking_lot::{Mutex, RwLock};
 
 use crate::creations::{Creations, Ownership, mark};
@@ -19,6 +19,7 @@ use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::driver_program::{DriverProgram, ProgramError};
 use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
 use crate::procfs::{self, BootIdError};
+use crate::sysfs;
 use crate::timeout::{GPU_TIMEOUT, TimeoutMachine};
 
 /// The directories of the machine, as this process sees them.
@@ -74,6 +75,11 @@ impl Host {
     /// The inventory of the last reading; without a driver before the first one.
     pub fn latest(&self) -> Arc<Inventory> {
         Arc::clone(&self.latest.read())
+    }
+
+    /// The PCI ids of the model of a GPU, where the kernel has them.
+    pub fn pci_ids(&self, pci: PciAddress) -> Option<PciIds> {
+        sysfs::pci_ids(&self.roots.sys, pci)
     }
 
     /// Reads the whole inventory.

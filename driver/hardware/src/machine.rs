@@ -62,7 +62,8 @@ pub trait MigMachine {
         Err(no_mig("nvmlDeviceCreateGpuInstanceWithPlacement", &mig.parent))
     }
 
-    /// Creates the compute instance that spans the GPU instance of a MIG device, and returns the ids of the device.
+    /// Creates the compute instance of a MIG device in its GPU instance, and returns the ids of the device. Which compute slices of
+    /// the GPU instance it has is up to the driver.
     fn create_compute_instance(&self, mig: &MigIdentity) -> Result<MigIds, GpuError> {
         Err(no_mig("nvmlGpuInstanceCreateComputeInstance", &mig.parent))
     }

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dra_model::PciAddress;
+use dra_model::{PciAddress, PciIds};
 
 /// The NUMA node of a PCI device; the kernel writes -1 if there is none.
 pub fn numa_node(sys_root: &Path, pci: PciAddress) -> Option<u32> {
@@ -18,6 +18,17 @@ pub fn pcie_root(sys_root: &Path, pci: PciAddress) -> Option<String> {
     let target = std::fs::read_link(device_path(sys_root, pci)).ok()?;
     let root = target.components().filter_map(|component| component.as_os_str().to_str()).find(|name| is_root(name))?;
     Some(root.to_owned())
+}
+
+/// The PCI ids of a GPU model, which mig-parted selects GPUs by.
+pub fn pci_ids(sys_root: &Path, pci: PciAddress) -> Option<PciIds> {
+    let path = device_path(sys_root, pci);
+    let id = |name: &str| {
+        let text = std::fs::read_to_string(path.join(name)).ok()?;
+        u16::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok().map(u32::from)
+    };
+    let both = |device: &str, vendor: &str| Some(id(device)? << 16 | id(vendor)?);
+    Some(PciIds { device: both("device", "vendor")?, subsystem: both("subsystem_device", "subsystem_vendor") })
 }
 
 fn device_path(sys_root: &Path, pci: PciAddress) -> PathBuf {
@@ -50,6 +61,22 @@ mod tests {
             std::fs::write(dir.join("numa_node"), given).unwrap();
             assert_eq!(numa_node(sys.path(), GPU), expect, "{given}");
         }
+    }
+
+    #[test]
+    fn a_model_has_the_ids_of_its_device_and_of_its_subsystem() {
+        let sys = tempfile::tempdir().unwrap();
+        let dir = device_path(sys.path(), GPU);
+        assert_eq!(pci_ids(sys.path(), GPU), None);
+        std::fs::create_dir_all(&dir).unwrap();
+        for (name, text) in [("device", "0x2330\n"), ("vendor", "0x10de\n")] {
+            std::fs::write(dir.join(name), text).unwrap();
+        }
+        assert_eq!(pci_ids(sys.path(), GPU), Some(PciIds { device: 0x2330_10de, subsystem: None }));
+        for (name, text) in [("subsystem_device", "0x16c1\n"), ("subsystem_vendor", "0x10de\n")] {
+            std::fs::write(dir.join(name), text).unwrap();
+        }
+        assert_eq!(pci_ids(sys.path(), GPU).unwrap().subsystem, Some(0x16c1_10de));
     }
 
     #[test]

@@ -3,12 +3,7 @@
 
 use std::fmt;
 
-/// The PCI ids of a GPU, each with the device in the upper 16 bits and the vendor in the lower.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PciIds {
-    pub device: u32,
-    pub subsystem: Option<u32>,
-}
+use dra_model::PciIds;
 
 /// The PCI ids in a `device-filter`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An entry of a mig-parted configuration: what is done with some GPUs of a node.
 
+use dra_model::PciIds;
 use serde_json::Value;
 
-use crate::device_id::{DeviceId, PciIds};
+use crate::device_id::DeviceId;
 use crate::error::LayoutError;
 use crate::field::Field;
 use crate::profile::Profile;

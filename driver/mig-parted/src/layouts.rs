@@ -3,7 +3,8 @@
 //!
 //! As in mig-parted (`api/spec/v1`), unknown keys and other types are errors. Only the selected configurations are parsed.
 
-use crate::device_id::PciIds;
+use dra_model::PciIds;
+
 use crate::entry::{self, Entry, Gpus, check_keys, required};
 use crate::error::LayoutError;
 use crate::field::Field;

@@ -17,7 +17,6 @@ pub mod layouts;
 
 pub mod error;
 
-pub use device_id::PciIds;
 pub use entry::{Entry, Gpus, Limit, MigDevices};
 pub use error::LayoutError;
 pub use field::{Field, TypeError};

@@ -190,6 +190,13 @@ fn is_uuid(text: &str) -> bool {
         && groups.iter().all(|group| group.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
 }
 
+/// The PCI ids of a GPU model, each with the device in the upper 16 bits and the vendor in the lower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PciIds {
+    pub device: u32,
+    pub subsystem: Option<u32>,
+}
+
 /// A PCI function address; displayed as the kernel does, `0000:3b:00.0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -26,6 +26,10 @@ mod unreported;
 
 pub mod partition;
 
+pub mod preference;
+
+pub mod room;
+
 pub mod inventory;
 
 pub mod device;
@@ -52,11 +56,12 @@ pub use explain::{Advice, chain, explain};
 pub use files::{DeviceNode, DriverFile, DriverFiles};
 pub use gpu::{Gpu, MigLayout, MigMode};
 pub use ids::{
-    Bytes, ClaimUid, DaemonId, DeviceName, GpuUuid, IdError, MigUuid, NodeName, PciAddress, ShareId, Version,
+    Bytes, ClaimUid, DaemonId, DeviceName, GpuUuid, IdError, MigUuid, NodeName, PciAddress, PciIds, ShareId, Version,
 };
 pub use inventory::{DriverState, Failure, Fault, GpuEntry, Health, Inventory};
 pub use mig::{ComputeShare, GpuInstance, MigDevice, MigIdentity, MigIds, MigOrigin, MigProfile, Placement};
 pub use partition::Partition;
+pub use preference::by_preference;
 pub use sharing::{
     ComputeMode, DeviceKey, GpuSettings, Interval, MpsConfig, ShareLimits, SharedForm, Sharing, ThreadPercentage,
 };

@@ -81,11 +81,16 @@ impl Gpu {
         self.partitions().into_iter().find(|partition| partition.identity(&self.uuid) == *identity)
     }
 
-    /// Profile id and placement of the GPU instances of administrators, listed or known by their MIG devices.
     fn foreign_placements(&self) -> Vec<(u32, Placement)> {
-        let listed = self.gpu_instances().iter().filter(|instance| instance.origin == MigOrigin::Administrator);
+        self.placements(|origin| origin == MigOrigin::Administrator)
+    }
+
+    /// Profile id and placement of the GPU instances, listed or known by their MIG devices.
+    pub(crate) fn placements(&self, of: impl Fn(MigOrigin) -> bool) -> Vec<(u32, Placement)> {
+        let listed = self.gpu_instances().iter().filter(|instance| of(instance.origin));
         let listed = listed.map(|instance| (instance.profile_id, instance.placement));
-        let of_devices = self.foreign_mig_devices().map(|mig| (mig.identity.profile_id, mig.identity.placement));
+        let devices = self.mig_devices().iter().filter(|mig| of(mig.origin));
+        let of_devices = devices.map(|mig| (mig.identity.profile_id, mig.identity.placement));
         let mut all: Vec<(u32, Placement)> = listed.chain(of_devices).collect();
         all.sort_unstable();
         all.dedup();
@@ -93,28 +98,31 @@ impl Gpu {
     }
 }
 
-/// What the GPU instances of administrators leave: they exist whether a claim uses them or not.
-struct Left {
+/// What GPU instances leave of a GPU: those of administrators exist whether a claim uses them or not.
+#[derive(Clone, Copy)]
+pub(crate) struct Left {
     slices: u32,
     engines: Engines,
 }
 
 impl Left {
-    fn beside(layout: &MigLayout, taken: &[(u32, Placement)]) -> Self {
+    pub(crate) fn beside(layout: &MigLayout, taken: &[(u32, Placement)]) -> Self {
         let taken = taken.iter().filter_map(|(id, _)| layout.profile(*id));
-        taken.fold(Self { slices: layout.compute_slices(), engines: layout.engines }, |left, profile| Self {
-            slices: left.slices.saturating_sub(profile.slices),
-            engines: left.engines.without(profile.engines),
-        })
+        let all = Self { slices: layout.compute_slices(), engines: layout.engines };
+        taken.fold(all, Self::without)
     }
 
-    fn admits(&self, profile: &MigProfile) -> bool {
+    pub(crate) fn without(self, profile: &MigProfile) -> Self {
+        Self { slices: self.slices.saturating_sub(profile.slices), engines: self.engines.without(profile.engines) }
+    }
+
+    pub(crate) fn admits(&self, profile: &MigProfile) -> bool {
         profile.slices <= self.slices && profile.engines.fits_in(self.engines)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::gpu::tests::plain_gpu as gpu;
     use crate::ids::Bytes;
@@ -135,7 +143,7 @@ mod tests {
     }
 
     /// As an H100, without some profiles.
-    fn layout(resetless: bool) -> MigLayout {
+    pub(crate) fn layout(resetless: bool) -> MigLayout {
         let profiles = vec![
             profile(0, 7, 8, &[0], 1),
             profile(9, 3, 4, &[0, 4], 0),
@@ -145,11 +153,11 @@ mod tests {
         MigLayout { memory_slices: 8, engines: Engines { ofa_engines: 1, ..NONE }, resetless, profiles }
     }
 
-    fn instance(profile_id: u32, start: u32, size: u32, origin: MigOrigin) -> GpuInstance {
+    pub(crate) fn instance(profile_id: u32, start: u32, size: u32, origin: MigOrigin) -> GpuInstance {
         GpuInstance { id: 9, profile_id, placement: Placement { start, size }, origin }
     }
 
-    fn on(origin: MigOrigin, gpu_instances: Vec<GpuInstance>) -> Gpu {
+    pub(crate) fn on(origin: MigOrigin, gpu_instances: Vec<GpuInstance>) -> Gpu {
         gpu(MigMode::On { layout: Some(layout(true)), devices: Vec::new(), gpu_instances, origin })
     }
 

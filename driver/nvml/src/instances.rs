@@ -75,12 +75,12 @@ impl Device<'_> {
         self.gpu_instance_info(handle).map(|(id, _)| id)
     }
 
-    /// Creates the compute instance that spans a GPU instance of this many compute slices, and returns its id.
+    /// Creates a compute instance of this many compute slices, and returns its id.
     pub fn create_compute_instance(&self, gpu_instance: u32, slices: u32) -> Result<u32, NvmlError> {
         let call = "nvmlGpuInstanceCreateComputeInstance";
         let function = symbol(call, &self.nvml().lib().nvmlGpuInstanceCreateComputeInstance)?;
         let owner = self.gpu_instance_handle(gpu_instance)?;
-        let profile = self.whole_profile(owner, slices)?;
+        let profile = self.profile_of_slices(owner, slices)?;
         let mut handle: nvmlComputeInstance_t = null_mut();
         // SAFETY: the library gave the GPU instance handle just now and checks it; the function writes one handle.
         let code = unsafe { function(owner, profile, &raw mut handle) };
@@ -140,13 +140,13 @@ impl Device<'_> {
         Ok(found.into_iter().map(|process| process.pid).collect())
     }
 
-    /// The id of the profile whose compute instances span a GPU instance of this many compute slices.
-    fn whole_profile(&self, owner: nvmlGpuInstance_t, slices: u32) -> Result<u32, NvmlError> {
+    /// The id of the profile of compute instances of this many compute slices.
+    fn profile_of_slices(&self, owner: nvmlGpuInstance_t, slices: u32) -> Result<u32, NvmlError> {
         let none = NvmlError { call: "nvmlGpuInstanceGetComputeInstanceProfileInfo", code: code::NOT_SUPPORTED };
-        let is_whole = |answer: &Result<nvmlComputeInstanceProfileInfo_t, NvmlError>| {
+        let has_slices = |answer: &Result<nvmlComputeInstanceProfileInfo_t, NvmlError>| {
             answer.as_ref().map_or(true, |profile| profile.sliceCount == slices)
         };
-        self.compute_profiles(owner).find(is_whole).unwrap_or(Err(none)).map(|profile| profile.id)
+        self.compute_profiles(owner).find(has_slices).unwrap_or(Err(none)).map(|profile| profile.id)
     }
 
     fn compute_profiles(

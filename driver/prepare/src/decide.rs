@@ -26,4 +26,6 @@ pub mod limits;
 
 pub mod plan;
 
+pub mod static_mig;
+
 pub mod prepared_device;

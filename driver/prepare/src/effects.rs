@@ -36,6 +36,8 @@ pub mod gpu_settings;
 
 mod partition;
 
+pub(crate) mod static_mig;
+
 mod claim_spec;
 
 pub(crate) mod step;

@@ -15,11 +15,13 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::decide::prepared_device::{PreparedDevice, of_record};
+use crate::decide::static_mig::StaticMig;
 use crate::error::{OpenError, PrepareError, UnprepareError};
 use crate::flows::inspect::{self, PreparedShares};
 use crate::flows::prepare::{self, Api};
 use crate::flows::report::Reconciliation;
 use crate::flows::restore::{self, Restoration};
+use crate::flows::static_mig::{self, StaticMigError};
 use crate::flows::{reconcile, retire, unprepare};
 use crate::state::claim_api::{ClaimLookup, FetchError};
 use crate::state::counters::{Counters, RestoreOutcome};
@@ -122,6 +124,12 @@ impl Engine {
     /// Finishes pending restores of GPUs that no claim relies on.
     pub fn restore_unused(&self) -> Restoration {
         restore::restore_unused(&self.node, &self.node.background_call(Instant::now()))
+    }
+
+    /// Gives a GPU the static MIG devices that an administrator wants on it, and returns the names of those that were created. They
+    /// are an administrator's from then on.
+    pub fn create_static_mig(&self, gpu: &GpuUuid, wanted: &[StaticMig]) -> Result<Vec<String>, StaticMigError> {
+        static_mig::create(&self.node, gpu, wanted, &self.node.background_call(self.node.lock_deadline()))
     }
 
     /// Restores every GPU, whichever claims rely on it, at an uninstallation.

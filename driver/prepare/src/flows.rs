@@ -8,6 +8,8 @@ pub(crate) mod undo;
 
 pub mod restore;
 
+pub mod static_mig;
+
 pub(crate) mod unprepare;
 
 mod journal;

@@ -40,12 +40,14 @@ pub mod engine;
 
 pub use decide::prepared_device::{PreparedDevice, PreparedSharing, ignored};
 pub use decide::refusal::Refusal;
+pub use decide::static_mig::{NoPlan, StaticMig};
 pub use effects::gpu_settings::Drift;
 pub use engine::Engine;
 pub use error::{OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
 pub use flows::inspect::PreparedShares;
 pub use flows::report::{Problem, Reconciliation};
 pub use flows::restore::Restoration;
+pub use flows::static_mig::StaticMigError;
 pub use state::claim_api::{ClaimLookup, FetchError};
 pub use state::counters::RestoreOutcome;
 pub use state::lock_error::NotLocked;

@@ -11,7 +11,7 @@
 //! All functions are pure: no client, no clock, no randomness. The same inventory always gives the same bytes, so a restarted or
 //! upgraded process writes nothing.
 //!
-//! Reading order: [`names`], [`limits`], [`quantity`], [`attributes`], [`offer`], [`capacity`], [`counters`], [`preference`], [`fragmentation`],
+//! Reading order: [`names`], [`limits`], [`quantity`], [`attributes`], [`offer`], [`capacity`], [`counters`], [`fragmentation`],
 //! [`pack`], [`diff`], [`published`], [`claim`], [`status`].
 
 pub mod names;
@@ -27,8 +27,6 @@ pub mod offer;
 pub mod capacity;
 
 pub mod counters;
-
-pub mod preference;
 
 pub mod fragmentation;
 

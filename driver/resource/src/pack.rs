@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 
-use dra_model::{Device, DeviceNames, DriverState, Failure, Fault, Gpu, Health, Inventory};
+use dra_model::{Device, DeviceNames, DriverState, Failure, Fault, Gpu, Health, Inventory, by_preference};
 use k8s_openapi::api::resource::v1 as k8s;
 
 use crate::attributes::attributes;
@@ -20,7 +20,6 @@ use crate::counters;
 use crate::limits::{self, DeviceLimit};
 use crate::names::DriverName;
 use crate::offer::Offer;
-use crate::preference::by_preference;
 
 /// The content of one slice: the API allows either counter sets or devices.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,9 +8,8 @@
 use std::path::Path;
 
 use dra_hardware::discover::discover;
-use dra_model::{Gpu, MigLayout, Partition, Placement};
+use dra_model::{Gpu, MigLayout, Partition, Placement, by_preference};
 use dra_resource::fragmentation::admits;
-use dra_resource::preference::by_preference;
 use dra_sim::{Setup, Simulator, catalog};
 use proptest::prelude::RngExt as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};

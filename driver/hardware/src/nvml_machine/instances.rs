@@ -42,7 +42,7 @@ pub(super) fn create_compute_instance(mig: &MigIdentity, device: &Device<'_>) ->
     let absent = NvmlError { call: "nvmlDeviceGetGpuInstances", code: code::NOT_FOUND };
     let gpu_instance = find(mig, device)?.ok_or_else(|| failed(mig, absent))?;
     let create = || {
-        let compute_instance = device.create_compute_instance(gpu_instance, mig.share.of)?;
+        let compute_instance = device.create_compute_instance(gpu_instance, mig.share.slices)?;
         Ok((compute_instance, device.mig_uuid(gpu_instance, compute_instance)?))
     };
     let (compute_instance, text) = create().map_err(|error| failed(mig, error))?;

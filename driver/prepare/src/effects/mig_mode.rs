@@ -53,7 +53,7 @@ pub(super) fn turn_off_unused(ledger: &mut GpuLedger, tools: &Tools<'_>) -> Resu
     Ok(())
 }
 
-fn set(gpu: &GpuUuid, on: bool, tools: &Tools<'_>) -> Result<(), EffectError> {
+pub(super) fn set(gpu: &GpuUuid, on: bool, tools: &Tools<'_>) -> Result<(), EffectError> {
     let change = || tools.host.set_mig_mode(gpu, on);
     let changed = retry(BUSY_TIMEOUT, tools.host.deadline(), GpuError::is_in_use, change);
     changed.map_err(|source| failed(gpu, source, tools))

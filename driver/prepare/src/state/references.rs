@@ -53,6 +53,24 @@ impl<'a> References<'a> {
             || self.quarantined().any(|claim| claim.may_use(gpu))
     }
 
+    /// The partitions of a GPU that claims have, or may have.
+    pub fn partitions_of(&self, gpu: &'a GpuUuid) -> impl Iterator<Item = MigIdentity> {
+        self.records().flat_map(ClaimRecord::effects).filter_map(move |step| match step {
+            Step::Partition { identity } if identity.parent == *gpu => Some(identity),
+            Step::Partition { .. } | Step::ClaimSpec | Step::GpuSettings { .. } | Step::MpsDaemon { .. } => None,
+        })
+    }
+
+    /// A claim that has a device of a GPU, or may have one.
+    pub fn holder_of(&self, gpu: &GpuUuid) -> Option<String> {
+        let has_one = |record: &&ClaimRecord| {
+            record.devices.iter().any(|device| !device.admin_access && device.hardware.gpu() == gpu)
+        };
+        let record = self.records().find(has_one).map(|record| format!("claim {}", record.claim));
+        let quarantined = self.quarantined().find(|claim| claim.may_use(gpu));
+        record.or_else(|| Some(format!("the claim of {}", quarantined?.record.path.display())))
+    }
+
     /// Whether a claim has a partition, or may have it.
     pub fn to_partition(&self, partition: &MigIdentity) -> bool {
         let is_it = |step: &Step| matches!(step, Step::Partition { identity } if identity == partition);

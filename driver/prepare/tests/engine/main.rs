@@ -29,3 +29,4 @@ mod quarantine;
 mod reconcile;
 mod scenarios;
 mod sharing;
+mod static_mig;

@@ -175,7 +175,13 @@ fn perform(node: &mut MigNode, model: &mut Model, act: Act, kill: Option<Kill>) 
                 Ok(()) | Err(_) => drop(model.uncertain.insert(at)),
             }
         }
-        Act::Reconcile => drop(node.reconcile(ClaimLookup::Allocated)),
+        Act::Reconcile => {
+            drop(node.reconcile(ClaimLookup::Allocated));
+            if node.is_killed() {
+                // Any claim may have been repaired.
+                model.uncertain.extend(model.prepared.keys());
+            }
+        }
         Act::Restart | Act::Reboot | Act::AdminCreates(_) | Act::AdminDestroys(_) | Act::AdminReplaces(_) => {}
     }
     if node.is_killed() || matches!(act, Act::Restart) {

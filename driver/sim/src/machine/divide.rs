@@ -42,8 +42,8 @@ impl MigMachine for Simulator {
         let question = Question::about(self, GpuSelector::Uuid(&mig.parent))?;
         let created = self.call(call, Some(question.index), |state| {
             let instance = instance_at(state, question.index, mig)?.ok_or(Code::NOT_FOUND)?;
-            let whole = state.profile_of(instance)?.compute.iter().find(|one| one.slices == mig.share.of);
-            let created = state.create_compute_instance(instance, whole.ok_or(Code::NOT_SUPPORTED)?.id, None)?;
+            let profile = state.profile_of(instance)?.compute.iter().find(|one| one.slices == mig.share.slices);
+            let created = state.create_compute_instance(instance, profile.ok_or(Code::NOT_SUPPORTED)?.id, None)?;
             Ok((created, state.compute_instance(created)?.uuid.clone()))
         });
         let (created, text) = created.map_err(|code| question.failed(call, code))?;

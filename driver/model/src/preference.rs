@@ -6,7 +6,8 @@
 //! positions that break the fewest large ones. The order is the same whatever is allocated, because publishing does not depend on
 //! running claims.
 
-use dra_model::{Engines, Partition};
+use crate::engines::Engines;
+use crate::partition::Partition;
 
 /// Sorts all partitions of one GPU.
 pub fn by_preference(mut partitions: Vec<Partition<'_>>) -> Vec<Partition<'_>> {
