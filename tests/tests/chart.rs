@@ -357,6 +357,48 @@ fn the_controller_gets_the_forms_and_shares_as_flags() {
     }
 }
 
+/// What the plugin gets is the file, and a file without the configuration is refused at the installation.
+#[test]
+fn static_mig_devices_come_from_a_file_of_mig_parted() {
+    let file = root_dir().join("controller/tests/import/mig-layouts.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let set_file = format!("mig.static.file={}", file.display());
+    let with = |settings: &[&str]| {
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+        rendered_with(&["--set-file", &set_file].into_iter().chain(settings).collect::<Vec<_>>())
+    };
+    let chart = with(&["mig.static.config=notebooks"]).unwrap();
+    let config_map = document(&chart, "ConfigMap");
+    let data = config_map.lines().find_map(|line| line.trim().strip_prefix("config.yaml: ")).unwrap();
+    assert_eq!(serde_json::from_str::<String>(data).unwrap(), text);
+    let plugin = daemon_set(&chart, "kubelet-plugin");
+    for line in [
+        "- --static-mig-file=/etc/gpu-dra/static-mig/config.yaml",
+        "- --static-mig-config=notebooks",
+        "checksum/static-mig: ",
+    ] {
+        assert!(plugin.contains(line), "{line}");
+    }
+    assert_eq!(mount(&plugin, "static-mig"), "/etc/gpu-dra/static-mig, readOnly: true");
+    let refused = with(&["mig.static.config=all"]).unwrap_err();
+    assert!(refused.contains("mig.static.config is all: it must be one of development, graphics, "), "{refused}");
+    let refused = with(&[]).unwrap_err();
+    assert!(refused.contains("mig.static.config is empty: it must be one of development, graphics, "), "{refused}");
+    for (value, expect) in [
+        ("\"[\"", "mig.static.file is not a YAML mapping ("),
+        ("\"version: v1\"", "mig.static.file has no mig-configs: set it to"),
+        ("{\"mig-configs\": {}}", "mig.static.file has no mig-configs: set it to"),
+        ("[]", "static"),
+    ] {
+        let refused = rendered_with(&["--set-json", &format!("mig.static.file={value}")]).expect_err(value);
+        assert!(refused.contains(expect), "{value}: {refused}");
+    }
+    let one = r#"{"version": "v1", "mig-configs": {"a": [{"devices": "all", "mig-enabled": true, "mig-devices": {"1g.10gb": 7}}]}}"#;
+    let chart = rendered_with(&["--set-json", &format!("mig.static.file={one}")]).unwrap();
+    assert!(document(&chart, "ConfigMap").contains("mig-configs:\\n  a:\\n  - devices: all"), "{chart}");
+    assert!(!daemon_set(&chart, "kubelet-plugin").contains("--static-mig-config"));
+}
+
 #[test]
 fn shares_need_an_amount_unless_an_extended_resource_offers_them() {
     for (settings, expect) in [

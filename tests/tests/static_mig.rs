@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The static MIG devices of a mig-parted configuration: there before anything is published, and told about on the Node.
+//! The static MIG devices of a mig-parted configuration: created before anything is published, and reported on the Node.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 use std::collections::BTreeSet;

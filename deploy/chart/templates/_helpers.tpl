@@ -123,6 +123,28 @@ tolerations:
 {{- $profiles | uniq | toJson -}}
 {{- end }}
 
+{{/* The text of mig.static.file, if it has the configuration of mig.static.config. The driver checks the rest. */}}
+{{- define "gpu-dra-driver.staticMigFile" -}}
+{{- $file := .Values.mig.static.file -}}
+{{- $text := kindIs "string" $file | ternary $file (toYaml $file) -}}
+{{- $content := fromYaml $text -}}
+{{- if hasKey $content "Error" -}}
+{{ fail (printf "mig.static.file is not a YAML mapping (%s): set it to a configuration file of mig-parted" $content.Error) }}
+{{- end -}}
+{{- $configs := get $content "mig-configs" -}}
+{{- if or (not (kindIs "map" $configs)) (not $configs) -}}
+{{ fail "mig.static.file has no mig-configs: set it to a configuration file of mig-parted" }}
+{{- end -}}
+{{- $names := keys $configs | sortAlpha | join ", " -}}
+{{- $name := .Values.mig.static.config -}}
+{{- if and $name (not (hasKey $configs $name)) -}}
+{{ fail (printf "mig.static.config is %s: it must be one of %s" $name $names) }}
+{{- else if and (not $name) (gt (len $configs) 1) -}}
+{{ fail (printf "mig.static.config is empty: it must be one of %s" $names) }}
+{{- end -}}
+{{- $text -}}
+{{- end }}
+
 {{/*
 Not empty where a request must name an amount to get a share. Extended resources cannot name an amount, so a class that offers
 shares as an extended resource disables this.

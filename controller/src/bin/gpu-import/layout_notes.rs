@@ -30,8 +30,8 @@ impl Notes {
 
     /// Counts of MIG devices.
     pub(crate) fn counts(&mut self, path: &str) {
-        let text = "the counts and the node label nvidia.com/mig.config have no equivalent: nodes need no reconfiguration to a layout any \
-                    more, because this driver creates a MIG device when a pod that claims it starts";
+        let text = "the counts and the node label nvidia.com/mig.config are not imported: this driver creates a MIG device when a pod that \
+                    claims it starts; to divide GPUs as configured, set the chart's `mig.static.file` and `mig.static.config`";
         self.add(path, text.to_owned());
     }
 
@@ -77,8 +77,8 @@ impl Notes {
 
     /// A compute instance that is smaller than its GPU instance.
     pub(crate) fn part(&mut self, path: &str) {
-        let text = "a compute instance that is smaller than its GPU instance: this driver publishes such a device if an administrator \
-                    creates it, and creates none";
+        let text = "a compute instance that is smaller than its GPU instance: this driver creates none for a claim, and publishes one that an \
+                    administrator or the chart's `mig.static.file` creates";
         self.add(path, text.to_owned());
     }
 
