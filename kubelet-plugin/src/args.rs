@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
-use dra_hardware::Roots;
+use dra_hardware::{ProcessRoots, Roots};
 use dra_model::NodeName;
 use dra_runtime::ApiServer;
 use dra_runtime::logging::LogFormat;
@@ -44,6 +44,12 @@ pub struct Args {
     /// /sys of the host, as path in this container
     #[arg(long, env = "SYS_ROOT", default_value = "/sys")]
     sys_root: PathBuf,
+    /// /proc of the PID namespace of the host, as path in this container, to name processes that hold a GPU
+    #[arg(long, env = "HOST_PROC", default_value = "/proc")]
+    host_proc: PathBuf,
+    /// Log directory of the kubelet's pods, as path in this container, to name the pods of these processes
+    #[arg(long, env = "POD_LOGS", default_value = "/var/log/pods")]
+    pod_logs: PathBuf,
     /// Runtime directory (locks; mps/ for the MPS host), cleared at reboot; same path in container and host, shared by all
     /// instances on the node
     #[arg(long, env = "RUN_DIR", default_value = "/run/gpu-dra")]
@@ -103,6 +109,8 @@ impl TryFrom<Args> for Config {
             driver_root_host,
             proc_root,
             sys_root,
+            host_proc,
+            pod_logs,
             run_dir,
             node_socket,
             static_mig_file,
@@ -113,7 +121,9 @@ impl TryFrom<Args> for Config {
             api_server: _,
         } = args;
         let paths = SocketPaths::new(&kubelet_root_dir, &driver_name, &pod_uid)?;
-        let roots = Roots { driver: driver_root, driver_on_host: driver_root_host, proc: proc_root, sys: sys_root };
+        let processes = ProcessRoots { proc: host_proc, pod_logs };
+        let roots =
+            Roots { driver: driver_root, driver_on_host: driver_root_host, proc: proc_root, sys: sys_root, processes };
         let static_mig = static_mig_file.map(|path| StaticMigFile { path, config: static_mig_config });
         Ok(Self {
             node_name,

@@ -254,7 +254,7 @@ mod tests {
         ClaimRecord, ClaimState, RecordStore, RecordedDevice, RecordedHardware, RecordedSharing, Step,
     };
     use dra_files::HostFiles;
-    use dra_hardware::{Host, NvmlMachine, Roots};
+    use dra_hardware::{Host, NvmlMachine, ProcessRoots, Roots};
     use dra_model::{ClaimRef, MpsConfig, ShareLimits, SharedForm};
     use dra_prepare::Settings;
     use prometheus_client::encoding::text::encode;
@@ -318,7 +318,13 @@ mod tests {
             missing_grace_period: Duration::from_secs(1),
             architecture: Architecture::own(),
         };
-        let roots = Roots { driver: dir.into(), driver_on_host: dir.into(), proc: dir.join("proc"), sys: dir.into() };
+        let roots = Roots {
+            driver: dir.into(),
+            driver_on_host: dir.into(),
+            proc: dir.join("proc"),
+            sys: dir.into(),
+            processes: ProcessRoots::default(),
+        };
         let host = Host::new(Arc::new(NvmlMachine::new(dir)), roots);
         let daemons = MpsClient::new(dir.join("host.sock")).unwrap();
         Arc::new(Engine::open(Arc::new(host), Arc::new(daemons), Arc::new(HostFiles), settings).unwrap())

@@ -2,14 +2,16 @@
 //! This machine, queried on behalf of a call: no answer of NVML is awaited beyond the deadline of the call. nvidia-smi, which
 //! may take long without persistence mode, continues beside the call.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dra_model::{ComputeMode, DeviceNode, Gpu, GpuUuid, Interval, Inventory, MigIdentity, MigIds};
 
 use crate::deadline::Deadline;
 use crate::device_nodes::{DeviceIds, NodeError};
+use crate::holders::Process;
 use crate::host::Host;
-use crate::machine::{GpuError, Machine as _, MigMachine as _, MigState};
+use crate::machine::{GpuError, GpuProcess, Machine as _, MigMachine as _, MigState};
 use crate::timeout::TimeoutMachine;
 
 #[derive(Debug, Clone, Copy)]
@@ -89,9 +91,20 @@ impl BoundedHost<'_> {
         self.machine().destroy_gpu_instance(mig)
     }
 
-    /// See [`MigMachine::processes`](crate::MigMachine::processes).
-    pub fn processes(&self, gpu: &GpuUuid) -> Result<Vec<u32>, GpuError> {
-        self.machine().processes(gpu)
+    /// The processes that use a GPU or have its device file open, as far as they are found.
+    pub fn holders(&self, gpu: &GpuUuid) -> Vec<Process> {
+        let roots = self.host.process_roots();
+        let with_context = self.machine().processes(gpu).unwrap_or_default();
+        let with_open = self.machine().mig_state(gpu).map(|state| roots.with_open(state.minor)).unwrap_or_default();
+        let ids: BTreeSet<u32> = with_context.into_iter().map(|process| process.id).chain(with_open).collect();
+        ids.into_iter().map(|id| roots.process(id)).collect()
+    }
+
+    /// The processes that use a GPU instance, as far as they are found.
+    pub fn holders_of_instance(&self, gpu: &GpuUuid, gpu_instance: u32) -> Vec<Process> {
+        let is_inside = |process: &GpuProcess| process.gpu_instance.is_none_or(|id| id == gpu_instance);
+        let processes = self.machine().processes(gpu).unwrap_or_default().into_iter().filter(is_inside);
+        processes.map(|process| self.host.process_roots().process(process.id)).collect()
     }
 
     /// The deadline of the call.

@@ -17,6 +17,7 @@ use crate::device_nodes::{self, DeviceIds, NodeError};
 use crate::discover::{complete, discover, with_earlier};
 use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::driver_program::{DriverProgram, ProgramError};
+use crate::holders::ProcessRoots;
 use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
 use crate::procfs::{self, BootIdError};
 use crate::sysfs;
@@ -31,6 +32,8 @@ pub struct Roots {
     pub driver_on_host: PathBuf,
     pub proc: PathBuf,
     pub sys: PathBuf,
+    /// Of the node, to name processes that hold a GPU.
+    pub processes: ProcessRoots,
 }
 
 /// The devices and the NVIDIA driver of this node, from NVML, procfs, sysfs and the driver root.
@@ -164,6 +167,10 @@ impl Host {
     /// The id of this boot of the kernel.
     pub fn boot_id(&self) -> Result<String, BootIdError> {
         procfs::boot_id(&self.roots.proc)
+    }
+
+    pub(crate) fn process_roots(&self) -> &ProcessRoots {
+        &self.roots.processes
     }
 
     pub(crate) fn machine(&self) -> &TimeoutMachine {

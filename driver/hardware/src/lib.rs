@@ -41,6 +41,8 @@ pub mod discover;
 
 pub mod creations;
 
+pub mod holders;
+
 pub mod host;
 
 pub mod bounded_host;
@@ -52,10 +54,11 @@ pub use deadline::Deadline;
 pub use device_nodes::{DeviceIds, NodeError};
 pub use driver_files::DriverFilesError;
 pub use driver_program::{DriverProgram, ProgramError};
+pub use holders::{Pod, Process, ProcessRoots};
 pub use host::{Host, Roots};
 pub use machine::{
-    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, MigMachine, MigState, NvmlCode,
-    Setting,
+    DriverVersions, GpuError, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MachineError, MigMachine, MigState,
+    NvmlCode, Setting,
 };
 pub use nvml_machine::NvmlMachine;
 pub use procfs::BootIdError;

@@ -78,11 +78,19 @@ pub trait MigMachine {
         Ok(())
     }
 
-    /// The ids of the processes with a compute context on the GPU, in the PID namespace of the host: the driver knows no other
-    /// (NVIDIA/nvidia-docker#1483).
-    fn processes(&self, _gpu: &GpuUuid) -> Result<Vec<u32>, GpuError> {
+    /// The processes with a compute context on the GPU or on one of its MIG devices.
+    fn processes(&self, _gpu: &GpuUuid) -> Result<Vec<GpuProcess>, GpuError> {
         Ok(Vec::new())
     }
+}
+
+/// A process with a compute context on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuProcess {
+    /// In the PID namespace of the host: the driver knows no other (NVIDIA/nvidia-docker#1483).
+    pub id: u32,
+    /// On a GPU in MIG mode.
+    pub gpu_instance: Option<u32>,
 }
 
 /// The MIG mode of a GPU, and what may change with it.

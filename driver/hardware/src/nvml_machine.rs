@@ -28,8 +28,8 @@ use dra_nvml::{Device, LoadError, Nvml, NvmlError, Session};
 
 use crate::driver_files::{DriverFilesError, library_dirs, nvml_path};
 use crate::machine::{
-    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, MigMachine, MigState, NvmlCode,
-    Setting,
+    DriverVersions, GpuError, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MachineError, MigMachine, MigState,
+    NvmlCode, Setting,
 };
 use profiles::ProfileCache;
 use subject::{Subject, not_answering};
@@ -174,10 +174,11 @@ impl MigMachine for NvmlMachine {
         instances::destroy_gpu_instance(mig, &found(&nvml, GpuSelector::Uuid(&mig.parent))?)
     }
 
-    fn processes(&self, gpu: &GpuUuid) -> Result<Vec<u32>, GpuError> {
+    fn processes(&self, gpu: &GpuUuid) -> Result<Vec<GpuProcess>, GpuError> {
         let which = GpuSelector::Uuid(gpu);
         let nvml = self.nvml_for(which)?;
-        found(&nvml, which)?.processes().map_err(|error| Subject::of(which).failed(error))
+        let processes = found(&nvml, which)?.processes().map_err(|error| Subject::of(which).failed(error))?;
+        Ok(processes.into_iter().map(|(id, gpu_instance)| GpuProcess { id, gpu_instance }).collect())
     }
 }
 

@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 
 use crate::deadline::Deadline;
 use crate::machine::{
-    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, MigMachine, MigState, NvmlCode,
+    DriverVersions, GpuError, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MachineError, MigMachine, MigState,
+    NvmlCode,
 };
 use crate::query_threads::QueryThreads;
 
@@ -252,7 +253,7 @@ impl MigMachine for TimeoutMachine {
         self.ask_settings(By::Nvml, &mig.parent, move |machine, _| machine.destroy_gpu_instance(&asked))
     }
 
-    fn processes(&self, gpu: &GpuUuid) -> Result<Vec<u32>, GpuError> {
+    fn processes(&self, gpu: &GpuUuid) -> Result<Vec<GpuProcess>, GpuError> {
         self.ask_settings(By::Nvml, gpu, |machine, gpu| machine.processes(gpu))
     }
 }
@@ -276,6 +277,7 @@ mod tests {
 
     use super::*;
     use crate::discover::discover;
+    use crate::holders::ProcessRoots;
     use crate::host::{Host, Roots};
 
     /// Three GPUs. The second one responds only while `works` can be read.
@@ -389,7 +391,8 @@ mod tests {
         let (machine, bounded) = with_timeout(Duration::from_millis(50));
         let nowhere = PathBuf::from("/nonexistent");
         let (driver, driver_on_host, proc) = (nowhere.clone(), nowhere.clone(), nowhere.clone());
-        let host = Host::of(bounded, Roots { driver, driver_on_host, proc, sys: nowhere });
+        let host =
+            Host::of(bounded, Roots { driver, driver_on_host, proc, sys: nowhere, processes: ProcessRoots::default() });
         let refreshes = |number| {
             machine.counted.store(0, Ordering::Relaxed);
             let changed = (0..number).map(|_| host.refresh_if_changed()).collect::<Vec<_>>();
@@ -447,7 +450,8 @@ mod tests {
         let (machine, bounded) = with_timeout(GPU_TIMEOUT * 1000);
         let nowhere = PathBuf::from("/nonexistent");
         let (driver, driver_on_host, proc) = (nowhere.clone(), nowhere.clone(), nowhere.clone());
-        let host = Host::of(bounded, Roots { driver, driver_on_host, proc, sys: nowhere });
+        let host =
+            Host::of(bounded, Roots { driver, driver_on_host, proc, sys: nowhere, processes: ProcessRoots::default() });
         let before = host.refresh();
         let hang = machine.works.write();
         let refreshed = host.until(&Deadline::after(Duration::from_millis(50))).refresh();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use dra_hardware::{
     Creations, DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Host, Machine, MachineError, MigMachine,
-    NvmlCode, Ownership, Roots, Setting,
+    NvmlCode, Ownership, ProcessRoots, Roots, Setting,
 };
 use dra_model::{
     Bytes, ComputeMode, ComputeShare, DriverState, Engines, Gpu, GpuEntry, GpuInstance, GpuUuid, Health, Interval,
@@ -123,7 +123,13 @@ fn host(gpus: Vec<Result<GpuFacts, GpuError>>) -> (Arc<MemoryMachine>, Host) {
     let machine = Arc::new(MemoryMachine::default());
     machine.change(|state| state.gpus = gpus);
     let nowhere = PathBuf::from("/nonexistent");
-    let roots = Roots { driver: nowhere.clone(), driver_on_host: nowhere.clone(), proc: nowhere.clone(), sys: nowhere };
+    let roots = Roots {
+        driver: nowhere.clone(),
+        driver_on_host: nowhere.clone(),
+        proc: nowhere.clone(),
+        sys: nowhere,
+        processes: ProcessRoots::default(),
+    };
     (Arc::clone(&machine), Host::new(machine, roots))
 }
 

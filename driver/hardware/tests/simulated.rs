@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use dra_hardware::{
     Deadline, DeviceIds, DriverFilesError, GpuError, GpuSelector, Host, Machine, MachineError, NodeError, NvmlMachine,
-    ProgramError, Roots, Setting,
+    ProcessRoots, ProgramError, Roots, Setting,
 };
 use dra_model::{
     Bytes, ComputeMode, ComputeShare, DriverState, Failure, Fault, Gpu, GpuEntry, Health, MigDevice, MigMode,
@@ -48,6 +48,7 @@ fn roots(root: &Path) -> Roots {
         driver_on_host: PathBuf::from("/run/nvidia/driver"),
         proc: root.join("proc"),
         sys: root.join("sys"),
+        processes: ProcessRoots::default(),
     }
 }
 

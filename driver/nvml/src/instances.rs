@@ -133,11 +133,11 @@ impl Device<'_> {
         self.nvml().check(call, code)
     }
 
-    /// The ids of processes with a compute context on this GPU or on one of its MIG devices.
-    pub fn processes(&self) -> Result<Vec<u32>, NvmlError> {
+    /// The ids of processes with a compute context on this GPU or on one of its MIG devices, with the id of the GPU instance.
+    pub fn processes(&self) -> Result<Vec<(u32, Option<u32>)>, NvmlError> {
         let call = "nvmlDeviceGetComputeRunningProcesses_v3";
         let found = self.nvml().answer(call, self.wrapped().running_compute_processes())?;
-        Ok(found.into_iter().map(|process| process.pid).collect())
+        Ok(found.into_iter().map(|process| (process.pid, process.gpu_instance_id)).collect())
     }
 
     /// The id of the profile of compute instances of this many compute slices.

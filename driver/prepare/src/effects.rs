@@ -12,6 +12,8 @@
 //! Reading order: [`error`], [`tools`], [`prerequisites`], [`ledger`], [`mps_daemon`], [`originals`], [`retry`], [`mig_mode`],
 //! [`instances`], [`restore`], [`gpu_settings`], [`partition`], [`claim_spec`], [`step`].
 
+pub mod holders;
+
 pub mod error;
 
 pub mod tools;

@@ -19,6 +19,7 @@ crate::case::cases![
     a_process_that_stays_delays_the_end_of_its_pod_and_is_named,
     a_plugin_that_is_killed_while_hardware_is_slow_loses_nothing,
     a_full_node_has_no_overlap_and_is_empty_afterwards,
+    a_gpu_is_divided_by_a_file_of_mig_parted,
 ];
 
 const NODE: &str = "node-1";
@@ -207,14 +208,26 @@ fn a_process_that_stays_delays_the_end_of_its_pod_and_is_named(arena: &Arena) {
     let list = checked(arena.node(NODE).nvidia_smi(&["mig", "-i", &gpu, "-lgi"]));
     let row = list.lines().find(|line| line.contains("MIG 1g.10gb")).unwrap();
     let id = row.trim_matches('|').split_whitespace().nth(4).unwrap().to_owned();
-    checked(arena.node(NODE).gpu_sim("process", &["--gpu", &gpu, "--gi", &id, "4711"]));
+    // A process of a pod that goes on: a simulated GPU knows no other than it is given.
+    pods::start(arena, "holder", NODE, &pods::gpu(""));
+    checked(arena.stage().saw("holder"));
+    let pod = arena.list(&["pods"]).into_iter().find(|pod| text(pod, "/metadata/name") == "holder").unwrap();
+    let find = format!(
+        "grep -ls pods/{}/etc-hosts /proc/[0-9]*/mountinfo | tail -1 | cut -d/ -f3",
+        text(&pod, "/metadata/uid")
+    );
+    let pid = checked(arena.node(NODE).shell(&find)).trim().to_owned();
+    checked(arena.node(NODE).gpu_sim("process", &["--gpu", &gpu, "--gi", &id, &pid]));
     arena.kubectl(&["delete", "pod", "stays", "--wait=false"]);
     arena.until("the reason in the log", || {
-        arena.driver_log(NODE, "plugin").lines().any(|line| line.contains("held by process 4711")).then_some(())
+        let held =
+            |line: &str| line.contains(&format!("held by process {pid} (")) && line.contains(" of pod default/holder)");
+        arena.driver_log(NODE, "plugin").lines().any(held).then_some(())
     });
     assert_eq!(created(arena).len(), 1);
-    checked(arena.node(NODE).gpu_sim("process", &["--gpu", &gpu, "--end", "4711"]));
+    checked(arena.node(NODE).gpu_sim("process", &["--gpu", &gpu, "--end", &pid]));
     pods::remove(arena, "stays");
+    pods::remove(arena, "holder");
     until_empty(arena);
 }
 
@@ -284,4 +297,40 @@ fn a_full_node_has_no_overlap_and_is_empty_afterwards(arena: &Arena) {
     arena.kubectl(&["delete", "resourceclaims", "--all", "--timeout=120s"]);
     arena.kubectl(&["delete", "events", "--field-selector", "reason=FailedScheduling"]);
     until_empty(arena);
+}
+
+/// As for a MIG manager: the GPU is divided by an upgrade, a pod uses what was created, and the end of the file takes nothing away.
+fn a_gpu_is_divided_by_a_file_of_mig_parted(arena: &Arena) {
+    const GPU: &str = "5";
+    arena.ensure_mig();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let entries = json!([
+        {"devices": "all", "mig-enabled": false},
+        {"device-filter": ["0x233010DE"], "devices": [5], "mig-enabled": true, "mig-devices": {"4g.40gb": 1, "1c.3g.40gb": 1}},
+    ]);
+    std::fs::write(file.path(), json!({"version": "v1", "mig-configs": {"split": entries}}).to_string()).unwrap();
+    let set_file = format!("mig.static.file={}", file.path().display());
+    upgrade(arena, &["--set-file", &set_file, "--set", "mig.static.config=split"]);
+    let divided = || created(arena).into_iter().map(|(_, at)| at).collect::<Vec<_>>();
+    assert_eq!(divided(), ["3g.40gb at 4:4", "4g.40gb at 0:4"]);
+    let is_about_it =
+        |event: &Value| event["reason"] == "StaticMigCreated" && text(event, "/note").contains("-mig-9-4-c0-1");
+    arena.until("an Event on the Node", || arena.list(&["events.events.k8s.io"]).iter().any(is_about_it).then_some(()));
+
+    pods::start(arena, "part", NODE, &one_of_profile("1c.3g.40gb"));
+    let saw = checked(arena.stage().saw("part"));
+    assert_eq!(saw.seen.migs().map(|mig| mig.profile.as_str()).collect::<Vec<_>>(), ["1c.3g.40gb"]);
+    upgrade(arena, &[]);
+    pods::remove(arena, "part");
+    assert_eq!(divided().len(), 2, "they stay");
+    for args in [["mig", "-i", GPU, "-dci"], ["mig", "-i", GPU, "-dgi"], ["-i", GPU, "-mig", "0"]] {
+        checked(arena.node(NODE).nvidia_smi(&args));
+    }
+    until_empty(arena);
+}
+
+fn upgrade(arena: &Arena, values: &[&str]) {
+    checked(dra_demo::driver::upgrade(&arena.cluster, &arena.repository, values));
+    checked(dra_demo::driver::wait_for_pods(&arena.cluster));
+    checked(dra_demo::driver::wait_for_pools(&arena.cluster));
 }

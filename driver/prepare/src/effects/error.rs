@@ -9,6 +9,8 @@ use dra_checkpoint::StoreError;
 use dra_hardware::{DaemonError, DriverFilesError, GpuError, NodeError};
 use dra_model::{Advice, DaemonId, DeviceName, Disposition, GpuUuid, MigIdentity, MigUuid};
 
+use crate::effects::holders::Holding;
+
 /// One variant per operation.
 #[derive(Debug, thiserror::Error)]
 pub enum EffectError {
@@ -75,7 +77,7 @@ pub enum EffectError {
     MigMode {
         gpu: GpuUuid,
         /// Those that hold the GPU.
-        processes: Vec<u32>,
+        processes: Vec<Holding>,
         #[source]
         source: Box<GpuError>,
     },
@@ -91,7 +93,7 @@ pub enum EffectError {
     Destroy {
         identity: MigIdentity,
         /// Those that hold the GPU or its instances.
-        processes: Vec<u32>,
+        processes: Vec<Holding>,
         #[source]
         source: Box<GpuError>,
     },
@@ -133,8 +135,7 @@ fn instance(MigIdentity { parent, profile_id, placement, .. }: &MigIdentity) -> 
     format!("the MIG device of profile {profile_id} at {}:{} of {parent}", placement.start, placement.size)
 }
 
-/// The processes that `nvidia-smi` shows on the node.
-fn held_by(processes: &[u32]) -> String {
+fn held_by(processes: &[Holding]) -> String {
     if processes.is_empty() { String::new() } else { format!(", held by process {}", list(processes)) }
 }
 
@@ -142,8 +143,8 @@ fn taken_by(instances: &[u32]) -> String {
     if instances.is_empty() { String::new() } else { format!(", GPU instance {} is in its place", list(instances)) }
 }
 
-fn list(numbers: &[u32]) -> String {
-    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl EffectError {
@@ -199,9 +200,9 @@ impl Advice for EffectError {
             Self::Create { occupied, .. } if !occupied.is_empty() => Some(
                 "destroy that instance (`nvidia-smi mig -dci` and `-dgi`), or delete the pod to reschedule it".into(),
             ),
-            Self::Destroy { source, .. } if source.is_in_use() => {
-                Some("end the processes that hold it; `nvidia-smi` on the node shows them".into())
-            }
+            Self::Destroy { source, .. } if source.is_in_use() => Some(
+                "end the processes that hold it (`nvidia-smi` on the node lists them), or delete their pods".into(),
+            ),
             Self::Settings { source, .. }
             | Self::Restore { source, .. }
             | Self::MigMode { source, .. }

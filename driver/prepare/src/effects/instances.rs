@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use dra_checkpoint::GpuLedger;
 use dra_hardware::GpuError;
-use dra_model::{Gpu, MigDevice, MigIdentity, MigUuid};
+use dra_model::{Gpu, GpuInstance, MigDevice, MigIdentity, MigUuid};
 use tracing::{info, warn};
 
 use crate::effects::error::EffectError;
+use crate::effects::holders::{Holding, for_caller};
 use crate::effects::retry::retry;
 use crate::effects::tools::Tools;
 
@@ -32,15 +33,12 @@ pub(super) fn destroy_pending(ledger: &mut GpuLedger, tools: &Tools<'_>) -> Resu
 
 /// Destroys a partition, whose UUID is absent if it is not known, and returns whether there was anything to destroy.
 pub(super) fn destroy(identity: &MigIdentity, uuid: Option<&MigUuid>, tools: &Tools<'_>) -> Result<bool, EffectError> {
-    let failed = |source| failed_to_destroy(identity, source, tools);
     let gpu = match tools.host.gpu(&identity.parent) {
         Ok(gpu) => gpu,
         Err(error) if error.is_driver_unloaded() => return Ok(false),
-        Err(error) => return Err(failed(error)),
+        Err(error) => return Err(failed_to_destroy(identity, Vec::new(), error)),
     };
-    if !exists(identity, &gpu) {
-        return Ok(false);
-    }
+    let Some(instance) = instance(identity, &gpu) else { return Ok(false) };
     if let Some(found) = foreign(identity, uuid, &gpu) {
         warn!(gpu = %gpu.uuid, uuid = %found.uuid, gpu_instance = found.gpu_instance, "MIG device stays: this driver did not create it");
         return Ok(false);
@@ -49,14 +47,18 @@ pub(super) fn destroy(identity: &MigIdentity, uuid: Option<&MigUuid>, tools: &To
         tools.host.destroy_compute_instances(identity)?;
         tools.host.destroy_gpu_instance(identity)
     };
-    retry(BUSY_TIMEOUT, tools.host.deadline(), GpuError::is_in_use, once).map_err(failed)?;
+    retry(BUSY_TIMEOUT, tools.host.deadline(), GpuError::is_in_use, once).map_err(|source| {
+        let is_held = source.is_in_use();
+        let processes = if is_held { tools.host.holders_of_instance(&gpu.uuid, instance.id) } else { Vec::new() };
+        failed_to_destroy(identity, for_caller(processes, tools), source)
+    })?;
     info!(gpu = %gpu.uuid, profile = identity.profile_id, start = identity.placement.start, "MIG device destroyed");
     Ok(true)
 }
 
-fn exists(identity: &MigIdentity, gpu: &Gpu) -> bool {
+fn instance<'a>(identity: &MigIdentity, gpu: &'a Gpu) -> Option<&'a GpuInstance> {
     let at = (identity.profile_id, identity.placement);
-    gpu.gpu_instances().iter().any(|instance| (instance.profile_id, instance.placement) == at)
+    gpu.gpu_instances().iter().find(|instance| (instance.profile_id, instance.placement) == at)
 }
 
 /// A MIG device in the GPU instance that is not the recorded one.
@@ -67,8 +69,6 @@ fn foreign<'a>(identity: &MigIdentity, uuid: Option<&MigUuid>, gpu: &'a Gpu) -> 
     gpu.mig_devices().iter().filter(here).find(is_other)
 }
 
-fn failed_to_destroy(identity: &MigIdentity, source: GpuError, tools: &Tools<'_>) -> EffectError {
-    let processes =
-        if source.is_in_use() { tools.host.processes(&identity.parent).unwrap_or_default() } else { Vec::new() };
+fn failed_to_destroy(identity: &MigIdentity, processes: Vec<Holding>, source: GpuError) -> EffectError {
     EffectError::Destroy { identity: identity.clone(), processes, source: Box::new(source) }
 }

@@ -11,6 +11,7 @@ use dra_hardware::GpuError;
 use dra_model::{GpuUuid, MigMode};
 
 use crate::effects::error::EffectError;
+use crate::effects::holders::for_caller;
 use crate::effects::ledger;
 use crate::effects::retry::retry;
 use crate::effects::tools::Tools;
@@ -60,6 +61,6 @@ pub(super) fn set(gpu: &GpuUuid, on: bool, tools: &Tools<'_>) -> Result<(), Effe
 }
 
 fn failed(gpu: &GpuUuid, source: GpuError, tools: &Tools<'_>) -> EffectError {
-    let processes = if source.is_in_use() { tools.host.processes(gpu).unwrap_or_default() } else { Vec::new() };
+    let processes = if source.is_in_use() { for_caller(tools.host.holders(gpu), tools) } else { Vec::new() };
     EffectError::MigMode { gpu: gpu.clone(), processes, source: Box::new(source) }
 }

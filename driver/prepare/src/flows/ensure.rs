@@ -76,7 +76,7 @@ pub(super) fn ensure_prepared(node: &Node, wanted: Wanted<'_>, call: &Call<'_>) 
     let locks = node.lock_gpus(reference, to_lock.clone(), call.lock_deadline, guarantee);
     let _locks = locks.map_err(PrepareCause::Lock)?;
     let others = OtherClaims::read(node).map_err(|source| PrepareCause::OtherClaims { source })?;
-    let tools = Tools::new(node, Caller::Preparing(&reference.uid), &others, Some(boot_id), call);
+    let tools = Tools::new(node, Caller::Preparing(reference), &others, Some(boot_id), call);
     if wanted.prepared().is_none() {
         make_whole(claim, &targets, &tools)?;
     }

@@ -42,7 +42,7 @@ pub(super) fn unprepare_locked(node: &Node, claim: &ClaimRef, call: &Call<'_>) -
     let others = if has_more { OtherClaims::read(node) } else { Ok(OtherClaims::default()) };
     let others = others.map_err(|source| UnprepareCause::OtherClaims { source })?;
     let boot_id = if has_more { node.host.boot_id().ok() } else { None };
-    let tools = Tools::new(node, Caller::Unpreparing(&claim.uid), &others, boot_id.as_deref(), call);
+    let tools = Tools::new(node, Caller::Unpreparing(claim), &others, boot_id.as_deref(), call);
     undo::undo(&record, &node.records, &tools).map_err(|failures| UnprepareCause::Undo { failures })?;
     node.records.clear_quarantine(&claim.uid).map_err(|source| UnprepareCause::Quarantine { source })?;
     debug!(claim = %claim, claim_uid = %claim.uid, "claim unprepared");
@@ -72,7 +72,7 @@ fn record_partitions(node: &Node, claim: &ClaimRef, call: &Call<'_>) -> Result<(
             node.lock_gpus(claim, [(gpu.clone(), gpu.to_string())].into(), call.lock_deadline, Guarantee::ProcessOnly);
         let _lock = lock.map_err(UnprepareCause::Lock)?;
         let (others, boot_id) = (OtherClaims::default(), node.host.boot_id().ok());
-        let tools = Tools::new(node, Caller::Unpreparing(&claim.uid), &others, boot_id.as_deref(), call);
+        let tools = Tools::new(node, Caller::Unpreparing(claim), &others, boot_id.as_deref(), call);
         let failed = |source| UnprepareCause::Partition { source };
         let ledger = ledger::load(gpu, &tools).map_err(failed)?;
         let mut ledger = ledger.unwrap_or_else(|| ledger::new(gpu, &tools));

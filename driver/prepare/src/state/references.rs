@@ -5,7 +5,7 @@
 //! reference to all of its GPUs, because containers of its claim may be running.
 
 use dra_checkpoint::{ClaimRecord, ClaimState, Step};
-use dra_model::{ClaimRef, ClaimUid, DaemonId, GpuSettings, GpuUuid, MigIdentity};
+use dra_model::{ClaimRef, DaemonId, GpuSettings, GpuUuid, MigIdentity};
 
 use crate::state::quarantine::QuarantinedClaim;
 
@@ -14,9 +14,9 @@ use crate::state::quarantine::QuarantinedClaim;
 pub enum Caller<'a> {
     None,
     /// The record of this claim does not count, but a quarantined one does: containers of an earlier prepare may run.
-    Preparing(&'a ClaimUid),
+    Preparing(&'a ClaimRef),
     /// Nothing of this claim counts.
-    Unpreparing(&'a ClaimUid),
+    Unpreparing(&'a ClaimRef),
 }
 
 /// The claims of this node whose references count for a caller.
@@ -96,7 +96,7 @@ impl<'a> References<'a> {
         let Self { caller, boot_id, .. } = *self;
         let is_own = move |record: &ClaimRecord| match caller {
             Caller::None => false,
-            Caller::Preparing(uid) | Caller::Unpreparing(uid) => record.claim.uid == *uid,
+            Caller::Preparing(claim) | Caller::Unpreparing(claim) => record.claim.uid == claim.uid,
         };
         let counts =
             move |record: &&ClaimRecord| !is_own(record) && boot_id.is_none_or(|boot_id| record.boot_id == boot_id);
@@ -107,7 +107,7 @@ impl<'a> References<'a> {
         let caller = self.caller;
         self.quarantined.iter().filter(move |claim| match caller {
             Caller::None | Caller::Preparing(_) => true,
-            Caller::Unpreparing(uid) => !claim.is_about(uid),
+            Caller::Unpreparing(own) => !claim.is_about(&own.uid),
         })
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use dra_files::faults::{Fault, FaultyFiles};
 use dra_hardware::{
-    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Host, Machine, MachineError, MigMachine, MigState,
-    NvmlCode,
+    DriverVersions, GpuError, GpuFacts, GpuProcess, GpuSelector, GpuShape, Host, Machine, MachineError, MigMachine,
+    MigState, NvmlCode,
 };
 use dra_model::{Claim, ComputeMode, GpuUuid, Interval, MigIdentity, MigIds};
 use dra_prepare::{ClaimLookup, Engine, PrepareError, PreparedDevice, Reconciliation};
@@ -117,7 +117,7 @@ impl MigMachine for MortalMachine {
         self.ask(&mig.parent, |sim| sim.destroy_gpu_instance(mig))
     }
 
-    fn processes(&self, gpu: &GpuUuid) -> Result<Vec<u32>, GpuError> {
+    fn processes(&self, gpu: &GpuUuid) -> Result<Vec<GpuProcess>, GpuError> {
         self.sim.processes(gpu)
     }
 }
@@ -193,6 +193,21 @@ impl MigNode {
         let name =
             names_in(&self.dir.path().join("cdi")).into_iter().find(|name| name.contains(claim.reference.uid.as_str()));
         std::fs::read_to_string(self.dir.path().join("cdi").join(name.unwrap())).unwrap()
+    }
+
+    /// A process of the node, of a pod `namespace_name` if it has one, which has these files open.
+    pub(crate) fn start_process(&self, id: u32, command: &str, pod: Option<&str>, open: &[&str]) {
+        let dir = self.dir.path().join("host-proc").join(id.to_string());
+        std::fs::create_dir_all(dir.join("fd")).unwrap();
+        std::fs::write(dir.join("comm"), format!("{command}\n")).unwrap();
+        if let Some(pod) = pod {
+            let uid = format!("00000000-0000-4000-8000-{id:012}");
+            std::fs::write(dir.join("cgroup"), format!("0::/kubepods/pod{uid}/1")).unwrap();
+            std::fs::create_dir_all(self.dir.path().join("pod-logs").join(format!("{pod}_{uid}"))).unwrap();
+        }
+        for (number, path) in open.iter().enumerate() {
+            std::os::unix::fs::symlink(path, dir.join("fd").join(number.to_string())).unwrap();
+        }
     }
 
     /// The prefix of the devices of a GPU.

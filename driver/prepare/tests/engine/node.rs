@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dra_cdi::{Architecture, Kind, Naming};
 use dra_files::faults::FaultyFiles;
-use dra_hardware::{Daemons, Host, Machine, Roots};
+use dra_hardware::{Daemons, Host, Machine, ProcessRoots, Roots};
 use dra_model::{
     AllocatedDevice, Bytes, Claim, ClaimConfig, ClaimRef, ConfigSource, GpuUuid, MigDevice, ShareLimits, config,
 };
@@ -217,8 +217,13 @@ fn open(
 }
 
 pub(crate) fn host(dir: &Path, machine: Arc<dyn Machine>) -> Host {
-    let roots =
-        Roots { driver: dir.to_owned(), driver_on_host: dir.to_owned(), proc: dir.join("proc"), sys: dir.join("sys") };
+    let roots = Roots {
+        driver: dir.to_owned(),
+        driver_on_host: dir.to_owned(),
+        proc: dir.join("proc"),
+        sys: dir.join("sys"),
+        processes: ProcessRoots { proc: dir.join("host-proc"), pod_logs: dir.join("pod-logs") },
+    };
     Host::new(machine, roots)
 }
 

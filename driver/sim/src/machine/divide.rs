@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How the GPUs of the simulator are divided, with the NVML calls of `NvmlMachine`.
 
-use dra_hardware::{GpuError, GpuSelector, MigMachine, MigState, NvmlCode};
+use dra_hardware::{GpuError, GpuProcess, GpuSelector, MigMachine, MigState, NvmlCode};
 use dra_model::{GpuUuid, MigIdentity, MigIds};
 
 use super::question::{Question, instance_at, placement};
@@ -72,10 +72,16 @@ impl MigMachine for Simulator {
         destroyed.or_else(unless_absent).map_err(|code| question.failed(call, code))
     }
 
-    fn processes(&self, gpu: &GpuUuid) -> Result<Vec<u32>, GpuError> {
+    fn processes(&self, gpu: &GpuUuid) -> Result<Vec<GpuProcess>, GpuError> {
         let call = "nvmlDeviceGetComputeRunningProcesses_v3";
         let question = Question::about(self, GpuSelector::Uuid(gpu))?;
-        question.required(call, |gpu, _| Ok(gpu.processes.iter().map(|process| process.pid).collect()))
+        question.required(call, |gpu, _| {
+            Ok(gpu
+                .processes
+                .iter()
+                .map(|process| GpuProcess { id: process.pid, gpu_instance: process.gpu_instance })
+                .collect())
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The two interfaces of the engine return the same: NVML through the library, and the simulator in this process.
 
-use dra_hardware::{GpuError, GpuSelector, Machine, MigMachine, MigState, NvmlMachine};
+use dra_hardware::{GpuError, GpuProcess, GpuSelector, Machine, MigMachine, MigState, NvmlMachine};
 use dra_model::{Gpu, MigIdentity, Partition};
 use dra_sim::state::{Fault, Process, Setup};
 use dra_sim::{Code, Simulator, State, catalog};
@@ -19,9 +19,9 @@ fn faces() -> (Node, NvmlMachine, Simulator) {
     (node, machine, Simulator::new(&setup))
 }
 
-fn change(node: &Node, sim: &Simulator, change: impl Fn(&mut State)) {
-    dra_sim::store::Store::new(node.dir()).update(|state| change(state)).unwrap();
-    sim.poke(|state| change(state));
+fn change<T>(node: &Node, sim: &Simulator, change: impl Fn(&mut State) -> T) -> T {
+    dra_sim::store::Store::new(node.dir()).update(|state| drop(change(state))).unwrap();
+    sim.poke(|state| change(state))
 }
 
 #[track_caller]
@@ -115,12 +115,13 @@ fn what_a_process_holds_stays() {
         machine.create_compute_instance(&mig).unwrap();
     }
     let at = usize::try_from(index).unwrap();
-    change(&node, &sim, |state| {
+    let gpu_instance = change(&node, &sim, |state| {
         let gpu_instance = state.gpus[at].instances.keys().next().copied();
         state.gpus[at].processes.push(Process { pid: 4711, gpu_instance });
+        gpu_instance
     });
     for machine in machines(&library, &sim) {
-        assert_eq!(machine.processes(&gpu.uuid), Ok(vec![4711]));
+        assert_eq!(machine.processes(&gpu.uuid), Ok(vec![GpuProcess { id: 4711, gpu_instance }]));
         assert_eq!(machine.mig_state(&gpu.uuid), Ok(MigState { is_on: true, minor: gpu.minor }));
         assert!(machine.destroy_compute_instances(&mig).unwrap_err().is_in_use());
         assert_eq!(self::gpu(machine, index).mig_devices().len(), 1);
