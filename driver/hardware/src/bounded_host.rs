@@ -9,9 +9,10 @@ use dra_model::{ComputeMode, DeviceNode, Gpu, GpuUuid, Interval, Inventory, MigI
 
 use crate::deadline::Deadline;
 use crate::device_nodes::{DeviceIds, NodeError};
+use crate::gpu_error::GpuError;
 use crate::holders::Process;
 use crate::host::Host;
-use crate::machine::{GpuError, GpuProcess, Machine as _, MigMachine as _, MigState};
+use crate::machine::{GpuProcess, Machine as _, MigMachine as _, MigState};
 use crate::timeout::TimeoutMachine;
 
 #[derive(Debug, Clone, Copy)]

@@ -10,7 +10,8 @@ use std::path::Path;
 
 use dra_model::{DriverState, Failure, Fault, Gpu, GpuEntry, GpuUuid, Inventory, MigMode, chain};
 
-use crate::machine::{GpuError, GpuFacts, GpuSelector, Machine, MachineError};
+use crate::gpu_error::{GpuError, MachineError};
+use crate::machine::{GpuFacts, GpuSelector, Machine};
 use crate::sysfs;
 
 pub fn discover(machine: &dyn Machine, sys_root: &Path) -> Inventory {

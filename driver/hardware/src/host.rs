@@ -17,8 +17,10 @@ use crate::device_nodes::{self, DeviceIds, NodeError};
 use crate::discover::{complete, discover, with_earlier};
 use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::driver_program::{DriverProgram, ProgramError};
+use crate::gpu_error::{GpuError, MachineError};
+use crate::health::{GpuCondition, GpuEvents, HealthMachine as _};
 use crate::holders::ProcessRoots;
-use crate::machine::{DriverVersions, GpuError, GpuSelector, GpuShape, Machine, MachineError};
+use crate::machine::{DriverVersions, GpuSelector, GpuShape, Machine};
 use crate::procfs::{self, BootIdError};
 use crate::sysfs;
 use crate::timeout::{GPU_TIMEOUT, TimeoutMachine};
@@ -167,6 +169,16 @@ impl Host {
     /// The id of this boot of the kernel.
     pub fn boot_id(&self) -> Result<String, BootIdError> {
         procfs::boot_id(&self.roots.proc)
+    }
+
+    /// See [`HealthMachine::condition`].
+    pub fn condition(&self, gpu: &GpuUuid) -> Result<GpuCondition, GpuError> {
+        self.machine.condition(gpu)
+    }
+
+    /// See [`HealthMachine::events`]. A wait may hang with its GPU.
+    pub fn events(&self, gpu: &GpuUuid) -> Result<Box<dyn GpuEvents>, GpuError> {
+        self.machine.events(gpu)
     }
 
     pub(crate) fn process_roots(&self) -> &ProcessRoots {

@@ -13,6 +13,10 @@
 
 pub mod deadline;
 
+pub mod gpu_error;
+
+pub mod health;
+
 pub mod machine;
 
 pub mod daemons;
@@ -54,11 +58,10 @@ pub use deadline::Deadline;
 pub use device_nodes::{DeviceIds, NodeError};
 pub use driver_files::DriverFilesError;
 pub use driver_program::{DriverProgram, ProgramError};
+pub use gpu_error::{GpuError, MachineError, NvmlCode, Setting};
+pub use health::{GpuCondition, GpuEvent, GpuEvents, HealthMachine};
 pub use holders::{Pod, Process, ProcessRoots};
 pub use host::{Host, Roots};
-pub use machine::{
-    DriverVersions, GpuError, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MachineError, MigMachine, MigState,
-    NvmlCode, Setting,
-};
+pub use machine::{DriverVersions, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MigMachine, MigState};
 pub use nvml_machine::NvmlMachine;
 pub use procfs::BootIdError;

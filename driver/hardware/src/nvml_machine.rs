@@ -6,6 +6,8 @@
 
 mod facts;
 
+mod health;
+
 mod instances;
 
 mod mig;
@@ -27,10 +29,10 @@ use dra_nvml::error::code;
 use dra_nvml::{Device, LoadError, Nvml, NvmlError, Session};
 
 use crate::driver_files::{DriverFilesError, library_dirs, nvml_path};
-use crate::machine::{
-    DriverVersions, GpuError, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MachineError, MigMachine, MigState,
-    NvmlCode, Setting,
-};
+use crate::gpu_error::{GpuError, MachineError, NvmlCode, Setting};
+use crate::health::{GpuCondition, GpuEvents, HealthMachine};
+use crate::machine::{DriverVersions, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MigMachine, MigState};
+use health::NvmlEvents;
 use profiles::ProfileCache;
 use subject::{Subject, not_answering};
 use time_slice::NvidiaSmi;
@@ -140,6 +142,18 @@ impl Machine for NvmlMachine {
     fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
         self.confirm(GpuSelector::Uuid(gpu))?;
         self.nvidia_smi().set_interval(gpu, interval)
+    }
+}
+
+impl HealthMachine for NvmlMachine {
+    fn condition(&self, gpu: &GpuUuid) -> Result<GpuCondition, GpuError> {
+        let nvml = self.nvml_for(GpuSelector::Uuid(gpu))?;
+        health::condition(gpu, &found(&nvml, GpuSelector::Uuid(gpu))?)
+    }
+
+    fn events(&self, gpu: &GpuUuid) -> Result<Box<dyn GpuEvents>, GpuError> {
+        let nvml = self.nvml_for(GpuSelector::Uuid(gpu))?;
+        Ok(Box::new(NvmlEvents::open(gpu, nvml)?))
     }
 }
 

@@ -16,10 +16,9 @@ use dra_model::{ComputeMode, GpuUuid, Interval, MigIdentity, MigIds};
 use parking_lot::Mutex;
 
 use crate::deadline::Deadline;
-use crate::machine::{
-    DriverVersions, GpuError, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MachineError, MigMachine, MigState,
-    NvmlCode,
-};
+use crate::gpu_error::{GpuError, MachineError, NvmlCode};
+use crate::health::{GpuCondition, GpuEvents, HealthMachine};
+use crate::machine::{DriverVersions, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MigMachine, MigState};
 use crate::query_threads::QueryThreads;
 
 /// Far longer than a working GPU needs, and below the 45 s that the kubelet waits for a prepare.
@@ -58,6 +57,7 @@ enum Question {
     /// Queries and changes of settings and instances: while one of them hangs, no other one is started. So nothing is undone
     /// while it may still be made.
     Settings(GpuUuid),
+    Health(GpuUuid),
 }
 
 /// The interface to a setting.
@@ -81,7 +81,7 @@ impl TimeoutMachine {
         match question {
             Question::Driver | Question::Count => Duration::MAX,
             Question::Shape(_) => self.timeout.min(SHAPE_TIMEOUT),
-            Question::Index(_) | Question::Uuid(_) | Question::Settings(_) => self.timeout,
+            Question::Index(_) | Question::Uuid(_) | Question::Settings(_) | Question::Health(_) => self.timeout,
         }
     }
 
@@ -163,6 +163,18 @@ impl TimeoutMachine {
     }
 }
 
+impl TimeoutMachine {
+    fn ask_health<T: Send + 'static>(
+        &self,
+        gpu: &GpuUuid,
+        ask: impl FnOnce(&dyn Machine, &GpuUuid) -> Result<T, GpuError> + Send + 'static,
+    ) -> Result<T, GpuError> {
+        let asked = gpu.clone();
+        let answer = self.ask(&Question::Health(gpu.clone()), move |machine| ask(machine, &asked));
+        answer.unwrap_or_else(|why| Err(why.about(GpuSelector::Uuid(gpu))))
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NoAnswer {
     /// The timeout of the query.
@@ -221,6 +233,16 @@ impl Machine for TimeoutMachine {
 
     fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
         self.ask_settings(By::Program, gpu, move |machine, gpu| machine.set_interval(gpu, interval))
+    }
+}
+
+impl HealthMachine for TimeoutMachine {
+    fn condition(&self, gpu: &GpuUuid) -> Result<GpuCondition, GpuError> {
+        self.ask_health(gpu, |machine, gpu| machine.condition(gpu))
+    }
+
+    fn events(&self, gpu: &GpuUuid) -> Result<Box<dyn GpuEvents>, GpuError> {
+        self.ask_health(gpu, |machine, gpu| machine.events(gpu))
     }
 }
 
@@ -309,6 +331,8 @@ mod tests {
     }
 
     impl MigMachine for OneHangs {}
+
+    impl HealthMachine for OneHangs {}
 
     impl Machine for OneHangs {
         fn driver(&self) -> Result<DriverVersions, MachineError> {

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use dra_hardware::{
-    Creations, DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Host, Machine, MachineError, MigMachine,
-    NvmlCode, Ownership, ProcessRoots, Roots, Setting,
+    Creations, DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, HealthMachine, Host, Machine, MachineError,
+    MigMachine, NvmlCode, Ownership, ProcessRoots, Roots, Setting,
 };
 use dra_model::{
     Bytes, ComputeMode, ComputeShare, DriverState, Engines, Gpu, GpuEntry, GpuInstance, GpuUuid, Health, Interval,
@@ -47,6 +47,8 @@ impl MemoryMachine {
 }
 
 impl MigMachine for MemoryMachine {}
+
+impl HealthMachine for MemoryMachine {}
 
 impl Machine for MemoryMachine {
     fn driver(&self) -> Result<DriverVersions, MachineError> {

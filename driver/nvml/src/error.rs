@@ -39,6 +39,7 @@ pub mod code {
     pub const NOT_FOUND: u32 = 6;
     pub const INSUFFICIENT_SIZE: u32 = 7;
     pub const DRIVER_NOT_LOADED: u32 = 9;
+    pub const TIMEOUT: u32 = 10;
     /// The library lacks the function.
     pub const FUNCTION_NOT_FOUND: u32 = 13;
     /// The kernel driver is of another version than the library.

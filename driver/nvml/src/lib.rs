@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! Session (locates, loads and reloads the file) -> Nvml (one loaded and initialised library) -> Device -> answers
+//!                                                                                       \-> EventSet -> events
 //! ```
 //!
 //! Rules of this crate, the only one with `unsafe`:
@@ -28,8 +29,13 @@ pub mod mig;
 
 pub mod instances;
 
+pub mod fields;
+
+pub mod events;
+
 pub use device::{Device, Memory};
 pub use error::{LoadError, NvmlError};
+pub use events::{Event, EventSet};
 pub use instances::Activation;
 pub use library::Nvml;
 pub use mig::{ComputeInstance, GpuInstance, GpuInstanceProfile, MigAttributes, Slices};

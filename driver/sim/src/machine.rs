@@ -6,6 +6,7 @@
 //! call that nvidia-smi makes.
 
 mod divide;
+mod health;
 mod question;
 
 use dra_hardware::{DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, Machine, MachineError, Setting};

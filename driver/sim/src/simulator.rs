@@ -105,9 +105,9 @@ impl Simulator {
         self.lock().cut_at = None;
     }
 
-    /// Waits for an event after `sequence` that is `wanted`; the newest of several, as NVML documents.
+    /// Waits for the first event after `sequence` that is `wanted`.
     pub fn wait_event(&self, sequence: u64, timeout: Duration, wanted: impl Fn(&Event) -> bool) -> Option<Event> {
-        let find = |state: &State| state.events_after(sequence, &wanted).last().copied();
+        let find = |state: &State| state.events_after(sequence, &wanted).next().copied();
         let inner = self.lock();
         let outcome = self.shared.changed.wait_timeout_while(inner, timeout, |inner| find(&inner.state).is_none());
         let (inner, _) = outcome.unwrap_or_else(PoisonError::into_inner);

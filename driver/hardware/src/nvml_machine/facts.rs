@@ -11,7 +11,8 @@ use dra_nvml::{Device, Nvml, NvmlError};
 use super::profiles::ProfileCache;
 use super::subject::Subject;
 use super::{mig, words};
-use crate::machine::{GpuError, GpuFacts, GpuSelector};
+use crate::gpu_error::GpuError;
+use crate::machine::{GpuFacts, GpuSelector};
 
 pub(super) fn read(
     nvml: &std::sync::Arc<Nvml>,

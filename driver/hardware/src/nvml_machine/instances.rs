@@ -6,7 +6,8 @@ use dra_nvml::error::code;
 use dra_nvml::{Activation, Device, NvmlError, Slices};
 
 use super::subject::Subject;
-use crate::machine::{GpuError, GpuSelector, MigState, NvmlCode};
+use crate::gpu_error::{GpuError, NvmlCode};
+use crate::machine::{GpuSelector, MigState};
 
 /// See [`crate::MigMachine::mig_state`].
 pub(super) fn mig_state(gpu: &GpuUuid, device: &Device<'_>) -> Result<MigState, GpuError> {

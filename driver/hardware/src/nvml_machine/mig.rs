@@ -17,7 +17,7 @@ use dra_nvml::{Device, MigAttributes, NvmlError};
 
 use super::profiles::{ProfileTable, sized_name};
 use super::subject::Subject;
-use crate::machine::GpuError;
+use crate::gpu_error::GpuError;
 
 /// How often a slot is read before its error is returned.
 const ATTEMPTS: u32 = 4;

@@ -12,7 +12,7 @@ use dra_nvml::{Device, GpuInstanceProfile, MigAttributes, Nvml, NvmlError};
 use parking_lot::Mutex;
 
 use super::subject::Subject;
-use crate::machine::GpuError;
+use crate::gpu_error::GpuError;
 
 /// The profiles of one GPU.
 #[derive(Debug, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 use dra_model::{GpuUuid, PciAddress};
 use dra_nvml::NvmlError;
 
-use crate::machine::{GpuError, GpuSelector, MachineError, NvmlCode};
+use crate::gpu_error::{GpuError, MachineError, NvmlCode};
+use crate::machine::GpuSelector;
 
 /// The GPU of an error, as far as it is known at that time.
 #[derive(Debug, Clone)]

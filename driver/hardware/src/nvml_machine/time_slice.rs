@@ -10,7 +10,7 @@ use std::time::Duration;
 use dra_model::{GpuUuid, Interval};
 
 use crate::driver_program::{DriverProgram, Ended, ProgramError};
-use crate::machine::{GpuError, Setting};
+use crate::gpu_error::{GpuError, Setting};
 
 /// The nvidia-smi of a driver root.
 #[derive(Debug, Clone, Copy)]

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dra_hardware::Machine;
-use dra_hardware::machine::{
-    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, MachineError, MigMachine, NvmlCode, Setting,
+use dra_hardware::{
+    DriverVersions, GpuError, GpuFacts, GpuSelector, GpuShape, HealthMachine, Machine, MachineError, MigMachine,
+    NvmlCode, Setting,
 };
 use dra_model::{
     Bytes, ComputeMode, ComputeShare, Engines, GpuSettings, GpuUuid, Interval, MigDevice, MigIdentity, MigLayout,
@@ -187,6 +187,8 @@ impl State {
 }
 
 impl MigMachine for MemoryMachine {}
+
+impl HealthMachine for MemoryMachine {}
 
 impl Machine for MemoryMachine {
     fn driver(&self) -> Result<DriverVersions, MachineError> {

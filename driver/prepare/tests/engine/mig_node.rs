@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use dra_files::faults::{Fault, FaultyFiles};
 use dra_hardware::{
-    DriverVersions, GpuError, GpuFacts, GpuProcess, GpuSelector, GpuShape, Host, Machine, MachineError, MigMachine,
-    MigState, NvmlCode,
+    DriverVersions, GpuError, GpuFacts, GpuProcess, GpuSelector, GpuShape, HealthMachine, Host, Machine, MachineError,
+    MigMachine, MigState, NvmlCode,
 };
 use dra_model::{Claim, ComputeMode, GpuUuid, Interval, MigIdentity, MigIds};
 use dra_prepare::{ClaimLookup, Engine, PrepareError, PreparedDevice, Reconciliation};
@@ -87,6 +87,8 @@ impl Machine for MortalMachine {
         self.ask(gpu, |sim| sim.set_interval(gpu, interval))
     }
 }
+
+impl HealthMachine for MortalMachine {}
 
 impl MigMachine for MortalMachine {
     fn mig_state(&self, gpu: &GpuUuid) -> Result<MigState, GpuError> {

@@ -33,8 +33,6 @@ pub(crate) struct EventSets {
 pub(crate) struct EventSet {
     pub(crate) masks: BTreeMap<usize, u64>,
     pub(crate) seen: u64,
-    /// The last XID reported by GPU, which may be newer than `seen`.
-    pub(crate) xids_seen: BTreeMap<usize, u64>,
 }
 
 impl Session {

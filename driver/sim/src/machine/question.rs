@@ -206,7 +206,7 @@ impl<'a> Question<'a> {
     }
 
     /// One NVML call about this GPU.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &self,
         call: &'static str,
         answer: impl FnOnce(&Gpu, &'static Model) -> Result<T, Code>,
@@ -226,7 +226,7 @@ impl<'a> Question<'a> {
     }
 
     /// Converts an unsupported call into `None`.
-    fn supported<T>(&self, call: &'static str, answer: Result<T, Code>) -> Result<Option<T>, GpuError> {
+    pub(super) fn supported<T>(&self, call: &'static str, answer: Result<T, Code>) -> Result<Option<T>, GpuError> {
         match answer {
             Ok(answer) => Ok(Some(answer)),
             Err(Code::NOT_SUPPORTED | Code::FUNCTION_NOT_FOUND | Code::ARGUMENT_VERSION_MISMATCH) => Ok(None),

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The two interfaces of the engine return the same: NVML through the library, and the simulator in this process.
 
-use dra_hardware::{GpuError, GpuProcess, GpuSelector, Machine, MigMachine, MigState, NvmlMachine};
+use std::time::Duration;
+
+use dra_hardware::{
+    GpuCondition, GpuError, GpuEvent, GpuProcess, GpuSelector, HealthMachine, Machine, MigMachine, MigState, NvmlCode,
+    NvmlMachine,
+};
 use dra_model::{Gpu, MigIdentity, Partition};
 use dra_sim::state::{Fault, Process, Setup};
 use dra_sim::{Code, Simulator, State, catalog};
@@ -152,4 +157,38 @@ fn removed(machine: &dyn Machine, mig: &MigIdentity) -> Result<(), GpuError> {
 fn gpu(machine: &dyn Machine, index: u32) -> Gpu {
     let facts = machine.gpu(GpuSelector::Index(index)).unwrap();
     dra_hardware::discover::complete(facts, std::path::Path::new("/nonexistent"))
+}
+
+/// One event per wait, each with its own data, and the recovery action when it is asked for.
+#[test]
+fn events_and_condition_are_the_same_through_both_interfaces() {
+    let (node, library, sim) = faces();
+    let uuid: dra_model::GpuUuid = node.state().gpus[1].uuid.parse().unwrap();
+    let both: [&dyn Machine; 2] = [&library, &sim];
+    let mut events = both.map(|machine| machine.events(&uuid).unwrap());
+    let condition = |action| Ok(GpuCondition { recovery_action: Some(action) });
+    assert_eq!(both.map(|machine| machine.condition(&uuid)), [condition(0), condition(0)]);
+    change(&node, &sim, |state| {
+        state.raise_xid(0, 13, (None, None)).unwrap();
+        state.raise_xid(1, 31, (None, None)).unwrap();
+        state.raise_xid(1, 94, (Some(2), Some(0))).unwrap();
+        state.gpus[1].recovery_action = 1;
+    });
+    let soon = Duration::from_millis(200);
+    for events in &mut events {
+        let xid = |xid, gpu_instance| Ok(Some(GpuEvent::Xid { xid, gpu_instance }));
+        let seen = [(); 3].map(|()| events.wait(soon));
+        assert_eq!(seen, [xid(31, None), xid(94, Some(2)), Ok(None)], "of this GPU, in order");
+    }
+    assert_eq!(both.map(|machine| machine.condition(&uuid)), [condition(1), condition(1)]);
+    change(&node, &sim, |state| state.lose_gpu(1).unwrap());
+    for (events, machine) in events.iter_mut().zip(both) {
+        assert_eq!(events.wait(soon), Ok(Some(GpuEvent::Xid { xid: 79, gpu_instance: None })));
+        let lost = |error: GpuError| matches!(error, GpuError::Failed { code, .. } if code == NvmlCode(15));
+        assert!(lost(events.wait(soon).unwrap_err()) && lost(machine.condition(&uuid).unwrap_err()));
+        assert!(machine.events(&uuid).is_err());
+    }
+    // The set of another GPU goes on.
+    let other: dra_model::GpuUuid = node.state().gpus[0].uuid.parse().unwrap();
+    assert_eq!(library.events(&other).unwrap().wait(Duration::ZERO), Ok(None));
 }

@@ -81,6 +81,6 @@ wait(10000)
         dir = node.dir().display(),
     );
     // NVML does not report the index of a lost GPU, so its XID 79 is read as the first "GPU is lost".
-    let expect = "Timeout\n1 0x8 94 0x3\nTimeout\n0 0x100 0 0xffffffff\nGPU is lost\nGPU is lost\n";
+    let expect = "Timeout\n1 0x8 48 0xffffffff\n1 0x8 94 0x3\n0 0x100 0 0xffffffff\nGPU is lost\nGPU is lost\n";
     assert_eq!(node.python(&script).ok(), expect);
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Event sets: registration in this process, events from the shared state.
 //!
-//! In: events that any process wrote into the state. Out: one per wait, in order, except that of several XIDs of a GPU only
-//! the last is reported, as NVML documents. A wait reads the state every [`POLL`].
+//! In: events that any process wrote into the state. Out: one per wait, in order: on Linux each XID is an event of its own. A wait
+//! reads the state every [`POLL`].
 
 use std::ffi::{c_uint, c_ulonglong};
 use std::time::{Duration, Instant};
@@ -123,18 +123,9 @@ fn wait(call: &Call, set: Handle, timeout: c_uint) -> Result<Event, Code> {
 impl EventSet {
     /// The next event to report, and marks it seen.
     fn take(&mut self, state: &State) -> Option<Event> {
-        let is_wanted = |event: &Event| {
-            self.masks.get(&event.gpu).is_some_and(|mask| mask & event.kind != 0)
-                && (event.kind != EVENT_XID || self.xids_seen.get(&event.gpu).is_none_or(|&seen| event.sequence > seen))
-        };
+        let is_wanted = |event: &Event| self.masks.get(&event.gpu).is_some_and(|mask| mask & event.kind != 0);
         let first = *state.events_after(self.seen, is_wanted).next()?;
         self.seen = first.sequence;
-        if first.kind != EVENT_XID {
-            return Some(first);
-        }
-        let of_same_gpu = |event: &Event| event.kind == EVENT_XID && event.gpu == first.gpu;
-        let last = state.events_after(first.sequence, of_same_gpu).last().copied().unwrap_or(first);
-        self.xids_seen.insert(last.gpu, last.sequence);
-        Some(last)
+        Some(first)
     }
 }
