@@ -135,9 +135,10 @@ impl Programs {
     }
 }
 
-/// Builds what the cache does not hold and returns where the programs are.
+/// Builds what the cache does not hold and returns where the programs are. Optimised programs that are there serve every caller.
 pub fn build_programs(build: Build) -> Result<Programs> {
     let _lock = cache::lock(&cache::dir().join("build.lock"))?;
+    let build = if are_built(Build::Optimised)? { Build::Optimised } else { build };
     let mut modules = Vec::new();
     for module in &MODULES {
         modules.push((module, build_module(module, build)?));
@@ -148,6 +149,15 @@ pub fn build_programs(build: Build) -> Result<Programs> {
         link_programs(&modules, &dir)?;
     }
     Ok(Programs { dir })
+}
+
+fn are_built(build: Build) -> Result<bool> {
+    for module in &MODULES {
+        if !module_dir(module, build)?.exists() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn link_programs(modules: &[(&Module, PathBuf)], dir: &Path) -> Result<()> {
@@ -164,9 +174,7 @@ fn link_programs(modules: &[(&Module, PathBuf)], dir: &Path) -> Result<()> {
 }
 
 fn build_module(module: &Module, build: Build) -> Result<PathBuf> {
-    let source_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(module.name);
-    let dir =
-        cache::dir().join("programs").join(format!("{}-{}", module.name, module_key(module, build, &source_dir)?));
+    let dir = module_dir(module, build)?;
     if dir.exists() {
         return Ok(dir);
     }
@@ -176,14 +184,25 @@ fn build_module(module: &Module, build: Build) -> Result<PathBuf> {
     fs::remove_dir_all(&new_dir).ok(); // left by a build that was cut
     files::make_dir(&new_dir)?;
     for target in module.targets {
-        build_target(module, target, build, &source_dir, &new_dir)?;
+        build_target(module, target, build, &new_dir)?;
     }
     fs::rename(&new_dir, &dir).map_err(files::error("rename", &new_dir))?;
     eprintln!("built {} in {} s", module.name, started.elapsed().as_secs());
     Ok(dir)
 }
 
-fn module_key(module: &Module, build: Build, source_dir: &Path) -> Result<String> {
+fn source_dir(module: &Module) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(module.name)
+}
+
+/// Where the programs of a module are once they are built.
+fn module_dir(module: &Module, build: Build) -> Result<PathBuf> {
+    let name = format!("{}-{}", module.name, module_key(module, build)?);
+    Ok(cache::dir().join("programs").join(name))
+}
+
+fn module_key(module: &Module, build: Build) -> Result<String> {
+    let source_dir = source_dir(module);
     let mut parts = vec![format!("{:?}{}", module.targets, build.compiler_flags()).into_bytes()];
     for name in ["go.mod", "go.sum", "main.go"] {
         let path = source_dir.join(name);
@@ -194,13 +213,13 @@ fn module_key(module: &Module, build: Build, source_dir: &Path) -> Result<String
     Ok(cache::key(parts.iter().map(Vec::as_slice)))
 }
 
-fn build_target(module: &Module, target: &Target, build: Build, source_dir: &Path, dir: &Path) -> Result<()> {
+fn build_target(module: &Module, target: &Target, build: Build, dir: &Path) -> Result<()> {
     let [first, others @ ..] = target.names else {
         return Ok(());
     };
     let output_path = dir.join(first);
     let mut go = Command::new("go");
-    go.current_dir(source_dir)
+    go.current_dir(source_dir(module))
         .env("GOFLAGS", "")
         .env("CGO_ENABLED", if target.cgo { "1" } else { "0" })
         .args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false"])
