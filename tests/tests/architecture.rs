@@ -11,8 +11,9 @@ use dra_tests::source::{files, root_dir};
 use serde_json::Value;
 
 /// A crate of ours and the crates of ours its product code may use.
-const EDGES: [(&str, &[&str]); 22] = [
+const EDGES: [(&str, &[&str]); 23] = [
     ("dra-model", &[]),
+    ("dra-health", &["dra-model"]),
     ("dra-mig-parted", &["dra-model"]),
     ("dra-mps", &["dra-model"]),
     ("dra-nvml", &[]),

@@ -11,7 +11,7 @@
 //! * **claim**: the part of a ResourceClaim for this driver. An **allocation result** names one device for one request.
 //! * **ledger**: record of the original settings of one GPU, defined in `dra-checkpoint`.
 //!
-//! Reading order: [`ids`], [`engines`], [`mig`], [`gpu`], [`inventory`], [`device`], [`quantity`], [`sharing`], [`config`],
+//! Reading order: [`ids`], [`engines`], [`mig`], [`gpu`], [`inventory`], [`finding`], [`device`], [`quantity`], [`sharing`], [`config`],
 //! [`claim`], [`files`], [`disposition`], [`explain`].
 
 pub mod ids;
@@ -31,6 +31,8 @@ pub mod preference;
 pub mod room;
 
 pub mod inventory;
+
+pub mod finding;
 
 pub mod device;
 
@@ -54,6 +56,7 @@ pub use disposition::Disposition;
 pub use engines::Engines;
 pub use explain::{Advice, chain, explain};
 pub use files::{DeviceNode, DriverFile, DriverFiles};
+pub use finding::{Cause, Effect, Finding, Verdict};
 pub use gpu::{Gpu, MigLayout, MigMode};
 pub use ids::{
     Bytes, ClaimUid, DaemonId, DeviceName, GpuUuid, IdError, MigUuid, NodeName, PciAddress, PciIds, ShareId, Version,

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is wrong with a GPU, as it is published: in taints, in the health of devices, in the status of claims and in Events.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::mig::Placement;
+
+/// One thing that is wrong with a GPU or with a MIG device of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    pub cause: Cause,
+    /// What distinguishes findings of one cause, as the value of a label.
+    pub value: String,
+    pub effect: Effect,
+    pub verdict: Verdict,
+    /// The GPU instance it is about; every form of the GPU if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Placement>,
+    /// Constant while the finding lasts, in printable ASCII.
+    pub message: String,
+    /// In seconds since 1970.
+    pub since: u64,
+}
+
+/// Why. Each cause has a taint of its own, so that none replaces another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The driver recommends a cure.
+    Recovery,
+    /// An XID after which the GPU needs a reset, of a driver that recommends no cure.
+    Xid,
+    /// The GPU fell off the bus.
+    GpuLost,
+    /// NVML does not answer for the GPU.
+    Unmonitored,
+    /// Memory errors that the GPU could not contain.
+    Memory,
+    /// It came back too often.
+    Unstable,
+}
+
+impl Cause {
+    /// The key of the taint, after the name of the driver.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Recovery => "recovery",
+            Self::Xid => "xid",
+            Self::GpuLost => "gpu-lost",
+            Self::Unmonitored => "unmonitored",
+            Self::Memory => "memory",
+            Self::Unstable => "unstable",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.key())
+    }
+}
+
+/// The effect of a taint, from the weakest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Effect {
+    /// Only published.
+    None,
+    /// No new claim gets the device.
+    NoSchedule,
+    /// Pods that use the device are evicted too.
+    NoExecute,
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::NoSchedule => "NoSchedule",
+            Self::NoExecute => "NoExecute",
+        })
+    }
+}
+
+/// The health of a device, from the best.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    #[default]
+    Healthy,
+    /// It cannot be asked.
+    Unknown,
+    Unhealthy,
+}
