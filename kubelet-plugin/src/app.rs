@@ -15,6 +15,7 @@ use std::time::Duration;
 use dra_cdi::Architecture;
 use dra_files::HostFiles;
 use dra_hardware::{Host, Machine};
+use dra_health::Policy;
 use dra_model::Advice;
 use dra_mps_api::{MpsClient, SocketPathError};
 use dra_prepare::{Engine, Settings};
@@ -33,7 +34,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::args::Config;
 use crate::claim_api::ClaimApi;
@@ -41,8 +42,9 @@ use crate::claims::Claims;
 use crate::daemon_states::DaemonStates;
 use crate::daemon_watch::{DaemonWatch, MAX_HOST_ABSENCE};
 use crate::dra_service::DraService;
-use crate::event_text::EventText;
 use crate::fetch::ClaimSource;
+use crate::health::monitor::HealthMonitor;
+use crate::health::store::HealthStore;
 use crate::metrics::Metrics;
 use crate::node_service::{NodeService, NodeState};
 use crate::observe::Observer;
@@ -55,7 +57,6 @@ use crate::report_schedule::ReportSchedule;
 use crate::reporter::{FIRST_BACKOFF, Reporter, reporter};
 use crate::sockets::{SocketError, claim_instance};
 use crate::static_mig::Divider;
-use crate::static_mig_file;
 
 /// How long a call waits for the locks of its claim and GPUs: well below the 45 s that the kubelet waits, so that its Event names
 /// the holder of a lock.
@@ -230,36 +231,17 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-/// A configuration that cannot be used is reported and takes nothing from the claims of the node.
-fn divider(parts: &Parts) -> Option<Divider> {
-    let file = parts.config.static_mig.as_ref()?;
-    match static_mig_file::read(file) {
-        Ok(layouts) => {
-            let (host, engine) = (Arc::clone(&parts.host), Arc::clone(&parts.engine));
-            Some(Divider::new(layouts, host, engine, parts.reports.clone()))
-        }
-        Err(failed) => {
-            let error = dra_model::explain(&failed);
-            error!(error, "no static MIG devices are created");
-            parts.reports.send_about_node(EventText::StaticMigFailed { error });
-            None
-        }
-    }
-}
-
-fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, reporter: Reporter) {
+/// What reads the GPUs on its own.
+fn start_hardware(tasks: &mut Tasks, parts: &Parts, readable: Arc<Notify>) {
     let stop = || parts.stop.clone();
-    let (address, readiness) = (parts.config.http_address, parts.ready.subscribe());
-    let serve = http::serve(address, registry, readiness, stop());
-    tasks.start("http", async move { serve.await.map_err(|error| dra_model::explain(&error).into()) });
-    tasks.start("report", reporter.run(stop()));
-    let readable = Arc::new(Notify::new());
-    let divider = divider(parts);
+    let divider = parts.config.static_mig.as_ref().and_then(|file| {
+        Divider::of_file(file, Arc::clone(&parts.host), Arc::clone(&parts.engine), parts.reports.clone())
+    });
     if let Some(divider) = divider.clone() {
         tasks.start("static-mig", divider.retry(stop()));
     }
     let observer = Observer {
-        readable: Arc::clone(&readable),
+        readable,
         host: Arc::clone(&parts.host),
         dra_path: parts.config.paths.dra_path.clone(),
         registration: parts.registration.subscribe(),
@@ -269,6 +251,24 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
         divider,
     };
     tasks.start("observe", observer.run(stop()));
+    let monitor = HealthMonitor {
+        host: Arc::clone(&parts.host),
+        state: parts.state.clone(),
+        store: HealthStore::new(&parts.config.paths.plugin_dir, &parts.config.pod_uid),
+        policy: Policy::default(),
+        reports: parts.reports.clone(),
+    };
+    tasks.start("health", monitor.run(stop()));
+}
+
+fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, reporter: Reporter) {
+    let stop = || parts.stop.clone();
+    let (address, readiness) = (parts.config.http_address, parts.ready.subscribe());
+    let serve = http::serve(address, registry, readiness, stop());
+    tasks.start("http", async move { serve.await.map_err(|error| dra_model::explain(&error).into()) });
+    tasks.start("report", reporter.run(stop()));
+    let readable = Arc::new(Notify::new());
+    start_hardware(tasks, parts, Arc::clone(&readable));
     let round_done = Arc::new(Notify::new());
     let (completed, last_completed) = watch::channel(Instant::now());
     let reconciler = Reconciler {

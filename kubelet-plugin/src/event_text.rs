@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use dra_model::{DeviceName, Disposition, GpuUuid, Inventory, LiveIdentity, NodeName, explain};
+use dra_model::{Cause, DeviceName, Disposition, Effect, GpuUuid, Inventory, LiveIdentity, NodeName, explain};
 use dra_prepare::{Drift, MigChangeKind, PreparedDevice, Refusal};
 use dra_resource::status::{DaemonHealth, DaemonStatus};
 use kube::runtime::events::EventType;
@@ -64,6 +64,22 @@ pub enum EventText {
     RecordsLost {
         devices: String,
     },
+    /// On the Node: a GPU failed.
+    GpuFault {
+        gpu: GpuUuid,
+        cause: Cause,
+        message: String,
+        effect: Effect,
+    },
+    /// On the Node: a fault is over.
+    GpuRecovered {
+        gpu: GpuUuid,
+        message: String,
+    },
+    /// On the Node: the budget of evictions is used up.
+    EvictionHeldBack {
+        gpu: GpuUuid,
+    },
     /// On the Node.
     StaticMigCreated {
         devices: String,
@@ -97,6 +113,15 @@ impl EventText {
             Self::MigDevice { change: MigChangeKind::Created(_), .. } => "MigCreated",
             Self::MigDevice { change: MigChangeKind::Destroyed, .. } => "MigDestroyed",
             Self::RecordsLost { .. } => "MigRecordsLost",
+            Self::GpuFault { cause, .. } => match cause {
+                Cause::Recovery | Cause::Xid => "GpuNeedsRecovery",
+                Cause::GpuLost => "GpuLost",
+                Cause::Unmonitored => "GpuUnmonitored",
+                Cause::Memory => "GpuMemoryFailed",
+                Cause::Unstable => "GpuUnstable",
+            },
+            Self::GpuRecovered { .. } => "GpuRecovered",
+            Self::EvictionHeldBack { .. } => "EvictionHeldBack",
             Self::StaticMigCreated { .. } => "StaticMigCreated",
             Self::StaticMigFailed { .. } => "StaticMigFailed",
             Self::SettingsChanged { .. } => "GPUSettingsChanged",
@@ -136,6 +161,13 @@ impl EventText {
             Self::RecordsLost { devices } => format!(
                 "The records of the claims that had MIG devices {devices} are lost. This driver no longer destroys these devices and publishes them as an administrator's: destroy those that it created with nvidia-smi mig -dci and nvidia-smi mig -dgi after their pods ended"
             ),
+            Self::GpuFault { gpu, message, effect, .. } => format!("{gpu}: {message}. {}", consequence(*effect)),
+            Self::GpuRecovered { gpu, message } => {
+                format!("{gpu} is well again, it was reported before that {message}")
+            }
+            Self::EvictionHeldBack { gpu } => format!(
+                "Pods on {gpu} are not evicted, because too many GPUs of the node failed: look at the node before its pods move"
+            ),
             Self::StaticMigCreated { devices } => {
                 format!("Created static MIG devices {devices}. They stay until an administrator destroys them")
             }
@@ -152,7 +184,8 @@ impl EventText {
             Self::DevicesPrepared { .. }
             | Self::ConfigIgnored { .. }
             | Self::MigDevice { .. }
-            | Self::StaticMigCreated { .. } => EventType::Normal,
+            | Self::StaticMigCreated { .. }
+            | Self::GpuRecovered { .. } => EventType::Normal,
             Self::Daemon(daemon) if daemon.health == DaemonHealth::Ready => EventType::Normal,
             Self::DaemonsOfRequests { .. }
             | Self::DaemonsOfClaims { .. }
@@ -163,6 +196,8 @@ impl EventText {
             | Self::Daemon(_)
             | Self::RecordsLost { .. }
             | Self::StaticMigFailed { .. }
+            | Self::GpuFault { .. }
+            | Self::EvictionHeldBack { .. }
             | Self::SettingsChanged { .. } => EventType::Warning,
         }
     }
@@ -180,8 +215,22 @@ impl EventText {
             | Self::MigDevice { change: MigChangeKind::Created(_), .. } => "Prepare",
             Self::MigDevice { change: MigChangeKind::Destroyed, .. } => "Unprepare",
             Self::StaticMigCreated { .. } | Self::StaticMigFailed { .. } => "Divide",
-            Self::Daemon(_) | Self::RecordsLost { .. } | Self::SettingsChanged { .. } => "Monitor",
+            Self::Daemon(_)
+            | Self::RecordsLost { .. }
+            | Self::SettingsChanged { .. }
+            | Self::GpuFault { .. }
+            | Self::GpuRecovered { .. }
+            | Self::EvictionHeldBack { .. } => "Monitor",
         }
+    }
+}
+
+/// What a fault does to claims and pods.
+const fn consequence(effect: Effect) -> &'static str {
+    match effect {
+        Effect::None => "Claims and pods are not affected",
+        Effect::NoSchedule => "No new claim gets it, and running pods stay",
+        Effect::NoExecute => "No new claim gets it, and its pods are evicted",
     }
 }
 
@@ -310,7 +359,11 @@ mod tests {
             addressing_mode: None,
             mig: MigMode::Unsupported,
         };
-        Inventory { driver: DriverState::Loaded { version, cuda: Some(version) }, gpus: vec![GpuEntry::usable(gpu)] }
+        Inventory {
+            driver: DriverState::Loaded { version, cuda: Some(version) },
+            gpus: vec![GpuEntry::usable(gpu)],
+            findings: std::collections::BTreeMap::new(),
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //!
 //! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`prepared_claim`], [`claim_api`], [`fetch`], [`report`],
 //! [`outbox`], [`report_channel`], [`reporter`], [`event_text`], [`mps_warning`], [`daemon_states`], [`daemon_watch`], [`report_schedule`],
-//! [`sharing_status`], [`static_mig_file`], [`static_mig`], [`observe`], [`node_service`], [`reconcile`], [`readiness`], [`prepared_shares`], [`restore`],
+//! [`sharing_status`], [`static_mig_file`], [`static_mig`], [`observe`], [`node_service`], [`health`], [`reconcile`], [`readiness`], [`prepared_shares`], [`restore`],
 //! [`metrics`].
 
 pub mod args;
@@ -62,6 +62,8 @@ pub mod static_mig;
 pub mod observe;
 
 pub mod node_service;
+
+pub mod health;
 
 pub mod reconcile;
 

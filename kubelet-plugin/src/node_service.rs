@@ -3,10 +3,12 @@
 //!
 //! The input is the inventory and the registration as watch channels. The output is the current state, then each change.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use dra_model::Inventory;
+use dra_model::{Finding, GpuUuid, Inventory};
 use dra_proto::node_v1 as pb;
 use dra_proto::node_v1::node_server::NodeServer;
 use dra_serve::StreamLimit;
@@ -33,7 +35,11 @@ pub struct NodeState {
     pub registration: Registration,
     /// Absent until the hardware is read for the first time.
     pub inventory: Option<Arc<Inventory>>,
+    pub findings: Arc<Findings>,
 }
+
+/// What is wrong with GPUs; none without a finding.
+pub type Findings = BTreeMap<GpuUuid, Vec<Finding>>;
 
 /// Serves `WatchNode`.
 #[derive(Debug)]
@@ -71,11 +77,18 @@ impl pb::node_server::Node for NodeService {
 fn encode(state: &NodeState) -> Result<pb::NodeState, Status> {
     let inventory = match &state.inventory {
         None => String::new(),
-        Some(inventory) => serde_json::to_string(inventory.as_ref()).map_err(|error| {
+        Some(inventory) => serde_json::to_string(&with_findings(inventory, &state.findings)).map_err(|error| {
             error!(%error, "failed to encode the inventory");
             Status::internal(error.to_string())
         })?,
     };
     let Registration { accepted, count } = state.registration;
     Ok(pb::NodeState { registered: accepted, registrations: count, inventory })
+}
+
+fn with_findings<'a>(inventory: &'a Inventory, findings: &Findings) -> Cow<'a, Inventory> {
+    if findings.is_empty() {
+        return Cow::Borrowed(inventory);
+    }
+    Cow::Owned(Inventory { findings: findings.clone(), ..inventory.clone() })
 }

@@ -23,6 +23,7 @@ use tracing::{error, info};
 
 use crate::event_text::EventText;
 use crate::report_channel::ReportSender;
+use crate::static_mig_file::{self, StaticMigFile};
 
 /// A claim that uses the whole GPU, or a process that holds it, may be gone by then.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -46,8 +47,17 @@ enum Outcome {
 }
 
 impl Divider {
-    pub fn new(layouts: Layouts, host: Arc<Host>, engine: Arc<Engine>, reports: ReportSender) -> Self {
-        Self { layouts: Arc::new(layouts), host, engine, reports, gpus: Arc::default() }
+    /// A file that cannot be used is reported, and takes nothing from the claims of the node.
+    pub fn of_file(file: &StaticMigFile, host: Arc<Host>, engine: Arc<Engine>, reports: ReportSender) -> Option<Self> {
+        match static_mig_file::read(file) {
+            Ok(layouts) => Some(Self { layouts: Arc::new(layouts), host, engine, reports, gpus: Arc::default() }),
+            Err(failed) => {
+                let error = explain(&failed);
+                error!(error, "no static MIG devices are created");
+                reports.send_about_node(EventText::StaticMigFailed { error });
+                None
+            }
+        }
     }
 
     /// Divides the GPUs that were not there before, and returns whether some GPU may have changed.

@@ -37,11 +37,12 @@ const EDGES: [(&str, &[&str]); 23] = [
     ("dra-tests", &TESTS_USE),
 ];
 
-const PLUGIN_USES: [&str; 12] = [
+const PLUGIN_USES: [&str; 13] = [
     "dra-cdi",
     "dra-checkpoint",
     "dra-files",
     "dra-hardware",
+    "dra-health",
     "dra-mig-parted",
     "dra-model",
     "dra-mps-api",

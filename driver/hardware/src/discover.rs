@@ -5,7 +5,7 @@
 //! that does not respond becomes an inventory without a driver. It cannot fail and changes nothing. One inventory knows nothing
 //! about a GPU that does not respond; [`with_earlier`] adds what an earlier one knew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use dra_model::{DriverState, Failure, Fault, Gpu, GpuEntry, GpuUuid, Inventory, MigMode, chain};
@@ -22,7 +22,8 @@ fn read(machine: &dyn Machine, sys_root: &Path) -> Result<Inventory, MachineErro
     let versions = machine.driver()?;
     let count = machine.gpu_count()?;
     let gpus = (0..count).map(|index| entry(machine, sys_root, index)).collect::<Result<_, _>>()?;
-    Ok(Inventory { driver: DriverState::Loaded { version: versions.driver, cuda: versions.cuda }, gpus })
+    let driver = DriverState::Loaded { version: versions.driver, cuda: versions.cuda };
+    Ok(Inventory { driver, gpus, findings: BTreeMap::new() })
 }
 
 fn entry(machine: &dyn Machine, sys_root: &Path, index: u32) -> Result<GpuEntry, MachineError> {

@@ -207,7 +207,8 @@ mod tests {
         ] {
             let gpu = Gpu { memory, ..plain_gpu(mig) };
             let driver = crate::DriverState::Missing { reason: String::new() };
-            let inventory = Inventory { driver, gpus: vec![GpuEntry::usable(gpu)] };
+            let inventory =
+                Inventory { driver, gpus: vec![GpuEntry::usable(gpu)], findings: std::collections::BTreeMap::new() };
             let names: Vec<String> = inventory.forms().into_iter().map(|form| inventory.names().device(form)).collect();
             assert_eq!(names, expect.iter().map(|suffix| format!("gpu-12345678{suffix}")).collect::<Vec<_>>());
             assert_eq!(inventory.devices_by_name().len(), names.len());

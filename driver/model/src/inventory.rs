@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The GPUs of a node at one moment. The JSON form is the inventory file and the payload of the inventory stream.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use crate::finding::Finding;
 use crate::gpu::Gpu;
 use crate::ids::{GpuUuid, PciAddress, Version};
 use crate::unreported;
@@ -14,6 +17,9 @@ pub struct Inventory {
     pub driver: DriverState,
     /// One entry per GPU that the driver counts.
     pub gpus: Vec<GpuEntry>,
+    /// What is wrong with GPUs, as far as it is judged.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub findings: BTreeMap<GpuUuid, Vec<Finding>>,
 }
 
 /// Whether an NVIDIA driver is loaded.
@@ -97,7 +103,7 @@ pub enum Fault {
 
 impl Inventory {
     pub fn without_driver(reason: String) -> Self {
-        Self { driver: DriverState::Missing { reason }, gpus: Vec::new() }
+        Self { driver: DriverState::Missing { reason }, gpus: Vec::new(), findings: BTreeMap::new() }
     }
 
     /// The GPUs with their last known state, in PCI order.
@@ -111,6 +117,11 @@ impl Inventory {
     /// The GPUs that claims can be prepared on, in PCI order.
     pub fn usable_gpus(&self) -> impl Iterator<Item = &Gpu> {
         self.known_gpus().filter(|(_, health)| **health == Health::Usable).map(|(gpu, _)| gpu)
+    }
+
+    /// What is wrong with a GPU.
+    pub fn findings_of(&self, gpu: &GpuUuid) -> &[Finding] {
+        self.findings.get(gpu).map_or(&[], Vec::as_slice)
     }
 
     /// A GPU by identity, as it is known.

@@ -7,11 +7,14 @@
 //! order of preference, because the scheduler takes the first device that fits.
 //!
 //! A GPU that cannot be read stays published as it was known last, and a taint keeps new claims away. Where the API server drops
-//! taints, it is left out.
+//! taints, it is left out. What else is wrong with a GPU becomes taints of all of its forms, or of those that overlap the GPU instance
+//! that it is about.
 
 use std::collections::BTreeSet;
 
-use dra_model::{Device, DeviceNames, DriverState, Failure, Fault, Gpu, Health, Inventory, by_preference};
+use dra_model::{
+    Device, DeviceNames, DriverState, Failure, Fault, Finding, Gpu, Health, Inventory, Placement, by_preference,
+};
 use k8s_openapi::api::resource::v1 as k8s;
 
 use crate::attributes::attributes;
@@ -44,9 +47,18 @@ pub fn pack(driver: &DriverName, inventory: &Inventory, offer: &Offer) -> Vec<Sl
     let names = inventory.names();
     let gpus = published_gpus(inventory, offer);
     let tainted = |(gpu, health): &(&Gpu, &Health)| {
-        let taints = taint(driver, health).map(|taint| vec![taint]);
-        let devices = devices_of(gpu, &inventory.driver, &names, offer).into_iter();
-        devices.map(|device| k8s::Device { taints: taints.clone(), ..device }).collect()
+        let unusable = taint(driver, health);
+        let findings = if offer.features.taints { inventory.findings_of(&gpu.uuid) } else { &[] };
+        let with_taints = |(placement, device): (Option<Placement>, k8s::Device)| {
+            let concerns = |finding: &&Finding| match (finding.scope, placement) {
+                (Some(scope), Some(placement)) => scope.overlaps(placement),
+                (None, _) | (_, None) => true,
+            };
+            let found = findings.iter().filter(concerns).map(|finding| taint_of(driver, finding));
+            let taints: Vec<_> = unusable.iter().cloned().chain(found).collect();
+            k8s::Device { taints: (!taints.is_empty()).then_some(taints), ..device }
+        };
+        devices_of(gpu, &inventory.driver, &names, offer).into_iter().map(with_taints).collect()
     };
     let blocks: Vec<Vec<k8s::Device>> = gpus.iter().map(tainted).collect();
     let mut slices: Vec<SliceContent> = Vec::new();
@@ -89,16 +101,39 @@ fn taint(driver: &DriverName, health: &Health) -> Option<k8s::DeviceTaint> {
     })
 }
 
-fn devices_of(gpu: &Gpu, driver: &DriverState, names: &DeviceNames, offer: &Offer) -> Vec<k8s::Device> {
+fn taint_of(driver: &DriverName, finding: &Finding) -> k8s::DeviceTaint {
+    k8s::DeviceTaint {
+        key: format!("{driver}/{}", finding.cause),
+        value: Some(finding.value.clone()),
+        effect: finding.effect.to_string(),
+        time_added: None,
+    }
+}
+
+/// The devices, each with its placement if it is a part of the GPU.
+fn devices_of(
+    gpu: &Gpu,
+    driver: &DriverState,
+    names: &DeviceNames,
+    offer: &Offer,
+) -> Vec<(Option<Placement>, k8s::Device)> {
     let mut seen = BTreeSet::new();
     let others = gpu.forms().into_iter().filter(|device| !matches!(device, Device::Partition(..)));
     let partitions = by_preference(gpu.partitions()).into_iter().map(|partition| Device::Partition(gpu, partition));
     others
         .chain(partitions)
         .filter(|device| offer.includes(*device))
-        .map(|device| publish(device, driver, names, offer))
-        .filter(|device| seen.insert(device.name.clone()))
+        .map(|device| (placement(device), publish(device, driver, names, offer)))
+        .filter(|(_, device)| seen.insert(device.name.clone()))
         .collect()
+}
+
+fn placement(device: Device<'_>) -> Option<Placement> {
+    match device {
+        Device::Gpu(_) | Device::Shared(..) => None,
+        Device::Mig(_, mig) => Some(mig.identity.placement),
+        Device::Partition(_, partition) => Some(partition.placement),
+    }
 }
 
 fn publish(device: Device<'_>, driver: &DriverState, names: &DeviceNames, offer: &Offer) -> k8s::Device {

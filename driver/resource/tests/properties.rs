@@ -127,7 +127,7 @@ prop_compose! {
         if unidentified {
             gpus.push(GpuEntry::Unidentified { index: 99, uuid: None, pci: None, failure });
         }
-        Inventory { driver: DriverState::Loaded { version, cuda: Some(version) }, gpus }
+        Inventory { driver: DriverState::Loaded { version, cuda: Some(version) }, gpus, findings: BTreeMap::new() }
     }
 }
 
@@ -431,7 +431,7 @@ proptest! {
     #[test]
     fn memory_is_counted_under_one_name_on_every_gpu(gpu in gpu()) {
         let driver = DriverState::Missing { reason: String::new() };
-        let slices = pack(&pool().driver, &Inventory { driver, gpus: vec![GpuEntry::usable(gpu.clone())] }, &everything());
+        let slices = pack(&pool().driver, &Inventory { driver, gpus: vec![GpuEntry::usable(gpu.clone())], findings: BTreeMap::new() }, &everything());
         let SliceContent::Counters(sets) = &slices[0] else { panic!("no counters") };
         let total = memory_of(&sets[0].counters);
         let known = gpu.memory.filter(|memory| memory.0 > 0);
@@ -486,7 +486,7 @@ proptest! {
             mig: MigMode::On { layout: Some(layout), devices, gpu_instances: Vec::new(), origin: MigOrigin::default() },
         };
         let driver = DriverState::Missing { reason: String::new() };
-        let slices = pack(&pool().driver, &Inventory { driver, gpus: vec![GpuEntry::usable(gpu)] }, &everything());
+        let slices = pack(&pool().driver, &Inventory { driver, gpus: vec![GpuEntry::usable(gpu)], findings: BTreeMap::new() }, &everything());
         let SliceContent::Counters(sets) = &slices[0] else { panic!("no counters") };
         let mut used: BTreeMap<&str, u64> = BTreeMap::new();
         for device in slices[1].devices() {

@@ -192,6 +192,7 @@ mod tests {
                 GpuEntry::unusable(gpu(4, MigMode::Off(LAYOUT)), failure("lost later")),
                 GpuEntry::unusable(gpu(5, cut(5)), failure("lost later")),
             ],
+            findings: std::collections::BTreeMap::new(),
         }
     }
 

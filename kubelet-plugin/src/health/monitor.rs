@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Judges what is observed on all GPUs, remembers the result on disk, and publishes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dra_hardware::{GpuCondition, GpuError, Host, NvmlCode};
+use dra_health::{GpuHealth, Policy, Signal, within_budget};
+use dra_model::{Cause, Finding, GpuUuid, Inventory, Placement, explain};
+use dra_runtime::tasks::TaskError;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::event_text::EventText;
+use crate::health::store::HealthStore;
+use crate::health::watch::{Observation, Observed, Watch};
+use crate::node_service::{Findings, NodeState};
+use crate::report_channel::ReportSender;
+
+/// Events are not lost for longer than this.
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A storm of events from one GPU must not use all memory.
+const MAX_WAITING: usize = 256;
+
+/// The share of the GPUs of a node whose pods may be evicted at a time; at least one GPU.
+const EVICTION_PERCENT: usize = 20;
+
+#[derive(Debug)]
+pub struct HealthMonitor {
+    pub host: Arc<Host>,
+    pub state: watch::Sender<NodeState>,
+    pub store: HealthStore,
+    pub policy: Policy,
+    pub reports: ReportSender,
+}
+
+/// What the monitor knows.
+#[derive(Debug, Default)]
+struct Known {
+    gpus: BTreeMap<GpuUuid, GpuHealth>,
+    watches: BTreeMap<GpuUuid, Watch>,
+    held_back: BTreeSet<GpuUuid>,
+}
+
+impl HealthMonitor {
+    /// Runs until `stop` is cancelled.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), TaskError> {
+        let (send, mut observations) = mpsc::channel(MAX_WAITING);
+        let mut known = Known { gpus: self.load(), ..Known::default() };
+        let mut states = self.state.subscribe();
+        let mut polls = interval(POLL_INTERVAL);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.publish(&mut known);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = states.changed() => {
+                    changed?;
+                    let inventory = states.borrow_and_update().inventory.clone();
+                    if let Some(inventory) = inventory {
+                        self.watch(&mut known, &inventory, &send);
+                    }
+                }
+                Some(first) = observations.recv() => {
+                    let mut all = vec![first];
+                    while let Ok(next) = observations.try_recv() {
+                        all.push(next);
+                    }
+                    self.judge(&mut known, all);
+                }
+                _ = polls.tick() => {
+                    // A grace may have ended.
+                    self.publish(&mut known);
+                    self.poll(&known, &send);
+                }
+            }
+        }
+    }
+
+    fn load(&self) -> BTreeMap<GpuUuid, GpuHealth> {
+        self.store.load().unwrap_or_else(|failed| {
+            error!(error = %dra_model::chain(&failed), "the health of the GPUs is judged anew");
+            BTreeMap::new()
+        })
+    }
+
+    /// Starts a thread for each GPU that has none, and ends those of GPUs that are gone.
+    fn watch(&self, known: &mut Known, inventory: &Inventory, observations: &mpsc::Sender<Observation>) {
+        let present: BTreeSet<&GpuUuid> = inventory.known_gpus().map(|(gpu, _)| &gpu.uuid).collect();
+        known.watches.retain(|gpu, _| present.contains(gpu));
+        for gpu in present {
+            if known.watches.contains_key(gpu) {
+                continue;
+            }
+            match Watch::start(Arc::clone(&self.host), gpu.clone(), observations.clone()) {
+                Ok(started) => drop(known.watches.insert(gpu.clone(), started)),
+                Err(error) => warn!(%gpu, %error, "failed to start a thread for the events of the GPU, will retry"),
+            }
+        }
+    }
+
+    /// Asks every GPU for its condition, side by side. A GPU that hangs delays no other.
+    fn poll(&self, known: &Known, observations: &mpsc::Sender<Observation>) {
+        for gpu in known.watches.keys().cloned() {
+            let (host, observations) = (Arc::clone(&self.host), observations.clone());
+            spawn_blocking(move || {
+                let kind = Observed::Condition(host.condition(&gpu));
+                observations.try_send(Observation { gpu, kind }).ok();
+            });
+        }
+    }
+
+    fn judge(&self, known: &mut Known, observations: Vec<Observation>) {
+        let (now, boot_id) = (seconds(), self.host.boot_id().unwrap_or_default());
+        let before = known.gpus.clone();
+        for Observation { gpu, kind } in observations {
+            let inventory = self.host.latest();
+            for signal in signals(&gpu, kind, &inventory) {
+                known.gpus.entry(gpu.clone()).or_default().observe(signal, now, &boot_id);
+            }
+        }
+        if known.gpus != before {
+            // What is published is on disk first: a restart must not forget it.
+            if let Err(failed) = self.store.save(&known.gpus) {
+                error!(error = %dra_model::chain(&failed), "the health of the GPUs is not on disk");
+            }
+            self.publish(known);
+        }
+    }
+
+    /// Publishes the findings if they changed, and reports what began and what is over.
+    fn publish(&self, known: &mut Known) {
+        let now = seconds();
+        let of_gpu = |(gpu, health): (&GpuUuid, &GpuHealth)| (gpu.clone(), health.findings(now, &self.policy));
+        let mut findings: Findings = known.gpus.iter().map(of_gpu).filter(|(_, all)| !all.is_empty()).collect();
+        let gpus = self.state.borrow().inventory.as_ref().map_or(0, |inventory| inventory.gpus.len());
+        let held_back = within_budget(&mut findings, gpus, EVICTION_PERCENT);
+        for gpu in held_back.difference(&known.held_back) {
+            warn!(%gpu, "pods of the GPU are not evicted, because too many GPUs of the node failed");
+            self.reports.send_about_node(EventText::EvictionHeldBack { gpu: gpu.clone() });
+        }
+        known.held_back = held_back;
+        let mut before = Arc::default();
+        let is_changed = self.state.send_if_modified(|state| {
+            let is_changed = *state.findings != findings;
+            if is_changed {
+                before = std::mem::replace(&mut state.findings, Arc::new(findings.clone()));
+            }
+            is_changed
+        });
+        if is_changed {
+            self.report(&before, &findings);
+        }
+    }
+
+    fn report(&self, before: &Findings, after: &Findings) {
+        for (gpu, finding) in others(after, before) {
+            warn!(%gpu, cause = %finding.cause, value = finding.value, effect = %finding.effect, "{}", finding.message);
+            let (message, effect) = (finding.message.clone(), finding.effect);
+            self.reports.send_about_node(EventText::GpuFault {
+                gpu: gpu.clone(),
+                cause: finding.cause,
+                message,
+                effect,
+            });
+        }
+        let is_over =
+            |gpu: &GpuUuid, cause: Cause| after.get(gpu).is_none_or(|all| all.iter().all(|one| one.cause != cause));
+        for (gpu, finding) in others(before, after).filter(|(gpu, finding)| is_over(gpu, finding.cause)) {
+            info!(%gpu, cause = %finding.cause, "the GPU is well again");
+            self.reports
+                .send_about_node(EventText::GpuRecovered { gpu: gpu.clone(), message: finding.message.clone() });
+        }
+    }
+}
+
+/// The findings that only the first has.
+fn others<'a>(one: &'a Findings, other: &'a Findings) -> impl Iterator<Item = (&'a GpuUuid, &'a Finding)> {
+    let is_new = |gpu: &GpuUuid, finding: &Finding| !other.get(gpu).is_some_and(|all| all.contains(finding));
+    one.iter()
+        .flat_map(|(gpu, all)| all.iter().map(move |finding| (gpu, finding)))
+        .filter(move |(gpu, finding)| is_new(gpu, finding))
+}
+
+/// An XID whose recovery action cannot be read is judged by the catalogue.
+fn signals(gpu: &GpuUuid, kind: Observed, inventory: &Inventory) -> Vec<Signal> {
+    match kind {
+        Observed::Condition(condition) => of_condition(condition).into_iter().collect(),
+        Observed::Xid { xid, gpu_instance, condition } => {
+            let scope = gpu_instance.and_then(|id| placement(gpu, id, inventory));
+            let recovery_action = condition.as_ref().ok().and_then(|condition| condition.recovery_action);
+            let of_xid = Signal::Xid { xid, scope, recovery_action };
+            // An answer right after the XID proves nothing.
+            let failed = of_condition(condition).filter(|signal| !matches!(signal, Signal::Answers { .. }));
+            [of_xid].into_iter().chain(failed).collect()
+        }
+    }
+}
+
+fn of_condition(condition: Result<GpuCondition, GpuError>) -> Option<Signal> {
+    const TIMEOUT: NvmlCode = NvmlCode(10);
+    const GPU_IS_LOST: NvmlCode = NvmlCode(15);
+    const RESET_REQUIRED: NvmlCode = NvmlCode(16);
+    match condition {
+        Ok(GpuCondition { recovery_action }) => Some(Signal::Answers { recovery_action }),
+        Err(GpuError::Failed { code: GPU_IS_LOST, .. }) => Some(Signal::Lost),
+        Err(GpuError::Failed { code: RESET_REQUIRED, .. }) => Some(Signal::ResetRequired),
+        Err(GpuError::Failed { code: TIMEOUT, .. }) => Some(Signal::Silent),
+        // The driver is reloaded, or has never answered this: no judgement of the GPU.
+        Err(error) => {
+            tracing::debug!(error = explain(&error), "the condition of a GPU is unknown");
+            None
+        }
+    }
+}
+
+fn placement(gpu: &GpuUuid, gpu_instance: u32, inventory: &Inventory) -> Option<Placement> {
+    let instances = inventory.gpu(gpu)?.gpu_instances();
+    instances.iter().find(|instance| instance.id == gpu_instance).map(|instance| instance.placement)
+}
+
+/// Since 1970.
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A GPU that fails is taken out, and comes back when it is proven well: taints, Events, restarts in between.
+#![expect(clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+use std::collections::BTreeSet;
+
+use dra_tests::api_server::Resource;
+use dra_tests::{Mode, Node};
+use serde_json::Value;
+
+/// Key, value and effect of the taints of the devices of a GPU; each of its devices has the same.
+fn taints(slices: &[Value], gpu: &str) -> Option<BTreeSet<(String, String, String)>> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let devices = slices.iter().filter_map(|slice| slice["spec"]["devices"].as_array()).flatten();
+    let of_gpu = devices.filter(|device| device["name"].as_str().is_some_and(|name| name.starts_with(gpu)));
+    let of_device = |device: &Value| -> BTreeSet<(String, String, String)> {
+        let taints = device["taints"].as_array().into_iter().flatten();
+        taints.map(|taint| (text(&taint["key"]), text(&taint["value"]), text(&taint["effect"]))).collect()
+    };
+    let mut all = of_gpu.map(of_device);
+    let first = all.next()?;
+    all.all(|other| other == first).then_some(first)
+}
+
+fn one(key: &str, value: &str, effect: &str) -> BTreeSet<(String, String, String)> {
+    [(format!("gpu.nvidia.com/{key}"), value.to_owned(), effect.to_owned())].into()
+}
+
+async fn until_taints(node: &Node, gpu: usize, wanted: &BTreeSet<(String, String, String)>) {
+    let name = node.gpus.name(gpu);
+    let published = |slices: &[Value]| (taints(slices, &name).as_ref() == Some(wanted)).then_some(());
+    node.api.until(&format!("{name} has the taints {wanted:?}"), Resource::ResourceSlices, published).await;
+}
+
+async fn until_event(node: &Node, reason: &str, part: &str) {
+    let found = |events: &[Value]| {
+        let is_wanted = |event: &Value| {
+            event["reason"] == reason
+                && event["regarding"]["kind"] == "Node"
+                && event["note"].as_str().is_some_and(|note| note.contains(part))
+        };
+        events.iter().any(is_wanted).then_some(())
+    };
+    node.api.until(&format!("the Event {reason} with {part:?}"), Resource::Events, found).await;
+}
+
+async fn until_published(node: &Node, gpus: usize) {
+    let names: Vec<String> = (0..gpus).map(|gpu| node.gpus.name(gpu)).collect();
+    let published = |slices: &[Value]| {
+        let complete = slices.iter().all(|slice| slice["spec"]["pool"]["resourceSliceCount"] == slices.len());
+        (complete && names.iter().all(|name| taints(slices, name) == Some(BTreeSet::new()))).then_some(())
+    };
+    node.api.until("all GPUs are published", Resource::ResourceSlices, published).await;
+}
+
+/// Generation of the pool, and the number of slices.
+fn generations(node: &Node) -> (BTreeSet<String>, usize) {
+    let slices = node.api.list(Resource::ResourceSlices);
+    (slices.iter().map(|slice| slice["spec"]["pool"]["generation"].to_string()).collect(), slices.len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_that_falls_off_the_bus_is_tainted_until_it_is_back() {
+    let node = Node::new("h100:3");
+    let mut plugin = node.start(Mode::Process).await;
+    let _controller = node.start_controller("1");
+    until_published(&node, 3).await;
+    let before = generations(&node);
+    node.gpus.change(|state| state.lose_gpu(0));
+    let unusable = ("gpu.nvidia.com/unusable".to_owned(), "Failing".to_owned(), "NoSchedule".to_owned());
+    let mut lost = one("gpu-lost", "lost", "NoExecute");
+    lost.insert(unusable);
+    until_taints(&node, 0, &lost).await;
+    until_taints(&node, 1, &BTreeSet::new()).await;
+    until_event(&node, "GpuLost", "the GPU fell off the bus (XID 79). No new claim gets it, and its pods are evicted")
+        .await;
+    assert_eq!(generations(&node), before, "a taint is one write of one slice");
+
+    // A restart forgets nothing, not even while the GPU is back and not proven well.
+    plugin.kill().await;
+    node.gpus.change(|state| {
+        state.gpus[0].lost = false;
+        Ok(())
+    });
+    let _plugin = node.start(Mode::Process).await;
+    until_taints(&node, 0, &one("gpu-lost", "lost", "NoExecute")).await;
+    until_event(&node, "GpuRecovered", "is well again, it was reported before that the GPU fell off the bus (XID 79)")
+        .await;
+    until_taints(&node, 0, &BTreeSet::new()).await;
+    assert_eq!(node.api.list(Resource::ResourceSlices).len(), before.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_driver_s_advice_takes_a_gpu_out_and_a_fault_of_an_application_does_not() {
+    let node = Node::new("h100:2");
+    let cut = node.gpus.cut(1, "3g.40gb");
+    let _plugin = node.start(Mode::Process).await;
+    let _controller = node.start_controller("1");
+    until_published(&node, 2).await;
+    node.gpus.change(|state| {
+        state.raise_xid(0, 31, (None, None))?;
+        state.gpus[1].recovery_action = 1;
+        state.raise_xid(1, 119, (None, None))
+    });
+    until_taints(&node, 1, &one("recovery", "gpu-reset", "NoSchedule")).await;
+    until_event(
+        &node,
+        "GpuNeedsRecovery",
+        "the GPU needs a reset (XID 119). No new claim gets it, and running pods stay",
+    )
+    .await;
+    let slices = node.api.list(Resource::ResourceSlices);
+    assert_eq!(taints(&slices, &cut), Some(one("recovery", "gpu-reset", "NoSchedule")), "all forms of the GPU");
+    assert_eq!(taints(&slices, &node.gpus.name(0)), Some(BTreeSet::new()));
+}
+
+/// A fault of the whole node must not end all of its pods.
+#[tokio::test(flavor = "multi_thread")]
+async fn evictions_have_a_budget() {
+    let node = Node::new("h100:4");
+    let _plugin = node.start(Mode::Process).await;
+    let _controller = node.start_controller("1");
+    until_published(&node, 4).await;
+    for gpu in 0..4 {
+        node.gpus.change(|state| {
+            state.gpus[gpu].recovery_action = 1;
+            state.raise_xid(gpu, 95, (None, None))
+        });
+    }
+    let all_out = |slices: &[Value]| {
+        let of_memory =
+            |gpu| taints(slices, &node.gpus.name(gpu))?.into_iter().find(|(key, ..)| key.ends_with("/memory"));
+        let effects: Vec<String> = (0..4).filter_map(of_memory).map(|(.., effect)| effect).collect();
+        (effects.len() == 4).then_some(effects)
+    };
+    let mut effects = node.api.until("all GPUs are out", Resource::ResourceSlices, all_out).await;
+    effects.sort();
+    assert_eq!(effects, ["NoExecute", "NoSchedule", "NoSchedule", "NoSchedule"]);
+    until_event(&node, "EvictionHeldBack", "are not evicted").await;
+}
