@@ -21,6 +21,8 @@ use dra_mps_api::{MpsClient, SocketPathError};
 use dra_prepare::{Engine, Settings};
 use dra_proto::dra_v1::dra_plugin_server::DraPluginServer as DraV1;
 use dra_proto::dra_v1beta1::dra_plugin_server::DraPluginServer as DraV1Beta1;
+use dra_proto::health_v1::dra_resource_health_server::DraResourceHealthServer as HealthV1;
+use dra_proto::health_v1alpha1::dra_resource_health_server::DraResourceHealthServer as HealthV1Alpha1;
 use dra_proto::registration_v1::registration_server::RegistrationServer;
 use dra_resource::{DriverName, DriverNameError};
 use dra_runtime::tasks::{TaskError, TasksError};
@@ -44,6 +46,7 @@ use crate::daemon_watch::{DaemonWatch, MAX_HOST_ABSENCE};
 use crate::dra_service::DraService;
 use crate::fetch::ClaimSource;
 use crate::health::monitor::HealthMonitor;
+use crate::health::service::HealthService;
 use crate::health::store::HealthStore;
 use crate::metrics::Metrics;
 use crate::node_service::{NodeService, NodeState};
@@ -308,7 +311,11 @@ fn start_services(tasks: &mut Tasks, parts: &Parts) -> Result<(), AppError> {
     let drained = CancellationToken::new();
     let dra_listener = bind(&parts.config.paths.dra_path).map_err(SocketError::Bind).map_err(AppError::Sockets)?;
     let service = DraService::new(parts.claims.clone());
-    let both = Routes::new(DraV1::new(service.clone())).add_service(DraV1Beta1::new(service));
+    let health = || HealthService::new(parts.config.node_name.clone(), parts.state.subscribe(), parts.stop.clone());
+    let both = Routes::new(DraV1::new(service.clone()))
+        .add_service(DraV1Beta1::new(service))
+        .add_service(HealthV1::new(health()))
+        .add_service(HealthV1Alpha1::new(health()));
     // Closed after the registration socket, so that the kubelet sends no new calls.
     let serve_dra = serve(dra_listener, both, DRA_BOUNDS, drained.clone());
     tasks.start("dra", async move { Ok(serve_dra.await?) });

@@ -11,3 +11,5 @@ pub mod store;
 pub mod watch;
 
 pub mod monitor;
+
+pub mod service;

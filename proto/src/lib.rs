@@ -34,6 +34,16 @@ generated!(
     "k8s.io.kubelet.pkg.apis.dra.v1beta1.rs"
 );
 generated!(
+    /// `v1`: the health of devices, Kubernetes 1.37 and later.
+    health_v1,
+    "v1.rs"
+);
+generated!(
+    /// `v1alpha1`: the same, Kubernetes 1.34 to 1.39.
+    health_v1alpha1,
+    "v1alpha1.rs"
+);
+generated!(
     /// `pluginregistration`: kubelet to registration socket.
     registration_v1,
     "pluginregistration.rs"
@@ -52,5 +62,6 @@ generated!(
 /// The value of `PluginInfo.type` for a DRA driver.
 pub const PLUGIN_TYPE: &str = "DRAPlugin";
 
-/// The services that a plugin lists at registration, preferred first: the kubelet uses the first one that it supports.
-pub const SUPPORTED_SERVICES: [&str; 2] = ["v1.DRAPlugin", "v1beta1.DRAPlugin"];
+/// The services that a plugin lists at registration, preferred first: the kubelet uses the first one of each kind that it supports.
+pub const SUPPORTED_SERVICES: [&str; 4] =
+    ["v1.DRAPlugin", "v1beta1.DRAPlugin", "v1.DRAResourceHealth", "v1alpha1.DRAResourceHealth"];

@@ -6,8 +6,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-const PROTOS: [&str; 5] =
-    ["dra/v1.proto", "dra/v1beta1.proto", "pluginregistration/v1.proto", "node/v1.proto", "mps/v1.proto"];
+const PROTOS: [&str; 7] = [
+    "dra/v1.proto",
+    "dra/v1beta1.proto",
+    "health/v1.proto",
+    "health/v1alpha1.proto",
+    "pluginregistration/v1.proto",
+    "node/v1.proto",
+    "mps/v1.proto",
+];
 
 fn sources(dir: &Path) -> BTreeMap<String, String> {
     fs::read_dir(dir)

@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A GPU that fails is taken out, and comes back when it is proven well: taints, Events, restarts in between.
-#![expect(clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use dra_proto::health_v1::dra_resource_health_client::DraResourceHealthClient as V1;
+use dra_proto::health_v1::{HealthStatus, NodeWatchResourcesRequest, NodeWatchResourcesResponse};
+use dra_proto::health_v1alpha1 as v1alpha1;
+use dra_proto::health_v1alpha1::dra_resource_health_client::DraResourceHealthClient as V1Alpha1;
 use dra_tests::api_server::Resource;
 use dra_tests::{Mode, Node};
 use serde_json::Value;
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
 
 /// Key, value and effect of the taints of the devices of a GPU; each of its devices has the same.
 fn taints(slices: &[Value], gpu: &str) -> Option<BTreeSet<(String, String, String)>> {
@@ -137,4 +144,64 @@ async fn evictions_have_a_budget() {
     effects.sort();
     assert_eq!(effects, ["NoExecute", "NoSchedule", "NoSchedule", "NoSchedule"]);
     until_event(&node, "EvictionHeldBack", "are not evicted").await;
+}
+
+async fn channel(node: &Node) -> Channel {
+    let socket = node.kubelet.until_registered().await.endpoint;
+    Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap().connect().await.unwrap()
+}
+
+/// Health and message of the devices, by name.
+fn by_name(response: NodeWatchResourcesResponse) -> BTreeMap<String, (HealthStatus, String)> {
+    let of_device = |device: dra_proto::health_v1::DeviceHealth| {
+        assert_eq!(device.health_check_timeout_seconds, 30);
+        let health = device.health();
+        let identifier = device.device.unwrap();
+        assert_eq!(identifier.pool_name, dra_tests::node::NODE);
+        (identifier.device_name, (health, device.message))
+    };
+    response.devices.into_iter().map(of_device).collect()
+}
+
+/// As the kubelet asks: it forgets what is not sent again, so the whole state comes at the start, at a change and from time to time.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kubelet_gets_the_health_of_every_device() {
+    let node = Node::new("h100:2");
+    let plugin = node.start(Mode::Process).await;
+    plugin.until_http("/readyz", |code, _| (code == 200).then_some(())).await;
+    let channel = channel(&node).await;
+    let mut stream =
+        V1::new(channel.clone()).node_watch_resources(NodeWatchResourcesRequest {}).await.unwrap().into_inner();
+    let first = by_name(stream.message().await.unwrap().unwrap());
+    let (failed, well) = (node.gpus.name(0), node.gpus.name(1));
+    for suffix in ["", "-mps", "-ts", "-mig-19-3"] {
+        assert_eq!(
+            first[&format!("{failed}{suffix}")],
+            (HealthStatus::Healthy, String::new()),
+            "{suffix} in {first:?}"
+        );
+    }
+    let again = timeout(Duration::from_secs(15), stream.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!(by_name(again), first, "the lease is renewed while nothing changes");
+    node.gpus.change(|state| {
+        state.gpus[0].recovery_action = 1;
+        state.raise_xid(0, 119, (None, None))
+    });
+    let unhealthy = (HealthStatus::Unhealthy, "the GPU needs a reset (XID 119)".to_owned());
+    let changed = loop {
+        let next = by_name(timeout(Duration::from_secs(15), stream.message()).await.unwrap().unwrap().unwrap());
+        if next[&failed] == unhealthy {
+            break next;
+        }
+    };
+    assert_eq!(changed[&format!("{failed}-mig-19-3")], unhealthy);
+    assert_eq!(changed[&well].0, HealthStatus::Healthy);
+    let request = v1alpha1::NodeWatchResourcesRequest {};
+    let mut older = V1Alpha1::new(channel).node_watch_resources(request).await.unwrap().into_inner();
+    let older = older.message().await.unwrap().unwrap();
+    let of_failed = older.devices.iter().find(|device| device.device.as_ref().unwrap().device_name == failed).unwrap();
+    assert_eq!(
+        (of_failed.health(), of_failed.message.as_str()),
+        (v1alpha1::HealthStatus::Unhealthy, unhealthy.1.as_str())
+    );
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::gpu::Gpu;
 use crate::ids::{DeviceName, GpuUuid};
 use crate::inventory::{GpuEntry, Inventory};
-use crate::mig::{MigDevice, MigIdentity, MigIds};
+use crate::mig::{MigDevice, MigIdentity, MigIds, Placement};
 use crate::partition::Partition;
 use crate::sharing::SharedForm;
 
@@ -31,6 +31,15 @@ impl<'a> Device<'a> {
     pub fn gpu(self) -> &'a Gpu {
         match self {
             Self::Gpu(gpu) | Self::Mig(gpu, _) | Self::Partition(gpu, _) | Self::Shared(gpu, _) => gpu,
+        }
+    }
+
+    /// Where a part of the GPU is.
+    pub fn placement(self) -> Option<Placement> {
+        match self {
+            Self::Gpu(_) | Self::Shared(..) => None,
+            Self::Mig(_, mig) => Some(mig.identity.placement),
+            Self::Partition(_, partition) => Some(partition.placement),
         }
     }
 }

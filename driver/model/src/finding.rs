@@ -25,6 +25,16 @@ pub struct Finding {
     pub since: u64,
 }
 
+impl Finding {
+    /// Whether a device is concerned that has this placement on the GPU, or is the whole GPU.
+    pub fn concerns(&self, placement: Option<Placement>) -> bool {
+        match (self.scope, placement) {
+            (Some(scope), Some(placement)) => scope.overlaps(placement),
+            (None, _) | (_, None) => true,
+        }
+    }
+}
+
 /// Why. Each cause has a taint of its own, so that none replaces another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

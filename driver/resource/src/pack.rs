@@ -50,11 +50,8 @@ pub fn pack(driver: &DriverName, inventory: &Inventory, offer: &Offer) -> Vec<Sl
         let unusable = taint(driver, health);
         let findings = if offer.features.taints { inventory.findings_of(&gpu.uuid) } else { &[] };
         let with_taints = |(placement, device): (Option<Placement>, k8s::Device)| {
-            let concerns = |finding: &&Finding| match (finding.scope, placement) {
-                (Some(scope), Some(placement)) => scope.overlaps(placement),
-                (None, _) | (_, None) => true,
-            };
-            let found = findings.iter().filter(concerns).map(|finding| taint_of(driver, finding));
+            let concerned = findings.iter().filter(|finding| finding.concerns(placement));
+            let found = concerned.map(|finding| taint_of(driver, finding));
             let taints: Vec<_> = unusable.iter().cloned().chain(found).collect();
             k8s::Device { taints: (!taints.is_empty()).then_some(taints), ..device }
         };
@@ -123,17 +120,9 @@ fn devices_of(
     others
         .chain(partitions)
         .filter(|device| offer.includes(*device))
-        .map(|device| (placement(device), publish(device, driver, names, offer)))
+        .map(|device| (device.placement(), publish(device, driver, names, offer)))
         .filter(|(_, device)| seen.insert(device.name.clone()))
         .collect()
-}
-
-fn placement(device: Device<'_>) -> Option<Placement> {
-    match device {
-        Device::Gpu(_) | Device::Shared(..) => None,
-        Device::Mig(_, mig) => Some(mig.identity.placement),
-        Device::Partition(_, partition) => Some(partition.placement),
-    }
 }
 
 fn publish(device: Device<'_>, driver: &DriverState, names: &DeviceNames, offer: &Offer) -> k8s::Device {

@@ -225,6 +225,6 @@ fn placement(gpu: &GpuUuid, gpu_instance: u32, inventory: &Inventory) -> Option<
 }
 
 /// Since 1970.
-fn seconds() -> u64 {
+pub(crate) fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
