@@ -45,6 +45,7 @@ use crate::daemon_states::DaemonStates;
 use crate::daemon_watch::{DaemonWatch, MAX_HOST_ABSENCE};
 use crate::dra_service::DraService;
 use crate::fetch::ClaimSource;
+use crate::health::clear::ClearRequests;
 use crate::health::monitor::HealthMonitor;
 use crate::health::service::HealthService;
 use crate::health::store::HealthStore;
@@ -258,6 +259,7 @@ fn start_hardware(tasks: &mut Tasks, parts: &Parts, readable: Arc<Notify>) {
         host: Arc::clone(&parts.host),
         state: parts.state.clone(),
         store: HealthStore::new(&parts.config.paths.plugin_dir, &parts.config.pod_uid),
+        requests: ClearRequests::new(&parts.config.paths.plugin_dir),
         policy: Policy::default(),
         reports: parts.reports.clone(),
     };

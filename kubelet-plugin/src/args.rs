@@ -10,6 +10,7 @@ use dra_model::NodeName;
 use dra_runtime::ApiServer;
 use dra_runtime::logging::LogFormat;
 
+use crate::health::clear::Clear;
 use crate::sockets::{SocketError, SocketPaths};
 use crate::static_mig_file::StaticMigFile;
 
@@ -63,6 +64,9 @@ pub struct Args {
     /// Name of the configuration in `mig-configs` of the file, if it has several
     #[arg(long, env = "STATIC_MIG_CONFIG", value_name = "NAME", requires = "static_mig_file")]
     static_mig_config: Option<String>,
+    /// Declare a GPU well, or `all`, whatever was judged before, and exit; the running plugin does it within 10 s
+    #[arg(long, value_name = "UUID")]
+    pub clear_health: Option<Clear>,
     /// Restore the original settings of all GPUs, stop the MPS daemons, and exit; for the uninstallation of this driver
     #[arg(long)]
     pub restore: bool,
@@ -115,6 +119,7 @@ impl TryFrom<Args> for Config {
             node_socket,
             static_mig_file,
             static_mig_config,
+            clear_health: _,
             restore: _,
             http_address,
             log_format: _,

@@ -76,6 +76,10 @@ pub enum EventText {
         gpu: GpuUuid,
         message: String,
     },
+    /// On the Node: an administrator declared a GPU well.
+    GpuCleared {
+        gpu: GpuUuid,
+    },
     /// On the Node: the budget of evictions is used up.
     EvictionHeldBack {
         gpu: GpuUuid,
@@ -121,6 +125,7 @@ impl EventText {
                 Cause::Unstable => "GpuUnstable",
             },
             Self::GpuRecovered { .. } => "GpuRecovered",
+            Self::GpuCleared { .. } => "GpuCleared",
             Self::EvictionHeldBack { .. } => "EvictionHeldBack",
             Self::StaticMigCreated { .. } => "StaticMigCreated",
             Self::StaticMigFailed { .. } => "StaticMigFailed",
@@ -165,6 +170,7 @@ impl EventText {
             Self::GpuRecovered { gpu, message } => {
                 format!("{gpu} is well again, it was reported before that {message}")
             }
+            Self::GpuCleared { gpu } => format!("An administrator cleared {gpu}. What it reports from now on counts"),
             Self::EvictionHeldBack { gpu } => format!(
                 "Pods on {gpu} are not evicted, because too many GPUs of the node failed: look at the node before its pods move"
             ),
@@ -185,7 +191,8 @@ impl EventText {
             | Self::ConfigIgnored { .. }
             | Self::MigDevice { .. }
             | Self::StaticMigCreated { .. }
-            | Self::GpuRecovered { .. } => EventType::Normal,
+            | Self::GpuRecovered { .. }
+            | Self::GpuCleared { .. } => EventType::Normal,
             Self::Daemon(daemon) if daemon.health == DaemonHealth::Ready => EventType::Normal,
             Self::DaemonsOfRequests { .. }
             | Self::DaemonsOfClaims { .. }
@@ -220,6 +227,7 @@ impl EventText {
             | Self::SettingsChanged { .. }
             | Self::GpuFault { .. }
             | Self::GpuRecovered { .. }
+            | Self::GpuCleared { .. }
             | Self::EvictionHeldBack { .. } => "Monitor",
         }
     }

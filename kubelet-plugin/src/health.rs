@@ -8,6 +8,8 @@
 
 pub mod store;
 
+pub mod clear;
+
 pub mod watch;
 
 pub mod monitor;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use dra_hardware::NvmlMachine;
 use dra_kubelet_plugin::args::{Args, Config};
+use dra_kubelet_plugin::health::clear::ClearRequests;
 use dra_kubelet_plugin::{app, restore};
 use dra_model::{chain, explain};
 use dra_runtime::stop_on_signals;
@@ -41,8 +42,11 @@ fn main() -> ExitCode {
 async fn run(args: Args) -> Result<(), String> {
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone()).map_err(|error| chain(&error).to_string())?;
-    let (restore, api_server) = (args.restore, args.api_server.clone());
+    let (restore, api_server, clear) = (args.restore, args.api_server.clone(), args.clear_health.clone());
     let config = Config::try_from(args).map_err(|error| explain(&error))?;
+    if let Some(clear) = clear {
+        return ClearRequests::new(&config.paths.plugin_dir).add(&clear).map_err(|error| chain(&error).to_string());
+    }
     let machine = Arc::new(NvmlMachine::new(&config.roots.driver));
     if restore {
         return restore::run(&config, machine, &stop).await.map_err(|error| explain(&error));

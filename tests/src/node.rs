@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 use dra_proto::node_v1::node_client::NodeClient;
 use serde_json::json;
@@ -80,6 +81,12 @@ impl Node {
     pub fn start_restore(&self) -> Program {
         let flags = [self.flags("restore"), vec!["--restore".to_owned()]].concat();
         Program::plugin(Mode::Process, flags, self.api.client(), self.dir.path(), "restore")
+    }
+
+    /// Declares a GPU well as an administrator does in the plugin's container.
+    pub async fn clear_health(&self, gpu: &str) -> ExitStatus {
+        let flags = [self.flags("clear"), vec![format!("--clear-health={gpu}")]].concat();
+        Program::plugin(Mode::Process, flags, self.api.client(), self.dir.path(), "clear").ended().await
     }
 
     /// Starts the controller beside the plugin of a pod.

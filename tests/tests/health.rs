@@ -119,6 +119,19 @@ async fn the_driver_s_advice_takes_a_gpu_out_and_a_fault_of_an_application_does_
     let slices = node.api.list(Resource::ResourceSlices);
     assert_eq!(taints(&slices, &cut), Some(one("recovery", "gpu-reset", "NoSchedule")), "all forms of the GPU");
     assert_eq!(taints(&slices, &node.gpus.name(0)), Some(BTreeSet::new()));
+
+    // An administrator needs no proof, but the GPU has the last word.
+    let uuid = node.gpus.state().gpus[1].uuid.clone();
+    assert!(node.clear_health(&uuid).await.success());
+    until_event(&node, "GpuCleared", &uuid).await;
+    until_taints(&node, 1, &one("recovery", "gpu-reset", "NoSchedule")).await;
+    node.gpus.change(|state| {
+        state.gpus[1].recovery_action = 0;
+        Ok(())
+    });
+    assert!(node.clear_health("all").await.success());
+    until_taints(&node, 1, &BTreeSet::new()).await;
+    assert!(!node.clear_health("GPU-1").await.success());
 }
 
 /// A fault of the whole node must not end all of its pods.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::event_text::EventText;
+use crate::health::clear::{Clear, ClearRequests};
 use crate::health::store::HealthStore;
 use crate::health::watch::{Observation, Observed, Watch};
 use crate::node_service::{Findings, NodeState};
@@ -35,6 +36,7 @@ pub struct HealthMonitor {
     pub host: Arc<Host>,
     pub state: watch::Sender<NodeState>,
     pub store: HealthStore,
+    pub requests: ClearRequests,
     pub policy: Policy,
     pub reports: ReportSender,
 }
@@ -74,6 +76,7 @@ impl HealthMonitor {
                     self.judge(&mut known, all);
                 }
                 _ = polls.tick() => {
+                    self.clear(&mut known);
                     // A grace may have ended.
                     self.publish(&mut known);
                     self.poll(&known, &send);
@@ -100,6 +103,24 @@ impl HealthMonitor {
             match Watch::start(Arc::clone(&self.host), gpu.clone(), observations.clone()) {
                 Ok(started) => drop(known.watches.insert(gpu.clone(), started)),
                 Err(error) => warn!(%gpu, %error, "failed to start a thread for the events of the GPU, will retry"),
+            }
+        }
+    }
+
+    /// Carries out the requests of administrators.
+    fn clear(&self, known: &mut Known) {
+        for request in self.requests.list() {
+            let gpus: Vec<GpuUuid> = match &request {
+                Clear::Gpu(gpu) => vec![gpu.clone()],
+                Clear::All => known.gpus.keys().cloned().collect(),
+            };
+            for gpu in gpus.into_iter().filter(|gpu| known.gpus.remove(gpu).is_some_and(|health| !health.is_blank())) {
+                info!(%gpu, "an administrator cleared the GPU");
+                self.reports.send_about_node(EventText::GpuCleared { gpu });
+            }
+            match self.store.save(&known.gpus) {
+                Ok(()) => self.requests.remove(&request),
+                Err(failed) => error!(error = %dra_model::chain(&failed), "the health of the GPUs is not on disk"),
             }
         }
     }
