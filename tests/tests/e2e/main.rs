@@ -21,6 +21,7 @@ mod case;
 mod claims;
 mod classes;
 mod faults;
+mod health;
 mod import;
 mod mig;
 mod mps;
@@ -51,6 +52,7 @@ fn cases() -> Vec<Case> {
         claims::cases(),
         import::cases(),
         faults::cases(),
+        health::cases(),
         restarts::cases(),
         uninstall::cases(),
     ]
