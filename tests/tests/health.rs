@@ -10,7 +10,7 @@ use dra_proto::health_v1::{HealthStatus, NodeWatchResourcesRequest, NodeWatchRes
 use dra_proto::health_v1alpha1 as v1alpha1;
 use dra_proto::health_v1alpha1::dra_resource_health_client::DraResourceHealthClient as V1Alpha1;
 use dra_tests::api_server::Resource;
-use dra_tests::{Mode, Node};
+use dra_tests::{Mode, NewClaim, Node};
 use serde_json::Value;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
@@ -79,6 +79,10 @@ async fn a_gpu_that_falls_off_the_bus_is_tainted_until_it_is_back() {
     lost.insert(unusable);
     until_taints(&node, 0, &lost).await;
     until_taints(&node, 1, &BTreeSet::new()).await;
+    let claim = NewClaim::of("late", &node.gpus.name(0)).create(&node.api);
+    let refused = node.kubelet.prepare(&claim).await.unwrap_err();
+    let expect = "cannot be used: the GPU fell off the bus (XID 79); wait until the GPU is well, or delete the pod to reschedule it";
+    assert!(refused.contains(expect), "{refused}");
     until_event(&node, "GpuLost", "the GPU fell off the bus (XID 79). No new claim gets it, and its pods are evicted")
         .await;
     assert_eq!(generations(&node), before, "a taint is one write of one slice");
@@ -110,6 +114,13 @@ async fn the_driver_s_advice_takes_a_gpu_out_and_a_fault_of_an_application_does_
         state.raise_xid(1, 119, (None, None))
     });
     until_taints(&node, 1, &one("recovery", "gpu-reset", "NoSchedule")).await;
+    let claim = NewClaim::of("late", &node.gpus.name(0)).create(&node.api);
+    node.kubelet.prepare(&claim).await.unwrap();
+    let part = NewClaim::of("part", &cut).create(&node.api);
+    let refused = node.kubelet.prepare(&part).await.unwrap_err();
+    assert!(refused.contains("cannot be used: the GPU needs a reset (XID 119)"), "{refused}");
+    let monitoring = NewClaim::new("monitoring").admin_device("all", &cut).create(&node.api);
+    node.kubelet.prepare(&monitoring).await.unwrap();
     until_event(
         &node,
         "GpuNeedsRecovery",

@@ -10,8 +10,8 @@ use dra_cdi::{Naming, SpecStore};
 use dra_checkpoint::{LedgerStore, RecordStore, StoreError};
 use dra_files::Files;
 use dra_hardware::{Daemons, Deadline, Host};
-use dra_model::{Claim, ClaimRef, DaemonId, GpuUuid, explain};
-use parking_lot::Mutex;
+use dra_model::{Claim, ClaimRef, DaemonId, Finding, GpuUuid, explain};
+use parking_lot::{Mutex, RwLock};
 use tracing::warn;
 
 use crate::decide::prepared_device::{PreparedDevice, of_record};
@@ -76,6 +76,7 @@ impl Engine {
             orphaned,
             counters,
             mig_changes,
+            findings: RwLock::default(),
         };
         Ok(Self { node })
     }
@@ -161,6 +162,11 @@ impl Engine {
     /// The GPUs whose original settings are not restored although no claim relies on their settings.
     pub fn pending_restores(&self) -> Result<BTreeSet<GpuUuid>, OtherClaimsError> {
         inspect::pending_restores(&self.node)
+    }
+
+    /// Sets what is wrong with GPUs. Claims that are prepared stay so.
+    pub fn set_findings(&self, findings: Arc<BTreeMap<GpuUuid, Vec<Finding>>>) {
+        *self.node.findings.write() = findings;
     }
 
     /// The MIG devices that were created and destroyed since the last call.

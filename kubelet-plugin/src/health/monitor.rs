@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use dra_hardware::{GpuCondition, GpuError, Host, NvmlCode};
 use dra_health::{GpuHealth, Policy, Signal, within_budget};
 use dra_model::{Cause, Finding, GpuUuid, Inventory, Placement, explain};
+use dra_prepare::Engine;
 use dra_runtime::tasks::TaskError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
@@ -39,6 +40,8 @@ pub struct HealthMonitor {
     pub requests: ClearRequests,
     pub policy: Policy,
     pub reports: ReportSender,
+    /// Refuses claims for GPUs that failed.
+    pub engine: Arc<Engine>,
 }
 
 /// What the monitor knows.
@@ -170,7 +173,9 @@ impl HealthMonitor {
         let is_changed = self.state.send_if_modified(|state| {
             let is_changed = *state.findings != findings;
             if is_changed {
-                before = std::mem::replace(&mut state.findings, Arc::new(findings.clone()));
+                let findings = Arc::new(findings.clone());
+                self.engine.set_findings(Arc::clone(&findings));
+                before = std::mem::replace(&mut state.findings, findings);
             }
             is_changed
         });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A GPU that dies under a pod: the real controllers evict, the pod runs elsewhere, and the GPU is given out again when it is back.
+//! A GPU that fails under a pod: the real controllers evict, the pod runs elsewhere, and the GPU is given out again when it is back.
 
 use crate::{
     arena::{Arena, checked},

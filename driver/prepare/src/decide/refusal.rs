@@ -27,6 +27,9 @@ pub enum Refusal {
     NoDriver { device: DeviceName, reason: String },
     #[error("NVML call failed for {device}: {reason}")]
     Unusable { device: DeviceName, reason: String },
+    /// A fault of the GPU that only a cure ends, also for claims that tolerate its taint.
+    #[error("{device} cannot be used: {fault}")]
+    Unhealthy { device: DeviceName, fault: String },
     #[error("{device} needs the whole GPU, but MIG mode is on")]
     MigModeOn { device: DeviceName },
     #[error("MIG device {device} no longer exists")]
@@ -129,6 +132,7 @@ impl Advice for Refusal {
                 "check nvidia-smi and Xid messages on this node and repair the GPU, or delete the pod to reschedule it"
                     .into()
             }
+            Self::Unhealthy { .. } => "wait until the GPU is well, or delete the pod to reschedule it".into(),
             Self::MigModeOn { .. } => {
                 "turn MIG mode off (`nvidia-smi -mig 0`), or delete the pod to reschedule it".into()
             }
@@ -196,7 +200,7 @@ impl Refusal {
             | Self::Mixed { .. }
             | Self::OtherInterval { .. }
             | Self::NotEnoughLeft { .. } => Disposition::Busy,
-            Self::NoDriver { .. } | Self::Unusable { .. } => Disposition::Transient,
+            Self::NoDriver { .. } | Self::Unusable { .. } | Self::Unhealthy { .. } => Disposition::Transient,
         }
     }
 }

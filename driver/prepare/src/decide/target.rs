@@ -2,7 +2,7 @@
 //! The hardware identity that a device name stands for.
 
 use dra_checkpoint::RecordedHardware;
-use dra_model::{GpuUuid, MigIdentity, SharedForm};
+use dra_model::{GpuUuid, MigIdentity, Placement, SharedForm};
 
 /// Hardware that a claim can be allocated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,14 @@ impl Target {
         match self {
             Self::Gpu(uuid) | Self::Shared(uuid, _) => uuid,
             Self::Mig(identity) => &identity.parent,
+        }
+    }
+
+    /// Where a part of the GPU is.
+    pub fn placement(&self) -> Option<Placement> {
+        match self {
+            Self::Gpu(_) | Self::Shared(..) => None,
+            Self::Mig(identity) => Some(identity.placement),
         }
     }
 

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use dra_checkpoint::{ClaimRecord, RecordedDevice, Step};
 use dra_hardware::GpuError;
-use dra_model::{AllocatedDevice, Claim, Gpu, GpuUuid, ShareLimits, explain};
+use dra_model::{AllocatedDevice, Claim, Effect, Finding, Gpu, GpuUuid, Placement, ShareLimits, Verdict, explain};
 use tracing::{debug, warn};
 
 use crate::decide::plan::{self, Situation};
+use crate::decide::refusal::Refusal;
 use crate::decide::resolve::{Unresolved, resolve};
 use crate::decide::target::Target;
 use crate::effects::error::EffectError;
@@ -78,6 +79,7 @@ pub(super) fn ensure_prepared(node: &Node, wanted: Wanted<'_>, call: &Call<'_>) 
     let others = OtherClaims::read(node).map_err(|source| PrepareCause::OtherClaims { source })?;
     let tools = Tools::new(node, Caller::Preparing(reference), &others, Some(boot_id), call);
     if wanted.prepared().is_none() {
+        refuse_unhealthy(node, claim, &targets)?;
         make_whole(claim, &targets, &tools)?;
     }
     let gpus = read_gpus(node, claim, &targets, call)?;
@@ -101,6 +103,26 @@ pub(super) fn ensure_prepared(node: &Node, wanted: Wanted<'_>, call: &Call<'_>) 
         debug!(claim = %reference, claim_uid = %reference.uid, "claim prepared");
     }
     Ok((record, changed))
+}
+
+/// Refuses devices that new claims do not get. Monitoring may look at them.
+fn refuse_unhealthy(node: &Node, claim: &Claim, targets: &[Target]) -> Attempt<()> {
+    for (allocated, target) in claim.devices.iter().zip(targets).filter(|(allocated, _)| !allocated.admin_access) {
+        if let Some(fault) = fault(node, target.gpu(), target.placement()) {
+            let device = allocated.device.clone();
+            return Err(Box::new(PrepareCause::Refused(Refusal::Unhealthy { device, fault })));
+        }
+    }
+    Ok(())
+}
+
+/// The fault that keeps new claims off a GPU, or off the part of it at a placement.
+fn fault(node: &Node, gpu: &GpuUuid, placement: Option<Placement>) -> Option<String> {
+    let findings = node.findings.read();
+    let is_fault = |finding: &&Finding| {
+        finding.verdict == Verdict::Unhealthy && finding.effect > Effect::None && finding.concerns(placement)
+    };
+    findings.get(gpu)?.iter().find(is_fault).map(|finding| finding.message.clone())
 }
 
 /// Whether the claim was reported as ready in this boot.
@@ -285,6 +307,12 @@ fn unread(node: &Node, device: &AllocatedDevice, error: GpuError) -> PrepareCaus
 }
 
 fn refused(node: &Node, device: &AllocatedDevice, why: Unresolved) -> PrepareCause {
+    if let Unresolved::Unusable { .. } = why
+        && let Some(known) = node.host.latest().devices_by_name().get(&device.device)
+        && let Some(fault) = fault(node, &known.gpu().uuid, known.placement())
+    {
+        return PrepareCause::Refused(Refusal::Unhealthy { device: device.device.clone(), fault });
+    }
     PrepareCause::Refused(plan::refuse(device, &node.settings.node, why))
 }
 

@@ -10,8 +10,8 @@ use dra_cdi::{Architecture, SpecStore};
 use dra_checkpoint::store::Found;
 use dra_checkpoint::{ClaimRecord, LedgerStore, RecordStore, StoreError};
 use dra_hardware::{Daemons, Deadline, Host};
-use dra_model::{ClaimRef, ClaimUid, DaemonId, GpuUuid, NodeName};
-use parking_lot::Mutex;
+use dra_model::{ClaimRef, ClaimUid, DaemonId, Finding, GpuUuid, NodeName};
+use parking_lot::{Mutex, RwLock};
 use tracing::warn;
 
 use crate::state::call::Call;
@@ -63,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) orphaned: Mutex<BTreeSet<DaemonId>>,
     pub(crate) counters: Counters,
     pub(crate) mig_changes: MigChanges,
+    /// What is wrong with GPUs, as it is published.
+    pub(crate) findings: RwLock<Arc<BTreeMap<GpuUuid, Vec<Finding>>>>,
 }
 
 impl Node {
