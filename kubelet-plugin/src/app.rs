@@ -262,6 +262,7 @@ fn start_hardware(tasks: &mut Tasks, parts: &Parts, readable: Arc<Notify>) {
         requests: ClearRequests::new(&parts.config.paths.plugin_dir),
         policy: Policy::default(),
         reports: parts.reports.clone(),
+        metrics: parts.metrics.health.clone(),
         engine: Arc::clone(&parts.engine),
     };
     tasks.start("health", monitor.run(stop()));

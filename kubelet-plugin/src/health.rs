@@ -8,6 +8,8 @@
 
 pub mod store;
 
+pub mod metrics;
+
 pub mod clear;
 
 pub mod watch;

@@ -18,6 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::health::metrics::HealthMetrics;
 use crate::mig_metrics::MigMetrics;
 
 /// The result of an operation: success, or the disposition of the error.
@@ -136,6 +137,7 @@ pub struct Metrics {
     duration: Family<OperationLabels, Histogram>,
     in_flight: Family<OperationLabels, Gauge>,
     mig: MigMetrics,
+    pub health: HealthMetrics,
     devices: Family<DeviceLabels, Gauge>,
     shares: Family<ShareLabels, Gauge>,
     share_memory: Family<ShareLabels, Gauge>,
@@ -158,6 +160,7 @@ impl Metrics {
             duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
             in_flight: Family::default(),
             mig: MigMetrics::default(),
+            health: HealthMetrics::default(),
             devices: Family::default(),
             shares: Family::default(),
             share_memory: Family::default(),
@@ -202,6 +205,7 @@ impl Metrics {
         metrics.register_operations(registry);
         metrics.register_sharing(registry);
         metrics.mig.register(registry);
+        metrics.health.register(registry);
         metrics
     }
 

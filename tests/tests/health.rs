@@ -105,7 +105,7 @@ async fn a_gpu_that_falls_off_the_bus_is_tainted_until_it_is_back() {
 async fn the_driver_s_advice_takes_a_gpu_out_and_a_fault_of_an_application_does_not() {
     let node = Node::new("h100:2");
     let cut = node.gpus.cut(1, "3g.40gb");
-    let _plugin = node.start(Mode::Process).await;
+    let plugin = node.start(Mode::Process).await;
     let _controller = node.start_controller("1");
     until_published(&node, 2).await;
     node.gpus.change(|state| {
@@ -116,6 +116,17 @@ async fn the_driver_s_advice_takes_a_gpu_out_and_a_fault_of_an_application_does_
     until_taints(&node, 1, &one("recovery", "gpu-reset", "NoSchedule")).await;
     let claim = NewClaim::of("late", &node.gpus.name(0)).create(&node.api);
     node.kubelet.prepare(&claim).await.unwrap();
+    let (well, failed) = (node.gpus.name(0), node.gpus.name(1));
+    for line in [
+        format!("gpu_dra_gpu_xids_total{{device=\"{well}\",xid=\"31\"}} 1"),
+        format!("gpu_dra_gpu_xids_total{{device=\"{failed}\",xid=\"119\"}} 1"),
+        format!("gpu_dra_gpu_healthy{{device=\"{well}\"}} 1"),
+        format!("gpu_dra_gpu_healthy{{device=\"{failed}\"}} 0"),
+        format!("gpu_dra_gpu_fault{{device=\"{failed}\",cause=\"recovery\",effect=\"NoSchedule\"}} 1"),
+        format!("gpu_dra_gpu_recovery_action{{device=\"{failed}\"}} 1"),
+    ] {
+        plugin.until_http("/metrics", |_, body| body.contains(&line).then_some(())).await;
+    }
     let part = NewClaim::of("part", &cut).create(&node.api);
     let refused = node.kubelet.prepare(&part).await.unwrap_err();
     assert!(refused.contains("cannot be used: the GPU needs a reset (XID 119)"), "{refused}");

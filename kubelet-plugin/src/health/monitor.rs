@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 
 use crate::event_text::EventText;
 use crate::health::clear::{Clear, ClearRequests};
+use crate::health::metrics::HealthMetrics;
 use crate::health::store::HealthStore;
 use crate::health::watch::{Observation, Observed, Watch};
 use crate::node_service::{Findings, NodeState};
@@ -40,6 +41,7 @@ pub struct HealthMonitor {
     pub requests: ClearRequests,
     pub policy: Policy,
     pub reports: ReportSender,
+    pub metrics: HealthMetrics,
     /// Refuses claims for GPUs that failed.
     pub engine: Arc<Engine>,
 }
@@ -142,8 +144,9 @@ impl HealthMonitor {
     fn judge(&self, known: &mut Known, observations: Vec<Observation>) {
         let (now, boot_id) = (seconds(), self.host.boot_id().unwrap_or_default());
         let before = known.gpus.clone();
+        let inventory = self.host.latest();
         for Observation { gpu, kind } in observations {
-            let inventory = self.host.latest();
+            self.measure(&gpu, &kind, &inventory);
             for signal in signals(&gpu, kind, &inventory) {
                 known.gpus.entry(gpu.clone()).or_default().observe(signal, now, &boot_id);
             }
@@ -157,13 +160,28 @@ impl HealthMonitor {
         }
     }
 
+    fn measure(&self, gpu: &GpuUuid, kind: &Observed, inventory: &Inventory) {
+        let device = || inventory.names().gpu(gpu);
+        if let Observed::Xid { xid, .. } = kind {
+            self.metrics.xid(device(), *xid);
+        }
+        let (Observed::Condition(condition) | Observed::Xid { condition, .. }) = kind;
+        if let Ok(GpuCondition { recovery_action: Some(action) }) = condition {
+            self.metrics.recovery_action(device(), *action);
+        }
+    }
+
     /// Publishes the findings if they changed, and reports what began and what is over.
     fn publish(&self, known: &mut Known) {
         let now = seconds();
         let of_gpu = |(gpu, health): (&GpuUuid, &GpuHealth)| (gpu.clone(), health.findings(now, &self.policy));
         let mut findings: Findings = known.gpus.iter().map(of_gpu).filter(|(_, all)| !all.is_empty()).collect();
-        let gpus = self.state.borrow().inventory.as_ref().map_or(0, |inventory| inventory.gpus.len());
+        let inventory = self.state.borrow().inventory.clone();
+        let gpus = inventory.as_ref().map_or(0, |inventory| inventory.gpus.len());
         let held_back = within_budget(&mut findings, gpus, EVICTION_PERCENT);
+        if let Some(inventory) = inventory {
+            self.metrics.findings(&inventory, &findings);
+        }
         for gpu in held_back.difference(&known.held_back) {
             warn!(%gpu, "pods of the GPU are not evicted, because too many GPUs of the node failed");
             self.reports.send_about_node(EventText::EvictionHeldBack { gpu: gpu.clone() });

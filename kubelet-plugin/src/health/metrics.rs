@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The metrics of the health of GPUs, from the findings that are published.
+
+use dra_model::{Effect, Inventory, Verdict};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::node_service::Findings;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GpuLabels {
+    device: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FaultLabels {
+    device: String,
+    cause: &'static str,
+    effect: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct XidLabels {
+    device: String,
+    xid: String,
+}
+
+/// XIDs are smaller; more of them share one label value.
+const MAX_XID: u64 = 255;
+
+#[derive(Debug, Clone, Default)]
+pub struct HealthMetrics {
+    healthy: Family<GpuLabels, Gauge>,
+    faults: Family<FaultLabels, Gauge>,
+    xids: Family<XidLabels, Counter>,
+    recovery_action: Family<GpuLabels, Gauge>,
+}
+
+impl HealthMetrics {
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "gpu_healthy",
+            "Whether a GPU is healthy: 1, or 0 while it has a fault or cannot be asked",
+            self.healthy.clone(),
+        );
+        registry.register(
+            "gpu_fault",
+            "Faults of a GPU, each 1, by the cause and the effect of its taint: None, NoSchedule, NoExecute",
+            self.faults.clone(),
+        );
+        registry.register("gpu_xids", "XIDs of a GPU by number, those of applications too", self.xids.clone());
+        registry.register(
+            "gpu_recovery_action",
+            "Cure that the driver recommends for a GPU (NVML field 230): 0 none, 1 reset, 2 reboot, 3 drain, 4 drain and reset, 5 IMEX domain",
+            self.recovery_action.clone(),
+        );
+    }
+
+    /// Counts an XID of the device of a whole GPU.
+    pub fn xid(&self, device: String, xid: u64) {
+        let xid = if xid <= MAX_XID { xid.to_string() } else { "other".to_owned() };
+        self.xids.get_or_create(&XidLabels { device, xid }).inc();
+    }
+
+    pub fn recovery_action(&self, device: String, action: u32) {
+        self.recovery_action.get_or_create(&GpuLabels { device }).set(action.into());
+    }
+
+    /// A GPU that is gone is absent.
+    pub fn findings(&self, inventory: &Inventory, findings: &Findings) {
+        self.healthy.clear();
+        self.faults.clear();
+        let names = inventory.names();
+        for (gpu, _) in inventory.known_gpus() {
+            let (device, of_gpu) = (names.gpu(&gpu.uuid), findings.get(&gpu.uuid).map_or(&[][..], Vec::as_slice));
+            let is_healthy = of_gpu.iter().all(|finding| finding.verdict == Verdict::Healthy);
+            self.healthy.get_or_create(&GpuLabels { device: device.clone() }).set(is_healthy.into());
+            for finding in of_gpu {
+                let effect: Effect = finding.effect;
+                let labels =
+                    FaultLabels { device: device.clone(), cause: finding.cause.key(), effect: effect.to_string() };
+                self.faults.get_or_create(&labels).set(1);
+            }
+        }
+    }
+}
