@@ -166,7 +166,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (service, ..) = instance(root.path(), "uid");
         let info = service.get_info(Request::new(pb::InfoRequest {})).await.unwrap().into_inner();
-        assert_eq!(info.supported_versions, ["v1.DRAPlugin", "v1beta1.DRAPlugin"]);
+        assert_eq!(info.supported_versions, dra_proto::SUPPORTED_SERVICES);
         assert_eq!((info.r#type.as_str(), info.name.as_str()), ("DRAPlugin", "gpu.nvidia.com"));
         assert!(info.endpoint.ends_with("plugins/gpu.nvidia.com/dra-uid.sock"), "{}", info.endpoint);
     }

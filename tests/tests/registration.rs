@@ -13,7 +13,8 @@ async fn both_versions_are_offered_newest_first_and_the_endpoint_is_below_the_ku
     let node = Node::new("t4:1");
     let _plugin = node.start(Mode::InProcess).await;
     let plugin = node.kubelet.until_registered().await;
-    assert_eq!(plugin.supported_versions, ["v1.DRAPlugin", "v1beta1.DRAPlugin"]);
+    let health = ["v1.DRAResourceHealth", "v1alpha1.DRAResourceHealth"];
+    assert_eq!(plugin.supported_versions, [["v1.DRAPlugin", "v1beta1.DRAPlugin"], health].concat());
     assert_eq!(plugin.service, Service::V1);
     assert_eq!(plugin.name, "gpu.nvidia.com");
     assert_eq!(plugin.endpoint, node.state_dir().join("dra-1.sock"));

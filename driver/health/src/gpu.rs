@@ -65,9 +65,14 @@ impl GpuHealth {
     pub fn observe(&mut self, signal: Signal, now: u64, boot_id: &str) {
         match signal {
             Signal::Xid { xid, scope, recovery_action } => {
-                let of_action = recovery_action.and_then(fault_of_action);
-                for fault in of_action.into_iter().chain(fault_of_xid(xid, recovery_action)) {
-                    self.begin(fault, now, boot_id, Some(xid), scope);
+                // A cure is one of the whole GPU, also where one of its instances is to blame.
+                if let Some(fault) = recovery_action.and_then(fault_of_action) {
+                    self.begin(fault, now, boot_id, Some(xid), None);
+                }
+                match fault_of_xid(xid, recovery_action) {
+                    Some(Fault::Lost) => self.begin(Fault::Lost, now, boot_id, Some(xid), None),
+                    Some(fault) => self.begin(fault, now, boot_id, Some(xid), scope),
+                    None => {}
                 }
             }
             Signal::Answers { recovery_action } => {
@@ -371,6 +376,9 @@ mod tests {
         assert_eq!(scope(&health), place(3));
         health.observe(of(place(4)), 2, BOOT);
         assert_eq!(scope(&health), None);
+        let mut cured = GpuHealth::default();
+        cured.observe(Signal::Xid { xid: 119, scope: place(3), recovery_action: Some(1) }, 0, BOOT);
+        assert_eq!(scope(&cured), None, "a reset is one of the whole GPU");
     }
 
     fn signal() -> impl Strategy<Value = Signal> {
