@@ -46,6 +46,8 @@ enum Topic {
     Pod,
     Daemon(DaemonId),
     Setting(GpuUuid, Setting),
+    /// With the reason: a recovery does not replace the fault.
+    Health(GpuUuid, &'static str),
 }
 
 /// What is due of one claim.
@@ -122,6 +124,11 @@ impl Outbox {
             }
             Report::Drift { claim, gpu, setting, text } => {
                 self.entry(claim, now).events.insert(Topic::Setting(gpu, setting), PendingEvent::Text(text));
+            }
+            Report::Health { claim, devices, gpu, text } => {
+                let entry = self.entry(claim, now);
+                entry.status = Some((devices.into(), now));
+                entry.events.insert(Topic::Health(gpu, text.reason()), PendingEvent::Text(text));
             }
             Report::Unprepared { claim } => self.forget(&claim),
         }

@@ -64,6 +64,13 @@ pub enum Report {
         setting: Setting,
         text: EventText,
     },
+    /// The health of a GPU of the claim changed.
+    Health {
+        claim: ClaimRef,
+        devices: Vec<PreparedDevice>,
+        gpu: GpuUuid,
+        text: EventText,
+    },
     Unprepared {
         claim: ClaimRef,
     },
@@ -80,6 +87,7 @@ impl Report {
             | Self::Status { claim, .. }
             | Self::MigDevice { claim, .. }
             | Self::Drift { claim, .. }
+            | Self::Health { claim, .. }
             | Self::Unprepared { claim } => claim,
         }
     }

@@ -5,10 +5,11 @@
 //! server. An Event that the API server does not accept is dropped and counted, because the Event of the kubelet has the error
 //! too. A status is retried until the API server accepts it, for each claim with a back-off of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dra_model::chain;
-use dra_model::{ClaimRef, DaemonId, NodeName, explain};
+use dra_model::{ClaimRef, DaemonId, NodeName, explain, worst};
 use dra_prepare::PreparedDevice;
 use dra_resource::{DeviceStatus, DriverName, SharingStatus};
 use dra_runtime::tasks::TaskError;
@@ -25,7 +26,7 @@ use crate::claim_api::{ClaimApi, StatusWrite};
 use crate::daemon_states::DaemonStates;
 use crate::event_text::{self, EventText, MAX_NOTE_BYTES};
 use crate::metrics::Metrics;
-use crate::node_service::NodeState;
+use crate::node_service::{Findings, NodeState};
 use crate::outbox::{Due, PendingEvent};
 use crate::report_channel::{Next, ReportReceiver, ReportSender, report_channel};
 use crate::{mps_warning, sharing_status};
@@ -235,8 +236,9 @@ impl Reporter {
         let states = self.daemon_states.borrow().clone();
         let sharing: Vec<SharingStatus> =
             devices.iter().map(|device| sharing_status::status(device, &states)).collect();
+        let findings = Arc::clone(&self.state.borrow().findings);
         let statuses: Vec<DeviceStatus<'_>> =
-            devices.iter().zip(&sharing).map(|(device, sharing)| status(device, sharing)).collect();
+            devices.iter().zip(&sharing).map(|(device, sharing)| status(device, sharing, &findings)).collect();
         match timeout(WRITE_TIMEOUT, self.claims.write_status(claim, &self.driver, &statuses)).await {
             Ok(Ok(StatusWrite::Written)) => Written::Done,
             Ok(Ok(StatusWrite::Outdated)) => {
@@ -253,13 +255,15 @@ impl Reporter {
     }
 }
 
-fn status<'a>(device: &'a PreparedDevice, sharing: &'a SharingStatus) -> DeviceStatus<'a> {
+fn status<'a>(device: &'a PreparedDevice, sharing: &'a SharingStatus, findings: &'a Findings) -> DeviceStatus<'a> {
+    let of_gpu = findings.get(device.identity.gpu()).map_or(&[][..], Vec::as_slice);
     DeviceStatus {
         pool: &device.pool,
         device: &device.device,
         share_id: device.share_id.as_ref(),
         identity: &device.identity,
         sharing,
+        finding: worst(of_gpu, device.identity.placement()),
         since: Time(Timestamp::now()),
     }
 }

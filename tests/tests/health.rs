@@ -60,6 +60,17 @@ async fn until_published(node: &Node, gpus: usize) {
     node.api.until("all GPUs are published", Resource::ResourceSlices, published).await;
 }
 
+/// Waits for the condition of the device of the claim `early`.
+async fn until_healthy(node: &Node, status: &str, reason: &str) {
+    let published = |claims: &[Value]| {
+        let claim = claims.iter().find(|claim| claim["metadata"]["name"] == "early")?;
+        let conditions = claim["status"]["devices"][0]["conditions"].as_array()?;
+        let is_it = |one: &Value| one["type"] == "Healthy" && one["status"] == status && one["reason"] == reason;
+        conditions.iter().any(is_it).then_some(())
+    };
+    node.api.until(&format!("the condition Healthy is {status}"), Resource::ResourceClaims, published).await;
+}
+
 /// Generation of the pool, and the number of slices.
 fn generations(node: &Node) -> (BTreeSet<String>, usize) {
     let slices = node.api.list(Resource::ResourceSlices);
@@ -73,6 +84,9 @@ async fn a_gpu_that_falls_off_the_bus_is_tainted_until_it_is_back() {
     let _controller = node.start_controller("1");
     until_published(&node, 3).await;
     let before = generations(&node);
+    let early = NewClaim::of("early", &node.gpus.name(0)).create(&node.api);
+    node.kubelet.prepare(&early).await.unwrap();
+    until_healthy(&node, "True", "Healthy").await;
     node.gpus.change(|state| state.lose_gpu(0));
     let unusable = ("gpu.nvidia.com/unusable".to_owned(), "Failing".to_owned(), "NoSchedule".to_owned());
     let mut lost = one("gpu-lost", "lost", "NoExecute");
@@ -86,6 +100,12 @@ async fn a_gpu_that_falls_off_the_bus_is_tainted_until_it_is_back() {
     until_event(&node, "GpuLost", "the GPU fell off the bus (XID 79). No new claim gets it, and its pods are evicted")
         .await;
     assert_eq!(generations(&node), before, "a taint is one write of one slice");
+    until_healthy(&node, "False", "GpuLost").await;
+    let of_claim = |events: &[Value]| {
+        let is_it = |event: &Value| event["reason"] == "GpuLost" && event["regarding"]["name"] == "early";
+        events.iter().any(is_it).then_some(())
+    };
+    node.api.until("the Event on the claim", Resource::Events, of_claim).await;
 
     // A restart forgets nothing, not even while the GPU is back and not proven well.
     plugin.kill().await;
@@ -98,6 +118,7 @@ async fn a_gpu_that_falls_off_the_bus_is_tainted_until_it_is_back() {
     until_event(&node, "GpuRecovered", "is well again, it was reported before that the GPU fell off the bus (XID 79)")
         .await;
     until_taints(&node, 0, &BTreeSet::new()).await;
+    until_healthy(&node, "True", "Healthy").await;
     assert_eq!(node.api.list(Resource::ResourceSlices).len(), before.1);
 }
 

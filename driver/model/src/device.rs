@@ -71,6 +71,14 @@ impl LiveIdentity {
             Self::Mig { identity, .. } => &identity.parent,
         }
     }
+
+    /// Where a part of the GPU is.
+    pub fn placement(&self) -> Option<Placement> {
+        match self {
+            Self::Gpu { .. } | Self::Shared { .. } => None,
+            Self::Mig { identity, .. } => Some(identity.placement),
+        }
+    }
 }
 
 /// The number of hex digits of the UUID in a name, unless two GPUs of the node have the same digits.

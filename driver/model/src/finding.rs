@@ -35,6 +35,12 @@ impl Finding {
     }
 }
 
+/// The finding with the worst verdict of those that concern a device at this placement, or the whole GPU.
+pub fn worst(findings: &[Finding], placement: Option<Placement>) -> Option<&Finding> {
+    let concerned = findings.iter().filter(|finding| finding.concerns(placement));
+    concerned.reduce(|worst, next| if next.verdict > worst.verdict { next } else { worst })
+}
+
 /// Why. Each cause has a taint of its own, so that none replaces another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -63,6 +69,20 @@ impl Cause {
             Self::Unmonitored => "unmonitored",
             Self::Memory => "memory",
             Self::Unstable => "unstable",
+        }
+    }
+}
+
+impl Cause {
+    /// The reason of a condition.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Recovery => "NeedsRecovery",
+            Self::Xid => "NeedsReset",
+            Self::GpuLost => "GpuLost",
+            Self::Unmonitored => "Unmonitored",
+            Self::Memory => "MemoryFailed",
+            Self::Unstable => "Unstable",
         }
     }
 }

@@ -159,6 +159,11 @@ impl Engine {
         inspect::claims_of_daemon(&self.node, daemon)
     }
 
+    /// The ready claims that have a device of a GPU, with all of their devices.
+    pub fn claims_of_gpu(&self, gpu: &GpuUuid) -> Result<Vec<(ClaimRef, Vec<PreparedDevice>)>, StoreError> {
+        inspect::claims_of_gpu(&self.node, gpu)
+    }
+
     /// The GPUs whose original settings are not restored although no claim relies on their settings.
     pub fn pending_restores(&self) -> Result<BTreeSet<GpuUuid>, OtherClaimsError> {
         inspect::pending_restores(&self.node)

@@ -7,10 +7,11 @@
 mod json_patch;
 mod sharing;
 
-use dra_model::{ClaimRef, DeviceName, LiveIdentity, ShareId};
+use dra_model::{ClaimRef, DeviceName, Finding, LiveIdentity, ShareId, Verdict};
 use k8s_openapi::api::resource::v1::AllocatedDeviceStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 pub use self::json_patch::json_patch;
@@ -26,6 +27,8 @@ pub struct DeviceStatus<'a> {
     pub share_id: Option<&'a ShareId>,
     pub identity: &'a LiveIdentity,
     pub sharing: &'a SharingStatus,
+    /// The worst that is known of its health.
+    pub finding: Option<&'a Finding>,
     /// Time of the preparation.
     pub since: Time,
 }
@@ -39,7 +42,7 @@ impl DeviceStatus<'_> {
             pool: self.pool.to_owned(),
             device: self.device.to_string(),
             share_id: self.share_id.map(ToString::to_string),
-            conditions: Some(std::iter::once(self.condition()).chain(mps_ready).collect()),
+            conditions: Some([self.condition(), self.healthy()].into_iter().chain(mps_ready).collect()),
             data: Some(RawExtension(Value::Object(self.data()))),
             network_data: None,
         }
@@ -52,6 +55,29 @@ impl DeviceStatus<'_> {
             reason: "Prepared".to_owned(),
             message: "device is ready for containers".to_owned(),
             last_transition_time: self.since.clone(),
+            observed_generation: None,
+        }
+    }
+
+    fn healthy(&self) -> Condition {
+        let (status, reason, message, since) = match self.finding {
+            None => ("True", "Healthy", "no fault of the GPU is known".to_owned(), self.since.clone()),
+            Some(Finding { cause, verdict, message, since, .. }) => {
+                let status = match verdict {
+                    Verdict::Healthy => "True",
+                    Verdict::Unknown => "Unknown",
+                    Verdict::Unhealthy => "False",
+                };
+                let since = i64::try_from(*since).ok().and_then(|since| Timestamp::from_second(since).ok());
+                (status, cause.reason(), message.clone(), since.map_or_else(|| self.since.clone(), Time))
+            }
+        };
+        Condition {
+            type_: "Healthy".to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message,
+            last_transition_time: since,
             observed_generation: None,
         }
     }
@@ -107,7 +133,8 @@ mod tests {
     fn status_of(name: &str, share: Option<&str>, identity: &LiveIdentity, sharing: &SharingStatus) -> (Value, Value) {
         let (device, share_id) = (name.parse().unwrap(), share.map(|share| share.parse().unwrap()));
         let share_id = share_id.as_ref();
-        let status = DeviceStatus { pool: "node-1", device: &device, share_id, identity, sharing, since: time() };
+        let status =
+            DeviceStatus { pool: "node-1", device: &device, share_id, identity, sharing, finding: None, since: time() };
         let claim = ClaimRef { namespace: "ns".to_owned(), name: "c".to_owned(), uid: "u".parse().unwrap() };
         let mut patch = apply_patch(&claim, &"gpu.nvidia.com".parse().unwrap(), &[status]);
         let mut entry = patch["status"]["devices"][0].take();
@@ -119,6 +146,13 @@ mod tests {
         assert_eq!(entry.get("shareID"), share.map(|share| json!(share)).as_ref());
         assert_eq!(patch["metadata"], json!({"namespace": "ns", "name": "c", "uid": "u"}));
         (conditions, data)
+    }
+
+    fn healthy() -> Value {
+        json!({
+            "type": "Healthy", "status": "True", "reason": "Healthy",
+            "message": "no fault of the GPU is known", "lastTransitionTime": "2026-11-22T03:00:00Z",
+        })
     }
 
     fn ready() -> Value {
@@ -150,7 +184,7 @@ mod tests {
             "giID": 7, "ciID": 0, "profile": "1g.10gb", "placement": {"start": 4, "size": 1}, "strategy": "None",
         });
         let found = status_of("gpu-12345678-mig-19-0", None, &identity, &SharingStatus::default());
-        assert_eq!(found, (json!([ready()]), data));
+        assert_eq!(found, (json!([ready(), healthy()]), data));
     }
 
     /// Health and restarts of a daemon, and the expected condition.
@@ -216,7 +250,7 @@ mod tests {
                 "type": "MPSReady", "status": status, "reason": reason, "message": message,
                 "lastTransitionTime": "2026-11-22T03:00:00Z",
             });
-            assert_eq!(conditions, json!([ready(), mps_ready]));
+            assert_eq!(conditions, json!([ready(), healthy(), mps_ready]));
             assert_eq!(
                 data,
                 json!({
@@ -245,7 +279,7 @@ mod tests {
             "message": format!("State of MPS daemon {id} unknown: the MPS host does not respond; check the mps-host pod of this node"),
             "lastTransitionTime": "2026-11-22T03:00:00Z",
         });
-        assert_eq!(conditions, json!([ready(), mps_ready]));
+        assert_eq!(conditions, json!([ready(), healthy(), mps_ready]));
         assert_eq!(data["daemon"], json!({"id": id, "state": "MPSHostUnreachable"}));
     }
 
@@ -260,7 +294,7 @@ mod tests {
             ..SharingStatus::default()
         };
         let (conditions, data) = status_of("gpu-12345678", None, &identity, &sharing);
-        assert_eq!(conditions, json!([ready()]));
+        assert_eq!(conditions, json!([ready(), healthy()]));
         assert_eq!(
             data,
             json!({
@@ -268,5 +302,39 @@ mod tests {
                 "strategy": "TimeSlicing", "interval": "Medium", "computeMode": "Default",
             })
         );
+    }
+    #[test]
+    fn a_fault_of_the_gpu_is_a_condition_from_when_it_began() {
+        let (device, uuid) =
+            ("gpu-12345678".parse().unwrap(), "GPU-12345678-0000-0000-0000-000000000001".parse().unwrap());
+        let (identity, sharing) = (LiveIdentity::Gpu { uuid }, SharingStatus::default());
+        for (verdict, status) in
+            [(Verdict::Unhealthy, "False"), (Verdict::Unknown, "Unknown"), (Verdict::Healthy, "True")]
+        {
+            let finding = Finding {
+                cause: dra_model::Cause::GpuLost,
+                value: "lost".to_owned(),
+                effect: dra_model::Effect::NoExecute,
+                verdict,
+                scope: None,
+                message: "the GPU fell off the bus (XID 79)".to_owned(),
+                since: 1_795_000_000,
+            };
+            let entry = DeviceStatus {
+                pool: "node-1",
+                device: &device,
+                share_id: None,
+                identity: &identity,
+                sharing: &sharing,
+                finding: Some(&finding),
+                since: time(),
+            };
+            let conditions = entry.entry(&"gpu.nvidia.com".parse().unwrap()).conditions.unwrap();
+            let expect = json!({
+                "type": "Healthy", "status": status, "reason": "GpuLost", "message": finding.message,
+                "lastTransitionTime": "2026-11-18T11:06:40Z",
+            });
+            assert_eq!(json!(conditions[1]), expect);
+        }
     }
 }

@@ -22,6 +22,7 @@ use crate::health::metrics::HealthMetrics;
 use crate::health::store::HealthStore;
 use crate::health::watch::{Observation, Observed, Watch};
 use crate::node_service::{Findings, NodeState};
+use crate::report::Report;
 use crate::report_channel::ReportSender;
 
 /// Events are not lost for longer than this.
@@ -203,22 +204,39 @@ impl HealthMonitor {
     }
 
     fn report(&self, before: &Findings, after: &Findings) {
+        let mut texts = Vec::new();
         for (gpu, finding) in others(after, before) {
             warn!(%gpu, cause = %finding.cause, value = finding.value, effect = %finding.effect, "{}", finding.message);
-            let (message, effect) = (finding.message.clone(), finding.effect);
-            self.reports.send_about_node(EventText::GpuFault {
-                gpu: gpu.clone(),
-                cause: finding.cause,
-                message,
-                effect,
-            });
+            let (cause, message, effect) = (finding.cause, finding.message.clone(), finding.effect);
+            texts.push((gpu.clone(), EventText::GpuFault { gpu: gpu.clone(), cause, message, effect }));
         }
         let is_over =
             |gpu: &GpuUuid, cause: Cause| after.get(gpu).is_none_or(|all| all.iter().all(|one| one.cause != cause));
         for (gpu, finding) in others(before, after).filter(|(gpu, finding)| is_over(gpu, finding.cause)) {
             info!(%gpu, cause = %finding.cause, "the GPU is well again");
-            self.reports
-                .send_about_node(EventText::GpuRecovered { gpu: gpu.clone(), message: finding.message.clone() });
+            let message = finding.message.clone();
+            texts.push((gpu.clone(), EventText::GpuRecovered { gpu: gpu.clone(), message }));
+        }
+        for (_, text) in &texts {
+            self.reports.send_about_node(text.clone());
+        }
+        let (engine, reports) = (Arc::clone(&self.engine), self.reports.clone());
+        spawn_blocking(move || report_on_claims(&engine, &reports, texts));
+    }
+}
+
+/// Status and Events of the claims on the GPUs, whose records are on disk.
+fn report_on_claims(engine: &Engine, reports: &ReportSender, texts: Vec<(GpuUuid, EventText)>) {
+    for (gpu, text) in texts {
+        match engine.claims_of_gpu(&gpu) {
+            Ok(claims) => {
+                for (claim, devices) in claims {
+                    reports.send(Report::Health { claim, devices, gpu: gpu.clone(), text: text.clone() });
+                }
+            }
+            Err(failed) => {
+                error!(%gpu, error = explain(&failed), "the claims on the GPU get no Event about its health");
+            }
         }
     }
 }

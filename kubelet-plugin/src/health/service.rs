@@ -7,7 +7,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use dra_model::{Device, Finding, Health, Inventory, NodeName, Verdict};
+use dra_model::{Device, Finding, Health, Inventory, NodeName, Verdict, worst};
 use dra_proto::{health_v1 as v1, health_v1alpha1 as v1alpha1};
 use dra_serve::StreamLimit;
 use futures::{Stream, StreamExt as _, stream};
@@ -106,8 +106,7 @@ fn devices(pool: &NodeName, state: &NodeState) -> Vec<v1::DeviceHealth> {
     let names = inventory.names();
     let of_device = |(device, is_readable): (Device<'_>, bool)| {
         let findings = state.findings.get(&device.gpu().uuid).map_or(&[][..], Vec::as_slice);
-        let concerned = findings.iter().filter(|finding| finding.concerns(device.placement()));
-        let (verdict, message) = judged(concerned, is_readable);
+        let (verdict, message) = judged(worst(findings, device.placement()), is_readable);
         v1::DeviceHealth {
             device: Some(v1::DeviceIdentifier { pool_name: pool.to_string(), device_name: names.device(device) }),
             health: status(verdict).into(),
@@ -127,11 +126,15 @@ fn all_devices(inventory: &Inventory) -> impl Iterator<Item = (Device<'_>, bool)
     })
 }
 
-/// The worst verdict, with the first message of it. Both are constant while nothing changes, so that no pod status is written.
-fn judged<'a>(findings: impl Iterator<Item = &'a Finding>, is_readable: bool) -> (Verdict, String) {
-    let unread = (!is_readable).then(|| (Verdict::Unknown, "the GPU cannot be read".to_owned()));
-    let all = findings.map(|finding| (finding.verdict, finding.message.clone())).chain(unread);
-    all.reduce(|worst, next| if next.0 > worst.0 { next } else { worst }).unwrap_or_default()
+/// Verdict and message, which are constant while nothing changes, so that no pod status is written.
+fn judged(worst: Option<&Finding>, is_readable: bool) -> (Verdict, String) {
+    match worst {
+        Some(finding) if finding.verdict == Verdict::Unhealthy || is_readable => {
+            (finding.verdict, finding.message.clone())
+        }
+        Some(_) | None if !is_readable => (Verdict::Unknown, "the GPU cannot be read".to_owned()),
+        Some(_) | None => (Verdict::Healthy, String::new()),
+    }
 }
 
 const fn status(verdict: Verdict) -> v1::HealthStatus {

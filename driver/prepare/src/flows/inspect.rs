@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dra_checkpoint::{RecordedHardware, RecordedSharing, StoreError};
+use dra_checkpoint::{ClaimRecord, RecordedHardware, RecordedSharing, StoreError};
 use dra_model::{Bytes, ClaimRef, DaemonId, DeviceName, GpuUuid, SharedForm};
 
 use crate::decide::prepared_device::{PreparedDevice, of_record};
@@ -60,6 +60,16 @@ pub(crate) fn pending_restores(node: &Node) -> Result<BTreeSet<GpuUuid>, OtherCl
     let references = References { caller: Caller::None, records, quarantined, boot_id: boot_id.as_deref() };
     let gpus = gpus_of(&node.ledgers.list().map_err(|source| OtherClaimsError::Ledgers { source })?);
     Ok(gpus.into_iter().filter(|gpu| !references.to_settings(gpu)).collect())
+}
+
+/// The ready claims that have a device of a GPU, with all of their devices.
+pub(crate) fn claims_of_gpu(node: &Node, gpu: &GpuUuid) -> Result<Vec<(ClaimRef, Vec<PreparedDevice>)>, StoreError> {
+    let boot_id = node.host.boot_id().ok();
+    let is_of_boot = |record: &ClaimRecord| boot_id.as_ref().is_none_or(|boot_id| record.boot_id == *boot_id);
+    let has_one = |record: &ClaimRecord| record.devices.iter().any(|device| device.hardware.gpu() == gpu);
+    let records = node.records.list()?.records.into_iter();
+    let ready = records.filter(|record| record.is_ready() && is_of_boot(record) && has_one(record));
+    Ok(ready.map(|record| (record.claim.clone(), of_record(&record))).collect())
 }
 
 /// The ready claims that use a daemon, with their devices.

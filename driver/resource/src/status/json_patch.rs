@@ -122,7 +122,15 @@ mod tests {
         let (device, share) = ("gpu-1".parse().unwrap(), "s".parse().unwrap());
         let since = Time("2026-11-22T03:00:00Z".parse().unwrap());
         let (identity, sharing) = (&identity, &sharing);
-        let status = DeviceStatus { pool: "n", device: &device, share_id: Some(&share), identity, sharing, since };
+        let status = DeviceStatus {
+            pool: "n",
+            device: &device,
+            share_id: Some(&share),
+            identity,
+            sharing,
+            finding: None,
+            since,
+        };
         let json = object.to_string();
         let patch = json_patch(json.as_bytes(), &claim, &"gpu.nvidia.com".parse().unwrap(), &[status]).unwrap()?;
         let text = |value: &Value| value.as_str().unwrap().to_owned();
