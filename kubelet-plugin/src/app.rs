@@ -15,7 +15,6 @@ use std::time::Duration;
 use dra_cdi::Architecture;
 use dra_files::HostFiles;
 use dra_hardware::{Host, Machine};
-use dra_health::Policy;
 use dra_model::Advice;
 use dra_mps_api::{MpsClient, SocketPathError};
 use dra_prepare::{Engine, Settings};
@@ -260,7 +259,8 @@ fn start_hardware(tasks: &mut Tasks, parts: &Parts, readable: Arc<Notify>) {
         state: parts.state.clone(),
         store: HealthStore::new(&parts.config.paths.plugin_dir, &parts.config.pod_uid),
         requests: ClearRequests::new(&parts.config.paths.plugin_dir),
-        policy: Policy::default(),
+        policy: parts.config.health.clone(),
+        eviction_percent: parts.config.eviction_percent,
         reports: parts.reports.clone(),
         metrics: parts.metrics.health.clone(),
         engine: Arc::clone(&parts.engine),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use dra_hardware::{ProcessRoots, Roots};
+use dra_health::{Policy, Replacement};
 use dra_model::NodeName;
 use dra_runtime::ApiServer;
 use dra_runtime::logging::LogFormat;
@@ -64,6 +65,12 @@ pub struct Args {
     /// Name of the configuration in `mig-configs` of the file, if it has several
     #[arg(long, env = "STATIC_MIG_CONFIG", value_name = "NAME", requires = "static_mig_file")]
     static_mig_config: Option<String>,
+    /// Rules about faults of GPUs instead of the defaults, such as needsReset=NoExecute:600 or lost=Off
+    #[arg(long, env = "HEALTH_RULES", value_name = "FAULT=EFFECT[:GRACE]", value_delimiter = ',')]
+    health_rules: Vec<Replacement>,
+    /// Share of the GPUs of the node whose pods may be evicted at a time, in percent; at least one GPU
+    #[arg(long, env = "HEALTH_EVICTION_PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=100))]
+    health_eviction_percent: u8,
     /// Declare a GPU well, or `all`, whatever was judged before, and exit; the running plugin does it within 10 s
     #[arg(long, value_name = "UUID")]
     pub clear_health: Option<Clear>,
@@ -96,6 +103,9 @@ pub struct Config {
     pub node_socket: PathBuf,
     /// Static MIG devices to create at the start.
     pub static_mig: Option<StaticMigFile>,
+    /// What faults of GPUs do.
+    pub health: Policy,
+    pub eviction_percent: u8,
     pub http_address: SocketAddr,
 }
 
@@ -119,6 +129,8 @@ impl TryFrom<Args> for Config {
             node_socket,
             static_mig_file,
             static_mig_config,
+            health_rules,
+            health_eviction_percent,
             clear_health: _,
             restore: _,
             http_address,
@@ -140,6 +152,8 @@ impl TryFrom<Args> for Config {
             run_dir,
             node_socket,
             static_mig,
+            health: Policy::new(health_rules),
+            eviction_percent: health_eviction_percent,
             http_address,
         })
     }

@@ -357,6 +357,26 @@ fn the_controller_gets_the_forms_and_shares_as_flags() {
     }
 }
 
+#[test]
+fn rules_about_faults_are_flags_of_the_plugin() {
+    let rules =
+        r#"health.rules={"needsReset": {"effect": "NoExecute", "graceSeconds": 600}, "lost": {"effect": "Off"}}"#;
+    let chart = rendered_with(&["--set-json", rules, "--set", "health.evictionPercent=50"]).unwrap();
+    let plugin = daemon_set(&chart, "kubelet-plugin");
+    for flag in ["--health-rules=lost=Off:0,needsReset=NoExecute:600", "--health-eviction-percent=50"] {
+        assert!(plugin.contains(&format!("- {flag}\n")), "{flag} in {plugin}");
+    }
+    for (rules, word) in [
+        (r#"{"gone": {"effect": "Off"}}"#, "gone"),
+        (r#"{"lost": {"effect": "Evict"}}"#, "effect"),
+        (r#"{"lost": {}}"#, "effect"),
+        (r#"{"lost": {"effect": "Off", "graceSeconds": -1}}"#, "graceSeconds"),
+    ] {
+        let refused = rendered_with(&["--set-json", &format!("health.rules={rules}")]).expect_err(rules);
+        assert!(refused.contains(word), "{rules}: {refused}");
+    }
+}
+
 /// What the plugin gets is the file, and a file without the configuration is refused at the installation.
 #[test]
 fn static_mig_devices_come_from_a_file_of_mig_parted() {

@@ -180,7 +180,8 @@ async fn the_driver_s_advice_takes_a_gpu_out_and_a_fault_of_an_application_does_
 /// A fault of the whole node must not end all of its pods.
 #[tokio::test(flavor = "multi_thread")]
 async fn evictions_have_a_budget() {
-    let node = Node::new("h100:4");
+    let mut node = Node::new("h100:4");
+    node.flags = vec!["--health-eviction-percent=50".to_owned(), "--health-rules=needsReset=Off".to_owned()];
     let _plugin = node.start(Mode::Process).await;
     let _controller = node.start_controller("1");
     until_published(&node, 4).await;
@@ -198,7 +199,9 @@ async fn evictions_have_a_budget() {
     };
     let mut effects = node.api.until("all GPUs are out", Resource::ResourceSlices, all_out).await;
     effects.sort();
-    assert_eq!(effects, ["NoExecute", "NoSchedule", "NoSchedule", "NoSchedule"]);
+    assert_eq!(effects, ["NoExecute", "NoExecute", "NoSchedule", "NoSchedule"]);
+    let slices = node.api.list(Resource::ResourceSlices);
+    assert_eq!(taints(&slices, &node.gpus.name(0)).map(|taints| taints.len()), Some(1), "the other fault is off");
     until_event(&node, "EvictionHeldBack", "are not evicted").await;
 }
 

@@ -123,6 +123,15 @@ tolerations:
 {{- $profiles | uniq | toJson -}}
 {{- end }}
 
+{{/* Rules about faults of GPUs as a flag. */}}
+{{- define "gpu-dra-driver.healthRules" -}}
+{{- $rules := list -}}
+{{- range $fault, $rule := . -}}
+{{- $rules = append $rules (printf "%s=%s:%d" $fault $rule.effect (int (default 0 $rule.graceSeconds))) -}}
+{{- end -}}
+{{- join "," $rules -}}
+{{- end }}
+
 {{/* The text of mig.static.file, if it has the configuration of mig.static.config. The driver checks the rest. */}}
 {{- define "gpu-dra-driver.staticMigFile" -}}
 {{- $file := .Values.mig.static.file -}}

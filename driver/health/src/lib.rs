@@ -18,4 +18,4 @@ pub mod budget;
 
 pub use budget::within_budget;
 pub use gpu::{GpuHealth, Signal};
-pub use policy::{Fault, Policy, Rule};
+pub use policy::{Fault, Policy, Replacement, Rule};

@@ -2,6 +2,7 @@
 //! The policy: what each fault does to claims and pods. The defaults are data, and each can be replaced.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use dra_model::{Cause, Effect, Verdict};
 use serde::{Deserialize, Serialize};
@@ -83,11 +84,97 @@ pub struct Rule {
 /// The rules of a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    pub replaced: BTreeMap<Fault, Rule>,
+    replaced: BTreeMap<Fault, Rule>,
+}
+
+/// A rule instead of the default, written `needsReset=NoExecute:600` or `lost=Off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replacement {
+    pub fault: Fault,
+    pub rule: Rule,
+}
+
+/// The names of the faults in settings.
+const FAULTS: [(&str, Fault); 9] = [
+    ("needsReset", Fault::NeedsReset),
+    ("needsReboot", Fault::NeedsReboot),
+    ("needsDrain", Fault::NeedsDrain),
+    ("imexDomain", Fault::ImexDomain),
+    ("xidReset", Fault::XidReset),
+    ("uncontained", Fault::Uncontained),
+    ("lost", Fault::Lost),
+    ("silent", Fault::Silent),
+    ("unstable", Fault::Unstable),
+];
+
+const EFFECTS: [(&str, Option<Effect>); 4] = [
+    ("Off", None),
+    ("None", Some(Effect::None)),
+    ("NoSchedule", Some(Effect::NoSchedule)),
+    ("NoExecute", Some(Effect::NoExecute)),
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplacementError {
+    #[error("`{text}` is no rule: expected a fault, `=`, an effect, and `:` with seconds if pods have a grace")]
+    Form { text: String },
+    #[error("fault `{name}` is unknown: expected {}", names(&FAULTS))]
+    Fault { name: String },
+    #[error("effect `{name}` is unknown: expected {}", names(&EFFECTS))]
+    Effect { name: String },
+    #[error("grace `{text}` is no number of seconds")]
+    Grace { text: String },
+}
+
+fn names<T>(all: &[(&str, T)]) -> String {
+    all.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
+impl FromStr for Replacement {
+    type Err = ReplacementError;
+
+    fn from_str(text: &str) -> Result<Self, ReplacementError> {
+        let (name, rule) = text.split_once('=').ok_or_else(|| ReplacementError::Form { text: text.to_owned() })?;
+        let fault = FAULTS.iter().find(|(known, _)| *known == name).map(|(_, fault)| *fault);
+        let fault = fault.ok_or_else(|| ReplacementError::Fault { name: name.to_owned() })?;
+        let (name, grace) = rule.split_once(':').unwrap_or((rule, "0"));
+        let effect = EFFECTS.iter().find(|(known, _)| *known == name).map(|(_, effect)| *effect);
+        let effect = effect.ok_or_else(|| ReplacementError::Effect { name: name.to_owned() })?;
+        let grace = grace.parse().map_err(|_not_a_number| ReplacementError::Grace { text: grace.to_owned() })?;
+        Ok(Self { fault, rule: Rule { effect, grace } })
+    }
 }
 
 impl Policy {
+    /// The last rule of a fault counts.
+    pub fn new(replacements: impl IntoIterator<Item = Replacement>) -> Self {
+        Self { replaced: replacements.into_iter().map(|Replacement { fault, rule }| (fault, rule)).collect() }
+    }
+
     pub fn rule(&self, fault: Fault) -> Rule {
         self.replaced.get(&fault).copied().unwrap_or_else(|| fault.rule())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_replaces_the_default_of_its_fault() {
+        let parse = |text: &str| text.parse::<Replacement>();
+        let policy = Policy::new(["lost=Off", "needsReset=NoExecute:600"].map(|text| parse(text).unwrap()));
+        assert_eq!(policy.rule(Fault::Lost), Rule { effect: None, grace: 0 });
+        assert_eq!(policy.rule(Fault::NeedsReset), Rule { effect: Some(Effect::NoExecute), grace: 600 });
+        assert_eq!(policy.rule(Fault::NeedsReboot), Fault::NeedsReboot.rule());
+        for (text, expect) in [
+            ("lost", "`lost` is no rule: expected a fault"),
+            ("gone=Off", "fault `gone` is unknown: expected needsReset, needsReboot, "),
+            ("lost=off", "effect `off` is unknown: expected Off, None, NoSchedule, NoExecute"),
+            ("lost=Off:soon", "grace `soon` is no number of seconds"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(expect), "{error}");
+        }
     }
 }

@@ -31,9 +31,6 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// A storm of events from one GPU must not use all memory.
 const MAX_WAITING: usize = 256;
 
-/// The share of the GPUs of a node whose pods may be evicted at a time; at least one GPU.
-const EVICTION_PERCENT: usize = 20;
-
 #[derive(Debug)]
 pub struct HealthMonitor {
     pub host: Arc<Host>,
@@ -41,6 +38,8 @@ pub struct HealthMonitor {
     pub store: HealthStore,
     pub requests: ClearRequests,
     pub policy: Policy,
+    /// The share of the GPUs of the node whose pods may be evicted at a time; at least one GPU.
+    pub eviction_percent: u8,
     pub reports: ReportSender,
     pub metrics: HealthMetrics,
     /// Refuses claims for GPUs that failed.
@@ -179,7 +178,7 @@ impl HealthMonitor {
         let mut findings: Findings = known.gpus.iter().map(of_gpu).filter(|(_, all)| !all.is_empty()).collect();
         let inventory = self.state.borrow().inventory.clone();
         let gpus = inventory.as_ref().map_or(0, |inventory| inventory.gpus.len());
-        let held_back = within_budget(&mut findings, gpus, EVICTION_PERCENT);
+        let held_back = within_budget(&mut findings, gpus, self.eviction_percent.into());
         if let Some(inventory) = inventory {
             self.metrics.findings(&inventory, &findings);
         }
