@@ -4,12 +4,14 @@
 //! Each returns its observations; the demo prints them with `Display`.
 
 mod explained;
+mod health;
 mod mig;
 mod several;
 mod sharing;
 mod whole;
 
 pub use explained::{DescribedClaim, Unsatisfied, cannot_be_satisfied, described_claim, described_slices};
+pub use health::{GpuFails, gpu_fails};
 pub use mig::{CUT, MigCut, OnDemand, cut_into_mig, mig_by_profile, mig_on_demand, old_mig_pod};
 pub use several::{SeveralRequests, SharedClaim, several_requests, shared_claim};
 pub use sharing::{
@@ -32,7 +34,7 @@ pub struct Scene {
 }
 
 /// Scenes in the order of the demo. From the third scene on two of the eight H100 have MIG devices of an administrator.
-pub const SCENES: [Scene; 17] = [
+pub const SCENES: [Scene; 18] = [
     Scene {
         title: "One GPU for one pod",
         description: "A ResourceClaimTemplate requests any whole GPU. Kubernetes creates a claim for the pod and allocates a\n\
@@ -148,5 +150,12 @@ pub const SCENES: [Scene; 17] = [
              kubectl describe pod -l app=invalid-config",
         ),
         play: |stage| Ok(invalid_config(stage)?.to_string()),
+    },
+    Scene {
+        title: "A GPU fails, its pod moves, and the GPU comes back",
+        description: "One of the GPUs of a Deployment falls off the bus. The driver taints it in all of its forms, Kubernetes evicts the\n\
+                pod, and its replacement gets another GPU. After a reset the GPU must answer twice before claims get it again.",
+        command: Some("kubectl apply -f demo/workloads/gpu-fails.yaml"),
+        play: |stage| Ok(gpu_fails(stage)?.to_string()),
     },
 ];
