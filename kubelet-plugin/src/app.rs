@@ -263,6 +263,7 @@ fn start_hardware(tasks: &mut Tasks, parts: &Parts, readable: Arc<Notify>) {
         eviction_percent: parts.config.eviction_percent,
         reports: parts.reports.clone(),
         metrics: parts.metrics.health.clone(),
+        active: parts.active.clone(),
         engine: Arc::clone(&parts.engine),
     };
     tasks.start("health", monitor.run(stop()));

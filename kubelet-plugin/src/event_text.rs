@@ -76,6 +76,10 @@ pub enum EventText {
         gpu: GpuUuid,
         message: String,
     },
+    /// On the Node: what was known about the health of GPUs is lost.
+    HealthLost {
+        error: String,
+    },
     /// On the Node: an administrator declared a GPU well.
     GpuCleared {
         gpu: GpuUuid,
@@ -125,6 +129,7 @@ impl EventText {
                 Cause::Unstable => "GpuUnstable",
             },
             Self::GpuRecovered { .. } => "GpuRecovered",
+            Self::HealthLost { .. } => "GpuHealthLost",
             Self::GpuCleared { .. } => "GpuCleared",
             Self::EvictionHeldBack { .. } => "EvictionHeldBack",
             Self::StaticMigCreated { .. } => "StaticMigCreated",
@@ -170,6 +175,9 @@ impl EventText {
             Self::GpuRecovered { gpu, message } => {
                 format!("{gpu} is well again, it was reported before that {message}")
             }
+            Self::HealthLost { error } => format!(
+                "Faults of GPUs that were known before are forgotten: {error}. Check the GPUs of this node with nvidia-smi"
+            ),
             Self::GpuCleared { gpu } => format!("An administrator cleared {gpu}. What it reports from now on counts"),
             Self::EvictionHeldBack { gpu } => format!(
                 "Pods on {gpu} are not evicted, because too many GPUs of the node failed: look at the node before its pods move"
@@ -205,6 +213,7 @@ impl EventText {
             | Self::StaticMigFailed { .. }
             | Self::GpuFault { .. }
             | Self::EvictionHeldBack { .. }
+            | Self::HealthLost { .. }
             | Self::SettingsChanged { .. } => EventType::Warning,
         }
     }
@@ -228,7 +237,8 @@ impl EventText {
             | Self::GpuFault { .. }
             | Self::GpuRecovered { .. }
             | Self::GpuCleared { .. }
-            | Self::EvictionHeldBack { .. } => "Monitor",
+            | Self::EvictionHeldBack { .. }
+            | Self::HealthLost { .. } => "Monitor",
         }
     }
 }

@@ -17,7 +17,7 @@ use dra_runtime::tasks::TaskError;
 use futures::future::join_all;
 use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -27,6 +27,9 @@ use crate::static_mig_file::{self, StaticMigFile};
 
 /// A claim that uses the whole GPU, or a process that holds it, may be gone by then.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The longest time between two attempts, which doubles: one that can never succeed must not keep the GPU busy.
+const MAX_RETRY_INTERVAL: Duration = Duration::from_mins(5);
 
 #[derive(Debug, Clone)]
 pub struct Divider {
@@ -42,8 +45,13 @@ pub struct Divider {
 enum Outcome {
     /// It has its devices, or the configuration has none for it.
     Divided,
-    /// The error that was reported.
-    Failed(String),
+    Failed {
+        /// It was reported.
+        error: String,
+        /// The time until the next attempt, and that attempt.
+        delay: Duration,
+        next: Instant,
+    },
 }
 
 impl Divider {
@@ -70,7 +78,10 @@ impl Divider {
     /// Divides GPUs again that did not get their devices, until `stop` is cancelled.
     pub async fn retry(self, stop: CancellationToken) -> Result<(), TaskError> {
         while stop.run_until_cancelled(sleep(RETRY_INTERVAL)).await.is_some() {
-            self.divide(&self.host.latest(), |before| matches!(before, Some(Outcome::Failed(_)))).await;
+            let now = Instant::now();
+            let is_due =
+                |before: Option<&Outcome>| matches!(before, Some(Outcome::Failed { next, .. }) if *next <= now);
+            self.divide(&self.host.latest(), is_due).await;
         }
         Ok(())
     }
@@ -105,15 +116,27 @@ impl Divider {
     }
 
     fn record(&self, gpu: &GpuUuid, created: Result<Vec<String>, String>) {
-        let outcome = created.as_ref().map_or_else(|error| Outcome::Failed(error.clone()), |_| Outcome::Divided);
-        let before = self.gpus.lock().insert(gpu.clone(), outcome.clone());
+        let mut gpus = self.gpus.lock();
+        let known = match gpus.get(gpu) {
+            Some(Outcome::Failed { error, delay, .. }) => Some((error.clone(), *delay)),
+            Some(Outcome::Divided) | None => None,
+        };
+        let outcome = match &created {
+            Ok(_) => Outcome::Divided,
+            Err(error) => {
+                let delay = known.as_ref().map_or(RETRY_INTERVAL, |(_, delay)| (*delay * 2).min(MAX_RETRY_INTERVAL));
+                Outcome::Failed { error: error.clone(), delay, next: Instant::now() + delay }
+            }
+        };
+        gpus.insert(gpu.clone(), outcome);
+        drop(gpus);
         match created {
             Ok(devices) if !devices.is_empty() => {
                 let devices = devices.join(", ");
                 info!(%gpu, devices, "static MIG devices created");
                 self.reports.send_about_node(EventText::StaticMigCreated { devices });
             }
-            Err(error) if before != Some(outcome) => {
+            Err(error) if known.is_none_or(|(reported, _)| reported != error) => {
                 error!(%gpu, error, "static MIG devices are missing, will retry");
                 self.reports.send_about_node(EventText::StaticMigFailed { error });
             }

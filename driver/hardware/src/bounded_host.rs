@@ -3,9 +3,12 @@
 //! may take long without persistence mode, continues beside the call.
 
 use std::collections::BTreeSet;
+use std::fs::Metadata;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::sync::Arc;
 
 use dra_model::{ComputeMode, DeviceNode, Gpu, GpuUuid, Interval, Inventory, MigIdentity, MigIds};
+use rustix::fs::makedev;
 
 use crate::deadline::Deadline;
 use crate::device_nodes::{DeviceIds, NodeError};
@@ -96,9 +99,21 @@ impl BoundedHost<'_> {
     pub fn holders(&self, gpu: &GpuUuid) -> Vec<Process> {
         let roots = self.host.process_roots();
         let with_context = self.machine().processes(gpu).unwrap_or_default();
-        let with_open = self.machine().mig_state(gpu).map(|state| roots.with_open(state.minor)).unwrap_or_default();
-        let ids: BTreeSet<u32> = with_context.into_iter().map(|process| process.id).chain(with_open).collect();
+        let with_open = self.device_number(gpu).map(|number| {
+            let is_it = |metadata: &Metadata| metadata.file_type().is_char_device() && metadata.rdev() == number;
+            roots.with_open(is_it)
+        });
+        let ids: BTreeSet<u32> =
+            with_context.into_iter().map(|process| process.id).chain(with_open.into_iter().flatten()).collect();
         ids.into_iter().map(|id| roots.process(id)).collect()
+    }
+
+    /// Of the device file of a GPU.
+    fn device_number(&self, gpu: &GpuUuid) -> Option<u64> {
+        let minor = self.machine().mig_state(gpu).ok()?.minor;
+        let nodes = self.host.device_nodes(DeviceIds::Gpu { minor }).ok()?;
+        let node = nodes.into_iter().find(|node| node.minor == minor)?;
+        Some(makedev(node.major, node.minor))
     }
 
     /// The processes that use a GPU instance, as far as they are found.

@@ -7,8 +7,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::fs::{self, Metadata};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Where the processes of the node and the logs of its pods are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +61,11 @@ impl fmt::Display for Pod {
     }
 }
 
-/// The command of this driver's own processes, which hold every GPU by NVML and block nothing.
-const OWN: &str = "gpu-kubelet-plugin";
+/// The command of this driver's own processes, as the kernel cuts it: they hold every GPU by NVML and block nothing.
+const OWN: &str = "gpu-kubelet-plu";
+
+/// For the search of open files, of which a process may have millions.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl ProcessRoots {
     /// A process by id; what cannot be read is absent.
@@ -75,24 +79,24 @@ impl ProcessRoots {
         Process { id, command, pod }
     }
 
-    /// The ids of processes that have the device file `nvidia<minor>` open, but those of this driver.
-    pub fn with_open(&self, minor: u32) -> BTreeSet<u32> {
-        let name = format!("nvidia{minor}");
+    /// The ids of processes that have a file open, but those of this driver; as many as are found within a second.
+    pub fn with_open(&self, is_it: impl Fn(&Metadata) -> bool) -> BTreeSet<u32> {
+        let until = Instant::now() + SEARCH_TIMEOUT;
         let entries = fs::read_dir(&self.proc).into_iter().flatten().flatten();
         let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        ids.filter(|id| self.has_open(*id, &name) && !self.is_own(*id)).collect()
+        let ids = ids.take_while(|_| Instant::now() < until);
+        ids.filter(|id| self.has_open(*id, &is_it, until) && !self.is_own(*id)).collect()
     }
 
-    fn has_open(&self, id: u32, name: &str) -> bool {
+    fn has_open(&self, id: u32, is_it: &impl Fn(&Metadata) -> bool, until: Instant) -> bool {
         let files = fs::read_dir(self.proc.join(id.to_string()).join("fd")).into_iter().flatten().flatten();
-        let is_it = |path: PathBuf| path.file_name().is_some_and(|found| found == name) && is_in_dev(&path);
-        files.filter_map(|file| fs::read_link(file.path()).ok()).any(is_it)
+        let files = files.take_while(|_| Instant::now() < until);
+        files.filter_map(|file| fs::metadata(file.path()).ok()).any(|metadata| is_it(&metadata))
     }
 
     fn is_own(&self, id: u32) -> bool {
         let command = fs::read_to_string(self.proc.join(id.to_string()).join("comm")).unwrap_or_default();
-        let command = command.trim_end();
-        !command.is_empty() && OWN.starts_with(command)
+        command.trim_end() == OWN
     }
 
     /// The pod of a UID, whose log directory is `NAMESPACE_NAME_UID`; the names have no underscore.
@@ -104,10 +108,6 @@ impl ProcessRoots {
             (found == uid).then(|| Pod { namespace: namespace.to_owned(), name: pod.to_owned() })
         })
     }
-}
-
-fn is_in_dev(path: &Path) -> bool {
-    path.parent().and_then(Path::file_name).is_some_and(|dir| dir == "dev")
 }
 
 /// A process may have any text as its command.
@@ -130,7 +130,8 @@ fn uid_of_mounts(mountinfo: &str) -> Option<String> {
         let mut fields = line.split(' ').skip(3);
         let (root, mount_point) = (fields.next()?, fields.next()?);
         let is_of_kubelet = ["/etc/hosts", "/dev/termination-log"].contains(&mount_point);
-        let (_, below) = root.rsplit_once("/pods/").filter(|_| is_of_kubelet)?;
+        // A volume of the pod may contain such a path again.
+        let (_, below) = root.split_once("/pods/").filter(|_| is_of_kubelet)?;
         uid_of(below.split('/').next()?)
     })
 }
@@ -143,7 +144,8 @@ fn uid_of(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+    use std::path::Path;
 
     use super::*;
 
@@ -219,23 +221,32 @@ mod tests {
         let hosts =
             format!("26 24 8:1 /var/lib/kubelet/pods/{UID}/etc-hosts /etc/hosts rw,relatime - ext4 /dev/sda1 rw");
         let log = format!("27 24 8:2 /pods/{UID}/containers/a/0f9c2d0e /dev/termination-log rw - xfs /dev/sdb1 rw");
-        for lines in [[root, volume, &hosts], [root, volume, &log]] {
+        let inside = format!(
+            "28 24 8:1 /var/lib/kubelet/pods/{UID}/volumes/a/pods/11111111-5b1c-4a57-9d0c-3f4a1b2c3d4e/x /etc/hosts rw - ext4 /dev/sda1 rw"
+        );
+        for lines in [[root, volume, &hosts], [root, volume, &log], [root, volume, &inside]] {
             assert_eq!(uid_of_mounts(&lines.join("\n")).as_deref(), Some(UID), "{lines:?}");
         }
         assert_eq!(uid_of_mounts(&[root, volume].join("\n")), None);
     }
 
     #[test]
-    fn who_has_the_device_file_open_is_found_in_containers_too() {
+    fn who_has_a_file_open_is_found_by_the_file_and_not_by_its_name() {
         let dir = tempfile::tempdir().unwrap();
         let roots = roots(dir.path());
-        assert_eq!(roots.with_open(0), BTreeSet::new());
-        start(&roots, 1, "systemd", "", &["/dev/null"]);
-        start(&roots, 2, "python3", "", &["/dev/nvidiactl", "/dev/nvidia0"]);
-        start(&roots, 3, "nvidia-persiste", "", &["/run/nvidia/driver/dev/nvidia0"]);
-        start(&roots, 4, "python3", "", &["/dev/nvidia1", "/home/nvidia0"]);
-        start(&roots, 5, "gpu-kubelet-plu", "", &["/dev/nvidia0"]);
-        assert_eq!(roots.with_open(0), [2, 3].into());
-        assert_eq!(roots.with_open(1), [4].into());
+        let (device, other) = (dir.path().join("nvidia0"), dir.path().join("other/nvidia0"));
+        fs::create_dir(dir.path().join("other")).unwrap();
+        fs::write(&device, "").unwrap();
+        fs::write(&other, "").unwrap();
+        let wanted = fs::metadata(&device).unwrap().ino();
+        let is_it = |metadata: &Metadata| metadata.ino() == wanted;
+        assert_eq!(roots.with_open(is_it), BTreeSet::new());
+        let [device, other] = [&device, &other].map(|path| path.to_str().unwrap());
+        start(&roots, 1, "systemd", "", &["/dev/null", "/nonexistent"]);
+        start(&roots, 2, "python3", "", &["/dev/null", device]);
+        start(&roots, 3, "python3", "", &[other]);
+        start(&roots, 4, "gpu-kubelet-plu", "", &[device]);
+        start(&roots, 5, "g", "", &[device]);
+        assert_eq!(roots.with_open(is_it), [2, 5].into());
     }
 }

@@ -23,6 +23,8 @@ pub struct GpuHealth {
 #[serde(rename_all = "camelCase")]
 struct Active {
     since: u64,
+    /// When it showed last, and in which boot.
+    last: u64,
     boot_id: String,
     /// The XID that came with it.
     xid: Option<u64>,
@@ -91,9 +93,10 @@ impl GpuHealth {
 
     /// A fault begins, or shows again: then its proof starts anew, and it keeps its age.
     fn begin(&mut self, fault: Fault, now: u64, boot_id: &str, xid: Option<u64>, scope: Option<Placement>) {
-        let new = || Active { since: now, boot_id: boot_id.to_owned(), xid, scope, well: None };
+        let new = || Active { since: now, last: now, boot_id: boot_id.to_owned(), xid, scope, well: None };
         let active = self.faults.entry(fault).or_insert_with(new);
-        active.well = None;
+        (active.last, active.well) = (now, None);
+        active.boot_id.replace_range(.., boot_id);
         active.xid = active.xid.or(xid);
         // A second one elsewhere is about the whole GPU.
         active.scope = active.scope.filter(|known| Some(*known) == scope);
@@ -101,10 +104,11 @@ impl GpuHealth {
 
     /// Counts an answer of the GPU as a proof against each fault that it disproves.
     fn prove(&mut self, of_action: Option<Fault>, now: u64, boot_id: &str) {
-        let (mut is_cleared, mut was_reset) = (false, false);
+        let (mut is_cleared, mut reset_at) = (false, None);
         self.faults.retain(|fault, active| {
-            // The reset that the driver recommended for it was made: the order of the faults has that one first.
-            if was_reset && matches!(fault, Fault::XidReset | Fault::Uncontained) {
+            // The reset that the driver recommended was made after it showed: the order of the faults has that one first.
+            let is_reset = reset_at.is_some_and(|at| active.last < at);
+            if is_reset && matches!(fault, Fault::XidReset | Fault::Uncontained) {
                 return false;
             }
             let is_gone = Some(*fault) != of_action && fault.can_end(boot_id != active.boot_id);
@@ -117,7 +121,9 @@ impl GpuHealth {
             let (polls, seconds) = fault.proof();
             let is_over = well.polls >= polls && now.saturating_sub(well.since) >= seconds;
             is_cleared |= is_over && *fault != Fault::Silent;
-            was_reset |= is_over && *fault == Fault::NeedsReset;
+            if is_over && *fault == Fault::NeedsReset {
+                reset_at = Some(well.since);
+            }
             !is_over
         });
         if is_cleared && self.faults.is_empty() {
@@ -324,6 +330,8 @@ mod tests {
             1,
             "nothing was reset"
         );
+        let later = [(0, answers(1)), (10, answers(0)), (35, xid(95, Some(0))), (40, answers(0)), (80, answers(0))];
+        assert_eq!(after(&later, 80), one("memory", "uncontained", Effect::NoExecute), "it showed after the reset");
     }
 
     #[test]
@@ -342,8 +350,14 @@ mod tests {
             health.observe(Signal::Answers { recovery_action: None }, at, BOOT);
         }
         assert_eq!(listed(&health, 5000).len(), 1);
-        for at in [6000, 6040] {
+        // A fault that comes back in the new boot needs another one.
+        health.observe(xid(119, None), 5500, "boot-2");
+        for at in [5600, 5700] {
             health.observe(Signal::Answers { recovery_action: None }, at, "boot-2");
+        }
+        assert_eq!(listed(&health, 5700).len(), 1);
+        for at in [6000, 6040] {
+            health.observe(Signal::Answers { recovery_action: None }, at, "boot-3");
         }
         assert!(listed(&health, 6040).is_empty());
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dra_hardware::{GpuCondition, GpuError, Host, NvmlCode};
 use dra_health::{GpuHealth, Policy, Signal, within_budget};
-use dra_model::{Cause, Finding, GpuUuid, Inventory, Placement, explain};
+use dra_model::{Cause, Finding, GpuUuid, Inventory, explain};
 use dra_prepare::Engine;
 use dra_runtime::tasks::TaskError;
 use tokio::sync::{mpsc, watch};
@@ -22,6 +22,7 @@ use crate::health::metrics::HealthMetrics;
 use crate::health::store::HealthStore;
 use crate::health::watch::{Observation, Observed, Watch};
 use crate::node_service::{Findings, NodeState};
+use crate::registration::ActiveInstance;
 use crate::report::Report;
 use crate::report_channel::ReportSender;
 
@@ -44,6 +45,8 @@ pub struct HealthMonitor {
     pub metrics: HealthMetrics,
     /// Refuses claims for GPUs that failed.
     pub engine: Arc<Engine>,
+    /// Of two instances of a rolling upgrade only one judges, as only one is called by the kubelet.
+    pub active: ActiveInstance,
 }
 
 /// What the monitor knows.
@@ -52,6 +55,10 @@ struct Known {
     gpus: BTreeMap<GpuUuid, GpuHealth>,
     watches: BTreeMap<GpuUuid, Watch>,
     held_back: BTreeSet<GpuUuid>,
+    /// The disk did not take it yet.
+    is_unsaved: bool,
+    /// Another instance judged since it was loaded.
+    is_outdated: bool,
 }
 
 impl HealthMonitor {
@@ -71,6 +78,7 @@ impl HealthMonitor {
                     let inventory = states.borrow_and_update().inventory.clone();
                     if let Some(inventory) = inventory {
                         self.watch(&mut known, &inventory, &send);
+                        self.publish(&mut known);
                     }
                 }
                 Some(first) = observations.recv() => {
@@ -78,23 +86,54 @@ impl HealthMonitor {
                     while let Ok(next) = observations.try_recv() {
                         all.push(next);
                     }
-                    self.judge(&mut known, all);
+                    if self.is_active(&mut known) {
+                        self.judge(&mut known, all);
+                    }
                 }
                 _ = polls.tick() => {
-                    self.clear(&mut known);
-                    // A grace may have ended.
-                    self.publish(&mut known);
-                    self.poll(&known, &send);
+                    if self.is_active(&mut known) {
+                        self.clear(&mut known);
+                        if known.is_unsaved {
+                            self.save(&mut known);
+                        }
+                        // A grace may have ended.
+                        self.publish(&mut known);
+                        self.poll(&known, &send);
+                    }
                 }
             }
         }
     }
 
+    /// An instance that the kubelet does not call leaves the judgement to the other one, and continues from what that one saved.
+    fn is_active(&self, known: &mut Known) -> bool {
+        if self.active.is_superseded() {
+            known.is_outdated = true;
+            return false;
+        }
+        if std::mem::take(&mut known.is_outdated) {
+            known.gpus = self.load();
+            self.publish(known);
+        }
+        true
+    }
+
     fn load(&self) -> BTreeMap<GpuUuid, GpuHealth> {
         self.store.load().unwrap_or_else(|failed| {
-            error!(error = %dra_model::chain(&failed), "the health of the GPUs is judged anew");
+            let error = dra_model::chain(&failed).to_string();
+            error!(error, "the health of the GPUs is judged anew");
+            self.reports.send_about_node(EventText::HealthLost { error });
             BTreeMap::new()
         })
+    }
+
+    /// A disk that does not take it delays no taint; the next poll tries again.
+    fn save(&self, known: &mut Known) {
+        let saved = self.store.save(&known.gpus);
+        known.is_unsaved = saved.is_err();
+        if let Err(failed) = saved {
+            error!(error = %dra_model::chain(&failed), "the health of the GPUs is not on disk, will retry");
+        }
     }
 
     /// Starts a thread for each GPU that has none, and ends those of GPUs that are gone.
@@ -112,20 +151,24 @@ impl HealthMonitor {
         }
     }
 
-    /// Carries out the requests of administrators.
+    /// Carries out the requests of administrators. One that the disk does not take changes nothing, and waits.
     fn clear(&self, known: &mut Known) {
         for request in self.requests.list() {
-            let gpus: Vec<GpuUuid> = match &request {
-                Clear::Gpu(gpu) => vec![gpu.clone()],
-                Clear::All => known.gpus.keys().cloned().collect(),
+            let is_meant = |gpu: &GpuUuid| match &request {
+                Clear::Gpu(wanted) => wanted == gpu,
+                Clear::All => true,
             };
-            for gpu in gpus.into_iter().filter(|gpu| known.gpus.remove(gpu).is_some_and(|health| !health.is_blank())) {
+            let (cleared, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                known.gpus.clone().into_iter().partition(|(gpu, health)| is_meant(gpu) && !health.is_blank());
+            if let Err(failed) = self.store.save(&left) {
+                error!(error = %dra_model::chain(&failed), "GPUs are not cleared, because the disk does not take it; will retry");
+                return;
+            }
+            known.gpus = left;
+            self.requests.remove(&request);
+            for gpu in cleared.into_keys() {
                 info!(%gpu, "an administrator cleared the GPU");
                 self.reports.send_about_node(EventText::GpuCleared { gpu });
-            }
-            match self.store.save(&known.gpus) {
-                Ok(()) => self.requests.remove(&request),
-                Err(failed) => error!(error = %dra_model::chain(&failed), "the health of the GPUs is not on disk"),
             }
         }
     }
@@ -142,20 +185,20 @@ impl HealthMonitor {
     }
 
     fn judge(&self, known: &mut Known, observations: Vec<Observation>) {
-        let (now, boot_id) = (seconds(), self.host.boot_id().unwrap_or_default());
+        // Without it nothing distinguishes a fault of this boot from one of an earlier boot.
+        let Ok(boot_id) = self.host.boot_id() else { return error!("the boot ID cannot be read, so no GPU is judged") };
+        let now = seconds();
         let before = known.gpus.clone();
         let inventory = self.host.latest();
         for Observation { gpu, kind } in observations {
             self.measure(&gpu, &kind, &inventory);
-            for signal in signals(&gpu, kind, &inventory) {
+            for signal in signals(kind) {
                 known.gpus.entry(gpu.clone()).or_default().observe(signal, now, &boot_id);
             }
         }
         if known.gpus != before {
             // What is published is on disk first: a restart must not forget it.
-            if let Err(failed) = self.store.save(&known.gpus) {
-                error!(error = %dra_model::chain(&failed), "the health of the GPUs is not on disk");
-            }
+            self.save(known);
             self.publish(known);
         }
     }
@@ -165,8 +208,11 @@ impl HealthMonitor {
         if let Observed::Xid { xid, .. } = kind {
             self.metrics.xid(device(), *xid);
         }
-        let (Observed::Condition(condition) | Observed::Xid { condition, .. }) = kind;
-        if let Ok(GpuCondition { recovery_action: Some(action) }) = condition {
+        let condition = match kind {
+            Observed::Condition(condition) => Some(condition),
+            Observed::Xid { condition, .. } => condition.as_ref(),
+        };
+        if let Some(Ok(GpuCondition { recovery_action: Some(action) })) = condition {
             self.metrics.recovery_action(device(), *action);
         }
     }
@@ -177,8 +223,14 @@ impl HealthMonitor {
         let of_gpu = |(gpu, health): (&GpuUuid, &GpuHealth)| (gpu.clone(), health.findings(now, &self.policy));
         let mut findings: Findings = known.gpus.iter().map(of_gpu).filter(|(_, all)| !all.is_empty()).collect();
         let inventory = self.state.borrow().inventory.clone();
+        // A GPU that was removed takes no place of the budget.
+        let is_present = |gpu: &GpuUuid| {
+            inventory.as_ref().is_none_or(|inventory| inventory.gpus.iter().any(|entry| entry.uuid() == Some(gpu)))
+        };
+        let absent: Findings = findings.extract_if(.., |gpu, _| !is_present(gpu)).collect();
         let gpus = inventory.as_ref().map_or(0, |inventory| inventory.gpus.len());
         let held_back = within_budget(&mut findings, gpus, self.eviction_percent.into());
+        findings.extend(absent);
         if let Some(inventory) = inventory {
             self.metrics.findings(&inventory, &findings);
         }
@@ -249,15 +301,14 @@ fn others<'a>(one: &'a Findings, other: &'a Findings) -> impl Iterator<Item = (&
 }
 
 /// An XID whose recovery action cannot be read is judged by the catalogue.
-fn signals(gpu: &GpuUuid, kind: Observed, inventory: &Inventory) -> Vec<Signal> {
+fn signals(kind: Observed) -> Vec<Signal> {
     match kind {
         Observed::Condition(condition) => of_condition(condition).into_iter().collect(),
-        Observed::Xid { xid, gpu_instance, condition } => {
-            let scope = gpu_instance.and_then(|id| placement(gpu, id, inventory));
-            let recovery_action = condition.as_ref().ok().and_then(|condition| condition.recovery_action);
-            let of_xid = Signal::Xid { xid, scope, recovery_action };
+        Observed::Xid { xid, scope, condition } => {
+            let action = condition.as_ref().and_then(|condition| condition.as_ref().ok()?.recovery_action);
+            let of_xid = Signal::Xid { xid, scope, recovery_action: action };
             // An answer right after the XID proves nothing.
-            let failed = of_condition(condition).filter(|signal| !matches!(signal, Signal::Answers { .. }));
+            let failed = condition.and_then(of_condition).filter(|signal| !matches!(signal, Signal::Answers { .. }));
             [of_xid].into_iter().chain(failed).collect()
         }
     }
@@ -278,11 +329,6 @@ fn of_condition(condition: Result<GpuCondition, GpuError>) -> Option<Signal> {
             None
         }
     }
-}
-
-fn placement(gpu: &GpuUuid, gpu_instance: u32, inventory: &Inventory) -> Option<Placement> {
-    let instances = inventory.gpu(gpu)?.gpu_instances();
-    instances.iter().find(|instance| instance.id == gpu_instance).map(|instance| instance.placement)
 }
 
 /// Since 1970.

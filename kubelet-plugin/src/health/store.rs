@@ -46,8 +46,16 @@ impl HealthStore {
         Self { path: state_dir.join(NAME), writer: writer.to_owned() }
     }
 
-    /// What was saved last; nothing without a file.
+    /// What was saved last; nothing without a file. A file that cannot be used is renamed to `health.json.damaged`.
     pub fn load(&self) -> Result<BTreeMap<GpuUuid, GpuHealth>, HealthStoreError> {
+        let loaded = self.read();
+        if let Err(HealthStoreError::Content { .. } | HealthStoreError::Version { .. }) = loaded {
+            HostFiles.rename(&self.path, &self.path.with_extension("json.damaged")).ok();
+        }
+        loaded
+    }
+
+    fn read(&self) -> Result<BTreeMap<GpuUuid, GpuHealth>, HealthStoreError> {
         let path = || self.path.clone();
         let bytes =
             HostFiles.read(&self.path, MAX_BYTES).map_err(|source| HealthStoreError::File { path: path(), source })?;
@@ -104,6 +112,8 @@ mod tests {
             std::fs::write(dir.path().join(NAME), text).unwrap();
             let error = store.load().unwrap_err();
             assert!(dra_model::chain(&error).to_string().contains(expect), "{error}");
+            assert_eq!(std::fs::read_to_string(dir.path().join("health.json.damaged")).unwrap(), text);
+            assert_eq!(store.load().unwrap(), BTreeMap::new(), "it is judged anew");
         }
     }
 }

@@ -5,10 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dra_hardware::{GpuCondition, GpuError, GpuEvent, GpuEvents, Host, NvmlCode};
-use dra_model::GpuUuid;
+use dra_health::xid::{self, XidAction};
+use dra_model::{GpuUuid, Placement};
 use tokio::sync::mpsc::Sender;
 use tracing::debug;
 
@@ -30,8 +31,10 @@ pub struct Observation {
 pub enum Observed {
     Xid {
         xid: u64,
-        gpu_instance: Option<u32>,
-        condition: Result<GpuCondition, GpuError>,
+        /// Where the GPU instance is that the driver blames, if it does.
+        scope: Option<Placement>,
+        /// Absent for a fault of an application soon after another one.
+        condition: Option<Result<GpuCondition, GpuError>>,
     },
     /// The condition was asked for: after another event, or by a poll.
     Condition(Result<GpuCondition, GpuError>),
@@ -50,7 +53,7 @@ impl Drop for Watch {
 }
 
 impl Watch {
-    /// Sends what is observed on a GPU. What does not fit in the channel is dropped: polls find a fault that lasts.
+    /// Sends what is observed on a GPU. Faults of applications that do not fit in the channel are dropped.
     pub fn start(host: Arc<Host>, gpu: GpuUuid, observations: Sender<Observation>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = Thread { host, gpu, observations, stop: Arc::clone(&stop) };
@@ -92,27 +95,47 @@ impl Thread {
 
     /// Returns the error that ended the events; nothing if the thread is to end.
     fn follow(&self, mut events: Box<dyn GpuEvents>) -> Option<GpuError> {
+        let mut asked = None;
         while !self.is_stopped() {
             match events.wait(WAIT) {
                 Ok(None) => {}
-                Ok(Some(event)) => self.send(self.observed(event)),
+                Ok(Some(event)) => self.send(self.observed(event, &mut asked)),
                 Err(error) => return Some(error),
             }
         }
         None
     }
 
-    /// The recovery action belongs to the event, so it is read at once.
-    fn observed(&self, event: GpuEvent) -> Observed {
-        let condition = self.host.condition(&self.gpu);
-        match event {
-            GpuEvent::Xid { xid, gpu_instance } => Observed::Xid { xid, gpu_instance, condition },
-            GpuEvent::Other => Observed::Condition(condition),
-        }
+    /// The recovery action belongs to the event, so it is read at once, and the GPU instance is looked up before it may be gone. Faults
+    /// of applications come in storms, which must not delay a graver one: the driver reports a change of the action as well.
+    fn observed(&self, event: GpuEvent, asked: &mut Option<Instant>) -> Observed {
+        let GpuEvent::Xid { xid, gpu_instance } = event else {
+            return Observed::Condition(self.host.condition(&self.gpu));
+        };
+        let is_grave = xid::action(xid) != XidAction::Application;
+        let is_due = is_grave || asked.is_none_or(|at| at.elapsed() >= WAIT);
+        let condition = is_due.then(|| {
+            *asked = Some(Instant::now());
+            self.host.condition(&self.gpu)
+        });
+        let scope = gpu_instance.filter(|_| is_grave).and_then(|id| self.placement(id));
+        Observed::Xid { xid, scope, condition }
     }
 
+    fn placement(&self, gpu_instance: u32) -> Option<Placement> {
+        let gpu = self.host.gpu(&self.gpu).ok()?;
+        gpu.gpu_instances().iter().find(|instance| instance.id == gpu_instance).map(|instance| instance.placement)
+    }
+
+    /// What no poll would find is never dropped.
     fn send(&self, kind: Observed) {
-        self.observations.try_send(Observation { gpu: self.gpu.clone(), kind }).ok();
+        let is_grave = matches!(&kind, Observed::Xid { xid, .. } if xid::action(*xid) != XidAction::Application);
+        let observation = Observation { gpu: self.gpu.clone(), kind };
+        if is_grave {
+            self.observations.blocking_send(observation).ok();
+        } else {
+            self.observations.try_send(observation).ok();
+        }
     }
 
     fn is_stopped(&self) -> bool {

@@ -15,17 +15,22 @@ use crate::state::references::Caller;
 pub enum Holding {
     Process(Process),
     /// Its pod is in another namespace.
-    Unnamed(Process),
+    Unnamed {
+        id: u32,
+    },
+    /// The number of those that are not named.
+    More(usize),
 }
+
+/// The length of an Event is limited.
+const MAX_NAMED: usize = 8;
 
 impl fmt::Display for Holding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Process(process) => process.fmt(f),
-            Self::Unnamed(Process { id, command, .. }) => {
-                let command = command.as_deref().map(|command| format!("{command} ")).unwrap_or_default();
-                write!(f, "{id} ({command}of a pod of another namespace)")
-            }
+            Self::Unnamed { id } => write!(f, "{id} (of a pod of another namespace)"),
+            Self::More(count) => write!(f, "{count} more"),
         }
     }
 }
@@ -36,14 +41,20 @@ pub(super) fn for_caller(processes: Vec<Process>, tools: &Tools<'_>) -> Vec<Hold
         Caller::Preparing(claim) | Caller::Unpreparing(claim) => Some(claim.namespace.as_str()),
         Caller::None => None,
     };
-    processes.into_iter().map(|process| holding(process, namespace)).collect()
+    listed(processes, namespace)
+}
+
+fn listed(processes: Vec<Process>, namespace: Option<&str>) -> Vec<Holding> {
+    let more = processes.len().saturating_sub(MAX_NAMED);
+    let named = processes.into_iter().take(MAX_NAMED).map(|process| holding(process, namespace));
+    named.chain((more > 0).then_some(Holding::More(more))).collect()
 }
 
 fn holding(process: Process, namespace: Option<&str>) -> Holding {
     let is_foreign = |pod: &dra_hardware::Pod| namespace.is_some_and(|own| own != pod.namespace);
     if process.pod.as_ref().is_some_and(is_foreign) {
         warn!(%process, "the process holds a GPU that a claim of another namespace waits for");
-        Holding::Unnamed(process)
+        Holding::Unnamed { id: process.id }
     } else {
         Holding::Process(process)
     }
@@ -62,7 +73,9 @@ mod tests {
         let text = |namespace| holding(process.clone(), namespace).to_string();
         assert_eq!(text(Some("team-a")), "7 (python3 of pod team-a/train-0)");
         assert_eq!(text(None), "7 (python3 of pod team-a/train-0)");
-        assert_eq!(text(Some("team-b")), "7 (python3 of a pod of another namespace)");
+        assert_eq!(text(Some("team-b")), "7 (of a pod of another namespace)");
+        let many = listed(vec![process.clone(); 400], None);
+        assert_eq!((many.len(), many[8].to_string().as_str()), (9, "392 more"));
         let without_pod = Process { pod: None, ..process };
         assert_eq!(holding(without_pod, Some("team-b")).to_string(), "7 (python3)");
     }

@@ -274,7 +274,7 @@ fn a_process_that_holds_the_instance_is_named_until_it_ends() {
     let gpu_instance = Some(ids.gpu_instance);
     node.start_process(4711, "python3", Some("ns_train-0"), &[]);
     node.start_process(4712, "python3", Some("other_train-0"), &[]);
-    node.start_process(4713, "nvidia-smi", None, &["/dev/nvidia0"]);
+    node.start_process(4713, "nvidia-smi", None, &["dev/nvidia0"]);
     let elsewhere = Some(ids.gpu_instance + 1);
     let process = |pid, gpu_instance| Process { pid, gpu_instance };
     node.sim.poke(|state| {
@@ -283,7 +283,7 @@ fn a_process_that_holds_the_instance_is_named_until_it_ends() {
     });
     let soon = Deadline::after(Duration::from_millis(300));
     let failed = explain(&node.engine.unprepare_until(&claim.reference, &soon).unwrap_err());
-    let named = "held by process 4711 (python3 of pod ns/train-0), 4712 (python3 of a pod of another namespace): ";
+    let named = "held by process 4711 (python3 of pod ns/train-0), 4712 (of a pod of another namespace): ";
     assert!(failed.contains(named) && failed.contains("in use by another client"), "{failed}");
     assert_eq!(node.instances(0), [(19, 6, 1)]);
     node.sim.poke(|state| state.gpus[0].processes.clear());
@@ -295,9 +295,9 @@ fn a_process_that_holds_the_instance_is_named_until_it_ends() {
 fn a_client_that_blocks_the_mode_is_reported_and_no_mode_stays_pending() {
     let node = MigNode::new(&["h100"]);
     node.sim.poke(|state| state.gpus[0].clients = 1);
-    node.start_process(812, "nvidia-persiste", None, &["/dev/nvidiactl", "/dev/nvidia0"]);
-    node.start_process(813, "gpu-kubelet-plu", None, &["/dev/nvidia0"]);
-    node.start_process(814, "python3", None, &["/dev/nvidia1"]);
+    node.start_process(812, "nvidia-persiste", None, &["dev/nvidiactl", "dev/nvidia0"]);
+    node.start_process(813, "gpu-kubelet-plu", None, &["dev/nvidia0"]);
+    node.start_process(814, "python3", None, &["dev/nvidiactl"]);
     let claim = claim(&node, "a", &["-mig-19-6"]);
     let soon = Deadline::after(Duration::from_millis(300));
     let fetch = || Ok(claim.clone());

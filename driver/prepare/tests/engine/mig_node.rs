@@ -197,7 +197,7 @@ impl MigNode {
         std::fs::read_to_string(self.dir.path().join("cdi").join(name.unwrap())).unwrap()
     }
 
-    /// A process of the node, of a pod `namespace_name` if it has one, which has these files open.
+    /// A process of the node, of a pod `namespace_name` if it has one, which has these files of the node open.
     pub(crate) fn start_process(&self, id: u32, command: &str, pod: Option<&str>, open: &[&str]) {
         let dir = self.dir.path().join("host-proc").join(id.to_string());
         std::fs::create_dir_all(dir.join("fd")).unwrap();
@@ -208,6 +208,7 @@ impl MigNode {
             std::fs::create_dir_all(self.dir.path().join("pod-logs").join(format!("{pod}_{uid}"))).unwrap();
         }
         for (number, path) in open.iter().enumerate() {
+            let path = self.dir.path().join(path);
             std::os::unix::fs::symlink(path, dir.join("fd").join(number.to_string())).unwrap();
         }
     }
