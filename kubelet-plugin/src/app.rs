@@ -22,17 +22,17 @@ use dra_proto::dra_v1::dra_plugin_server::DraPluginServer as DraV1;
 use dra_proto::dra_v1beta1::dra_plugin_server::DraPluginServer as DraV1Beta1;
 use dra_proto::health_v1::dra_resource_health_server::DraResourceHealthServer as HealthV1;
 use dra_proto::health_v1alpha1::dra_resource_health_server::DraResourceHealthServer as HealthV1Alpha1;
-use dra_proto::registration_v1::registration_server::RegistrationServer;
 use dra_resource::{DriverName, DriverNameError};
-use dra_runtime::tasks::{TaskError, TasksError};
+use dra_runtime::tasks::TasksError;
 use dra_runtime::{Tasks, http};
 use dra_serve::{Bounds, bind, remove_if_there, serve};
+use futures::FutureExt as _;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::{info, warn};
@@ -49,12 +49,14 @@ use crate::health::monitor::HealthMonitor;
 use crate::health::service::HealthService;
 use crate::health::store::HealthStore;
 use crate::metrics::Metrics;
+use crate::monitoring::Monitoring;
 use crate::node_service::{NodeService, NodeState};
 use crate::observe::Observer;
 use crate::prepared_shares::PreparedSharesTask;
 use crate::readiness::Readiness;
 use crate::reconcile::Reconciler;
 use crate::registration::{ActiveInstance, Registration, RegistrationService};
+use crate::registration_socket;
 use crate::report_channel::ReportSender;
 use crate::report_schedule::ReportSchedule;
 use crate::reporter::{FIRST_BACKOFF, Reporter, reporter};
@@ -73,18 +75,12 @@ const MISSING_GRACE_PERIOD: Duration = Duration::from_secs(35);
 /// deadline and a little longer.
 const DRA_BOUNDS: Bounds = Bounds { connections: 64, calls: 200, drain: Duration::from_secs(43) };
 
-/// Connections of the kubelet are short. Answers are in memory.
-const REGISTRATION_BOUNDS: Bounds = Bounds { connections: 16, calls: 16, drain: Duration::from_secs(5) };
-
 /// The controller has fewer rights than this process, so its number of calls is limited.
 const NODE_BOUNDS: Bounds = Bounds { connections: 4, calls: 4, drain: Duration::from_secs(5) };
 
 /// How long the process waits at its end for work that continues after its call was answered. Together with the longest call
 /// this is less than the termination grace period of the pod, 60 s. The next instance continues unfinished work from its records.
 const WORK_DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// How often the directory and the file of the registration socket are checked.
-const SOCKET_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the process did not start or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -272,7 +268,7 @@ fn start_hardware(tasks: &mut Tasks, parts: &Parts, readable: Arc<Notify>) {
 fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, reporter: Reporter) {
     let stop = || parts.stop.clone();
     let (address, readiness) = (parts.config.http_address, parts.ready.subscribe());
-    let serve = http::serve(address, registry, readiness, stop());
+    let serve = http::serve(address, monitoring(parts, registry), readiness, stop());
     tasks.start("http", async move { serve.await.map_err(|error| dra_model::explain(&error).into()) });
     tasks.start("report", reporter.run(stop()));
     let readable = Arc::new(Notify::new());
@@ -312,6 +308,18 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
     tasks.start("readiness", readiness.run(stop()));
 }
 
+/// The metrics of this process, with those that are measured when they are read.
+fn monitoring(parts: &Parts, mut registry: Registry) -> http::Metrics {
+    let (host, engine) = (Arc::clone(&parts.host), Arc::clone(&parts.engine));
+    let monitoring = Monitoring::new(host, engine, parts.source.consumers(), parts.config.claim_metrics);
+    monitoring.register(&mut registry);
+    let measure = move || {
+        let monitoring = monitoring.clone();
+        async move { monitoring.measure().await }.boxed()
+    };
+    http::Metrics { registry, measure: Some(Box::new(measure)) }
+}
+
 fn start_services(tasks: &mut Tasks, parts: &Parts) -> Result<(), AppError> {
     let drained = CancellationToken::new();
     let dra_listener = bind(&parts.config.paths.dra_path).map_err(SocketError::Bind).map_err(AppError::Sockets)?;
@@ -336,7 +344,7 @@ fn start_services(tasks: &mut Tasks, parts: &Parts) -> Result<(), AppError> {
     };
     let stop = parts.stop.clone();
     tasks.start("registration", async move {
-        let ended = serve_registration(&config.paths.registration_path, make, stop).await;
+        let ended = registration_socket::serve(&config.paths.registration_path, make, stop).await;
         drained.cancel();
         ended
     });
@@ -352,46 +360,4 @@ fn bind_node_socket(path: &Path) -> Result<UnixListener, SocketError> {
     let listener = bind(path).map_err(SocketError::Bind)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(directory)?;
     Ok(listener)
-}
-
-/// Waits for the registry directory, serves the registration socket, and creates the socket again after its removal.
-async fn serve_registration(
-    path: &Path,
-    make: impl Fn() -> RegistrationService,
-    stop: CancellationToken,
-) -> Result<(), TaskError> {
-    loop {
-        if !path.parent().is_some_and(Path::is_dir) {
-            warn!(path = %path.display(), "waiting for the registry directory of the kubelet");
-        }
-        if !wait_until(&stop, || path.parent().is_some_and(Path::is_dir)).await {
-            return Ok(());
-        }
-        let close = CancellationToken::new();
-        let serving =
-            serve(bind(path)?, Routes::new(RegistrationServer::new(make())), REGISTRATION_BOUNDS, close.clone());
-        let closing = async {
-            wait_until(&stop, || !path.exists()).await;
-            remove_if_there(path);
-            close.cancel();
-        };
-        let (served, ()) = tokio::join!(serving, closing);
-        served?;
-        if stop.is_cancelled() {
-            return Ok(());
-        }
-        warn!(path = %path.display(), "the registration socket was removed, creating it again");
-    }
-}
-
-/// Returns `false` if `stop` is cancelled first.
-async fn wait_until(stop: &CancellationToken, holds: impl Fn() -> bool) -> bool {
-    let mut checks = interval(SOCKET_CHECK_INTERVAL);
-    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return false,
-            _ = checks.tick() => if holds() { return true },
-        }
-    }
 }

@@ -71,6 +71,9 @@ pub struct Args {
     /// Share of the GPUs of the node whose pods may be evicted at a time, in percent; at least one GPU
     #[arg(long, env = "HEALTH_EVICTION_PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=100))]
     health_eviction_percent: u8,
+    /// Whether the metrics name claims and pods
+    #[arg(long, env = "CLAIM_METRICS", default_value_t = true, action = clap::ArgAction::Set)]
+    claim_metrics: bool,
     /// Declare a GPU well, or `all`, whatever was judged before, and exit; the running plugin does it within 10 s
     #[arg(long, value_name = "UUID")]
     pub clear_health: Option<Clear>,
@@ -106,6 +109,8 @@ pub struct Config {
     /// What faults of GPUs do.
     pub health: Policy,
     pub eviction_percent: u8,
+    /// Whether the metrics name claims and pods.
+    pub claim_metrics: bool,
     pub http_address: SocketAddr,
 }
 
@@ -131,6 +136,7 @@ impl TryFrom<Args> for Config {
             static_mig_config,
             health_rules,
             health_eviction_percent,
+            claim_metrics,
             clear_health: _,
             restore: _,
             http_address,
@@ -154,6 +160,7 @@ impl TryFrom<Args> for Config {
             static_mig,
             health: Policy::new(health_rules),
             eviction_percent: health_eviction_percent,
+            claim_metrics,
             http_address,
         })
     }

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::claim_api::{Answer, ClaimApi, ClaimApiError};
+use crate::monitoring::consumers::ClaimConsumers;
 
 /// Much shorter than a call of the kubelet may take, so that the kubelet gets an error that names the API server.
 const GET_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,6 +72,7 @@ pub struct ClaimSource {
     node: NodeName,
     runtime: Handle,
     stop: CancellationToken,
+    consumers: ClaimConsumers,
 }
 
 impl std::fmt::Debug for ClaimSource {
@@ -82,7 +84,12 @@ impl std::fmt::Debug for ClaimSource {
 impl ClaimSource {
     /// The requests run on the current runtime.
     pub fn new(claims: ClaimApi, driver: DriverName, node: NodeName, stop: CancellationToken) -> Self {
-        Self { claims, driver, node, runtime: Handle::current(), stop }
+        Self { claims, driver, node, runtime: Handle::current(), stop, consumers: ClaimConsumers::default() }
+    }
+
+    /// The pods of the claims that were read.
+    pub fn consumers(&self) -> ClaimConsumers {
+        self.consumers.clone()
     }
 
     /// Sends the request of [`ClaimSource::read`] ahead: the API server answers while this process takes locks and reads records.
@@ -116,6 +123,7 @@ impl ClaimSource {
             }
         });
         let answer = answer.map_err(no_answer)?.ok_or(FetchError::Gone)?;
+        self.consumers.record(claim, &answer.json);
         claim_of(&answer.json, claim, &self.driver).map_err(|error| match error {
             ClaimError::Replaced { found, .. } => FetchError::Replaced { found },
             error @ (ClaimError::Unreadable { .. } | ClaimError::NotAllocated { .. }) => {
@@ -133,7 +141,10 @@ impl ClaimSource {
             return ClaimLookup::Unknown;
         }
         match self.runtime.block_on(self.answer(claim, deadline)) {
-            Ok(Some(answer)) => lookup_of(claim_of(&answer.json, claim, &self.driver), &self.node),
+            Ok(Some(answer)) => {
+                self.consumers.record(claim, &answer.json);
+                lookup_of(claim_of(&answer.json, claim, &self.driver), &self.node)
+            }
             Ok(None) => ClaimLookup::Gone,
             Err(_) => ClaimLookup::Unknown,
         }

@@ -25,6 +25,8 @@ pub mod sockets;
 
 pub mod registration;
 
+pub mod registration_socket;
+
 pub mod dra_service;
 
 pub mod claims;
@@ -72,6 +74,8 @@ pub mod readiness;
 pub mod prepared_shares;
 
 pub mod restore;
+
+pub mod monitoring;
 
 pub mod mig_metrics;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! All metrics of this process. Labels are bounded: no label is a claim, a pod or a UUID.
+//! The metrics that this process counts. Labels are bounded: no label is a claim, a pod or a UUID, but those of [`crate::monitoring`], which are measured
+//! when they are read.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;

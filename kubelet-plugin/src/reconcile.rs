@@ -67,7 +67,14 @@ impl Reconciler {
     async fn reconcile(&mut self) -> Duration {
         let (engine, source) = (Arc::clone(&self.engine), self.source.clone());
         let deadline = Deadline::after(LOOKUP_TIMEOUT);
-        let report = match spawn_blocking(move || engine.reconcile(&|claim| source.look_up(claim, &deadline))).await {
+        let work = move || {
+            let report = engine.reconcile(&|claim| source.look_up(claim, &deadline));
+            if let Ok(claims) = engine.claims() {
+                source.consumers().retain(&claims.iter().map(|(claim, _)| &claim.uid).collect());
+            }
+            report
+        };
+        let report = match spawn_blocking(work).await {
             Ok(report) => report,
             Err(error) => {
                 error!(%error, "a bug in the driver stopped the reconciliation, report it with the log of this time; will retry");

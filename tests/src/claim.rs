@@ -17,13 +17,14 @@ pub struct NewClaim {
     name: String,
     results: Vec<Value>,
     configs: Vec<Value>,
+    pods: Vec<Value>,
 }
 
 impl NewClaim {
     /// A claim to which nothing is allocated yet.
     pub fn new(name: &str) -> Self {
         let (namespace, name) = (NAMESPACE.to_owned(), name.to_owned());
-        Self { namespace, name, results: Vec::new(), configs: Vec::new() }
+        Self { namespace, name, results: Vec::new(), configs: Vec::new(), pods: Vec::new() }
     }
 
     /// The same in another namespace.
@@ -59,12 +60,19 @@ impl NewClaim {
         self
     }
 
+    /// Reserved for one more pod.
+    pub fn pod(mut self, name: &str, uid: &str) -> Self {
+        self.pods.push(json!({"resource": "pods", "name": name, "uid": uid}));
+        self
+    }
+
     /// Puts it into the API server.
     pub fn create(self, api: &ApiServer) -> Claim {
-        let Self { namespace, name, results, configs } = self;
+        let Self { namespace, name, results, configs, pods } = self;
         let metadata = json!({"name": name, "namespace": namespace});
         let allocation = json!({"devices": {"results": results, "config": configs}});
-        let claim = json!({"metadata": metadata, "spec": {"devices": {}}, "status": {"allocation": allocation}});
+        let status = json!({"allocation": allocation, "reservedFor": pods});
+        let claim = json!({"metadata": metadata, "spec": {"devices": {}}, "status": status});
         claim_of(&api.put(Resource::ResourceClaims, &namespace, claim))
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use dra_model::GpuUuid;
 
 use crate::gpu_error::{GpuError, NvmlCode};
+use crate::measurements::Measurements;
 
 /// How the GPUs of a machine report their health. By default they report nothing.
 pub trait HealthMachine {
@@ -18,6 +19,11 @@ pub trait HealthMachine {
     /// The events of a GPU from now on.
     fn events(&self, gpu: &GpuUuid) -> Result<Box<dyn GpuEvents>, GpuError> {
         Err(unsupported("nvmlDeviceRegisterEvents", gpu))
+    }
+
+    /// What the GPU measures now.
+    fn measurements(&self, gpu: &GpuUuid) -> Result<Measurements, GpuError> {
+        Err(unsupported("nvmlDeviceGetMemoryInfo_v2", gpu))
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Process {
 }
 
 /// The pod of a process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pod {
     pub namespace: String,
     pub name: String,

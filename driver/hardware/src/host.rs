@@ -19,8 +19,9 @@ use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::driver_program::{DriverProgram, ProgramError};
 use crate::gpu_error::{GpuError, MachineError};
 use crate::health::{GpuCondition, GpuEvents, HealthMachine as _};
-use crate::holders::ProcessRoots;
+use crate::holders::{Pod, ProcessRoots};
 use crate::machine::{DriverVersions, GpuSelector, GpuShape, Machine};
+use crate::measurements::Measurements;
 use crate::procfs::{self, BootIdError};
 use crate::sysfs;
 use crate::timeout::{GPU_TIMEOUT, TimeoutMachine};
@@ -179,6 +180,16 @@ impl Host {
     /// See [`HealthMachine::events`]. A wait may hang with its GPU.
     pub fn events(&self, gpu: &GpuUuid) -> Result<Box<dyn GpuEvents>, GpuError> {
         self.machine.events(gpu)
+    }
+
+    /// See [`HealthMachine::measurements`].
+    pub fn measurements(&self, gpu: &GpuUuid) -> Result<Measurements, GpuError> {
+        self.machine.measurements(gpu)
+    }
+
+    /// The pod of a process, if it is found.
+    pub fn pod_of(&self, process: u32) -> Option<Pod> {
+        self.roots.processes.process(process).pod
     }
 
     pub(crate) fn process_roots(&self) -> &ProcessRoots {

@@ -10,6 +10,8 @@ mod health;
 
 mod instances;
 
+mod measurements;
+
 mod mig;
 
 mod profiles;
@@ -32,6 +34,7 @@ use crate::driver_files::{DriverFilesError, library_dirs, nvml_path};
 use crate::gpu_error::{GpuError, MachineError, NvmlCode, Setting};
 use crate::health::{GpuCondition, GpuEvents, HealthMachine};
 use crate::machine::{DriverVersions, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MigMachine, MigState};
+use crate::measurements::Measurements;
 use health::NvmlEvents;
 use profiles::ProfileCache;
 use subject::{Subject, not_answering};
@@ -154,6 +157,11 @@ impl HealthMachine for NvmlMachine {
     fn events(&self, gpu: &GpuUuid) -> Result<Box<dyn GpuEvents>, GpuError> {
         let nvml = self.nvml_for(GpuSelector::Uuid(gpu))?;
         Ok(Box::new(NvmlEvents::open(gpu, nvml)?))
+    }
+
+    fn measurements(&self, gpu: &GpuUuid) -> Result<Measurements, GpuError> {
+        let nvml = self.nvml_for(GpuSelector::Uuid(gpu))?;
+        Ok(measurements::read(&found(&nvml, GpuSelector::Uuid(gpu))?))
     }
 }
 

@@ -19,12 +19,13 @@ use crate::deadline::Deadline;
 use crate::gpu_error::{GpuError, MachineError, NvmlCode};
 use crate::health::{GpuCondition, GpuEvents, HealthMachine};
 use crate::machine::{DriverVersions, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MigMachine, MigState};
+use crate::measurements::Measurements;
 use crate::query_threads::QueryThreads;
 
 /// Far longer than a working GPU needs, and below the 45 s that the kubelet waits for a prepare.
 pub(crate) const GPU_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For the shape of a GPU. Shapes are queried every second, one GPU after the other, so a hanging GPU must not delay the others
+/// For the shape and the measurements of a GPU. Shapes are queried every second, one GPU after the other, so a hanging GPU must not delay the others
 /// for long. A GPU that does not respond has changed its shape and is then read with the long timeout.
 const SHAPE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -58,6 +59,7 @@ enum Question {
     /// while it may still be made.
     Settings(GpuUuid),
     Health(GpuUuid),
+    Measurements(GpuUuid),
 }
 
 /// The interface to a setting.
@@ -80,7 +82,7 @@ impl TimeoutMachine {
     fn timeout_for(&self, question: &Question) -> Duration {
         match question {
             Question::Driver | Question::Count => Duration::MAX,
-            Question::Shape(_) => self.timeout.min(SHAPE_TIMEOUT),
+            Question::Shape(_) | Question::Measurements(_) => self.timeout.min(SHAPE_TIMEOUT),
             Question::Index(_) | Question::Uuid(_) | Question::Settings(_) | Question::Health(_) => self.timeout,
         }
     }
@@ -164,13 +166,14 @@ impl TimeoutMachine {
 }
 
 impl TimeoutMachine {
-    fn ask_health<T: Send + 'static>(
+    fn ask_about<T: Send + 'static>(
         &self,
+        question: &Question,
         gpu: &GpuUuid,
         ask: impl FnOnce(&dyn Machine, &GpuUuid) -> Result<T, GpuError> + Send + 'static,
     ) -> Result<T, GpuError> {
         let asked = gpu.clone();
-        let answer = self.ask(&Question::Health(gpu.clone()), move |machine| ask(machine, &asked));
+        let answer = self.ask(question, move |machine| ask(machine, &asked));
         answer.unwrap_or_else(|why| Err(why.about(GpuSelector::Uuid(gpu))))
     }
 }
@@ -238,11 +241,15 @@ impl Machine for TimeoutMachine {
 
 impl HealthMachine for TimeoutMachine {
     fn condition(&self, gpu: &GpuUuid) -> Result<GpuCondition, GpuError> {
-        self.ask_health(gpu, |machine, gpu| machine.condition(gpu))
+        self.ask_about(&Question::Health(gpu.clone()), gpu, |machine, gpu| machine.condition(gpu))
     }
 
     fn events(&self, gpu: &GpuUuid) -> Result<Box<dyn GpuEvents>, GpuError> {
-        self.ask_health(gpu, |machine, gpu| machine.events(gpu))
+        self.ask_about(&Question::Health(gpu.clone()), gpu, |machine, gpu| machine.events(gpu))
+    }
+
+    fn measurements(&self, gpu: &GpuUuid) -> Result<Measurements, GpuError> {
+        self.ask_about(&Question::Measurements(gpu.clone()), gpu, |machine, gpu| machine.measurements(gpu))
     }
 }
 

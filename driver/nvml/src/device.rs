@@ -20,6 +20,9 @@ pub struct Device<'a> {
 pub struct Memory {
     /// Includes `reserved`.
     pub total: u64,
+    pub used: u64,
+    /// What a client can still allocate.
+    pub free: u64,
     /// Reserved by driver and firmware, if reported.
     pub reserved: Option<u64>,
 }
@@ -90,25 +93,27 @@ impl<'a> Device<'a> {
 
     /// The memory of the board.
     ///
-    /// Calls version 2 and, on drivers before R510, version 1. The total is the same, but version 1 counts reserved memory as
-    /// used.
+    /// Calls version 2 and, on drivers before R510, version 1, which counts reserved memory as used.
     pub fn memory(&self) -> Result<Memory, NvmlError> {
         match self.nvml.answer("nvmlDeviceGetMemoryInfo_v2", self.inner.memory_info()) {
-            Err(error) if error.code == code::FUNCTION_NOT_FOUND => {
-                Ok(Memory { total: self.memory_total_v1()?, reserved: None })
-            }
-            answer => answer.map(|memory| Memory { total: memory.total, reserved: Some(memory.reserved) }),
+            Err(error) if error.code == code::FUNCTION_NOT_FOUND => self.memory_v1(),
+            answer => answer.map(|memory| Memory {
+                total: memory.total,
+                used: memory.used,
+                free: memory.free,
+                reserved: Some(memory.reserved),
+            }),
         }
     }
 
-    fn memory_total_v1(&self) -> Result<u64, NvmlError> {
+    fn memory_v1(&self) -> Result<Memory, NvmlError> {
         let call = "nvmlDeviceGetMemoryInfo";
         let function = symbol(call, &self.nvml.lib().nvmlDeviceGetMemoryInfo)?;
         let mut memory = nvmlMemory_t { total: 0, free: 0, used: 0 };
         // SAFETY: the handle is of this library and `memory` is the struct the function fills.
         let code = unsafe { function(self.handle(), &raw mut memory) };
         self.nvml.check(call, code)?;
-        Ok(memory.total)
+        Ok(Memory { total: memory.total, used: memory.used, free: memory.free, reserved: None })
     }
 
     /// `nvmlDeviceAddressingModeType_t`: 0 none, 1 HMM, 2 ATS.

@@ -33,10 +33,13 @@ pub mod fields;
 
 pub mod events;
 
+pub mod measurements;
+
 pub use device::{Device, Memory};
 pub use error::{LoadError, NvmlError};
 pub use events::{Event, EventSet};
 pub use instances::Activation;
 pub use library::Nvml;
+pub use measurements::RemappedRows;
 pub use mig::{ComputeInstance, GpuInstance, GpuInstanceProfile, MigAttributes, Slices};
 pub use session::Session;

@@ -159,9 +159,9 @@ impl Engine {
         inspect::claims_of_daemon(&self.node, daemon)
     }
 
-    /// The ready claims that have a device of a GPU, with all of their devices.
-    pub fn claims_of_gpu(&self, gpu: &GpuUuid) -> Result<Vec<(ClaimRef, Vec<PreparedDevice>)>, StoreError> {
-        inspect::claims_of_gpu(&self.node, gpu)
+    /// The prepared claims, with their devices.
+    pub fn claims(&self) -> Result<Vec<(ClaimRef, Vec<PreparedDevice>)>, StoreError> {
+        inspect::claims(&self.node)
     }
 
     /// The GPUs whose original settings are not restored although no claim relies on their settings.

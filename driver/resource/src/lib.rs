@@ -38,9 +38,12 @@ pub mod published;
 
 pub mod claim;
 
+pub mod consumers;
+
 pub mod status;
 
 pub use claim::{ClaimError, claim_of};
+pub use consumers::{Consumer, consumers_of};
 pub use diff::{Pool, Precondition, Write, diff};
 pub use names::{DriverName, DriverNameError, slice_name};
 pub use offer::{Features, Form, FormError, Offer, PartitionSettings, ShareSettings, WithoutAmount};

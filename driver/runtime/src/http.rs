@@ -11,12 +11,14 @@ mod connections;
 mod liveness;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 
 use dra_model::Advice;
+use futures::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use prometheus_client::encoding::text::encode;
@@ -62,8 +64,30 @@ impl Advice for HttpError {
     }
 }
 
+/// What `/metrics` shows.
+pub struct Metrics {
+    pub registry: Registry,
+    /// Awaited before each answer, for values that are measured only then.
+    pub measure: Option<Measure>,
+}
+
+/// Measures.
+pub type Measure = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("registry", &self.registry).finish_non_exhaustive()
+    }
+}
+
+impl From<Registry> for Metrics {
+    fn from(registry: Registry) -> Self {
+        Self { registry, measure: None }
+    }
+}
+
 struct Endpoints {
-    registry: Registry,
+    metrics: Metrics,
     readiness: Readiness,
     liveness: Liveness,
 }
@@ -71,12 +95,12 @@ struct Endpoints {
 /// Serves until `stop` is cancelled or this future is dropped.
 pub async fn serve(
     address: SocketAddr,
-    registry: Registry,
+    metrics: impl Into<Metrics>,
     readiness: Readiness,
     stop: CancellationToken,
 ) -> Result<(), HttpError> {
     let (liveness, responder) = liveness::liveness();
-    let endpoints = Arc::new(Endpoints { registry, readiness, liveness });
+    let endpoints = Arc::new(Endpoints { metrics: metrics.into(), readiness, liveness });
     let stop = stop.child_token();
     let (ended, end) = oneshot::channel();
     let serving = stop.clone();
@@ -107,7 +131,7 @@ async fn answer<B>(endpoints: Arc<Endpoints>, request: Request<B>) -> Response<S
     match request.uri().path() {
         "/healthz" => healthz(&endpoints).await,
         "/readyz" => readyz(&endpoints).await,
-        "/metrics" => metrics(&endpoints.registry),
+        "/metrics" => metrics(&endpoints.metrics).await,
         _ => text(StatusCode::NOT_FOUND, "not found; available: /healthz, /readyz, /metrics\n"),
     }
 }
@@ -128,9 +152,12 @@ async fn readyz(endpoints: &Endpoints) -> Response<String> {
     }
 }
 
-fn metrics(registry: &Registry) -> Response<String> {
+async fn metrics(metrics: &Metrics) -> Response<String> {
+    if let Some(measure) = &metrics.measure {
+        measure().await;
+    }
     let mut lines = String::new();
-    match encode(&mut lines, registry) {
+    match encode(&mut lines, &metrics.registry) {
         Ok(()) => typed(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", lines),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod error;
 mod init;
+mod load;
 mod mig;
 mod status;
 mod switch;
@@ -42,6 +43,10 @@ enum Command {
     Clients(switch::Clients),
     /// Starts a process with a compute context on a GPU or GPU instance, or ends it.
     Process(switch::Process),
+    /// Sets what a GPU is busy with.
+    Load(load::Load),
+    /// Sets what happened to the memory of a GPU.
+    MemoryErrors(load::MemoryErrors),
     /// Reboots the machine: another boot ID, the state of the driver is lost.
     Reboot(Place),
     /// Makes calls slow.
@@ -74,6 +79,8 @@ pub(crate) fn run(args: Args) -> Result<String, CliError> {
         Command::Reset(gpu) => switch::reset(&gpu),
         Command::Clients(clients) => switch::clients(&clients),
         Command::Process(process) => switch::process(&process),
+        Command::Load(load) => load::load(&load),
+        Command::MemoryErrors(errors) => load::memory_errors(&errors),
         Command::Reboot(place) => switch::reboot(&place.dir),
         Command::Delay(delay) => switch::delay(&delay),
         Command::Fail(fail) => switch::fail(&fail),

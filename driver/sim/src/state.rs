@@ -4,6 +4,8 @@
 //! In: a [`Setup`]. Out: a [`State`] that the engine reads and changes. Nothing here touches the outside world.
 //! Readers of `state.json` must be of the same build as its writer: the file exists only during a test.
 
+mod load;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -11,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Form, Model, Placement};
 use crate::{Code, identity};
+
+pub use load::{Load, MemoryErrors};
 
 /// The arguments of `gpu-sim init`.
 #[derive(Clone, Debug)]
@@ -115,6 +119,8 @@ pub struct Gpu {
     pub processes: Vec<Process>,
     /// `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`.
     pub recovery_action: u32,
+    pub load: Load,
+    pub memory_errors: MemoryErrors,
     /// GPU instances by their ids.
     pub instances: BTreeMap<u32, GpuInstance>,
 }
@@ -125,6 +131,8 @@ pub struct Process {
     pub pid: u32,
     /// Absent on a GPU without MIG mode.
     pub gpu_instance: Option<u32>,
+    /// Absent where the driver does not know it.
+    pub memory_mib: Option<u64>,
 }
 
 /// The PCI position of a board.
@@ -345,6 +353,8 @@ impl Gpu {
             clients: 0,
             processes: Vec::new(),
             recovery_action: 0,
+            load: Load::default(),
+            memory_errors: MemoryErrors::default(),
             instances: BTreeMap::new(),
         }
     }

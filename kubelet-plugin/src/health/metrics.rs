@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The metrics of the health of GPUs, from the findings that are published.
 
-use dra_model::{Effect, Inventory, Verdict};
+use std::collections::BTreeSet;
+
+use dra_model::{Effect, GpuUuid, Inventory, Verdict};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -35,6 +37,7 @@ const MAX_XID: u64 = 255;
 pub struct HealthMetrics {
     healthy: Family<GpuLabels, Gauge>,
     faults: Family<FaultLabels, Gauge>,
+    held_back: Family<GpuLabels, Gauge>,
     xids: Family<XidLabels, Counter>,
     recovery_action: Family<GpuLabels, Gauge>,
 }
@@ -50,6 +53,11 @@ impl HealthMetrics {
             "gpu_fault",
             "Faults of a GPU, each 1, by the cause and the effect of its taint: None, NoSchedule, NoExecute",
             self.faults.clone(),
+        );
+        registry.register(
+            "gpu_eviction_held_back",
+            "GPUs, each 1, whose pods are not evicted, because too many GPUs of the node failed",
+            self.held_back.clone(),
         );
         registry.register("gpu_xids", "XIDs of a GPU by number, those of applications too", self.xids.clone());
         registry.register(
@@ -70,14 +78,18 @@ impl HealthMetrics {
     }
 
     /// A GPU that is gone is absent.
-    pub fn findings(&self, inventory: &Inventory, findings: &Findings) {
+    pub fn findings(&self, inventory: &Inventory, findings: &Findings, held_back: &BTreeSet<GpuUuid>) {
         self.healthy.clear();
         self.faults.clear();
+        self.held_back.clear();
         let names = inventory.names();
         for (gpu, _) in inventory.known_gpus() {
             let (device, of_gpu) = (names.gpu(&gpu.uuid), findings.get(&gpu.uuid).map_or(&[][..], Vec::as_slice));
             let is_healthy = of_gpu.iter().all(|finding| finding.verdict == Verdict::Healthy);
             self.healthy.get_or_create(&GpuLabels { device: device.clone() }).set(is_healthy.into());
+            if held_back.contains(&gpu.uuid) {
+                self.held_back.get_or_create(&GpuLabels { device: device.clone() }).set(1);
+            }
             for finding in of_gpu {
                 let effect: Effect = finding.effect;
                 let labels =

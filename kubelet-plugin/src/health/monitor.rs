@@ -232,7 +232,7 @@ impl HealthMonitor {
         let held_back = within_budget(&mut findings, gpus, self.eviction_percent.into());
         findings.extend(absent);
         if let Some(inventory) = inventory {
-            self.metrics.findings(&inventory, &findings);
+            self.metrics.findings(&inventory, &findings, &held_back);
         }
         for gpu in held_back.difference(&known.held_back) {
             warn!(%gpu, "pods of the GPU are not evicted, because too many GPUs of the node failed");
@@ -278,16 +278,16 @@ impl HealthMonitor {
 
 /// Status and Events of the claims on the GPUs, whose records are on disk.
 fn report_on_claims(engine: &Engine, reports: &ReportSender, texts: Vec<(GpuUuid, EventText)>) {
+    let claims = match engine.claims() {
+        Ok(claims) => claims,
+        Err(failed) => {
+            return error!(error = explain(&failed), "the claims get no Event about the health of their GPUs");
+        }
+    };
     for (gpu, text) in texts {
-        match engine.claims_of_gpu(&gpu) {
-            Ok(claims) => {
-                for (claim, devices) in claims {
-                    reports.send(Report::Health { claim, devices, gpu: gpu.clone(), text: text.clone() });
-                }
-            }
-            Err(failed) => {
-                error!(%gpu, error = explain(&failed), "the claims on the GPU get no Event about its health");
-            }
+        let on_gpu = claims.iter().filter(|(_, devices)| devices.iter().any(|device| device.identity.gpu() == &gpu));
+        for (claim, devices) in on_gpu.cloned() {
+            reports.send(Report::Health { claim, devices, gpu: gpu.clone(), text: text.clone() });
         }
     }
 }

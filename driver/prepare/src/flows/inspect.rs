@@ -62,13 +62,12 @@ pub(crate) fn pending_restores(node: &Node) -> Result<BTreeSet<GpuUuid>, OtherCl
     Ok(gpus.into_iter().filter(|gpu| !references.to_settings(gpu)).collect())
 }
 
-/// The ready claims that have a device of a GPU, with all of their devices.
-pub(crate) fn claims_of_gpu(node: &Node, gpu: &GpuUuid) -> Result<Vec<(ClaimRef, Vec<PreparedDevice>)>, StoreError> {
+/// The ready claims, with their devices.
+pub(crate) fn claims(node: &Node) -> Result<Vec<(ClaimRef, Vec<PreparedDevice>)>, StoreError> {
     let boot_id = node.host.boot_id().ok();
     let is_of_boot = |record: &ClaimRecord| boot_id.as_ref().is_none_or(|boot_id| record.boot_id == *boot_id);
-    let has_one = |record: &ClaimRecord| record.devices.iter().any(|device| device.hardware.gpu() == gpu);
     let records = node.records.list()?.records.into_iter();
-    let ready = records.filter(|record| record.is_ready() && is_of_boot(record) && has_one(record));
+    let ready = records.filter(|record| record.is_ready() && is_of_boot(record));
     Ok(ready.map(|record| (record.claim.clone(), of_record(&record))).collect())
 }
 

@@ -276,7 +276,7 @@ fn a_process_that_holds_the_instance_is_named_until_it_ends() {
     node.start_process(4712, "python3", Some("other_train-0"), &[]);
     node.start_process(4713, "nvidia-smi", None, &["dev/nvidia0"]);
     let elsewhere = Some(ids.gpu_instance + 1);
-    let process = |pid, gpu_instance| Process { pid, gpu_instance };
+    let process = |pid, gpu_instance| Process { pid, gpu_instance, memory_mib: None };
     node.sim.poke(|state| {
         state.gpus[0].processes =
             vec![process(4711, gpu_instance), process(4712, gpu_instance), process(4714, elsewhere)];

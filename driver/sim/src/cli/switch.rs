@@ -55,6 +55,9 @@ pub(super) struct Process {
     /// GPU instance.
     #[arg(long)]
     gi: Option<u32>,
+    /// Memory it uses.
+    #[arg(long)]
+    memory_mib: Option<u64>,
     /// The process ends.
     #[arg(long)]
     end: bool,
@@ -132,7 +135,7 @@ pub(super) fn process(args: &Process) -> Result<String, CliError> {
         let gpu = state.gpus.get_mut(args.gpu).ok_or(Code::INVALID_ARGUMENT)?;
         gpu.processes.retain(|process| process.pid != args.pid);
         if !args.end {
-            gpu.processes.push(state::Process { pid: args.pid, gpu_instance: args.gi });
+            gpu.processes.push(state::Process { pid: args.pid, gpu_instance: args.gi, memory_mib: args.memory_mib });
         }
         Ok(())
     })
@@ -196,7 +199,11 @@ pub(super) fn restore_driver(args: &RestoreDriver) -> Result<String, CliError> {
     redraw(&args.dir)
 }
 
-fn change(dir: &Path, action: &str, change: impl FnOnce(&mut State) -> Result<(), Code>) -> Result<String, CliError> {
+pub(super) fn change(
+    dir: &Path,
+    action: &str,
+    change: impl FnOnce(&mut State) -> Result<(), Code>,
+) -> Result<String, CliError> {
     let answer = Store::new(dir).update(change).map_err(|source| CliError::Store { source })?;
     answer.map_err(|source| CliError::Refused { action: action.to_owned(), source })?;
     Ok(String::new())

@@ -122,7 +122,7 @@ fn what_a_process_holds_stays() {
     let at = usize::try_from(index).unwrap();
     let gpu_instance = change(&node, &sim, |state| {
         let gpu_instance = state.gpus[at].instances.keys().next().copied();
-        state.gpus[at].processes.push(Process { pid: 4711, gpu_instance });
+        state.gpus[at].processes.push(Process { pid: 4711, gpu_instance, memory_mib: None });
         gpu_instance
     });
     for machine in machines(&library, &sim) {

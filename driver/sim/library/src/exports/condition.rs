@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The condition of an idle board: memory, temperature, power, clocks, ECC.
+//! The condition of a board under its load: memory, temperature, power, clocks, ECC.
 
-use std::ffi::{c_uint, c_ulonglong};
+use std::ffi::{c_int, c_uint, c_ulonglong};
 
 use dra_sim::Code;
+use dra_sim::state::{Gpu, MemoryErrors};
 use nvml_wrapper_sys::bindings as nvml;
 
 use crate::call::{Call, Device, exports};
@@ -13,18 +14,20 @@ use crate::handle::Handle;
 use super::identity::model;
 
 const MIB: u64 = 1024 * 1024;
-/// Degrees Celsius of an idle board.
-const TEMPERATURE: u32 = 32;
+/// Degrees Celsius of an idle board, and above it at full load.
+const TEMPERATURE: (u32, u32) = (32, 40);
+/// `nvmlClocksEventReasonGpuIdle`.
+const IDLE: c_ulonglong = 1;
 
 exports! {
     nvmlDeviceGetMemoryInfo: (device: Handle, memory: Out<'_, nvml::nvmlMemory_t>) |call| {
-        let (total, reserved) = memory_of(call, device)?;
-        put(memory, nvml::nvmlMemory_t { total, free: total - reserved, used: reserved })
+        let Memory { total, reserved, used } = memory_of(call, device)?;
+        put(memory, nvml::nvmlMemory_t { total, free: total - reserved - used, used: reserved + used })
     };
 
     nvmlDeviceGetMemoryInfo_v2: (device: Handle, memory: Versioned) |call| {
-        let (total, reserved) = memory_of(call, device)?;
-        memory.put(2, |version| nvml::nvmlMemory_v2_t { version, total, reserved, free: total - reserved, used: 0 })
+        let Memory { total, reserved, used } = memory_of(call, device)?;
+        memory.put(2, |version| nvml::nvmlMemory_v2_t { version, total, reserved, free: total - reserved - used, used })
     };
 
     nvmlDeviceGetBAR1MemoryInfo: (device: Handle, memory: Out<'_, nvml::nvmlBAR1Memory_t>) |call| {
@@ -37,13 +40,13 @@ exports! {
     };
 
     nvmlDeviceGetTemperature: (device: Handle, sensor: c_uint, degrees: Out<'_, c_uint>) |call| {
-        call.gpu(device)?;
-        if sensor == 0 { put(degrees, TEMPERATURE) } else { Err(Code::INVALID_ARGUMENT) }
+        let now = temperature(call, device)?;
+        if sensor == 0 { put(degrees, now) } else { Err(Code::INVALID_ARGUMENT) }
     };
 
-    nvmlDeviceGetTemperatureV: (device: Handle, temperature: Versioned) |call| {
-        call.gpu(device)?;
-        temperature.put(1, |version| nvml::nvmlTemperature_v1_t { version, sensorType: 0, temperature: 32 })
+    nvmlDeviceGetTemperatureV: (device: Handle, reading: Versioned) |call| {
+        let temperature = c_int::try_from(temperature(call, device)?).map_err(|_large| Code::UNKNOWN)?;
+        reading.put(1, |version| nvml::nvmlTemperature_v1_t { version, sensorType: 0, temperature })
     };
 
     nvmlDeviceGetTemperatureThreshold: (device: Handle, kind: c_uint, degrees: Out<'_, c_uint>) |call| {
@@ -57,7 +60,9 @@ exports! {
     };
 
     nvmlDeviceGetPowerUsage: (device: Handle, milliwatts: Out<'_, c_uint>) |call| {
-        put(milliwatts, physical(call, device)?.power.idle_watts * 1000)
+        let (power, load) = (&physical(call, device)?.power, gpu_of(call, device)?.load);
+        let drawn = power.idle_watts + power.limit_watts.saturating_sub(power.idle_watts) * load.utilization / 100;
+        put(milliwatts, load.watts.unwrap_or(drawn) * 1000)
     };
 
     nvmlDeviceGetEnforcedPowerLimit + nvmlDeviceGetPowerManagementLimit + nvmlDeviceGetPowerManagementDefaultLimit: (device: Handle, milliwatts: Out<'_, c_uint>) |call| {
@@ -86,7 +91,8 @@ exports! {
 
     nvmlDeviceGetClockInfo: (device: Handle, kind: c_uint, megahertz: Out<'_, c_uint>) |call| {
         let model = physical(call, device)?;
-        put(megahertz, clock(kind, model.clocks.sm_mhz.min(345), model.clocks.memory_mhz)?)
+        let idle = if gpu_of(call, device)?.load.utilization == 0 { 345 } else { u32::MAX };
+        put(megahertz, clock(kind, model.clocks.sm_mhz.min(idle), model.clocks.memory_mhz)?)
     };
 
     nvmlDeviceGetMaxClockInfo + nvmlDeviceGetMaxCustomerBoostClock + nvmlDeviceGetApplicationsClock + nvmlDeviceGetDefaultApplicationsClock: (device: Handle, kind: c_uint, megahertz: Out<'_, c_uint>) |call| {
@@ -95,9 +101,8 @@ exports! {
     };
 
     nvmlDeviceGetCurrentClocksThrottleReasons + nvmlDeviceGetCurrentClocksEventReasons: (device: Handle, reasons: Out<'_, c_ulonglong>) |call| {
-        call.gpu(device)?;
-        // nvmlClocksEventReasonGpuIdle
-        put(reasons, 1)
+        let load = gpu_of(call, device)?.load;
+        put(reasons, load.throttle | if load.utilization == 0 { IDLE } else { 0 })
     };
 
     nvmlDeviceGetSupportedClocksThrottleReasons + nvmlDeviceGetSupportedClocksEventReasons: (device: Handle, reasons: Out<'_, c_ulonglong>) |call| {
@@ -106,12 +111,12 @@ exports! {
     };
 
     nvmlDeviceGetUtilizationRates: (device: Handle, rates: Out<'_, nvml::nvmlUtilization_t>) |call| {
-        let gpu = call.gpu(device)?;
+        let gpu = gpu_of(call, device)?;
         // With MIG on there is no utilisation of the whole board.
-        if call.state.gpu(gpu)?.mig.is_some_and(|mig| mig.current) {
+        if gpu.mig.is_some_and(|mig| mig.current) {
             return Err(Code::NOT_SUPPORTED);
         }
-        put(rates, nvml::nvmlUtilization_t { gpu: 0, memory: 0 })
+        put(rates, nvml::nvmlUtilization_t { gpu: gpu.load.utilization, memory: gpu.load.utilization / 2 })
     };
 
     nvmlDeviceGetEncoderUtilization + nvmlDeviceGetDecoderUtilization + nvmlDeviceGetJpgUtilization + nvmlDeviceGetOfaUtilization: (device: Handle, percent: Out<'_, c_uint>, period: Out<'_, c_uint>) |call| {
@@ -130,9 +135,12 @@ exports! {
         put(on, u32::from(physical(call, device)?.ecc))
     };
 
-    nvmlDeviceGetTotalEccErrors: (device: Handle, _kind: c_uint, _counter: c_uint, count: Out<'_, c_ulonglong>) |call| {
-        call.device(device)?;
-        put(count, 0)
+    nvmlDeviceGetTotalEccErrors: (device: Handle, kind: c_uint, _counter: c_uint, count: Out<'_, c_ulonglong>) |call| {
+        let errors = match call.device(device)? {
+            Device::Gpu(gpu) => call.state.gpu(gpu)?.memory_errors,
+            Device::Mig(_) => MemoryErrors::default(),
+        };
+        put(count, if kind == 0 { errors.corrected } else { errors.uncorrected })
     };
 
     nvmlDeviceGetMemoryErrorCounter: (device: Handle, _kind: c_uint, _counter: c_uint, _location: c_uint, count: Out<'_, c_ulonglong>) |call| {
@@ -146,11 +154,11 @@ exports! {
     };
 
     nvmlDeviceGetRemappedRows: (device: Handle, corrected: Out<'_, c_uint>, uncorrected: Out<'_, c_uint>, pending: Out<'_, c_uint>, failed: Out<'_, c_uint>) |call| {
-        call.gpu(device)?;
-        put(corrected, 0)?;
-        put(uncorrected, 0)?;
-        put(pending, 0)?;
-        put(failed, 0)
+        let errors = gpu_of(call, device)?.memory_errors;
+        put(corrected, errors.rows_corrected)?;
+        put(uncorrected, errors.rows_uncorrected)?;
+        put(pending, errors.remap_pending.into())?;
+        put(failed, errors.remap_failed.into())
     };
 
     nvmlDeviceGetRepairStatus: (device: Handle, status: Versioned) |call| {
@@ -189,15 +197,45 @@ exports! {
     };
 }
 
-/// Total and reserved bytes of a GPU or a MIG device.
-fn memory_of(call: &Call, device: Handle) -> Result<(u64, u64), Code> {
+/// Bytes of a GPU or a MIG device.
+struct Memory {
+    total: u64,
+    reserved: u64,
+    used: u64,
+}
+
+fn memory_of(call: &Call, device: Handle) -> Result<Memory, Code> {
     match call.device(device)? {
         Device::Gpu(gpu) => {
-            let memory = &call.state.gpu(gpu)?.model()?.memory;
-            Ok((memory.total_mib * MIB, memory.reserved_mib * MIB))
+            let gpu = call.state.gpu(gpu)?;
+            let memory = &gpu.model()?.memory;
+            let used = gpu.load.memory_mib + gpu.processes.iter().filter_map(|process| process.memory_mib).sum::<u64>();
+            let usable = memory.total_mib - memory.reserved_mib;
+            Ok(Memory {
+                total: memory.total_mib * MIB,
+                reserved: memory.reserved_mib * MIB,
+                used: used.min(usable) * MIB,
+            })
         }
-        Device::Mig(target) => Ok((call.state.profile_of(target.instance)?.memory_mib * MIB, 0)),
+        Device::Mig(target) => {
+            let (instance, total) = (target.instance, call.state.profile_of(target.instance)?.memory_mib);
+            let processes = call.state.gpu(instance.gpu)?.processes.iter();
+            let inside = processes.filter(|process| process.gpu_instance == Some(instance.id));
+            let used = inside.filter_map(|process| process.memory_mib).sum::<u64>();
+            Ok(Memory { total: total * MIB, reserved: 0, used: used.min(total) * MIB })
+        }
     }
+}
+
+fn gpu_of(call: &Call, device: Handle) -> Result<&Gpu, Code> {
+    let gpu = call.gpu(device)?;
+    call.state.gpu(gpu)
+}
+
+fn temperature(call: &Call, device: Handle) -> Result<u32, Code> {
+    let load = gpu_of(call, device)?.load;
+    let (idle, above) = TEMPERATURE;
+    Ok(load.temperature.unwrap_or(idle + above * load.utilization / 100))
 }
 
 fn physical(call: &Call, device: Handle) -> Result<&'static dra_sim::catalog::Model, Code> {

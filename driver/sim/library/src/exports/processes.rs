@@ -55,7 +55,7 @@ fn processes(call: &Call, device: Handle) -> Result<Vec<nvmlProcessInfo_t>, Code
     let here = all.iter().filter(|process| instance.is_none() || process.gpu_instance == instance);
     let info = |process: &dra_sim::state::Process| nvmlProcessInfo_t {
         pid: process.pid,
-        usedGpuMemory: NOT_AVAILABLE,
+        usedGpuMemory: process.memory_mib.map_or(NOT_AVAILABLE, |mib| mib * 1024 * 1024),
         gpuInstanceId: process.gpu_instance.unwrap_or(NO_INSTANCE),
         computeInstanceId: if process.gpu_instance.is_some() { 0 } else { NO_INSTANCE },
     };
