@@ -48,6 +48,7 @@ use crate::health::clear::ClearRequests;
 use crate::health::monitor::HealthMonitor;
 use crate::health::service::HealthService;
 use crate::health::store::HealthStore;
+use crate::inventory_file::InventoryFile;
 use crate::metrics::Metrics;
 use crate::monitoring::Monitoring;
 use crate::node_service::{NodeService, NodeState};
@@ -150,6 +151,7 @@ pub async fn run(
     }
     let engine = Arc::clone(&parts.engine);
     if instance.is_last() && spawn_blocking(move || engine.retire()).await.unwrap_or(false) {
+        InventoryFile::new(&parts.config.paths.plugin_dir, &parts.config.pod_uid).remove();
         instance.remove_empty_dirs();
     }
     ended
@@ -170,6 +172,9 @@ fn parts(
 ) -> Result<(Parts, Reporter), AppError> {
     let driver: DriverName = config.driver_name.parse().map_err(AppError::DriverName)?;
     let host = Arc::new(Host::new(machine, config.roots.clone()));
+    if let Some(earlier) = InventoryFile::new(&config.paths.plugin_dir, &config.pod_uid).load() {
+        host.remember(earlier);
+    }
     let daemons = mps_client(&config)?;
     let engine = engine(&config, Arc::clone(&host), daemons.clone())?;
     let (daemon_states, observed) = watch::channel(DaemonStates::default());
@@ -240,6 +245,7 @@ fn start_hardware(tasks: &mut Tasks, parts: &Parts, readable: Arc<Notify>) {
         tasks.start("static-mig", divider.retry(stop()));
     }
     let observer = Observer {
+        file: InventoryFile::new(&parts.config.paths.plugin_dir, &parts.config.pod_uid),
         readable,
         host: Arc::clone(&parts.host),
         dra_path: parts.config.paths.dra_path.clone(),

@@ -61,6 +61,8 @@ pub mod static_mig_file;
 
 pub mod static_mig;
 
+pub mod inventory_file;
+
 pub mod observe;
 
 pub mod node_service;

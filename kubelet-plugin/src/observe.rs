@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::inventory_file::InventoryFile;
 use crate::metrics::Metrics;
 use crate::node_service::NodeState;
 use crate::registration::{ActiveInstance, Registration};
@@ -38,6 +39,8 @@ pub struct Observer {
     pub readable: Arc<Notify>,
     pub state: watch::Sender<NodeState>,
     pub metrics: Metrics,
+    /// For the next start.
+    pub file: InventoryFile,
     /// Divides GPUs before they are published.
     pub divider: Option<Divider>,
 }
@@ -118,6 +121,8 @@ impl Observer {
         if changed {
             self.metrics.inventory(&inventory);
             log_inventory(&inventory);
+            let file = self.file.clone();
+            spawn_blocking(move || file.save(&inventory)).await?;
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::app::{self, AppError};
 use crate::args::Config;
+use crate::inventory_file::InventoryFile;
 use crate::sockets::{SocketError, lock_exclusively};
 
 /// A little longer than the termination grace period of the plugin's pod.
@@ -58,6 +59,9 @@ pub async fn run(config: &Config, machine: Arc<dyn Machine>, stop: &Cancellation
 
 async fn restore(config: &Config, machine: Arc<dyn Machine>) -> Result<(), RestoreError> {
     let lock = lock_exclusively(&config.paths, PLUGIN_STOP_TIMEOUT).await.map_err(RestoreError::InUse)?;
+    if lock.is_some() {
+        InventoryFile::new(&config.paths.plugin_dir, &config.pod_uid).remove();
+    }
     // The last instance may have restored all GPUs.
     if lock.is_none() || !config.paths.plugin_dir.join("gpus").is_dir() {
         info!("no GPU of this node was changed");

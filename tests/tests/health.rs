@@ -123,6 +123,29 @@ async fn a_gpu_that_falls_off_the_bus_is_tainted_until_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_that_is_lost_while_no_plugin_runs_stays_published() {
+    let node = Node::new("h100:2");
+    let mut plugin = node.start(Mode::Process).await;
+    let _controller = node.start_controller("1");
+    until_published(&node, 2).await;
+    let generation = generations(&node);
+    plugin.kill().await;
+    node.gpus.change(|state| state.lose_gpu(1));
+    let mut plugin = node.start(Mode::Process).await;
+    let unusable = ("gpu.nvidia.com/unusable".to_owned(), "Failing".to_owned(), "NoSchedule".to_owned());
+    let mut lost = one("gpu-lost", "lost", "NoExecute");
+    lost.insert(unusable);
+    until_taints(&node, 1, &lost).await;
+    assert_eq!(generations(&node), generation, "it was published all the time");
+
+    // A plugin that ends without a claim leaves nothing behind.
+    plugin.stop().await;
+    let left = std::fs::read_dir(node.dir().join("k/plugins/gpu.nvidia.com")).unwrap().flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["health.json"], "the fault of a GPU is not forgotten");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_driver_s_advice_takes_a_gpu_out_and_a_fault_of_an_application_does_not() {
     let node = Node::new("h100:2");
     let cut = node.gpus.cut(1, "3g.40gb");

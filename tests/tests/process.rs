@@ -58,9 +58,15 @@ async fn its_metrics_count_its_operations() {
         plugin.until_http("/metrics", |_, body| body.contains(line).then_some(())).await;
     }
     let (_, body) = plugin.http("/metrics").await.unwrap();
-    for secret in [&good.uid, &bad.uid, "GPU-"] {
-        assert!(!body.contains(secret), "labels are bounded: {body}");
+    let samples = || body.lines().filter(|line| !line.starts_with('#'));
+    for claim in [&good.uid, &bad.uid] {
+        assert!(samples().all(|line| !line.contains(claim)), "claims that are not prepared leave no series: {body}");
     }
+    let with_uuid: Vec<_> = samples().filter(|line| line.contains("GPU-")).collect();
+    assert!(
+        with_uuid.len() == 2 && with_uuid.iter().all(|line| line.starts_with("gpu_dra_gpu_info{")),
+        "labels are bounded: {body}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

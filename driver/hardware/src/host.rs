@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dra_model::{DeviceNode, DriverFiles, Gpu, GpuEntry, GpuSettings, GpuUuid, Inventory, MigMode, PciAddress, PciIds};
+use dra_model::{
+    DeviceNode, DriverFiles, DriverState, Gpu, GpuEntry, GpuSettings, GpuUuid, Inventory, MigMode, PciAddress, PciIds,
+};
 use parking_lot::{Mutex, RwLock};
 
 use crate::creations::{Creations, Ownership, mark};
@@ -45,6 +47,8 @@ pub struct Host {
     machine: TimeoutMachine,
     roots: Roots,
     latest: RwLock<Arc<Inventory>>,
+    /// What an earlier process knew; until the driver responds.
+    remembered: Mutex<Option<Inventory>>,
     /// The outline at the time of [`Host::latest`]; also serialises discoveries.
     outline: Mutex<Option<Outline>>,
     /// Without it everything is an administrator's.
@@ -67,6 +71,7 @@ impl Host {
             machine,
             roots,
             latest,
+            remembered: Mutex::new(None),
             outline: Mutex::new(None),
             ownership: OnceLock::new(),
             driver_files: DriverFilesCache::default(),
@@ -76,6 +81,11 @@ impl Host {
     /// Sets, once, who knows what this driver created.
     pub fn set_ownership(&self, ownership: Arc<dyn Ownership>) {
         self.ownership.set(ownership).ok();
+    }
+
+    /// Adds what an earlier process knew to the first reading: all about a GPU that cannot be read any more.
+    pub fn remember(&self, earlier: Inventory) {
+        *self.remembered.lock() = Some(earlier);
     }
 
     /// The inventory of the last reading; without a driver before the first one.
@@ -207,7 +217,9 @@ impl Host {
 
     /// Returns whether the inventory changed. `before` is what this driver had created before it was read.
     fn store(&self, found: Inventory, before: &Creations) -> bool {
-        let mut inventory = with_earlier(found, &self.latest());
+        let is_loaded = matches!(found.driver, DriverState::Loaded { .. });
+        let remembered = if is_loaded { self.remembered.lock().take() } else { None };
+        let mut inventory = with_earlier(found, remembered.as_ref().unwrap_or(&self.latest()));
         let after = self.creations();
         for entry in &mut inventory.gpus {
             if let GpuEntry::Known { gpu, .. } = entry {
