@@ -126,6 +126,8 @@ impl EventText {
                 Cause::GpuLost => "GpuLost",
                 Cause::Unmonitored => "GpuUnmonitored",
                 Cause::Memory => "GpuMemoryFailed",
+                Cause::ResetAdvised => "GpuResetAdvised",
+                Cause::Fabric => "GpuFabricNotReady",
                 Cause::Unstable => "GpuUnstable",
             },
             Self::GpuRecovered { .. } => "GpuRecovered",

@@ -9,6 +9,7 @@ use dra_proto::health_v1::dra_resource_health_client::DraResourceHealthClient as
 use dra_proto::health_v1::{HealthStatus, NodeWatchResourcesRequest, NodeWatchResourcesResponse};
 use dra_proto::health_v1alpha1 as v1alpha1;
 use dra_proto::health_v1alpha1::dra_resource_health_client::DraResourceHealthClient as V1Alpha1;
+use dra_sim::state::Fabric;
 use dra_tests::api_server::Resource;
 use dra_tests::{Mode, NewClaim, Node};
 use serde_json::Value;
@@ -120,6 +121,36 @@ async fn a_gpu_that_falls_off_the_bus_is_tainted_until_it_is_back() {
     until_taints(&node, 0, &BTreeSet::new()).await;
     until_healthy(&node, "True", "Healthy").await;
     assert_eq!(node.api.list(Resource::ResourceSlices).len(), before.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_event_is_found_by_polls() {
+    let node = Node::new("h100:4,t4:1");
+    node.gpus.turn_mig_on(3);
+    node.gpus.change(|state| {
+        state.gpus[0].memory_errors.remap_failed = true;
+        for gpu in [1, 4] {
+            state.gpus[gpu].memory_errors.remap_pending = true;
+        }
+        for gpu in [2, 3] {
+            state.gpus[gpu].fabric = Fabric::Pending;
+        }
+        Ok(())
+    });
+    let _plugin = node.start(Mode::Process).await;
+    let _controller = node.start_controller("1");
+    until_taints(&node, 0, &one("memory", "remap-failed", "NoSchedule")).await;
+    for gpu in [1, 4] {
+        until_taints(&node, gpu, &one("reset-advised", "row-remap", "None")).await;
+    }
+    until_taints(&node, 2, &one("fabric", "pending", "NoSchedule")).await;
+    until_taints(&node, 3, &BTreeSet::new()).await;
+    until_event(&node, "GpuResetAdvised", "replaces a damaged row of its memory").await;
+    node.gpus.change(|state| {
+        state.gpus[2].fabric = Fabric::Completed;
+        Ok(())
+    });
+    until_taints(&node, 2, &BTreeSet::new()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

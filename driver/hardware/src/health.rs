@@ -51,6 +51,12 @@ pub enum GpuEvent {
 pub struct GpuCondition {
     /// Field 230, the cure that the driver recommends; absent before R570.
     pub recovery_action: Option<u32>,
+    /// A row of its memory is replaced, or before Ampere a page retired, at the next reset.
+    pub is_remap_pending: bool,
+    /// A row of its memory could not be replaced.
+    pub has_remap_failed: bool,
+    /// The GPU has an NVLink fabric and is not registered with it. In MIG mode it needs none.
+    pub is_fabric_pending: bool,
 }
 
 fn unsupported(call: &'static str, gpu: &GpuUuid) -> GpuError {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The faults of one GPU, from the first sign to the proof that it is well again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dra_model::{Cause, Effect, Finding, Placement};
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ pub enum Signal {
     /// An XID, with the recovery action that was read after it: absent where the driver has none.
     Xid { xid: u64, scope: Option<Placement>, recovery_action: Option<u32> },
     /// The GPU answers: handle, UUID and memory were read.
-    Answers { recovery_action: Option<u32> },
+    Answers(Answer),
     /// `NVML_ERROR_GPU_IS_LOST`.
     Lost,
     /// `NVML_ERROR_RESET_REQUIRED`.
@@ -54,6 +54,30 @@ pub enum Signal {
     Silent,
     /// An administrator declares the GPU well.
     Cleared,
+}
+
+/// What a GPU reports when it answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Absent where the driver has none.
+    pub recovery_action: Option<u32>,
+    pub is_remap_pending: bool,
+    pub has_remap_failed: bool,
+    pub is_fabric_pending: bool,
+}
+
+impl Answer {
+    /// The faults that it shows.
+    fn faults(self) -> impl Iterator<Item = Fault> {
+        let of_action = self.recovery_action.and_then(fault_of_action);
+        let is_reported = |(is_reported, fault): (bool, Fault)| is_reported.then_some(fault);
+        let of_flags = [
+            (self.has_remap_failed, Fault::RemapFailed),
+            (self.is_remap_pending, Fault::ResetDue),
+            (self.is_fabric_pending, Fault::FabricPending),
+        ];
+        of_action.into_iter().chain(of_flags.into_iter().filter_map(is_reported))
+    }
 }
 
 /// Longer than an error needs to come back.
@@ -77,12 +101,12 @@ impl GpuHealth {
                     None => {}
                 }
             }
-            Signal::Answers { recovery_action } => {
-                let of_action = recovery_action.and_then(fault_of_action);
-                if let Some(fault) = of_action {
-                    self.begin(fault, now, boot_id, None, None);
+            Signal::Answers(answer) => {
+                let reported: BTreeSet<Fault> = answer.faults().collect();
+                for fault in &reported {
+                    self.begin(*fault, now, boot_id, None, None);
                 }
-                self.prove(of_action, now, boot_id);
+                self.prove(&reported, now, boot_id);
             }
             Signal::Lost => self.begin(Fault::Lost, now, boot_id, None, None),
             Signal::ResetRequired => self.begin(Fault::NeedsReset, now, boot_id, None, None),
@@ -102,8 +126,8 @@ impl GpuHealth {
         active.scope = active.scope.filter(|known| Some(*known) == scope);
     }
 
-    /// Counts an answer of the GPU as a proof against each fault that it disproves.
-    fn prove(&mut self, of_action: Option<Fault>, now: u64, boot_id: &str) {
+    /// Counts an answer of the GPU that shows some faults as a proof against each other one that it disproves.
+    fn prove(&mut self, reported: &BTreeSet<Fault>, now: u64, boot_id: &str) {
         let (mut is_cleared, mut reset_at) = (false, None);
         self.faults.retain(|fault, active| {
             // The reset that the driver recommended was made after it showed: the order of the faults has that one first.
@@ -111,7 +135,7 @@ impl GpuHealth {
             if is_reset && matches!(fault, Fault::XidReset | Fault::Uncontained) {
                 return false;
             }
-            let is_gone = Some(*fault) != of_action && fault.can_end(boot_id != active.boot_id);
+            let is_gone = !reported.contains(fault) && fault.can_end(boot_id != active.boot_id);
             if !is_gone {
                 active.well = None;
                 return true;
@@ -120,13 +144,13 @@ impl GpuHealth {
             active.well = Some(well);
             let (polls, seconds) = fault.proof();
             let is_over = well.polls >= polls && now.saturating_sub(well.since) >= seconds;
-            is_cleared |= is_over && *fault != Fault::Silent;
+            is_cleared |= is_over && fault.is_of_gpu();
             if is_over && *fault == Fault::NeedsReset {
                 reset_at = Some(well.since);
             }
             !is_over
         });
-        if is_cleared && self.faults.is_empty() {
+        if is_cleared && !self.faults.keys().any(|fault| fault.is_of_gpu()) {
             self.cleared.retain(|at| at.saturating_add(DAY_SECONDS) > now);
             self.cleared.push(now);
             if self.cleared.len() >= MAX_CLEARED {
@@ -158,7 +182,14 @@ impl Fault {
     /// Whether an answer of the GPU can disprove the fault, `rebooted` since it began.
     fn can_end(self, rebooted: bool) -> bool {
         match self {
-            Self::NeedsReset | Self::NeedsDrain | Self::ImexDomain | Self::Lost | Self::Silent => true,
+            Self::NeedsReset
+            | Self::NeedsDrain
+            | Self::ImexDomain
+            | Self::RemapFailed
+            | Self::ResetDue
+            | Self::FabricPending
+            | Self::Lost
+            | Self::Silent => true,
             // The cure is a reset, which an old driver does not report: only a reboot proves it.
             Self::NeedsReboot | Self::XidReset | Self::Uncontained => rebooted,
             Self::Unstable => false,
@@ -168,11 +199,14 @@ impl Fault {
     /// The polls in a row that prove the GPU well, and the least seconds between the first and the last.
     const fn proof(self) -> (u32, u64) {
         match self {
-            Self::Silent => (1, 0),
+            Self::Silent | Self::ResetDue | Self::FabricPending => (1, 0),
             Self::Lost | Self::NeedsDrain | Self::ImexDomain => (2, 0),
-            Self::NeedsReset | Self::NeedsReboot | Self::XidReset | Self::Uncontained | Self::Unstable => {
-                (2, PROOF_SECONDS)
-            }
+            Self::NeedsReset
+            | Self::NeedsReboot
+            | Self::XidReset
+            | Self::Uncontained
+            | Self::RemapFailed
+            | Self::Unstable => (2, PROOF_SECONDS),
         }
     }
 }
@@ -222,6 +256,9 @@ fn value(fault: Fault, active: &Active) -> String {
         Fault::ImexDomain => "imex-domain",
         Fault::XidReset => return active.xid.map(|xid| xid.to_string()).unwrap_or_default(),
         Fault::Uncontained => "uncontained",
+        Fault::RemapFailed => "remap-failed",
+        Fault::ResetDue => "row-remap",
+        Fault::FabricPending => "pending",
         Fault::Lost => "lost",
         Fault::Silent => "silent",
         Fault::Unstable => "unstable",
@@ -237,6 +274,11 @@ fn message(fault: Fault, xid: Option<u64>) -> String {
         Fault::ImexDomain => "the IMEX domain of the node is broken, the GPU itself works",
         Fault::XidReset => "the GPU needs a reset, and a reboot of the node or an administrator clears it",
         Fault::Uncontained => "the GPU had an uncontained memory error",
+        Fault::RemapFailed => "a damaged row of the memory of the GPU could not be replaced",
+        Fault::ResetDue => "a reset of the GPU when it is idle replaces a damaged row of its memory",
+        Fault::FabricPending => {
+            "the GPU is not registered with its NVLink fabric, look at the fabric manager of the node"
+        }
         Fault::Lost => "the GPU fell off the bus",
         Fault::Silent => "the NVIDIA driver does not answer for the GPU",
         Fault::Unstable => "the GPU failed and came back 3 times in a day, an administrator must clear it",
@@ -254,7 +296,7 @@ mod tests {
     const BOOT: &str = "boot-1";
 
     fn answers(action: u32) -> Signal {
-        Signal::Answers { recovery_action: Some(action) }
+        Signal::Answers(Answer { recovery_action: Some(action), ..Answer::default() })
     }
 
     fn xid(xid: u64, action: Option<u32>) -> Signal {
@@ -286,6 +328,25 @@ mod tests {
                 assert_eq!(after(&[(0, xid(number, action))], 0), [], "{number}");
             }
         }
+    }
+
+    #[test]
+    fn damaged_memory_and_a_missing_fabric_are_faults_while_they_are_reported() {
+        let answer = |flags: [bool; 3]| {
+            let [is_remap_pending, has_remap_failed, is_fabric_pending] = flags;
+            Signal::Answers(Answer { is_remap_pending, has_remap_failed, is_fabric_pending, ..Answer::default() })
+        };
+        let none = answer([false; 3]);
+        let pending = (0, answer([true, false, false]));
+        assert_eq!(after(&[pending], 0), one("reset-advised", "row-remap", Effect::None));
+        assert_eq!(after(&[pending, (10, none)], 10), []);
+        let failed = (0, answer([false, true, false]));
+        assert_eq!(after(&[failed, (10, none)], 10), one("memory", "remap-failed", Effect::NoSchedule));
+        assert_eq!(after(&[failed, (10, none), (41, none)], 41), []);
+        let fabric = (0, answer([false, false, true]));
+        assert_eq!(after(&[fabric], 0), one("fabric", "pending", Effect::NoSchedule));
+        let often: Vec<_> = (0..10).flat_map(|round| [(round * 20, fabric.1), (round * 20 + 10, none)]).collect();
+        assert_eq!(after(&often, 190), [], "the fabric is not the GPU");
     }
 
     #[test]
@@ -347,17 +408,17 @@ mod tests {
         let mut health = GpuHealth::default();
         health.observe(xid(119, None), 0, BOOT);
         for at in [10, 50, 5000] {
-            health.observe(Signal::Answers { recovery_action: None }, at, BOOT);
+            health.observe(Signal::Answers(Answer::default()), at, BOOT);
         }
         assert_eq!(listed(&health, 5000).len(), 1);
         // A fault that comes back in the new boot needs another one.
         health.observe(xid(119, None), 5500, "boot-2");
         for at in [5600, 5700] {
-            health.observe(Signal::Answers { recovery_action: None }, at, "boot-2");
+            health.observe(Signal::Answers(Answer::default()), at, "boot-2");
         }
         assert_eq!(listed(&health, 5700).len(), 1);
         for at in [6000, 6040] {
-            health.observe(Signal::Answers { recovery_action: None }, at, "boot-3");
+            health.observe(Signal::Answers(Answer::default()), at, "boot-3");
         }
         assert!(listed(&health, 6040).is_empty());
     }
@@ -400,7 +461,10 @@ mod tests {
         let number = prop_oneof![Just(13_u64), Just(79), Just(95), Just(119), Just(999), 0_u64..200];
         prop_oneof![
             3 => (number, action.clone()).prop_map(|(number, action)| xid(number, action)),
-            4 => action.prop_map(|recovery_action| Signal::Answers { recovery_action }),
+            4 => (action, any::<[bool; 3]>()).prop_map(|(recovery_action, flags)| {
+                let [is_remap_pending, has_remap_failed, is_fabric_pending] = flags;
+                Signal::Answers(Answer { recovery_action, is_remap_pending, has_remap_failed, is_fabric_pending })
+            }),
             1 => Just(Signal::Lost),
             1 => Just(Signal::ResetRequired),
             1 => Just(Signal::Silent),
@@ -418,13 +482,17 @@ mod tests {
                 health.observe(signal, now, BOOT);
                 let stored: GpuHealth = serde_json::from_str(&serde_json::to_string(&health).unwrap()).unwrap();
                 prop_assert_eq!(&stored, &health);
-                if !matches!(signal, Signal::Answers { .. }) {
+                if !matches!(signal, Signal::Answers(_)) {
                     let all = before.faults.keys().all(|fault| health.faults.contains_key(fault));
                     prop_assert!(all, "{:?} cured {:?}", signal, before);
                 }
-                if let Signal::Answers { recovery_action: Some(action) } = signal {
-                    let is_listed = listed(&health, now).iter().any(|(key, ..)| *key == "recovery");
-                    prop_assert!(action == 0 || is_listed, "the advice of the driver is listed");
+                if let Signal::Answers(answer) = signal {
+                    let all = listed(&health, now);
+                    let is_listed = |reported: bool, wanted: &str| !reported || all.iter().any(|(key, ..)| *key == wanted);
+                    prop_assert!(is_listed(answer.recovery_action.is_some_and(|action| action != 0), "recovery"));
+                    prop_assert!(is_listed(answer.has_remap_failed, "memory"));
+                    prop_assert!(is_listed(answer.is_remap_pending, "reset-advised"));
+                    prop_assert!(is_listed(answer.is_fabric_pending, "fabric"));
                 }
             }
             let unstable = health.faults.contains_key(&Fault::Unstable);

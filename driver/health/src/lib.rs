@@ -17,5 +17,5 @@ pub mod gpu;
 pub mod budget;
 
 pub use budget::within_budget;
-pub use gpu::{GpuHealth, Signal};
+pub use gpu::{Answer, GpuHealth, Signal};
 pub use policy::{Fault, Policy, Replacement, Rule};

@@ -24,6 +24,12 @@ pub enum Fault {
     XidReset,
     /// An uncontained memory error (XID 95).
     Uncontained,
+    /// A row of the memory has no spare row left (`nvmlDeviceGetRemappedRows`). The flag stays for the life of the GPU.
+    RemapFailed,
+    /// A row of the memory is replaced at the next reset. NVIDIA: further work is not endangered.
+    ResetDue,
+    /// The GPU is not registered with its NVLink fabric, so CUDA does not start on it (`nvmlDeviceGetGpuFabricInfo`).
+    FabricPending,
     /// The GPU fell off the bus (`NVML_ERROR_GPU_IS_LOST`, XID 79).
     Lost,
     /// NVML does not answer for the GPU.
@@ -37,7 +43,9 @@ impl Fault {
         match self {
             Self::NeedsReset | Self::NeedsReboot | Self::NeedsDrain | Self::ImexDomain => Cause::Recovery,
             Self::XidReset => Cause::Xid,
-            Self::Uncontained => Cause::Memory,
+            Self::Uncontained | Self::RemapFailed => Cause::Memory,
+            Self::ResetDue => Cause::ResetAdvised,
+            Self::FabricPending => Cause::Fabric,
             Self::Lost => Cause::GpuLost,
             Self::Silent => Cause::Unmonitored,
             Self::Unstable => Cause::Unstable,
@@ -46,16 +54,22 @@ impl Fault {
 
     pub const fn verdict(self) -> Verdict {
         match self {
-            Self::ImexDomain => Verdict::Healthy,
-            Self::Silent => Verdict::Unknown,
+            Self::ImexDomain | Self::ResetDue => Verdict::Healthy,
+            Self::Silent | Self::FabricPending => Verdict::Unknown,
             Self::NeedsReset
             | Self::NeedsReboot
             | Self::NeedsDrain
             | Self::XidReset
             | Self::Uncontained
+            | Self::RemapFailed
             | Self::Lost
             | Self::Unstable => Verdict::Unhealthy,
         }
+    }
+
+    /// Whether its end counts as a recovery, of which a GPU has three in a day.
+    pub(crate) const fn is_of_gpu(self) -> bool {
+        !matches!(self, Self::Silent | Self::ImexDomain | Self::ResetDue | Self::FabricPending)
     }
 
     /// The rule without a replacement.
@@ -64,10 +78,13 @@ impl Fault {
             Self::Lost | Self::Uncontained => Rule { effect: Some(Effect::NoExecute), grace: 0 },
             // The pods of the other GPUs of the node may go on until an administrator reboots it.
             Self::NeedsReboot => Rule { effect: Some(Effect::NoExecute), grace: 300 },
-            Self::NeedsReset | Self::NeedsDrain | Self::XidReset | Self::Unstable => {
-                Rule { effect: Some(Effect::NoSchedule), grace: 0 }
-            }
-            Self::ImexDomain | Self::Silent => Rule { effect: Some(Effect::None), grace: 0 },
+            Self::NeedsReset
+            | Self::NeedsDrain
+            | Self::XidReset
+            | Self::RemapFailed
+            | Self::FabricPending
+            | Self::Unstable => Rule { effect: Some(Effect::NoSchedule), grace: 0 },
+            Self::ImexDomain | Self::Silent | Self::ResetDue => Rule { effect: Some(Effect::None), grace: 0 },
         }
     }
 }
@@ -95,13 +112,16 @@ pub struct Replacement {
 }
 
 /// The names of the faults in settings.
-const FAULTS: [(&str, Fault); 9] = [
+const FAULTS: [(&str, Fault); 12] = [
     ("needsReset", Fault::NeedsReset),
     ("needsReboot", Fault::NeedsReboot),
     ("needsDrain", Fault::NeedsDrain),
     ("imexDomain", Fault::ImexDomain),
     ("xidReset", Fault::XidReset),
     ("uncontained", Fault::Uncontained),
+    ("remapFailed", Fault::RemapFailed),
+    ("resetDue", Fault::ResetDue),
+    ("fabricPending", Fault::FabricPending),
     ("lost", Fault::Lost),
     ("silent", Fault::Silent),
     ("unstable", Fault::Unstable),

@@ -53,8 +53,12 @@ pub enum Cause {
     GpuLost,
     /// NVML does not answer for the GPU.
     Unmonitored,
-    /// Memory errors that the GPU could not contain.
+    /// Memory errors that the GPU could not contain or repair.
     Memory,
+    /// A reset repairs the memory; the GPU works until then.
+    ResetAdvised,
+    /// Its NVLink fabric is not set up.
+    Fabric,
     /// It came back too often.
     Unstable,
 }
@@ -68,6 +72,8 @@ impl Cause {
             Self::GpuLost => "gpu-lost",
             Self::Unmonitored => "unmonitored",
             Self::Memory => "memory",
+            Self::ResetAdvised => "reset-advised",
+            Self::Fabric => "fabric",
             Self::Unstable => "unstable",
         }
     }
@@ -82,6 +88,8 @@ impl Cause {
             Self::GpuLost => "GpuLost",
             Self::Unmonitored => "Unmonitored",
             Self::Memory => "MemoryFailed",
+            Self::ResetAdvised => "ResetAdvised",
+            Self::Fabric => "FabricNotReady",
             Self::Unstable => "Unstable",
         }
     }

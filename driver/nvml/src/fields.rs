@@ -17,7 +17,7 @@ impl Device<'_> {
         self.field(RECOVERY_ACTION)
     }
 
-    fn field(&self, id: u32) -> Result<u32, NvmlError> {
+    pub(crate) fn field(&self, id: u32) -> Result<u32, NvmlError> {
         let call = "nvmlDeviceGetFieldValues";
         let function = symbol(call, &self.nvml().lib().nvmlDeviceGetFieldValues)?;
         let value = nvmlValue_t { ullVal: 0 };

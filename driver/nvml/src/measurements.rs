@@ -11,6 +11,9 @@ use crate::device::Device;
 use crate::error::NvmlError;
 use crate::library::symbol;
 
+/// `NVML_FI_DEV_REMAPPED_COR`, `…_UNC`, `…_PENDING`, `…_FAILURE`.
+const REMAPPED_ROWS: [u32; 4] = [142, 143, 144, 145];
+
 /// Rows of memory that were replaced by spare ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemappedRows {
@@ -75,8 +78,27 @@ impl Device<'_> {
         self.nvml().answer("nvmlDeviceGetTotalEccErrors", self.wrapped().total_ecc_errors(kind, EccCounter::Aggregate))
     }
 
-    /// Not supported before Ampere.
+    /// Not supported before Ampere. In MIG mode only the fields have the numbers.
     pub fn remapped_rows(&self) -> Result<RemappedRows, NvmlError> {
+        match self.remapped_rows_of_gpu() {
+            Err(error) if error.is_unsupported() => {
+                let [corrected, uncorrected, pending, failed] = REMAPPED_ROWS.map(|field| self.field(field));
+                let (is_pending, has_failed) = (pending? != 0, failed? != 0);
+                Ok(RemappedRows { corrected: corrected?, uncorrected: uncorrected?, is_pending, has_failed })
+            }
+            rows => rows,
+        }
+    }
+
+    /// Whether a page of memory is retired at the next load of the driver. Not supported from Ampere on.
+    pub fn has_pending_pages(&self) -> Result<bool, NvmlError> {
+        Ok(self.number(
+            "nvmlDeviceGetRetiredPagesPendingStatus",
+            &self.nvml().lib().nvmlDeviceGetRetiredPagesPendingStatus,
+        )? == 1)
+    }
+
+    fn remapped_rows_of_gpu(&self) -> Result<RemappedRows, NvmlError> {
         let call = "nvmlDeviceGetRemappedRows";
         let function = symbol(call, &self.nvml().lib().nvmlDeviceGetRemappedRows)?;
         let mut rows: [c_uint; 4] = [0; 4];

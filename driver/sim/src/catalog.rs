@@ -53,6 +53,18 @@ pub struct Model {
     pub mig: Option<MigModel>,
 }
 
+impl Model {
+    /// Damaged rows of the memory are replaced by spare ones; earlier GPUs retire pages.
+    pub fn has_row_remapping(&self) -> bool {
+        self.architecture != Architecture::Turing
+    }
+
+    /// The GPU registers with the NVLink fabric of its baseboard.
+    pub fn has_fabric(&self) -> bool {
+        self.form == Form::Sxm && matches!(self.architecture, Architecture::Hopper | Architecture::Blackwell)
+    }
+}
+
 /// `nvmlDeviceArchitecture_t`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Architecture {

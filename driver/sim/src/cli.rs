@@ -47,6 +47,8 @@ enum Command {
     Load(load::Load),
     /// Sets what happened to the memory of a GPU.
     MemoryErrors(load::MemoryErrors),
+    /// Sets whether a GPU is registered with its NVLink fabric.
+    Fabric(load::Fabric),
     /// Reboots the machine: another boot ID, the state of the driver is lost.
     Reboot(Place),
     /// Makes calls slow.
@@ -81,6 +83,7 @@ pub(crate) fn run(args: Args) -> Result<String, CliError> {
         Command::Process(process) => switch::process(&process),
         Command::Load(load) => load::load(&load),
         Command::MemoryErrors(errors) => load::memory_errors(&errors),
+        Command::Fabric(fabric) => load::fabric(&fabric),
         Command::Reboot(place) => switch::reboot(&place.dir),
         Command::Delay(delay) => switch::delay(&delay),
         Command::Fail(fail) => switch::fail(&fail),

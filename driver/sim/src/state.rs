@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Form, Model, Placement};
 use crate::{Code, identity};
 
-pub use load::{Load, MemoryErrors};
+pub use load::{Fabric, Load, MemoryErrors};
 
 /// The arguments of `gpu-sim init`.
 #[derive(Clone, Debug)]
@@ -121,6 +121,8 @@ pub struct Gpu {
     pub recovery_action: u32,
     pub load: Load,
     pub memory_errors: MemoryErrors,
+    /// Of a board that has one.
+    pub fabric: Fabric,
     /// GPU instances by their ids.
     pub instances: BTreeMap<u32, GpuInstance>,
 }
@@ -355,6 +357,7 @@ impl Gpu {
             recovery_action: 0,
             load: Load::default(),
             memory_errors: MemoryErrors::default(),
+            fabric: Fabric::default(),
             instances: BTreeMap::new(),
         }
     }

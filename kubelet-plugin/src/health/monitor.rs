@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dra_hardware::{GpuCondition, GpuError, Host, NvmlCode};
-use dra_health::{GpuHealth, Policy, Signal, within_budget};
+use dra_health::{Answer, GpuHealth, Policy, Signal, within_budget};
 use dra_model::{Cause, Finding, GpuUuid, Inventory, explain};
 use dra_prepare::Engine;
 use dra_runtime::tasks::TaskError;
@@ -212,7 +212,7 @@ impl HealthMonitor {
             Observed::Condition(condition) => Some(condition),
             Observed::Xid { condition, .. } => condition.as_ref(),
         };
-        if let Some(Ok(GpuCondition { recovery_action: Some(action) })) = condition {
+        if let Some(Ok(GpuCondition { recovery_action: Some(action), .. })) = condition {
             self.metrics.recovery_action(device(), *action);
         }
     }
@@ -308,7 +308,7 @@ fn signals(kind: Observed) -> Vec<Signal> {
             let action = condition.as_ref().and_then(|condition| condition.as_ref().ok()?.recovery_action);
             let of_xid = Signal::Xid { xid, scope, recovery_action: action };
             // An answer right after the XID proves nothing.
-            let failed = condition.and_then(of_condition).filter(|signal| !matches!(signal, Signal::Answers { .. }));
+            let failed = condition.and_then(of_condition).filter(|signal| !matches!(signal, Signal::Answers(_)));
             [of_xid].into_iter().chain(failed).collect()
         }
     }
@@ -319,7 +319,9 @@ fn of_condition(condition: Result<GpuCondition, GpuError>) -> Option<Signal> {
     const GPU_IS_LOST: NvmlCode = NvmlCode(15);
     const RESET_REQUIRED: NvmlCode = NvmlCode(16);
     match condition {
-        Ok(GpuCondition { recovery_action }) => Some(Signal::Answers { recovery_action }),
+        Ok(GpuCondition { recovery_action, is_remap_pending, has_remap_failed, is_fabric_pending }) => {
+            Some(Signal::Answers(Answer { recovery_action, is_remap_pending, has_remap_failed, is_fabric_pending }))
+        }
         Err(GpuError::Failed { code: GPU_IS_LOST, .. }) => Some(Signal::Lost),
         Err(GpuError::Failed { code: RESET_REQUIRED, .. }) => Some(Signal::ResetRequired),
         Err(GpuError::Failed { code: TIMEOUT, .. }) => Some(Signal::Silent),

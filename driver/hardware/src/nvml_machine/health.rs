@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dra_model::GpuUuid;
 use dra_nvml::events::kind;
-use dra_nvml::{Device, EventSet, Nvml};
+use dra_nvml::{Device, EventSet, Nvml, NvmlError};
 
 use super::subject::Subject;
 use crate::gpu_error::GpuError;
@@ -23,12 +23,33 @@ const WANTED: u64 = kind::XID
     | kind::GPU_UNAVAILABLE
     | kind::RECOVERY_ACTION;
 
+/// `NVML_GPU_FABRIC_STATE_NOT_STARTED` and `…_IN_PROGRESS`.
+const FABRIC_PENDING: [u32; 2] = [1, 2];
+
 /// See [`crate::health::HealthMachine::condition`].
 pub(super) fn condition(gpu: &GpuUuid, device: &Device<'_>) -> Result<GpuCondition, GpuError> {
-    match device.recovery_action() {
-        Ok(action) => Ok(GpuCondition { recovery_action: Some(action) }),
-        Err(error) if error.is_unsupported() => Ok(GpuCondition { recovery_action: None }),
-        Err(error) => Err(Subject::of(GpuSelector::Uuid(gpu)).failed(error)),
+    read(device).map_err(|error| Subject::of(GpuSelector::Uuid(gpu)).failed(error))
+}
+
+fn read(device: &Device<'_>) -> Result<GpuCondition, NvmlError> {
+    let recovery_action = known(device.recovery_action())?;
+    let rows = known(device.remapped_rows())?;
+    let has_pending_pages = known(device.has_pending_pages())?.unwrap_or(false);
+    let fabric = known(device.fabric_state())?;
+    let is_divided = known(device.mig_mode())?.unwrap_or(false);
+    Ok(GpuCondition {
+        recovery_action,
+        is_remap_pending: has_pending_pages || rows.is_some_and(|rows| rows.is_pending),
+        has_remap_failed: rows.is_some_and(|rows| rows.has_failed),
+        is_fabric_pending: fabric.is_some_and(|state| FABRIC_PENDING.contains(&state)) && !is_divided,
+    })
+}
+
+/// Converts an unsupported call into nothing.
+fn known<T>(answer: Result<T, NvmlError>) -> Result<Option<T>, NvmlError> {
+    match answer {
+        Err(error) if error.is_unsupported() => Ok(None),
+        answer => answer.map(Some),
     }
 }
 

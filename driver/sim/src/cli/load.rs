@@ -57,6 +57,24 @@ pub(super) struct MemoryErrors {
     remap_failed: bool,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct Fabric {
+    dir: PathBuf,
+    #[arg(short, long)]
+    gpu: usize,
+    /// The GPU is not registered.
+    #[arg(long)]
+    pending: bool,
+}
+
+pub(super) fn fabric(args: &Fabric) -> Result<String, CliError> {
+    let fabric = if args.pending { state::Fabric::Pending } else { state::Fabric::Completed };
+    change(&args.dir, &format!("set the fabric of GPU {}", args.gpu), |state| {
+        state.gpus.get_mut(args.gpu).ok_or(Code::INVALID_ARGUMENT)?.fabric = fabric;
+        Ok(())
+    })
+}
+
 pub(super) fn load(args: &Load) -> Result<String, CliError> {
     change(&args.dir, &format!("load GPU {}", args.gpu), |state| {
         let gpu = state.gpus.get_mut(args.gpu).ok_or(Code::INVALID_ARGUMENT)?;

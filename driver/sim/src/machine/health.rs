@@ -7,14 +7,27 @@ use dra_hardware::{GpuCondition, GpuError, GpuEvent, GpuEvents, GpuSelector, Hea
 use dra_model::GpuUuid;
 
 use super::question::Question;
-use crate::state::{EVENT_XID, Event};
+use crate::state::{EVENT_XID, Event, Fabric};
 use crate::{Code, Simulator};
 
 impl HealthMachine for Simulator {
     fn condition(&self, gpu: &GpuUuid) -> Result<GpuCondition, GpuError> {
         let question = Question::about(self, GpuSelector::Uuid(gpu))?;
         let action = question.ask("nvmlDeviceGetFieldValues", |gpu, _| Ok(gpu.recovery_action));
-        Ok(GpuCondition { recovery_action: question.supported("nvmlDeviceGetFieldValues", action)? })
+        let recovery_action = question.supported("nvmlDeviceGetFieldValues", action)?;
+        let has_rows = question.required("nvmlDeviceGetArchitecture", |_, model| Ok(model.has_row_remapping()))?;
+        let rows = question.ask("nvmlDeviceGetRemappedRows", |gpu, _| Ok(gpu.memory_errors));
+        let rows = question.supported("nvmlDeviceGetRemappedRows", rows)?.unwrap_or_default();
+        let fabric = question.ask("nvmlDeviceGetGpuFabricInfo", |gpu, model| {
+            let is_divided = gpu.mig.is_some_and(|mig| mig.current);
+            Ok(model.has_fabric() && gpu.fabric == Fabric::Pending && !is_divided)
+        });
+        Ok(GpuCondition {
+            recovery_action,
+            is_remap_pending: rows.remap_pending,
+            has_remap_failed: rows.remap_failed && has_rows,
+            is_fabric_pending: question.supported("nvmlDeviceGetGpuFabricInfo", fabric)?.unwrap_or(false),
+        })
     }
 
     fn events(&self, gpu: &GpuUuid) -> Result<Box<dyn GpuEvents>, GpuError> {

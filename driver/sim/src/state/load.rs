@@ -30,3 +30,12 @@ pub struct MemoryErrors {
     pub remap_pending: bool,
     pub remap_failed: bool,
 }
+
+/// Whether a board is registered with its NVLink fabric, `nvmlGpuFabricState_t`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fabric {
+    #[default]
+    Completed,
+    Pending,
+}

@@ -166,7 +166,7 @@ fn events_and_condition_are_the_same_through_both_interfaces() {
     let uuid: dra_model::GpuUuid = node.state().gpus[1].uuid.parse().unwrap();
     let both: [&dyn Machine; 2] = [&library, &sim];
     let mut events = both.map(|machine| machine.events(&uuid).unwrap());
-    let condition = |action| Ok(GpuCondition { recovery_action: Some(action) });
+    let condition = |action| Ok(GpuCondition { recovery_action: Some(action), ..GpuCondition::default() });
     assert_eq!(both.map(|machine| machine.condition(&uuid)), [condition(0), condition(0)]);
     change(&node, &sim, |state| {
         state.raise_xid(0, 13, (None, None)).unwrap();

@@ -149,12 +149,19 @@ exports! {
     };
 
     nvmlDeviceGetRetiredPagesPendingStatus: (device: Handle, pending: Out<'_, c_uint>) |call| {
-        call.gpu(device)?;
-        put(pending, 0)
+        let gpu = gpu_of(call, device)?;
+        if gpu.model()?.has_row_remapping() {
+            return Err(Code::NOT_SUPPORTED);
+        }
+        put(pending, gpu.memory_errors.remap_pending.into())
     };
 
     nvmlDeviceGetRemappedRows: (device: Handle, corrected: Out<'_, c_uint>, uncorrected: Out<'_, c_uint>, pending: Out<'_, c_uint>, failed: Out<'_, c_uint>) |call| {
-        let errors = gpu_of(call, device)?.memory_errors;
+        let gpu = gpu_of(call, device)?;
+        if gpu.mig.is_some_and(|mig| mig.current) || !gpu.model()?.has_row_remapping() {
+            return Err(Code::NOT_SUPPORTED);
+        }
+        let errors = gpu.memory_errors;
         put(corrected, errors.rows_corrected)?;
         put(uncorrected, errors.rows_uncorrected)?;
         put(pending, errors.remap_pending.into())?;

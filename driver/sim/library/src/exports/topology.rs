@@ -4,7 +4,7 @@
 use std::ffi::{c_uint, c_ulong};
 
 use dra_sim::Code;
-use dra_sim::state::Gpu;
+use dra_sim::state::{Fabric, Gpu};
 use nvml_wrapper_sys::bindings as nvml;
 
 use crate::call::{Call, exports};
@@ -40,22 +40,33 @@ exports! {
     };
 
     nvmlDeviceGetGpuFabricInfo: (device: Handle, info: Out<'_, nvml::nvmlGpuFabricInfo_t>) |call| {
-        call.gpu(device)?;
-        put(info, nvml::nvmlGpuFabricInfo_t { clusterUuid: [0; 16], status: 0, cliqueId: 0, state: 0 })
+        let state = fabric_state(call, device)?;
+        put(info, nvml::nvmlGpuFabricInfo_t { clusterUuid: [0; 16], status: 0, cliqueId: 0, state })
     };
 
     nvmlDeviceGetGpuFabricInfoV: (device: Handle, info: Versioned) |call| {
-        call.gpu(device)?;
+        let state = fabric_state(call, device)?;
         let second = info.put_if(2, |version| nvml::nvmlGpuFabricInfo_v2_t {
-            version, clusterUuid: [0; 16], status: 0, cliqueId: 0, state: 0, healthMask: 0,
+            version, clusterUuid: [0; 16], status: 0, cliqueId: 0, state, healthMask: 0,
         })?;
         if second {
             return Ok(());
         }
         info.put(3, |version| nvml::nvmlGpuFabricInfo_v3_t {
-            version, clusterUuid: [0; 16], status: 0, cliqueId: 0, state: 0, healthMask: 0, healthSummary: 0,
+            version, clusterUuid: [0; 16], status: 0, cliqueId: 0, state, healthMask: 0, healthSummary: 0,
         })
     };
+}
+
+/// `nvmlGpuFabricState_t`: 0 without a fabric, 2 in progress, 3 completed.
+fn fabric_state(call: &Call, device: Handle) -> Result<u8, Code> {
+    let gpu = call.gpu(device)?;
+    let gpu = call.state.gpu(gpu)?;
+    Ok(match (gpu.model()?.has_fabric(), gpu.fabric) {
+        (false, _) => 0,
+        (true, Fabric::Pending) => 2,
+        (true, Fabric::Completed) => 3,
+    })
 }
 
 /// The machine's processors are not simulated: every GPU is near the first 64.
