@@ -8,6 +8,8 @@ use tokio::time::interval;
 use crate::figures::{Figure, Unit};
 use crate::stage::Stage;
 
+const MINUTE_MILLISECONDS: f64 = 60_000.0;
+
 /// What the minute cost.
 #[derive(Debug)]
 pub(crate) struct Idle {
@@ -36,12 +38,13 @@ impl Idle {
     pub(crate) fn figures(&self) -> Vec<Figure> {
         vec![
             Figure::promised("API writes in an idle minute", self.writes, Unit::Count, 0.0),
-            Figure::measured("processor time of the plugin in an idle minute", self.plugin_time, Unit::Milliseconds),
-            Figure::measured(
-                "processor time of the controller in an idle minute",
-                self.controller_time,
-                Unit::Milliseconds,
+            Figure::promised(
+                "processor time of plugin and controller in an idle minute, of one core",
+                (self.plugin_time + self.controller_time) / MINUTE_MILLISECONDS * 100.0,
+                Unit::Percent,
+                0.5,
             ),
+            Figure::measured("processor time of the plugin in an idle minute", self.plugin_time, Unit::Milliseconds),
         ]
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! stage (cluster, plugin, controller, MPS host)
-//!   -> one_by_one, at_once, idle, mps, shares, rounds, partitions, mig -> figures -> table and target/bench.json
+//!   -> one_by_one, at_once, idle, mps, shares, rounds, partitions, mig, faults -> figures -> table and target/bench.json
 //! ```
 //!
 //! All times are taken side by side in one run, because absolute times of a shared machine say little. A missed target is
@@ -19,6 +19,7 @@
 
 mod at_once;
 mod claims;
+mod faults;
 mod figures;
 mod footprint;
 mod fragmentation;
@@ -91,6 +92,8 @@ enum Part {
     Scheduling,
     /// MIG devices made on the node
     Mig,
+    /// GPUs that fail
+    Faults,
 }
 
 fn main() -> ExitCode {
@@ -140,6 +143,7 @@ impl Part {
             Self::Fragmentation => fragmentation::measure(),
             Self::Scheduling => scheduling::measure(stage).await.figures(),
             Self::Mig => mig::measure(stage).await.figures(),
+            Self::Faults => faults::measure(stage).await.figures(),
         }
     }
 }
