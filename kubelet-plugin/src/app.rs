@@ -317,7 +317,7 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
 /// The metrics of this process, with those that are measured when they are read.
 fn monitoring(parts: &Parts, mut registry: Registry) -> http::Metrics {
     let (host, engine) = (Arc::clone(&parts.host), Arc::clone(&parts.engine));
-    let monitoring = Monitoring::new(host, engine, parts.source.consumers(), parts.config.claim_metrics);
+    let monitoring = Monitoring::new(host, engine, parts.source.consumers().clone(), parts.config.claim_metrics);
     monitoring.register(&mut registry);
     let measure = move || {
         let monitoring = monitoring.clone();

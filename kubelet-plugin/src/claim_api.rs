@@ -23,6 +23,8 @@ use kube::{Client, Resource as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
+use crate::monitoring::consumers::ClaimConsumers;
+
 /// The size of ordinary claims, which have a few configurations of less than a KiB each.
 const MAX_ORDINARY_BYTES: usize = 64 << 10;
 
@@ -105,6 +107,7 @@ pub struct ClaimApi {
     client: Client,
     ordinary: Arc<Semaphore>,
     large: Arc<Semaphore>,
+    consumers: ClaimConsumers,
 }
 
 impl Debug for ClaimApi {
@@ -116,7 +119,12 @@ impl Debug for ClaimApi {
 impl ClaimApi {
     pub fn new(client: Client) -> Self {
         let [ordinary, large] = [MAX_ORDINARY_READS, MAX_LARGE_READS].map(|permits| Arc::new(Semaphore::new(permits)));
-        Self { client, ordinary, large }
+        Self { client, ordinary, large, consumers: ClaimConsumers::default() }
+    }
+
+    /// The pods of the claims that were read.
+    pub fn consumers(&self) -> &ClaimConsumers {
+        &self.consumers
     }
 
     /// The client, for other requests.
@@ -127,10 +135,14 @@ impl ClaimApi {
     /// A claim, if it exists. The answer with a large claim is discarded, and the claim is read again under the limit for large
     /// claims.
     pub async fn get(&self, claim: &ClaimRef) -> Result<Option<Answer>, ClaimApiError> {
-        match self.get_within(claim, MAX_ORDINARY_BYTES, &self.ordinary).await {
-            Err(ClaimApiError::TooLarge) => self.get_within(claim, MAX_BYTES, &self.large).await,
-            answer => answer,
+        let answer = match self.get_within(claim, MAX_ORDINARY_BYTES, &self.ordinary).await {
+            Err(ClaimApiError::TooLarge) => self.get_within(claim, MAX_BYTES, &self.large).await?,
+            answer => answer?,
+        };
+        if let Some(answer) = &answer {
+            self.consumers.record(claim, &answer.json);
         }
+        Ok(answer)
     }
 
     /// Writes the entries of this driver in `status.devices`, and no others.

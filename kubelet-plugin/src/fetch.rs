@@ -72,7 +72,6 @@ pub struct ClaimSource {
     node: NodeName,
     runtime: Handle,
     stop: CancellationToken,
-    consumers: ClaimConsumers,
 }
 
 impl std::fmt::Debug for ClaimSource {
@@ -84,12 +83,12 @@ impl std::fmt::Debug for ClaimSource {
 impl ClaimSource {
     /// The requests run on the current runtime.
     pub fn new(claims: ClaimApi, driver: DriverName, node: NodeName, stop: CancellationToken) -> Self {
-        Self { claims, driver, node, runtime: Handle::current(), stop, consumers: ClaimConsumers::default() }
+        Self { claims, driver, node, runtime: Handle::current(), stop }
     }
 
     /// The pods of the claims that were read.
-    pub fn consumers(&self) -> ClaimConsumers {
-        self.consumers.clone()
+    pub fn consumers(&self) -> &ClaimConsumers {
+        self.claims.consumers()
     }
 
     /// Sends the request of [`ClaimSource::read`] ahead: the API server answers while this process takes locks and reads records.
@@ -123,7 +122,6 @@ impl ClaimSource {
             }
         });
         let answer = answer.map_err(no_answer)?.ok_or(FetchError::Gone)?;
-        self.consumers.record(claim, &answer.json);
         claim_of(&answer.json, claim, &self.driver).map_err(|error| match error {
             ClaimError::Replaced { found, .. } => FetchError::Replaced { found },
             error @ (ClaimError::Unreadable { .. } | ClaimError::NotAllocated { .. }) => {
@@ -141,10 +139,7 @@ impl ClaimSource {
             return ClaimLookup::Unknown;
         }
         match self.runtime.block_on(self.answer(claim, deadline)) {
-            Ok(Some(answer)) => {
-                self.consumers.record(claim, &answer.json);
-                lookup_of(claim_of(&answer.json, claim, &self.driver), &self.node)
-            }
+            Ok(Some(answer)) => lookup_of(claim_of(&answer.json, claim, &self.driver), &self.node),
             Ok(None) => ClaimLookup::Gone,
             Err(_) => ClaimLookup::Unknown,
         }

@@ -33,6 +33,8 @@ pub enum PendingEvent {
         /// For a second Event, on the Node.
         on_node: Option<EventText>,
     },
+    /// The health of a GPU: on the pods of the claim too.
+    Health(EventText),
     Text(EventText),
 }
 
@@ -128,7 +130,7 @@ impl Outbox {
             Report::Health { claim, devices, gpu, text } => {
                 let entry = self.entry(claim, now);
                 entry.status = Some((devices.into(), now));
-                entry.events.insert(Topic::Health(gpu, text.reason()), PendingEvent::Text(text));
+                entry.events.insert(Topic::Health(gpu, text.reason()), PendingEvent::Health(text));
             }
             Report::Unprepared { claim } => self.forget(&claim),
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use dra_model::chain;
 use dra_model::{ClaimRef, DaemonId, NodeName, explain, worst};
 use dra_prepare::PreparedDevice;
-use dra_resource::{DeviceStatus, DriverName, SharingStatus};
+use dra_resource::{Consumer, DeviceStatus, DriverName, SharingStatus};
 use dra_runtime::tasks::TaskError;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -145,14 +145,14 @@ impl Reporter {
                 },
             }
         }
-        let about = reference(&claim);
         for event in events {
             self.wait_for_calls().await;
-            self.record(&about, event).await;
+            self.record(&claim, event).await;
         }
     }
 
-    async fn record(&self, about: &ObjectReference, event: PendingEvent) {
+    async fn record(&self, claim: &ClaimRef, event: PendingEvent) {
+        let about = &reference(claim);
         match event {
             PendingEvent::Prepared(devices) => {
                 let inventory = self.state.borrow().inventory.clone();
@@ -167,6 +167,12 @@ impl Reporter {
                     self.event(&self.own_node(), &on_node).await;
                 }
                 self.event(about, &text).await;
+            }
+            PendingEvent::Health(text) => {
+                self.event(about, &text).await;
+                for pod in self.claims.consumers().of(claim) {
+                    self.event(&pod_reference(claim, pod), &text).await;
+                }
             }
             PendingEvent::Text(text) => self.event(about, &text).await,
         }
@@ -275,6 +281,18 @@ fn reference(claim: &ClaimRef) -> ObjectReference {
         namespace: Some(claim.namespace.clone()),
         name: Some(claim.name.clone()),
         uid: Some(claim.uid.to_string()),
+        ..ObjectReference::default()
+    }
+}
+
+/// A pod of a claim.
+fn pod_reference(claim: &ClaimRef, Consumer { pod, uid }: Consumer) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(claim.namespace.clone()),
+        name: Some(pod),
+        uid: Some(uid),
         ..ObjectReference::default()
     }
 }

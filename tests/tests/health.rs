@@ -85,7 +85,7 @@ async fn a_gpu_that_falls_off_the_bus_is_tainted_until_it_is_back() {
     let _controller = node.start_controller("1");
     until_published(&node, 3).await;
     let before = generations(&node);
-    let early = NewClaim::of("early", &node.gpus.name(0)).create(&node.api);
+    let early = NewClaim::of("early", &node.gpus.name(0)).pod("train-0", "of-the-pod").create(&node.api);
     node.kubelet.prepare(&early).await.unwrap();
     until_healthy(&node, "True", "Healthy").await;
     node.gpus.change(|state| state.lose_gpu(0));
@@ -107,6 +107,12 @@ async fn a_gpu_that_falls_off_the_bus_is_tainted_until_it_is_back() {
         events.iter().any(is_it).then_some(())
     };
     node.api.until("the Event on the claim", Resource::Events, of_claim).await;
+    let of_pod = |events: &[Value]| {
+        let about = |event: &Value| ["kind", "name", "uid"].map(|field| event["regarding"][field].to_string());
+        let pod = ["Pod", "train-0", "of-the-pod"].map(|text| format!("\"{text}\""));
+        events.iter().any(|event| event["reason"] == "GpuLost" && about(event) == pod).then_some(())
+    };
+    node.api.until("the Event on the pod", Resource::Events, of_pod).await;
 
     // A restart forgets nothing, not even while the GPU is back and not proven well.
     plugin.kill().await;

@@ -120,7 +120,7 @@ fn a_node_speaks_in_events_for_itself_only(arena: &Arena) {
     let another = Some(
         "a pod on node node-1 creates Events only as gpu.nvidia.com/kubelet-plugin or gpu.nvidia.com/controller on that node",
     );
-    let about = Some("a pod on node node-1 creates Events only about that node and about ResourceClaims");
+    let about = Some("a pod on node node-1 creates Events only about that node, ResourceClaims and Pods");
     for (given, expect) in [
         (event("node-1", node("node-1")), None),
         (event("gpu-controller-node-1", node("node-1")), None),
@@ -131,7 +131,9 @@ fn a_node_speaks_in_events_for_itself_only(arena: &Arena) {
         (reported_by("gpu.nvidia.com/other"), another),
         (reported_by("kubelet"), another),
         (event("node-1", node("node-2")), about),
-        (event("node-1", in_default("v1", "Pod")), about),
+        (event("node-1", in_default("v1", "Pod")), None),
+        (event("node-1", in_default("v1", "Secret")), about),
+        (event("node-1", in_default("apps/v1", "Pod")), about),
     ] {
         check_write(arena, &token, &["create", "--dry-run=server", "-f", "-"], &given.to_string(), expect);
     }
