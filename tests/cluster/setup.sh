@@ -7,6 +7,8 @@
 #   <cache>/nvidia   nvidia-smi and the MPS programs, from Debian's non-free
 #   <cache>/python   nvidia-ml-py, an independent reader of the NVML library
 #   <cache>/cargo-deny  what `make deny` runs
+#   <cache>/prometheus  promtool, prometheus and alertmanager; installed, they
+#                       would run as services
 #   <cache>/rootfs   the files of the two base images (see images.rs)
 #
 # Run as root. A second run changes and prints nothing. The apt sources of the
@@ -23,6 +25,8 @@ host_packages=(
     pkg-config procps python3 util-linux
 )
 nvidia_packages=(nvidia-smi nvidia-cuda-mps)
+# Go programs that need nothing but the C library.
+prometheus_packages=(prometheus prometheus-alertmanager)
 # The minimum for a program linked against glibc.
 base_packages=(libc6 libgcc-s1)
 # A shell, coreutils, and busybox for a small web server and client.
@@ -150,6 +154,7 @@ need_toolchains
 mkdir -p "$cache"
 install_host_packages
 unpack nvidia "${nvidia_packages[@]}"
+unpack prometheus "${prometheus_packages[@]}"
 unpack rootfs/base "${base_packages[@]}"
 unpack rootfs/demo "${base_packages[@]}" "${demo_packages[@]}"
 unpack rootfs/pause busybox-static

@@ -10,7 +10,8 @@
 //!
 //! The plugin and the controller are the real ones, in this process or as processes. Nothing here sleeps: tests wait
 //! for conditions. Reading order: [`wait`], [`api_server`], [`kubelet`], [`mps_host`], [`machine`], [`claim`],
-//! [`containers`], [`program`], [`node`]; [`programs`] builds what is run, [`source`] is for the checks of the source tree.
+//! [`containers`], [`program`], [`node`], [`prometheus`]; [`programs`] builds what is run, [`chart`] is rendered by helm,
+//! [`source`] is for the checks of the source tree.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -40,6 +41,10 @@ pub mod disk;
 pub mod program;
 
 pub mod node;
+
+pub mod chart;
+
+pub mod prometheus;
 
 pub mod source;
 

@@ -5,58 +5,11 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use dra_sim::catalog;
+use dra_tests::chart::{document, documents, rendered, rendered_with};
 use dra_tests::source::root_dir;
-
-/// The helm that the test cluster is built with.
-fn helm() -> PathBuf {
-    let home_dir = || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache");
-    let cache_dir = std::env::var_os("XDG_CACHE_HOME").map_or_else(home_dir, PathBuf::from).join("gpu-dra-cluster");
-    let versions = std::fs::read_dir(&cache_dir).into_iter().flatten().flatten();
-    let found = versions.map(|version| version.path().join("bin/helm")).find(|helm| helm.is_file());
-    found.unwrap_or_else(|| panic!("no helm below {}: run `make build` first", cache_dir.display()))
-}
-
-/// What `helm template` prints with these values, or why it refuses.
-fn rendered(settings: &[&str]) -> Result<String, String> {
-    rendered_with(&settings.iter().flat_map(|setting| ["--set", setting]).collect::<Vec<_>>())
-}
-
-/// The same with these arguments.
-fn rendered_with(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(helm())
-        .args([
-            "template",
-            "gpu-dra-driver",
-            "deploy/chart",
-            "--namespace",
-            "gpu-dra-driver",
-            "--kube-version",
-            "1.37.0",
-        ])
-        .args(arguments)
-        .current_dir(root_dir())
-        .output()
-        .unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-}
-
-/// All documents of a kind.
-fn documents(chart: &str, kind: &str) -> Vec<String> {
-    let is_one = |document: &&str| document.lines().any(|line| line == format!("kind: {kind}"));
-    chart.split("\n---\n").filter(is_one).map(str::to_owned).collect()
-}
-
-/// The only document of a kind.
-fn document(chart: &str, kind: &str) -> String {
-    let found = documents(chart, kind);
-    let [document] = found.as_slice() else { panic!("the chart has {} documents {kind}", found.len()) };
-    document.clone()
-}
 
 /// The DaemonSet of a component.
 fn daemon_set(chart: &str, component: &str) -> String {
