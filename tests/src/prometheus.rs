@@ -38,8 +38,9 @@ pub type Target = (String, Value);
 #[derive(Debug)]
 pub struct Prometheus {
     address: String,
-    _dir: TempDir,
+    // Ended before its directory is removed.
     _process: Child,
+    _dir: TempDir,
 }
 
 impl Prometheus {

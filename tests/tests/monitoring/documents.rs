@@ -12,6 +12,7 @@ use crate::promql::{Selector, selectors};
 #[derive(Debug)]
 pub(crate) struct Series {
     pub(crate) labels: BTreeSet<String>,
+    pub(crate) process: String,
 }
 
 /// Series of other programs that rules and dashboards select.
@@ -49,7 +50,7 @@ fn code(cell: &str) -> impl Iterator<Item = &str> {
 pub(crate) fn series() -> BTreeMap<String, Series> {
     let mut found = BTreeMap::new();
     for row in rows(&document("monitoring.md"), "Metrics") {
-        let [cell, _process, meaning] = row.as_slice() else { panic!("{row:?} has not three cells") };
+        let [cell, process, meaning] = row.as_slice() else { panic!("{row:?} has not three cells") };
         for item in code(cell) {
             let (name, labels) = item.split_once('{').unwrap_or((item, "}"));
             let mut labels: BTreeSet<String> =
@@ -59,7 +60,7 @@ pub(crate) fn series() -> BTreeMap<String, Series> {
                 labels.insert("le".to_owned());
             }
             for suffix in suffixes {
-                let one = Series { labels: labels.clone() };
+                let one = Series { labels: labels.clone(), process: process.clone() };
                 let before = found.insert(format!("gpu_dra_{name}{suffix}"), one);
                 assert!(before.is_none(), "{name} is listed twice");
             }

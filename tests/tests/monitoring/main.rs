@@ -6,6 +6,7 @@
 mod alerts;
 mod dashboards;
 mod documents;
+mod live;
 mod objects;
 mod promql;
 mod recording;
