@@ -314,9 +314,19 @@ fn the_controller_gets_the_forms_and_shares_as_flags() {
 fn rules_about_faults_are_flags_of_the_plugin() {
     let rules =
         r#"health.rules={"needsReset": {"effect": "NoExecute", "graceSeconds": 600}, "lost": {"effect": "Off"}}"#;
-    let chart = rendered_with(&["--set-json", rules, "--set", "health.evictionPercent=50"]).unwrap();
+    let chart = rendered_with(&[
+        "--set-json",
+        rules,
+        "--set",
+        "health.evictionPercent=50",
+        "--set",
+        "monitoring.claimMetrics=false",
+    ])
+    .unwrap();
     let plugin = daemon_set(&chart, "kubelet-plugin");
-    for flag in ["--health-rules=lost=Off:0,needsReset=NoExecute:600", "--health-eviction-percent=50"] {
+    for flag in
+        ["--health-rules=lost=Off:0,needsReset=NoExecute:600", "--health-eviction-percent=50", "--claim-metrics=false"]
+    {
         assert!(plugin.contains(&format!("- {flag}\n")), "{flag} in {plugin}");
     }
     for (rules, word) in [

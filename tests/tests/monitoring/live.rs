@@ -9,7 +9,7 @@ use dra_tests::chart::cache_dir;
 use dra_tests::claim::NAMESPACE;
 use dra_tests::node::{DRIVER, NODE};
 use dra_tests::program::Program;
-use dra_tests::prometheus::{Prometheus, Target};
+use dra_tests::prometheus::{Alertmanager, Prometheus, Target};
 use dra_tests::{Mode, MpsHost, NewClaim, Node};
 use serde_json::{Value, json};
 
@@ -165,4 +165,38 @@ async fn a_real_prometheus_answers_every_query_about_a_real_plugin() {
     check_panels(&prometheus, &names).await;
     check_rules(&prometheus, &names).await;
     prometheus.until_data("ALERTS{alertname=\"GpuLost\", alertstate=\"pending\"}").await;
+}
+
+/// The same rules without their time to wait.
+fn at_once(mut groups: Value) -> Value {
+    let groups_of = groups["groups"].as_array_mut().unwrap();
+    for rule in groups_of.iter_mut().flat_map(|group| group["rules"].as_array_mut().unwrap()) {
+        if rule.get("for").is_some() {
+            rule["for"] = json!("0s");
+        }
+    }
+    groups
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_fires_when_a_gpu_is_lost_and_resolves_when_it_is_back() {
+    let node = Node::new("h100:2");
+    let plugin = node.start(Mode::Process).await;
+    let alertmanager = Alertmanager::start().await;
+    let targets = [target(&plugin, "plugin")];
+    let prometheus = Prometheus::with_alertmanager(&targets, &at_once(groups(&[])), Some(&alertmanager)).await;
+    prometheus.until_data("gpu_dra_gpu_healthy == 1").await;
+    alertmanager.until_alerts("GpuLost", |alerts| alerts.is_empty().then_some(())).await;
+    node.gpus.change(|state| state.lose_gpu(1));
+    let labels = alertmanager.until_alerts("GpuLost", |alerts| alerts.first().map(|one| one["labels"].clone())).await;
+    assert_eq!(
+        [&labels["node"], &labels["device"], &labels["severity"]],
+        [NODE, &node.gpus.name(1), "critical"],
+        "{labels}"
+    );
+    node.gpus.change(|state| {
+        state.gpus[1].lost = false;
+        Ok(())
+    });
+    alertmanager.until_alerts("GpuLost", |alerts| alerts.is_empty().then_some(())).await;
 }
