@@ -14,6 +14,7 @@ help:
 	@echo 'make demo    watch a real Kubernetes schedule pods onto simulated GPUs through this driver'
 	@echo 'make test    all tests, the end-to-end ones on a real cluster included'
 	@echo 'make up      leave such a cluster running; NODES="h100:8 a100-40:2,t4:2" is one GPU list per node'
+	@echo '             MONITORING=1 starts a Prometheus with the rules of the chart, too'
 	@echo 'make env     what a shell needs to use it: eval "$$(make -s env)"'
 	@echo 'make down    remove it'
 	@echo 'make bench   the promises of SPECIFICATION.md as a table of figures'
@@ -47,7 +48,7 @@ test: build
 	cargo test --locked --workspace
 
 up: demo-programs
-	@target/debug/gpu-demo up --nodes '$(NODES)'
+	@target/debug/gpu-demo up --nodes '$(NODES)' $(if $(MONITORING),--monitoring)
 
 env:
 	@target/debug/gpu-cluster env

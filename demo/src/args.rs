@@ -26,4 +26,7 @@ pub(crate) struct Up {
     /// Name of the cluster.
     #[arg(long, default_value = "gpu")]
     pub(crate) name: String,
+    /// Start a Prometheus with the rules of the chart, too.
+    #[arg(long)]
+    pub(crate) monitoring: bool,
 }

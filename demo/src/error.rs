@@ -35,6 +35,8 @@ pub enum DemoError {
     },
     #[error("{path} is missing; build it with `make build`")]
     NotBuilt { path: PathBuf },
+    #[error("the chart renders no rules for Prometheus")]
+    NoRules,
     #[error("the answer for {object} does not contain {what}")]
     Incomplete { what: &'static str, object: String },
 }

@@ -10,6 +10,7 @@
 
 pub mod driver;
 mod error;
+pub mod monitoring;
 pub mod published;
 mod repository;
 pub mod scenes;

@@ -7,7 +7,7 @@ use crate::{
 };
 use dra_cluster::{Build, Cluster, ClusterOptions, NodeOptions};
 use dra_demo::{
-    Doing, Repository, Result, Stage, driver,
+    Doing, Repository, Result, Stage, driver, monitoring,
     published::Pool,
     scenes::{SCENES, Scene},
 };
@@ -43,16 +43,20 @@ pub(crate) fn run() -> ExitCode {
 
 /// Starts a cluster with the driver that keeps running.
 pub(crate) fn up(up: &Up) -> ExitCode {
-    let (name, nodes) = (up.name.clone(), up.nodes.clone());
+    let (name, nodes, with_monitoring) = (up.name.clone(), up.nodes.clone(), up.monitoring);
     until_interrupted(&up.name, move || {
         let cluster = started(&name, &nodes)?;
         let repository = Repository::find()?;
         introduce(&deploy(&cluster, &repository)?);
+        let prometheus = if with_monitoring { Some(monitoring::start(&cluster, &repository)?) } else { None };
         cluster.leave_running().doing("leave the cluster running")?;
         print_gap();
         print(0, "The cluster is running. In a shell:");
         print(4, format!("eval \"$(target/debug/gpu-cluster env --name {name})\"\nkubectl get resourceslices"));
         print(4, "kubectl apply -f demo/workloads/one-gpu.yaml && kubectl logs -f one-gpu");
+        if let Some(prometheus) = prometheus {
+            print(0, format!("Prometheus with the rules of the chart: {}", prometheus.url()));
+        }
         print(0, format!("Remove it with `target/debug/gpu-cluster down --name {name}`."));
         Ok(())
     })

@@ -259,7 +259,12 @@ impl Cluster {
         node_files::write(&node.dir(), facts, authority, &self.programs)
     }
 
-    fn namespaces(&self) -> Result<Namespaces> {
+    /// The address of the control plane, which the host reaches.
+    pub(crate) fn control_plane_address(&self) -> Result<String> {
+        Ok(self.run_dir.read_record()?.subnet.control_plane())
+    }
+
+    pub(crate) fn namespaces(&self) -> Result<Namespaces> {
         Namespaces::of_control_plane(&self.run_dir.init_pid_path(), &self.logs_dir())
     }
 }

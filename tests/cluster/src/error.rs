@@ -49,6 +49,8 @@ pub enum ClusterError {
     NoSuchNode { name: String, known: String },
     #[error("node {node} has simulated GPUs, but no gpu-sim program was given; build it with `cargo build -p dra-sim`")]
     NoSimulator { node: String },
+    #[error("{path} is missing; run tests/cluster/setup.sh to install missing programs")]
+    NoPrometheus { path: PathBuf },
 }
 
 pub type Result<T> = std::result::Result<T, ClusterError>;

@@ -24,6 +24,7 @@ mod faults;
 mod health;
 mod import;
 mod mig;
+mod monitoring;
 mod mps;
 mod pods;
 mod publishing;
@@ -54,6 +55,7 @@ fn cases() -> Vec<Case> {
         faults::cases(),
         health::cases(),
         restarts::cases(),
+        monitoring::cases(),
         uninstall::cases(),
     ]
     .concat()
