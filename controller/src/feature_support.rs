@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use dra_model::chain;
 use dra_resource::{Features, Pool, SliceContent, Write, diff, slice_name};
-use k8s_openapi::api::resource::v1::{ResourceSlice, ResourceSliceSpec};
+use k8s_openapi::api::resource::v1::{Device, DeviceTaint, ResourceSlice, ResourceSliceSpec};
 
 use crate::cluster::{Cluster, RequestError, ServerVersion};
 
@@ -187,12 +187,29 @@ fn forbidden(error: &RequestError) -> Support {
 /// The index of slices in dry runs; no pool has as many slices.
 const DRY_RUN_INDEX: usize = 0xfffff;
 
-/// The first slice with such fields, under an unused name of this node.
+/// The first slice with such fields, under an unused name of this node. Slices have taints only after a fault, and an administrator wants
+/// to know before it whether they are possible.
 fn probe(gated: GatedFields, pool: &Pool, desired: &[SliceContent]) -> Option<ResourceSlice> {
-    let mut slice = diff(pool, desired, &[]).into_iter().find_map(|write| match write {
-        Write::Create(slice) if gated.amount(&slice.spec) > 0 => Some(*slice),
-        Write::Create(_) | Write::Update(_) | Write::Delete { .. } => None,
-    })?;
+    let mut slices = diff(pool, desired, &[]).into_iter().filter_map(|write| match write {
+        Write::Create(slice) => Some(*slice),
+        Write::Update(_) | Write::Delete { .. } => None,
+    });
+    let mut slice = match gated {
+        GatedFields::Counters | GatedFields::Shares => slices.find(|slice| gated.amount(&slice.spec) > 0)?,
+        GatedFields::Taints => slices.find_map(|slice| with_taint(pool, slice))?,
+    };
     slice.metadata.name = Some(slice_name(DRY_RUN_INDEX, &pool.driver, &pool.node));
+    Some(slice)
+}
+
+/// The slice with only its first device, which has a taint.
+fn with_taint(pool: &Pool, mut slice: ResourceSlice) -> Option<ResourceSlice> {
+    let device = slice.spec.devices.take()?.into_iter().next()?;
+    let taint = DeviceTaint {
+        key: format!("{}/dry-run", pool.driver),
+        effect: "NoSchedule".to_owned(),
+        ..DeviceTaint::default()
+    };
+    slice.spec.devices = Some(vec![Device { taints: Some(vec![taint]), ..device }]);
     Some(slice)
 }

@@ -117,7 +117,8 @@ impl NodeEvents {
 /// The problems of a node.
 pub(crate) fn problems(inventory: &Inventory, support: &FeatureSupport, offer: &Offer) -> Problems {
     let gpus = inventory.gpus.iter().enumerate().filter_map(|(index, entry)| of_gpu(index, entry, support, offer));
-    let others = [missing_driver(&inventory.driver), no_counters(support), no_shares(support, offer)];
+    let others =
+        [missing_driver(&inventory.driver), no_counters(support), no_shares(support, offer), no_taints(support)];
     gpus.chain(others.into_iter().flatten()).collect()
 }
 
@@ -151,6 +152,15 @@ fn no_shares(support: &FeatureSupport, offer: &Offer) -> Option<(String, Problem
 }
 
 /// The most severe problem of a GPU. It has only one, so that a problem that gets worse is not reported as resolved.
+fn no_taints(support: &FeatureSupport) -> Option<(String, Problem)> {
+    let reason = support.unavailable_reason(GatedFields::Taints)?;
+    let note = format!(
+        "Slices do not show that a GPU failed: claims for it fail when their pods start, and its pods are not evicted: {reason}"
+    );
+    let problem = Problem { reason: "DeviceTaintsUnavailable", recovered: "DeviceTaintsAvailable", note };
+    Some(("taints of devices".to_owned(), problem))
+}
+
 fn of_gpu(index: usize, entry: &GpuEntry, support: &FeatureSupport, offer: &Offer) -> Option<(String, Problem)> {
     match (entry.failure(), entry) {
         (Some(failure), _) => Some(failed(index, entry, failure, support)),

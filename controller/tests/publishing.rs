@@ -347,8 +347,9 @@ async fn a_server_without_counters_gets_only_devices_without_overlap_and_an_even
         assert_eq!(writes(&server), [format!("create {COUNTERS}")], "the first slice holds the devices");
         let devices = server.with(|world| world.slices[COUNTERS]["spec"]["devices"].as_array().unwrap().len());
         assert_eq!(devices, 15);
-        let event = server.with(|world| world.events[0].clone());
-        assert_eq!(event["reason"], "SharedCountersUnavailable");
+        let is_it = |event: &&serde_json::Value| event["reason"] == "SharedCountersUnavailable";
+        server.until("the Event is recorded", |world| world.events.iter().any(|event| is_it(&event))).await;
+        let event = server.with(|world| world.events.iter().find(is_it).unwrap().clone());
         assert_eq!(event["regarding"]["name"], "n");
         assert_eq!(event["reportingController"], "gpu.nvidia.com/controller");
         assert_eq!(

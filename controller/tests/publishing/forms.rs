@@ -40,25 +40,25 @@ fn kinds(world: &World) -> BTreeMap<String, usize> {
 }
 
 #[tokio::test]
-async fn every_form_is_published_after_a_dry_run_and_a_restart_needs_none() {
+async fn every_form_is_published_after_a_dry_run_and_a_restart_repeats_that_of_taints_only() {
     let server = ApiServer::start().await;
     let mut first = Stepped::offering(&server, received(node()), every_form());
     assert_eq!(first.round().await.unwrap(), RoundOutcome::UpToDate { writes: 2 });
     assert_eq!(writes(&server), [format!("create {COUNTERS}"), format!("create {DEVICES}")]);
-    assert_eq!(server.with(|world| (devices(world).len(), world.dry_runs)), (EVERY_FORM, 2));
+    assert_eq!(server.with(|world| (devices(world).len(), world.dry_runs)), (EVERY_FORM, 3));
     let before = server.with(|world| world.slices.clone());
     let mut restarted = Stepped::offering(&server, received(node()), every_form());
     assert_eq!(restarted.round().await.unwrap(), RoundOutcome::UpToDate { writes: 0 });
-    assert_eq!(server.with(|world| (world.slices.clone(), world.dry_runs)), (before, 2));
+    assert_eq!(server.with(|world| (world.slices.clone(), world.dry_runs)), (before, 4));
 }
 
 #[tokio::test]
 async fn forms_that_are_not_configured_are_neither_published_nor_probed() {
     for (given, expect, dry_runs) in [
-        ("gpu,mig", vec![("gpu", 6), ("mig", 9)], 1),
-        ("mig", vec![("mig", 9)], 1),
-        ("gpu,timeSlicing", vec![("gpu", 6), ("shared-gpuTimeSlicing", 6)], 2),
-        ("gpu,mig,mps", vec![("gpu", 6), ("mig", 9), ("shared-gpuMPS", 6)], 2),
+        ("gpu,mig", vec![("gpu", 6), ("mig", 9)], 2),
+        ("mig", vec![("mig", 9)], 2),
+        ("gpu,timeSlicing", vec![("gpu", 6), ("shared-gpuTimeSlicing", 6)], 3),
+        ("gpu,mig,mps", vec![("gpu", 6), ("mig", 9), ("shared-gpuMPS", 6)], 3),
     ] {
         let server = ApiServer::start().await;
         let forms = given.split(',').map(|form| form.parse().unwrap()).collect();

@@ -2,7 +2,7 @@
 //! Problems of a node and its GPUs: what is published then, and the Events about it.
 
 use dra_controller::publisher::RoundOutcome;
-use dra_model::{Failure, Fault, GpuEntry, Inventory};
+use dra_model::{Cause, Effect, Failure, Fault, Finding, GpuEntry, Inventory, Verdict};
 use serde_json::{Value, json};
 
 use super::api_server::{self, ApiServer};
@@ -116,5 +116,43 @@ async fn a_gpu_that_cannot_be_read_is_tainted_or_left_out_where_taints_are_dropp
         assert_eq!(note, format!("GPU 0 ({}, {}) failed {effect}: GPU is lost; {advice}", gpu.uuid, gpu.pci));
         let round = Stepped::new(&server, received(inventory)).round().await.unwrap();
         assert_eq!(round, RoundOutcome::UpToDate { writes: 0 });
+    }
+}
+
+/// Before the first fault, so that an administrator can act in time.
+#[tokio::test]
+async fn a_server_without_taints_is_reported_and_gets_what_else_there_is() {
+    for (minor, dropped, why) in [
+        (35, &[][..], "the API server is v1.35.0, and taints of devices need Kubernetes 1.36; upgrade Kubernetes"),
+        (37, &["taints"], "the API server v1.37.0 drops taints of devices; enable its feature gate DRADeviceTaints"),
+    ] {
+        let server = ApiServer::start().await;
+        server.with(|world| (world.minor, world.dropped) = (minor, dropped));
+        let mut controller = Running::start(&server, received(node()));
+        controller.until_ready().await;
+        let is_it = |event: &&Value| event["reason"] == "DeviceTaintsUnavailable";
+        server.until("the Event is recorded", |world| world.events.iter().any(|event| is_it(&event))).await;
+        let note = server.with(|world| world.events.iter().find(is_it).unwrap()["note"].clone());
+        let effect = "claims for it fail when their pods start, and its pods are not evicted";
+        assert_eq!(note, format!("Slices do not show that a GPU failed: {effect}: {why}"));
+
+        let mut failed = node();
+        let gpu = failed.usable_gpus().next().unwrap().uuid.clone();
+        failed.findings.insert(gpu, vec![lost()]);
+        controller.report.send_replace(received(failed.clone()));
+        let round = Stepped::new(&server, received(failed)).round().await.unwrap();
+        assert_eq!(round, RoundOutcome::UpToDate { writes: 0 }, "the fault changes no slice");
+    }
+}
+
+fn lost() -> Finding {
+    Finding {
+        cause: Cause::GpuLost,
+        value: "lost".to_owned(),
+        effect: Effect::NoExecute,
+        verdict: Verdict::Unhealthy,
+        scope: None,
+        message: "the GPU fell off the bus".to_owned(),
+        since: 1,
     }
 }
