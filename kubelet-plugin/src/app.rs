@@ -54,7 +54,7 @@ use crate::monitoring::Monitoring;
 use crate::node_service::{NodeService, NodeState};
 use crate::observe::Observer;
 use crate::prepared_shares::PreparedSharesTask;
-use crate::readiness::Readiness;
+use crate::readiness::{self, Readiness};
 use crate::reconcile::Reconciler;
 use crate::registration::{ActiveInstance, Registration, RegistrationService};
 use crate::registration_socket;
@@ -274,7 +274,7 @@ fn start_hardware(tasks: &mut Tasks, parts: &Parts, readable: Arc<Notify>) {
 fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, reporter: Reporter) {
     let stop = || parts.stop.clone();
     let (address, readiness) = (parts.config.http_address, parts.ready.subscribe());
-    let serve = http::serve(address, monitoring(parts, registry), readiness, stop());
+    let serve = http::serve(address, content(parts, registry), readiness, stop());
     tasks.start("http", async move { serve.await.map_err(|error| dra_model::explain(&error).into()) });
     tasks.start("report", reporter.run(stop()));
     let readable = Arc::new(Notify::new());
@@ -314,8 +314,8 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
     tasks.start("readiness", readiness.run(stop()));
 }
 
-/// The metrics of this process, with those that are measured when they are read.
-fn monitoring(parts: &Parts, mut registry: Registry) -> http::Metrics {
+/// The metrics of this process, with those that are measured when they are read, and the details of its readiness.
+fn content(parts: &Parts, mut registry: Registry) -> http::Content {
     let (host, engine) = (Arc::clone(&parts.host), Arc::clone(&parts.engine));
     let monitoring = Monitoring::new(host, engine, parts.source.consumers().clone(), parts.config.claim_metrics);
     monitoring.register(&mut registry);
@@ -323,7 +323,9 @@ fn monitoring(parts: &Parts, mut registry: Registry) -> http::Metrics {
         let monitoring = monitoring.clone();
         async move { monitoring.measure().await }.boxed()
     };
-    http::Metrics { registry, measure: Some(Box::new(measure)) }
+    let state = parts.state.subscribe();
+    let details = move || readiness::details(&state.borrow());
+    http::Content { registry, measure: Some(Box::new(measure)), details: Some(Box::new(details)) }
 }
 
 fn start_services(tasks: &mut Tasks, parts: &Parts) -> Result<(), AppError> {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The readiness of this process, for `/readyz`: registered with the kubelet, and reconciliations are completed.
+//! The readiness of this process, for `/readyz`: registered with the kubelet, and reconciliations are completed. A GPU that failed does
+//! not make the process unready: it is in the details, and the other GPUs are served.
 
 use std::time::Duration;
 
@@ -61,6 +62,23 @@ fn readiness(is_registered: bool, is_overdue: bool) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// The lines of `/readyz` below the first: how many GPUs there are, and each fault.
+pub fn details(state: &NodeState) -> String {
+    let Some(inventory) = &state.inventory else { return "the GPUs are not read yet\n".to_owned() };
+    let unreadable = inventory.gpus.iter().filter_map(|entry| Some((entry, entry.failure()?)));
+    let unreadable = unreadable.map(|(entry, failure)| {
+        let id = entry.uuid().map(ToString::to_string).or_else(|| entry.pci().map(|pci| pci.to_string()));
+        format!("{}: {}", id.unwrap_or_else(|| "GPU without UUID".to_owned()), failure.reason)
+    });
+    let findings = state.findings.iter().flat_map(|(gpu, all)| all.iter().map(move |finding| (gpu, finding)));
+    let faults = findings.map(|(gpu, finding)| {
+        format!("{gpu}: {} (taint {}, {})", finding.message, finding.cause.key(), finding.effect)
+    });
+    let lines: Vec<String> = unreadable.chain(faults).map(|line| line + "\n").collect();
+    let with_faults = if lines.is_empty() { "no faults" } else { "faults:" };
+    format!("GPUs: {}, {with_faults}\n{}", inventory.gpus.len(), lines.concat())
 }
 
 #[cfg(test)]

@@ -323,4 +323,7 @@ async fn the_kubelet_gets_the_health_of_every_device() {
         (of_failed.health(), of_failed.message.as_str()),
         (v1alpha1::HealthStatus::Unhealthy, unhealthy.1.as_str())
     );
+    let (code, details) = plugin.http("/readyz").await.unwrap();
+    let fault = format!("{}: the GPU needs a reset (XID 119) (taint recovery, ", node.gpus.state().gpus[0].uuid);
+    assert!(code == 200 && details.starts_with("ok\nGPUs: 2, faults:\n") && details.contains(&fault), "{details}");
 }

@@ -2,6 +2,7 @@
 //! `/healthz`, `/readyz` and `/metrics` of a process.
 //!
 //! A process is healthy if its runtime responds. It is ready if also its [`Readiness`] is `Ok`; otherwise the body has the reason.
+//! Details may follow in further lines.
 //!
 //! Any client that reaches the port can open many connections. They are served on a separate thread, so that they delay nothing else,
 //! and limited in number, bytes and time: see [`connections`].
@@ -64,30 +65,35 @@ impl Advice for HttpError {
     }
 }
 
-/// What `/metrics` shows.
-pub struct Metrics {
+/// What the endpoints show beside the readiness.
+pub struct Content {
     pub registry: Registry,
-    /// Awaited before each answer, for values that are measured only then.
+    /// Awaited before each answer of `/metrics`, for values that are measured only then.
     pub measure: Option<Measure>,
+    /// The lines of `/readyz` below the first.
+    pub details: Option<Details>,
 }
 
 /// Measures.
 pub type Measure = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
-impl fmt::Debug for Metrics {
+/// Complete lines.
+pub type Details = Box<dyn Fn() -> String + Send + Sync>;
+
+impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").field("registry", &self.registry).finish_non_exhaustive()
+        f.debug_struct("Content").field("registry", &self.registry).finish_non_exhaustive()
     }
 }
 
-impl From<Registry> for Metrics {
+impl From<Registry> for Content {
     fn from(registry: Registry) -> Self {
-        Self { registry, measure: None }
+        Self { registry, measure: None, details: None }
     }
 }
 
 struct Endpoints {
-    metrics: Metrics,
+    content: Content,
     readiness: Readiness,
     liveness: Liveness,
 }
@@ -95,12 +101,12 @@ struct Endpoints {
 /// Serves until `stop` is cancelled or this future is dropped.
 pub async fn serve(
     address: SocketAddr,
-    metrics: impl Into<Metrics>,
+    content: impl Into<Content>,
     readiness: Readiness,
     stop: CancellationToken,
 ) -> Result<(), HttpError> {
     let (liveness, responder) = liveness::liveness();
-    let endpoints = Arc::new(Endpoints { metrics: metrics.into(), readiness, liveness });
+    let endpoints = Arc::new(Endpoints { content: content.into(), readiness, liveness });
     let stop = stop.child_token();
     let (ended, end) = oneshot::channel();
     let serving = stop.clone();
@@ -131,7 +137,7 @@ async fn answer<B>(endpoints: Arc<Endpoints>, request: Request<B>) -> Response<S
     match request.uri().path() {
         "/healthz" => healthz(&endpoints).await,
         "/readyz" => readyz(&endpoints).await,
-        "/metrics" => metrics(&endpoints.metrics).await,
+        "/metrics" => metrics(&endpoints.content).await,
         _ => text(StatusCode::NOT_FOUND, "not found; available: /healthz, /readyz, /metrics\n"),
     }
 }
@@ -146,18 +152,22 @@ async fn healthz(endpoints: &Endpoints) -> Response<String> {
 
 async fn readyz(endpoints: &Endpoints) -> Response<String> {
     let waits_for = endpoints.readiness.borrow().as_ref().err().map(|reason| format!("{reason}\n"));
-    match waits_for {
+    let mut response = match waits_for {
         None => healthz(endpoints).await,
         Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
+    };
+    if let Some(details) = &endpoints.content.details {
+        response.body_mut().push_str(&details());
     }
+    response
 }
 
-async fn metrics(metrics: &Metrics) -> Response<String> {
-    if let Some(measure) = &metrics.measure {
+async fn metrics(content: &Content) -> Response<String> {
+    if let Some(measure) = &content.measure {
         measure().await;
     }
     let mut lines = String::new();
-    match encode(&mut lines, &metrics.registry) {
+    match encode(&mut lines, &content.registry) {
         Ok(()) => typed(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", lines),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
@@ -199,7 +209,9 @@ mod tests {
         let (ready, readiness) = watch::channel(Err("not yet".to_owned()));
         let mut registry = Registry::default();
         registry.register("seen", "Seen", prometheus_client::metrics::counter::Counter::<u64>::default());
-        tokio::spawn(serve(address, registry, readiness, stop.clone()));
+        let details: Details = Box::new(|| "2 GPUs\n".to_owned());
+        let content = Content { registry, measure: None, details: Some(details) };
+        tokio::spawn(serve(address, content, readiness, stop.clone()));
         Served { address, ready, _stop: stop.drop_guard() }
     }
 
@@ -234,9 +246,9 @@ mod tests {
         let server = served();
         let texts = |status: u16, body: &str| (status, body.to_owned());
         assert_eq!(ask(server.address, "GET", "/healthz").await, texts(200, "ok\n"));
-        assert_eq!(ask(server.address, "GET", "/readyz").await, texts(503, "not yet\n"));
+        assert_eq!(ask(server.address, "GET", "/readyz").await, texts(503, "not yet\n2 GPUs\n"));
         server.ready.send(Ok(())).unwrap();
-        assert_eq!(ask(server.address, "GET", "/readyz").await, texts(200, "ok\n"));
+        assert_eq!(ask(server.address, "GET", "/readyz").await, texts(200, "ok\n2 GPUs\n"));
         let (status, metrics) = ask(server.address, "GET", "/metrics").await;
         assert!(status == 200 && metrics.contains("seen_total 0"), "{metrics}");
         assert_eq!(
