@@ -263,6 +263,7 @@ fn start_hardware(tasks: &mut Tasks, parts: &Parts, readable: Arc<Notify>) {
         requests: ClearRequests::new(&parts.config.paths.plugin_dir),
         policy: parts.config.health.clone(),
         eviction_percent: parts.config.eviction_percent,
+        poll_interval: parts.config.health_poll_interval,
         reports: parts.reports.clone(),
         metrics: parts.metrics.health.clone(),
         active: parts.active.clone(),

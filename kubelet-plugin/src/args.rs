@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use dra_hardware::{ProcessRoots, Roots};
@@ -71,10 +72,13 @@ pub struct Args {
     /// Share of the GPUs of the node whose pods may be evicted at a time, in percent; at least one GPU
     #[arg(long, env = "HEALTH_EVICTION_PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=100))]
     health_eviction_percent: u8,
+    /// How often the GPUs are asked for what has no event, and requests of administrators are read, in seconds
+    #[arg(long, env = "HEALTH_POLL_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
+    health_poll_seconds: u64,
     /// Whether the metrics name claims and pods
     #[arg(long, env = "CLAIM_METRICS", default_value_t = true, action = clap::ArgAction::Set)]
     claim_metrics: bool,
-    /// Declare a GPU well, or `all`, whatever was judged before, and exit; the running plugin does it within 10 s
+    /// Declare a GPU well, or `all`, whatever was judged before, and exit; the running plugin does it at its next poll
     #[arg(long, value_name = "UUID")]
     pub clear_health: Option<Clear>,
     /// Restore the original settings of all GPUs, stop the MPS daemons, and exit; for the uninstallation of this driver
@@ -109,6 +113,8 @@ pub struct Config {
     /// What faults of GPUs do.
     pub health: Policy,
     pub eviction_percent: u8,
+    /// Between two polls of the condition of the GPUs.
+    pub health_poll_interval: Duration,
     /// Whether the metrics name claims and pods.
     pub claim_metrics: bool,
     pub http_address: SocketAddr,
@@ -136,6 +142,7 @@ impl TryFrom<Args> for Config {
             static_mig_config,
             health_rules,
             health_eviction_percent,
+            health_poll_seconds,
             claim_metrics,
             clear_health: _,
             restore: _,
@@ -160,6 +167,7 @@ impl TryFrom<Args> for Config {
             static_mig,
             health: Policy::new(health_rules),
             eviction_percent: health_eviction_percent,
+            health_poll_interval: Duration::from_secs(health_poll_seconds),
             claim_metrics,
             http_address,
         })

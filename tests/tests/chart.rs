@@ -320,13 +320,18 @@ fn rules_about_faults_are_flags_of_the_plugin() {
         "--set",
         "health.evictionPercent=50",
         "--set",
+        "health.pollSeconds=5",
+        "--set",
         "monitoring.claimMetrics=false",
     ])
     .unwrap();
     let plugin = daemon_set(&chart, "kubelet-plugin");
-    for flag in
-        ["--health-rules=lost=Off:0,needsReset=NoExecute:600", "--health-eviction-percent=50", "--claim-metrics=false"]
-    {
+    for flag in [
+        "--health-rules=lost=Off:0,needsReset=NoExecute:600",
+        "--health-eviction-percent=50",
+        "--health-poll-seconds=5",
+        "--claim-metrics=false",
+    ] {
         assert!(plugin.contains(&format!("- {flag}\n")), "{flag} in {plugin}");
     }
     for (rules, word) in [

@@ -3,8 +3,10 @@
 //!
 //! Consumers of a pool use only the slices of its highest generation, and only if their number is `resourceSliceCount` (KEP-4381). So
 //! a change in one slice is one atomic write and keeps the generation, as does the creation of missing slices while the others are
-//! equal: the pool is incomplete until the last one is created. Any other change uses a new generation and rewrites every slice.
-//! Writes are ordered delete, update, create; after them the diff is empty.
+//! equal: the pool is incomplete until the last one is created. Slices of which only taints change are written one by one with the same
+//! generation, because each is complete without the others. Any other change uses a new generation and rewrites every slice.
+//! Writes are ordered delete, update, create; after them the diff is empty. A slice that evicts pods is updated after those that end
+//! an eviction, so that at no time more pods are evicted than before and after.
 //!
 //! The module sends no request. The caller lists and diffs again after a failed write.
 
@@ -93,6 +95,35 @@ struct Target<'a> {
     found: Option<&'a ResourceSlice>,
 }
 
+impl Target<'_> {
+    fn devices(&self) -> &[Device] {
+        match &*self.content {
+            SliceContent::Devices(devices) => devices,
+            SliceContent::Counters(_) => &[],
+        }
+    }
+
+    /// The observed slice with the desired taints.
+    fn with_new_taints(&self) -> Option<ResourceSlice> {
+        let mut slice = self.found?.clone();
+        for (device, desired) in slice.spec.devices.iter_mut().flatten().zip(self.devices()) {
+            device.taints.clone_from(&desired.taints);
+        }
+        Some(slice)
+    }
+
+    /// Whether the desired slice has more taints that evict pods than the observed one.
+    fn evicts_more(&self) -> bool {
+        let observed = self.found.into_iter().flat_map(|slice| slice.spec.devices.iter().flatten());
+        evictions(self.devices()) > evictions(observed)
+    }
+}
+
+fn evictions<'a>(devices: impl IntoIterator<Item = &'a Device>) -> usize {
+    let taints = devices.into_iter().flat_map(|device| device.taints.iter().flatten());
+    taints.filter(|taint| taint.effect == "NoExecute").count()
+}
+
 impl Pool {
     /// Whether a slice is of this driver and node.
     pub fn has(&self, slice: &ResourceSlice) -> bool {
@@ -134,13 +165,18 @@ impl Pool {
         let holds = |target: &Target<'_>| target.found.is_some_and(|slice| self.holds(slice, target, newest, count));
         let found = targets.iter().filter(|target| target.found.is_some()).count();
         let missing = targets.len() - found;
-        let changed = targets.iter().filter(|target| target.found.is_some() && !holds(target)).count();
-        let keeps_generation = found > 0 && (changed == 0 || (changed == 1 && missing == 0));
+        let changed: Vec<_> = targets.iter().filter(|target| target.found.is_some() && !holds(target)).collect();
+        let of_taints = |target: &&Target<'_>| {
+            target.with_new_taints().is_some_and(|slice| self.holds(&slice, target, newest, count))
+        };
+        let are_independent = changed.len() == 1 || changed.iter().all(of_taints);
+        let keeps_generation = found > 0 && (changed.is_empty() || (missing == 0 && are_independent));
         let generation = if keeps_generation { newest } else { newest.saturating_add(1) };
-        let (updates, creates): (Vec<_>, Vec<_>) = targets
+        let (mut updates, creates): (Vec<_>, Vec<_>) = targets
             .into_iter()
             .filter(|target| !(keeps_generation && holds(target)))
             .partition(|target| target.found.is_some());
+        updates.sort_by_key(Target::evicts_more);
         updates.into_iter().chain(creates).map(|target| self.write(target, generation, count)).collect()
     }
 

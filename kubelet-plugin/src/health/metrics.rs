@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use dra_model::{Effect, GpuUuid, Inventory, Verdict};
+use dra_model::{Effect, GpuUuid, Health, Inventory, Verdict};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -83,9 +83,10 @@ impl HealthMetrics {
         self.faults.clear();
         self.held_back.clear();
         let names = inventory.names();
-        for (gpu, _) in inventory.known_gpus() {
+        for (gpu, health) in inventory.known_gpus() {
             let (device, of_gpu) = (names.gpu(&gpu.uuid), findings.get(&gpu.uuid).map_or(&[][..], Vec::as_slice));
-            let is_healthy = of_gpu.iter().all(|finding| finding.verdict == Verdict::Healthy);
+            let is_readable = *health == Health::Usable;
+            let is_healthy = is_readable && of_gpu.iter().all(|finding| finding.verdict == Verdict::Healthy);
             self.healthy.get_or_create(&GpuLabels { device: device.clone() }).set(is_healthy.into());
             if held_back.contains(&gpu.uuid) {
                 self.held_back.get_or_create(&GpuLabels { device: device.clone() }).set(1);
@@ -96,6 +97,33 @@ impl HealthMetrics {
                     FaultLabels { device: device.clone(), cause: finding.cause.key(), effect: effect.to_string() };
                 self.faults.get_or_create(&labels).set(1);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dra_model::{Failure, Fault, GpuEntry};
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_cannot_be_read_is_not_healthy() {
+        let node = include_str!("../../../driver/resource/testdata/h100-8.json");
+        let mut inventory: Inventory = serde_json::from_str(node).unwrap();
+        inventory.gpus.truncate(2);
+        let GpuEntry::Known { gpu, .. } = inventory.gpus.remove(1) else { panic!("it is known") };
+        let failure = Failure { reason: "GPU is lost".to_owned(), fault: Fault::Failing };
+        inventory.gpus.push(GpuEntry::unusable(gpu, failure));
+        let (mut registry, metrics) = (Registry::default(), HealthMetrics::default());
+        metrics.register(&mut registry);
+        metrics.findings(&inventory, &Findings::new(), &BTreeSet::new());
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for ((gpu, _), value) in inventory.known_gpus().zip([1, 0]) {
+            let line = format!("gpu_healthy{{device=\"{}\"}} {value}\n", inventory.names().gpu(&gpu.uuid));
+            assert!(text.contains(&line), "{line} in {text}");
         }
     }
 }

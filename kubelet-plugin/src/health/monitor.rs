@@ -26,9 +26,6 @@ use crate::registration::ActiveInstance;
 use crate::report::Report;
 use crate::report_channel::ReportSender;
 
-/// Events are not lost for longer than this.
-const POLL_INTERVAL: Duration = Duration::from_secs(10);
-
 /// A storm of events from one GPU must not use all memory.
 const MAX_WAITING: usize = 256;
 
@@ -41,6 +38,8 @@ pub struct HealthMonitor {
     pub policy: Policy,
     /// The share of the GPUs of the node whose pods may be evicted at a time; at least one GPU.
     pub eviction_percent: u8,
+    /// What has no event, and an event that was lost, is found within this time.
+    pub poll_interval: Duration,
     pub reports: ReportSender,
     pub metrics: HealthMetrics,
     /// Refuses claims for GPUs that failed.
@@ -67,7 +66,7 @@ impl HealthMonitor {
         let (send, mut observations) = mpsc::channel(MAX_WAITING);
         let mut known = Known { gpus: self.load(), ..Known::default() };
         let mut states = self.state.subscribe();
-        let mut polls = interval(POLL_INTERVAL);
+        let mut polls = interval(self.poll_interval);
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.publish(&mut known);
         loop {
@@ -222,18 +221,16 @@ impl HealthMonitor {
         let now = seconds();
         let of_gpu = |(gpu, health): (&GpuUuid, &GpuHealth)| (gpu.clone(), health.findings(now, &self.policy));
         let mut findings: Findings = known.gpus.iter().map(of_gpu).filter(|(_, all)| !all.is_empty()).collect();
-        let inventory = self.state.borrow().inventory.clone();
-        // A GPU that was removed takes no place of the budget.
-        let is_present = |gpu: &GpuUuid| {
-            inventory.as_ref().is_none_or(|inventory| inventory.gpus.iter().any(|entry| entry.uuid() == Some(gpu)))
+        let Some(inventory) = self.state.borrow().inventory.clone() else {
+            // How many GPUs the node has, and so what may be evicted, is not known yet. A prepare need not wait for it.
+            return self.engine.set_findings(Arc::new(findings));
         };
+        // A GPU that was removed takes no place of the budget.
+        let is_present = |gpu: &GpuUuid| inventory.gpus.iter().any(|entry| entry.uuid() == Some(gpu));
         let absent: Findings = findings.extract_if(.., |gpu, _| !is_present(gpu)).collect();
-        let gpus = inventory.as_ref().map_or(0, |inventory| inventory.gpus.len());
-        let held_back = within_budget(&mut findings, gpus, self.eviction_percent.into());
+        let held_back = within_budget(&mut findings, inventory.gpus.len(), self.eviction_percent.into());
         findings.extend(absent);
-        if let Some(inventory) = inventory {
-            self.metrics.findings(&inventory, &findings, &held_back);
-        }
+        self.metrics.findings(&inventory, &findings, &held_back);
         for gpu in held_back.difference(&known.held_back) {
             warn!(%gpu, "pods of the GPU are not evicted, because too many GPUs of the node failed");
             self.reports.send_about_node(EventText::EvictionHeldBack { gpu: gpu.clone() });

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A GPU that fails is taken out, and comes back when it is proven well: taints, Events, restarts in between.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+mod sequences;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
