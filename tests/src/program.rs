@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use clap::Parser as _;
 use dra_hardware::NvmlMachine;
@@ -219,8 +220,12 @@ async fn send_signal(process_id: u32, signal: &str) {
     assert!(sent.expect("every system has kill").success(), "a running process takes signals");
 }
 
-/// A port that is free at the moment.
+/// A port that is free at the moment, below those that the kernel gives to connections: one of those may be in use again before the
+/// program listens.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    listener.local_addr().expect("a bound socket has an address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Several test processes may run at a time.
+    let start = u16::try_from(std::process::id() % 20_000).expect("a small number");
+    let ports = std::iter::repeat_with(|| 12_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000);
+    ports.take(20_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("loopback has free ports")
 }
