@@ -9,6 +9,9 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
+use observed::Observed;
+
+pub mod observed;
 pub mod profile_name;
 
 /// One board.
@@ -49,6 +52,8 @@ pub struct Model {
     pub ecc: bool,
     /// SXM module or PCIe card.
     pub form: Form,
+    /// Absent if no output of nvidia-smi on such a board is known.
+    pub observed: Option<Observed>,
     /// Absent on boards without MIG.
     pub mig: Option<MigModel>,
 }
@@ -57,6 +62,11 @@ impl Model {
     /// Damaged rows of the memory are replaced by spare ones; earlier GPUs retire pages.
     pub fn has_row_remapping(&self) -> bool {
         self.architecture != Architecture::Turing
+    }
+
+    /// Persistence mode is on as soon as the driver is loaded, as by `nvidia-persistenced`.
+    pub fn persists_after_boot(&self) -> bool {
+        self.observed.as_ref().is_some_and(|observed| observed.persistence)
     }
 
     /// The GPU registers with the NVLink fabric of its baseboard.

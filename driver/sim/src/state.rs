@@ -99,7 +99,7 @@ pub struct Gpu {
     pub pci: PciSlot,
     /// As sysfs has it: -1 for none.
     pub numa_node: i32,
-    /// `nvmlDeviceGetModuleId`: from 1 on SXM boards, 0 on others.
+    /// `nvmlDeviceGetModuleId`: from 1 on SXM boards, 1 on each other one.
     pub module_id: u32,
     /// Whether GPU instance ids count from the upper half of the memory slices; both orders are seen on real boards.
     pub halves_swapped: bool,
@@ -345,11 +345,11 @@ impl Gpu {
             minor: number,
             pci: slot(number),
             numa_node: i32::from(index >= count.div_ceil(2)),
-            module_id: if model.form == Form::Sxm { number + 1 } else { 0 },
+            module_id: if model.form == Form::Sxm { number + 1 } else { 1 },
             halves_swapped: index % 2 == 1,
             mig: model.mig.as_ref().map(|_| MigMode::default()),
             compute_mode: ComputeMode::Default,
-            persistence: false,
+            persistence: model.persists_after_boot(),
             time_slice: 0,
             lost: false,
             clients: 0,

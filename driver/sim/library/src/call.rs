@@ -154,10 +154,13 @@ impl Call {
 
     /// Changes the machine. Only root may, as with NVML.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> Result<T, Code>) -> Result<T, Code> {
-        if !is_root() {
-            return Err(Code::NO_PERMISSION);
-        }
+        Self::require_root()?;
         self.session.store.update(change).map_err(|error| code_of(&error))?
+    }
+
+    /// `NO_PERMISSION` for any user but root.
+    pub(crate) fn require_root() -> Result<(), Code> {
+        if is_root() { Ok(()) } else { Err(Code::NO_PERMISSION) }
     }
 
     /// Waits for the delay of a GPU, and fails if the GPU is missing, not visible, lost, or if a rule applies.

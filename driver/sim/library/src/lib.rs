@@ -17,6 +17,7 @@ mod session;
 mod exports {
     pub(crate) mod condition;
     pub(crate) mod control;
+    pub(crate) mod errors;
     pub(crate) mod events;
     pub(crate) mod fields;
     pub(crate) mod identity;
@@ -25,6 +26,7 @@ mod exports {
     pub(crate) mod mig_gpu;
     pub(crate) mod private;
     pub(crate) mod processes;
+    pub(crate) mod statistics;
     pub(crate) mod system;
     pub(crate) mod topology;
     pub(crate) mod unsupported;

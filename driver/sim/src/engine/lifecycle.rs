@@ -5,6 +5,7 @@
 //! later in the driver). The driver stores compute mode and time-slice.
 
 use crate::Code;
+use crate::catalog::Model;
 use crate::state::{ComputeMode, Driver, Gpu, MigMode, State, boot_id};
 
 impl State {
@@ -57,7 +58,7 @@ fn forget(gpu: &mut Gpu) {
     });
     gpu.instances.clear();
     gpu.compute_mode = ComputeMode::Default;
-    gpu.persistence = false;
+    gpu.persistence = gpu.model().is_ok_and(Model::persists_after_boot);
     gpu.time_slice = 0;
     gpu.lost = false;
     gpu.clients = 0;

@@ -217,13 +217,29 @@ fn mig_mode_of_an_a100_waits_for_a_reset() {
 fn sets_compute_mode_persistence_and_time_slice() {
     let node = Node::new("h100:2");
     node.smi(&["-i", "1", "-c", "EXCLUSIVE_PROCESS"]).ok();
-    node.smi(&["-i", "1", "-pm", "1"]).ok();
+    node.smi(&["-i", "1", "-pm", "0"]).ok();
     node.smi(&["compute-policy", "-i", "1", "--set-timeslice", "2"]).ok();
     let fields = ["--query-gpu=compute_mode,persistence_mode", "--format=csv,noheader"];
-    assert_eq!(node.smi(&fields).ok(), "Default, Disabled\nExclusive_Process, Enabled\n");
+    assert_eq!(node.smi(&fields).ok(), "Default, Enabled\nExclusive_Process, Disabled\n");
     let policies = node.smi(&["compute-policy", "-l"]).ok();
     let values: Vec<&str> = lines_with(&policies, "Timeslice");
     assert!(values[0].contains("Default") && values[1].contains("Medium"), "{policies}");
+}
+
+/// Declared errors are those of the DRAM, and only root reads the counters of the SRAM.
+#[test]
+fn counts_errors_of_dram_and_sram() {
+    let node = Node::new("h100:1");
+    node.gpu_sim("memory-errors", &["-g", "0", "--corrected", "3", "--uncorrected", "1"]).ok();
+    let fields = [
+        "--query-gpu=ecc.errors.corrected.volatile.dram,ecc.errors.uncorrected.aggregate.dram,\
+         ecc.errors.corrected.volatile.sram,ecc.errors.corrected.volatile.total",
+        "--format=csv,noheader",
+    ];
+    assert_eq!(node.smi(&fields).ok(), "3, 1, 0, 3\n");
+    let parity = |text: &str| lines_with(text, "Parity")[0].split_once(": ").unwrap().1.to_owned();
+    assert_eq!(parity(&node.smi(&["-q", "-d", "ECC"]).ok()), "0");
+    assert_eq!(parity(&node.smi_unprivileged(&["-q", "-d", "ECC"]).ok()), "Insufficient Permissions");
 }
 
 /// Only root may change a GPU; every user may read it.

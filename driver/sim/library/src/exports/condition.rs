@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The condition of a board under its load: memory, temperature, power, clocks, ECC.
+//! The condition of a board under its load: memory, temperature, power, clocks.
 
 use std::ffi::{c_int, c_uint, c_ulonglong};
 
 use dra_sim::Code;
-use dra_sim::state::{Gpu, MemoryErrors};
+use dra_sim::catalog::Model;
+use dra_sim::catalog::observed::Limits;
+use dra_sim::state::Gpu;
 use nvml_wrapper_sys::bindings as nvml;
 
 use crate::call::{Call, Device, exports};
-use crate::ffi::{Out, Versioned, put};
+use crate::ffi::{InOut, ListOut, Out, Versioned, put};
 use crate::handle::Handle;
 
-use super::identity::model;
+use super::identity::{gpu, model, observed};
 
 const MIB: u64 = 1024 * 1024;
 /// Degrees Celsius of an idle board, and above it at full load.
 const TEMPERATURE: (u32, u32) = (32, 40);
 /// `nvmlClocksEventReasonGpuIdle`.
 const IDLE: c_ulonglong = 1;
+/// Clock of an idle board, but that of its memory.
+const IDLE_MHZ: u32 = 345;
 
 exports! {
     nvmlDeviceGetMemoryInfo: (device: Handle, memory: Out<'_, nvml::nvmlMemory_t>) |call| {
@@ -50,19 +54,26 @@ exports! {
     };
 
     nvmlDeviceGetTemperatureThreshold: (device: Handle, kind: c_uint, degrees: Out<'_, c_uint>) |call| {
-        call.gpu(device)?;
-        match kind {
-            0 => put(degrees, 95),
-            1 => put(degrees, 92),
-            3 => put(degrees, 87),
-            _ => Err(Code::NOT_SUPPORTED),
-        }
+        let Limits::Absolute { shutdown, slowdown, gpu_max, memory_max } = observed(call, device)?.temperature.limits else {
+            return Err(Code::NOT_SUPPORTED);
+        };
+        let known = match kind {
+            0 => Some(shutdown),
+            1 => Some(slowdown),
+            2 => memory_max,
+            3 => Some(gpu_max),
+            _ => None,
+        };
+        put(degrees, known.ok_or(Code::NOT_SUPPORTED)?)
+    };
+
+    nvmlDeviceGetMarginTemperature: (device: Handle, margin: Versioned) |call| {
+        let degrees = margin_temperature(call, device)?;
+        margin.put(1, |version| nvml::nvmlMarginTemperature_v1_t { version, marginTemperature: degrees })
     };
 
     nvmlDeviceGetPowerUsage: (device: Handle, milliwatts: Out<'_, c_uint>) |call| {
-        let (power, load) = (&physical(call, device)?.power, gpu_of(call, device)?.load);
-        let drawn = power.idle_watts + power.limit_watts.saturating_sub(power.idle_watts) * load.utilization / 100;
-        put(milliwatts, load.watts.unwrap_or(drawn) * 1000)
+        put(milliwatts, power_draw(gpu(call, device)?)?)
     };
 
     nvmlDeviceGetEnforcedPowerLimit + nvmlDeviceGetPowerManagementLimit + nvmlDeviceGetPowerManagementDefaultLimit: (device: Handle, milliwatts: Out<'_, c_uint>) |call| {
@@ -70,9 +81,8 @@ exports! {
     };
 
     nvmlDeviceGetPowerManagementLimitConstraints: (device: Handle, low: Out<'_, c_uint>, high: Out<'_, c_uint>) |call| {
-        let limit = physical(call, device)?.power.limit_watts * 1000;
-        put(low, limit / 2)?;
-        put(high, limit)
+        put(low, observed(call, device)?.power.min_watts * 1000)?;
+        put(high, physical(call, device)?.power.limit_watts * 1000)
     };
 
     nvmlDeviceGetPowerManagementMode: (device: Handle, on: Out<'_, c_uint>) |call| {
@@ -90,18 +100,46 @@ exports! {
     };
 
     nvmlDeviceGetClockInfo: (device: Handle, kind: c_uint, megahertz: Out<'_, c_uint>) |call| {
-        let model = physical(call, device)?;
-        let idle = if gpu_of(call, device)?.load.utilization == 0 { 345 } else { u32::MAX };
-        put(megahertz, clock(kind, model.clocks.sm_mhz.min(idle), model.clocks.memory_mhz)?)
+        put(megahertz, current_clock(call, device, kind)?)
     };
 
-    nvmlDeviceGetMaxClockInfo + nvmlDeviceGetMaxCustomerBoostClock + nvmlDeviceGetApplicationsClock + nvmlDeviceGetDefaultApplicationsClock: (device: Handle, kind: c_uint, megahertz: Out<'_, c_uint>) |call| {
+    nvmlDeviceGetMaxClockInfo: (device: Handle, kind: c_uint, megahertz: Out<'_, c_uint>) |call| {
+        put(megahertz, max_clock(physical(call, device)?, kind)?)
+    };
+
+    nvmlDeviceGetMaxCustomerBoostClock: (device: Handle, kind: c_uint, megahertz: Out<'_, c_uint>) |call| {
+        put(megahertz, boost_clock(physical(call, device)?, kind)?)
+    };
+
+    nvmlDeviceGetApplicationsClock + nvmlDeviceGetDefaultApplicationsClock: (device: Handle, kind: c_uint, megahertz: Out<'_, c_uint>) |call| {
+        put(megahertz, application_clock(physical(call, device)?, kind)?)
+    };
+
+    nvmlDeviceGetClock: (device: Handle, kind: c_uint, which: c_uint, megahertz: Out<'_, c_uint>) |call| {
         let model = physical(call, device)?;
-        put(megahertz, clock(kind, model.clocks.sm_mhz, model.clocks.memory_mhz)?)
+        // Current, application target, application default, customer boost (nvml.h `NVML_CLOCK_ID_*`).
+        let clock = match which {
+            0 => current_clock(call, device, kind),
+            1 | 2 => application_clock(model, kind),
+            3 => boost_clock(model, kind),
+            _ => Err(Code::INVALID_ARGUMENT),
+        };
+        put(megahertz, clock?)
+    };
+
+    nvmlDeviceGetSupportedMemoryClocks: (device: Handle, count: InOut<'_, c_uint>, clocks: ListOut<c_uint>) |call| {
+        let supported = &observed(call, device)?.clocks.supported;
+        clocks.put(count, supported.iter().map(|at| at.memory_mhz).collect())
+    };
+
+    nvmlDeviceGetSupportedGraphicsClocks: (device: Handle, memory: c_uint, count: InOut<'_, c_uint>, clocks: ListOut<c_uint>) |call| {
+        let mut supported = observed(call, device)?.clocks.supported.iter();
+        let at = supported.find(|at| at.memory_mhz == memory).ok_or(Code::NOT_FOUND)?;
+        clocks.put(count, at.graphics_mhz().collect())
     };
 
     nvmlDeviceGetCurrentClocksThrottleReasons + nvmlDeviceGetCurrentClocksEventReasons: (device: Handle, reasons: Out<'_, c_ulonglong>) |call| {
-        let load = gpu_of(call, device)?.load;
+        let load = gpu(call, device)?.load;
         put(reasons, load.throttle | if load.utilization == 0 { IDLE } else { 0 })
     };
 
@@ -111,7 +149,7 @@ exports! {
     };
 
     nvmlDeviceGetUtilizationRates: (device: Handle, rates: Out<'_, nvml::nvmlUtilization_t>) |call| {
-        let gpu = gpu_of(call, device)?;
+        let gpu = gpu(call, device)?;
         // With MIG on there is no utilisation of the whole board.
         if gpu.mig.is_some_and(|mig| mig.current) {
             return Err(Code::NOT_SUPPORTED);
@@ -125,57 +163,15 @@ exports! {
         put(period, 167_000)
     };
 
-    nvmlDeviceGetEccMode: (device: Handle, current: Out<'_, c_uint>, pending: Out<'_, c_uint>) |call| {
-        let on = u32::from(model(call, device)?.ecc);
-        put(current, on)?;
-        put(pending, on)
-    };
-
-    nvmlDeviceGetDefaultEccMode: (device: Handle, on: Out<'_, c_uint>) |call| {
-        put(on, u32::from(physical(call, device)?.ecc))
-    };
-
-    nvmlDeviceGetTotalEccErrors: (device: Handle, kind: c_uint, _counter: c_uint, count: Out<'_, c_ulonglong>) |call| {
-        let errors = match call.device(device)? {
-            Device::Gpu(gpu) => call.state.gpu(gpu)?.memory_errors,
-            Device::Mig(_) => MemoryErrors::default(),
-        };
-        put(count, if kind == 0 { errors.corrected } else { errors.uncorrected })
-    };
-
-    nvmlDeviceGetMemoryErrorCounter: (device: Handle, _kind: c_uint, _counter: c_uint, _location: c_uint, count: Out<'_, c_ulonglong>) |call| {
-        call.device(device)?;
-        put(count, 0)
-    };
-
-    nvmlDeviceGetRetiredPagesPendingStatus: (device: Handle, pending: Out<'_, c_uint>) |call| {
-        let gpu = gpu_of(call, device)?;
-        if gpu.model()?.has_row_remapping() {
-            return Err(Code::NOT_SUPPORTED);
-        }
-        put(pending, gpu.memory_errors.remap_pending.into())
-    };
-
-    nvmlDeviceGetRemappedRows: (device: Handle, corrected: Out<'_, c_uint>, uncorrected: Out<'_, c_uint>, pending: Out<'_, c_uint>, failed: Out<'_, c_uint>) |call| {
-        let gpu = gpu_of(call, device)?;
-        if gpu.mig.is_some_and(|mig| mig.current) || !gpu.model()?.has_row_remapping() {
-            return Err(Code::NOT_SUPPORTED);
-        }
-        let errors = gpu.memory_errors;
-        put(corrected, errors.rows_corrected)?;
-        put(uncorrected, errors.rows_uncorrected)?;
-        put(pending, errors.remap_pending.into())?;
-        put(failed, errors.remap_failed.into())
-    };
-
-    nvmlDeviceGetRepairStatus: (device: Handle, status: Versioned) |call| {
-        call.gpu(device)?;
-        status.put(1, |version| nvml::nvmlRepairStatus_v1_t { version, bChannelRepairPending: 0, bTpcRepairPending: 0 })
-    };
-
     nvmlDeviceValidateInforom: (device: Handle) |call| call.gpu(device).map(|_| ());
 
-    nvmlDeviceGetDisplayMode + nvmlDeviceGetDisplayActive: (device: Handle, on: Out<'_, c_uint>) |call| {
+    // Each captured board has a display attached, none an active one.
+    nvmlDeviceGetDisplayMode: (device: Handle, on: Out<'_, c_uint>) |call| {
+        call.gpu(device)?;
+        put(on, 1)
+    };
+
+    nvmlDeviceGetDisplayActive: (device: Handle, on: Out<'_, c_uint>) |call| {
         call.gpu(device)?;
         put(on, 0)
     };
@@ -184,7 +180,12 @@ exports! {
         put(generation, physical(call, device)?.pci.link_generation)
     };
 
-    nvmlDeviceGetCurrPcieLinkWidth + nvmlDeviceGetMaxPcieLinkWidth: (device: Handle, lanes: Out<'_, c_uint>) |call| {
+    nvmlDeviceGetCurrPcieLinkWidth: (device: Handle, lanes: Out<'_, c_uint>) |call| {
+        let model = physical(call, device)?;
+        put(lanes, model.observed.as_ref().map_or(model.pci.link_width, |observed| observed.link_width))
+    };
+
+    nvmlDeviceGetMaxPcieLinkWidth: (device: Handle, lanes: Out<'_, c_uint>) |call| {
         put(lanes, physical(call, device)?.pci.link_width)
     };
 
@@ -234,27 +235,62 @@ fn memory_of(call: &Call, device: Handle) -> Result<Memory, Code> {
     }
 }
 
-fn gpu_of(call: &Call, device: Handle) -> Result<&Gpu, Code> {
-    let gpu = call.gpu(device)?;
-    call.state.gpu(gpu)
+/// Milliwatts of the board.
+pub(super) fn power_draw(gpu: &Gpu) -> Result<u32, Code> {
+    let (power, load) = (&gpu.model()?.power, gpu.load);
+    let drawn = power.idle_watts + power.limit_watts.saturating_sub(power.idle_watts) * load.utilization / 100;
+    Ok(load.watts.unwrap_or(drawn) * 1000)
+}
+
+/// Degrees Celsius of the chip; a sensor of the memory shows the same.
+pub(super) fn temperature_of(gpu: &Gpu) -> u32 {
+    let (idle, above) = TEMPERATURE;
+    gpu.load.temperature.unwrap_or(idle + above * gpu.load.utilization / 100)
 }
 
 fn temperature(call: &Call, device: Handle) -> Result<u32, Code> {
-    let load = gpu_of(call, device)?.load;
-    let (idle, above) = TEMPERATURE;
-    Ok(load.temperature.unwrap_or(idle + above * load.utilization / 100))
+    gpu(call, device).map(temperature_of)
 }
 
-fn physical(call: &Call, device: Handle) -> Result<&'static dra_sim::catalog::Model, Code> {
-    let gpu = call.gpu(device)?;
-    call.state.gpu(gpu)?.model()
+/// Degrees below the limit at which clocks decrease.
+pub(super) fn margin_temperature(call: &Call, device: Handle) -> Result<c_int, Code> {
+    let Limits::Relative { limit, .. } = observed(call, device)?.temperature.limits else {
+        return Err(Code::NOT_SUPPORTED);
+    };
+    c_int::try_from(temperature(call, device)?).map(|now| limit - now).map_err(|_large| Code::UNKNOWN)
+}
+
+fn physical(call: &Call, device: Handle) -> Result<&'static Model, Code> {
+    gpu(call, device)?.model()
 }
 
 /// Graphics, SM, memory and video clock (nvml.h `NVML_CLOCK_*`).
-fn clock(kind: c_uint, sm: u32, memory: u32) -> Result<u32, Code> {
+fn clock(kind: c_uint, sm: u32, memory: u32, video: Option<u32>) -> Result<u32, Code> {
     match kind {
-        0 | 1 | 3 => Ok(sm),
+        0 | 1 => Ok(sm),
         2 => Ok(memory),
+        3 => video.ok_or(Code::NOT_SUPPORTED),
         _ => Err(Code::INVALID_ARGUMENT),
     }
+}
+
+fn max_clock(model: &Model, kind: c_uint) -> Result<u32, Code> {
+    let video = model.observed.as_ref().map(|observed| observed.clocks.video_mhz);
+    clock(kind, model.clocks.sm_mhz, model.clocks.memory_mhz, video)
+}
+
+fn current_clock(call: &Call, device: Handle, kind: c_uint) -> Result<u32, Code> {
+    let gpu = gpu(call, device)?;
+    let max = max_clock(gpu.model()?, kind)?;
+    let is_memory = kind == 2;
+    Ok(if gpu.load.utilization == 0 && !is_memory { max.min(IDLE_MHZ) } else { max })
+}
+
+fn boost_clock(model: &Model, kind: c_uint) -> Result<u32, Code> {
+    clock(kind, model.clocks.sm_mhz, model.clocks.memory_mhz, None)
+}
+
+fn application_clock(model: &Model, kind: c_uint) -> Result<u32, Code> {
+    let sm = model.observed.as_ref().and_then(|observed| observed.clocks.application_mhz);
+    clock(kind, sm.ok_or(Code::NOT_SUPPORTED)?, model.clocks.memory_mhz, None)
 }

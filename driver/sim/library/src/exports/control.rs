@@ -53,9 +53,4 @@ exports! {
         activation.write(reason.map_or(0, |code| code.0));
         Ok(())
     };
-
-    nvmlDeviceGetAccountingMode: (device: Handle, on: Out<'_, c_uint>) |call| {
-        call.gpu(device)?;
-        put(on, 0)
-    };
 }

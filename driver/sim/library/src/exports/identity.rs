@@ -4,6 +4,7 @@
 use std::ffi::{c_int, c_uint, c_ulonglong};
 
 use dra_sim::Code;
+use dra_sim::catalog::observed::Observed;
 use dra_sim::catalog::{Addressing, Model};
 use dra_sim::state::Gpu;
 use nvml_wrapper_sys::bindings as nvml;
@@ -14,6 +15,8 @@ use crate::handle::{Handle, Named};
 
 /// `NVML_BRAND_NVIDIA`; data-centre boards report it since R470.
 const BRAND_NVIDIA: u32 = 14;
+/// `NVML_GPU_VIRTUALIZATION_MODE_PASSTHROUGH`: every captured board is in a virtual machine, which has it to itself.
+const PASS_THROUGH: u32 = 1;
 /// `NVML_BUS_TYPE_PCIE`.
 const BUS_PCIE: u32 = 2;
 
@@ -109,17 +112,13 @@ exports! {
     };
 
     nvmlDeviceGetAddressingMode: (device: Handle, mode: Versioned) |call| {
-        let value = match model(call, device)?.addressing {
-            Addressing::None => 0,
-            Addressing::Hmm => 1,
-            Addressing::Ats => 2,
-        };
+        let value = addressing(model(call, device)?);
         mode.put(1, |version| nvml::nvmlDeviceAddressingMode_v1_t { version, value })
     };
 
     nvmlDeviceGetVirtualizationMode: (device: Handle, mode: Out<'_, c_uint>) |call| {
         call.gpu(device)?;
-        put(mode, 0)
+        put(mode, PASS_THROUGH)
     };
 
     nvmlDeviceGetGspFirmwareVersion: (device: Handle, version: TextOut) |call| {
@@ -135,9 +134,39 @@ exports! {
     };
 
     nvmlDeviceGetInforomImageVersion: (device: Handle, version: TextOut, length: c_uint) |call| {
-        call.gpu(device)?;
-        version.put(length, "G520.0200.00.05")
+        version.put(length, &observed(call, device)?.inforom.image)
     };
+
+    nvmlDeviceGetInforomVersion: (device: Handle, object: c_uint, version: TextOut, length: c_uint) |call| {
+        let inforom = &observed(call, device)?.inforom;
+        // OEM and ECC (nvml.h `NVML_INFOROM_*`).
+        match object {
+            0 => version.put(length, &inforom.oem),
+            1 => version.put(length, &inforom.ecc),
+            _ => Err(Code::NOT_SUPPORTED),
+        }
+    };
+
+    nvmlDeviceGetC2cModeInfoV: (device: Handle, info: Out<'_, nvml::nvmlC2cModeInfo_v1_t>) |call| {
+        if !observed(call, device)?.c2c {
+            return Err(Code::NOT_SUPPORTED);
+        }
+        put(info, nvml::nvmlC2cModeInfo_v1_t { isC2cEnabled: 0 })
+    };
+
+    nvmlDeviceGetCapabilities: (device: Handle, capabilities: Versioned) |call| {
+        call.gpu(device)?;
+        capabilities.put(1, |version| nvml::nvmlDeviceCapabilities_v1_t { version, capMask: 0 })
+    };
+}
+
+/// `nvmlDeviceAddressingModeType_t`.
+pub(super) const fn addressing(model: &Model) -> c_uint {
+    match model.addressing {
+        Addressing::None => 0,
+        Addressing::Hmm => 1,
+        Addressing::Ats => 2,
+    }
 }
 
 /// The GPU behind a handle of a physical GPU.
@@ -150,6 +179,11 @@ pub(crate) fn gpu(call: &Call, device: Handle) -> Result<&Gpu, Code> {
 pub(crate) fn model(call: &Call, device: Handle) -> Result<&'static Model, Code> {
     let index = call.device(device)?.gpu();
     call.state.gpu(index)?.model()
+}
+
+/// What is known of a real board of the model of a physical GPU.
+pub(crate) fn observed(call: &Call, device: Handle) -> Result<&'static Observed, Code> {
+    gpu(call, device)?.model()?.observed.as_ref().ok_or(Code::NOT_SUPPORTED)
 }
 
 /// Index of a GPU, or of a MIG device within its GPU. nvidia-smi takes the index of the device in a compute instance's

@@ -4,6 +4,7 @@
 use std::ffi::{c_uint, c_ulong};
 
 use dra_sim::Code;
+use dra_sim::catalog::observed::FabricHealth;
 use dra_sim::state::{Fabric, Gpu};
 use nvml_wrapper_sys::bindings as nvml;
 
@@ -46,17 +47,22 @@ exports! {
 
     nvmlDeviceGetGpuFabricInfoV: (device: Handle, info: Versioned) |call| {
         let state = fabric_state(call, device)?;
+        let health = fabric_health(call, device, state)?;
         let second = info.put_if(2, |version| nvml::nvmlGpuFabricInfo_v2_t {
-            version, clusterUuid: [0; 16], status: 0, cliqueId: 0, state, healthMask: 0,
+            version, clusterUuid: [0; 16], status: 0, cliqueId: 0, state, healthMask: health.mask,
         })?;
         if second {
             return Ok(());
         }
         info.put(3, |version| nvml::nvmlGpuFabricInfo_v3_t {
-            version, clusterUuid: [0; 16], status: 0, cliqueId: 0, state, healthMask: 0, healthSummary: 0,
+            version, clusterUuid: [0; 16], status: 0, cliqueId: 0, state, healthMask: health.mask,
+            healthSummary: health.summary,
         })
     };
 }
+
+/// `NVML_GPU_FABRIC_STATE_COMPLETED`.
+const FABRIC_COMPLETED: u8 = 3;
 
 /// `nvmlGpuFabricState_t`: 0 without a fabric, 2 in progress, 3 completed.
 fn fabric_state(call: &Call, device: Handle) -> Result<u8, Code> {
@@ -65,8 +71,14 @@ fn fabric_state(call: &Call, device: Handle) -> Result<u8, Code> {
     Ok(match (gpu.model()?.has_fabric(), gpu.fabric) {
         (false, _) => 0,
         (true, Fabric::Pending) => 2,
-        (true, Fabric::Completed) => 3,
+        (true, Fabric::Completed) => FABRIC_COMPLETED,
     })
+}
+
+/// What a registered board reports of its fabric.
+fn fabric_health(call: &Call, device: Handle, state: u8) -> Result<FabricHealth, Code> {
+    let known = gpu(call, device)?.model()?.observed.as_ref().filter(|_| state == FABRIC_COMPLETED);
+    Ok(known.map(|observed| observed.fabric_health).unwrap_or_default())
 }
 
 /// The machine's processors are not simulated: every GPU is near the first 64.

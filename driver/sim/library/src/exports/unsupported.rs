@@ -24,8 +24,6 @@ unsupported! {
     nvmlDeviceDiscoverGpus
     nvmlDeviceFreezeNvLinkUtilizationCounter
     nvmlDeviceGetAPIRestriction
-    nvmlDeviceGetAccountingBufferSize
-    nvmlDeviceGetAccountingPids
     nvmlDeviceGetAccountingStats
     nvmlDeviceGetAccountingStats_v2
     nvmlDeviceGetActiveVgpus
@@ -35,15 +33,11 @@ unsupported! {
     nvmlDeviceGetBBXTimeData_v1
     nvmlDeviceGetBankRemapperStatus_v1
     nvmlDeviceGetBridgeChipInfo
-    nvmlDeviceGetC2cModeInfoV
-    nvmlDeviceGetCapabilities
     nvmlDeviceGetClkMonStatus
-    nvmlDeviceGetClock
     nvmlDeviceGetClockOffsets
     nvmlDeviceGetConfComputeGpuAttestationReport
     nvmlDeviceGetConfComputeGpuCertificate
     nvmlDeviceGetConfComputeMemSizeInfo
-    nvmlDeviceGetConfComputeProtectedMemoryUsage
     nvmlDeviceGetCoolerInfo
     nvmlDeviceGetCreatableVgpus
     nvmlDeviceGetCurrentClockFreqs
@@ -54,9 +48,7 @@ unsupported! {
     nvmlDeviceGetDynamicPstatesInfo
     nvmlDeviceGetEncoderCapacity
     nvmlDeviceGetEncoderSessions
-    nvmlDeviceGetEncoderStats
     nvmlDeviceGetFBCSessions
-    nvmlDeviceGetFBCStats
     nvmlDeviceGetFanControlPolicy_v2
     nvmlDeviceGetFanSpeed
     nvmlDeviceGetFanSpeedRPM
@@ -72,10 +64,7 @@ unsupported! {
     nvmlDeviceGetHostVgpuMode
     nvmlDeviceGetHostname_v1
     nvmlDeviceGetInforomConfigurationChecksum
-    nvmlDeviceGetInforomVersion
     nvmlDeviceGetIrqNum
-    nvmlDeviceGetLastBBXFlushTime
-    nvmlDeviceGetMarginTemperature
     nvmlDeviceGetMemClkMinMaxVfOffset
     nvmlDeviceGetMemClkVfOffset
     nvmlDeviceGetMemoryLimits_v1
@@ -105,15 +94,9 @@ unsupported! {
     nvmlDeviceGetProcessUtilization
     nvmlDeviceGetProcessesUtilizationInfo
     nvmlDeviceGetRemappedRows_v2
-    nvmlDeviceGetRetiredPages
-    nvmlDeviceGetRetiredPages_v2
-    nvmlDeviceGetRowRemapperHistogram
     nvmlDeviceGetRunningProcessDetailList
     nvmlDeviceGetSamples
-    nvmlDeviceGetSramEccErrorStatus
     nvmlDeviceGetSramUniqueUncorrectedEccErrorCounts
-    nvmlDeviceGetSupportedGraphicsClocks
-    nvmlDeviceGetSupportedMemoryClocks
     nvmlDeviceGetSupportedPerformanceStates
     nvmlDeviceGetSupportedVgpus
     nvmlDeviceGetTargetFanSpeed
