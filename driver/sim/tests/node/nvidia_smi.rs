@@ -226,6 +226,21 @@ fn sets_compute_mode_persistence_and_time_slice() {
     assert!(values[0].contains("Default") && values[1].contains("Medium"), "{policies}");
 }
 
+/// nvidia-smi reads these through entry points of NVML that have no names.
+#[test]
+fn prints_what_it_reads_through_private_entry_points() {
+    let node = Node::new("h100:1,b200:1,h200:1");
+    let fields = |gpu: &str| {
+        let text = node.smi(&["-i", gpu, "-q"]).ok();
+        ["Addressing Mode", "GPU Part Number", "GPU T.Limit Temp", "Sparse Operation Mode", "Atomic Caps Inbound"]
+            .map(|name| lines_with(&text, name)[0].split_once(": ").unwrap().1.trim().to_owned())
+    };
+    assert_eq!(fields("0"), ["HMM", "2330-885-A1", "55 C", "Disabled", "N/A"]);
+    let atomics = "FETCHADD_32 FETCHADD_64 SWAP_32 SWAP_64 CAS_32 CAS_64";
+    assert_eq!(fields("1"), ["None", "2901-886-A1", "56 C", "N/A", atomics]);
+    assert_eq!(fields("2"), ["HMM", "N/A", "N/A", "N/A", "N/A"]);
+}
+
 /// Declared errors are those of the DRAM, and only root reads the counters of the SRAM.
 #[test]
 fn counts_errors_of_dram_and_sram() {
