@@ -6,6 +6,8 @@
 //! need root, as an administrator does.
 
 #[cfg(test)]
+mod captures;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod machine;
