@@ -105,7 +105,8 @@ async fn a_gpu_that_a_claim_uses_is_divided_after_it() {
     let _plugin = node.start(Mode::Process).await;
     let text = event(&node, "StaticMigFailed").await;
     assert!(text.contains("cannot be divided while claim default/busy uses it as a whole; delete its pods"), "{text}");
-    assert_eq!(instances(&node), [vec![], vec![(9, 0, 1), (9, 4, 1)]]);
+    let other_only = [vec![], vec![(9, 0, 1), (9, 4, 1)]];
+    until("the other GPU is divided", || (instances(&node) == other_only).then_some(())).await;
     node.kubelet.unprepare(&claim).await.unwrap();
     let device = format!("{}-mig-9-4", node.gpus.name(0));
     let created = |events: &[Value]| {
