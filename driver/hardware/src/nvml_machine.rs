@@ -64,8 +64,12 @@ impl NvmlMachine {
         Self { program_timeout, ..self }
     }
 
-    fn nvidia_smi(&self) -> NvidiaSmi<'_> {
-        NvidiaSmi { driver_root: &self.root, timeout: self.program_timeout }
+    /// nvidia-smi about one GPU. NVML is queried first, because its errors are more precise.
+    fn nvidia_smi<'a>(&'a self, gpu: &'a GpuUuid) -> Result<NvidiaSmi<'a>, GpuError> {
+        let which = GpuSelector::Uuid(gpu);
+        let nvml = self.nvml_for(which)?;
+        let index = found(&nvml, which)?.index().map_err(|error| Subject::of(which).failed(error))?;
+        Ok(NvidiaSmi { driver_root: &self.root, timeout: self.program_timeout, gpu, index })
     }
 
     fn nvml(&self) -> Result<Arc<Nvml>, MachineError> {
@@ -79,11 +83,6 @@ impl NvmlMachine {
 
     fn nvml_for(&self, which: GpuSelector<'_>) -> Result<Arc<Nvml>, GpuError> {
         self.nvml().map_err(|source| GpuError::Machine { which: which.to_string(), source })
-    }
-
-    fn confirm(&self, which: GpuSelector<'_>) -> Result<(), GpuError> {
-        let nvml = self.nvml_for(which)?;
-        found(&nvml, which).map(|_device| ())
     }
 }
 
@@ -136,15 +135,12 @@ impl Machine for NvmlMachine {
         GpuError::check_applied(gpu, setting, &mode, compute_mode(gpu, &device)?.as_ref())
     }
 
-    /// NVML is queried first, because its errors are more precise than those of nvidia-smi.
     fn interval(&self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
-        self.confirm(GpuSelector::Uuid(gpu))?;
-        self.nvidia_smi().interval(gpu)
+        self.nvidia_smi(gpu)?.interval()
     }
 
     fn set_interval(&self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
-        self.confirm(GpuSelector::Uuid(gpu))?;
-        self.nvidia_smi().set_interval(gpu, interval)
+        self.nvidia_smi(gpu)?.set_interval(interval)
     }
 }
 

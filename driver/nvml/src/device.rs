@@ -57,6 +57,11 @@ impl<'a> Device<'a> {
         self.nvml.answer("nvmlDeviceGetUUID", self.inner.uuid())
     }
 
+    /// Position in PCI order, which is not stable over time.
+    pub fn index(&self) -> Result<u32, NvmlError> {
+        self.nvml.answer("nvmlDeviceGetIndex", self.inner.index())
+    }
+
     /// `00000000:3B:00.0`.
     pub fn pci_bus_id(&self) -> Result<String, NvmlError> {
         Ok(self.nvml.answer("nvmlDeviceGetPciInfo_v3", self.inner.pci_info())?.bus_id)

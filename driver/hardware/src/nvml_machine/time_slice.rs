@@ -12,12 +12,15 @@ use dra_model::{GpuUuid, Interval};
 use crate::driver_program::{DriverProgram, Ended, ProgramError};
 use crate::gpu_error::{GpuError, Setting};
 
-/// The nvidia-smi of a driver root.
+/// The nvidia-smi of a driver root, for one GPU.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NvidiaSmi<'a> {
     pub(super) driver_root: &'a Path,
     /// For one run.
     pub(super) timeout: Duration,
+    pub(super) gpu: &'a GpuUuid,
+    /// The index of the GPU now. With a UUID nvidia-smi looks at every GPU, and fails if any of them is lost.
+    pub(super) index: u32,
 }
 
 /// A run takes some milliseconds. Without persistence mode the driver initialises all GPUs first, which took 2 s to 30 s.
@@ -28,21 +31,21 @@ const NOT_AVAILABLE: i32 = 3;
 
 impl NvidiaSmi<'_> {
     /// The interval in force, if the GPU supports it.
-    pub(super) fn interval(self, gpu: &GpuUuid) -> Result<Option<Interval>, GpuError> {
+    pub(super) fn interval(self) -> Result<Option<Interval>, GpuError> {
         let read = || {
             let smi = self.find()?;
-            let Some(ended) = self.compute_policy(&smi, gpu, &["-l"])? else { return Ok(None) };
-            parse(&ended.text).map(Some).ok_or_else(|| smi.failed(&ended))
+            let Some(ended) = self.compute_policy(&smi, &["-l"])? else { return Ok(None) };
+            parse(&ended.text, self.index).map(Some).ok_or_else(|| smi.failed(&ended))
         };
-        read().map_err(|source| GpuError::Program { gpu: gpu.clone(), setting: Setting::Interval, source })
+        read().map_err(|source| GpuError::Program { gpu: self.gpu.clone(), setting: Setting::Interval, source })
     }
 
-    pub(super) fn set_interval(self, gpu: &GpuUuid, interval: Interval) -> Result<(), GpuError> {
-        let setting = Setting::Interval;
+    pub(super) fn set_interval(self, interval: Interval) -> Result<(), GpuError> {
+        let (gpu, setting) = (self.gpu, Setting::Interval);
         let number = interval.number().to_string();
-        let set = self.find().and_then(|smi| self.compute_policy(&smi, gpu, &["--set-timeslice", &number]));
+        let set = self.find().and_then(|smi| self.compute_policy(&smi, &["--set-timeslice", &number]));
         match set {
-            Ok(Some(_done)) => GpuError::check_applied(gpu, setting, &interval, self.interval(gpu)?.as_ref()),
+            Ok(Some(_done)) => GpuError::check_applied(gpu, setting, &interval, self.interval()?.as_ref()),
             Ok(None) => Err(GpuError::Unsupported { gpu: gpu.clone(), setting }),
             Err(source) => Err(GpuError::Program { gpu: gpu.clone(), setting, source }),
         }
@@ -53,13 +56,9 @@ impl NvidiaSmi<'_> {
     }
 
     /// The output of a successful run; nothing for a GPU without such a policy.
-    fn compute_policy(
-        self,
-        smi: &DriverProgram,
-        gpu: &GpuUuid,
-        action: &[&str],
-    ) -> Result<Option<Ended>, ProgramError> {
-        let arguments = [&["compute-policy", "-i", gpu.as_str()], action].concat();
+    fn compute_policy(self, smi: &DriverProgram, action: &[&str]) -> Result<Option<Ended>, ProgramError> {
+        let index = self.index.to_string();
+        let arguments = [&["compute-policy", "-i", &index], action].concat();
         let ended = smi.run(&arguments, self.timeout)?;
         match ended.status.code() {
             Some(0) => Ok(Some(ended)),
@@ -69,13 +68,14 @@ impl NvidiaSmi<'_> {
     }
 }
 
-/// The value in the one line `|   1   Timeslice       Medium        |` of a table.
-fn parse(table: &str) -> Option<Interval> {
+/// The value in the one line `|   1   Timeslice       Medium        |` of a table about the GPU of an index.
+fn parse(table: &str, index: u32) -> Option<Interval> {
     let mut values = table.lines().filter_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
-        ["|", _gpu, "Timeslice", value, "|"] => Some(value),
+        ["|", gpu, "Timeslice", value, "|"] => Some((gpu, value)),
         _ => None,
     });
-    values.next().filter(|_first| values.next().is_none())?.parse().ok()
+    let (gpu, value) = values.next().filter(|_first| values.next().is_none())?;
+    (gpu == index.to_string()).then(|| value.parse().ok())?
 }
 
 #[cfg(test)]
@@ -101,10 +101,11 @@ mod tests {
             (TABLE.replace("Medium ", "Unknown"), None),
             (TABLE.replace("Timeslice", "Other    "), None),
             (two, None),
+            (TABLE.replace("  1  ", "  2  "), None),
             ("No devices were found\n".to_owned(), None),
             (String::new(), None),
         ] {
-            assert_eq!(parse(&given), expect, "{given}");
+            assert_eq!(parse(&given, 1), expect, "{given}");
         }
     }
 }

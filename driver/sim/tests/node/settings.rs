@@ -87,6 +87,15 @@ fn a_setting_is_read_back_and_printed_by_nvidia_smi() {
     }
 }
 
+/// nvidia-smi looks at every GPU when it is given a UUID, and ends at the first that is lost.
+#[test]
+fn a_gpu_is_set_while_another_one_is_lost() {
+    let both = Both::new();
+    both.change(|state| state.lose_gpu(0).unwrap());
+    assert_eq!(both.set_interval(Interval::Medium), Ok(()));
+    assert_eq!(both.settings(), (Ok(Some(ComputeMode::Default)), Ok(Some(Interval::Medium))));
+}
+
 /// An exit code or `NVML_SUCCESS` does not prove that a setting was applied.
 #[test]
 fn a_setting_that_was_not_applied_is_noticed() {
