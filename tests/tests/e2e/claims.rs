@@ -33,7 +33,7 @@ fn apply_claim(arena: &Arena, name: &str, devices: &Value) {
 }
 
 /// The texts of the Events on a claim with this reason.
-fn events(arena: &Arena, claim: &str, reason: &str) -> Vec<String> {
+pub(crate) fn events(arena: &Arena, claim: &str, reason: &str) -> Vec<String> {
     let about = format!("involvedObject.kind=ResourceClaim,involvedObject.name={claim},reason={reason}");
     let events = arena.list(&["events", "--field-selector", &about]);
     events.iter().map(|event| text(event, "/message").to_owned()).collect()

@@ -5,15 +5,24 @@ use std::process::Command;
 
 use crate::{
     arena::{Arena, checked},
-    pods,
+    claims, mig, pods, sharing,
 };
-use dra_demo::scenes::{self, GpuFails};
-use serde_json::Value;
+use dra_demo::{
+    driver, published,
+    scenes::{self, GpuFails},
+    text,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 crate::case::cases![
     a_pod_moves_from_a_gpu_that_falls_off_the_bus_and_the_gpu_comes_back,
     a_gpu_is_taken_out_by_hand_and_returned,
+    the_neighbour_of_a_mig_device_that_fails_runs_on,
+    sharers_move_together_while_plugin_or_kubelet_restart,
 ];
+
+const NODE: &str = "node-1";
 
 fn a_pod_moves_from_a_gpu_that_falls_off_the_bus_and_the_gpu_comes_back(arena: &Arena) {
     let played = checked(scenes::gpu_fails(&arena.stage()));
@@ -83,4 +92,87 @@ fn a_gpu_is_taken_out_by_hand_and_returned(arena: &Arena) {
     run(arena, remove, &variables);
     assert_eq!(checked(arena.stage().saw("waits")).seen.gpus[0].uuid, gpu);
     pods::remove(arena, "waits");
+}
+
+/// The taints of the devices of a GPU of the node, each once.
+fn taints(arena: &Arena, gpu: &str) -> BTreeSet<String> {
+    let slices = checked(published::slices(&arena.cluster));
+    let devices = slices.iter().filter_map(|slice| slice["spec"]["devices"].as_array()).flatten();
+    let of_gpu = devices.filter(|device| text(device, "/attributes/gpuUUID/string") == gpu);
+    let taints = of_gpu.filter_map(|device| device["taints"].as_array()).flatten();
+    taints.map(|taint| format!("{}:{}", text(taint, "/key"), text(taint, "/effect"))).collect()
+}
+
+fn index_of(arena: &Arena, gpu: &str) -> String {
+    arena.settings(NODE).into_iter().find(|setting| setting.uuid == gpu).unwrap().index
+}
+
+fn until_well(arena: &Arena, gpu: &str) {
+    arena.until("the end of the taints", || taints(arena, gpu).is_empty().then_some(()));
+}
+
+fn the_neighbour_of_a_mig_device_that_fails_runs_on(arena: &Arena) {
+    let small = "device.attributes['gpu.nvidia.com'].profile == '1g.10gb'";
+    pods::start(arena, "victim", NODE, &mig::one(small));
+    let gpu = checked(arena.stage().saw("victim")).seen.gpus[0].uuid.clone();
+    let of_gpu = format!("{small} && device.attributes['gpu.nvidia.com'].gpuUUID == '{gpu}'");
+    pods::start(arena, "neighbour", NODE, &mig::one(&of_gpu));
+    let neighbour = checked(arena.stage().saw("neighbour")).seen;
+
+    let created = claims::events(arena, "victim", "MigCreated").remove(0);
+    let (_, id) = created.split_once("GPU instance ").unwrap();
+    let (id, _) = id.split_once(',').unwrap();
+    let index = index_of(arena, &gpu);
+    checked(arena.node(NODE).gpu_sim("xid", &["--gpu", &index, "--gi", id, "95"]));
+
+    let is_there = |name: &str| arena.list(&["pods"]).iter().any(|pod| text(pod, "/metadata/name") == name);
+    arena.until("the eviction of the pod on the MIG device", || (!is_there("victim")).then_some(()));
+    assert_eq!(taints(arena, &gpu), ["gpu.nvidia.com/memory:NoExecute".to_owned()].into());
+    pods::start(arena, "newcomer", NODE, &mig::one(&of_gpu));
+    checked(arena.stage().saw("newcomer"));
+    assert_eq!(checked(arena.stage().saw("neighbour")).seen, neighbour);
+
+    let driver_pod = text(&arena.driver_pod(NODE), "/metadata/name").to_owned();
+    let clear = ["exec", "-n", driver::NAMESPACE, &driver_pod, "-c", "plugin", "--", "gpu-kubelet-plugin"];
+    arena.kubectl(&[&clear[..], &["--clear-health", &gpu]].concat());
+    until_well(arena, &gpu);
+    arena.kubectl(&["delete", "resourceclaim", "victim", "--timeout=60s"]);
+    for name in ["newcomer", "neighbour"] {
+        pods::remove(arena, name);
+    }
+}
+
+fn sharers_move_together_while_plugin_or_kubelet_restart(arena: &Arena) {
+    let restart_plugin = || {
+        let pod = text(&arena.driver_pod(NODE), "/metadata/name").to_owned();
+        arena.kubectl(&["delete", "pod", "-n", driver::NAMESPACE, &pod, "--wait=false"]);
+    };
+    let restart_kubelet = || checked(arena.node(NODE).restart_kubelet());
+    moves_together(arena, "mps.gpu.nvidia.com", &restart_plugin);
+    moves_together(arena, sharing::TIME_SLICING, &restart_kubelet);
+}
+
+fn moves_together(arena: &Arena, class: &str, restart: &dyn Fn()) {
+    let mut share = pods::gpu("device.attributes['gpu.nvidia.com'].architecture == 'Hopper'");
+    share["requests"][0]["exactly"]["deviceClassName"] = json!(class);
+    pods::with_deployment(arena, "sharers", 2, &share, |before| {
+        let saw = checked(arena.stage().all_saw("sharers"));
+        let gpus: BTreeSet<&str> = saw.iter().flat_map(|pod| pod.seen.uuids()).collect();
+        assert_eq!(gpus.len(), 1, "both have a share of one GPU: {saw:?}");
+        let gpu = saw[0].seen.gpus[0].uuid.clone();
+        let index = index_of(arena, &gpu);
+        checked(arena.node(NODE).gpu_sim("lose", &["--gpu", &index]));
+        restart();
+        let names: Vec<&str> = before.iter().map(|pod| text(pod, "/metadata/name")).collect();
+        arena.until("both pods are replaced", || {
+            let pods = arena.list(&["pods", "-l", "app=sharers"]);
+            (!pods.iter().any(|pod| names.contains(&text(pod, "/metadata/name")))).then_some(())
+        });
+        arena.ready_pods("app=sharers", 2);
+        let moved = checked(arena.stage().all_saw("sharers"));
+        assert!(moved.iter().flat_map(|pod| pod.seen.uuids()).all(|uuid| uuid != gpu), "{class}: {moved:?}");
+        checked(driver::wait_for_pods(&arena.cluster));
+        arena.until("the reset of the GPU", || arena.node(NODE).gpu_sim("reset", &["--gpu", &index]).ok());
+        until_well(arena, &gpu);
+    });
 }

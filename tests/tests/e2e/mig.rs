@@ -33,7 +33,7 @@ fn of_profile(name: &str, profile: &str) -> Value {
     request(name, &format!("device.attributes['gpu.nvidia.com'].profile == '{profile}'"))
 }
 
-fn one(expression: &str) -> Value {
+pub(crate) fn one(expression: &str) -> Value {
     json!({"requests": [request("gpu", expression)]})
 }
 
