@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use dra_sim::state::{Load, MemoryErrors, Process};
+use dra_sim::state::{Load, MemoryErrors, NvLinkFaults, Process};
 use dra_tests::program::Program;
 use dra_tests::{Mode, MpsHost, NewClaim, Node};
 use serde_json::json;
@@ -29,6 +29,7 @@ async fn gpus_show_their_load_and_their_errors() {
         state.gpus[0].load = Load { utilization: 50, memory_mib: 1024, throttle: 0x24, ..Load::default() };
         let errors = MemoryErrors { corrected: 7, rows_uncorrected: 2, remap_failed: true, ..MemoryErrors::default() };
         state.gpus[0].memory_errors = errors;
+        state.gpus[0].nvlink_faults = NvLinkFaults { down: 2, crc_errors: 5, replays: 6, recoveries: 7 };
         Ok(())
     });
     let body = until_lines(
@@ -47,10 +48,17 @@ async fn gpus_show_their_load_and_their_errors() {
             format!("gpu_remapped_rows{{device=\"{loaded}\",type=\"uncorrected\"}} 2.0"),
             format!("gpu_row_remap_failed{{device=\"{loaded}\"}} 1.0"),
             format!("gpu_row_remap_failed{{device=\"{idle}\"}} 0.0"),
+            format!("gpu_nvlinks{{device=\"{loaded}\",state=\"up\"}} 16.0"),
+            format!("gpu_nvlinks{{device=\"{loaded}\",state=\"down\"}} 2.0"),
+            format!("gpu_nvlinks{{device=\"{idle}\",state=\"down\"}} 0.0"),
+            format!("gpu_nvlink_errors_total{{device=\"{loaded}\",type=\"crc\"}} 5.0"),
+            format!("gpu_nvlink_errors_total{{device=\"{loaded}\",type=\"replay\"}} 6.0"),
+            format!("gpu_nvlink_errors_total{{device=\"{loaded}\",type=\"recovery\"}} 7.0"),
             format!("gpu_memory_total_bytes{{device=\"{old}\"}} 16106127360.0"),
         ],
     )
     .await;
+    assert!(!body.contains(&format!("gpu_nvlinks{{device=\"{old}\"")), "a T4 has no NVLink");
     let uuid = &node.gpus.state().gpus[2].uuid;
     assert!(
         body.contains(&format!("gpu_dra_gpu_info{{device=\"{old}\",gpu_uuid=\"{uuid}\",product=\"Tesla T4\"")),

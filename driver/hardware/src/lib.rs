@@ -65,6 +65,6 @@ pub use health::{GpuCondition, GpuEvent, GpuEvents, HealthMachine};
 pub use holders::{Pod, Process, ProcessRoots};
 pub use host::{Host, Roots};
 pub use machine::{DriverVersions, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MigMachine, MigState};
-pub use measurements::{Measurements, MemoryUse, RemappedRows};
+pub use measurements::{Measurements, MemoryUse, NvLinkErrors, NvLinks, RemappedRows};
 pub use nvml_machine::NvmlMachine;
 pub use procfs::BootIdError;

@@ -2,7 +2,7 @@
 //! What a GPU measures, for its users to watch. Nothing decides by it.
 
 use dra_model::MigUuid;
-pub use dra_nvml::{Memory as MemoryUse, RemappedRows};
+pub use dra_nvml::{Memory as MemoryUse, NvLinkErrors, NvLinks, RemappedRows};
 
 /// The measurements of a GPU at one time. What the GPU or its driver does not support is absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +24,9 @@ pub struct Measurements {
     pub remapped_rows: Option<RemappedRows>,
     /// `nvmlGpuFabricState_t`; absent without a fabric.
     pub fabric_state: Option<u32>,
+    /// Absent without NVLink.
+    pub nvlinks: Option<NvLinks>,
+    pub nvlink_errors: NvLinkErrors,
     pub mig_devices: Vec<(MigUuid, MemoryUse)>,
     /// The bytes that each process uses, by its id in the PID namespace of the host.
     pub processes: Vec<(u32, u64)>,

@@ -7,6 +7,8 @@ use crate::device::Device;
 use crate::error::{NvmlError, code};
 use crate::library::symbol;
 
+const FIELD_VALUES: &str = "nvmlDeviceGetFieldValues";
+
 /// `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`, from R570 on.
 const RECOVERY_ACTION: u32 = 230;
 
@@ -17,8 +19,14 @@ impl Device<'_> {
         self.field(RECOVERY_ACTION)
     }
 
+    /// A field whose numbers are small.
     pub(crate) fn field(&self, id: u32) -> Result<u32, NvmlError> {
-        let call = "nvmlDeviceGetFieldValues";
+        let too_large = |_| NvmlError { call: FIELD_VALUES, code: code::UNKNOWN };
+        u32::try_from(self.large_field(id)?).map_err(too_large)
+    }
+
+    pub(crate) fn large_field(&self, id: u32) -> Result<u64, NvmlError> {
+        let call = FIELD_VALUES;
         let function = symbol(call, &self.nvml().lib().nvmlDeviceGetFieldValues)?;
         let value = nvmlValue_t { ullVal: 0 };
         let mut field = nvmlFieldValue_t {
@@ -39,9 +47,9 @@ impl Device<'_> {
 }
 
 /// An unsigned value of 4 or 8 bytes, as the driver chooses (`nvmlValueType_t`).
-fn number(field: &nvmlFieldValue_t) -> Option<u32> {
+fn number(field: &nvmlFieldValue_t) -> Option<u64> {
     // SAFETY: every variant of the union is a number. It was zeroed at its full size before the driver wrote the lower bytes, and
     // all platforms of NVML are little-endian.
     let value = unsafe { field.value.ullVal };
-    [1, 2, 3].contains(&field.valueType).then(|| u32::try_from(value).ok()).flatten()
+    [1, 2, 3].contains(&field.valueType).then_some(value)
 }

@@ -35,6 +35,8 @@ pub mod events;
 
 pub mod measurements;
 
+pub mod nvlink;
+
 pub use device::{Device, Memory};
 pub use error::{LoadError, NvmlError};
 pub use events::{Event, EventSet};
@@ -42,4 +44,5 @@ pub use instances::Activation;
 pub use library::Nvml;
 pub use measurements::RemappedRows;
 pub use mig::{ComputeInstance, GpuInstance, GpuInstanceProfile, MigAttributes, Slices};
+pub use nvlink::{NvLinkErrors, NvLinks};
 pub use session::Session;

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use observed::Observed;
 
+mod features;
+
 pub mod observed;
 pub mod profile_name;
 
@@ -56,23 +58,6 @@ pub struct Model {
     pub observed: Option<Observed>,
     /// Absent on boards without MIG.
     pub mig: Option<MigModel>,
-}
-
-impl Model {
-    /// Damaged rows of the memory are replaced by spare ones; earlier GPUs retire pages.
-    pub fn has_row_remapping(&self) -> bool {
-        self.architecture != Architecture::Turing
-    }
-
-    /// Persistence mode is on as soon as the driver is loaded, as by `nvidia-persistenced`.
-    pub fn persists_after_boot(&self) -> bool {
-        self.observed.as_ref().is_some_and(|observed| observed.persistence)
-    }
-
-    /// The GPU registers with the NVLink fabric of its baseboard.
-    pub fn has_fabric(&self) -> bool {
-        self.form == Form::Sxm && matches!(self.architecture, Architecture::Hopper | Architecture::Blackwell)
-    }
 }
 
 /// `nvmlDeviceArchitecture_t`.

@@ -49,6 +49,8 @@ enum Command {
     MemoryErrors(load::MemoryErrors),
     /// Sets whether a GPU is registered with its NVLink fabric.
     Fabric(load::Fabric),
+    /// Sets what happened to the NVLinks of a GPU.
+    Nvlink(load::Nvlink),
     /// Reboots the machine: another boot ID, the state of the driver is lost.
     Reboot(Place),
     /// Makes calls slow.
@@ -84,6 +86,7 @@ pub(crate) fn run(args: Args) -> Result<String, CliError> {
         Command::Load(load) => load::load(&load),
         Command::MemoryErrors(errors) => load::memory_errors(&errors),
         Command::Fabric(fabric) => load::fabric(&fabric),
+        Command::Nvlink(nvlink) => load::nvlink(&nvlink),
         Command::Reboot(place) => switch::reboot(&place.dir),
         Command::Delay(delay) => switch::delay(&delay),
         Command::Fail(fail) => switch::fail(&fail),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Form, Model, Placement};
 use crate::{Code, identity};
 
-pub use load::{Fabric, Load, MemoryErrors};
+pub use load::{Fabric, Load, MemoryErrors, NvLinkFaults};
 
 /// The arguments of `gpu-sim init`.
 #[derive(Clone, Debug)]
@@ -123,6 +123,7 @@ pub struct Gpu {
     pub memory_errors: MemoryErrors,
     /// Of a board that has one.
     pub fabric: Fabric,
+    pub nvlink_faults: NvLinkFaults,
     /// GPU instances by their ids.
     pub instances: BTreeMap<u32, GpuInstance>,
 }
@@ -358,6 +359,7 @@ impl Gpu {
             load: Load::default(),
             memory_errors: MemoryErrors::default(),
             fabric: Fabric::default(),
+            nvlink_faults: NvLinkFaults::default(),
             instances: BTreeMap::new(),
         }
     }

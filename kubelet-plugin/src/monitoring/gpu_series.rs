@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The metrics of GPUs and MIG devices. A value that a GPU does not measure is absent.
 
-use dra_hardware::{Measurements, MemoryUse, RemappedRows};
+use dra_hardware::{Measurements, MemoryUse, NvLinkErrors, NvLinks, RemappedRows};
 use dra_model::MigUuid;
 use prometheus_client::encoding::DescriptorEncoder;
 
@@ -76,6 +76,26 @@ const GPU_SERIES: &[GpuSeries] = &[
         kind: Kind::Gauge,
         label: Some("state"),
         values: |m| m.fabric_state.map(|state| vec![(fabric_state(state), 1.0)]).unwrap_or_default(),
+    },
+    GpuSeries {
+        name: "gpu_nvlinks",
+        help: "NVLinks of a GPU by their state: up, down",
+        kind: Kind::Gauge,
+        label: Some("state"),
+        values: |m| {
+            let links = |of: fn(&NvLinks) -> u32| m.nvlinks.as_ref().map(of).map(f64::from);
+            some([("up", links(|links| links.up)), ("down", links(|links| links.down))])
+        },
+    },
+    GpuSeries {
+        name: "gpu_nvlink_errors",
+        help: "Errors of the NVLinks of a GPU since the NVIDIA driver was loaded: crc, replay, recovery",
+        kind: Kind::Counter,
+        label: Some("type"),
+        values: |m| {
+            let NvLinkErrors { crc, replay, recovery } = m.nvlink_errors;
+            some([("crc", crc.map(number)), ("replay", replay.map(number)), ("recovery", recovery.map(number))])
+        },
     },
 ];
 

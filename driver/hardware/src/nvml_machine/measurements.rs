@@ -4,10 +4,11 @@
 use dra_model::MigUuid;
 use dra_nvml::{Device, NvmlError};
 
-use crate::measurements::{Measurements, MemoryUse};
+use crate::measurements::{Measurements, MemoryUse, NvLinks};
 
 pub(super) fn read(device: &Device<'_>) -> Measurements {
     let processes = device.process_memory().unwrap_or_default();
+    let nvlinks = device.nvlinks().ok().filter(|links| *links != NvLinks::default());
     Measurements {
         memory: device.memory().ok(),
         utilization_percent: device.utilization().ok(),
@@ -21,6 +22,8 @@ pub(super) fn read(device: &Device<'_>) -> Measurements {
         uncorrected_ecc_errors: device.uncorrected_ecc_errors().ok(),
         remapped_rows: device.remapped_rows().ok(),
         fabric_state: device.fabric_state().ok().filter(|state| *state != 0),
+        nvlink_errors: nvlinks.map(|_links| device.nvlink_errors()).unwrap_or_default(),
+        nvlinks,
         mig_devices: mig_devices(device).unwrap_or_default(),
         processes: processes.into_iter().filter_map(|(id, bytes)| Some((id, bytes?))).collect(),
     }

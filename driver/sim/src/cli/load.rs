@@ -67,6 +67,34 @@ pub(super) struct Fabric {
     pending: bool,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct Nvlink {
+    dir: PathBuf,
+    #[arg(short, long)]
+    gpu: usize,
+    /// Links that are down.
+    #[arg(long, default_value_t = 0)]
+    down: u32,
+    /// Damaged packets.
+    #[arg(long, default_value_t = 0)]
+    crc_errors: u64,
+    /// Packets that were sent again.
+    #[arg(long, default_value_t = 0)]
+    replays: u64,
+    /// Links that were trained again.
+    #[arg(long, default_value_t = 0)]
+    recoveries: u64,
+}
+
+pub(super) fn nvlink(args: &Nvlink) -> Result<String, CliError> {
+    change(&args.dir, &format!("set the NVLinks of GPU {}", args.gpu), |state| {
+        let gpu = state.gpus.get_mut(args.gpu).ok_or(Code::INVALID_ARGUMENT)?;
+        let Nvlink { down, crc_errors, replays, recoveries, .. } = *args;
+        gpu.nvlink_faults = state::NvLinkFaults { down, crc_errors, replays, recoveries };
+        Ok(())
+    })
+}
+
 pub(super) fn fabric(args: &Fabric) -> Result<String, CliError> {
     let fabric = if args.pending { state::Fabric::Pending } else { state::Fabric::Completed };
     change(&args.dir, &format!("set the fabric of GPU {}", args.gpu), |state| {

@@ -31,6 +31,17 @@ pub struct MemoryErrors {
     pub remap_failed: bool,
 }
 
+/// What happened to the NVLinks of a board. The default is a board whose links are all up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NvLinkFaults {
+    /// Links that are down, the last ones.
+    pub down: u32,
+    /// `NVML_FI_DEV_NVLINK_*_ERROR_COUNT_TOTAL`.
+    pub crc_errors: u64,
+    pub replays: u64,
+    pub recoveries: u64,
+}
+
 /// Whether a board is registered with its NVLink fabric, `nvmlGpuFabricState_t`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -99,8 +99,24 @@ fn value_of(gpu: &Gpu, id: u32, scope: u32) -> Result<Value, Code> {
         | field::NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN
         | field::NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN
         | field::NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN => Ok(Value::Long(0)),
+        field::NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL
+        | field::NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL
+        | field::NVML_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL
+            if model.nvlinks() > 0 =>
+        {
+            Ok(nvlink_errors(gpu, id))
+        }
         _ => Err(Code::NOT_SUPPORTED),
     }
+}
+
+fn nvlink_errors(gpu: &Gpu, id: u32) -> Value {
+    let faults = gpu.nvlink_faults;
+    Value::Long(match id {
+        field::NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL => faults.crc_errors,
+        field::NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL => faults.replays,
+        _ => faults.recoveries,
+    })
 }
 
 fn remapped_rows(gpu: &Gpu, id: u32) -> Value {

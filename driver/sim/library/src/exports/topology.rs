@@ -40,6 +40,16 @@ exports! {
         set.fill(words(length, memory_nodes(call, device)?)?)
     };
 
+    nvmlDeviceGetNvLinkState: (device: Handle, link: c_uint, state: Out<'_, c_uint>) |call| {
+        let gpu = gpu(call, device)?;
+        let links = gpu.model()?.nvlinks();
+        match (links, link) {
+            (0, _) => Err(Code::NOT_SUPPORTED),
+            (links, link) if link >= links => Err(Code::INVALID_ARGUMENT),
+            (links, link) => put(state, (link < links.saturating_sub(gpu.nvlink_faults.down)).into()),
+        }
+    };
+
     nvmlDeviceGetGpuFabricInfo: (device: Handle, info: Out<'_, nvml::nvmlGpuFabricInfo_t>) |call| {
         let state = fabric_state(call, device)?;
         put(info, nvml::nvmlGpuFabricInfo_t { clusterUuid: [0; 16], status: 0, cliqueId: 0, state })
