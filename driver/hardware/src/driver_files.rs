@@ -3,8 +3,7 @@
 //!
 //! The result for a driver root is either complete or an error. Libraries are found by pattern, not by a list of files:
 //! `libnvidia-ml.so.1` leads to `libnvidia-ml.so.<version>`, and every `lib….so.<version>` of a known kind in the usual
-//! directories belongs to the same driver. Layouts: NVIDIA's installer and Fedora (`usr/lib64`), Debian and Ubuntu
-//! (`usr/lib/<triplet>`, and `nvidia/current` below it with absolute links through `etc/alternatives`).
+//! directories belongs to the same driver. Where they are searched is in [`crate::driver_dirs`].
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +15,7 @@ use dra_model::{Advice, DriverFile, DriverFiles};
 use parking_lot::Mutex;
 use rustix::fs::FileType;
 
+use crate::driver_dirs::{library_dirs, listed, program_dirs};
 use crate::driver_root::{self, Found, Root};
 use crate::elf::{ElfError, soname};
 
@@ -28,9 +28,9 @@ pub enum DriverFilesError {
         #[source]
         source: io::Error,
     },
-    #[error("no {name} of the NVIDIA driver below {}", root.display())]
+    #[error("no {name} of the NVIDIA driver below {} in {}", root.display(), listed(&library_dirs()))]
     NoLibrary { name: &'static str, root: PathBuf },
-    #[error("no {name} of the NVIDIA driver below {}", root.display())]
+    #[error("no {name} of the NVIDIA driver below {} in {}", root.display(), listed(&program_dirs()))]
     NoProgram { name: &'static str, root: PathBuf },
     #[error("{} does not end in the version of the driver, as in libnvidia-ml.so.550.54.15", path.display())]
     NoVersion { path: PathBuf },
@@ -69,9 +69,6 @@ const MANDATORY_PROGRAM: &str = "nvidia-smi";
 
 const OTHER_PROGRAMS: [&str; 4] =
     ["nvidia-debugdump", "nvidia-persistenced", "nvidia-cuda-mps-control", "nvidia-cuda-mps-server"];
-
-/// The usual directories of programs, relative to a driver root.
-pub(crate) const PROGRAM_DIRS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
 
 /// The capabilities compute and utility of NVIDIA's container toolkit, between `lib` and `.so`.
 const LIBRARIES: [&str; 12] = [
@@ -155,13 +152,6 @@ fn find_nvml(root: &Root) -> Result<Found, DriverFilesError> {
     found.ok_or_else(|| DriverFilesError::NoLibrary { name: NVML, root: root.path().to_owned() })
 }
 
-/// The usual directories of libraries, relative to a driver root.
-pub fn library_dirs() -> Vec<PathBuf> {
-    let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
-    let dirs = ["usr/lib64".to_owned(), format!("usr/lib/{triplet}"), "lib64".to_owned(), format!("lib/{triplet}")];
-    dirs.iter().flat_map(|dir| [PathBuf::from(dir), Path::new(dir).join("nvidia/current")]).collect()
-}
-
 fn regular_file(root: &Root, path: &Path) -> Option<Found> {
     root.find(path).ok().filter(|found| FileType::from_raw_mode(found.stat.st_mode).is_file())
 }
@@ -170,8 +160,8 @@ fn regular_file(root: &Root, path: &Path) -> Option<Found> {
 struct Scan<'a> {
     root: &'a Root,
     version: String,
-    /// Existing library directories, without symlinks: `lib64` and `usr/lib64` are often the same.
-    library_dirs: BTreeSet<PathBuf>,
+    /// Existing library directories, without symlinks, each once: `lib64` and `usr/lib64` are often the same.
+    library_dirs: Vec<PathBuf>,
     /// By SONAME, the real path in the root.
     libraries: BTreeMap<String, PathBuf>,
     /// By name, the real path in the root.
@@ -182,8 +172,9 @@ impl<'a> Scan<'a> {
     fn new(root: &'a Root) -> Result<Self, DriverFilesError> {
         let version = version_of(&find_nvml(root)?.path)?;
         let dirs = library_dirs().into_iter().filter_map(|dir| root.find(dir).ok());
-        let library_dirs =
-            dirs.filter(|dir| FileType::from_raw_mode(dir.stat.st_mode).is_dir()).map(|dir| dir.path).collect();
+        let dirs = dirs.filter(|dir| FileType::from_raw_mode(dir.stat.st_mode).is_dir()).map(|dir| dir.path);
+        let mut known = BTreeSet::new();
+        let library_dirs = dirs.filter(|dir| known.insert(dir.clone())).collect();
         let mut scan = Self { root, version, library_dirs, libraries: BTreeMap::new(), programs: BTreeMap::new() };
         scan.find_libraries()?;
         scan.find_programs();
@@ -206,15 +197,20 @@ impl<'a> Scan<'a> {
         let unreadable = |source| DriverFilesError::Unreadable { path: self.root.outside(path), source };
         let found = self.root.find(path).map_err(unreadable)?;
         let file = self.root.read(&found.path).map_err(unreadable)?;
-        let name = soname(&file)
-            .map_err(|source| DriverFilesError::BadLibrary { path: self.root.outside(&found.path), source })?;
-        self.libraries.entry(name).or_insert(found.path);
+        match soname(&file) {
+            Ok(name) => drop(self.libraries.entry(name).or_insert(found.path)),
+            // For 32-bit programs, or of an emulated system.
+            Err(ElfError::OtherMachine) => {}
+            Err(source) => {
+                return Err(DriverFilesError::BadLibrary { path: self.root.outside(&found.path), source });
+            }
+        }
         Ok(())
     }
 
     fn find_programs(&mut self) {
         for name in OTHER_PROGRAMS.into_iter().chain([MANDATORY_PROGRAM]) {
-            let places = PROGRAM_DIRS.iter().map(|dir| Path::new(dir).join(name));
+            let places = program_dirs().into_iter().map(|dir| dir.join(name));
             let found =
                 places.filter_map(|path| regular_file(self.root, &path)).find(|found| found.stat.st_mode & 0o111 != 0);
             if let Some(found) = found {
@@ -243,7 +239,7 @@ impl<'a> Scan<'a> {
 
     /// Every file or directory whose change could change the result, also those that do not exist yet.
     fn stamps(&self) -> BTreeMap<PathBuf, Option<Stamp>> {
-        let searched = library_dirs().into_iter().chain(PROGRAM_DIRS.map(PathBuf::from));
+        let searched = library_dirs().into_iter().chain(program_dirs());
         let searched = searched.chain([PathBuf::from("etc/alternatives")]);
         let searched = searched.map(|dir| self.root.find(&dir).map_or(dir, |found| found.path));
         let files = self.libraries.values().chain(self.programs.values()).cloned();
@@ -360,6 +356,65 @@ mod tests {
         let dir = Path::new("/run/nvidia/driver").join(&triplet).join("nvidia/current");
         assert_eq!(ml.host_path, dir.join("libnvidia-ml.so.550.54.15"));
         assert_eq!(files.programs[1].host_path, Path::new("/run/nvidia/driver/usr/lib/nvidia/current/nvidia-smi"));
+    }
+
+    #[test]
+    fn a_driver_is_found_where_each_system_has_it() {
+        let arch = std::env::consts::ARCH;
+        let bottlerocket = format!("{arch}-bottlerocket-linux-gnu/sys-root/usr");
+        for (system, libraries, programs) in [
+            ("RHEL", "usr/lib64", "usr/bin"),
+            ("GKE", "lib64", "bin"),
+            ("Arch Linux", "usr/lib", "usr/bin"),
+            ("prefix", "lib", "bin"),
+            ("Talos", "usr/local/glibc/usr/lib", "usr/local/bin"),
+            ("earlier Talos", "usr/local/glibc/lib", "usr/local/bin"),
+            (
+                "Bottlerocket",
+                &format!("{bottlerocket}/lib/nvidia/tesla"),
+                &format!("{bottlerocket}/libexec/nvidia/tesla/bin"),
+            ),
+        ] {
+            let tree = installed(libraries);
+            tree.remove("usr/bin/nvidia-smi");
+            tree.write(&format!("{programs}/nvidia-smi"), b"#!/bin/sh\n");
+            let files = tree.find(&DriverFilesCache::default()).unwrap();
+            assert_eq!((files.libraries.len(), files.version.as_str()), (5, "550.54.15"), "{system}");
+            let smi = files.programs.iter().find(|file| file.name == MANDATORY_PROGRAM).unwrap();
+            let host_path = Path::new("/run/nvidia/driver").join(programs).join("nvidia-smi");
+            assert_eq!(smi.host_path, host_path, "{system}");
+        }
+    }
+
+    /// All is in the store, by absolute links.
+    #[test]
+    fn the_links_of_nixos_are_followed_inside_the_root() {
+        let tree = installed("nix/store/h4sh-nvidia-x11/lib");
+        tree.remove("usr/bin/nvidia-smi");
+        tree.write("nix/store/h4sh-nvidia-x11/bin/nvidia-smi", b"#!/bin/sh\n");
+        tree.link("/nix/store/h4sh-graphics-drivers", "run/opengl-driver");
+        tree.link("/nix/store/h4sh-nvidia-x11/lib", "nix/store/h4sh-graphics-drivers/lib");
+        tree.link("/nix/store/h4sh-nvidia-x11/bin/nvidia-smi", "run/current-system/sw/bin/nvidia-smi");
+        let files = tree.find(&DriverFilesCache::default()).unwrap();
+        let store = Path::new("/run/nvidia/driver/nix/store/h4sh-nvidia-x11");
+        assert_eq!(files.libraries[0].host_path, store.join("lib/libcuda.so.550.54.15"));
+        assert_eq!(files.programs[1].host_path, store.join("bin/nvidia-smi"));
+    }
+
+    #[test]
+    fn the_libraries_of_32_bit_programs_are_left_out() {
+        let tree = installed("usr/lib64");
+        let mut other = library("libcuda.so.1");
+        other[4] = 1;
+        tree.write("usr/lib/libcuda.so.550.54.15", &other);
+        let files = tree.find(&DriverFilesCache::default()).unwrap();
+        assert_eq!(files.libraries[0].host_path, Path::new("/run/nvidia/driver/usr/lib64/libcuda.so.550.54.15"));
+        tree.remove("usr/lib64/libcuda.so.550.54.15");
+        let error = tree.find(&DriverFilesCache::default()).unwrap_err().to_string();
+        assert!(
+            error.starts_with("no libcuda.so.1 of the NVIDIA driver below ") && error.contains(", usr/lib, lib"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use crate::driver_files::{PROGRAM_DIRS, library_dirs};
+use crate::driver_dirs::{library_dirs, program_dirs};
 use crate::driver_root::{self, Found, Root};
 
 /// A program of the driver is missing or failed.
@@ -92,10 +92,11 @@ impl DriverProgram {
             let found = dirs.iter().find_map(|dir| opened.find(dir.join(name)).ok().filter(is_file));
             found.map(|found| opened.outside(&found.path)).ok_or_else(missing)
         };
-        let path = file(&PROGRAM_DIRS.map(PathBuf::from), name)?;
+        let path = file(&program_dirs(), name)?;
         let libraries = libraries.iter().map(|library| file(&library_dirs(), library));
         let libraries = libraries.collect::<Result<Vec<_>, _>>()?;
-        let dirs = PROGRAM_DIRS.iter().filter_map(|dir| opened.find(dir).ok()).map(|dir| opened.outside(&dir.path));
+        let dirs =
+            program_dirs().into_iter().filter_map(|dir| opened.find(dir).ok()).map(|dir| opened.outside(&dir.path));
         Ok(Self { search_path: joined(dirs), preload: joined(libraries), path })
     }
 

@@ -8,7 +8,10 @@
 use std::fs::File;
 
 use object::LittleEndian;
-use object::elf::{DT_NULL, DT_SONAME, DT_STRTAB, FileHeader64, PT_DYNAMIC, PT_LOAD, ProgramHeader64};
+use object::elf::{
+    DT_NULL, DT_SONAME, DT_STRTAB, ELFCLASS32, EM_AARCH64, EM_X86_64, FileHeader64, PT_DYNAMIC, PT_LOAD,
+    ProgramHeader64,
+};
 use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _};
 use object::read::{ReadCache, ReadRef};
 
@@ -17,6 +20,9 @@ use object::read::{ReadCache, ReadRef};
 pub enum ElfError {
     #[error("not a readable 64-bit little-endian ELF file")]
     NotElf,
+    /// Not this architecture, or of 32 bits.
+    #[error("a library for another kind of processor")]
+    OtherMachine,
     #[error("malformed or truncated dynamic section")]
     Malformed,
     #[error("no SONAME")]
@@ -35,6 +41,9 @@ const MAX_NAME: u64 = 255;
 /// Reads the SONAME, such as `libcuda.so.1`.
 pub fn soname(file: &File) -> Result<String, ElfError> {
     let data = &ReadCache::new(file);
+    if is_of_other_machine(data) {
+        return Err(ElfError::OtherMachine);
+    }
     let header = FileHeader64::<LittleEndian>::parse(data).map_err(|_unsupported| ElfError::NotElf)?;
     let endian = header.endian().map_err(|_big| ElfError::NotElf)?;
     if header.e_phnum(endian) > MAX_SEGMENTS {
@@ -52,6 +61,19 @@ pub fn soname(file: &File) -> Result<String, ElfError> {
     let address = value(DT_STRTAB).and_then(|strings| strings.checked_add(name)).ok_or(ElfError::Malformed)?;
     let offset = segments.iter().find_map(|segment| file_offset(segment, address)).ok_or(ElfError::Malformed)?;
     file_name(data, offset).ok_or(ElfError::Malformed)
+}
+
+/// `e_machine` of the libraries of this process.
+const MACHINE: u16 = if cfg!(target_arch = "aarch64") { EM_AARCH64 } else { EM_X86_64 };
+
+/// Whether it is an ELF file whose class, at byte 4, or machine, at byte 18, is another one.
+fn is_of_other_machine<'data>(data: impl ReadRef<'data>) -> bool {
+    match data.read_bytes_at(0, 20) {
+        Ok(&[0x7f, b'E', b'L', b'F', class, .., low, high]) => {
+            class == ELFCLASS32 || u16::from_le_bytes([low, high]) != MACHINE
+        }
+        Ok(_) | Err(()) => false,
+    }
 }
 
 /// The offset in the file of an address in memory.
@@ -80,6 +102,7 @@ pub(crate) mod tests {
     pub(crate) fn library(soname: &str) -> Vec<u8> {
         let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
         elf.resize(64, 0);
+        elf[18..20].copy_from_slice(&MACHINE.to_le_bytes());
         elf[32] = 64; // program headers follow the header
         elf[54] = 56;
         elf[56] = 2;

@@ -33,6 +33,8 @@ pub mod driver_root;
 
 pub mod elf;
 
+pub mod driver_dirs;
+
 pub mod driver_files;
 
 pub mod driver_program;

@@ -30,7 +30,8 @@ use dra_model::{ComputeMode, GpuUuid, Interval, MigIdentity, MigIds, MigUuid, Ve
 use dra_nvml::error::code;
 use dra_nvml::{Device, LoadError, Nvml, NvmlError, Session};
 
-use crate::driver_files::{DriverFilesError, library_dirs, nvml_path};
+use crate::driver_dirs::{library_dirs, listed};
+use crate::driver_files::{DriverFilesError, nvml_path};
 use crate::gpu_error::{GpuError, MachineError, NvmlCode, Setting};
 use crate::health::{GpuCondition, GpuEvents, HealthMachine};
 use crate::machine::{DriverVersions, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MigMachine, MigState};
@@ -259,8 +260,7 @@ fn why(error: &DriverFilesError) -> String {
     match error {
         DriverFilesError::Root { source, .. } => source.to_string(),
         DriverFilesError::NoLibrary { .. } => {
-            let dirs: Vec<String> = library_dirs().iter().map(|dir| dir.display().to_string()).collect();
-            format!("it is in none of {}", dirs.join(", "))
+            format!("it is in none of {}", listed(&library_dirs()))
         }
         DriverFilesError::NoProgram { .. }
         | DriverFilesError::NoVersion { .. }

@@ -10,7 +10,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use dra_hardware::DaemonError;
-use dra_hardware::driver_files::library_dirs;
+use dra_hardware::driver_dirs::library_dirs;
 use dra_hardware::driver_program::DriverProgram;
 use dra_hardware::driver_root::Root;
 use dra_mps::launch::{CONTROL_PROGRAM, SERVER_PROGRAM};
