@@ -325,7 +325,7 @@ mod tests {
             sys: dir.into(),
             processes: ProcessRoots::default(),
         };
-        let host = Host::new(Arc::new(NvmlMachine::new(dir)), roots);
+        let host = Host::new(Arc::new(NvmlMachine::new(dir, dir)), roots);
         let daemons = MpsClient::new(dir.join("host.sock")).unwrap();
         Arc::new(Engine::open(Arc::new(host), Arc::new(daemons), Arc::new(HostFiles), settings).unwrap())
     }

@@ -47,7 +47,7 @@ async fn run(args: Args) -> Result<(), String> {
     if let Some(clear) = clear {
         return ClearRequests::new(&config.paths.plugin_dir).add(&clear).map_err(|error| chain(&error).to_string());
     }
-    let machine = Arc::new(NvmlMachine::new(&config.roots.driver));
+    let machine = Arc::new(NvmlMachine::new(&config.roots.driver, &config.roots.proc));
     if restore {
         return restore::run(&config, machine, &stop).await.map_err(|error| explain(&error));
     }

@@ -194,7 +194,7 @@ impl Drop for Program {
 fn in_process(flags: &[String], client: kube::Client) -> Running {
     let args = Args::try_parse_from([&"gpu-kubelet-plugin".to_owned()].into_iter().chain(flags)).expect("known flags");
     let config = Config::try_from(args).expect("short paths");
-    let machine = Arc::new(NvmlMachine::new(&config.roots.driver));
+    let machine = Arc::new(NvmlMachine::new(&config.roots.driver, &config.roots.proc));
     let stop = CancellationToken::new();
     let ended = tokio::spawn(app::run(config, machine, client, stop.clone()));
     Running::Tasks { stop, ended }

@@ -99,6 +99,7 @@ pub struct DriverFilesCache(Mutex<Option<Cached>>);
 #[derive(Debug)]
 struct Cached {
     root: PathBuf,
+    loaded: Option<String>,
     /// Every directory that was searched and every file that was found.
     stamps: BTreeMap<PathBuf, Option<Stamp>>,
     files: DriverFiles,
@@ -109,17 +110,24 @@ struct Cached {
 struct Stamp(u64, u64, i64, i64);
 
 impl DriverFilesCache {
-    /// All files of the driver that a container needs. A scan takes about a hundred system calls, a repeat about thirty.
-    pub fn find(&self, root: &Path, root_on_host: &Path) -> Result<DriverFiles, DriverFilesError> {
+    /// All files of the driver that a container needs, of the version that is loaded if there are several. A scan takes about a hundred
+    /// system calls, a repeat about fifty.
+    pub fn find(
+        &self,
+        root: &Path,
+        root_on_host: &Path,
+        loaded: Option<String>,
+    ) -> Result<DriverFiles, DriverFilesError> {
         let opened = open(root)?;
         let mut cached = self.0.lock();
-        if let Some(hit) = cached.as_ref().filter(|cached| cached.root == opened.path() && cached.is_fresh()) {
+        let is_about = |cached: &&Cached| cached.root == opened.path() && cached.loaded == loaded;
+        if let Some(hit) = cached.as_ref().filter(is_about).filter(|cached| cached.is_fresh()) {
             return Ok(hit.files.clone());
         }
         *cached = None;
-        let scan = Scan::new(&opened)?;
-        let files = scan.files(root_on_host)?;
-        *cached = Some(Cached { root: opened.path().to_owned(), stamps: scan.stamps(), files: files.clone() });
+        let scan = Scan::new(&opened, loaded.as_deref())?;
+        let (files, stamps) = (scan.files(root_on_host)?, scan.stamps());
+        *cached = Some(Cached { root: opened.path().to_owned(), loaded, stamps, files: files.clone() });
         Ok(files)
     }
 }
@@ -138,18 +146,27 @@ impl Stamp {
 }
 
 /// The path of `libnvidia-ml.so.1` of a driver root without symlinks, for this process.
-pub fn nvml_path(root: &Path) -> Result<PathBuf, DriverFilesError> {
+pub fn nvml_path(root: &Path, loaded: Option<&str>) -> Result<PathBuf, DriverFilesError> {
     let root = open(root)?;
-    Ok(root.outside(&find_nvml(&root)?.path))
+    Ok(root.outside(&find_nvml(&root, loaded)?.path))
 }
 
 fn open(path: &Path) -> Result<Root, DriverFilesError> {
     Root::open(path).map_err(|source| DriverFilesError::Root { path: path.to_owned(), source })
 }
 
-fn find_nvml(root: &Root) -> Result<Found, DriverFilesError> {
-    let found = library_dirs().into_iter().find_map(|dir| regular_file(root, &dir.join(NVML)));
+/// That of the loaded version, or the one that the driver's link names.
+fn find_nvml(root: &Root, loaded: Option<&str>) -> Result<Found, DriverFilesError> {
+    let names = [loaded.map(|version| versioned(NVML, version)), Some(NVML.to_owned())];
+    let in_dirs = |name: String| library_dirs().into_iter().find_map(|dir| regular_file(root, &dir.join(&name)));
+    let found = names.into_iter().flatten().find_map(in_dirs);
     found.ok_or_else(|| DriverFilesError::NoLibrary { name: NVML, root: root.path().to_owned() })
+}
+
+/// The file of a driver version, such as `libcuda.so.550.54.15` of `libcuda.so.1`.
+pub(crate) fn versioned(soname: &str, version: &str) -> String {
+    let (stem, _number) = soname.rsplit_once('.').unwrap_or((soname, ""));
+    format!("{stem}.{version}")
 }
 
 fn regular_file(root: &Root, path: &Path) -> Option<Found> {
@@ -169,8 +186,8 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn new(root: &'a Root) -> Result<Self, DriverFilesError> {
-        let version = version_of(&find_nvml(root)?.path)?;
+    fn new(root: &'a Root, loaded: Option<&str>) -> Result<Self, DriverFilesError> {
+        let version = version_of(&find_nvml(root, loaded)?.path)?;
         let dirs = library_dirs().into_iter().filter_map(|dir| root.find(dir).ok());
         let dirs = dirs.filter(|dir| FileType::from_raw_mode(dir.stat.st_mode).is_dir()).map(|dir| dir.path);
         let mut known = BTreeSet::new();
@@ -291,7 +308,7 @@ mod tests {
         }
 
         fn find(&self, cache: &DriverFilesCache) -> Result<DriverFiles, DriverFilesError> {
-            cache.find(self.0.path(), Path::new("/run/nvidia/driver"))
+            cache.find(self.0.path(), Path::new("/run/nvidia/driver"), None)
         }
     }
 
@@ -401,6 +418,36 @@ mod tests {
         assert_eq!(files.programs[1].host_path, store.join("bin/nvidia-smi"));
     }
 
+    /// As after an update of the packages, or with several packages of the driver.
+    #[test]
+    fn of_several_versions_the_loaded_one_is_found_alone() {
+        let tree = installed("usr/lib64");
+        for dir in ["usr/lib64", "usr/lib"] {
+            tree.write(&format!("{dir}/libnvidia-ml.so.580.95.05"), &library("libnvidia-ml.so.1"));
+            tree.write(&format!("{dir}/libcuda.so.580.95.05"), &library("libcuda.so.1"));
+        }
+        let cache = DriverFilesCache::default();
+        for (loaded, expect) in [
+            (Some("580.95.05"), "580.95.05"),
+            (Some("550.54.15"), "550.54.15"),
+            // Its files are gone: what is installed now is the best guess, and NVML says that it does not fit.
+            (Some("470.1"), "550.54.15"),
+            (None, "550.54.15"),
+        ] {
+            let root = Path::new("/r");
+            let files = cache.find(tree.0.path(), root, loaded.map(str::to_owned)).unwrap();
+            assert_eq!(files.version, expect, "{loaded:?}");
+            let of_version = |file: &&DriverFile| file.host_path.to_string_lossy().ends_with(expect);
+            let of_driver = ["libcuda.so.1", "libnvidia-ml.so.1"];
+            assert_eq!(
+                files.libraries.iter().filter(|file| of_driver.contains(&&*file.name)).filter(of_version).count(),
+                2
+            );
+            let nvml = nvml_path(tree.0.path(), loaded).unwrap();
+            assert_eq!(nvml, tree.0.path().canonicalize().unwrap().join(format!("usr/lib64/libnvidia-ml.so.{expect}")));
+        }
+    }
+
     #[test]
     fn the_libraries_of_32_bit_programs_are_left_out() {
         let tree = installed("usr/lib64");
@@ -454,7 +501,7 @@ mod tests {
 
     #[test]
     fn a_driver_root_that_is_not_there_is_named() {
-        let error = nvml_path(Path::new("/nonexistent/driver-root")).unwrap_err().to_string();
+        let error = nvml_path(Path::new("/nonexistent/driver-root"), None).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/driver-root"), "{error}");
     }
 }

@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::driver_dirs::{library_dirs, program_dirs};
+use crate::driver_files::versioned;
 use crate::driver_root::{self, Found, Root};
 
 /// A program of the driver is missing or failed.
@@ -83,8 +84,9 @@ const MAX_OUTPUT_BYTES: usize = 64 << 10;
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl DriverProgram {
-    /// A program in one of the usual directories, and the libraries of the driver, by SONAME, that it opens itself.
-    pub fn find(root: &Path, name: &str, libraries: &[&str]) -> Result<Self, ProgramError> {
+    /// A program in one of the usual directories, and the libraries of the driver, by SONAME, that it opens itself: those of the loaded
+    /// version if there are several.
+    pub fn find(root: &Path, name: &str, libraries: &[&str], loaded: Option<&str>) -> Result<Self, ProgramError> {
         let unusable = |error: io::Error| ProgramError::Root { root: root.to_owned(), why: error.to_string() };
         let opened = Root::open(root).map_err(unusable)?;
         let file = |dirs: &[PathBuf], name: &str| {
@@ -93,7 +95,10 @@ impl DriverProgram {
             found.map(|found| opened.outside(&found.path)).ok_or_else(missing)
         };
         let path = file(&program_dirs(), name)?;
-        let libraries = libraries.iter().map(|library| file(&library_dirs(), library));
+        let libraries = libraries.iter().map(|library| {
+            let of_version = loaded.and_then(|version| file(&library_dirs(), &versioned(library, version)).ok());
+            of_version.map_or_else(|| file(&library_dirs(), library), Ok)
+        });
         let libraries = libraries.collect::<Result<Vec<_>, _>>()?;
         let dirs =
             program_dirs().into_iter().filter_map(|dir| opened.find(dir).ok()).map(|dir| opened.outside(&dir.path));
@@ -214,7 +219,7 @@ mod tests {
 
     fn run(script: &str, timeout: Duration) -> (tempfile::TempDir, Result<Ended, ProgramError>) {
         let root = root(script);
-        let program = DriverProgram::find(root.path(), "nvidia-smi", &[]).unwrap();
+        let program = DriverProgram::find(root.path(), "nvidia-smi", &[], None).unwrap();
         (root, program.run(&["-L"], timeout))
     }
 
@@ -225,7 +230,7 @@ mod tests {
         let (root, ended) = run("echo out $1 $HOME; echo err >&2; exit 6", LONG);
         let ended = ended.unwrap();
         assert_eq!((ended.status.code(), ended.text.as_str()), (Some(6), "out -L\nerr\n"));
-        let program = DriverProgram::find(root.path(), "nvidia-smi", &[]).unwrap();
+        let program = DriverProgram::find(root.path(), "nvidia-smi", &[], None).unwrap();
         let path = root.path().join("etc/alternatives/smi");
         let failed = format!("{} failed with exit status: 6 and printed `out -L err`", path.display());
         assert_eq!(program.failed(&ended).to_string(), failed);
@@ -251,12 +256,12 @@ mod tests {
     fn a_missing_file_is_named_with_the_root() {
         let root = root("");
         let error = |name, libraries: &[&str]| {
-            dra_model::explain(&DriverProgram::find(root.path(), name, libraries).unwrap_err())
+            dra_model::explain(&DriverProgram::find(root.path(), name, libraries, None).unwrap_err())
         };
         let below = format!("of the NVIDIA driver below {}; install it there", root.path().display());
         assert!(error("nvidia-cuda-mps-control", &[]).starts_with(&format!("no nvidia-cuda-mps-control {below}")));
         assert!(error("nvidia-smi", &["libcuda.so.1"]).starts_with(&format!("no libcuda.so.1 {below}")));
-        let nowhere = DriverProgram::find(Path::new("/nonexistent"), "nvidia-smi", &[]).unwrap_err();
+        let nowhere = DriverProgram::find(Path::new("/nonexistent"), "nvidia-smi", &[], None).unwrap_err();
         assert!(nowhere.to_string().starts_with("failed to open the driver root /nonexistent: "), "{nowhere}");
     }
 
@@ -293,7 +298,7 @@ mod tests {
     fn a_file_that_cannot_be_executed_is_an_error() {
         let root = root("");
         std::fs::write(root.path().join("etc/alternatives/smi"), "not a program").unwrap();
-        let program = DriverProgram::find(root.path(), "nvidia-smi", &[]).unwrap();
+        let program = DriverProgram::find(root.path(), "nvidia-smi", &[], None).unwrap();
         let error = program.run(&["-L"], LONG).unwrap_err().to_string();
         assert!(error.contains("etc/alternatives/smi: ") && error.starts_with("failed to run "), "{error}");
     }

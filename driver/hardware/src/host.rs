@@ -169,12 +169,13 @@ impl Host {
 
     /// Libraries and programs of the driver, all of them or an error. Cached until a file or directory changes.
     pub fn driver_files(&self) -> Result<DriverFiles, DriverFilesError> {
-        self.driver_files.find(&self.roots.driver, &self.roots.driver_on_host)
+        let loaded = procfs::loaded_driver(&self.roots.proc);
+        self.driver_files.find(&self.roots.driver, &self.roots.driver_on_host, loaded)
     }
 
     /// A program of the driver, with the libraries that it opens by SONAME.
     pub fn driver_program(&self, name: &str, libraries: &[&str]) -> Result<DriverProgram, ProgramError> {
-        DriverProgram::find(&self.roots.driver, name, libraries)
+        DriverProgram::find(&self.roots.driver, name, libraries, procfs::loaded_driver(&self.roots.proc).as_deref())
     }
 
     /// The id of this boot of the kernel.

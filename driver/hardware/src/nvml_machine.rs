@@ -36,6 +36,7 @@ use crate::gpu_error::{GpuError, MachineError, NvmlCode, Setting};
 use crate::health::{GpuCondition, GpuEvents, HealthMachine};
 use crate::machine::{DriverVersions, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MigMachine, MigState};
 use crate::measurements::Measurements;
+use crate::procfs;
 use health::NvmlEvents;
 use profiles::ProfileCache;
 use subject::{Subject, not_answering};
@@ -45,6 +46,7 @@ use time_slice::NvidiaSmi;
 #[derive(Debug)]
 pub struct NvmlMachine {
     root: PathBuf,
+    proc_root: PathBuf,
     session: Session,
     profiles: ProfileCache,
     program_timeout: Duration,
@@ -52,12 +54,12 @@ pub struct NvmlMachine {
 
 impl NvmlMachine {
     /// The library is loaded later, because the driver may be installed after this process started.
-    pub fn new(driver_root: &Path) -> Self {
-        let root = driver_root.to_owned();
-        let locate = move || nvml_path(&root).map_err(|error| why(&error));
+    pub fn new(driver_root: &Path, proc_root: &Path) -> Self {
+        let (root, proc) = (driver_root.to_owned(), proc_root.to_owned());
+        let locate = move || nvml_path(&root, procfs::loaded_driver(&proc).as_deref()).map_err(|error| why(&error));
         let session = Session::new(Box::new(locate));
         let (profiles, program_timeout) = (ProfileCache::default(), time_slice::RUN_TIMEOUT);
-        Self { root: driver_root.to_owned(), session, profiles, program_timeout }
+        Self { root: driver_root.to_owned(), proc_root: proc_root.to_owned(), session, profiles, program_timeout }
     }
 
     /// With another timeout for each run of nvidia-smi.
@@ -70,7 +72,8 @@ impl NvmlMachine {
         let which = GpuSelector::Uuid(gpu);
         let nvml = self.nvml_for(which)?;
         let index = found(&nvml, which)?.index().map_err(|error| Subject::of(which).failed(error))?;
-        Ok(NvidiaSmi { driver_root: &self.root, timeout: self.program_timeout, gpu, index })
+        let loaded = procfs::loaded_driver(&self.proc_root);
+        Ok(NvidiaSmi { driver_root: &self.root, loaded, timeout: self.program_timeout, gpu, index })
     }
 
     fn nvml(&self) -> Result<Arc<Nvml>, MachineError> {

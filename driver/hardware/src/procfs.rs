@@ -95,6 +95,18 @@ pub fn capability_minor(proc_root: &Path, capability: Capability) -> Result<u32,
     }
 }
 
+/// The version of the loaded NVIDIA module, such as `550.54.15`; nothing while none is loaded.
+pub fn loaded_driver(proc_root: &Path) -> Option<String> {
+    parse_version(&std::fs::read_to_string(proc_root.join("driver/nvidia/version")).ok()?)
+}
+
+/// The first word of digits and points in `NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 …`.
+fn parse_version(text: &str) -> Option<String> {
+    let line = text.lines().find(|line| line.starts_with("NVRM version:"))?;
+    let is_version = |word: &&str| word.contains('.') && word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    line.split_whitespace().find(is_version).map(str::to_owned)
+}
+
 /// The ID of this boot of the kernel.
 pub fn boot_id(proc_root: &Path) -> Result<String, BootIdError> {
     let path = proc_root.join("sys/kernel/random/boot_id");
@@ -148,6 +160,27 @@ mod tests {
 
     fn capability(gpu_minor: u32, gpu_instance: u32, compute_instance: Option<u32>) -> Capability {
         Capability { gpu_minor, gpu_instance, compute_instance }
+    }
+
+    #[test]
+    fn the_version_of_the_loaded_driver_is_read_from_either_kind_of_module() {
+        let proc = tempfile::tempdir().unwrap();
+        assert_eq!(loaded_driver(proc.path()), None);
+        for (line, version) in [
+            (
+                "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024",
+                Some("550.54.15"),
+            ),
+            (
+                "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  580.95.05  Release Build  (dvs-builder@U22)",
+                Some("580.95.05"),
+            ),
+            ("NVRM version: NVIDIA UNIX x86_64 Kernel Module", None),
+            ("GCC version:  gcc version 12.2.0", None),
+        ] {
+            write(proc.path(), "driver/nvidia/version", &format!("{line}\nGCC version:  gcc version 13.3.0\n"));
+            assert_eq!(loaded_driver(proc.path()).as_deref(), version, "{line}");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn roots(root: &Path) -> Roots {
 
 fn node(gpus: &str) -> Node {
     let dir = tempfile::tempdir().unwrap();
-    let machine = Arc::new(NvmlMachine::new(dir.path()));
+    let machine = Arc::new(NvmlMachine::new(dir.path(), &dir.path().join("proc")));
     let host = Host::new(Arc::<NvmlMachine>::clone(&machine), roots(dir.path()));
     let node = Node { dir, host, machine };
     node.sim(&["init", "--seed=worker", "--driver-version=580.95.05", "--gpus", gpus]);
@@ -286,7 +286,12 @@ fn only_the_failure_of_a_needed_query_makes_a_gpu_unusable() {
     let node = node("t4:1");
     node.host.refresh();
     let before = node.gpu(0);
-    let read = || Host::new(Arc::new(NvmlMachine::new(node.dir.path())), node.roots()).refresh().gpus[0].clone();
+    let read = || {
+        Host::new(Arc::new(NvmlMachine::new(node.dir.path(), &node.dir.path().join("proc"))), node.roots())
+            .refresh()
+            .gpus[0]
+            .clone()
+    };
     for code in [3, 13, 25] {
         for call in ["nvmlDeviceGetName", "nvmlDeviceGetCudaComputeCapability", "nvmlDeviceGetArchitecture"] {
             node.sim(&["fail", call, &format!("--code={code}")]);
@@ -338,7 +343,11 @@ fn existing_mig_devices_are_found_if_their_profiles_are_not_listed() {
         for call in ["nvmlDeviceGetGpuInstanceProfileInfo*", "nvmlDeviceGetGpuInstancePossiblePlacements*"] {
             node.sim(&["fail", call, &format!("--code={code}")]);
             // Another machine, because the profiles are read once per loaded library.
-            let gpu = Host::new(Arc::new(NvmlMachine::new(node.dir.path())), node.roots()).refresh().gpus[0].clone();
+            let gpu =
+                Host::new(Arc::new(NvmlMachine::new(node.dir.path(), &node.dir.path().join("proc"))), node.roots())
+                    .refresh()
+                    .gpus[0]
+                    .clone();
             let gpu = usable(&gpu);
             assert_eq!((gpu.mig_layout(), gpu.mig_devices()), (None, &before[..]), "{call} {code}");
             node.host.refresh();

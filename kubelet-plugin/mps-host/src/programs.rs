@@ -32,7 +32,7 @@ impl Programs {
     /// Searches the driver root for every start, because the driver may be replaced meanwhile.
     pub fn find(root: &Path) -> Result<Self, DaemonError> {
         let path = |name: &str| {
-            let found = DriverProgram::find(root, name, &[]);
+            let found = DriverProgram::find(root, name, &[], None);
             found.map(|program| program.path().to_owned()).map_err(|error| {
                 warn!(%error, "failed to find an MPS program");
                 DaemonError::NoProgram { program: name.to_owned(), root: root.to_owned() }

@@ -13,9 +13,11 @@ use crate::driver_program::{DriverProgram, Ended, ProgramError};
 use crate::gpu_error::{GpuError, Setting};
 
 /// The nvidia-smi of a driver root, for one GPU.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct NvidiaSmi<'a> {
     pub(super) driver_root: &'a Path,
+    /// The version of the loaded driver.
+    pub(super) loaded: Option<String>,
     /// For one run.
     pub(super) timeout: Duration,
     pub(super) gpu: &'a GpuUuid,
@@ -31,7 +33,7 @@ const NOT_AVAILABLE: i32 = 3;
 
 impl NvidiaSmi<'_> {
     /// The interval in force, if the GPU supports it.
-    pub(super) fn interval(self) -> Result<Option<Interval>, GpuError> {
+    pub(super) fn interval(&self) -> Result<Option<Interval>, GpuError> {
         let read = || {
             let smi = self.find()?;
             let Some(ended) = self.compute_policy(&smi, &["-l"])? else { return Ok(None) };
@@ -40,7 +42,7 @@ impl NvidiaSmi<'_> {
         read().map_err(|source| GpuError::Program { gpu: self.gpu.clone(), setting: Setting::Interval, source })
     }
 
-    pub(super) fn set_interval(self, interval: Interval) -> Result<(), GpuError> {
+    pub(super) fn set_interval(&self, interval: Interval) -> Result<(), GpuError> {
         let (gpu, setting) = (self.gpu, Setting::Interval);
         let number = interval.number().to_string();
         let set = self.find().and_then(|smi| self.compute_policy(&smi, &["--set-timeslice", &number]));
@@ -51,12 +53,12 @@ impl NvidiaSmi<'_> {
         }
     }
 
-    fn find(self) -> Result<DriverProgram, ProgramError> {
-        DriverProgram::find(self.driver_root, "nvidia-smi", &["libnvidia-ml.so.1"])
+    fn find(&self) -> Result<DriverProgram, ProgramError> {
+        DriverProgram::find(self.driver_root, "nvidia-smi", &["libnvidia-ml.so.1"], self.loaded.as_deref())
     }
 
     /// The output of a successful run; nothing for a GPU without such a policy.
-    fn compute_policy(self, smi: &DriverProgram, action: &[&str]) -> Result<Option<Ended>, ProgramError> {
+    fn compute_policy(&self, smi: &DriverProgram, action: &[&str]) -> Result<Option<Ended>, ProgramError> {
         let index = self.index.to_string();
         let arguments = [&["compute-policy", "-i", &index], action].concat();
         let ended = smi.run(&arguments, self.timeout)?;

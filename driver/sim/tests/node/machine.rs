@@ -18,7 +18,7 @@ fn faces() -> (Node, NvmlMachine, Simulator) {
     let models = catalog::models();
     let gpus: Vec<String> = models.iter().map(|model| format!("{}:1", model.id)).collect();
     let node = Node::new(&gpus.join(","));
-    let machine = NvmlMachine::new(node.dir());
+    let machine = NvmlMachine::new(node.dir(), &node.path("proc"));
     let setup =
         Setup { seed: "test".to_owned(), gpus: models.iter().collect(), driver_version: node.state().driver_version };
     (node, machine, Simulator::new(&setup))

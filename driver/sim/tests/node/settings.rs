@@ -27,7 +27,7 @@ impl Both {
         let node = Node::new("h100:2");
         let gpus = vec![catalog::model("h100").unwrap(); 2];
         let setup = Setup { seed: "test".to_owned(), gpus, driver_version: node.state().driver_version };
-        Self { library: NvmlMachine::new(node.dir()), sim: Simulator::new(&setup), node }
+        Self { library: NvmlMachine::new(node.dir(), &node.path("proc")), sim: Simulator::new(&setup), node }
     }
 
     fn gpu(&self, index: usize) -> GpuUuid {
@@ -194,7 +194,7 @@ fn an_nvidia_smi_that_hangs_is_killed_and_leaves_nothing() {
     std::fs::write(both.node.path("script"), script).unwrap();
     install(&both.node.path("script"), &smi_path);
     let timeout = Duration::from_millis(500);
-    let library = NvmlMachine::new(both.node.dir()).with_program_timeout(timeout);
+    let library = NvmlMachine::new(both.node.dir(), &both.node.path("proc")).with_program_timeout(timeout);
     let Err(GpuError::Program { source, .. }) = library.interval(&both.gpu(1)) else { panic!("it hangs") };
     assert_eq!(source, ProgramError::Hung { path: smi_path, timeout });
     for pid in std::fs::read_to_string(pids_path).unwrap().split_whitespace() {
