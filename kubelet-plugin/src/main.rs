@@ -13,7 +13,7 @@ use dra_kubelet_plugin::{app, restore};
 use dra_model::{chain, explain};
 use dra_runtime::stop_on_signals;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, info};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -45,7 +45,11 @@ async fn run(args: Args) -> Result<(), String> {
     let (restore, api_server, clear) = (args.restore, args.api_server.clone(), args.clear_health.clone());
     let config = Config::try_from(args).map_err(|error| explain(&error))?;
     if let Some(clear) = clear {
-        return ClearRequests::new(&config.paths.plugin_dir).add(&clear).map_err(|error| chain(&error).to_string());
+        ClearRequests::new(&config.paths.plugin_dir).add(&clear).map_err(|error| chain(&error).to_string())?;
+        info!(
+            "requested; the running plugin clears the faults it knows at its next poll, and records the Event GpuCleared for each GPU"
+        );
+        return Ok(());
     }
     let machine = Arc::new(NvmlMachine::new(&config.roots.driver, &config.roots.proc));
     if restore {

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::app::{self, AppError};
 use crate::args::Config;
+use crate::health::store::HealthStore;
 use crate::inventory_file::InventoryFile;
 use crate::sockets::{SocketError, lock_exclusively};
 
@@ -61,6 +62,7 @@ async fn restore(config: &Config, machine: Arc<dyn Machine>) -> Result<(), Resto
     let lock = lock_exclusively(&config.paths, PLUGIN_STOP_TIMEOUT).await.map_err(RestoreError::InUse)?;
     if lock.is_some() {
         InventoryFile::new(&config.paths.plugin_dir, &config.pod_uid).remove();
+        HealthStore::new(&config.paths.plugin_dir, &config.pod_uid).remove();
     }
     // The last instance may have restored all GPUs.
     if lock.is_none() || !config.paths.plugin_dir.join("gpus").is_dir() {

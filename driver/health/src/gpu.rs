@@ -200,7 +200,8 @@ impl Fault {
     const fn proof(self) -> (u32, u64) {
         match self {
             Self::Silent | Self::ResetDue | Self::FabricPending => (1, 0),
-            Self::Lost | Self::NeedsDrain | Self::ImexDomain => (2, 0),
+            // Two answers to one event are not two polls.
+            Self::Lost | Self::NeedsDrain | Self::ImexDomain => (2, 1),
             Self::NeedsReset
             | Self::NeedsReboot
             | Self::XidReset
@@ -347,6 +348,13 @@ mod tests {
         assert_eq!(after(&[fabric], 0), one("fabric", "pending", Effect::NoSchedule));
         let often: Vec<_> = (0..10).flat_map(|round| [(round * 20, fabric.1), (round * 20 + 10, none)]).collect();
         assert_eq!(after(&often, 190), [], "the fabric is not the GPU");
+    }
+
+    #[test]
+    fn two_answers_to_one_event_do_not_prove_a_lost_gpu_well() {
+        let back = (5, answers(0));
+        assert_eq!(after(&[(0, Signal::Lost), back, back], 5), one("gpu-lost", "lost", Effect::NoExecute));
+        assert_eq!(after(&[(0, Signal::Lost), back, (6, answers(0))], 6), []);
     }
 
     #[test]

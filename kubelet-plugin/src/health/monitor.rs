@@ -165,6 +165,9 @@ impl HealthMonitor {
             }
             known.gpus = left;
             self.requests.remove(&request);
+            if cleared.is_empty() {
+                info!(?request, "no fault is known that an administrator could clear");
+            }
             for gpu in cleared.into_keys() {
                 info!(%gpu, "an administrator cleared the GPU");
                 self.reports.send_about_node(EventText::GpuCleared { gpu });

@@ -10,8 +10,11 @@ use dra_files::{Files as _, HostFiles, NewFile};
 use dra_health::GpuHealth;
 use dra_model::GpuUuid;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 const NAME: &str = "health.json";
+/// The extension of a file that could not be used.
+const DAMAGED: &str = "json.damaged";
 const VERSION: u32 = 1;
 /// Far more than a node of any size writes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -50,7 +53,7 @@ impl HealthStore {
     pub fn load(&self) -> Result<BTreeMap<GpuUuid, GpuHealth>, HealthStoreError> {
         let loaded = self.read();
         if let Err(HealthStoreError::Content { .. } | HealthStoreError::Version { .. }) = loaded {
-            HostFiles.rename(&self.path, &self.path.with_extension("json.damaged")).ok();
+            HostFiles.rename(&self.path, &self.path.with_extension(DAMAGED)).ok();
         }
         loaded
     }
@@ -66,6 +69,15 @@ impl HealthStore {
             return Err(HealthStoreError::Version { path: path(), version: content.version });
         }
         Ok(content.gpus)
+    }
+
+    /// Forgets all faults, for an uninstallation.
+    pub fn remove(&self) {
+        for path in [&self.path, &self.path.with_extension(DAMAGED)] {
+            if let Err(error) = HostFiles.remove(path) {
+                warn!(path = %path.display(), %error, "failed to remove a file of this driver");
+            }
+        }
     }
 
     /// Saves the GPUs that there is something to remember of.

@@ -133,7 +133,13 @@ fn controller_manager_flags(run_dir: &RunDir) -> Vec<String> {
 }
 
 fn scheduler_flags(run_dir: &RunDir) -> Vec<String> {
-    vec![kubeconfig_flag(run_dir, "scheduler"), "--leader-elect=false".to_owned(), "--profiling=false".to_owned()]
+    vec![
+        kubeconfig_flag(run_dir, "scheduler"),
+        // Prometheus has no identity here.
+        "--authorization-always-allow-paths=/healthz,/livez,/readyz,/metrics".to_owned(),
+        "--leader-elect=false".to_owned(),
+        "--profiling=false".to_owned(),
+    ]
 }
 
 fn kubeconfig_flag(run_dir: &RunDir, name: &str) -> String {

@@ -88,10 +88,14 @@ impl Cluster {
     }
 }
 
-/// A job as the PodMonitor of the chart describes it.
+/// A job as the PodMonitor of the chart describes it, and one for the scheduler, which knows the pods that fit nowhere.
 fn config(rules_path: &Path, targets_path: &Path, release: &str) -> Value {
     let targets = json!({"files": [targets_path], "refresh_interval": "5s"});
     let job = json!({"job_name": release, "honor_labels": true, "file_sd_configs": [targets]});
+    let scheduler = json!({
+        "job_name": "kube-scheduler", "scheme": "https", "tls_config": {"insecure_skip_verify": true},
+        "static_configs": [{"targets": ["127.0.0.1:10259"]}],
+    });
     let global = json!({"scrape_interval": "5s", "evaluation_interval": "5s"});
-    json!({"global": global, "rule_files": [rules_path], "scrape_configs": [job]})
+    json!({"global": global, "rule_files": [rules_path], "scrape_configs": [job, scheduler]})
 }

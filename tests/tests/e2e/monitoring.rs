@@ -34,7 +34,7 @@ fn a_prometheus_with_the_rules_of_the_chart_sees_every_program_gpu_and_claim(are
         ["node-1", "node-2"].into_iter().flat_map(|node| programs.map(|program| (node, program))).collect();
     arena.until("a scrape of every program on both nodes", || {
         let up = series(&prometheus, "up");
-        let up = up.iter().filter(|(_, value)| value == "1");
+        let up = up.iter().filter(|(labels, value)| value == "1" && text(labels, "/job") != "kube-scheduler");
         let found: BTreeSet<_> = up.map(|(labels, _)| (text(labels, "/node"), text(labels, "/container"))).collect();
         (found == expected).then_some(())
     });
@@ -44,6 +44,11 @@ fn a_prometheus_with_the_rules_of_the_chart_sees_every_program_gpu_and_claim(are
         let (device, _) = devices.iter().find(|(labels, _)| labels["gpu_uuid"] == gpu.as_str())?;
         let pods = series(&prometheus, "gpu_dra_claim_pod_info");
         pods.iter().any(|(labels, _)| labels["pod"] == "watched" && labels["claim"] == device["claim"]).then_some(())
+    });
+
+    arena.until("the pods that fit nowhere, none", || {
+        let pending = series(&prometheus, "max(scheduler_pending_pods)");
+        (pending.first().map(|(_, value)| value.as_str()) == Some("0")).then_some(())
     });
 
     let evaluated = arena.until("the evaluation of every rule", || {

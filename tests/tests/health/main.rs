@@ -179,9 +179,13 @@ async fn a_gpu_that_is_lost_while_no_plugin_runs_stays_published() {
 
     // A plugin that ends without a claim leaves nothing behind.
     plugin.stop().await;
-    let left = std::fs::read_dir(node.dir().join("k/plugins/gpu.nvidia.com")).unwrap().flatten();
-    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
-    assert_eq!(left, ["health.json"], "the fault of a GPU is not forgotten");
+    let files = || -> Vec<_> {
+        let entries = std::fs::read_dir(node.dir().join("k/plugins/gpu.nvidia.com")).unwrap().flatten();
+        entries.map(|entry| entry.file_name()).collect()
+    };
+    assert_eq!(files(), ["health.json"], "the fault of a GPU is not forgotten");
+    assert!(node.start_restore().ended().await.success());
+    assert!(!files().contains(&"health.json".into()), "an uninstallation leaves nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
