@@ -151,7 +151,6 @@ fn no_shares(support: &FeatureSupport, offer: &Offer) -> Option<(String, Problem
     Some(("shared forms".to_owned(), problem))
 }
 
-/// The most severe problem of a GPU. It has only one, so that a problem that gets worse is not reported as resolved.
 fn no_taints(support: &FeatureSupport) -> Option<(String, Problem)> {
     let reason = support.unavailable_reason(GatedFields::Taints)?;
     let note = format!(
@@ -161,6 +160,7 @@ fn no_taints(support: &FeatureSupport) -> Option<(String, Problem)> {
     Some(("taints of devices".to_owned(), problem))
 }
 
+/// The most severe problem of a GPU. It has only one, so that a problem that gets worse is not reported as resolved.
 fn of_gpu(index: usize, entry: &GpuEntry, support: &FeatureSupport, offer: &Offer) -> Option<(String, Problem)> {
     match (entry.failure(), entry) {
         (Some(failure), _) => Some(failed(index, entry, failure, support)),

@@ -226,6 +226,6 @@ fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Several test processes may run at a time.
     let start = u16::try_from(std::process::id() % 20_000).expect("a small number");
-    let ports = std::iter::repeat_with(|| 12_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000);
+    let ports = std::iter::repeat_with(|| 12_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000);
     ports.take(20_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("loopback has free ports")
 }
