@@ -7,6 +7,8 @@
 //! the next change erases. A reader parses the file only if it was replaced, under the shared lock, and works
 //! on a read-only mount. Nothing is fsynced, because the machine need not survive a power cut.
 
+mod changes;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 
+pub use self::changes::Changes;
 use crate::State;
 use crate::tree;
 
@@ -107,6 +110,11 @@ impl Store {
         self.write(state)?;
         drop(lock);
         Ok(())
+    }
+
+    /// What changes after this call.
+    pub fn changes(&self) -> Changes {
+        Changes::of(&self.state_dir())
     }
 
     /// The state as it is now.

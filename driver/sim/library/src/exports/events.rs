@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Event sets: registration in this process, events from the shared state.
 //!
-//! In: events that any process wrote into the state. Out: one per wait, in order: on Linux each XID is an event of its own. A wait
-//! reads the state every [`POLL`].
+//! In: events that any process wrote into the state. Out: one per wait, in order: on Linux each XID is an event of its own.
 
 use std::ffi::{c_uint, c_ulonglong};
 use std::time::{Duration, Instant};
@@ -16,7 +15,6 @@ use crate::ffi::{Out, put};
 use crate::handle::{Handle, Named};
 use crate::session::EventSet;
 
-const POLL: Duration = Duration::from_millis(50);
 /// ECC errors, XID, clock changes, and from R570 on GPU unavailable and recovery action (nvml.h `nvmlEventType*`).
 const SUPPORTED: u64 = 0x1 | 0x2 | EVENT_XID | 0x10 | 0x4000 | 0x8000;
 /// An instance id where there is none.
@@ -95,6 +93,8 @@ fn set_id(set: Handle) -> Result<u32, Code> {
 /// Waits without holding the table of sets, so that a set can be freed meanwhile.
 fn wait(call: &Call, set: Handle, timeout: c_uint) -> Result<Event, Code> {
     let id = set_id(set)?;
+    // Before the state is read, so that no change is missed between the two.
+    let mut changes = call.session.store.changes();
     let deadline = Instant::now() + Duration::from_millis(u64::from(timeout));
     loop {
         let state = call.session.store.read().map_err(|error| code_of(&error))?;
@@ -112,11 +112,7 @@ fn wait(call: &Call, set: Handle, timeout: c_uint) -> Result<Event, Code> {
         if left.is_zero() {
             return Err(Code::TIMEOUT);
         }
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "other processes signal changes through the file only; NVML blocks here too"
-        )]
-        std::thread::sleep(left.min(POLL));
+        changes.wait(left);
     }
 }
 
