@@ -130,6 +130,7 @@ impl EventText {
                 Cause::Fabric => "GpuFabricNotReady",
                 Cause::Unstable => "GpuUnstable",
             },
+                Cause::Throttled => "GpuThrottled",
             Self::GpuRecovered { .. } => "GpuRecovered",
             Self::HealthLost { .. } => "GpuHealthLost",
             Self::GpuCleared { .. } => "GpuCleared",

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use dra_model::GpuUuid;
+use dra_model::{GpuUuid, Slowdown};
 
 use crate::gpu_error::{GpuError, NvmlCode};
 use crate::measurements::Measurements;
@@ -57,6 +57,7 @@ pub struct GpuCondition {
     pub has_remap_failed: bool,
     /// The GPU has an NVLink fabric and is not registered with it. In MIG mode it needs none.
     pub is_fabric_pending: bool,
+    pub slowdown: Slowdown,
 }
 
 fn unsupported(call: &'static str, gpu: &GpuUuid) -> GpuError {

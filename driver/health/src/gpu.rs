@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dra_model::{Cause, Effect, Finding, Placement};
+use dra_model::{Cause, Effect, Finding, Placement, Slowdown};
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{Fault, Policy};
@@ -64,6 +64,7 @@ pub struct Answer {
     pub is_remap_pending: bool,
     pub has_remap_failed: bool,
     pub is_fabric_pending: bool,
+    pub slowdown: Slowdown,
 }
 
 impl Answer {
@@ -75,11 +76,15 @@ impl Answer {
             (self.has_remap_failed, Fault::RemapFailed),
             (self.is_remap_pending, Fault::ResetDue),
             (self.is_fabric_pending, Fault::FabricPending),
+            (self.slowdown.is_thermal, Fault::ThermalSlowdown),
+            (self.slowdown.is_power_brake, Fault::PowerBrake),
         ];
         of_action.into_iter().chain(of_flags.into_iter().filter_map(is_reported))
     }
 }
 
+/// Clocks are lowered for moments on many GPUs: only what lasts is a fault, and it is over when it was away as long.
+const THROTTLED_SECONDS: u64 = 60;
 /// Longer than an error needs to come back.
 const PROOF_SECONDS: u64 = 30;
 /// A GPU that was cleared this often within a day stays out until an administrator acts.
@@ -142,7 +147,7 @@ impl GpuHealth {
             }
             let well = active.well.map_or(Well { since: now, polls: 1 }, |well| Well { polls: well.polls + 1, ..well });
             active.well = Some(well);
-            let (polls, seconds) = fault.proof();
+            let (polls, seconds) = if active.is_found(*fault, now) { fault.proof() } else { (1, 0) };
             let is_over = well.polls >= polls && now.saturating_sub(well.since) >= seconds;
             is_cleared |= is_over && fault.is_of_gpu();
             if is_over && *fault == Fault::NeedsReset {
@@ -178,6 +183,14 @@ impl GpuHealth {
     }
 }
 
+impl Active {
+    /// Whether it is there long enough to be a finding.
+    fn is_found(&self, fault: Fault, now: u64) -> bool {
+        let is_common = matches!(fault, Fault::ThermalSlowdown | Fault::PowerBrake);
+        !is_common || now >= self.since.saturating_add(THROTTLED_SECONDS)
+    }
+}
+
 impl Fault {
     /// Whether an answer of the GPU can disprove the fault, `rebooted` since it began.
     fn can_end(self, rebooted: bool) -> bool {
@@ -188,6 +201,8 @@ impl Fault {
             | Self::RemapFailed
             | Self::ResetDue
             | Self::FabricPending
+            | Self::ThermalSlowdown
+            | Self::PowerBrake
             | Self::Lost
             | Self::Silent => true,
             // The cure is a reset, which an old driver does not report: only a reboot proves it.
@@ -208,6 +223,7 @@ impl Fault {
             | Self::Uncontained
             | Self::RemapFailed
             | Self::Unstable => (2, PROOF_SECONDS),
+            Self::ThermalSlowdown | Self::PowerBrake => (2, THROTTLED_SECONDS),
         }
     }
 }
@@ -236,6 +252,9 @@ fn fault_of_xid(xid: u64, recovery_action: Option<u32>) -> Option<Fault> {
 
 fn finding(fault: Fault, active: &Active, now: u64, policy: &Policy) -> Option<Finding> {
     let rule = policy.rule(fault);
+    if !active.is_found(fault, now) {
+        return None;
+    }
     let is_in_grace = now < active.since.saturating_add(rule.grace);
     let effect = if is_in_grace { rule.effect?.min(Effect::NoSchedule) } else { rule.effect? };
     Some(Finding {
@@ -260,6 +279,8 @@ fn value(fault: Fault, active: &Active) -> String {
         Fault::RemapFailed => "remap-failed",
         Fault::ResetDue => "row-remap",
         Fault::FabricPending => "pending",
+        Fault::ThermalSlowdown => "thermal",
+        Fault::PowerBrake => "power-brake",
         Fault::Lost => "lost",
         Fault::Silent => "silent",
         Fault::Unstable => "unstable",
@@ -280,6 +301,8 @@ fn message(fault: Fault, xid: Option<u64>) -> String {
         Fault::FabricPending => {
             "the GPU is not registered with its NVLink fabric, look at the fabric manager of the node"
         }
+        Fault::ThermalSlowdown => "the GPU is too hot and runs slower, look at the cooling of the node",
+        Fault::PowerBrake => "the power supply of the node makes the GPU run slower, look at it and its cables",
         Fault::Lost => "the GPU fell off the bus",
         Fault::Silent => "the NVIDIA driver does not answer for the GPU",
         Fault::Unstable => "the GPU failed and came back 3 times in a day, an administrator must clear it",
@@ -449,6 +472,30 @@ mod tests {
     }
 
     #[test]
+    fn clocks_that_are_low_for_a_minute_are_reported_and_moments_are_not() {
+        let slowdown = |is_power_brake| Slowdown { is_power_brake, is_thermal: false };
+        let answer = |low| Signal::Answers(Answer { slowdown: slowdown(low), ..Answer::default() });
+        let mut health = GpuHealth::default();
+        let brake = || one("throttled", "power-brake", Effect::None);
+        for (at, low, expect) in [
+            (0, true, vec![]),
+            (50, true, vec![]),
+            (55, false, vec![]),
+            (100, true, vec![]),
+            (150, true, vec![]),
+            (160, true, brake()),
+            (170, false, brake()),
+            (200, true, brake()),
+            (210, false, brake()),
+            (269, false, brake()),
+            (270, false, vec![]),
+        ] {
+            health.observe(answer(low), at, BOOT);
+            assert_eq!(listed(&health, at), expect, "{at}");
+        }
+    }
+
+    #[test]
     fn an_instance_is_blamed_alone_until_another_one_fails() {
         let place = |start| Some(Placement { start, size: 1 });
         let of = |scope| Signal::Xid { xid: 119, scope, recovery_action: None };
@@ -469,9 +516,15 @@ mod tests {
         let number = prop_oneof![Just(13_u64), Just(79), Just(95), Just(119), Just(999), 0_u64..200];
         prop_oneof![
             3 => (number, action.clone()).prop_map(|(number, action)| xid(number, action)),
-            4 => (action, any::<[bool; 3]>()).prop_map(|(recovery_action, flags)| {
-                let [is_remap_pending, has_remap_failed, is_fabric_pending] = flags;
-                Signal::Answers(Answer { recovery_action, is_remap_pending, has_remap_failed, is_fabric_pending })
+            4 => (action, any::<[bool; 5]>()).prop_map(|(recovery_action, flags)| {
+                let [is_remap_pending, has_remap_failed, is_fabric_pending, is_thermal, is_power_brake] = flags;
+                Signal::Answers(Answer {
+                    recovery_action,
+                    is_remap_pending,
+                    has_remap_failed,
+                    is_fabric_pending,
+                    slowdown: Slowdown { is_thermal, is_power_brake },
+                })
             }),
             1 => Just(Signal::Lost),
             1 => Just(Signal::ResetRequired),
@@ -504,10 +557,10 @@ mod tests {
                 }
             }
             let unstable = health.faults.contains_key(&Fault::Unstable);
-            for at in [now + 10, now + 50] {
+            for at in [now + 10, now + 80] {
                 health.observe(answers(0), at, "boot-2");
             }
-            let left = listed(&health, now + 50);
+            let left = listed(&health, now + 80);
             prop_assert!(left.is_empty() || left.iter().all(|(key, ..)| *key == "unstable"), "{:?}", left);
             prop_assert!(!unstable || !left.is_empty());
         }

@@ -30,6 +30,10 @@ pub enum Fault {
     ResetDue,
     /// The GPU is not registered with its NVLink fabric, so CUDA does not start on it (`nvmlDeviceGetGpuFabricInfo`).
     FabricPending,
+    /// The hardware lowers the clocks for a minute or longer, because the GPU is too hot (`nvmlClocksEventReasonHwThermalSlowdown`).
+    ThermalSlowdown,
+    /// The same, because the power supply of the node asks for it (`nvmlClocksEventReasonHwPowerBrakeSlowdown`).
+    PowerBrake,
     /// The GPU fell off the bus (`NVML_ERROR_GPU_IS_LOST`, XID 79).
     Lost,
     /// NVML does not answer for the GPU.
@@ -46,6 +50,7 @@ impl Fault {
             Self::Uncontained | Self::RemapFailed => Cause::Memory,
             Self::ResetDue => Cause::ResetAdvised,
             Self::FabricPending => Cause::Fabric,
+            Self::ThermalSlowdown | Self::PowerBrake => Cause::Throttled,
             Self::Lost => Cause::GpuLost,
             Self::Silent => Cause::Unmonitored,
             Self::Unstable => Cause::Unstable,
@@ -54,7 +59,7 @@ impl Fault {
 
     pub const fn verdict(self) -> Verdict {
         match self {
-            Self::ImexDomain | Self::ResetDue => Verdict::Healthy,
+            Self::ImexDomain | Self::ResetDue | Self::ThermalSlowdown | Self::PowerBrake => Verdict::Healthy,
             Self::Silent | Self::FabricPending => Verdict::Unknown,
             Self::NeedsReset
             | Self::NeedsReboot
@@ -69,7 +74,15 @@ impl Fault {
 
     /// Whether its end counts as a recovery, of which a GPU has three in a day.
     pub(crate) const fn is_of_gpu(self) -> bool {
-        !matches!(self, Self::Silent | Self::ImexDomain | Self::ResetDue | Self::FabricPending)
+        !matches!(
+            self,
+            Self::Silent
+                | Self::ImexDomain
+                | Self::ResetDue
+                | Self::FabricPending
+                | Self::ThermalSlowdown
+                | Self::PowerBrake
+        )
     }
 
     /// The rule without a replacement.
@@ -84,7 +97,9 @@ impl Fault {
             | Self::RemapFailed
             | Self::FabricPending
             | Self::Unstable => Rule { effect: Some(Effect::NoSchedule), grace: 0 },
-            Self::ImexDomain | Self::Silent | Self::ResetDue => Rule { effect: Some(Effect::None), grace: 0 },
+            Self::ImexDomain | Self::Silent | Self::ResetDue | Self::ThermalSlowdown | Self::PowerBrake => {
+                Rule { effect: Some(Effect::None), grace: 0 }
+            }
         }
     }
 }
@@ -122,6 +137,8 @@ const FAULTS: [(&str, Fault); 12] = [
     ("remapFailed", Fault::RemapFailed),
     ("resetDue", Fault::ResetDue),
     ("fabricPending", Fault::FabricPending),
+    ("thermalSlowdown", Fault::ThermalSlowdown),
+    ("powerBrake", Fault::PowerBrake),
     ("lost", Fault::Lost),
     ("silent", Fault::Silent),
     ("unstable", Fault::Unstable),

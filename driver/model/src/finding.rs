@@ -59,6 +59,8 @@ pub enum Cause {
     ResetAdvised,
     /// Its NVLink fabric is not set up.
     Fabric,
+    /// The hardware lowers its clocks.
+    Throttled,
     /// It came back too often.
     Unstable,
 }
@@ -74,6 +76,7 @@ impl Cause {
             Self::Memory => "memory",
             Self::ResetAdvised => "reset-advised",
             Self::Fabric => "fabric",
+            Self::Throttled => "throttled",
             Self::Unstable => "unstable",
         }
     }
@@ -90,8 +93,25 @@ impl Cause {
             Self::Memory => "MemoryFailed",
             Self::ResetAdvised => "ResetAdvised",
             Self::Fabric => "FabricNotReady",
+            Self::Throttled => "Throttled",
             Self::Unstable => "Unstable",
         }
+    }
+}
+
+/// Why the hardware of a GPU lowers its clocks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Slowdown {
+    /// The GPU is too hot (`nvmlClocksEventReasonHwThermalSlowdown`).
+    pub is_thermal: bool,
+    /// The power supply of the node asks for it (`nvmlClocksEventReasonHwPowerBrakeSlowdown`).
+    pub is_power_brake: bool,
+}
+
+impl Slowdown {
+    /// From the bits `nvmlClocksEventReason…` (nvml.h).
+    pub const fn of_reasons(reasons: u64) -> Self {
+        Self { is_thermal: reasons & 0x40 != 0, is_power_brake: reasons & 0x80 != 0 }
     }
 }
 

@@ -56,7 +56,7 @@ pub use disposition::Disposition;
 pub use engines::Engines;
 pub use explain::{Advice, chain, explain};
 pub use files::{DeviceNode, DriverFile, DriverFiles};
-pub use finding::{Cause, Effect, Finding, Verdict, worst};
+pub use finding::{Cause, Effect, Finding, Slowdown, Verdict, worst};
 pub use gpu::{Gpu, MigLayout, MigMode};
 pub use ids::{
     Bytes, ClaimUid, DaemonId, DeviceName, GpuUuid, IdError, MigUuid, NodeName, PciAddress, PciIds, ShareId, Version,

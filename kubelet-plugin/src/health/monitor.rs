@@ -319,8 +319,9 @@ fn of_condition(condition: Result<GpuCondition, GpuError>) -> Option<Signal> {
     const GPU_IS_LOST: NvmlCode = NvmlCode(15);
     const RESET_REQUIRED: NvmlCode = NvmlCode(16);
     match condition {
-        Ok(GpuCondition { recovery_action, is_remap_pending, has_remap_failed, is_fabric_pending }) => {
-            Some(Signal::Answers(Answer { recovery_action, is_remap_pending, has_remap_failed, is_fabric_pending }))
+        Ok(GpuCondition { recovery_action, is_remap_pending, has_remap_failed, is_fabric_pending, slowdown }) => {
+            let answer = Answer { recovery_action, is_remap_pending, has_remap_failed, is_fabric_pending, slowdown };
+            Some(Signal::Answers(answer))
         }
         Err(GpuError::Failed { code: GPU_IS_LOST, .. }) => Some(Signal::Lost),
         Err(GpuError::Failed { code: RESET_REQUIRED, .. }) => Some(Signal::ResetRequired),

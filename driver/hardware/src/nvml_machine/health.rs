@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dra_model::GpuUuid;
+use dra_model::{GpuUuid, Slowdown};
 use dra_nvml::events::kind;
 use dra_nvml::{Device, EventSet, Nvml, NvmlError};
 
@@ -37,11 +37,13 @@ fn read(device: &Device<'_>) -> Result<GpuCondition, NvmlError> {
     let has_pending_pages = known(device.has_pending_pages())?.unwrap_or(false);
     let fabric = known(device.fabric_state())?;
     let is_divided = known(device.mig_mode())?.unwrap_or(false);
+    let reasons = known(device.throttle_reasons())?.unwrap_or(0);
     Ok(GpuCondition {
         recovery_action,
         is_remap_pending: has_pending_pages || rows.is_some_and(|rows| rows.is_pending),
         has_remap_failed: rows.is_some_and(|rows| rows.has_failed),
         is_fabric_pending: fabric.is_some_and(|state| FABRIC_PENDING.contains(&state)) && !is_divided,
+        slowdown: Slowdown::of_reasons(reasons),
     })
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dra_hardware::{GpuCondition, GpuError, GpuEvent, GpuEvents, GpuSelector, HealthMachine};
-use dra_model::GpuUuid;
+use dra_model::{GpuUuid, Slowdown};
 
 use super::question::Question;
 use crate::state::{EVENT_XID, Event, Fabric};
@@ -22,11 +22,14 @@ impl HealthMachine for Simulator {
             let is_divided = gpu.mig.is_some_and(|mig| mig.current);
             Ok(model.has_fabric() && gpu.fabric == Fabric::Pending && !is_divided)
         });
+        let call = "nvmlDeviceGetCurrentClocksThrottleReasons";
+        let reasons = question.supported(call, question.ask(call, |gpu, _| Ok(gpu.load.throttle)))?.unwrap_or(0);
         Ok(GpuCondition {
             recovery_action,
             is_remap_pending: rows.remap_pending,
             has_remap_failed: rows.remap_failed && has_rows,
             is_fabric_pending: question.supported("nvmlDeviceGetGpuFabricInfo", fabric)?.unwrap_or(false),
+            slowdown: Slowdown::of_reasons(reasons),
         })
     }
 

@@ -7,7 +7,7 @@ use dra_hardware::{
     GpuCondition, GpuError, GpuEvent, GpuProcess, GpuSelector, HealthMachine, Machine, MigMachine, MigState, NvmlCode,
     NvmlMachine,
 };
-use dra_model::{Gpu, MigIdentity, Partition};
+use dra_model::{Gpu, MigIdentity, Partition, Slowdown};
 use dra_sim::state::{Fault, Process, Setup};
 use dra_sim::{Code, Simulator, State, catalog};
 
@@ -173,6 +173,8 @@ fn events_and_condition_are_the_same_through_both_interfaces() {
         state.raise_xid(1, 31, (None, None)).unwrap();
         state.raise_xid(1, 94, (Some(2), Some(0))).unwrap();
         state.gpus[1].recovery_action = 1;
+        // Thermal slowdown, power brake and the power limit.
+        state.gpus[1].load.throttle = 0xc4;
     });
     let soon = Duration::from_millis(200);
     for events in &mut events {
@@ -180,7 +182,11 @@ fn events_and_condition_are_the_same_through_both_interfaces() {
         let seen = [(); 3].map(|()| events.wait(soon));
         assert_eq!(seen, [xid(31, None), xid(94, Some(2)), Ok(None)], "of this GPU, in order");
     }
-    assert_eq!(both.map(|machine| machine.condition(&uuid)), [condition(1), condition(1)]);
+    let throttled = || {
+        let slowdown = Slowdown { is_thermal: true, is_power_brake: true };
+        Ok(GpuCondition { recovery_action: Some(1), slowdown, ..GpuCondition::default() })
+    };
+    assert_eq!(both.map(|machine| machine.condition(&uuid)), [throttled(), throttled()]);
     change(&node, &sim, |state| state.lose_gpu(1).unwrap());
     for (events, machine) in events.iter_mut().zip(both) {
         assert_eq!(events.wait(soon), Ok(Some(GpuEvent::Xid { xid: 79, gpu_instance: None })));
