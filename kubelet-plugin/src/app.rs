@@ -46,6 +46,7 @@ use crate::dra_service::DraService;
 use crate::fetch::ClaimSource;
 use crate::health::clear::ClearRequests;
 use crate::health::monitor::HealthMonitor;
+use crate::health::permit::EvictionPermit;
 use crate::health::service::HealthService;
 use crate::health::store::HealthStore;
 use crate::inventory_file::InventoryFile;
@@ -263,6 +264,7 @@ fn start_hardware(tasks: &mut Tasks, parts: &Parts, readable: Arc<Notify>) {
         requests: ClearRequests::new(&parts.config.paths.plugin_dir),
         policy: parts.config.health.clone(),
         eviction_percent: parts.config.eviction_percent,
+        permit: eviction_permit(parts),
         poll_interval: parts.config.health_poll_interval,
         reports: parts.reports.clone(),
         metrics: parts.metrics.health.clone(),
@@ -270,6 +272,14 @@ fn start_hardware(tasks: &mut Tasks, parts: &Parts, readable: Arc<Notify>) {
         engine: Arc::clone(&parts.engine),
     };
     tasks.start("health", monitor.run(stop()));
+}
+
+/// Absent where any number of nodes may evict pods.
+fn eviction_permit(parts: &Parts) -> Option<EvictionPermit> {
+    let Config { driver_name, namespace, node_name, eviction_nodes, .. } = &parts.config;
+    let count = eviction_nodes.as_ref()?.get();
+    let (client, node) = (parts.source.client(), node_name.to_string());
+    Some(EvictionPermit::new(client, namespace.clone(), driver_name, node, count))
 }
 
 fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, reporter: Reporter) {

@@ -2,6 +2,7 @@
 //! The flags and environment variables, and the [`Config`] of valid values that is made of them once.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ pub struct Args {
     /// Name of the driver in ResourceSlices and DeviceClasses
     #[arg(long, env = "DRIVER_NAME", default_value = "gpu.nvidia.com")]
     driver_name: String,
+    /// Namespace of this pod, which has the Leases that count the evicting nodes
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    namespace: String,
     /// Root directory of the kubelet, the same path in this container as on the host
     #[arg(long, env = "KUBELET_ROOT_DIR", default_value = "/var/lib/kubelet")]
     kubelet_root_dir: PathBuf,
@@ -72,6 +76,9 @@ pub struct Args {
     /// Share of the GPUs of the node whose pods may be evicted at a time, in percent; at least one GPU
     #[arg(long, env = "HEALTH_EVICTION_PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=100))]
     health_eviction_percent: u8,
+    /// How many nodes of the cluster may evict pods at a time; 0: any number
+    #[arg(long, env = "HEALTH_EVICTION_NODES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    health_eviction_nodes: u32,
     /// How often the GPUs are asked for what has no event, and requests of administrators are read, in seconds
     #[arg(long, env = "HEALTH_POLL_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
     health_poll_seconds: u64,
@@ -100,6 +107,8 @@ pub struct Config {
     /// This node, which is also the name of its pool.
     pub node_name: NodeName,
     pub pod_uid: String,
+    /// Of this pod.
+    pub namespace: String,
     pub driver_name: String,
     pub paths: SocketPaths,
     pub cdi_root: PathBuf,
@@ -113,6 +122,8 @@ pub struct Config {
     /// What faults of GPUs do.
     pub health: Policy,
     pub eviction_percent: u8,
+    /// How many nodes of the cluster may evict pods at a time. Absent: any number.
+    pub eviction_nodes: Option<NonZeroU32>,
     /// Between two polls of the condition of the GPUs.
     pub health_poll_interval: Duration,
     /// Whether the metrics name claims and pods.
@@ -128,6 +139,7 @@ impl TryFrom<Args> for Config {
             node_name,
             pod_uid,
             driver_name,
+            namespace,
             kubelet_root_dir,
             cdi_root,
             driver_root,
@@ -142,6 +154,7 @@ impl TryFrom<Args> for Config {
             static_mig_config,
             health_rules,
             health_eviction_percent,
+            health_eviction_nodes,
             health_poll_seconds,
             claim_metrics,
             clear_health: _,
@@ -159,6 +172,7 @@ impl TryFrom<Args> for Config {
             node_name,
             pod_uid,
             driver_name,
+            namespace,
             paths,
             cdi_root,
             roots,
@@ -167,6 +181,7 @@ impl TryFrom<Args> for Config {
             static_mig,
             health: Policy::new(health_rules),
             eviction_percent: health_eviction_percent,
+            eviction_nodes: NonZeroU32::new(health_eviction_nodes),
             health_poll_interval: Duration::from_secs(health_poll_seconds),
             claim_metrics,
             http_address,

@@ -9,6 +9,7 @@ use dra_prepare::{Drift, MigChangeKind, PreparedDevice, Refusal};
 use dra_resource::status::{DaemonHealth, DaemonStatus};
 use kube::runtime::events::EventType;
 
+use crate::health::permit::HeldBack;
 use crate::sharing_status;
 
 /// The longest note of an Event (`NoteLengthLimit` of events.k8s.io).
@@ -84,9 +85,10 @@ pub enum EventText {
     GpuCleared {
         gpu: GpuUuid,
     },
-    /// On the Node: the budget of evictions is used up.
+    /// On the Node: a budget of evictions is used up.
     EvictionHeldBack {
         gpu: GpuUuid,
+        reason: HeldBack,
     },
     /// On the Node.
     StaticMigCreated {
@@ -128,9 +130,9 @@ impl EventText {
                 Cause::Memory => "GpuMemoryFailed",
                 Cause::ResetAdvised => "GpuResetAdvised",
                 Cause::Fabric => "GpuFabricNotReady",
+                Cause::Throttled => "GpuThrottled",
                 Cause::Unstable => "GpuUnstable",
             },
-                Cause::Throttled => "GpuThrottled",
             Self::GpuRecovered { .. } => "GpuRecovered",
             Self::HealthLost { .. } => "GpuHealthLost",
             Self::GpuCleared { .. } => "GpuCleared",
@@ -182,9 +184,7 @@ impl EventText {
                 "Faults of GPUs that were known before are forgotten: {error}. Check the GPUs of this node with nvidia-smi"
             ),
             Self::GpuCleared { gpu } => format!("An administrator cleared {gpu}. What it reports from now on counts"),
-            Self::EvictionHeldBack { gpu } => format!(
-                "Pods on {gpu} are not evicted, because too many GPUs of the node failed: look at the node before its pods move"
-            ),
+            Self::EvictionHeldBack { gpu, reason } => format!("Pods on {gpu} are not evicted: {reason}"),
             Self::StaticMigCreated { devices } => {
                 format!("Created static MIG devices {devices}. They stay until an administrator destroys them")
             }

@@ -12,6 +12,7 @@ use dra_hardware::Deadline;
 use dra_model::{Advice, Claim, ClaimRef, NodeName};
 use dra_prepare::{ClaimLookup, FetchError};
 use dra_resource::{ClaimError, DriverName, claim_of};
+use kube::Client;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -84,6 +85,11 @@ impl ClaimSource {
     /// The requests run on the current runtime.
     pub fn new(claims: ClaimApi, driver: DriverName, node: NodeName, stop: CancellationToken) -> Self {
         Self { claims, driver, node, runtime: Handle::current(), stop }
+    }
+
+    /// The client, for other requests.
+    pub fn client(&self) -> Client {
+        self.claims.client()
     }
 
     /// The pods of the claims that were read.

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! watch (a thread per GPU: events of NVML) -+-> monitor -> dra_health::GpuHealth -> findings -> NodeState -> controller -> taints
-//! monitor (polls)                          -+       \-> store (disk)            \-> Events on the Node
+//! monitor (polls)                          -+       \-> store (disk)   ^        \-> Events on the Node
+//!                       permit (Leases of the cluster) ----------------+
 //! ```
 
 pub mod store;
@@ -11,6 +12,8 @@ pub mod store;
 pub mod metrics;
 
 pub mod clear;
+
+pub mod permit;
 
 pub mod watch;
 

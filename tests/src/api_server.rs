@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An API server for the objects this driver touches, over real HTTP on loopback.
 //!
-//! It keeps nodes, claims, slices and events with resource versions, UIDs, conflicts, field selectors, watches and
+//! It keeps nodes, claims, slices, events and leases with resource versions, UIDs, conflicts, field selectors, watches and
 //! server-side apply of `status.devices`, and it can be slow, hang, be away, or not know a field. It does not
 //! authorise: what an account may do is tried on a real cluster.
 

@@ -129,7 +129,7 @@ fn the_policy_is_about_the_account_of_the_daemon_set() {
         let username = format!("\"system:serviceaccount:gpu-dra-driver:{account}\"");
         let policies = documents(&chart, "ValidatingAdmissionPolicy");
         let about_it = policies.iter().filter(|policy| policy.contains(&username));
-        assert_eq!(about_it.count(), 3, "{settings:?}: a policy does not name {username}");
+        assert_eq!(about_it.count(), 4, "{settings:?}: a policy does not name {username}");
         let bindings = chart.split("\n---\n").filter(|document| document.contains("kind: ClusterRoleBinding"));
         let subject = format!("    name: {account}\n");
         assert_eq!(bindings.filter(|binding| binding.contains(&subject)).count(), 1, "{settings:?}");
@@ -320,6 +320,8 @@ fn rules_about_faults_are_flags_of_the_plugin() {
         "--set",
         "health.evictionPercent=50",
         "--set",
+        "health.evictionNodes=3",
+        "--set",
         "health.pollSeconds=5",
         "--set",
         "monitoring.claimMetrics=false",
@@ -329,11 +331,13 @@ fn rules_about_faults_are_flags_of_the_plugin() {
     for flag in [
         "--health-rules=lost=Off:0,needsReset=NoExecute:600",
         "--health-eviction-percent=50",
+        "--health-eviction-nodes=3",
         "--health-poll-seconds=5",
         "--claim-metrics=false",
     ] {
         assert!(plugin.contains(&format!("- {flag}\n")), "{flag} in {plugin}");
     }
+    assert_eq!(chart.matches("kind: Lease\n").count(), 3);
     for (rules, word) in [
         (r#"{"gone": {"effect": "Off"}}"#, "gone"),
         (r#"{"lost": {"effect": "Evict"}}"#, "effect"),

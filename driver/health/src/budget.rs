@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The budget of evictions: a fault of the whole node, or of its driver, must not end all of its pods at once.
+//! The budget of evictions of a node: a fault of the whole node, or of its driver, must not end all of its pods at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,10 +18,21 @@ pub fn within_budget(findings: &mut BTreeMap<GpuUuid, Vec<Finding>>, gpus: usize
         .collect();
     evicting.sort();
     let held_back: BTreeSet<GpuUuid> = evicting.into_iter().skip(allowed).map(|(_, gpu)| gpu).collect();
-    for finding in findings.iter_mut().filter(|(gpu, _)| held_back.contains(*gpu)).flat_map(|(_, all)| all) {
+    hold_back(findings, &held_back);
+    held_back
+}
+
+/// The GPUs whose pods are evicted.
+pub fn evicting(findings: &BTreeMap<GpuUuid, Vec<Finding>>) -> BTreeSet<GpuUuid> {
+    let evicts = |all: &[Finding]| all.iter().any(|finding| finding.effect == Effect::NoExecute);
+    findings.iter().filter(|(_, all)| evicts(all)).map(|(gpu, _)| gpu.clone()).collect()
+}
+
+/// Weakens `NoExecute` to `NoSchedule` on some GPUs.
+pub fn hold_back(findings: &mut BTreeMap<GpuUuid, Vec<Finding>>, gpus: &BTreeSet<GpuUuid>) {
+    for finding in findings.iter_mut().filter(|(gpu, _)| gpus.contains(*gpu)).flat_map(|(_, all)| all) {
         finding.effect = finding.effect.min(Effect::NoSchedule);
     }
-    held_back
 }
 
 #[cfg(test)]
@@ -40,17 +51,12 @@ mod tests {
         Finding { cause, value: String::new(), effect, verdict, scope: None, message: String::new(), since }
     }
 
-    fn evicted(findings: &BTreeMap<GpuUuid, Vec<Finding>>) -> BTreeSet<GpuUuid> {
-        let evicts = |all: &Vec<Finding>| all.iter().any(|one| one.effect == Effect::NoExecute);
-        findings.iter().filter(|(_, all)| evicts(all)).map(|(gpu, _)| gpu.clone()).collect()
-    }
-
     #[test]
     fn the_first_gpus_are_evicted_and_the_others_only_get_no_new_claims() {
         let lost = |since| vec![finding(Effect::None, 0), finding(Effect::NoExecute, since)];
         let mut findings = BTreeMap::from([(gpu(0), lost(30)), (gpu(1), lost(10)), (gpu(2), lost(20))]);
         let held_back = within_budget(&mut findings, 8, 20);
-        assert_eq!((evicted(&findings), held_back), ([gpu(1)].into(), [gpu(0), gpu(2)].into()));
+        assert_eq!((evicting(&findings), held_back), ([gpu(1)].into(), [gpu(0), gpu(2)].into()));
         let effects: Vec<Effect> = findings[&gpu(0)].iter().map(|one| one.effect).collect();
         assert_eq!(effects, [Effect::None, Effect::NoSchedule]);
     }
@@ -67,12 +73,12 @@ mod tests {
             let before = findings.clone();
             let held_back = within_budget(&mut findings, 16, percent);
             let allowed = (16 * percent / 100).max(1);
-            prop_assert_eq!(evicted(&findings).len(), before.len().min(allowed));
-            prop_assert_eq!(held_back.len() + evicted(&findings).len(), before.len());
+            prop_assert_eq!(evicting(&findings).len(), before.len().min(allowed));
+            prop_assert_eq!(held_back.len() + evicting(&findings).len(), before.len());
             let mut more = before;
             more.entry(gpu(99)).or_insert_with(|| vec![finding(Effect::NoExecute, 60)]);
             within_budget(&mut more, 16, percent);
-            prop_assert!(evicted(&more).is_superset(&evicted(&findings)));
+            prop_assert!(evicting(&more).is_superset(&evicting(&findings)));
         }
     }
 }

@@ -2,11 +2,12 @@
 //! Judges the health of GPUs: signals in, findings out. Pure: no I/O and no clock.
 //!
 //! ```text
-//! XIDs, answers of polls -> GpuHealth (faults of one GPU, with their proof of recovery) -> findings, by the policy -> budget
+//! XIDs, answers of polls -> GpuHealth (faults of one GPU, with their proof of recovery) -> findings, by the policy -> budget of the node
+//! Leases of the cluster -> slots, of which an evicting node has one
 //! ```
 //!
 //! A fault ends only by proof or by an administrator, never by silence. What is remembered is a value that callers keep on disk.
-//! Reading order: [`xid`], [`policy`], [`gpu`], [`budget`].
+//! Reading order: [`xid`], [`policy`], [`gpu`], [`budget`], [`slots`].
 
 pub mod xid;
 
@@ -16,6 +17,8 @@ pub mod gpu;
 
 pub mod budget;
 
-pub use budget::within_budget;
+pub mod slots;
+
+pub use budget::{evicting, hold_back, within_budget};
 pub use gpu::{Answer, GpuHealth, Signal};
 pub use policy::{Fault, Policy, Replacement, Rule};

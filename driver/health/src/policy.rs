@@ -127,7 +127,7 @@ pub struct Replacement {
 }
 
 /// The names of the faults in settings.
-const FAULTS: [(&str, Fault); 12] = [
+const FAULTS: [(&str, Fault); 14] = [
     ("needsReset", Fault::NeedsReset),
     ("needsReboot", Fault::NeedsReboot),
     ("needsDrain", Fault::NeedsDrain),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The metrics of the health of GPUs, from the findings that are published.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use dra_model::{Effect, GpuUuid, Health, Inventory, Verdict};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::health::permit::HeldBack;
 use crate::node_service::Findings;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -56,7 +57,7 @@ impl HealthMetrics {
         );
         registry.register(
             "gpu_eviction_held_back",
-            "GPUs, each 1, whose pods are not evicted, because too many GPUs of the node failed",
+            "GPUs, each 1, whose pods are not evicted, because too many GPUs of the node or nodes of the cluster failed",
             self.held_back.clone(),
         );
         registry.register("gpu_xids", "XIDs of a GPU by number, those of applications too", self.xids.clone());
@@ -78,7 +79,7 @@ impl HealthMetrics {
     }
 
     /// A GPU that is gone is absent.
-    pub fn findings(&self, inventory: &Inventory, findings: &Findings, held_back: &BTreeSet<GpuUuid>) {
+    pub fn findings(&self, inventory: &Inventory, findings: &Findings, held_back: &BTreeMap<GpuUuid, HeldBack>) {
         self.healthy.clear();
         self.faults.clear();
         self.held_back.clear();
@@ -88,7 +89,7 @@ impl HealthMetrics {
             let is_readable = *health == Health::Usable;
             let is_healthy = is_readable && of_gpu.iter().all(|finding| finding.verdict == Verdict::Healthy);
             self.healthy.get_or_create(&GpuLabels { device: device.clone() }).set(is_healthy.into());
-            if held_back.contains(&gpu.uuid) {
+            if held_back.contains_key(&gpu.uuid) {
                 self.held_back.get_or_create(&GpuLabels { device: device.clone() }).set(1);
             }
             for finding in of_gpu {
@@ -118,7 +119,7 @@ mod tests {
         inventory.gpus.push(GpuEntry::unusable(gpu, failure));
         let (mut registry, metrics) = (Registry::default(), HealthMetrics::default());
         metrics.register(&mut registry);
-        metrics.findings(&inventory, &Findings::new(), &BTreeSet::new());
+        metrics.findings(&inventory, &Findings::new(), &BTreeMap::new());
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for ((gpu, _), value) in inventory.known_gpus().zip([1, 0]) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dra_hardware::{GpuCondition, GpuError, Host, NvmlCode};
-use dra_health::{Answer, GpuHealth, Policy, Signal, within_budget};
+use dra_health::{Answer, GpuHealth, Policy, Signal, evicting, hold_back, within_budget};
 use dra_model::{Cause, Finding, GpuUuid, Inventory, explain};
 use dra_prepare::Engine;
 use dra_runtime::tasks::TaskError;
@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use crate::event_text::EventText;
 use crate::health::clear::{Clear, ClearRequests};
 use crate::health::metrics::HealthMetrics;
+use crate::health::permit::{EvictionPermit, HeldBack};
 use crate::health::store::HealthStore;
 use crate::health::watch::{Observation, Observed, Watch};
 use crate::node_service::{Findings, NodeState};
@@ -38,6 +39,8 @@ pub struct HealthMonitor {
     pub policy: Policy,
     /// The share of the GPUs of the node whose pods may be evicted at a time; at least one GPU.
     pub eviction_percent: u8,
+    /// Of the cluster, if it counts the evicting nodes.
+    pub permit: Option<EvictionPermit>,
     /// What has no event, and an event that was lost, is found within this time.
     pub poll_interval: Duration,
     pub reports: ReportSender,
@@ -53,7 +56,7 @@ pub struct HealthMonitor {
 struct Known {
     gpus: BTreeMap<GpuUuid, GpuHealth>,
     watches: BTreeMap<GpuUuid, Watch>,
-    held_back: BTreeSet<GpuUuid>,
+    held_back: BTreeMap<GpuUuid, HeldBack>,
     /// The disk did not take it yet.
     is_unsaved: bool,
     /// Another instance judged since it was loaded.
@@ -62,13 +65,13 @@ struct Known {
 
 impl HealthMonitor {
     /// Runs until `stop` is cancelled.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), TaskError> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), TaskError> {
         let (send, mut observations) = mpsc::channel(MAX_WAITING);
         let mut known = Known { gpus: self.load(), ..Known::default() };
         let mut states = self.state.subscribe();
         let mut polls = interval(self.poll_interval);
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.publish(&mut known);
+        self.publish(&mut known).await;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -77,7 +80,7 @@ impl HealthMonitor {
                     let inventory = states.borrow_and_update().inventory.clone();
                     if let Some(inventory) = inventory {
                         self.watch(&mut known, &inventory, &send);
-                        self.publish(&mut known);
+                        self.publish(&mut known).await;
                     }
                 }
                 Some(first) = observations.recv() => {
@@ -85,18 +88,18 @@ impl HealthMonitor {
                     while let Ok(next) = observations.try_recv() {
                         all.push(next);
                     }
-                    if self.is_active(&mut known) {
-                        self.judge(&mut known, all);
+                    if self.is_active(&mut known).await {
+                        self.judge(&mut known, all).await;
                     }
                 }
                 _ = polls.tick() => {
-                    if self.is_active(&mut known) {
+                    if self.is_active(&mut known).await {
                         self.clear(&mut known);
                         if known.is_unsaved {
                             self.save(&mut known);
                         }
                         // A grace may have ended.
-                        self.publish(&mut known);
+                        self.publish(&mut known).await;
                         self.poll(&known, &send);
                     }
                 }
@@ -105,14 +108,14 @@ impl HealthMonitor {
     }
 
     /// An instance that the kubelet does not call leaves the judgement to the other one, and continues from what that one saved.
-    fn is_active(&self, known: &mut Known) -> bool {
+    async fn is_active(&mut self, known: &mut Known) -> bool {
         if self.active.is_superseded() {
             known.is_outdated = true;
             return false;
         }
         if std::mem::take(&mut known.is_outdated) {
             known.gpus = self.load();
-            self.publish(known);
+            self.publish(known).await;
         }
         true
     }
@@ -186,7 +189,7 @@ impl HealthMonitor {
         }
     }
 
-    fn judge(&self, known: &mut Known, observations: Vec<Observation>) {
+    async fn judge(&mut self, known: &mut Known, observations: Vec<Observation>) {
         // Without it nothing distinguishes a fault of this boot from one of an earlier boot.
         let Ok(boot_id) = self.host.boot_id() else { return error!("the boot ID cannot be read, so no GPU is judged") };
         let now = seconds();
@@ -201,7 +204,7 @@ impl HealthMonitor {
         if known.gpus != before {
             // What is published is on disk first: a restart must not forget it.
             self.save(known);
-            self.publish(known);
+            self.publish(known).await;
         }
     }
 
@@ -220,7 +223,7 @@ impl HealthMonitor {
     }
 
     /// Publishes the findings if they changed, and reports what began and what is over.
-    fn publish(&self, known: &mut Known) {
+    async fn publish(&mut self, known: &mut Known) {
         let now = seconds();
         let of_gpu = |(gpu, health): (&GpuUuid, &GpuHealth)| (gpu.clone(), health.findings(now, &self.policy));
         let mut findings: Findings = known.gpus.iter().map(of_gpu).filter(|(_, all)| !all.is_empty()).collect();
@@ -231,13 +234,10 @@ impl HealthMonitor {
         // A GPU that was removed takes no place of the budget.
         let is_present = |gpu: &GpuUuid| inventory.gpus.iter().any(|entry| entry.uuid() == Some(gpu));
         let absent: Findings = findings.extract_if(.., |gpu, _| !is_present(gpu)).collect();
-        let held_back = within_budget(&mut findings, inventory.gpus.len(), self.eviction_percent.into());
+        let held_back = self.hold_back(&mut findings, inventory.gpus.len()).await;
         findings.extend(absent);
         self.metrics.findings(&inventory, &findings, &held_back);
-        for gpu in held_back.difference(&known.held_back) {
-            warn!(%gpu, "pods of the GPU are not evicted, because too many GPUs of the node failed");
-            self.reports.send_about_node(EventText::EvictionHeldBack { gpu: gpu.clone() });
-        }
+        self.report_held_back(&known.held_back, &held_back);
         known.held_back = held_back;
         let mut before = Arc::default();
         let is_changed = self.state.send_if_modified(|state| {
@@ -251,6 +251,28 @@ impl HealthMonitor {
         });
         if is_changed {
             self.report(&before, &findings);
+        }
+    }
+
+    /// Weakens what exceeds the budgets of the node and of the cluster. Returns the GPUs whose pods stay, with the reason.
+    async fn hold_back(&mut self, findings: &mut Findings, gpus: usize) -> BTreeMap<GpuUuid, HeldBack> {
+        let beyond = within_budget(findings, gpus, self.eviction_percent.into());
+        let mut held_back: BTreeMap<_, _> = beyond.into_iter().map(|gpu| (gpu, HeldBack::Node)).collect();
+        let Some(permit) = &mut self.permit else { return held_back };
+        let evicting = evicting(findings);
+        if evicting.is_empty() {
+            permit.end();
+        } else if let Err(reason) = permit.request().await {
+            hold_back(findings, &evicting);
+            held_back.extend(evicting.into_iter().map(|gpu| (gpu, reason.clone())));
+        }
+        held_back
+    }
+
+    fn report_held_back(&self, before: &BTreeMap<GpuUuid, HeldBack>, now: &BTreeMap<GpuUuid, HeldBack>) {
+        for (gpu, reason) in now.iter().filter(|(gpu, reason)| before.get(*gpu) != Some(*reason)) {
+            warn!(%gpu, %reason, "pods of the GPU are not evicted");
+            self.reports.send_about_node(EventText::EvictionHeldBack { gpu: gpu.clone(), reason: reason.clone() });
         }
     }
 

@@ -103,6 +103,7 @@ fn list(objects: &Objects, request: &Request) -> Value {
         Resource::ResourceClaims => ("resource.k8s.io/v1", "ResourceClaimList"),
         Resource::ResourceSlices => ("resource.k8s.io/v1", "ResourceSliceList"),
         Resource::Events => ("events.k8s.io/v1", "EventList"),
+        Resource::Leases => ("coordination.k8s.io/v1", "LeaseList"),
     };
     let metadata = json!({"resourceVersion": objects.revision().to_string()});
     json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "items": items})

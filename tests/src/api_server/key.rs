@@ -12,6 +12,8 @@ pub enum Resource {
     ResourceSlices,
     /// `events.k8s.io/v1`, in namespaces.
     Events,
+    /// `coordination.k8s.io/v1`, in namespaces.
+    Leases,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

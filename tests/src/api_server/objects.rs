@@ -124,7 +124,7 @@ impl Objects {
         let mut object = match key.resource {
             Resource::ResourceSlices => validate::slice(object, old, &self.dropped_fields)?,
             Resource::ResourceClaims => validate::claim(&object, old)?,
-            Resource::Nodes | Resource::Events => object,
+            Resource::Nodes | Resource::Events | Resource::Leases => object,
         };
         let metadata = &mut object["metadata"];
         match old {

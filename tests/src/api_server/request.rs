@@ -45,8 +45,8 @@ impl Request {
     /// `None` for paths this server does not have.
     pub(super) fn parse(method: &Method, uri: &Uri) -> Option<Self> {
         let segments: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
-        let (["api", "v1", rest @ ..] | ["apis", "resource.k8s.io" | "events.k8s.io", "v1", rest @ ..]) =
-            segments.as_slice()
+        let (["api", "v1", rest @ ..]
+        | ["apis", "resource.k8s.io" | "events.k8s.io" | "coordination.k8s.io", "v1", rest @ ..]) = segments.as_slice()
         else {
             return None;
         };
@@ -65,6 +65,7 @@ impl Request {
             "resourceclaims" => Resource::ResourceClaims,
             "resourceslices" => Resource::ResourceSlices,
             "events" => Resource::Events,
+            "leases" => Resource::Leases,
             _ => return None,
         };
         let query = query(uri.query().unwrap_or_default());

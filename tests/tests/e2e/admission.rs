@@ -6,7 +6,7 @@ use crate::{
     publishing::{check_write, token_of_driver_on},
 };
 use dra_cluster::ClusterError;
-use dra_demo::{published, refusals, text};
+use dra_demo::{driver, published, refusals, text};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -15,6 +15,7 @@ crate::case::cases![
     wrong_configurations_are_refused_at_creation_as_by_the_driver,
     every_place_of_a_configuration_is_checked,
     a_node_speaks_in_events_for_itself_only,
+    a_node_takes_leases_of_evictions_for_itself_only,
     a_name_that_a_foreign_slice_holds_keeps_no_node_from_publishing,
 ];
 
@@ -28,7 +29,7 @@ fn type_checking_finds_nothing_in_the_policies(arena: &Arena) {
         policies.iter().all(is_checked).then_some(policies)
     };
     let policies = arena.until("the type checking of the policies", policies);
-    assert_eq!(policies.len(), 4);
+    assert_eq!(policies.len(), 5);
     for policy in policies {
         assert_eq!(policy["status"]["typeChecking"], json!({}), "{policy}");
     }
@@ -144,6 +145,29 @@ fn a_node_speaks_in_events_for_itself_only(arena: &Arena) {
     });
     let no_right = Some("cannot create resource \"events\" in API group \"\"");
     check_write(arena, &token, &["create", "--dry-run=server", "-f", "-"], &old.to_string(), no_right);
+}
+
+fn a_node_takes_leases_of_evictions_for_itself_only(arena: &Arena) {
+    let token = token_of_driver_on(arena, "node-1");
+    let leases = arena.list(&["leases", "-n", driver::NAMESPACE]);
+    let slot = |lease: &&Value| text(lease, "/metadata/name") == format!("{}-eviction-0", published::DRIVER);
+    let slot = leases.iter().find(slot).expect("the chart creates it");
+    let held_by = |holder: &str| {
+        let mut lease = slot.clone();
+        lease["spec"] = json!({"holderIdentity": holder});
+        lease
+    };
+    let other = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "other", "namespace": driver::NAMESPACE},
+        "spec": {"holderIdentity": "node-1"},
+    });
+    let replace = ["replace", "--dry-run=server", "-f", "-"];
+    let of_others = Some("a pod on node node-1 takes only Leases gpu.nvidia.com-eviction-… and only for that node");
+    for (holder, expect) in [("node-1", None), ("node-2", of_others), ("", of_others)] {
+        check_write(arena, &token, &replace, &held_by(holder).to_string(), expect);
+    }
+    let no_right = Some("cannot create resource \"leases\"");
+    check_write(arena, &token, &["create", "--dry-run=server", "-f", "-"], &other.to_string(), no_right);
 }
 
 fn a_name_that_a_foreign_slice_holds_keeps_no_node_from_publishing(arena: &Arena) {

@@ -2,6 +2,7 @@
 //! A GPU that fails is taken out, and comes back when it is proven well: taints, Events, restarts in between.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
+mod budgets;
 mod sequences;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -241,34 +242,6 @@ async fn the_driver_s_advice_takes_a_gpu_out_and_a_fault_of_an_application_does_
     assert!(node.clear_health("all").await.success());
     until_taints(&node, 1, &BTreeSet::new()).await;
     assert!(!node.clear_health("GPU-1").await.success());
-}
-
-/// A fault of the whole node must not end all of its pods.
-#[tokio::test(flavor = "multi_thread")]
-async fn evictions_have_a_budget() {
-    let mut node = Node::new("h100:4");
-    node.flags = vec!["--health-eviction-percent=50".to_owned(), "--health-rules=needsReset=Off".to_owned()];
-    let _plugin = node.start(Mode::Process).await;
-    let _controller = node.start_controller("1");
-    until_published(&node, 4).await;
-    for gpu in 0..4 {
-        node.gpus.change(|state| {
-            state.gpus[gpu].recovery_action = 1;
-            state.raise_xid(gpu, 95, (None, None))
-        });
-    }
-    let all_out = |slices: &[Value]| {
-        let of_memory =
-            |gpu| taints(slices, &node.gpus.name(gpu))?.into_iter().find(|(key, ..)| key.ends_with("/memory"));
-        let effects: Vec<String> = (0..4).filter_map(of_memory).map(|(.., effect)| effect).collect();
-        (effects.len() == 4).then_some(effects)
-    };
-    let mut effects = node.api.until("all GPUs are out", Resource::ResourceSlices, all_out).await;
-    effects.sort();
-    assert_eq!(effects, ["NoExecute", "NoExecute", "NoSchedule", "NoSchedule"]);
-    let slices = node.api.list(Resource::ResourceSlices);
-    assert_eq!(taints(&slices, &node.gpus.name(0)).map(|taints| taints.len()), Some(1), "the other fault is off");
-    until_event(&node, "EvictionHeldBack", "are not evicted").await;
 }
 
 async fn channel(node: &Node) -> Channel {
