@@ -43,6 +43,7 @@ use crate::claims::Claims;
 use crate::daemon_states::DaemonStates;
 use crate::daemon_watch::{DaemonWatch, MAX_HOST_ABSENCE};
 use crate::dra_service::DraService;
+use crate::failed_daemons::FailedDaemonsTask;
 use crate::fetch::ClaimSource;
 use crate::health::clear::ClearRequests;
 use crate::health::monitor::HealthMonitor;
@@ -313,6 +314,14 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
         schedule: ReportSchedule::default(),
     };
     tasks.start("daemons", daemons.run(stop()));
+    let failed_daemons = FailedDaemonsTask {
+        client: parts.daemons.clone(),
+        engine: Arc::clone(&parts.engine),
+        node: parts.state.subscribe(),
+        daemons: parts.daemon_states.subscribe(),
+        active: parts.active.clone(),
+    };
+    tasks.start("failed-daemons", failed_daemons.run(stop()));
     let shares = PreparedSharesTask {
         engine: Arc::clone(&parts.engine),
         calls: parts.reports.calls(),

@@ -12,4 +12,6 @@ pub struct DaemonStates {
     pub daemons: BTreeMap<DaemonId, DaemonStatus>,
     /// Whether the MPS host is connected, so that the states are current.
     pub is_connected: bool,
+    /// Connections to the MPS host so far. A host may have been restarted between two of them.
+    pub connections: u64,
 }

@@ -122,7 +122,10 @@ impl DaemonWatch {
         for observed in all {
             self.observe(observed, Source::List);
         }
-        self.states.send_modify(|states| states.is_connected = true);
+        self.states.send_modify(|states| {
+            states.is_connected = true;
+            states.connections += 1;
+        });
     }
 
     fn observe(&mut self, observed: &ObservedDaemon, source: Source) {
@@ -223,7 +226,7 @@ fn log(id: &DaemonId, is_new: bool, health: &DaemonHealth) {
         DaemonHealth::UserWaiting { waiting, active } => {
             debug!(daemon = %id, waiting, active, "MPS clients of one user wait for those of another");
         }
-        DaemonHealth::Exited { .. } | DaemonHealth::Lost => {
+        DaemonHealth::Exited { .. } | DaemonHealth::Lost | DaemonHealth::GpuFailed { .. } => {
             warn!(daemon = %id, ?health, "MPS daemon does not accept clients");
         }
         // `report_absence` logs this once for all daemons.
@@ -241,6 +244,7 @@ fn health(observed: &ObservedDaemon) -> Option<DaemonHealth> {
         }
         DaemonState::Exited { why } => Some(DaemonHealth::Exited { why: why.clone() }),
         DaemonState::Lost => Some(DaemonHealth::Lost),
+        DaemonState::GpuFailed { why } => Some(DaemonHealth::GpuFailed { why: why.clone() }),
     }
 }
 

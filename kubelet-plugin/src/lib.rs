@@ -13,7 +13,7 @@
 //! run in the MPS host, another process, which `dra_mps_api::MpsClient` calls.
 //!
 //! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`prepared_claim`], [`claim_api`], [`fetch`], [`report`],
-//! [`outbox`], [`report_channel`], [`reporter`], [`event_text`], [`mps_warning`], [`daemon_states`], [`daemon_watch`], [`report_schedule`],
+//! [`outbox`], [`report_channel`], [`reporter`], [`event_text`], [`mps_warning`], [`daemon_states`], [`daemon_watch`], [`failed_daemons`], [`report_schedule`],
 //! [`sharing_status`], [`static_mig_file`], [`static_mig`], [`observe`], [`node_service`], [`health`], [`reconcile`], [`readiness`], [`prepared_shares`], [`restore`],
 //! [`metrics`].
 
@@ -52,6 +52,8 @@ pub mod mps_warning;
 pub mod daemon_states;
 
 pub mod daemon_watch;
+
+pub mod failed_daemons;
 
 pub mod report_schedule;
 

@@ -364,7 +364,7 @@ impl Metrics {
 }
 
 /// The metrics of the MPS host use these names too.
-const DAEMON_STATES: [&str; 5] = ["ready", "user_waiting", "exited", "lost", "host_unreachable"];
+const DAEMON_STATES: [&str; 6] = ["ready", "user_waiting", "exited", "lost", "gpu_failed", "host_unreachable"];
 
 const fn daemon_state(health: &DaemonHealth) -> &'static str {
     match health {
@@ -372,6 +372,7 @@ const fn daemon_state(health: &DaemonHealth) -> &'static str {
         DaemonHealth::UserWaiting { .. } => "user_waiting",
         DaemonHealth::Exited { .. } => "exited",
         DaemonHealth::Lost => "lost",
+        DaemonHealth::GpuFailed { .. } => "gpu_failed",
         DaemonHealth::HostUnreachable => "host_unreachable",
     }
 }

@@ -36,6 +36,8 @@ pub struct NodeState {
     /// Absent until the hardware is read for the first time.
     pub inventory: Option<Arc<Inventory>>,
     pub findings: Arc<Findings>,
+    /// Whether the findings are there: those of an earlier process are read at the start.
+    pub is_judged: bool,
 }
 
 /// What is wrong with GPUs; none without a finding.

@@ -122,6 +122,7 @@ impl ReportSchedule {
                     DaemonHealth::UserWaiting { .. }
                     | DaemonHealth::Exited { .. }
                     | DaemonHealth::Lost
+                    | DaemonHealth::GpuFailed { .. }
                     | DaemonHealth::HostUnreachable,
                     _,
                 ) => Due { status: None, event: Some(now) },
@@ -185,7 +186,10 @@ impl ReportSchedule {
 const fn is_running(health: &DaemonHealth) -> bool {
     match health {
         DaemonHealth::Ready | DaemonHealth::UserWaiting { .. } => true,
-        DaemonHealth::Exited { .. } | DaemonHealth::Lost | DaemonHealth::HostUnreachable => false,
+        DaemonHealth::Exited { .. }
+        | DaemonHealth::Lost
+        | DaemonHealth::GpuFailed { .. }
+        | DaemonHealth::HostUnreachable => false,
     }
 }
 

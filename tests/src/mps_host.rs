@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use dra_hardware::{Daemon, DaemonState};
+use dra_mps_api::failed::failed_of;
 use dra_mps_api::wire::{changes, daemon, id_of, observed_message, spec_of};
-use dra_mps_api::{ObservedDaemon, ObservedDaemons};
+use dra_mps_api::{FailedDaemons, ObservedDaemon, ObservedDaemons};
 use dra_proto::mps_v1 as pb;
 use dra_proto::mps_v1::mps_server::MpsServer;
 use futures::{Stream, StreamExt as _, stream};
@@ -27,13 +28,15 @@ use crate::wait::within;
 pub struct MpsHost {
     root: PathBuf,
     daemons: watch::Sender<ObservedDaemons>,
+    failed: watch::Sender<Vec<FailedDaemons>>,
     serving: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
 impl MpsHost {
     /// One without daemons that is heard below this directory.
     pub fn start(root: &Path) -> Self {
-        let mut host = Self { root: root.to_owned(), daemons: watch::Sender::default(), serving: None };
+        let (daemons, failed) = (watch::Sender::default(), watch::Sender::default());
+        let mut host = Self { root: root.to_owned(), daemons, failed, serving: None };
         host.come_back();
         host
     }
@@ -53,7 +56,8 @@ impl MpsHost {
         let incoming = stream::poll_fn(move |context| listener.poll_accept(context).map(Some));
         let incoming = incoming.map(|accepted| accepted.map(|(stream, _)| stream));
         let stop = CancellationToken::new();
-        let service = Service { root: self.root.clone(), daemons: self.daemons.clone(), stop: stop.clone() };
+        let (daemons, failed) = (self.daemons.clone(), self.failed.clone());
+        let service = Service { root: self.root.clone(), daemons, failed, stop: stop.clone() };
         let stopped = stop.clone().cancelled_owned();
         let serve = Server::builder().add_service(MpsServer::new(service));
         let serving = async move {
@@ -65,6 +69,13 @@ impl MpsHost {
     /// Lets every daemon be so.
     pub fn all_are(&self, state: &DaemonState) {
         self.daemons.send_modify(|daemons| daemons.values_mut().for_each(|seen| seen.daemon.state = state.clone()));
+    }
+
+    /// The daemons that must not run, call by call, until this holds for them.
+    pub async fn until_failed(&self, what: &str, holds: impl Fn(&[FailedDaemons]) -> bool) -> Vec<FailedDaemons> {
+        let mut calls = self.failed.subscribe();
+        let all = within(what, calls.wait_for(|calls| holds(calls))).await;
+        all.expect("the sender is a field of the host").clone()
     }
 
     /// Lets it know no daemon any more.
@@ -81,6 +92,7 @@ impl MpsHost {
 struct Service {
     root: PathBuf,
     daemons: watch::Sender<ObservedDaemons>,
+    failed: watch::Sender<Vec<FailedDaemons>>,
     stop: CancellationToken,
 }
 
@@ -105,6 +117,24 @@ impl pb::mps_server::Mps for Service {
 
     async fn leave(&self, _request: Request<pb::LeaveRequest>) -> Result<Response<pb::LeaveResponse>, Status> {
         Ok(Response::new(pb::LeaveResponse {}))
+    }
+
+    async fn set_failed(
+        &self,
+        request: Request<pb::SetFailedRequest>,
+    ) -> Result<Response<pb::SetFailedResponse>, Status> {
+        let failed = failed_of(request.into_inner())?;
+        self.daemons.send_modify(|daemons| {
+            for (id, seen) in daemons {
+                match (failed.get(id), &seen.daemon.state) {
+                    (Some(why), _) => seen.daemon.state = DaemonState::GpuFailed { why: why.clone() },
+                    (None, DaemonState::GpuFailed { .. }) => seen.daemon.state = DaemonState::Ready,
+                    (None, _) => {}
+                }
+            }
+        });
+        self.failed.send_modify(|calls| calls.push(failed));
+        Ok(Response::new(pb::SetFailedResponse {}))
     }
 
     async fn stop(&self, request: Request<pb::StopRequest>) -> Result<Response<pb::StopResponse>, Status> {

@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 use dra_hardware::DaemonState;
+use dra_mps_api::FailedDaemons;
 use dra_tests::api_server::{Key, Resource};
 use dra_tests::claim::NAMESPACE;
 use dra_tests::node::DRIVER;
@@ -64,6 +65,38 @@ async fn when_the_host_is_back_the_status_of_a_claim_has_the_state_of_its_daemon
     host.come_back();
     until_mps_ready(&node, "c", None).await;
     assert_eq!(events(&node, "MPSDaemonLost").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_gets_the_daemons_of_failed_gpus_at_each_change_and_at_each_connection() {
+    let mut node = Node::new("t4:2");
+    node.flags = vec!["--health-poll-seconds=1".to_owned()];
+    let mut host = MpsHost::start(&node.mps_root());
+    let _plugin = node.start(Mode::Process).await;
+    host.until_failed("the host knows that no GPU failed", |calls| calls.len() == 1).await;
+    let claims = [("whole", 0), ("other", 1)].map(|(name, gpu)| {
+        let claim = NewClaim::of(name, &node.gpus.name(gpu)).config(&mps()).create(&node.api);
+        (name, claim)
+    });
+    for (name, claim) in &claims {
+        node.kubelet.prepare(claim).await.unwrap();
+        until_mps_ready(&node, name, Some("MPSDaemonReady")).await;
+    }
+    node.gpus.change(|state| state.lose_gpu(0));
+    until_mps_ready(&node, "whole", Some("MPSDaemonEnded")).await;
+    host.go_away().await;
+    host.come_back();
+    host.until_failed("the host gets them again", |calls| calls.len() == 3).await;
+    node.gpus.change(|state| {
+        state.gpus[0].lost = false;
+        Ok(())
+    });
+    until_mps_ready(&node, "whole", Some("MPSDaemonReady")).await;
+    let calls = host.until_failed("the host has had all calls", |calls| calls.len() >= 4).await;
+    let id = || format!("claim-{}-0", claims[0].1.uid);
+    let ids = |failed: &FailedDaemons| failed.keys().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(calls.iter().map(ids).collect::<Vec<_>>(), [vec![], vec![id()], vec![id()], vec![]]);
+    assert_eq!(events(&node, "MPSDaemonEnded").len(), 1);
 }
 
 /// A share of a GPU, as the scheduler counts it.

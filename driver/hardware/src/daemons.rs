@@ -95,6 +95,11 @@ pub enum DaemonState {
     },
     /// The MPS host was restarted and did not find the daemon again; restarted after its clients exit.
     Lost,
+    /// Ended because its GPU failed; restarted after the GPU is well and its clients exit.
+    GpuFailed {
+        /// GPU and fault.
+        why: String,
+    },
 }
 
 /// An operation on an MPS daemon failed.
@@ -125,6 +130,8 @@ pub enum DaemonError {
     },
     #[error("MPS daemon {id} exited and is restarted after its {clients} clients exit, or after some minutes")]
     ClientsLeft { id: DaemonId, clients: usize },
+    #[error("MPS daemon {id} does not run because {why}")]
+    GpuFailed { id: DaemonId, why: String },
     /// [`Daemons::stop_unused`] found clients.
     #[error("MPS daemon {id} has {clients} clients and is stopped after the last of them exits")]
     InUse { id: DaemonId, clients: usize },
@@ -147,6 +154,7 @@ impl Advice for DaemonError {
             }
             Self::NotReady { .. } => Some("see the mps-host log".into()),
             Self::ClientsLeft { .. } => Some("delete the pods of the clients to restart it sooner".into()),
+            Self::GpuFailed { .. } => Some("wait until the GPU is well, or delete the pod to reschedule it".into()),
             Self::OutOfTime { .. }
             | Self::LimitNotApplied { .. }
             | Self::Different { .. }
@@ -168,6 +176,7 @@ impl DaemonError {
             | Self::Different { .. }
             | Self::NotReady { .. }
             | Self::ClientsLeft { .. }
+            | Self::GpuFailed { .. }
             | Self::InUse { .. }
             | Self::NotStopped { .. }
             | Self::UnusableDir { .. } => false,
@@ -183,6 +192,7 @@ impl DaemonError {
             | Self::OutOfTime { .. }
             | Self::NoProgram { .. }
             | Self::NotReady { .. }
+            | Self::GpuFailed { .. }
             | Self::NotStopped { .. }
             | Self::UnusableDir { .. } => Disposition::Transient,
         }

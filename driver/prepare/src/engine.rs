@@ -17,7 +17,7 @@ use tracing::warn;
 use crate::decide::prepared_device::{PreparedDevice, of_record};
 use crate::decide::static_mig::StaticMig;
 use crate::error::{OpenError, PrepareError, UnprepareError};
-use crate::flows::inspect::{self, PreparedShares};
+use crate::flows::inspect::{self, DaemonDevice, PreparedShares};
 use crate::flows::prepare::{self, Api};
 use crate::flows::report::Reconciliation;
 use crate::flows::restore::{self, Restoration};
@@ -152,6 +152,11 @@ impl Engine {
     /// The daemons that claims of this node have.
     pub fn daemons_in_use(&self) -> Result<BTreeSet<DaemonId>, StoreError> {
         inspect::daemons_in_use(&self.node)
+    }
+
+    /// The daemons that claims of this boot have, or get now, with their devices.
+    pub fn devices_of_daemons(&self) -> Result<BTreeMap<DaemonId, BTreeSet<DaemonDevice>>, StoreError> {
+        inspect::devices_of_daemons(&self.node)
     }
 
     /// The ready claims that use a daemon, with their devices.

@@ -44,7 +44,7 @@ pub use decide::static_mig::{NoPlan, StaticMig};
 pub use effects::gpu_settings::Drift;
 pub use engine::Engine;
 pub use error::{OpenError, PrepareCause, PrepareError, UnprepareCause, UnprepareError};
-pub use flows::inspect::PreparedShares;
+pub use flows::inspect::{DaemonDevice, PreparedShares};
 pub use flows::report::{Problem, Reconciliation};
 pub use flows::restore::Restoration;
 pub use flows::static_mig::StaticMigError;

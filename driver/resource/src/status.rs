@@ -188,7 +188,7 @@ mod tests {
     }
 
     /// Health and restarts of a daemon, and the expected condition.
-    fn daemon_states() -> [(DaemonHealth, u32, &'static str, &'static str, &'static str); 4] {
+    fn daemon_states() -> [(DaemonHealth, u32, &'static str, &'static str, &'static str); 5] {
         [
             (
                 DaemonHealth::Ready,
@@ -217,6 +217,13 @@ mod tests {
                 "False",
                 "MPSDaemonExited",
                 "MPS daemon gpu-12345678000000000000000000000001 exited unexpectedly (killed by signal 9); end the processes that use it (restart their pods), then it is restarted; restarted once",
+            ),
+            (
+                DaemonHealth::GpuFailed { why: "GPU-1 fell off the bus (XID 79)".to_owned() },
+                1,
+                "False",
+                "MPSDaemonEnded",
+                "MPS daemon gpu-12345678000000000000000000000001 was ended because GPU-1 fell off the bus (XID 79); it starts again when the GPU is well and the processes that used it have ended",
             ),
         ]
     }

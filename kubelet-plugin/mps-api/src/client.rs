@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
+use crate::failed::{FailedDaemons, failed_message};
 use crate::observed::ObservedDaemon;
 use crate::wire::{DaemonChange, change_from, error_of, spec};
 
@@ -29,6 +30,9 @@ const MARGIN: Duration = Duration::from_secs(10);
 
 /// Time to record the end of a claim, for which the MPS host scans a directory and the open files of processes.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time to replace the daemons that must not run, which end after the answer.
+const SET_FAILED_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A socket path that is no valid address.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +79,19 @@ impl MpsClient {
     /// As [`Daemons::list`], with messages and restarts.
     pub async fn observed(&self) -> Result<Vec<ObservedDaemon>, DaemonError> {
         self.observed_until(&Deadline::none()).await
+    }
+
+    /// Replaces the daemons that must not run because their GPU failed; all others run again. An MPS host of an earlier version
+    /// has no such call and ends none.
+    pub async fn set_failed(&self, failed: &FailedDaemons) -> Result<(), DaemonError> {
+        let mut client = Client::new(self.channel.clone());
+        let set = async {
+            match client.set_failed(failed_message(failed)).await {
+                Err(status) if status.code() == Code::Unimplemented => Ok(Response::new(pb::SetFailedResponse {})),
+                answer => answer,
+            }
+        };
+        self.within(SET_FAILED_TIMEOUT, &Deadline::none(), set).await.map(|pb::SetFailedResponse {}| ())
     }
 
     async fn observed_until(&self, deadline: &Deadline) -> Result<Vec<ObservedDaemon>, DaemonError> {

@@ -99,6 +99,10 @@ pub fn daemon(wanted: &DaemonSpec, daemon: &Daemon) -> pb::Daemon {
             pb::State::Exited
         }
         DaemonState::Lost => pb::State::Lost,
+        DaemonState::GpuFailed { why } => {
+            message.clone_from(why);
+            pb::State::GpuFailed
+        }
     };
     pb::Daemon {
         spec: Some(spec(wanted)),
@@ -144,6 +148,7 @@ pub fn change_from(message: pb::Daemon) -> Result<DaemonChange, Status> {
         }
         pb::State::Exited => DaemonState::Exited { why: std::mem::take(&mut text) },
         pb::State::Lost => DaemonState::Lost,
+        pb::State::GpuFailed => DaemonState::GpuFailed { why: std::mem::take(&mut text) },
         pb::State::Removed => return Ok(DaemonChange::Removed(spec.id)),
     };
     let (run_dir, shm_dir) = (PathBuf::from(message.run_dir), PathBuf::from(message.shm_dir));
@@ -177,6 +182,9 @@ pub fn status_from(error: &DaemonError) -> Status {
         DaemonError::ClientsLeft { id, clients } => {
             let number = u64::try_from(*clients).unwrap_or(u64::MAX);
             (Code::FailedPrecondition, Failure { number, ..named(Reason::ClientsLeft, id) })
+        }
+        DaemonError::GpuFailed { id, why } => {
+            (Code::FailedPrecondition, Failure { why: why.clone(), ..named(Reason::GpuFailed, id) })
         }
         DaemonError::InUse { id, clients } => {
             let number = u64::try_from(*clients).unwrap_or(u64::MAX);
@@ -236,6 +244,7 @@ fn known_error(details: &[u8]) -> Option<DaemonError> {
         Reason::ClientsLeft => {
             DaemonError::ClientsLeft { id: id()?, clients: usize::try_from(failure.number).unwrap_or(usize::MAX) }
         }
+        Reason::GpuFailed => DaemonError::GpuFailed { id: id()?, why: failure.why },
         Reason::InUse => {
             DaemonError::InUse { id: id()?, clients: usize::try_from(failure.number).unwrap_or(usize::MAX) }
         }
@@ -285,6 +294,7 @@ mod tests {
             DaemonState::UserWaiting { waiting: 1000, active: 0 },
             DaemonState::Exited { why: "by itself".to_owned() },
             DaemonState::Lost,
+            DaemonState::GpuFailed { why: "off the bus".to_owned() },
         ] {
             let sent = an_observed(state);
             assert_eq!(change_from(observed_message(&sent)).unwrap(), DaemonChange::Updated(sent));
@@ -339,6 +349,7 @@ mod tests {
             DaemonError::Different { id: id() },
             DaemonError::NotReady { id: id(), waited: Duration::from_millis(1500), seen: text("s") },
             DaemonError::ClientsLeft { id: id(), clients: 3 },
+            DaemonError::GpuFailed { id: id(), why: text("off the bus") },
             DaemonError::InUse { id: id(), clients: 2 },
             DaemonError::NotStopped { id: id(), left: text("l") },
             DaemonError::UnusableDir { id: id(), path: "/p".into(), why: text("full") },

@@ -27,6 +27,7 @@ use crate::args::Args;
 use crate::context::Context;
 use crate::daemon_registry::DaemonRegistry;
 use crate::daemon_states::DaemonStates;
+use crate::gpu_faults::GpuFaults;
 use crate::metrics::Metrics;
 use crate::request::Deadline;
 use crate::root::{Root, RootError};
@@ -104,6 +105,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), AppError> {
         boot_id,
         stop: stop.clone(),
         states,
+        gpu_faults: GpuFaults::default(),
         metrics,
     };
     let context = Arc::new(context);

@@ -9,6 +9,7 @@ use dra_model::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon_states::DaemonStates;
+use crate::gpu_faults::GpuFaults;
 use crate::metrics::Metrics;
 
 #[derive(Debug)]
@@ -23,5 +24,7 @@ pub struct Context {
     /// Cancelled when this process stops: from then on no daemon is started or stopped for a caller.
     pub stop: CancellationToken,
     pub states: DaemonStates,
+    /// Because of which daemons must not run.
+    pub gpu_faults: GpuFaults,
     pub metrics: Metrics,
 }

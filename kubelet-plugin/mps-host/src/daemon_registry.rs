@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dra_hardware::{Daemon, DaemonError, DaemonSpec};
 use dra_model::DaemonId;
+use dra_mps_api::FailedDaemons;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -68,6 +69,15 @@ impl DaemonRegistry {
     /// See [`dra_hardware::Daemons::leave`].
     pub async fn leave(&self, id: &DaemonId, claim: &str) -> Result<(), Stopping> {
         self.request(id, |reply| Request::Leave { claim: claim.to_owned(), reply }).await
+    }
+
+    /// Replaces the daemons that must not run because their GPU failed. Their supervisors end them after this call.
+    pub fn set_failed(&self, failed: FailedDaemons) -> Result<(), Stopping> {
+        if self.context.stop.is_cancelled() {
+            return Err(Stopping);
+        }
+        self.context.gpu_faults.set(failed);
+        Ok(())
     }
 
     /// Terminates the processes of all daemons in parallel, and keeps their directories for the next process. Runs while this

@@ -6,6 +6,7 @@
 //!                                    |           |      start: directory, process, first answer, limits
 //!                         adopt -----+           |      termination: quit, kill, removal
 //!                    (at its own start)          +-- daemon_states -- watch stream, metrics
+//!                                                +-- gpu_faults: daemons that must not run, set by the plugin
 //! ```
 //!
 //! A daemon can outlive this process: it has a process group, a log file and a pipe directory of its own, and its state file
@@ -15,7 +16,7 @@
 //!
 //! Reading order: [`args`], [`root`], [`remove_tree`], [`daemon_dir`], [`state_file`], [`processes`], [`process`], [`system_calls`],
 //! [`privileges`], [`child`], [`programs`], [`control_client`], [`log_file`], [`start`], [`termination`], [`clients`], [`running`],
-//! [`sharing_claims`], [`sweep`], [`daemon_states`], [`context`], [`request`], [`back_off`], [`discovery`], [`supervisor`],
+//! [`sharing_claims`], [`sweep`], [`daemon_states`], [`gpu_faults`], [`context`], [`request`], [`back_off`], [`discovery`], [`supervisor`],
 //! [`daemon_registry`], [`adopt`], [`service`], [`metrics`], [`after_removal`].
 
 pub mod args;
@@ -57,6 +58,8 @@ pub mod sharing_claims;
 pub mod sweep;
 
 pub mod daemon_states;
+
+pub mod gpu_faults;
 
 pub mod context;
 

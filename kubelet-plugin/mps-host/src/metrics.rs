@@ -15,7 +15,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 /// Values of the label `state`.
-const STATES: [&str; 5] = ["changing", "ready", "user_waiting", "exited", "lost"];
+const STATES: [&str; 6] = ["changing", "ready", "user_waiting", "exited", "lost", "gpu_failed"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabels {
@@ -35,6 +35,7 @@ pub struct Metrics {
     start_duration: Histogram,
     exits: Counter,
     lost: Counter,
+    ended: Counter,
     limit_corrections: Counter,
     server_failures: Counter,
 }
@@ -48,6 +49,7 @@ impl Metrics {
             start_duration: Histogram::new(DURATIONS),
             exits: Counter::default(),
             lost: Counter::default(),
+            ended: Counter::default(),
             limit_corrections: Counter::default(),
             server_failures: Counter::default(),
         };
@@ -68,6 +70,11 @@ impl Metrics {
             "daemons_lost",
             "MPS daemons that were not running any more when the MPS host restarted",
             metrics.lost.clone(),
+        );
+        registry.register(
+            "daemons_ended",
+            "MPS daemons that were ended because their GPU failed",
+            metrics.ended.clone(),
         );
         registry.register(
             "limit_corrections",
@@ -108,6 +115,10 @@ impl Metrics {
         self.lost.inc();
     }
 
+    pub fn ended(&self) {
+        self.ended.inc();
+    }
+
     pub fn server_failed(&self) {
         self.server_failures.inc();
     }
@@ -124,6 +135,7 @@ fn label(state: &DaemonState) -> &'static str {
         DaemonState::UserWaiting { .. } => "user_waiting",
         DaemonState::Exited { .. } => "exited",
         DaemonState::Lost => "lost",
+        DaemonState::GpuFailed { .. } => "gpu_failed",
     }
 }
 
@@ -148,6 +160,7 @@ mod tests {
             "gpu_dra_mps_daemon_start_duration_seconds_count 1\n",
             "gpu_dra_mps_daemon_exits_total 0\n",
             "gpu_dra_mps_daemons_lost_total 0\n",
+            "gpu_dra_mps_daemons_ended_total 0\n",
             "gpu_dra_mps_limit_corrections_total 0\n",
             "gpu_dra_mps_server_failures_total 0\n",
         ] {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dra_mps_api::ObservedDaemons;
+use dra_mps_api::failed::failed_of;
 use dra_mps_api::wire::{changes, daemon, id_of, observed_message, spec_of, status_from};
 use dra_proto::mps_v1 as pb;
 use dra_serve::{StreamLimit, stopping};
@@ -65,6 +66,14 @@ impl pb::mps_server::Mps for MpsService {
         let pb::LeaveRequest { id, claim } = request.into_inner();
         self.daemons.leave(&id_of(&id)?, &claim).await.map_err(|Stopping| stopping())?;
         Ok(Response::new(pb::LeaveResponse {}))
+    }
+
+    async fn set_failed(
+        &self,
+        request: Request<pb::SetFailedRequest>,
+    ) -> Result<Response<pb::SetFailedResponse>, Status> {
+        self.daemons.set_failed(failed_of(request.into_inner())?).map_err(|Stopping| stopping())?;
+        Ok(Response::new(pb::SetFailedResponse {}))
     }
 
     async fn list(&self, _request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {

@@ -6,12 +6,16 @@
 //!    ^                 |                              |
 //!    +------ stop -----+------------ stop ------------+     (after a failed stop: stopping, until the next stop)
 //! ```
+//!
+//! A daemon whose GPU failed is ended and counts as exited, and does not restart while the fault lasts.
 
 mod stop;
 
 mod share;
 
 mod start;
+
+mod gpu_fault;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,12 +75,15 @@ struct Exited {
     next: Instant,
     /// First request for the daemon since it exited.
     requested_since: Option<Instant>,
+    /// The fault of its GPU, while it must not restart.
+    gpu_fault: Option<String>,
 }
 
 impl Exited {
     /// Whether the daemon can start again: it has no client any more, or claims have waited for the timeout.
     fn can_restart(&mut self, timeout: Duration) -> bool {
-        self.clients.alive().is_empty() || self.requested_since.is_some_and(|since| since.elapsed() >= timeout)
+        self.gpu_fault.is_none()
+            && (self.clients.alive().is_empty() || self.requested_since.is_some_and(|since| since.elapsed() >= timeout))
     }
 }
 
@@ -84,6 +91,8 @@ impl Exited {
 enum Wakeup {
     Request(Option<Request>),
     Exited(Exit),
+    /// The GPU of the daemon failed, has another fault, or is well again.
+    GpuFault(Option<String>),
     Timer,
 }
 
@@ -129,6 +138,7 @@ impl Supervisor {
                 Wakeup::Request(None) => return,
                 Wakeup::Request(Some(request)) => self.handle_request(request).await,
                 Wakeup::Exited(exit) => self.exited_unexpectedly(&exit.to_string()),
+                Wakeup::GpuFault(fault) => self.set_gpu_fault(fault).await,
                 Wakeup::Timer => self.check().await,
             }
             if matches!(self.lifecycle, Lifecycle::Absent) {
@@ -145,11 +155,13 @@ impl Supervisor {
             Lifecycle::Running(running) => tokio::select! {
                 request = requests.recv() => Wakeup::Request(request),
                 exit = running.handle.process.wait_exit() => Wakeup::Exited(exit),
+                fault = self.context.gpu_faults.next(&self.id, None) => Wakeup::GpuFault(fault),
                 () = sleep_until(running.next_check) => Wakeup::Timer,
             },
             Lifecycle::Exited(exited) => tokio::select! {
                 request = requests.recv() => Wakeup::Request(request),
-                () = sleep_until(exited.next) => Wakeup::Timer,
+                fault = self.context.gpu_faults.next(&self.id, exited.gpu_fault.as_deref()) => Wakeup::GpuFault(fault),
+                () = sleep_until(exited.next), if exited.gpu_fault.is_none() => Wakeup::Timer,
             },
         }
     }
@@ -213,6 +225,7 @@ impl Supervisor {
             clients,
             next: Instant::now(),
             requested_since: None,
+            gpu_fault: None,
         });
     }
 
@@ -243,7 +256,9 @@ impl Supervisor {
         match std::mem::replace(&mut self.lifecycle, Lifecycle::Absent) {
             Lifecycle::Running(running) => self.check_running(running).await,
             Lifecycle::Exited(mut exited) => {
-                if exited.can_restart(self.context.clients_timeout) {
+                // A fault that was set since is taken over next.
+                let is_well = self.context.gpu_faults.of(&self.id).is_none();
+                if is_well && exited.can_restart(self.context.clients_timeout) {
                     // A failure is logged there, and the next timer tries again.
                     self.restart(*exited, Deadline::of(RESTART_TIMEOUT)).await.map(|_daemon| ()).ok();
                 } else {

@@ -239,17 +239,17 @@ impl HealthMonitor {
         self.metrics.findings(&inventory, &findings, &held_back);
         self.report_held_back(&known.held_back, &held_back);
         known.held_back = held_back;
-        let mut before = Arc::default();
-        let is_changed = self.state.send_if_modified(|state| {
-            let is_changed = *state.findings != findings;
-            if is_changed {
+        let mut before = None;
+        self.state.send_if_modified(|state| {
+            let is_first = !std::mem::replace(&mut state.is_judged, true);
+            if *state.findings != findings {
                 let findings = Arc::new(findings.clone());
                 self.engine.set_findings(Arc::clone(&findings));
-                before = std::mem::replace(&mut state.findings, findings);
+                before = Some(std::mem::replace(&mut state.findings, findings));
             }
-            is_changed
+            is_first || before.is_some()
         });
-        if is_changed {
+        if let Some(before) = before {
             self.report(&before, &findings);
         }
     }

@@ -91,6 +91,17 @@ pub struct LeaveRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaveResponse {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SetFailedRequest {
+    /// By the id of the daemon, which need not exist: what failed, as a text for the administrator.
+    #[prost(btree_map = "string, string", tag = "1")]
+    pub reasons: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetFailedResponse {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -172,6 +183,7 @@ pub mod failure {
         NotStopped = 7,
         UnusableDir = 8,
         InUse = 9,
+        GpuFailed = 10,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -190,6 +202,7 @@ pub mod failure {
                 Self::NotStopped => "NOT_STOPPED",
                 Self::UnusableDir => "UNUSABLE_DIR",
                 Self::InUse => "IN_USE",
+                Self::GpuFailed => "GPU_FAILED",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -205,6 +218,7 @@ pub mod failure {
                 "NOT_STOPPED" => Some(Self::NotStopped),
                 "UNUSABLE_DIR" => Some(Self::UnusableDir),
                 "IN_USE" => Some(Self::InUse),
+                "GPU_FAILED" => Some(Self::GpuFailed),
                 _ => None,
             }
         }
@@ -223,6 +237,8 @@ pub enum State {
     /// Was not running any more when the MPS host restarted. Restarts after its clients.
     Lost = 4,
     Removed = 5,
+    /// Ended because its GPU failed. Restarts after the call SetFailed without it, and after its clients.
+    GpuFailed = 6,
 }
 impl State {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -237,6 +253,7 @@ impl State {
             Self::Exited => "EXITED",
             Self::Lost => "LOST",
             Self::Removed => "REMOVED",
+            Self::GpuFailed => "GPU_FAILED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -248,6 +265,7 @@ impl State {
             "EXITED" => Some(Self::Exited),
             "LOST" => Some(Self::Lost),
             "REMOVED" => Some(Self::Removed),
+            "GPU_FAILED" => Some(Self::GpuFailed),
             _ => None,
         }
     }
@@ -402,6 +420,31 @@ pub mod mps_client {
             req.extensions_mut().insert(GrpcMethod::new("gpu_dra.mps.v1.Mps", "Leave"));
             self.inner.unary(req, path, codec).await
         }
+        /// Ends the daemons that must not run, whose GPU failed, and lets all others run again. The last call counts.
+        pub async fn set_failed(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetFailedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetFailedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/gpu_dra.mps.v1.Mps/SetFailed",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("gpu_dra.mps.v1.Mps", "SetFailed"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn list(
             &mut self,
             request: impl tonic::IntoRequest<super::ListRequest>,
@@ -474,6 +517,14 @@ pub mod mps_server {
             &self,
             request: tonic::Request<super::LeaveRequest>,
         ) -> std::result::Result<tonic::Response<super::LeaveResponse>, tonic::Status>;
+        /// Ends the daemons that must not run, whose GPU failed, and lets all others run again. The last call counts.
+        async fn set_failed(
+            &self,
+            request: tonic::Request<super::SetFailedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetFailedResponse>,
+            tonic::Status,
+        >;
         async fn list(
             &self,
             request: tonic::Request<super::ListRequest>,
@@ -680,6 +731,49 @@ pub mod mps_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LeaveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/gpu_dra.mps.v1.Mps/SetFailed" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetFailedSvc<T: Mps>(pub Arc<T>);
+                    impl<T: Mps> tonic::server::UnaryService<super::SetFailedRequest>
+                    for SetFailedSvc<T> {
+                        type Response = super::SetFailedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetFailedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Mps>::set_failed(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetFailedSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 mod budgets;
+mod daemons;
 mod sequences;
 
 use std::collections::{BTreeMap, BTreeSet};

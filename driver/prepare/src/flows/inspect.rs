@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dra_checkpoint::{ClaimRecord, RecordedHardware, RecordedSharing, StoreError};
-use dra_model::{Bytes, ClaimRef, DaemonId, DeviceName, GpuUuid, SharedForm};
+use dra_model::{Bytes, ClaimRef, DaemonId, DeviceName, GpuUuid, Placement, SharedForm};
 
 use crate::decide::prepared_device::{PreparedDevice, of_record};
 use crate::decide::shares;
+use crate::decide::target::Target;
 use crate::flows::restore::gpus_of;
 use crate::state::node::Node;
 use crate::state::other_claims::{OtherClaims, OtherClaimsError};
@@ -22,6 +23,14 @@ pub struct PreparedShares {
     pub count: u64,
     /// Of all these shares together.
     pub memory: Bytes,
+}
+
+/// A device of an MPS daemon.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DaemonDevice {
+    pub gpu: GpuUuid,
+    /// Where a MIG device is.
+    pub placement: Option<Placement>,
 }
 
 /// Ordered by device; devices without a share are absent.
@@ -49,6 +58,22 @@ pub(crate) fn daemons_in_use(node: &Node) -> Result<BTreeSet<DaemonId>, StoreErr
         RecordedSharing::Plain | RecordedSharing::Exclusive | RecordedSharing::TimeSlicing { .. } => None,
     };
     Ok(devices.filter_map(|device| daemon(device.sharing)).collect())
+}
+
+/// The daemons that claims of this boot have, or get now, with their devices.
+pub(crate) fn devices_of_daemons(node: &Node) -> Result<BTreeMap<DaemonId, BTreeSet<DaemonDevice>>, StoreError> {
+    let boot_id = node.host.boot_id().ok();
+    let is_of_boot = |record: &ClaimRecord| boot_id.as_ref().is_none_or(|boot_id| record.boot_id == *boot_id);
+    let records = node.records.list()?.records.into_iter().filter(is_of_boot);
+    let mut daemons: BTreeMap<DaemonId, BTreeSet<DaemonDevice>> = BTreeMap::new();
+    for device in records.flat_map(|record| record.devices) {
+        if let RecordedSharing::Mps { daemon, .. } = device.sharing {
+            let target = Target::of_record(&device.hardware);
+            let device = DaemonDevice { gpu: target.gpu().clone(), placement: target.placement() };
+            daemons.entry(daemon).or_default().insert(device);
+        }
+    }
+    Ok(daemons)
 }
 
 /// The GPUs whose original settings are on disk although no claim of this boot relies on their settings. A quarantined record

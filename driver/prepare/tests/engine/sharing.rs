@@ -3,8 +3,8 @@
 
 use dra_files::faults::Fault;
 use dra_hardware::MultiUser;
-use dra_model::{Bytes, Claim, ComputeMode, DaemonId, Interval, ShareLimits};
-use dra_prepare::{ClaimLookup, PrepareCause, PreparedSharing, Refusal};
+use dra_model::{Bytes, Claim, ComputeMode, DaemonId, Interval, Placement, ShareLimits};
+use dra_prepare::{ClaimLookup, DaemonDevice, PrepareCause, PreparedSharing, Refusal};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
@@ -88,6 +88,8 @@ fn a_mig_device_is_shared_by_time_slicing_without_settings_or_by_a_daemon_of_its
     let [daemon] = &*running.values().collect::<Vec<_>>() else { panic!("{running:?}") };
     assert_eq!((daemon.id.as_str(), daemon.multi_user), ("claim-uid-a-1", MultiUser::On));
     assert_eq!(daemon.devices, ["MIG-00000001-0004-0000-0000-000000000000"]);
+    let device = DaemonDevice { gpu: gpu_uuid(0), placement: Some(Placement { start: 4, size: 1 }) };
+    assert_eq!(node.engine.devices_of_daemons().unwrap(), [(daemon.id.clone(), [device].into())].into());
     assert_eq!(node.machine.interval_calls(), 0);
     node.engine.unprepare(&claim.reference).unwrap();
     is_tidy(&node);
@@ -118,6 +120,8 @@ fn a_daemon_of_a_claim_has_the_limits_of_its_devices_by_their_places() {
     assert_eq!(edits[1]["mounts"][1]["hostPath"], "/run/gpu-dra/mps/claim-uid-a-1/shm");
     assert_eq!(node.machine.settings(3), DEFAULT);
     assert_eq!(node.engine.claims_of_daemon(&daemon.id).unwrap(), [(claim.reference.clone(), answer)]);
+    let devices = [0, 2].map(|gpu| DaemonDevice { gpu: gpu_uuid(gpu), placement: None });
+    assert_eq!(node.engine.devices_of_daemons().unwrap(), [(daemon.id.clone(), devices.into())].into());
     node.engine.unprepare(&claim.reference).unwrap();
     is_tidy(&node);
 }
@@ -166,6 +170,8 @@ fn shares_by_mps_have_one_daemon_and_their_limits_in_the_environment() {
     assert_eq!(edits[0]["env"], json!(env));
     assert_eq!(edits[0]["deviceNodes"][0]["path"], "/dev/nvidia0");
     assert_eq!(node.engine.claims_of_daemon(&id).unwrap().len(), 3);
+    let device = DaemonDevice { gpu: gpu_uuid(0), placement: None };
+    assert_eq!(node.engine.devices_of_daemons().unwrap(), [(id.clone(), [device].into())].into());
     for claim in &claims {
         assert_eq!(node.machine.settings(0), exclusive(Interval::Default));
         assert_eq!(node.daemons.running().len(), 1);

@@ -83,6 +83,11 @@ pub enum DaemonHealth {
     },
     /// The daemon was not found after a restart of the MPS host.
     Lost,
+    /// The daemon was ended, because its GPU failed.
+    GpuFailed {
+        /// GPU and fault.
+        why: String,
+    },
     /// The state is unknown, because the MPS host does not respond.
     HostUnreachable,
 }
@@ -126,7 +131,10 @@ impl DaemonStatus {
     pub(super) fn condition(&self) -> Condition {
         let status = match &self.health {
             DaemonHealth::Ready => "True",
-            DaemonHealth::UserWaiting { .. } | DaemonHealth::Exited { .. } | DaemonHealth::Lost => "False",
+            DaemonHealth::UserWaiting { .. }
+            | DaemonHealth::Exited { .. }
+            | DaemonHealth::Lost
+            | DaemonHealth::GpuFailed { .. } => "False",
             DaemonHealth::HostUnreachable => "Unknown",
         };
         Condition {
@@ -162,6 +170,9 @@ impl DaemonStatus {
             DaemonHealth::Lost => format!(
                 "MPS daemon {id} stopped with the MPS host; end the processes that use it (restart their pods), then it is restarted"
             ),
+            DaemonHealth::GpuFailed { why } => format!(
+                "MPS daemon {id} was ended because {why}; it starts again when the GPU is well and the processes that used it have ended"
+            ),
             DaemonHealth::HostUnreachable => format!(
                 "State of MPS daemon {id} unknown: the MPS host does not respond; check the mps-host pod of this node"
             ),
@@ -188,6 +199,7 @@ impl DaemonHealth {
             Self::UserWaiting { .. } => "MPSUserWaiting",
             Self::Exited { .. } => "MPSDaemonExited",
             Self::Lost => "MPSDaemonLost",
+            Self::GpuFailed { .. } => "MPSDaemonEnded",
             Self::HostUnreachable => "MPSHostUnreachable",
         }
     }

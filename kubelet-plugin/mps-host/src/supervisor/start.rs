@@ -29,6 +29,9 @@ impl Supervisor {
         if other {
             return Err(DaemonError::Different { id });
         }
+        if let Some(why) = self.context.gpu_faults.of(&id) {
+            return Err(DaemonError::GpuFailed { id, why });
+        }
         match std::mem::replace(&mut self.lifecycle, Lifecycle::Absent) {
             Lifecycle::Running(mut running) => {
                 let answer = running.ensure_responds(&self.dir.pipe_dir().join(CONTROL_SOCKET)).await;
@@ -38,6 +41,8 @@ impl Supervisor {
                 answer.map(|()| daemon).map_err(no_answer)
             }
             Lifecycle::Exited(mut exited) => {
+                // The end of the fault may not be taken over yet.
+                exited.gpu_fault = None;
                 if exited.can_restart(self.context.clients_timeout) {
                     return self.restart(*exited, deadline).await;
                 }
@@ -75,7 +80,7 @@ impl Supervisor {
 
     /// A later start in the same directories, because containers have them mounted. A failed one is tried again.
     pub(super) async fn restart(&mut self, exited: Exited, deadline: Deadline) -> Result<Daemon, DaemonError> {
-        let Exited { saved, state, mut clients, requested_since, .. } = exited;
+        let Exited { saved, state, mut clients, requested_since, next: _, gpu_fault } = exited;
         if !clients.alive().is_empty() {
             let clients = clients.alive().len();
             warn!(daemon = %self.id, clients, "ending the clients of an exited MPS daemon because other claims wait for them");
@@ -89,7 +94,7 @@ impl Supervisor {
         };
         warn!(daemon = %self.id, error = %failure, "failed to restart an MPS daemon, trying again");
         let next = Instant::now() + self.back_off.delay_after(Duration::ZERO);
-        self.enter_exited(Exited { saved, state, clients, next, requested_since });
+        self.enter_exited(Exited { saved, state, clients, next, requested_since, gpu_fault });
         Err(failure)
     }
 

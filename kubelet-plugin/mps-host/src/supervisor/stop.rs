@@ -103,7 +103,8 @@ impl Supervisor {
         warn!(daemon = %self.id, why, clients = clients.alive().len(), "MPS daemon exited unexpectedly");
         self.context.metrics.exited();
         let next = Instant::now() + self.back_off.delay_after(since.elapsed());
-        self.enter_exited(Exited { saved, state: DaemonState::Exited { why }, clients, next, requested_since: None });
+        let state = DaemonState::Exited { why };
+        self.enter_exited(Exited { saved, state, clients, next, requested_since: None, gpu_fault: None });
     }
 
     /// Kills every process of the daemon and removes its directory. The directory is removed last, so without it there is

@@ -47,7 +47,11 @@ fn an_exited_daemon_restarts_after_its_clients() {
     kill(host.daemon(ID));
     let why = until("the exit is reported", || match host.state(ID) {
         DaemonState::Exited { why } => Some(why),
-        DaemonState::Changing | DaemonState::Ready | DaemonState::UserWaiting { .. } | DaemonState::Lost => None,
+        DaemonState::Changing
+        | DaemonState::Ready
+        | DaemonState::UserWaiting { .. }
+        | DaemonState::Lost
+        | DaemonState::GpuFailed { .. } => None,
     });
     assert!(why.starts_with("killed by signal 9") && why.ends_with("client ?[2Jname?`"), "{why}");
     let left = DaemonError::ClientsLeft { id: id_of(ID), clients: 1 };

@@ -16,6 +16,8 @@ mod shm;
 
 mod kills;
 
+mod gpu_faults;
+
 mod scripts;
 
 mod stand_in;

@@ -178,7 +178,11 @@ fn a_daemon_that_stops_answering_is_killed_and_restarts() {
     assert!(matches!(refused, DaemonError::NotReady { .. }), "{refused}");
     let why = until("the daemon is killed", || match host.state(ID) {
         DaemonState::Exited { why } => Some(why),
-        DaemonState::Changing | DaemonState::Ready | DaemonState::UserWaiting { .. } | DaemonState::Lost => None,
+        DaemonState::Changing
+        | DaemonState::Ready
+        | DaemonState::UserWaiting { .. }
+        | DaemonState::Lost
+        | DaemonState::GpuFailed { .. } => None,
     });
     assert!(why.starts_with("killed because it stopped answering"), "{why}");
     fs::remove_file(hangs).unwrap();

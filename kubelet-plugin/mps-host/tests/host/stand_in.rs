@@ -204,6 +204,21 @@ fn clients_of_an_exited_daemon_delay_claims_for_a_bounded_time() {
 }
 
 #[test]
+fn the_server_of_a_daemon_ends_with_the_gpu_while_its_client_runs() {
+    let stand_in = StandIn::new();
+    stand_in.start(MultiUser::Off).unwrap();
+    let mut client = client();
+    stand_in.behave(&format!("client {} 0\n", client.id()));
+    let server = stand_in.server(1);
+    let failed = [(spec(ID).id, "GPU-1 fell off the bus".to_owned())].into();
+    stand_in.host.runtime().block_on(stand_in.host.client().set_failed(&failed)).unwrap();
+    until("it is reported", || matches!(stand_in.host.state(ID), DaemonState::GpuFailed { .. }).then_some(()));
+    assert!(!is_running(server) && stand_in.host.processes(ID).is_empty());
+    assert!(client.try_wait().unwrap().is_none(), "only the daemon is ended");
+    end(client);
+}
+
+#[test]
 fn clients_of_a_daemon_that_exited_with_its_host_have_their_server_until_they_exit() {
     let mut stand_in = StandIn::new();
     stand_in.start(MultiUser::Off).unwrap();
