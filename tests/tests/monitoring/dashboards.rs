@@ -240,6 +240,9 @@ fn gpus_that_are_free_idle_or_failed_are_counted_once() {
         (gpu("gpu_healthy", "device=\"gpu-1\",pod=\"old\""), 0.0),
         (gpu("gpu_healthy", "device=\"gpu-1\",pod=\"new\""), 0.0),
         (gpu("gpu_healthy", "device=\"gpu-2\",pod=\"new\""), 1.0),
+        (gpu("gpu_healthy", "device=\"gpu-3\",pod=\"new\""), 1.0),
+        // Lost, and therefore without any other series.
+        (gpu("gpu_healthy", "device=\"gpu-4\",pod=\"new\""), 0.0),
         (gpu("gpu_utilization_ratio", "device=\"gpu-1\""), 0.06),
         (gpu("gpu_utilization_ratio", "device=\"gpu-2\""), 0.04),
         (gpu("gpu_utilization_ratio", "device=\"gpu-3\""), 0.0),
@@ -250,10 +253,10 @@ fn gpus_that_are_free_idle_or_failed_are_counted_once() {
     ];
     let input = input.map(|(series, value)| json!({"series": series, "values": format!("{value}+0x5")}));
     let expected = [
-        ("GPUs", 3),
+        ("GPUs", 4),
         ("GPUs without a claim", 1),
         ("Claimed and idle", 1),
-        ("Unhealthy GPUs", 1),
+        ("Unhealthy GPUs", 2),
         ("Devices on unhealthy GPUs", 3),
         ("Devices on idle GPUs", 1),
         ("Claims", 3),
