@@ -8,7 +8,7 @@ PROGRAMS := $(SHIPPED) -p dra-sim -p dra-sim-library -p dra-cluster -p dra-demo
 # No path of the machine is in the programs, so they have the same bytes wherever they are built.
 REPEATABLE := CARGO_ENCODED_RUSTFLAGS="$$(printf -- '--remap-path-prefix=%s=.\037--remap-path-prefix=%s=cargo' '$(CURDIR)' "$${CARGO_HOME:-$$HOME/.cargo}")"
 
-.PHONY: help setup build demo-programs programs demo test up down env bench check deny sbom repeat
+.PHONY: help setup build demo-programs programs demo test up down env bench check deny sbom repeat pictures
 
 help:
 	@echo 'make demo    watch a real Kubernetes schedule pods onto simulated GPUs through this driver'
@@ -18,6 +18,7 @@ help:
 	@echo 'make env     what a shell needs to use it: eval "$$(make -s env)"'
 	@echo 'make down    remove it'
 	@echo 'make bench   the promises of SPECIFICATION.md as a table of figures'
+	@echo 'make pictures  the dashboards of the chart, from the Prometheus of make up MONITORING=1, into docs/pictures; takes 20 minutes'
 	@echo 'make check   formatting and lints'
 	@echo 'make deny    licences, sources, versions and known faults of the dependencies'
 	@echo 'make programs  the programs of the image alone, into target/image; needs no root'
@@ -71,3 +72,6 @@ sbom: setup
 
 repeat: programs
 	@tests/supply-chain/repeat.sh
+
+pictures:
+	@tests/dashboards/pictures.sh
