@@ -11,7 +11,7 @@ use dra_tests::source::{files, root_dir};
 use serde_json::Value;
 
 /// A crate of ours and the crates of ours its product code may use.
-const EDGES: [(&str, &[&str]); 23] = [
+const EDGES: [(&str, &[&str]); 24] = [
     ("dra-model", &[]),
     ("dra-health", &["dra-model"]),
     ("dra-mig-parted", &["dra-model"]),
@@ -22,6 +22,7 @@ const EDGES: [(&str, &[&str]); 23] = [
     ("dra-hardware", &["dra-model", "dra-nvml"]),
     ("dra-resource", &["dra-model"]),
     ("dra-cdi", &["dra-files", "dra-model"]),
+    ("dra-cdi-hook", &[]),
     ("dra-files", &[]),
     ("dra-checkpoint", &["dra-files", "dra-model"]),
     ("dra-prepare", &["dra-cdi", "dra-checkpoint", "dra-files", "dra-hardware", "dra-model"]),
@@ -101,7 +102,7 @@ const KNOWN_BY: [(&str, &[&str]); 9] = [
     ("hyper", &["dra-runtime"]),
     ("nvml-wrapper", &["dra-nvml"]),
     ("nvml-wrapper-sys", &["dra-nvml", "dra-sim-library"]),
-    ("seccompiler", &["dra-mps-host"]),
+    ("seccompiler", &["dra-mps-host", "dra-cdi-hook"]),
 ];
 
 struct Edge {
