@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Parsing and merging: caches that `ldconfig` wrote, and generated ones.
+//! Parsing and merging: caches that `ldconfig` wrote, the committed corpus of the fuzz target, and generated ones.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use dra_cdi_hook::ld_cache::bytes::{EXTENSION_MAGIC, NEW_MAGIC};
@@ -66,6 +67,16 @@ fn the_first_path_of_a_soname_is_used() {
     let paths: Vec<_> = resolved(&Cache::parse(&bytes).unwrap()).into_iter().map(|entry| entry.2).collect();
     let at = |path: &[u8]| paths.iter().position(|found| found == path).unwrap();
     assert!(at(b"/b/libcuda.so.1") < at(b"/a/libcuda.so.1"));
+}
+
+#[test]
+fn the_corpus_of_the_fuzz_target_has_no_finding() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/ld_cache");
+    let files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
+    assert!(files.len() > 10 && files.iter().any(|file| Cache::parse(file).is_ok()));
+    for file in &files {
+        check(file);
+    }
 }
 
 /// A cache with an entry for each SONAME, sorted as given.

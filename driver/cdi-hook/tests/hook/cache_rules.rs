@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What must hold for every file that is taken for an `ld.so.cache`.
+//! What must hold for every file that is taken for an `ld.so.cache`. The fuzz target checks the same.
 
 use dra_cdi_hook::ld_cache::parse::{Entry, MAX_ENTRIES};
 use dra_cdi_hook::ld_cache::{Cache, Library, merge};
