@@ -11,11 +11,12 @@ use dra_kubelet_plugin::args::{Args, Config};
 use dra_kubelet_plugin::health::clear::ClearRequests;
 use dra_kubelet_plugin::{app, restore};
 use dra_model::{chain, explain};
-use dra_runtime::stop_on_signals;
+use dra_runtime::{heap, stop_on_signals};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 fn main() -> ExitCode {
+    heap::limit_heaps();
     let args = Args::parse();
     dra_runtime::logging::start(args.log_format);
     let mut builder = tokio::runtime::Builder::new_current_thread();

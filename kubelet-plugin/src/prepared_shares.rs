@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Updates the metrics of prepared shares, restored settings and pending restores after calls of the kubelet and after
-//! reconciliations.
+//! reconciliations, and then returns the memory that these calls freed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use dra_model::explain;
 use dra_prepare::Engine;
+use dra_runtime::heap;
 use dra_runtime::tasks::TaskError;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
@@ -35,6 +36,9 @@ impl PreparedSharesTask {
         loop {
             self.calls.mark_unchanged();
             self.update().await?;
+            if *self.calls.borrow() == 0 {
+                heap::release_freed();
+            }
             let called = async {
                 let changed = self.calls.changed().await;
                 sleep(UPDATE_DELAY).await;
