@@ -520,7 +520,7 @@ fn the_profiles_of_a_model_are_those_of_the_simulated_gpu() {
         assert_eq!(profiles_of_model(name), expect, "{name}");
         compared.insert(name);
     }
-    for name in ["a100-40gb", "a100-80gb", "h100-80gb", "h200-141gb", "b200-180gb"] {
+    for name in ["a100-40gb", "a100-80gb", "h100-80gb", "h200-141gb", "b200-180gb", "gb200-186gb"] {
         assert!(compared.contains(name), "{name} is not compared");
     }
 }

@@ -67,11 +67,11 @@ pub enum Architecture {
     Turing,
     /// A100.
     Ampere,
-    /// L4.
+    /// L4, L40S.
     Ada,
     /// H100, H200.
     Hopper,
-    /// B200.
+    /// B200, GB200.
     Blackwell,
 }
 
@@ -358,14 +358,16 @@ impl GpuProfile {
     }
 }
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     include_str!("../catalog/t4.json"),
     include_str!("../catalog/l4.json"),
+    include_str!("../catalog/l40s.json"),
     include_str!("../catalog/a100-40.json"),
     include_str!("../catalog/a100-80.json"),
     include_str!("../catalog/h100-80.json"),
     include_str!("../catalog/h200.json"),
     include_str!("../catalog/b200.json"),
+    include_str!("../catalog/gb200.json"),
 ];
 
 /// All models. The files are part of the program and a test reads each, so an unreadable one is left out here.

@@ -197,7 +197,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     /// Whatever the instances, no slice or engine is allocated twice, and all of them are free again in the end.
     #[test]
-    fn a_board_is_never_cut_twice_in_one_place(model in prop::sample::select(vec!["a100-40", "a100-80", "h100", "h200", "b200"]), steps in steps()) {
+    fn a_board_is_never_cut_twice_in_one_place(model in prop::sample::select(vec!["a100-40", "a100-80", "h100", "h200", "b200", "gb200"]), steps in steps()) {
         let mut state = cut(&["h100", model]);
         let mig = catalog::model(model).unwrap().mig.as_ref().unwrap();
         for step in steps {

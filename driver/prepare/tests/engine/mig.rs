@@ -90,7 +90,7 @@ fn mig_mode_stays_until_the_last_partition_is_gone_and_then_the_gpu_is_whole_aga
 
 #[test]
 fn every_partition_of_every_model_is_made_with_its_own_profile() {
-    for model in ["h100", "h200", "b200", "a100-40", "a100-80"] {
+    for model in ["h100", "h200", "b200", "gb200", "a100-40", "a100-80"] {
         let node = MigNode::new(&[model]);
         node.sim.poke(|state| {
             state.set_mig_mode(0, true).unwrap();

@@ -17,20 +17,25 @@ pub struct Observed {
     pub persistence: bool,
     /// Lanes in use, `nvmlDeviceGetCurrPcieLinkWidth`.
     pub link_width: u32,
-    /// `NVML_FI_DEV_PCIE_OUTBOUND_ATOMICS_MASK` and the inbound one.
-    pub atomics: Option<u32>,
+    /// PCIe generation of the GPU itself, `nvmlDeviceGetGpuMaxPcieLinkGeneration`; the link may be of an earlier one.
+    pub max_link_generation: u32,
+    pub atomics: Atomics,
     pub power: ObservedPower,
     pub clocks: ObservedClocks,
     pub temperature: Temperature,
     /// Memory banks with all their spare rows, `nvmlDeviceGetRowRemapperHistogram`.
     pub spare_row_banks: Option<u32>,
+    /// Whether the board can report memory that cannot be repaired, of which it has none: `nvmlDeviceGetUnrepairableMemoryFlag_v1`.
+    pub unrepairable_memory_flag: bool,
     /// Whether there is a sparse operation mode, which is off.
     pub sparse_operation: bool,
-    /// Whether there is a chip-to-chip link, which is off: `nvmlDeviceGetC2cModeInfoV`.
-    pub c2c: bool,
+    /// Whether the chip-to-chip link is on, `nvmlDeviceGetC2cModeInfoV`; absent without one.
+    pub c2c_enabled: Option<bool>,
     /// `nvmlDeviceGetLastBBXFlushTime`.
     pub bbx_flush: Option<BbxFlush>,
-    pub fabric_health: FabricHealth,
+    pub platform: Option<Platform>,
+    /// What a board reports that is registered with its fabric.
+    pub fabric: Option<ObservedFabric>,
 }
 
 /// `nvmlDeviceGetInforomVersion`.
@@ -42,6 +47,14 @@ pub struct Inforom {
     pub ecc: String,
 }
 
+/// `NVML_FI_DEV_PCIE_OUTBOUND_ATOMICS_MASK` and the inbound one.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Atomics {
+    pub outbound: Option<u32>,
+    pub inbound: Option<u32>,
+}
+
 /// Power of a board beside its limit.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +63,19 @@ pub struct ObservedPower {
     pub min_watts: u32,
     /// Draw of the memory without work, `NVML_FI_DEV_POWER_AVERAGE` in the memory scope.
     pub memory_idle_watts: Option<u32>,
+    /// Of a board with a processor.
+    pub module: Option<ModulePower>,
+}
+
+/// Power of GPUs and processor together, the module scope of `NVML_FI_DEV_POWER_*`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModulePower {
+    /// Draw without work.
+    pub idle_watts: u32,
+    pub limit_watts: u32,
+    /// Lowest limit that can be set.
+    pub min_watts: u32,
 }
 
 /// Clocks of a board beside the highest ones.
@@ -70,7 +96,7 @@ pub struct ObservedClocks {
 pub struct SupportedClocks {
     pub memory_mhz: u32,
     /// The highest one.
-    pub sm_mhz: u32,
+    pub sm_khz: u32,
     pub step_khz: u32,
     pub count: u32,
 }
@@ -78,7 +104,7 @@ pub struct SupportedClocks {
 impl SupportedClocks {
     /// `nvmlDeviceGetSupportedGraphicsClocks`: highest first, fractions cut.
     pub fn graphics_mhz(self) -> impl Iterator<Item = u32> {
-        (0..self.count).map(move |step| (self.sm_mhz * 1000).saturating_sub(step * self.step_khz) / 1000)
+        (0..self.count).map(move |step| self.sm_khz.saturating_sub(step * self.step_khz) / 1000)
     }
 }
 
@@ -98,7 +124,7 @@ pub enum Limits {
     /// Up to Ampere, `nvmlDeviceGetTemperatureThreshold`.
     Absolute { shutdown: u32, slowdown: u32, gpu_max: u32, memory_max: Option<u32> },
     /// Since Ada, relative to `limit` (temperature plus margin), at which clocks decrease: `nvmlDeviceGetMarginTemperature` and `NVML_FI_DEV_TEMPERATURE_*_TLIMIT`.
-    Relative { limit: i32, shutdown: i32, slowdown: i32, gpu_max: i32, memory_max: i32 },
+    Relative { limit: i32, shutdown: i32, slowdown: i32, gpu_max: i32, memory_max: Option<i32> },
 }
 
 /// The last time at which the board stored its black box.
@@ -110,7 +136,47 @@ pub struct BbxFlush {
     pub duration_us: u64,
 }
 
-/// `nvmlGpuFabricInfo_v3_t` of a board that is registered with its fabric; 0 where there is no information.
+/// `nvmlPlatformInfo_v2_t`: where the board is in its rack.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Platform {
+    /// Of the rack, 13 characters.
+    pub chassis_serial: String,
+    /// Counts switches.
+    pub slot: u8,
+    /// Counts no switches.
+    pub tray: u8,
+    /// Of the nodes in the slot.
+    pub host: u8,
+    /// 1 for `Switch Connected`; nvml.h has no names for the numbers, NVIDIA's nvml-mock has.
+    pub peer_type: u8,
+}
+
+/// `nvmlGpuFabricInfo_v3_t` without status and state.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObservedFabric {
+    pub cluster: ClusterUuid,
+    pub clique: u32,
+    pub health: FabricHealth,
+}
+
+/// The UUID of a fabric.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ClusterUuid(pub [u8; 16]);
+
+impl TryFrom<String> for ClusterUuid {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let digits = text.replace('-', "");
+        let number = u128::from_str_radix(&digits, 16).map_err(|error| format!("{text}: {error}"))?;
+        Ok(Self(number.to_be_bytes()))
+    }
+}
+
+/// The health of a fabric; 0 where there is no information.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FabricHealth {

@@ -14,11 +14,13 @@ use crate::node::Node;
 /// Texts by the paths of their elements.
 type Facts = BTreeMap<String, String>;
 
-const CAPTURES: [(&str, &str); 4] = [
+const CAPTURES: [(&str, &str); 6] = [
     ("a100-40", include_str!("../captures/a100-40.txt")),
     ("h100-80", include_str!("../captures/h100-80.txt")),
     ("b200", include_str!("../captures/b200.txt")),
     ("t4", include_str!("../captures/t4.txt")),
+    ("l40s", include_str!("../captures/l40s.txt")),
+    ("gb200", include_str!("../captures/gb200.txt")),
 ];
 
 /// What is compared instead of the whole text.
@@ -28,15 +30,17 @@ enum Compared {
     Presence,
     /// The text without its digits.
     Unit,
+    /// Nothing: the call is not supported here.
+    Unanswered,
     /// Nothing: the captured nvidia-smi is too new to print it, and here it is `N/A`.
     OnlyHere,
     /// Nothing: nvidia-smi 535 is too old to print it, and no NVML call gives it.
     OnlyThere,
 }
 
-use Compared::{OnlyHere, OnlyThere, Presence, Unit};
+use Compared::{OnlyHere, OnlyThere, Presence, Unanswered, Unit};
 
-/// Fields that are not compared exactly. A path ends with `/` if all fields below it are meant.
+/// Fields that are not compared exactly. A path ends with `/` if all fields below it are meant, and begins with a model if that of one board is.
 const EXCEPTIONS: [(Compared, &str, &[&str]); 13] = [
     (Presence, "each board has its own", &["serial", "uuid", "pdi"]),
     (
@@ -59,6 +63,8 @@ const EXCEPTIONS: [(Compared, &str, &[&str]); 13] = [
             "gpu_power_readings/average_power_draw",
             "gpu_power_readings/instant_power_draw",
             "gpu_memory_power_readings/average_power_draw",
+            "module_power_readings/average_power_draw",
+            "module_power_readings/instant_power_draw",
             "clocks/",
         ],
     ),
@@ -75,17 +81,11 @@ const EXCEPTIONS: [(Compared, &str, &[&str]); 13] = [
     (Unit, "local time of the last flush", &["inforom_bbx_flush/latest_timestamp"]),
     (OnlyHere, "removed from newer output", &["gpu_reset_status/", "voltage/graphics_volt"]),
     (
-        OnlyThere,
-        "nvmlPlatformInfo_v2_t has numbers for them that NVIDIA does not document",
-        &[
-            "platformInfo/chassis_serial_number",
-            "platformInfo/slot_number",
-            "platformInfo/tray_index",
-            "platformInfo/host_id",
-            "platformInfo/peer_type",
-        ],
+        Unanswered,
+        "for its slot and tray, which are `N/A`, nvmlPlatformInfo_v2_t has numbers that NVIDIA does not document",
+        &["b200 platformInfo/chassis_serial_number", "b200 platformInfo/host_id", "b200 platformInfo/peer_type"],
     ),
-    (OnlyThere, "each fabric has its own, in the same structure", &["platformInfo/gpu_fabric_guid"]),
+    (OnlyThere, "each fabric has its own, in bytes whose order is not documented", &["platformInfo/gpu_fabric_guid"]),
     (OnlyThere, "NVML has no call that reads it", &["power_smoothing", "edpp_multiplier"]),
     (
         OnlyThere,
@@ -121,7 +121,7 @@ fn a_simulated_board_answers_as_the_captured_one() {
         let simulated = complete(printed_facts(&xml), &by_nvml[index], &captured);
         for path in captured.keys().chain(simulated.keys()).collect::<BTreeSet<_>>() {
             let (here, there) = (simulated.get(path), captured.get(path));
-            let exception = exception_of(path);
+            let exception = exception_of(model, path);
             used.extend(exception.map(|(_, listed)| listed));
             if there.is_none_or(|text| text != REMOVED) && !agree(exception.map(|(kind, _)| kind), here, there) {
                 differing.push(format!("{model} {path}: {here:?}, on the real board {there:?}"));
@@ -133,8 +133,10 @@ fn a_simulated_board_answers_as_the_captured_one() {
     assert_eq!(used, listed, "an exception that no field needs");
 }
 
-fn exception_of(path: &str) -> Option<(Compared, &'static str)> {
-    let is_meant = |listed: &str| path == listed || listed.ends_with('/') && path.starts_with(listed);
+fn exception_of(model: &str, path: &str) -> Option<(Compared, &'static str)> {
+    let of_model = format!("{model} {path}");
+    let is_meant =
+        |listed: &str| path == listed || of_model == listed || listed.ends_with('/') && path.starts_with(listed);
     EXCEPTIONS
         .iter()
         .find_map(|(kind, _, paths)| paths.iter().find(|listed| is_meant(listed)).map(|listed| (*kind, *listed)))
@@ -146,6 +148,7 @@ fn agree(exception: Option<Compared>, here: Option<&String>, there: Option<&Stri
         None => here == there,
         Some(Presence) => here.map(is_present) == there.map(is_present),
         Some(Unit) => here.map(|text| unit(text)) == there.map(|text| unit(text)),
+        Some(Unanswered) => here.is_some_and(|text| text == "N/A"),
         Some(OnlyHere) => here.is_some_and(|text| text == "N/A") && there.is_none_or(|text| text == "N/A"),
         Some(OnlyThere) => here.is_none(),
     }
@@ -199,14 +202,15 @@ fn printed_facts(xml: &str) -> Facts {
     facts
 }
 
-/// With the names of newer programs, and with what NVML reports where nvidia-smi 535 prints nothing or knows no name.
+/// With the names of newer programs, and with what NVML reports where nvidia-smi 535 prints nothing, knows no name or has
+/// not enough room, as for more than 256 clocks.
 fn complete(mut printed: Facts, by_nvml: &Facts, captured: &Facts) -> Facts {
     for (old, new) in RENAMED {
         let text = printed.remove(old).unwrap();
         printed.insert(new.to_owned(), text);
     }
     for (path, text) in by_nvml.iter().filter(|(path, _)| captured.contains_key(*path)) {
-        if printed.get(path).is_none_or(|text| text == "Unknown") {
+        if printed.get(path).is_none_or(|text| text == "Unknown" || text == "Unknown Error") {
             printed.insert(path.clone(), text.clone());
         }
     }
@@ -241,6 +245,11 @@ def field(id, scope, text):
     assert lib.nvmlDeviceGetFieldValues(device, 1, byref(one)) == 0
     return "N/A" if one.code else text(one.value)
 
+def clocks(call, *memory):
+    count, list = c_uint(512), (c_uint * 512)()
+    assert call(device, *memory, byref(count), list) == 0
+    return list[:count.value]
+
 def watts(milli): return f"{milli / 1000:.2f} W"
 def yes_no(value): return "Yes" if value else "No"
 
@@ -254,7 +263,8 @@ def fabric():
     print("fabric/cliqueId:", info.clique if on else "N/A")
     print("fabric/clusterUuid:", f"{hex[:8]}-{hex[8:12]}-{hex[12:16]}-{hex[16:20]}-{hex[20:]}" if on else "N/A")
     print("fabric/health/summary:", ["N/A", "Healthy", "Unhealthy", "Limited Capacity"][info.summary] if on else "N/A")
-    for name, shift in [("bandwidth", 0), ("route_recovery_in_progress", 2), ("route_unhealthy", 4),
+    print("fabric/health/bandwidth:", ["N/A", "Degraded", "Full"][info.mask & 3] if on else "N/A")
+    for name, shift in [("route_recovery_in_progress", 2), ("route_unhealthy", 4),
                         ("access_timeout_recovery", 6), ("partition_assigned", 12)]:
         print(f"fabric/health/{name}:", bits(shift))
     print("fabric/health/incorrect_configuration:", ["N/A", "None"][info.mask >> 8 & 15])
@@ -267,9 +277,16 @@ for index in range(count.value):
     lib.nvmlDeviceGetHandleByIndex_v2(index, byref(device))
     print("---")
     print("product_architecture:", read("nvmlDeviceGetArchitecture", c_uint(),
-          lambda n: {6: "Turing", 7: "Ampere", 9: "Hopper", 10: "Blackwell"}[n.value]))
+          lambda n: {6: "Turing", 7: "Ampere", 8: "Ada Lovelace", 9: "Hopper", 10: "Blackwell"}[n.value]))
     print("display_attached:", read("nvmlDeviceGetDisplayMode", c_uint(), lambda on: yes_no(on.value)))
     print("pdi:", read("nvmlDeviceGetPdi", versioned(1, ("value", c_ulonglong)), lambda pdi: f"{pdi.value:#018x}"))
+    platform = versioned(2, ("guid", c_ubyte * 16), ("serial", c_char * 16),
+                         *[(name, c_ubyte) for name in ("slot_number", "tray_index", "host_id", "peer_type", "module")])
+    platform_of = lambda text: read("nvmlDeviceGetPlatformInfo", platform, text)
+    print("platformInfo/chassis_serial_number:", platform_of(lambda info: info.serial.decode()))
+    for name in ("slot_number", "tray_index", "host_id"):
+        print(f"platformInfo/{name}:", platform_of(lambda info: getattr(info, name)))
+    print("platformInfo/peer_type:", platform_of(lambda info: {1: "Switch Connected"}[info.peer_type]))
     print("c2c_mode:", read("nvmlDeviceGetC2cModeInfoV", c_uint(), lambda on: ["Disabled", "Enabled"][on.value]))
     print("gpu_recovery_action:", field(230, 0, lambda action: {0: "None"}[action]))
     pci = versioned(1, *[(name, c_uint) for name in ("domain", "bus", "device", "id", "subsystem", "base", "sub")],
@@ -283,6 +300,10 @@ for index in range(count.value):
     repair = versioned(1, ("channel", c_uint), ("tpc", c_uint))
     print("ecc_errors/channel_repair_pending:", read("nvmlDeviceGetRepairStatus", repair, lambda s: yes_no(s.channel)))
     print("ecc_errors/tpc_repair_pending:", read("nvmlDeviceGetRepairStatus", repair, lambda s: yes_no(s.tpc)))
+    print("ecc_errors/unrepairable_memory:", read("nvmlDeviceGetUnrepairableMemoryFlag_v1", c_uint(), lambda on: yes_no(on.value)))
+    rows = structure(*[(name, c_uint) for name in ("corr", "corr_inactive", "unc", "unc_inactive", "pending", "failed")])()
+    for name in ("corr_inactive", "unc_inactive"):
+        print(f"remapped_rows/remapped_row_{name}:", read("nvmlDeviceGetRemappedRows_v2", rows, lambda rows: getattr(rows, name)))
     print("gpu_power_readings/average_power_draw:", field(185, 0, watts))
     print("gpu_memory_power_readings/average_power_draw:", field(185, 2, watts))
     print("gpu_memory_power_readings/instant_power_draw:", field(186, 2, watts))
@@ -294,4 +315,6 @@ for index in range(count.value):
     print("capabilities/egm:", read("nvmlDeviceGetCapabilities", versioned(1, ("mask", c_uint)),
           lambda s: ["disabled", "enabled"][s.mask & 1]))
     fabric()
+    for memory in clocks(lib.nvmlDeviceGetSupportedMemoryClocks):
+        print(f"supported_clocks/{memory} MHz:", *clocks(lib.nvmlDeviceGetSupportedGraphicsClocks, memory))
 "#;

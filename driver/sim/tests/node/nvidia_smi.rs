@@ -56,7 +56,7 @@ type Row = (u32, &'static str, u32, f64, f64, Option<u32>);
 
 /// The profiles of NVIDIA's MIG user guide, and the memory that real boards report (mig-parted's tests, the GPU operator's
 /// configuration), which differs a little between drivers.
-const PROFILES: [(&str, [Row; 7]); 5] = [
+const PROFILES: [(&str, [Row; 7]); 6] = [
     (
         "a100-40",
         [
@@ -115,6 +115,19 @@ const PROFILES: [(&str, [Row; 7]); 5] = [
             (9, "3g.90gb", 2, 86.0, 90.0, None),
             (5, "4g.90gb", 1, 86.0, 90.0, None),
             (0, "7g.180gb", 1, 172.0, 180.0, None),
+        ],
+    ),
+    (
+        "gb200",
+        [
+            (19, "1g.23gb", 7, 22.0, 22.0, Some(18)),
+            (20, "1g.23gb+me", 1, 22.0, 22.0, Some(18)),
+            (15, "1g.47gb", 4, 45.5, 45.5, Some(32)),
+            (14, "2g.47gb", 3, 45.5, 45.5, Some(38)),
+            // No listing of these is at hand: what the names allow.
+            (9, "3g.93gb", 2, 89.0, 93.0, None),
+            (5, "4g.93gb", 1, 89.0, 93.0, None),
+            (0, "7g.186gb", 1, 178.0, 186.0, None),
         ],
     ),
 ];

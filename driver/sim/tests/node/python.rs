@@ -28,6 +28,24 @@ nvmlShutdown()
     assert_eq!(text.ok(), expect);
 }
 
+/// The memory of a GPU is a NUMA node of its own where the processor's address translation reaches it, and only there.
+#[test]
+fn the_memory_of_a_coherent_gpu_is_a_numa_node() {
+    let node = Node::new("b200:1,gb200:2");
+    let text = node.python(
+        r#"
+from ctypes import *
+lib = CDLL("libnvidia-ml.so.1")
+lib.nvmlInit_v2()
+for index in range(3):
+    device, node = c_void_p(), c_uint()
+    lib.nvmlDeviceGetHandleByIndex_v2(index, byref(device))
+    print(lib.nvmlDeviceGetNumaNodeId(device, byref(node)), node.value)
+"#,
+    );
+    assert_eq!(text.ok(), "3 0\n0 10\n0 18\n");
+}
+
 #[test]
 fn nvidia_ml_py_creates_and_destroys_a_mig_device() {
     let node = Node::new("h100:1");

@@ -176,8 +176,13 @@ exports! {
         put(on, 0)
     };
 
-    nvmlDeviceGetCurrPcieLinkGeneration + nvmlDeviceGetMaxPcieLinkGeneration + nvmlDeviceGetGpuMaxPcieLinkGeneration: (device: Handle, generation: Out<'_, c_uint>) |call| {
+    nvmlDeviceGetCurrPcieLinkGeneration + nvmlDeviceGetMaxPcieLinkGeneration: (device: Handle, generation: Out<'_, c_uint>) |call| {
         put(generation, physical(call, device)?.pci.link_generation)
+    };
+
+    nvmlDeviceGetGpuMaxPcieLinkGeneration: (device: Handle, generation: Out<'_, c_uint>) |call| {
+        let model = physical(call, device)?;
+        put(generation, model.observed.as_ref().map_or(model.pci.link_generation, |observed| observed.max_link_generation))
     };
 
     nvmlDeviceGetCurrPcieLinkWidth: (device: Handle, lanes: Out<'_, c_uint>) |call| {

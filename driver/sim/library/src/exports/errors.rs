@@ -18,6 +18,17 @@ use super::identity::{gpu, model, observed};
 /// `NVML_MEMORY_LOCATION_DEVICE_MEMORY`, the DRAM.
 const DEVICE_MEMORY: c_uint = 2;
 
+/// `nvmlRemappedRowsInfo_v2_t` of nvml.h 580, which has no version word. No row waits to become active here.
+#[repr(C)]
+pub(crate) struct RemappedRows {
+    corrected: c_uint,
+    corrected_inactive: c_uint,
+    uncorrected: c_uint,
+    uncorrected_inactive: c_uint,
+    pending: c_uint,
+    failed: c_uint,
+}
+
 exports! {
     nvmlDeviceGetEccMode: (device: Handle, current: Out<'_, c_uint>, pending: Out<'_, c_uint>) |call| {
         let on = u32::from(model(call, device)?.ecc);
@@ -58,6 +69,26 @@ exports! {
         put(uncorrected, errors.rows_uncorrected)?;
         put(pending, errors.remap_pending.into())?;
         put(failed, errors.remap_failed.into())
+    };
+
+    nvmlDeviceGetRemappedRows_v2: (device: Handle, rows: Out<'_, RemappedRows>) |call| {
+        let gpu = gpu(call, device)?;
+        if gpu.mig.is_some_and(|mig| mig.current) || !gpu.model()?.has_row_remapping() {
+            return Err(Code::NOT_SUPPORTED);
+        }
+        let errors = gpu.memory_errors;
+        put(rows, RemappedRows {
+            corrected: errors.rows_corrected,
+            corrected_inactive: 0,
+            uncorrected: errors.rows_uncorrected,
+            uncorrected_inactive: 0,
+            pending: errors.remap_pending.into(),
+            failed: errors.remap_failed.into(),
+        })
+    };
+
+    nvmlDeviceGetUnrepairableMemoryFlag_v1: (device: Handle, found: Out<'_, c_uint>) |call| {
+        if observed(call, device)?.unrepairable_memory_flag { put(found, 0) } else { Err(Code::NOT_SUPPORTED) }
     };
 
     nvmlDeviceGetRepairStatus: (device: Handle, status: Versioned) |call| {

@@ -83,8 +83,11 @@ fn value_of(gpu: &Gpu, id: u32, scope: u32) -> Result<Value, Code> {
         field::NVML_FI_DEV_PCIE_REPLAY_COUNTER | field::NVML_FI_DEV_PCIE_REPLAY_ROLLOVER_COUNTER => {
             Ok(Value::Unsigned(0))
         }
-        field::NVML_FI_DEV_PCIE_OUTBOUND_ATOMICS_MASK | field::NVML_FI_DEV_PCIE_INBOUND_ATOMICS_MASK => {
-            observed.and_then(|observed| observed.atomics).map(Value::Unsigned).ok_or(Code::NOT_SUPPORTED)
+        field::NVML_FI_DEV_PCIE_OUTBOUND_ATOMICS_MASK => {
+            observed.and_then(|observed| observed.atomics.outbound).map(Value::Unsigned).ok_or(Code::NOT_SUPPORTED)
+        }
+        field::NVML_FI_DEV_PCIE_INBOUND_ATOMICS_MASK => {
+            observed.and_then(|observed| observed.atomics.inbound).map(Value::Unsigned).ok_or(Code::NOT_SUPPORTED)
         }
         field::NVML_FI_DEV_MEMORY_TEMP => {
             let has_sensor = observed.is_some_and(|observed| observed.temperature.memory_sensor);
@@ -136,15 +139,16 @@ fn limit(observed: &Observed, id: u32) -> Result<Value, Code> {
     Ok(Value::Signed(match id {
         field::NVML_FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT => shutdown,
         field::NVML_FI_DEV_TEMPERATURE_SLOWDOWN_TLIMIT => slowdown,
-        field::NVML_FI_DEV_TEMPERATURE_MEM_MAX_TLIMIT => memory_max,
+        field::NVML_FI_DEV_TEMPERATURE_MEM_MAX_TLIMIT => memory_max.ok_or(Code::NOT_SUPPORTED)?,
         _ => gpu_max,
     }))
 }
 
-/// Draw and limits of the GPU, and the average draw of its memory. No captured board reports those of a module.
+/// Draw and limits of the GPU and of its module, and the average draw of its memory.
 fn power(gpu: &Gpu, id: u32, scope: u32) -> Result<Value, Code> {
     let model = gpu.model()?;
     let observed = model.observed.as_ref().map(|observed| &observed.power);
+    let module = observed.and_then(|power| power.module);
     let has_average = matches!(model.architecture, Architecture::Ada | Architecture::Hopper | Architecture::Blackwell);
     let watts = match (scope, id) {
         (nvml::NVML_POWER_SCOPE_GPU, field::NVML_FI_DEV_POWER_AVERAGE) if has_average => {
@@ -162,6 +166,17 @@ fn power(gpu: &Gpu, id: u32, scope: u32) -> Result<Value, Code> {
         (nvml::NVML_POWER_SCOPE_MEMORY, field::NVML_FI_DEV_POWER_AVERAGE) => {
             observed.and_then(|power| power.memory_idle_watts)
         }
+        (nvml::NVML_POWER_SCOPE_MODULE, field::NVML_FI_DEV_POWER_AVERAGE | field::NVML_FI_DEV_POWER_INSTANT) => {
+            module.map(|power| power.idle_watts)
+        }
+        (nvml::NVML_POWER_SCOPE_MODULE, field::NVML_FI_DEV_POWER_MIN_LIMIT) => module.map(|power| power.min_watts),
+        (
+            nvml::NVML_POWER_SCOPE_MODULE,
+            field::NVML_FI_DEV_POWER_MAX_LIMIT
+            | field::NVML_FI_DEV_POWER_DEFAULT_LIMIT
+            | field::NVML_FI_DEV_POWER_CURRENT_LIMIT
+            | field::NVML_FI_DEV_POWER_REQUESTED_LIMIT,
+        ) => module.map(|power| power.limit_watts),
         _ => None,
     };
     watts.map(|watts| Value::Unsigned(watts * 1000)).ok_or(Code::NOT_SUPPORTED)

@@ -62,6 +62,24 @@ exports! {
 
     nvmlDeviceGetModuleId: (device: Handle, module: Out<'_, c_uint>) |call| put(module, gpu(call, device)?.module_id);
 
+    // The board is in one place of its rack. How nvml.h orders the bytes of the GUID is not known.
+    nvmlDeviceGetPlatformInfo: (device: Handle, info: Versioned) |call| {
+        let known = observed(call, device)?.platform.as_ref().ok_or(Code::NOT_SUPPORTED)?;
+        let module = u8::try_from(gpu(call, device)?.module_id).map_err(|_large| Code::UNKNOWN)?;
+        let mut serial = [0; 16];
+        serial.iter_mut().zip(known.chassis_serial.bytes()).for_each(|(to, from)| *to = from);
+        info.put(2, |version| nvml::nvmlPlatformInfo_v2_t {
+            version,
+            ibGuid: [0; 16],
+            chassisSerialNumber: serial,
+            slotNumber: known.slot,
+            trayIndex: known.tray,
+            hostId: known.host,
+            peerType: known.peer_type,
+            moduleId: module,
+        })
+    };
+
     nvmlDeviceGetBoardId: (device: Handle, board: Out<'_, c_uint>) |call| {
         put(board, gpu(call, device)?.pci.bus << 8)
     };
@@ -148,10 +166,8 @@ exports! {
     };
 
     nvmlDeviceGetC2cModeInfoV: (device: Handle, info: Out<'_, nvml::nvmlC2cModeInfo_v1_t>) |call| {
-        if !observed(call, device)?.c2c {
-            return Err(Code::NOT_SUPPORTED);
-        }
-        put(info, nvml::nvmlC2cModeInfo_v1_t { isC2cEnabled: 0 })
+        let enabled = observed(call, device)?.c2c_enabled.ok_or(Code::NOT_SUPPORTED)?;
+        put(info, nvml::nvmlC2cModeInfo_v1_t { isC2cEnabled: enabled.into() })
     };
 
     nvmlDeviceGetCapabilities: (device: Handle, capabilities: Versioned) |call| {

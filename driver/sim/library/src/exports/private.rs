@@ -100,8 +100,12 @@ extern "C" fn policies(device: Handle, policies: Out<'_, Policies>) -> Return {
 
 extern "C" fn atomics(device: Handle, masks: Out<'_, Atomics>) -> Return {
     guard("atomicsGet", |call| {
-        let mask = observed(call, device)?.atomics.ok_or(Code::NOT_SUPPORTED)?;
-        put(masks, Atomics { outbound: mask, inbound: mask })
+        let known = observed(call, device)?.atomics;
+        if known.outbound.or(known.inbound).is_none() {
+            return Err(Code::NOT_SUPPORTED);
+        }
+        // nvidia-smi prints `N/A` for none.
+        put(masks, Atomics { outbound: known.outbound.unwrap_or(0), inbound: known.inbound.unwrap_or(0) })
     })
 }
 

@@ -4,7 +4,8 @@
 use std::ffi::{c_uint, c_ulong};
 
 use dra_sim::Code;
-use dra_sim::catalog::observed::FabricHealth;
+use dra_sim::catalog::Addressing;
+use dra_sim::catalog::observed::ObservedFabric;
 use dra_sim::state::{Fabric, Gpu};
 use nvml_wrapper_sys::bindings as nvml;
 
@@ -40,6 +41,15 @@ exports! {
         set.fill(words(length, memory_nodes(call, device)?)?)
     };
 
+    // The node of the GPU's own memory, where the processor's address translation reaches it.
+    nvmlDeviceGetNumaNodeId: (device: Handle, node: Out<'_, c_uint>) |call| {
+        let gpu = gpu(call, device)?;
+        if gpu.model()?.addressing != Addressing::Ats {
+            return Err(Code::NOT_SUPPORTED);
+        }
+        put(node, PROCESSORS + gpu.minor * NODES_OF_GPU)
+    };
+
     nvmlDeviceGetNvLinkState: (device: Handle, link: c_uint, state: Out<'_, c_uint>) |call| {
         let gpu = gpu(call, device)?;
         let links = gpu.model()?.nvlinks();
@@ -52,24 +62,30 @@ exports! {
 
     nvmlDeviceGetGpuFabricInfo: (device: Handle, info: Out<'_, nvml::nvmlGpuFabricInfo_t>) |call| {
         let state = fabric_state(call, device)?;
-        put(info, nvml::nvmlGpuFabricInfo_t { clusterUuid: [0; 16], status: 0, cliqueId: 0, state })
+        let ObservedFabric { cluster, clique, .. } = fabric_of(call, device, state)?;
+        put(info, nvml::nvmlGpuFabricInfo_t { clusterUuid: cluster.0, status: 0, cliqueId: clique, state })
     };
 
     nvmlDeviceGetGpuFabricInfoV: (device: Handle, info: Versioned) |call| {
         let state = fabric_state(call, device)?;
-        let health = fabric_health(call, device, state)?;
+        let ObservedFabric { cluster, clique, health } = fabric_of(call, device, state)?;
         let second = info.put_if(2, |version| nvml::nvmlGpuFabricInfo_v2_t {
-            version, clusterUuid: [0; 16], status: 0, cliqueId: 0, state, healthMask: health.mask,
+            version, clusterUuid: cluster.0, status: 0, cliqueId: clique, state, healthMask: health.mask,
         })?;
         if second {
             return Ok(());
         }
         info.put(3, |version| nvml::nvmlGpuFabricInfo_v3_t {
-            version, clusterUuid: [0; 16], status: 0, cliqueId: 0, state, healthMask: health.mask,
+            version, clusterUuid: cluster.0, status: 0, cliqueId: clique, state, healthMask: health.mask,
             healthSummary: health.summary,
         })
     };
 }
+
+/// Each processor's memory has a NUMA node, before those of GPUs.
+const PROCESSORS: c_uint = 2;
+/// A GPU has a NUMA node for its whole memory, and seven for MIG devices: `nvidia-smi topo -m` of GB200 boards prints 2, 10, 18.
+const NODES_OF_GPU: c_uint = 8;
 
 /// `NVML_GPU_FABRIC_STATE_COMPLETED`.
 const FABRIC_COMPLETED: u8 = 3;
@@ -86,9 +102,9 @@ fn fabric_state(call: &Call, device: Handle) -> Result<u8, Code> {
 }
 
 /// What a registered board reports of its fabric.
-fn fabric_health(call: &Call, device: Handle, state: u8) -> Result<FabricHealth, Code> {
+fn fabric_of(call: &Call, device: Handle, state: u8) -> Result<ObservedFabric, Code> {
     let known = gpu(call, device)?.model()?.observed.as_ref().filter(|_| state == FABRIC_COMPLETED);
-    Ok(known.map(|observed| observed.fabric_health).unwrap_or_default())
+    Ok(known.and_then(|observed| observed.fabric).unwrap_or_default())
 }
 
 /// The machine's processors are not simulated: every GPU is near the first 64.

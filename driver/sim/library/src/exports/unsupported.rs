@@ -70,7 +70,6 @@ unsupported! {
     nvmlDeviceGetMemoryLimits_v1
     nvmlDeviceGetMinMaxClockOfPState
     nvmlDeviceGetMinMaxFanSpeed
-    nvmlDeviceGetNumaNodeId
     nvmlDeviceGetNvLinkCapability
     nvmlDeviceGetNvLinkErrorCounter
     nvmlDeviceGetNvLinkInfo
@@ -87,12 +86,10 @@ unsupported! {
     nvmlDeviceGetPcieSpeed
     nvmlDeviceGetPerformanceModes
     nvmlDeviceGetPgpuMetadataString
-    nvmlDeviceGetPlatformInfo
     nvmlDeviceGetPowerMizerMode_v1
     nvmlDeviceGetPowerSource
     nvmlDeviceGetProcessUtilization
     nvmlDeviceGetProcessesUtilizationInfo
-    nvmlDeviceGetRemappedRows_v2
     nvmlDeviceGetRunningProcessDetailList
     nvmlDeviceGetSamples
     nvmlDeviceGetSramUniqueUncorrectedEccErrorCounts
@@ -101,7 +98,6 @@ unsupported! {
     nvmlDeviceGetTargetFanSpeed
     nvmlDeviceGetThermalSettings
     nvmlDeviceGetTopologyNearestGpus
-    nvmlDeviceGetUnrepairableMemoryFlag_v1
     nvmlDeviceGetVgpuCapabilities
     nvmlDeviceGetVgpuHeterogeneousMode
     nvmlDeviceGetVgpuInstancesUtilizationInfo
