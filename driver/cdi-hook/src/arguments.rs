@@ -108,7 +108,7 @@ fn file_name(name: &OsStr) -> Result<OsString, ArgumentError> {
     if is_name { Ok(name.to_owned()) } else { Err(ArgumentError::FileName(name.to_owned())) }
 }
 
-/// Names of PCI devices contain single colons.
+/// Links below directories that every runtime mounts cannot be made, since the hook changes the root filesystem only.
 fn symlink(text: &OsStr) -> Result<Symlink, ArgumentError> {
     let invalid = || ArgumentError::Symlink(text.to_owned());
     let bytes = text.as_bytes();
@@ -116,7 +116,8 @@ fn symlink(text: &OsStr) -> Result<Symlink, ArgumentError> {
     let (target, rest) = bytes.split_at_checked(at).ok_or_else(invalid)?;
     let link = absolute(OsStr::from_bytes(rest.strip_prefix(b"::").ok_or_else(invalid)?))?;
     let (Some(dir), Some(name)) = (link.parent(), link.file_name()) else { return Err(invalid()) };
-    if target.is_empty() || target.len() > MAX_PATH_BYTES {
+    let is_mounted = ["/dev", "/proc", "/sys"].iter().any(|mounted| link.starts_with(mounted));
+    if is_mounted || target.is_empty() || target.len() > MAX_PATH_BYTES {
         return Err(invalid());
     }
     Ok(Symlink { target: OsStr::from_bytes(target).into(), dir: dir.to_owned(), name: name.to_owned() })
@@ -144,11 +145,10 @@ mod tests {
             "--library-dir=/usr/lib64",
             "--library=libcuda.so.1",
             "--library=libnvidia-ml.so.1",
-            "--symlink=../card0::/dev/dri/by-path/pci-0000:07:00.0-card",
+            "--symlink=libcuda.so.1::/usr/lib64/libcuda.so",
             "--mask-params=/proc/driver/nvidia/params",
         ];
-        let symlink =
-            Symlink { target: "../card0".into(), dir: "/dev/dri/by-path".into(), name: "pci-0000:07:00.0-card".into() };
+        let symlink = Symlink { target: "libcuda.so.1".into(), dir: "/usr/lib64".into(), name: "libcuda.so".into() };
         let expected = Arguments {
             library_dirs: vec!["/usr/lib/x86_64-linux-gnu".into(), "/usr/lib64".into()],
             libraries: vec!["libcuda.so.1".into(), "libnvidia-ml.so.1".into()],
@@ -182,6 +182,8 @@ mod tests {
             "--symlink=a::b",
             "--symlink=a::/",
             "--symlink=a::/b/../c",
+            "--symlink=../card0::/dev/dri/by-path/a",
+            "--symlink=a::/proc/b",
             "--mask-params=",
             "--mask-params=/proc",
             "--mask-params=/proc/version",

@@ -26,11 +26,12 @@ use serde::Deserialize;
 
 use crate::resolve::{self, ContainerRoot, Identity};
 
-/// Bytes of the state. That of Kubernetes is some hundreds.
-pub const MAX_STATE_BYTES: usize = 64 * 1024;
+/// Bytes of the state. It has the annotations of the container, of which some runtimes make several from its volumes and commands.
+pub const MAX_STATE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Bytes of config.json. That of a container is some ten thousands.
-const MAX_CONFIG_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes of config.json. That of a container is some ten thousands; an object of the API has at most 1.5 MiB, of which JSON may write
+/// each byte as six.
+const MAX_CONFIG_BYTES: u64 = 32 * 1024 * 1024;
 
 /// The runtime writes the state before or just after the start of the hook.
 const STATE_TIMEOUT: Duration = Duration::from_millis(400);
@@ -120,19 +121,15 @@ pub fn root() -> Result<ContainerRoot, ContainerError> {
 
 /// Reads to the end of the input, never longer than the timeout for each part.
 fn read_state() -> io::Result<Vec<u8>> {
-    let mut state = vec![0; MAX_STATE_BYTES + 1];
-    let mut length = 0;
+    let (mut state, mut part) = (Vec::new(), [0; 16 * 1024]);
     let timeout = Timespec::try_from(STATE_TIMEOUT).or(Err(io::ErrorKind::InvalidInput))?;
-    while let Some(rest) = state.get_mut(length..).filter(|rest| !rest.is_empty()) {
+    while state.len() <= MAX_STATE_BYTES {
         if poll(&mut [PollFd::new(&stdin(), PollFlags::IN)], Some(&timeout))? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        match rustix::io::read(stdin(), rest)? {
-            0 => {
-                state.truncate(length);
-                return Ok(state);
-            }
-            bytes => length += bytes,
+        match rustix::io::read(stdin(), &mut part)? {
+            0 => return Ok(state),
+            bytes => state.extend(part.iter().take(bytes)),
         }
     }
     Err(io::ErrorKind::FileTooLarge.into())

@@ -2,7 +2,7 @@
 //! The order of the work, and which failure fails the container.
 //!
 //! Everything that the image decides is done by a second thread, and the first one waits for it with a limit: a filesystem that
-//! does not answer delays the start of a container by no more.
+//! does not answer delays the start of a container by no more, unless the kernel itself cannot end the wait.
 
 use std::error::Error;
 use std::ffi::OsString;

@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use dra_cdi_hook::container::MAX_STATE_BYTES;
+
 use crate::completes::ldconfig;
 use crate::image::{ARGUMENTS, Ended, Image, TIME_LIMIT, run};
 use crate::listing;
@@ -40,6 +42,10 @@ fn the_root_is_that_of_the_state_or_of_the_configuration() {
     fs::write(image.bundle().join("config.json"), absolute).unwrap();
     assert_eq!(run_with(&image.state()).stderr, "");
     assert!(ldconfig(&image).contains("libcuda.so.1"));
+    let annotated =
+        image.state().replacen('{', &format!(r#"{{"annotations":{{"a":"{}"}},"#, "a".repeat(256 * 1024)), 1);
+    let ended = run_with(&annotated);
+    assert!(ended.code == Some(0) && ended.stderr.is_empty(), "a large state is one of a runtime: {}", ended.stderr);
 }
 
 #[test]
@@ -47,7 +53,7 @@ fn a_state_that_no_runtime_writes_changes_nothing() {
     let image = Image::new();
     let before = listing::of(&image.root());
     let bundle = image.bundle().display().to_string();
-    let long = format!(r#"{{"bundle":"{bundle}","annotations":{{"a":"{}"}}}}"#, "a".repeat(64 * 1024));
+    let long = format!(r#"{{"bundle":"{bundle}","annotations":{{"a":"{}"}}}}"#, "a".repeat(MAX_STATE_BYTES));
     for (state, expected) in [
         ("", "is no JSON of an OCI runtime"),
         ("[1]", "is no JSON of an OCI runtime"),
@@ -63,8 +69,8 @@ fn a_state_that_no_runtime_writes_changes_nothing() {
         (&long, "failed to read the state of the container from standard input"),
     ] {
         let ended = run_with(state);
-        assert_eq!(ended.code, Some(0), "{state}");
-        assert!(ended.stderr.contains(expected) && ended.stderr.lines().count() == 1, "{state}: {ended:?}");
+        assert_eq!(ended.code, Some(0), "{expected}");
+        assert!(ended.stderr.contains(expected) && ended.stderr.lines().count() == 1, "{expected}: {ended:?}");
     }
     for config in ["", "{}", r#"{"root":{}}"#, r#"{"root":{"path":"/"}}"#] {
         fs::write(image.bundle().join("config.json"), config).unwrap();
