@@ -30,6 +30,8 @@ pub enum DriverFilesError {
     },
     #[error("no {name} of the NVIDIA driver below {} in {}", root.display(), listed(&library_dirs()))]
     NoLibrary { name: &'static str, root: PathBuf },
+    #[error("{} has the driver of {system}, which needs other files and device nodes and is not supported", root.display())]
+    OtherSystem { system: &'static str, root: PathBuf },
     #[error("no {name} of the NVIDIA driver below {} in {}", root.display(), listed(&program_dirs()))]
     NoProgram { name: &'static str, root: PathBuf },
     #[error("{} does not end in the version of the driver, as in libnvidia-ml.so.550.54.15", path.display())]
@@ -53,12 +55,23 @@ impl Advice for DriverFilesError {
         match self {
             Self::Root { .. } => Some(driver_root::ADVICE.into()),
             Self::NoLibrary { .. } => Some("install the NVIDIA driver there or correct the driver root".into()),
+            Self::OtherSystem { .. } => {
+                Some("keep the driver off this node, by nodeSelector or affinity of the chart".into())
+            }
             Self::NoProgram { .. } => Some("install it there (on Debian the package nvidia-smi)".into()),
             Self::NoVersion { .. } | Self::Unreadable { .. } => None,
             Self::BadLibrary { .. } => Some("install the NVIDIA driver again".into()),
         }
     }
 }
+
+/// Systems with an NVIDIA driver of another kind, by what is below their root.
+const OTHER_SYSTEMS: [(&str, &str); 2] = [
+    // Its GPUs are behind /dev/dxg.
+    ("usr/lib/wsl/lib", "the Windows Subsystem for Linux"),
+    // Its GPUs are behind /dev/nvhost-* and /dev/nvmap.
+    ("etc/nv_tegra_release", "Jetson (Tegra)"),
+];
 
 /// Its version selects the other libraries.
 const NVML: &str = "libnvidia-ml.so.1";
@@ -160,7 +173,16 @@ fn find_nvml(root: &Root, loaded: Option<&str>) -> Result<Found, DriverFilesErro
     let names = [loaded.map(|version| versioned(NVML, version)), Some(NVML.to_owned())];
     let in_dirs = |name: String| library_dirs().into_iter().find_map(|dir| regular_file(root, &dir.join(&name)));
     let found = names.into_iter().flatten().find_map(in_dirs);
-    found.ok_or_else(|| DriverFilesError::NoLibrary { name: NVML, root: root.path().to_owned() })
+    found.ok_or_else(|| no_nvml(root))
+}
+
+fn no_nvml(root: &Root) -> DriverFilesError {
+    let other = OTHER_SYSTEMS.iter().find(|(path, _)| root.find(path).is_ok());
+    let root = root.path().to_owned();
+    match other {
+        Some((_, system)) => DriverFilesError::OtherSystem { system, root },
+        None => DriverFilesError::NoLibrary { name: NVML, root },
+    }
 }
 
 /// The file of a driver version, such as `libcuda.so.550.54.15` of `libcuda.so.1`.
@@ -497,6 +519,20 @@ mod tests {
         tree.write("usr/lib64/libcuda.so.560.1", &library("libcuda.so.1"));
         tree.link("libnvidia-ml.so.560.1", "usr/lib64/libnvidia-ml.so.1");
         assert_eq!(tree.find(&cache).unwrap().version, "560.1");
+    }
+
+    #[test]
+    fn a_system_with_a_driver_of_another_kind_is_named() {
+        for (path, system) in [
+            ("usr/lib/wsl/lib/libcuda.so.1", "the Windows Subsystem for Linux"),
+            ("etc/nv_tegra_release", "Jetson (Tegra)"),
+        ] {
+            let tree = Tree(tempfile::tempdir().unwrap());
+            tree.write(path, b"");
+            let error = tree.find(&DriverFilesCache::default()).unwrap_err();
+            assert!(error.to_string().contains(system), "{error}");
+            assert!(error.advice().is_some());
+        }
     }
 
     #[test]

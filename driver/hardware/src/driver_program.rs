@@ -22,7 +22,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use crate::driver_dirs::{library_dirs, program_dirs};
+use crate::driver_dirs::{library_dirs, listed, program_dirs};
 use crate::driver_files::versioned;
 use crate::driver_root::{self, Found, Root};
 
@@ -32,8 +32,8 @@ pub enum ProgramError {
     #[error("failed to open the driver root {}: {why}", root.display())]
     Root { root: PathBuf, why: String },
     /// `name` is a program, or the SONAME of a library that the program opens.
-    #[error("no {name} of the NVIDIA driver below {}", root.display())]
-    Missing { name: String, root: PathBuf },
+    #[error("no {name} of the NVIDIA driver below {} in {searched}", root.display())]
+    Missing { name: String, root: PathBuf, searched: String },
     #[error("failed to run {}: {why}", path.display())]
     NotRun { path: PathBuf, why: String },
     /// Its child processes were killed with it.
@@ -89,10 +89,14 @@ impl DriverProgram {
     pub fn find(root: &Path, name: &str, libraries: &[&str], loaded: Option<&str>) -> Result<Self, ProgramError> {
         let unusable = |error: io::Error| ProgramError::Root { root: root.to_owned(), why: error.to_string() };
         let opened = Root::open(root).map_err(unusable)?;
+        let missing = |dirs: &[PathBuf], name: &str| ProgramError::Missing {
+            name: name.to_owned(),
+            root: root.to_owned(),
+            searched: listed(dirs),
+        };
         let file = |dirs: &[PathBuf], name: &str| {
-            let missing = || ProgramError::Missing { name: name.to_owned(), root: root.to_owned() };
             let found = dirs.iter().find_map(|dir| opened.find(dir.join(name)).ok().filter(is_file));
-            found.map(|found| opened.outside(&found.path)).ok_or_else(missing)
+            found.map(|found| opened.outside(&found.path)).ok_or_else(|| missing(dirs, name))
         };
         let path = file(&program_dirs(), name)?;
         let libraries = libraries.iter().map(|library| {
@@ -253,14 +257,16 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_named_with_the_root() {
+    fn a_missing_file_is_named_with_the_directories_searched() {
         let root = root("");
         let error = |name, libraries: &[&str]| {
             dra_model::explain(&DriverProgram::find(root.path(), name, libraries, None).unwrap_err())
         };
-        let below = format!("of the NVIDIA driver below {}; install it there", root.path().display());
-        assert!(error("nvidia-cuda-mps-control", &[]).starts_with(&format!("no nvidia-cuda-mps-control {below}")));
-        assert!(error("nvidia-smi", &["libcuda.so.1"]).starts_with(&format!("no libcuda.so.1 {below}")));
+        let below = format!("of the NVIDIA driver below {} in ", root.path().display());
+        assert!(
+            error("nvidia-cuda-mps-control", &[]).starts_with(&format!("no nvidia-cuda-mps-control {below}usr/bin, "))
+        );
+        assert!(error("nvidia-smi", &["libcuda.so.1"]).starts_with(&format!("no libcuda.so.1 {below}usr/lib64, ")));
         let nowhere = DriverProgram::find(Path::new("/nonexistent"), "nvidia-smi", &[], None).unwrap_err();
         assert!(nowhere.to_string().starts_with("failed to open the driver root /nonexistent: "), "{nowhere}");
     }

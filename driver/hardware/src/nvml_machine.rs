@@ -268,6 +268,7 @@ fn why(error: &DriverFilesError) -> String {
         DriverFilesError::NoProgram { .. }
         | DriverFilesError::NoVersion { .. }
         | DriverFilesError::Unreadable { .. }
-        | DriverFilesError::BadLibrary { .. } => chain(error).to_string(),
+        | DriverFilesError::BadLibrary { .. }
+        | DriverFilesError::OtherSystem { .. } => chain(error).to_string(),
     }
 }

@@ -483,10 +483,13 @@ fn settings_need_the_driver_s_own_nvidia_smi() {
     let uuid = node.gpu(0).uuid;
     node.host.until(&Deadline::none()).set_compute_mode(&uuid, ComputeMode::ExclusiveProcess).unwrap();
     assert_eq!(node.host.until(&Deadline::none()).compute_mode(&uuid), Ok(Some(ComputeMode::ExclusiveProcess)));
-    let missing = ProgramError::Missing { name: "nvidia-smi".to_owned(), root: node.dir.path().to_owned() };
-    let program = GpuError::Program { gpu: uuid.clone(), setting: Setting::Interval, source: missing.clone() };
+    let missing = node.host.driver_program("nvidia-smi", &[]).unwrap_err();
+    assert!(
+        matches!(&missing, ProgramError::Missing { searched, .. } if searched.starts_with("usr/bin, ")),
+        "{missing}"
+    );
+    let program = GpuError::Program { gpu: uuid.clone(), setting: Setting::Interval, source: missing };
     assert_eq!(node.host.settings(&uuid), Err(program));
-    assert_eq!(node.host.driver_program("nvidia-smi", &[]), Err(missing));
     let smi_path = node.path("usr/bin/nvidia-smi");
     std::fs::write(&smi_path, "").unwrap();
     let found = node.host.driver_program("nvidia-smi", &["libnvidia-ml.so.1"]).unwrap();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `--clear-health`: an administrator declares a GPU well. The request is a file, which the running plugin carries out.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,15 @@ pub enum Clear {
 #[error("`{text}` is neither the UUID of a GPU, such as GPU-12345678-1111-2222-3333-444444444444, nor `all`")]
 pub struct ClearError {
     text: String,
+}
+
+impl fmt::Display for Clear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gpu(gpu) => gpu.fmt(f),
+            Self::All => f.write_str(ALL),
+        }
+    }
 }
 
 impl FromStr for Clear {
