@@ -249,7 +249,7 @@ impl EventText {
 /// What a fault does to claims and pods.
 const fn consequence(effect: Effect) -> &'static str {
     match effect {
-        Effect::None => "Claims and pods are not affected",
+        Effect::None => "New claims still get it, and running pods stay",
         Effect::NoSchedule => "No new claim gets it, and running pods stay",
         Effect::NoExecute => "No new claim gets it, and its pods are evicted",
     }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dra_health::gpu::UNCONTAINED;
 use dra_model::{Cause, DaemonId, Effect, Finding, GpuUuid, explain};
 use dra_mps_api::{FailedDaemons, MpsClient};
 use dra_prepare::{DaemonDevice, Engine};
@@ -128,7 +129,8 @@ fn failed_daemons(daemons: &BTreeMap<DaemonId, BTreeSet<DaemonDevice>>, findings
 fn ends_daemons(finding: &Finding) -> bool {
     match finding.cause {
         Cause::GpuLost => true,
-        Cause::Memory => finding.effect == Effect::NoExecute,
+        // Whether its pods are evicted may change with the budgets, and changes nothing for its processes.
+        Cause::Memory => finding.value == UNCONTAINED && finding.effect > Effect::None,
         Cause::Recovery
         | Cause::Xid
         | Cause::Unmonitored
@@ -177,15 +179,21 @@ mod tests {
         .map(|(id, devices)| (id.parse().unwrap(), devices.into_iter().collect()))
         .collect();
         let lost = || finding(Cause::GpuLost, Effect::NoExecute, None, "the GPU fell off the bus (XID 79)");
-        let memory = |effect, scope| finding(Cause::Memory, effect, scope, "a damaged row");
+        let memory = |effect, scope, value: &str| {
+            let value = value.to_owned();
+            Finding { value, ..finding(Cause::Memory, effect, scope, "a damaged row") }
+        };
         let reset = || finding(Cause::Recovery, Effect::NoExecute, None, "the GPU needs a reset");
         let fell = |number| format!("{} fell off the bus (XID 79)", gpu(number));
         let row = || format!("of {}: a damaged row", gpu(2));
         for (number, found, expect) in [
             (1, lost(), vec![("of-both", fell(1)), ("of-gpu-1", fell(1))]),
             (2, lost(), vec![("of-both", fell(2)), ("of-first-part", fell(2)), ("of-second-part", fell(2))]),
-            (2, memory(Effect::NoExecute, part(0)), vec![("of-both", row()), ("of-first-part", row())]),
-            (2, memory(Effect::NoSchedule, None), vec![]),
+            (2, memory(Effect::NoExecute, part(0), UNCONTAINED), vec![("of-both", row()), ("of-first-part", row())]),
+            // Its pods are not evicted, for lack of a budget.
+            (2, memory(Effect::NoSchedule, part(0), UNCONTAINED), vec![("of-both", row()), ("of-first-part", row())]),
+            (2, memory(Effect::None, None, UNCONTAINED), vec![]),
+            (2, memory(Effect::NoExecute, None, "remap-failed"), vec![]),
             (1, reset(), vec![]),
             (3, lost(), vec![]),
         ] {

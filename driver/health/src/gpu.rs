@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dra_model::{Cause, Effect, Finding, Placement, Slowdown};
-use serde::{Deserialize, Serialize};
+use serde::de::value::StringDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::policy::{Fault, Policy};
 use crate::xid::{self, XidAction};
@@ -13,9 +14,17 @@ use crate::xid::{self, XidAction};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GpuHealth {
+    #[serde(deserialize_with = "known_faults")]
     faults: BTreeMap<Fault, Active>,
     /// When faults were cleared by proof, in the last day.
     cleared: Vec<u64>,
+}
+
+/// A newer version may have stored faults that this one does not know. The others count.
+fn known_faults<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Fault, Active>, D::Error> {
+    let stored = BTreeMap::<String, Active>::deserialize(deserializer)?;
+    let known = |name: String| Fault::deserialize(StringDeserializer::<D::Error>::new(name)).ok();
+    Ok(stored.into_iter().filter_map(|(name, active)| Some((known(name)?, active))).collect())
 }
 
 /// A fault that is not over.
@@ -83,6 +92,8 @@ impl Answer {
     }
 }
 
+/// The value of the finding of an uncontained memory error, after which no process can use the GPU.
+pub const UNCONTAINED: &str = "uncontained";
 /// Clocks are lowered for moments on many GPUs: only what lasts is a fault, and it is over when it was away as long.
 const THROTTLED_SECONDS: u64 = 60;
 /// Longer than an error needs to come back.
@@ -147,7 +158,7 @@ impl GpuHealth {
             }
             let well = active.well.map_or(Well { since: now, polls: 1 }, |well| Well { polls: well.polls + 1, ..well });
             active.well = Some(well);
-            let (polls, seconds) = if active.is_found(*fault, now) { fault.proof() } else { (1, 0) };
+            let (polls, seconds) = if active.is_found(*fault) { fault.proof() } else { (1, 0) };
             let is_over = well.polls >= polls && now.saturating_sub(well.since) >= seconds;
             is_cleared |= is_over && fault.is_of_gpu();
             if is_over && *fault == Fault::NeedsReset {
@@ -162,6 +173,13 @@ impl GpuHealth {
                 self.begin(Fault::Unstable, now, boot_id, None, None);
             }
         }
+    }
+
+    /// What a restart must not forget. Clocks are read again soon, and change it at every poll.
+    pub fn lasting(&self) -> Self {
+        let mut lasting = self.clone();
+        lasting.faults.retain(|fault, _| !fault.is_momentary());
+        lasting
     }
 
     /// Whether there is nothing to remember.
@@ -185,9 +203,8 @@ impl GpuHealth {
 
 impl Active {
     /// Whether it is there long enough to be a finding.
-    fn is_found(&self, fault: Fault, now: u64) -> bool {
-        let is_common = matches!(fault, Fault::ThermalSlowdown | Fault::PowerBrake);
-        !is_common || now >= self.since.saturating_add(THROTTLED_SECONDS)
+    fn is_found(&self, fault: Fault) -> bool {
+        !fault.is_momentary() || self.last >= self.since.saturating_add(THROTTLED_SECONDS)
     }
 }
 
@@ -252,7 +269,7 @@ fn fault_of_xid(xid: u64, recovery_action: Option<u32>) -> Option<Fault> {
 
 fn finding(fault: Fault, active: &Active, now: u64, policy: &Policy) -> Option<Finding> {
     let rule = policy.rule(fault);
-    if !active.is_found(fault, now) {
+    if !active.is_found(fault) {
         return None;
     }
     let is_in_grace = now < active.since.saturating_add(rule.grace);
@@ -275,7 +292,7 @@ fn value(fault: Fault, active: &Active) -> String {
         Fault::NeedsDrain => "drain-p2p",
         Fault::ImexDomain => "imex-domain",
         Fault::XidReset => return active.xid.map(|xid| xid.to_string()).unwrap_or_default(),
-        Fault::Uncontained => "uncontained",
+        Fault::Uncontained => UNCONTAINED,
         Fault::RemapFailed => "remap-failed",
         Fault::ResetDue => "row-remap",
         Fault::FabricPending => "pending",
@@ -472,6 +489,15 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_of_a_newer_version_hides_no_other() {
+        let mut health = GpuHealth::default();
+        health.observe(Signal::Lost, 0, BOOT);
+        let mut stored = serde_json::to_value(&health).unwrap();
+        stored["faults"]["meltsDown"] = stored["faults"]["lost"].clone();
+        assert_eq!(serde_json::from_value::<GpuHealth>(stored).unwrap(), health);
+    }
+
+    #[test]
     fn clocks_that_are_low_for_a_minute_are_reported_and_moments_are_not() {
         let slowdown = |is_power_brake| Slowdown { is_power_brake, is_thermal: false };
         let answer = |low| Signal::Answers(Answer { slowdown: slowdown(low), ..Answer::default() });
@@ -493,6 +519,9 @@ mod tests {
             health.observe(answer(low), at, BOOT);
             assert_eq!(listed(&health, at), expect, "{at}");
         }
+        health.observe(answer(true), 300, BOOT);
+        assert_eq!(listed(&health, 900), vec![], "one answer is a moment, whatever comes after it");
+        assert!(health.lasting().is_blank());
     }
 
     #[test]

@@ -85,6 +85,11 @@ impl Fault {
         )
     }
 
+    /// It comes and goes: only a minute of it counts.
+    pub(crate) const fn is_momentary(self) -> bool {
+        matches!(self, Self::ThermalSlowdown | Self::PowerBrake)
+    }
+
     /// The rule without a replacement.
     pub const fn rule(self) -> Rule {
         match self {

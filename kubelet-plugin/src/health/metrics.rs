@@ -57,7 +57,7 @@ impl HealthMetrics {
         );
         registry.register(
             "gpu_eviction_held_back",
-            "GPUs, each 1, whose pods are not evicted, because too many GPUs of the node or nodes of the cluster failed",
+            "GPUs, each 1, whose pods are not evicted, because a budget of evictions is used up or cannot be read",
             self.held_back.clone(),
         );
         registry.register("gpu_xids", "XIDs of a GPU by number, those of applications too", self.xids.clone());

@@ -2,6 +2,7 @@
 //! Judges what is observed on all GPUs, remembers the result on disk, and publishes it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -131,7 +132,7 @@ impl HealthMonitor {
 
     /// A disk that does not take it delays no taint; the next poll tries again.
     fn save(&self, known: &mut Known) {
-        let saved = self.store.save(&known.gpus);
+        let saved = self.store.save(&lasting(&known.gpus));
         known.is_unsaved = saved.is_err();
         if let Err(failed) = saved {
             error!(error = %dra_model::chain(&failed), "the health of the GPUs is not on disk, will retry");
@@ -162,14 +163,14 @@ impl HealthMonitor {
             };
             let (cleared, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
                 known.gpus.clone().into_iter().partition(|(gpu, health)| is_meant(gpu) && !health.is_blank());
-            if let Err(failed) = self.store.save(&left) {
+            if let Err(failed) = self.store.save(&lasting(&left)) {
                 error!(error = %dra_model::chain(&failed), "GPUs are not cleared, because the disk does not take it; will retry");
                 return;
             }
             known.gpus = left;
             self.requests.remove(&request);
             if cleared.is_empty() {
-                info!(?request, "no fault is known that an administrator could clear");
+                info!(%request, "no fault is known that an administrator could clear");
             }
             for gpu in cleared.into_keys() {
                 info!(%gpu, "an administrator cleared the GPU");
@@ -203,7 +204,9 @@ impl HealthMonitor {
         }
         if known.gpus != before {
             // What is published is on disk first: a restart must not forget it.
-            self.save(known);
+            if lasting(&known.gpus) != lasting(&before) {
+                self.save(known);
+            }
             self.publish(known).await;
         }
     }
@@ -227,9 +230,11 @@ impl HealthMonitor {
         let now = seconds();
         let of_gpu = |(gpu, health): (&GpuUuid, &GpuHealth)| (gpu.clone(), health.findings(now, &self.policy));
         let mut findings: Findings = known.gpus.iter().map(of_gpu).filter(|(_, all)| !all.is_empty()).collect();
+        // A prepare waits for no budget.
+        self.engine.set_findings(Arc::new(findings.clone()));
         let Some(inventory) = self.state.borrow().inventory.clone() else {
-            // How many GPUs the node has, and so what may be evicted, is not known yet. A prepare need not wait for it.
-            return self.engine.set_findings(Arc::new(findings));
+            // How many GPUs the node has, and so what may be evicted, is not known yet.
+            return;
         };
         // A GPU that was removed takes no place of the budget.
         let is_present = |gpu: &GpuUuid| inventory.gpus.iter().any(|entry| entry.uuid() == Some(gpu));
@@ -243,9 +248,7 @@ impl HealthMonitor {
         self.state.send_if_modified(|state| {
             let is_first = !std::mem::replace(&mut state.is_judged, true);
             if *state.findings != findings {
-                let findings = Arc::new(findings.clone());
-                self.engine.set_findings(Arc::clone(&findings));
-                before = Some(std::mem::replace(&mut state.findings, findings));
+                before = Some(std::mem::replace(&mut state.findings, Arc::new(findings.clone())));
             }
             is_first || before.is_some()
         });
@@ -270,7 +273,9 @@ impl HealthMonitor {
     }
 
     fn report_held_back(&self, before: &BTreeMap<GpuUuid, HeldBack>, now: &BTreeMap<GpuUuid, HeldBack>) {
-        for (gpu, reason) in now.iter().filter(|(gpu, reason)| before.get(*gpu) != Some(*reason)) {
+        // An error in other words is not reported again.
+        let is_new = |gpu: &GpuUuid, reason: &HeldBack| before.get(gpu).map(discriminant) != Some(discriminant(reason));
+        for (gpu, reason) in now.iter().filter(|(gpu, reason)| is_new(gpu, reason)) {
             warn!(%gpu, %reason, "pods of the GPU are not evicted");
             self.reports.send_about_node(EventText::EvictionHeldBack { gpu: gpu.clone(), reason: reason.clone() });
         }
@@ -354,6 +359,11 @@ fn of_condition(condition: Result<GpuCondition, GpuError>) -> Option<Signal> {
             None
         }
     }
+}
+
+/// What is stored of all GPUs.
+fn lasting(gpus: &BTreeMap<GpuUuid, GpuHealth>) -> BTreeMap<GpuUuid, GpuHealth> {
+    gpus.iter().map(|(gpu, health)| (gpu.clone(), health.lasting())).collect()
 }
 
 /// Since 1970.

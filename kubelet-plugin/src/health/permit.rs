@@ -12,8 +12,8 @@ use kube::{Api, Client};
 use tokio::time::{Instant, timeout};
 
 /// A taint waits this long for the answer at most. It is `NoSchedule` after that, until the next attempt.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between two attempts of a node that got none.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two attempts after one that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// Attempts after another node took the same slot at the same time.
 const ATTEMPTS: u32 = 4;
@@ -41,6 +41,8 @@ enum AcquireError {
     Refused { message: String },
     #[error("failed to reach the API server")]
     Unreachable(#[source] Box<kube::Error>),
+    #[error("other nodes took every free Lease at the same time")]
+    Contended,
     #[error("namespace {namespace} has no Lease {prefix}0, which the chart creates")]
     NoLease { namespace: String, prefix: String },
 }
@@ -64,7 +66,9 @@ pub struct EvictionPermit {
     prefix: String,
     count: u32,
     slots: Slots,
-    refused: Option<(HeldBack, Instant)>,
+    refused: Option<HeldBack>,
+    /// After an attempt that failed.
+    next_attempt: Instant,
     started: Instant,
 }
 
@@ -73,36 +77,46 @@ impl EvictionPermit {
     pub fn new(client: Client, namespace: String, driver: &str, node: String, count: u32) -> Self {
         let (slots, prefix) = (Slots::new(node.clone()), format!("{driver}-eviction-"));
         let leases = Api::namespaced(client, &namespace);
-        Self { leases, namespace, node, prefix, count, slots, refused: None, started: Instant::now() }
+        let started = Instant::now();
+        Self { leases, namespace, node, prefix, count, slots, refused: None, next_attempt: started, started }
     }
 
     /// Whether the node may evict. Asks the API server at the first call, once a minute while it may, and twice a minute while it
     /// may not.
     pub async fn request(&mut self) -> Result<(), HeldBack> {
-        if self.slots.is_held(self.now()) && !self.slots.is_due(self.now()) {
+        let is_early = Instant::now() < self.next_attempt;
+        let is_held = self.slots.is_held(self.now());
+        if is_held && (is_early || !self.slots.is_due(self.now())) {
             return Ok(());
         }
-        if let Some((reason, _)) = self.refused.as_ref().filter(|(_, at)| at.elapsed() < RETRY_INTERVAL) {
+        if let Some(reason) = self.refused.as_ref().filter(|_| is_early) {
             return Err(reason.clone());
         }
-        let answer = timeout(ANSWER_TIMEOUT, self.acquire()).await;
-        let error = match answer {
+        let reason = match timeout(ANSWER_TIMEOUT, self.acquire()).await {
             Ok(Ok(true)) => {
                 self.refused = None;
                 return Ok(());
             }
-            Ok(Ok(false)) => return Err(self.refuse(HeldBack::Cluster { nodes: self.count })),
-            Ok(Err(error)) => dra_model::chain(&error).to_string(),
-            Err(_elapsed) => format!("the API server did not answer within {ANSWER_TIMEOUT:?}"),
+            Ok(Ok(false)) => HeldBack::Cluster { nodes: self.count },
+            Ok(Err(error)) => HeldBack::Unknown { error: dra_model::chain(&error).to_string() },
+            Err(_elapsed) => {
+                HeldBack::Unknown { error: format!("the API server did not answer within {ANSWER_TIMEOUT:?}") }
+            }
         };
+        self.next_attempt = Instant::now() + RETRY_INTERVAL;
         // A failed renewal ends no permission before its time.
-        if self.slots.is_held(self.now()) { Ok(()) } else { Err(self.refuse(HeldBack::Unknown { error })) }
+        if self.slots.is_held(self.now()) {
+            return Ok(());
+        }
+        self.refused = Some(reason.clone());
+        Err(reason)
     }
 
     /// The node evicts no more.
     pub fn end(&mut self) {
         self.slots.end();
         self.refused = None;
+        self.next_attempt = self.started;
     }
 
     /// Returns whether there is a slot.
@@ -129,12 +143,7 @@ impl EvictionPermit {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(false)
-    }
-
-    fn refuse(&mut self, reason: HeldBack) -> HeldBack {
-        self.refused = Some((reason.clone(), Instant::now()));
-        reason
+        Err(AcquireError::Contended)
     }
 
     fn now(&self) -> Duration {

@@ -166,6 +166,14 @@ fn a_node_takes_leases_of_evictions_for_itself_only(arena: &Arena) {
     for (holder, expect) in [("node-1", None), ("node-2", of_others), ("", of_others)] {
         check_write(arena, &token, &replace, &held_by(holder).to_string(), expect);
     }
+    let mut owned = held_by("node-1");
+    owned["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "00000000-0000-4000-8000-000000000000"}]);
+    let mut bound = held_by("node-1");
+    bound["metadata"]["finalizers"] = json!(["example.com/never"]);
+    for changed in [owned, bound] {
+        let expect = Some("this account changes only the spec of Leases");
+        check_write(arena, &token, &replace, &changed.to_string(), expect);
+    }
     let no_right = Some("cannot create resource \"leases\"");
     check_write(arena, &token, &["create", "--dry-run=server", "-f", "-"], &other.to_string(), no_right);
 }
