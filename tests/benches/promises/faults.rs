@@ -59,7 +59,7 @@ pub(crate) async fn measure(stage: &Stage<'_>) -> Faults {
 }
 
 /// The names of the devices with a taint, from now on.
-fn follow(client: Client) -> watch::Receiver<BTreeSet<String>> {
+pub(crate) fn follow(client: Client) -> watch::Receiver<BTreeSet<String>> {
     let (sender, names) = watch::channel(BTreeSet::from(["not listed yet".to_owned()]));
     let slices: Api<ResourceSlice> = Api::all(client);
     tokio::spawn(async move {

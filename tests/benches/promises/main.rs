@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! stage (cluster, plugin, controller, MPS host)
-//!   -> one_by_one, at_once, idle, mps, shares, rounds, partitions, mig, faults -> figures -> table and target/bench.json
+//!   -> one_by_one, at_once, idle, mps, shares, rounds, partitions, mig, faults, moves -> figures -> table and target/bench.json
 //! ```
 //!
 //! All times are taken side by side in one run, because absolute times of a shared machine say little. A missed target is
@@ -26,6 +26,7 @@ mod fragmentation;
 mod idle;
 mod memory;
 mod mig;
+mod moves;
 mod mps;
 mod mps_host;
 mod namespace;
@@ -143,7 +144,10 @@ impl Part {
             Self::Fragmentation => fragmentation::measure(),
             Self::Scheduling => scheduling::measure(stage).await.figures(),
             Self::Mig => mig::measure(stage).await.figures(),
-            Self::Faults => faults::measure(stage).await.figures(),
+            Self::Faults => {
+                let faults = faults::measure(stage).await.figures();
+                faults.into_iter().chain(moves::measure(stage).await.figures()).collect()
+            }
         }
     }
 }

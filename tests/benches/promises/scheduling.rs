@@ -47,7 +47,7 @@ pub(crate) struct Scheduling {
 }
 
 /// A pod that the scheduler was given.
-enum Scheduled {
+pub(crate) enum Scheduled {
     /// With the claim and its device.
     OnNode(Claim, String),
     NothingFree,
@@ -66,7 +66,7 @@ pub(crate) async fn measure(stage: &mut Stage<'_>) -> Scheduling {
 }
 
 /// A Node without a kubelet has no room for pods.
-async fn make_room(stage: &Stage<'_>) {
+pub(crate) async fn make_room(stage: &Stage<'_>) {
     let nodes: Api<Node> = Api::all(stage.admin.clone());
     let room = json!({"cpu": "64", "memory": "64Gi", "pods": "1000"});
     let status = json!({"status": {"capacity": room, "allocatable": room}});
@@ -132,7 +132,7 @@ async fn times(stage: &Stage<'_>, prefix: &str, request: &Value) -> Samples {
     took
 }
 
-fn whole() -> Value {
+pub(crate) fn whole() -> Value {
     json!({"deviceClassName": DRIVER})
 }
 
@@ -142,7 +142,7 @@ fn of_profile(profile: &str) -> Value {
 }
 
 /// Creates a claim and a pod that uses it, and waits for the scheduler.
-async fn schedule(stage: &Stage<'_>, name: &str, request: &Value) -> Scheduled {
+pub(crate) async fn schedule(stage: &Stage<'_>, name: &str, request: &Value) -> Scheduled {
     let (claims, pods) = apis(stage);
     let claim =
         json!({"metadata": {"name": name}, "spec": {"devices": {"requests": [{"name": "gpu", "exactly": request}]}}});
@@ -186,7 +186,7 @@ async fn until_decided(pods: &Api<Pod>, name: &str) -> bool {
 }
 
 /// Deletes the pod and its claim, and waits until the claim's device is free.
-async fn delete(stage: &Stage<'_>, name: &str) {
+pub(crate) async fn delete(stage: &Stage<'_>, name: &str) {
     let (claims, pods) = apis(stage);
     let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
     pods.delete(name, &at_once).await.expect("the pod is there");
@@ -200,7 +200,7 @@ async fn delete(stage: &Stage<'_>, name: &str) {
     within(&format!("claim {name} is deleted"), gone).await;
 }
 
-fn apis(stage: &Stage<'_>) -> (Api<ResourceClaim>, Api<Pod>) {
+pub(crate) fn apis(stage: &Stage<'_>) -> (Api<ResourceClaim>, Api<Pod>) {
     (Api::namespaced(stage.admin.clone(), NAMESPACE), Api::namespaced(stage.admin.clone(), NAMESPACE))
 }
 
