@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The budget of evictions of a cluster: a fault of all nodes, such as a bad NVIDIA driver, must not end the pods of all of them.
 //!
-//! There are a few slots, each a Lease that an administrator creates, and a node evicts while it holds one. As in the leader election of
+//! There are a few slots, each a Lease that the chart creates, and a node evicts while it holds one. As in the leader election of
 //! Kubernetes no clocks of nodes are compared: a slot is free when its Lease was seen unchanged for [`FREE_AFTER`], and its holder
 //! stops to rely on it before that.
 
