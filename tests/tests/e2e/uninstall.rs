@@ -131,10 +131,16 @@ fn no_object_is_left(arena: &Arena) {
     ] {
         assert_eq!(ours(kind), Vec::<String>::new(), "{kind}");
     }
-    for kind in ["daemonsets", "pods", "jobs", "serviceaccounts", "roles", "rolebindings", "resourceclaimtemplates"] {
-        let objects = arena.list(&[kind, "-n", driver::NAMESPACE]);
-        let names: Vec<_> = objects.iter().map(|object| text(object, "/metadata/name")).collect();
-        let left: Vec<_> = names.into_iter().filter(|name| *name != "default").collect();
+    for kind in ["daemonsets", "jobs", "serviceaccounts", "roles", "rolebindings", "leases", "resourceclaimtemplates"] {
+        let left = left_in_the_namespace(arena, kind);
         assert!(left.is_empty(), "{kind}: {left:?}");
     }
+    // The garbage collector removes the pods of a removed DaemonSet, which Helm does not wait for.
+    arena.until("the last pod of the driver to go", || left_in_the_namespace(arena, "pods").is_empty().then_some(()));
+}
+
+fn left_in_the_namespace(arena: &Arena, kind: &str) -> Vec<String> {
+    let objects = arena.list(&[kind, "-n", driver::NAMESPACE]);
+    let names = objects.iter().map(|object| text(object, "/metadata/name").to_owned());
+    names.filter(|name| name != "default").collect()
 }
