@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use dra_sim::store::Store;
+use dra_sim::store::{Changes, Store};
 use dra_sim::{Code, tree};
 
 pub(crate) struct Session {
@@ -29,10 +29,12 @@ pub(crate) struct EventSets {
 }
 
 /// The registrations of one set: event mask by GPU, and the last event it has seen.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct EventSet {
     pub(crate) masks: BTreeMap<usize, u64>,
     pub(crate) seen: u64,
+    /// Of the last wait, while no thread waits: a wait needs no inotify instance of its own.
+    pub(crate) changes: Option<Changes>,
 }
 
 impl Session {

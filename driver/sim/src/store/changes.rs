@@ -32,7 +32,18 @@ impl Changes {
         poll(&mut [PollFd::new(queue, PollFlags::IN)], timeout.as_ref()).ok();
         let mut space = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(queue, &mut space);
-        while events.next().is_ok() {}
+        let mut is_watched = true;
+        while let Ok(event) = events.next() {
+            is_watched &= !event.events().contains(inotify::ReadFlags::IGNORED);
+        }
+        if !is_watched {
+            self.queue = None;
+        }
+    }
+
+    /// Whether the kernel reports the changes. The removal of the directory ends that.
+    pub fn are_reported(&self) -> bool {
+        self.queue.is_some()
     }
 }
 
@@ -42,4 +53,28 @@ fn sleep(delay: Duration) {
         reason = "other processes signal changes through the file only; NVML blocks here too"
     )]
     std::thread::sleep(delay);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    #[test]
+    fn a_change_ends_the_wait_and_the_end_of_the_directory_is_seen() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("state");
+        std::fs::create_dir(&dir).unwrap();
+        let mut changes = Changes::of(&dir);
+        for _ in 0..2 {
+            std::fs::write(root.path().join("new"), "").unwrap();
+            std::fs::rename(root.path().join("new"), dir.join("state.json")).unwrap();
+            changes.wait(HOUR);
+            assert!(changes.are_reported());
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+        changes.wait(HOUR);
+        assert!(!changes.are_reported());
+    }
 }

@@ -7,6 +7,7 @@ use std::ffi::{c_uint, c_ulonglong};
 use std::time::{Duration, Instant};
 
 use dra_sim::state::{EVENT_MIG_CONFIG, EVENT_XID, Event};
+use dra_sim::store::Changes;
 use dra_sim::{Code, State};
 use nvml_wrapper_sys::bindings as nvml;
 
@@ -93,8 +94,17 @@ fn set_id(set: Handle) -> Result<u32, Code> {
 /// Waits without holding the table of sets, so that a set can be freed meanwhile.
 fn wait(call: &Call, set: Handle, timeout: c_uint) -> Result<Event, Code> {
     let id = set_id(set)?;
+    let last = call.session.event_sets().open.get_mut(&id).ok_or(Code::INVALID_ARGUMENT)?.changes.take();
     // Before the state is read, so that no change is missed between the two.
-    let mut changes = call.session.store.changes();
+    let mut changes = last.unwrap_or_else(|| call.session.store.changes());
+    let event = next_event(call, id, timeout, &mut changes);
+    if let Some(set) = call.session.event_sets().open.get_mut(&id) {
+        set.changes = Some(changes).filter(Changes::are_reported);
+    }
+    event
+}
+
+fn next_event(call: &Call, id: u32, timeout: c_uint, changes: &mut Changes) -> Result<Event, Code> {
     let deadline = Instant::now() + Duration::from_millis(u64::from(timeout));
     loop {
         let state = call.session.store.read().map_err(|error| code_of(&error))?;
