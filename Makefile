@@ -6,7 +6,12 @@ SHIPPED := -p dra-kubelet-plugin -p dra-mps-host -p dra-controller
 PROGRAMS := $(SHIPPED) -p dra-sim -p dra-sim-library -p dra-cluster -p dra-demo
 
 # No path of the machine is in the programs, so they have the same bytes wherever they are built.
-REPEATABLE := CARGO_ENCODED_RUSTFLAGS="$$(printf -- '--remap-path-prefix=%s=.\037--remap-path-prefix=%s=cargo' '$(CURDIR)' "$${CARGO_HOME:-$$HOME/.cargo}")"
+PATHS := --remap-path-prefix=%s=.\037--remap-path-prefix=%s=cargo
+REPEATABLE := CARGO_ENCODED_RUSTFLAGS="$$(printf -- '$(PATHS)' '$(CURDIR)' "$${CARGO_HOME:-$$HOME/.cargo}")"
+# A hook loads no library, since it runs beside the files of an image.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+STATIC := CARGO_ENCODED_RUSTFLAGS="$$(printf -- '$(PATHS)\037-Ctarget-feature=+crt-static' '$(CURDIR)' "$${CARGO_HOME:-$$HOME/.cargo}")"
+BUILD_HOOK = $(STATIC) cargo build --locked -p dra-cdi-hook --target $(HOST) --target-dir target/static
 
 .PHONY: help setup build demo-programs programs demo test up down env bench check deny sbom repeat pictures
 
@@ -30,17 +35,23 @@ setup:
 
 build: setup
 	@$(REPEATABLE) cargo build --release --locked $(PROGRAMS)
+	@$(BUILD_HOOK) --release
+	@install target/static/$(HOST)/release/gpu-cdi-hook target/release
 	@target/release/gpu-cluster build
 
 # For the demo: not optimised, which takes half the time. The programs of the cluster are built side by side with ours.
 demo-programs: setup
 	@cargo build --locked -p dra-cluster
 	@target/debug/gpu-cluster build & cluster=$$!; cargo build --locked $(PROGRAMS) && wait $$cluster
+	@$(BUILD_HOOK)
+	@install target/static/$(HOST)/debug/gpu-cdi-hook target/debug
 
 programs:
 	@$(REPEATABLE) cargo build --release --locked $(SHIPPED)
+	@$(BUILD_HOOK) --release
 	@mkdir -p target/image
 	@cd target/release && install gpu-kubelet-plugin gpu-mps-host gpu-controller gpu-import ../image
+	@install target/static/$(HOST)/release/gpu-cdi-hook target/image
 
 demo: demo-programs
 	@target/debug/gpu-demo run

@@ -16,13 +16,12 @@ pub const RELEASE: &str = "gpu-dra-driver";
 
 const IMAGE: &str = "localhost/gpu-dra-driver:0.1.0";
 /// The programs that the Containerfile copies.
-const PROGRAMS: [&str; 4] = ["gpu-kubelet-plugin", "gpu-mps-host", "gpu-controller", "gpu-import"];
+const PROGRAMS: [&str; 5] = ["gpu-kubelet-plugin", "gpu-mps-host", "gpu-controller", "gpu-import", "gpu-cdi-hook"];
 /// A simulated node has its driver root at the path of a driver container.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 5] = [
     "driver.root=/run/nvidia/driver",
     "driver.procRoot=/run/nvidia/driver/proc",
     "driver.sysRoot=/run/nvidia/driver/sys",
-    "driver.devDir=",
     "tests.claim.enabled=true",
     "deviceClasses.mig.models={h100-80gb}",
 ];

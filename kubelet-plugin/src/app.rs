@@ -234,6 +234,8 @@ fn settings(config: &Config) -> Settings {
         lock_timeout: LOCK_TIMEOUT,
         missing_grace_period: MISSING_GRACE_PERIOD,
         architecture: Architecture::own(),
+        host_dev_dir: config.host_dev_dir.clone(),
+        hook: config.hook.clone(),
     }
 }
 
@@ -302,6 +304,7 @@ fn start_background(tasks: &mut Tasks, parts: &Parts, registry: Registry, report
         readable,
         completed,
         reported: Vec::new(),
+        hook_error: None,
     };
     tasks.start("reconcile", reconciler.run(stop()));
     let daemons = DaemonWatch {

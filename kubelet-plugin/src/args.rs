@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use dra_cdi::HookSettings;
 use dra_hardware::{ProcessRoots, Roots};
 use dra_health::{Policy, Replacement};
 use dra_model::NodeName;
@@ -39,12 +40,22 @@ pub struct Args {
     /// Directory for CDI specs; the container runtime must read it
     #[arg(long, env = "CDI_ROOT", default_value = "/var/run/cdi")]
     cdi_root: PathBuf,
+    /// Directory for the hook program that CDI specs name, the same path in this container as on the host; without it they have no
+    /// hook
+    #[arg(long, env = "CDI_HOOK_DIR", value_name = "DIR")]
+    cdi_hook_dir: Option<PathBuf>,
+    /// The hook program to install there
+    #[arg(long, env = "CDI_HOOK_PROGRAM", value_name = "FILE", default_value = "/usr/bin/gpu-cdi-hook")]
+    cdi_hook_program: PathBuf,
     /// Root of the NVIDIA driver installation, as path in this container
     #[arg(long, env = "DRIVER_ROOT", default_value = "/driver-root")]
     driver_root: PathBuf,
     /// Root of the NVIDIA driver installation, as path on the host
     #[arg(long, env = "DRIVER_ROOT_HOST", default_value = "/")]
     driver_root_host: PathBuf,
+    /// /dev of the host, as path in this container, where device files for pods with hostUsers: false are created
+    #[arg(long, env = "HOST_DEV_DIR", value_name = "DIR")]
+    host_dev_dir: Option<PathBuf>,
     /// /proc of the host, as path in this container
     #[arg(long, env = "PROC_ROOT", default_value = "/proc")]
     proc_root: PathBuf,
@@ -112,7 +123,11 @@ pub struct Config {
     pub driver_name: String,
     pub paths: SocketPaths,
     pub cdi_root: PathBuf,
+    /// Absent: CDI specs have no hook.
+    pub hook: Option<HookSettings>,
     pub roots: Roots,
+    /// Absent: no device file is created.
+    pub host_dev_dir: Option<PathBuf>,
     /// Cleared at reboot.
     pub run_dir: PathBuf,
     /// For the controller.
@@ -142,8 +157,11 @@ impl TryFrom<Args> for Config {
             namespace,
             kubelet_root_dir,
             cdi_root,
+            cdi_hook_dir,
+            cdi_hook_program,
             driver_root,
             driver_root_host,
+            host_dev_dir,
             proc_root,
             sys_root,
             host_proc,
@@ -167,6 +185,8 @@ impl TryFrom<Args> for Config {
         let processes = ProcessRoots { proc: host_proc, pod_logs };
         let roots =
             Roots { driver: driver_root, driver_on_host: driver_root_host, proc: proc_root, sys: sys_root, processes };
+        let instance = pod_uid.clone();
+        let hook = cdi_hook_dir.map(|dir| HookSettings { program: cdi_hook_program, dir, instance });
         let static_mig = static_mig_file.map(|path| StaticMigFile { path, config: static_mig_config });
         Ok(Self {
             node_name,
@@ -175,7 +195,9 @@ impl TryFrom<Args> for Config {
             namespace,
             paths,
             cdi_root,
+            hook,
             roots,
+            host_dev_dir,
             run_dir,
             node_socket,
             static_mig,

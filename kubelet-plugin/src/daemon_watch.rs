@@ -321,6 +321,8 @@ mod tests {
             lock_timeout: Duration::from_secs(1),
             missing_grace_period: Duration::from_secs(1),
             architecture: Architecture::own(),
+            host_dev_dir: None,
+            hook: None,
         };
         let roots = Roots {
             driver: dir.into(),

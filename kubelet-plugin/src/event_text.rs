@@ -98,6 +98,10 @@ pub enum EventText {
     StaticMigFailed {
         error: String,
     },
+    /// On the Node.
+    HookUnavailable {
+        error: String,
+    },
     SettingsChanged {
         setting: String,
         gpu: GpuUuid,
@@ -139,6 +143,7 @@ impl EventText {
             Self::EvictionHeldBack { .. } => "EvictionHeldBack",
             Self::StaticMigCreated { .. } => "StaticMigCreated",
             Self::StaticMigFailed { .. } => "StaticMigFailed",
+            Self::HookUnavailable { .. } => "CDIHookUnavailable",
             Self::SettingsChanged { .. } => "GPUSettingsChanged",
         }
     }
@@ -189,6 +194,9 @@ impl EventText {
                 format!("Created static MIG devices {devices}. They stay until an administrator destroys them")
             }
             Self::StaticMigFailed { error } => format!("Static MIG devices are missing: {error}"),
+            Self::HookUnavailable { error } => format!(
+                "Containers find the libraries of the NVIDIA driver in the directories of the loader, but not in its cache: {error}"
+            ),
             // The kubelet prepares a claim for the first of its pods and not for pods that are added while it is prepared.
             Self::SettingsChanged { setting, gpu, found, wanted } => format!(
                 "{setting} of {gpu} was changed to {found} outside this driver, the claim needs {wanted}. Set it back with nvidia-smi; else it is reset at the next prepare on this GPU, of another claim or of this one after all its pods terminated"
@@ -214,6 +222,7 @@ impl EventText {
             | Self::Daemon(_)
             | Self::RecordsLost { .. }
             | Self::StaticMigFailed { .. }
+            | Self::HookUnavailable { .. }
             | Self::GpuFault { .. }
             | Self::EvictionHeldBack { .. }
             | Self::HealthLost { .. }
@@ -241,6 +250,7 @@ impl EventText {
             | Self::GpuRecovered { .. }
             | Self::GpuCleared { .. }
             | Self::EvictionHeldBack { .. }
+            | Self::HookUnavailable { .. }
             | Self::HealthLost { .. } => "Monitor",
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dra_hardware::Deadline;
 use dra_model::{GpuUuid, explain};
-use dra_prepare::{Drift, Engine, Reconciliation, Restoration};
+use dra_prepare::{Drift, Engine, Problem, Reconciliation, Restoration};
 use dra_runtime::tasks::TaskError;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::event_text;
+use crate::event_text::{self, EventText};
 use crate::fetch::ClaimSource;
 use crate::metrics::{Metrics, ReconciliationResult};
 use crate::report::Report;
@@ -48,6 +48,8 @@ pub struct Reconciler {
     pub completed: watch::Sender<Instant>,
     /// The changed settings that were reported.
     pub reported: Vec<Drift>,
+    /// Why the hook of CDI specs cannot be used, as it was reported.
+    pub hook_error: Option<String>,
 }
 
 impl Reconciler {
@@ -101,6 +103,7 @@ impl Reconciler {
         for drift in report.drifted.iter().filter(|drift| !self.reported.contains(drift)) {
             self.report_drift(drift);
         }
+        self.report_hook(&report);
         self.reported = report.drifted;
         if report.missing.is_empty() { RECONCILIATION_INTERVAL } else { MISSING_CLAIMS_INTERVAL }
     }
@@ -119,6 +122,15 @@ impl Reconciler {
                 error!(%error, "a bug in the driver stopped the restore, report it with the log of this time; will retry");
             }
         }
+    }
+
+    /// Once for each reason.
+    fn report_hook(&mut self, report: &Reconciliation) {
+        let error = report.problems.iter().find(|problem| matches!(problem, Problem::Hook { .. })).map(explain);
+        if let Some(error) = error.clone().filter(|error| self.hook_error.as_ref() != Some(error)) {
+            self.reports.send_about_node(EventText::HookUnavailable { error });
+        }
+        self.hook_error = error;
     }
 
     fn report_drift(&self, drift: &Drift) {
@@ -143,7 +155,7 @@ fn log(report: &Reconciliation) {
         info!(%claim, "claim unprepared: no pod of this node can use it any more");
     }
     for path in &report.removed {
-        info!(path = %path.display(), "unused CDI spec removed");
+        info!(path = %path.display(), "unused file of this driver removed");
     }
     for path in &report.foreign {
         warn!(path = %path.display(), "file of another program is not touched");

@@ -29,9 +29,9 @@ nvidia_packages=(nvidia-smi nvidia-cuda-mps)
 prometheus_packages=(prometheus prometheus-alertmanager)
 # The minimum for a program linked against glibc.
 base_packages=(libc6 libgcc-s1)
-# A shell, coreutils, and busybox for a small web server and client.
+# A shell, coreutils, ldconfig, and busybox for a small web server and client.
 demo_packages=(
-    bash coreutils grep sed libacl1 libattr1 libgmp10 libpcre2-8-0 libselinux1
+    bash coreutils libc-bin grep sed libacl1 libattr1 libgmp10 libpcre2-8-0 libselinux1
     libtinfo6 busybox
 )
 nvidia_ml_py=nvidia-ml-py==12.535.161
@@ -112,7 +112,8 @@ begin_root() {
     done
 }
 
-# A few files make the rest a root directory: users, /tmp, /bin/sh. Manuals,
+# A few files make the rest a root directory: users, /tmp, /bin/sh, the cache of
+# the loader. Manuals,
 # translations and character tables are most of the bytes and of no use there.
 finish_root() {
     mkdir -p "$1"/{etc,tmp,root,var/tmp}
@@ -121,6 +122,8 @@ finish_root() {
     printf 'root:x:0:\nnogroup:x:65534:\n' >"$1/etc/group"
     printf 'passwd: files\ngroup: files\nhosts: files dns\n' >"$1/etc/nsswitch.conf"
     [ ! -e "$1/usr/bin/bash" ] || ln -sf bash "$1/usr/bin/sh"
+    # As the packages do when they are installed.
+    [ ! -e "$1/usr/sbin/ldconfig" ] || ldconfig -r "$1"
     rm -rf "$1"/usr/share/{bash-completion,bug,doc,info,lintian,locale,man,menu} "$1"/usr/lib/*/gconv
 }
 

@@ -76,6 +76,13 @@ because /proc/driver/nvidia and the PCI tree of sysfs are the same in every cont
 - --sys-root={{ include "gpu-dra-driver.treeInside" (dict "context" . "name" "sysRoot" "path" .Values.driver.sysRoot "default" "/sys") }}
 {{- end }}
 
+{{/* The directory of the hook program, on the node and in the container. */}}
+{{- define "gpu-dra-driver.hookDir" -}}
+{{- $bin := "/home/kubernetes/bin" -}}
+{{- $default := ternary (printf "%s/gpu-dra" $bin) "/opt/gpu-dra" (hasPrefix (printf "%s/" $bin) .Values.driver.root) -}}
+{{ default $default .Values.cdiHook.directory }}
+{{- end }}
+
 {{/* Security context of all containers but those of the plugin and the MPS host. */}}
 {{- define "gpu-dra-driver.unprivileged" -}}
 runAsNonRoot: true

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! k8s.gpu.nvidia.com-base_550.54.15.json     kind k8s.gpu.nvidia.com/base     device 550.54.15
-//!     libraries, programs, control nodes; NVIDIA_VISIBLE_DEVICES=void disables the injection by NVIDIA's container runtime
+//!     libraries, programs, control nodes, the hook `gpu-cdi-hook`; NVIDIA_VISIBLE_DEVICES=void disables the injection by NVIDIA's
+//!     container runtime
 //! k8s.gpu.nvidia.com-claim_<uid>.json        kind k8s.gpu.nvidia.com/claim    devices <uid>-<device name>
 //!     the nodes of that device, and for clients of an MPS daemon its directories and limits
 //! ```
@@ -14,7 +15,7 @@
 //! name. So two claims in one container can be combined: their base is the same device, and equal nodes replace each other.
 //! Two claims with MPS cannot: a process is a client of one daemon, and the last claim selects it.
 //!
-//! Reading order: [`names`], [`spec`], [`error`], [`mps`], [`render`], [`store`].
+//! Reading order: [`names`], [`spec`], [`error`], [`mps`], [`render`], [`store`], [`hook_program`].
 
 pub mod names;
 
@@ -28,7 +29,10 @@ pub mod render;
 
 pub mod store;
 
+pub mod hook_program;
+
 pub use error::RenderError;
+pub use hook_program::{HookProgram, HookProgramError, HookSettings};
 pub use mps::MpsClient;
 pub use names::{Kind, Naming};
 pub use render::{Architecture, ClaimDevice, RenderedSpec};

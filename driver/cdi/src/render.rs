@@ -12,7 +12,7 @@ use dra_model::{ClaimUid, DeviceName, DeviceNode, DriverFile, DriverFiles, Share
 use crate::error::{RenderError, absolute};
 use crate::mps::{self, MpsClient};
 use crate::names::{self, Kind, Naming};
-use crate::spec::{CdiDevice, CdiDeviceNode, CdiMount, ContainerEdits, Spec, minimum_version};
+use crate::spec::{CdiDevice, CdiDeviceNode, CdiHook, CdiMount, ContainerEdits, Spec, minimum_version};
 
 /// The instruction set of containers, which selects the library directory of the Debian family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,15 +65,23 @@ const PROGRAM_DIR: &str = "/usr/bin";
 /// As `nvidia-ctk` mounts them.
 const MOUNT_OPTIONS: &[&str] = &["ro", "nosuid", "nodev", "rbind", "rprivate"];
 
+/// In a container, on its own procfs.
+const PARAMS: &str = "/proc/driver/nvidia/params";
+
+/// The hook itself gives up after half a second. Only a machine that does not schedule it takes longer.
+const HOOK_SECONDS: u32 = 10;
+
 /// Read and write for all users. The device cgroup restricts the access.
 const NODE_MODE: u32 = 0o666;
 
-/// The user-space part of a driver version: libraries, programs and the nodes every CUDA program opens.
+/// The user-space part of a driver version: libraries, programs and the nodes every CUDA program opens, and the hook that adds
+/// the libraries to the loader's cache of the image.
 pub fn base(
     naming: &Naming,
     files: &DriverFiles,
     control_nodes: &[DeviceNode],
     architecture: Architecture,
+    hook_program: Option<&Path>,
 ) -> Result<RenderedSpec, RenderError> {
     let version = &files.version;
     if !names::is_version(version) {
@@ -82,8 +90,12 @@ pub fn base(
     if files.libraries.is_empty() || control_nodes.is_empty() {
         return Err(RenderError::Empty(format!("the base spec of driver {version}")));
     }
-    let edits =
-        ContainerEdits { env: Vec::new(), device_nodes: nodes(control_nodes)?, mounts: mounts(files, architecture)? };
+    let edits = ContainerEdits {
+        env: Vec::new(),
+        device_nodes: nodes(control_nodes)?,
+        mounts: mounts(files, architecture)?,
+        hooks: hook_program.map(|program| hook(program, files, architecture)).transpose()?.into_iter().collect(),
+    };
     // Loaders refuse a device without edits of its own.
     let env = vec!["NVIDIA_VISIBLE_DEVICES=void".to_owned()];
     let device = CdiDevice { name: version.clone(), container_edits: ContainerEdits { env, ..Default::default() } };
@@ -101,7 +113,8 @@ pub fn claim(naming: &Naming, uid: &ClaimUid, devices: &[ClaimDevice]) -> Result
         if rendered.iter().all(|earlier| earlier.name != name) {
             let env = mps.as_ref().map(mps::env).unwrap_or_default();
             let mounts = mps.as_ref().map(mps::mounts).transpose()?.unwrap_or_default();
-            let container_edits = ContainerEdits { env, device_nodes: nodes(device_nodes)?, mounts };
+            let container_edits =
+                ContainerEdits { env, device_nodes: nodes(device_nodes)?, mounts, ..Default::default() };
             rendered.push(CdiDevice { name, container_edits });
         }
     }
@@ -132,6 +145,17 @@ fn mounts(files: &DriverFiles, architecture: Architecture) -> Result<Vec<CdiMoun
         names.flat_map(move |name| dirs.map(|dir| mount(file, dir, name)))
     });
     libraries.chain(files.programs.iter().map(|file| mount(file, PROGRAM_DIR, &file.name))).collect()
+}
+
+/// `createContainer`, because the mounts of the container are there and its root is writable at that point. The command line is
+/// that of `driver/cdi-hook`.
+fn hook(program: &Path, files: &DriverFiles, architecture: Architecture) -> Result<CdiHook, RenderError> {
+    let path = absolute(program)?;
+    let dirs = architecture.library_dirs().map(|dir| format!("--library-dir={dir}"));
+    let libraries = files.libraries.iter().map(|file| format!("--library={}", file.name));
+    let params = format!("--mask-params={PARAMS}");
+    let args = ["gpu-cdi-hook".to_owned()].into_iter().chain(dirs).chain(libraries).chain([params]).collect();
+    Ok(CdiHook { hook_name: "createContainer", path, args, env: vec!["LC_ALL=C".to_owned()], timeout: HOOK_SECONDS })
 }
 
 fn mount(file: &DriverFile, dir: &str, name: &str) -> Result<CdiMount, RenderError> {

@@ -40,6 +40,8 @@ pub struct ContainerEdits {
     pub device_nodes: Vec<CdiDeviceNode>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<CdiMount>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<CdiHook>,
 }
 
 impl ContainerEdits {
@@ -73,6 +75,21 @@ pub struct CdiMount {
     pub host_path: String,
     pub container_path: String,
     pub options: &'static [&'static str],
+}
+
+/// A program that the runtime starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CdiHook {
+    /// A point of the life of a container, such as `createContainer`.
+    pub hook_name: &'static str,
+    pub path: String,
+    /// The first is the name of the program.
+    pub args: Vec<String>,
+    /// Never empty, because runc and crun give a hook without variables those of the image.
+    pub env: Vec<String>,
+    /// Seconds, after which the runtime ends the program and the start of the container.
+    pub timeout: u32,
 }
 
 /// The lowest version that allows this content (container-device-interface v1.1.0, `pkg/cdi/version.go`).

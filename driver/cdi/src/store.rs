@@ -165,6 +165,13 @@ impl SpecStore {
         Ok(names.filter_map(|(name, _)| without_share(name).parse().ok()).collect())
     }
 
+    /// The programs that the hooks of a spec start. A spec that cannot be read names none.
+    pub fn hook_programs(&self, kind: &Kind) -> Result<Vec<PathBuf>, SpecStoreError> {
+        let Content::Bytes(bytes) = self.read(&self.path(kind))? else { return Ok(Vec::new()) };
+        let spec: HooksOnly = serde_json::from_slice(&bytes).unwrap_or_default();
+        Ok(spec.container_edits.hooks.into_iter().map(|hook| hook.path).collect())
+    }
+
     /// Removes a temporary file. The caller holds the lock of its writer.
     pub fn remove_unfinished(&self, unfinished: &UnfinishedSpec) -> Result<(), SpecStoreError> {
         let path = self.dir.join(&unfinished.name);
@@ -225,6 +232,23 @@ impl SpecStore {
         self.naming.parse_file_name(file_name)?;
         Some(UnfinishedSpec { writer: writer.parse().ok()?, name: name.to_owned() })
     }
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct HooksOnly {
+    container_edits: HookEdits,
+}
+
+#[derive(Default, serde::Deserialize)]
+struct HookEdits {
+    #[serde(default)]
+    hooks: Vec<HookPath>,
+}
+
+#[derive(serde::Deserialize)]
+struct HookPath {
+    path: PathBuf,
 }
 
 enum Content {

@@ -10,7 +10,7 @@
 //! from leaving, but stops the next claim on that GPU.
 //!
 //! Reading order: [`error`], [`tools`], [`prerequisites`], [`ledger`], [`mps_daemon`], [`originals`], [`retry`], [`mig_mode`],
-//! [`instances`], [`restore`], [`gpu_settings`], [`partition`], [`claim_spec`], [`step`].
+//! [`instances`], [`restore`], [`gpu_settings`], [`partition`], [`device_files`], [`claim_spec`], [`step`].
 
 pub mod holders;
 
@@ -39,6 +39,8 @@ pub mod gpu_settings;
 mod partition;
 
 pub(crate) mod static_mig;
+
+mod device_files;
 
 mod claim_spec;
 

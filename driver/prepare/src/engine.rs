@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use dra_cdi::{Naming, SpecStore};
+use dra_cdi::{HookProgram, Naming, SpecStore};
 use dra_checkpoint::{LedgerStore, RecordStore, StoreError};
 use dra_files::Files;
 use dra_hardware::{Daemons, Deadline, Host};
@@ -54,6 +54,7 @@ impl Engine {
         let ledgers = LedgerStore::open(Arc::clone(&files), &settings.state_dir)
             .map_err(|source| OpenError::Ledgers { source })?;
         let locks = Locks::open(settings.run_dir.join("locks")).map_err(|source| OpenError::Locks { source })?;
+        let hook = settings.hook.clone().map(|hook| HookProgram::new(Arc::clone(&files), hook));
         let specs = SpecStore::new(files, settings.cdi_dir.clone(), Naming::new(&settings.driver_name));
         if let Err(error) = specs.make_dir() {
             // A prepare tries again and reports the error; unprepare and registration work without the directory.
@@ -69,6 +70,7 @@ impl Engine {
             records,
             ledgers,
             specs,
+            hook,
             locks,
             driver,
             order,

@@ -41,9 +41,9 @@ pub(crate) struct NodeFacts<'a> {
     pub has_gpus: bool,
 }
 
-/// Lays out a node's directory: `etc`, `var-lib`, `var-log`, `bin`.
+/// Lays out a node's directory: `etc`, `var-lib`, `var-log`, `opt`, `dev`, `bin`.
 pub(crate) fn write(node_dir: &Path, node: NodeFacts<'_>, authority: &Authority, programs: &Programs) -> Result<()> {
-    for name in ["bin", "var-lib/kubelet", "var-lib/containerd", "var-log", "etc/cdi"] {
+    for name in ["bin", "var-lib/kubelet", "var-lib/containerd", "var-log", "opt", "dev", "etc/cdi"] {
         files::make_dir(&node_dir.join(name))?;
     }
     let etc_dir = node_dir.join("etc");

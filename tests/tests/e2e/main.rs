@@ -22,6 +22,7 @@ mod claims;
 mod classes;
 mod faults;
 mod health;
+mod hook;
 mod import;
 mod mig;
 mod monitoring;
@@ -51,6 +52,7 @@ fn cases() -> Vec<Case> {
         classes::cases(),
         mig::cases(),
         claims::cases(),
+        hook::cases(),
         import::cases(),
         faults::cases(),
         health::cases(),

@@ -34,14 +34,39 @@ pub(crate) fn start(arena: &Arena, name: &str, node: &str, devices: &Value) {
 /// The same in a namespace and as a user of one's own.
 pub(crate) fn start_as(arena: &Arena, owner: (&str, u32), name: &str, node: &str, devices: &Value) {
     let (namespace, user) = owner;
+    let security_context = json!({ "runAsUser": user });
+    start_restricted(arena, namespace, name, node, devices, &security_context);
+}
+
+/// The same in a namespace, with a security context of the container.
+pub(crate) fn start_restricted(
+    arena: &Arena,
+    namespace: &str,
+    name: &str,
+    node: &str,
+    devices: &Value,
+    security_context: &Value,
+) {
     let metadata = json!({"namespace": namespace, "name": name});
+    let mut spec = pod_spec(&json!({"name": "gpu", "resourceClaimName": name}));
+    spec["containers"][0]["securityContext"] = security_context.clone();
+    apply_with_claim(arena, &metadata, node, devices, spec);
+}
+
+/// The same in a user namespace.
+pub(crate) fn start_in_user_namespace(arena: &Arena, name: &str, node: &str, devices: &Value) {
+    let metadata = json!({"namespace": "default", "name": name});
+    let mut spec = pod_spec(&json!({"name": "gpu", "resourceClaimName": name}));
+    spec["hostUsers"] = json!(false);
+    apply_with_claim(arena, &metadata, node, devices, spec);
+}
+
+fn apply_with_claim(arena: &Arena, metadata: &Value, node: &str, devices: &Value, spec: Value) {
     let claim = json!({
         "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": metadata,
         "spec": {"devices": devices},
     });
-    let mut spec = pod_spec(&json!({"name": "gpu", "resourceClaimName": name}));
-    spec["securityContext"] = json!({ "runAsUser": user });
-    let pod = pod(&metadata, node, spec);
+    let pod = pod(metadata, node, spec);
     arena.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [claim, pod]}).to_string());
 }
 

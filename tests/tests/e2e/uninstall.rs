@@ -108,7 +108,7 @@ fn uninstall_leaves_nothing_behind(arena: &Arena) {
     no_object_is_left(arena);
     no_trace_of_mps(arena);
     for node in arena.cluster.nodes() {
-        for dir in ["/var/run/cdi", "/var/lib/kubelet/plugins", "/var/lib/kubelet/plugins_registry"] {
+        for dir in ["/var/run/cdi", "/opt/gpu-dra", "/var/lib/kubelet/plugins", "/var/lib/kubelet/plugins_registry"] {
             let left = arena.files(node.name(), dir);
             assert!(left.is_empty(), "on {}: {left:?}", node.name());
         }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its builders too")]
 
+mod hook_program;
+
 mod render;
 mod rules;
 mod store;

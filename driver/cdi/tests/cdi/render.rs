@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Rendered specs: golden text, loader rules, and what is refused.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dra_cdi::{Architecture, ClaimDevice, MpsClient, Naming, RenderError, RenderedSpec, render};
 use dra_model::{Bytes, ClaimUid, DeviceNode, DriverFile, DriverFiles, ShareLimits};
@@ -90,11 +90,12 @@ fn check_golden(name: &str, spec: &RenderedSpec) {
 
 #[test]
 fn specs_are_the_golden_ones() {
-    for (name, root, architecture) in [
-        ("base-x86.json", "", Architecture::X86),
-        ("base-arm-driver-root.json", "/run/nvidia/driver", Architecture::Arm),
+    let hook = Path::new("/opt/gpu-dra/gpu-cdi-hook-0.1.0-0123456789abcdef");
+    for (name, root, architecture, hook) in [
+        ("base-x86.json", "", Architecture::X86, Some(hook)),
+        ("base-arm-driver-root.json", "/run/nvidia/driver", Architecture::Arm, None),
     ] {
-        let spec = render::base(&naming(), &driver_files(), &control_nodes(root), architecture).unwrap();
+        let spec = render::base(&naming(), &driver_files(), &control_nodes(root), architecture, hook).unwrap();
         assert_eq!(naming().file_name(&spec.kind), "k8s.gpu.nvidia.com-base_550.54.15.json");
         check_golden(name, &spec);
     }
@@ -115,7 +116,7 @@ fn specs_are_the_golden_ones() {
 
 #[test]
 fn the_names_for_the_kubelet_are_those_in_the_specs() {
-    let base = render::base(&naming(), &driver_files(), &control_nodes(""), Architecture::X86).unwrap();
+    let base = render::base(&naming(), &driver_files(), &control_nodes(""), Architecture::X86, None).unwrap();
     let claim = render::claim(&naming(), &uid(), &[mig()]).unwrap();
     let shares = render::claim(&naming(), &uid(), &[share("a", None, None), share("b", None, None)]).unwrap();
     for (spec, expect) in [
@@ -148,7 +149,7 @@ fn a_spec_that_no_runtime_could_use_is_refused() {
     let base = |change: &dyn Fn(&mut DriverFiles)| {
         let mut files = driver_files();
         change(&mut files);
-        render::base(&naming(), &files, &control_nodes(""), Architecture::X86).unwrap_err().to_string()
+        render::base(&naming(), &files, &control_nodes(""), Architecture::X86, None).unwrap_err().to_string()
     };
     let claim = |devices: &[ClaimDevice]| render::claim(&naming(), &uid(), devices).unwrap_err().to_string();
     let nodeless = ClaimDevice { nodes: vec![], ..gpu(0, "") };
@@ -182,14 +183,14 @@ proptest! {
         rules::check(&render::claim(&naming(), &uid.parse().unwrap(), &devices).unwrap().bytes);
         let libraries = libraries.iter().map(|name| file(name, &format!("{root}/usr/lib/{name}"))).collect();
         let files = DriverFiles { version, libraries, programs: Vec::new() };
-        let spec = render::base(&naming(), &files, &nodes(), Architecture::X86);
+        let spec = render::base(&naming(), &files, &nodes(), Architecture::X86, None);
         rules::check(&spec.unwrap().bytes);
     }
 
     #[test]
     fn any_version_is_rendered_or_refused(version: String) {
         let files = DriverFiles { version: version.clone(), ..driver_files() };
-        match render::base(&naming(), &files, &control_nodes(""), Architecture::X86) {
+        match render::base(&naming(), &files, &control_nodes(""), Architecture::X86, None) {
             Ok(spec) => { rules::check(&spec.bytes); }
             Err(error) => prop_assert!(matches!(error, RenderError::Version(refused) if refused == version)),
         }

@@ -68,7 +68,7 @@ fn check_device_name(name: &str) {
 
 /// Whether something in them needs version 0.5.0.
 fn check_edits(edits: &Value) -> bool {
-    let edits = object(edits, &["env", "deviceNodes", "mounts"]);
+    let edits = object(edits, &["env", "deviceNodes", "mounts", "hooks"]);
     for variable in list(edits, "env") {
         assert!(variable.as_str().unwrap().find('=').is_some_and(|at| at > 0), "{variable}");
     }
@@ -81,8 +81,19 @@ fn check_edits(edits: &Value) -> bool {
         assert!(!target.starts_with("/proc"), "runc refuses mounts below /proc");
         assert!(mounted.insert(target), "{target} would replace an earlier mount");
     }
+    list(edits, "hooks").iter().for_each(check_hook);
     let checked: Vec<bool> = list(edits, "deviceNodes").iter().map(check_node).collect();
     checked.contains(&true)
+}
+
+fn check_hook(hook: &Value) {
+    let hook = object(hook, &["hookName", "path", "args", "env", "timeout"]);
+    let stages = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+    assert!(stages.contains(&hook["hookName"].as_str().unwrap()));
+    absolute(&hook["path"]);
+    assert!(!list(hook, "args").is_empty(), "the first is the name of the program");
+    assert!(!list(hook, "env").is_empty(), "runtimes would pass the variables of the image on");
+    assert!(hook["timeout"].as_u64().unwrap() > 0, "a hook that hangs would hang the container");
 }
 
 fn check_node(node: &Value) -> bool {

@@ -8,6 +8,7 @@ use dra_hardware::DeviceIds;
 use dra_model::{ClaimUid, DeviceNode};
 
 use crate::decide::shares;
+use crate::effects::device_files;
 use crate::effects::error::EffectError;
 use crate::effects::prerequisites::Prerequisites;
 use crate::effects::tools::Tools;
@@ -97,7 +98,11 @@ fn nodes(
             DeviceIds::of_mig(now.minor, ids)
         }
     };
-    tools.host.device_nodes(ids).map_err(|source| EffectError::Nodes { device, source })
+    let nodes = tools.host.device_nodes(ids).map_err(|source| EffectError::Nodes { device, source })?;
+    if let Some(dev_dir) = &prerequisites.settings.host_dev_dir {
+        device_files::ensure(dev_dir, &nodes);
+    }
+    Ok(nodes)
 }
 
 fn mps_client(sharing: &RecordedSharing, settings: &Settings) -> Option<MpsClient> {

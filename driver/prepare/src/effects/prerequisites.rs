@@ -8,6 +8,7 @@ use std::time::Instant;
 use dra_cdi::{RenderedSpec, render};
 use dra_model::{DriverFiles, Gpu, GpuUuid};
 
+use crate::effects::device_files;
 use crate::effects::error::EffectError;
 use crate::state::loaded_driver::LoadedDriver;
 use crate::state::node::{Node, Settings};
@@ -34,6 +35,11 @@ pub(crate) fn loaded_driver(node: &Node, arrival: Instant) -> Result<Arc<LoadedD
 /// The spec of the loaded driver.
 pub(crate) fn base_spec(files: &DriverFiles, node: &Node) -> Result<RenderedSpec, EffectError> {
     let nodes = node.host.control_nodes().map_err(|source| EffectError::ControlNodes { source })?;
-    let rendered = render::base(node.specs.naming(), files, &nodes, node.settings.architecture);
+    if let Some(dev_dir) = &node.settings.host_dev_dir {
+        device_files::ensure(dev_dir, &nodes);
+    }
+    // Without the hook the libraries are mounted all the same. A reconciliation reports why it is not there.
+    let hook = node.hook.as_ref().and_then(|hook| hook.ensure().ok());
+    let rendered = render::base(node.specs.naming(), files, &nodes, node.settings.architecture, hook.as_deref());
     rendered.map_err(|source| EffectError::Render { source })
 }

@@ -10,6 +10,8 @@ mod claims;
 
 mod gpus;
 
+mod hook;
+
 mod specs;
 
 use std::time::Instant;
@@ -48,6 +50,8 @@ pub(crate) fn reconcile(node: &Node, look_up: &dyn Fn(&ClaimRef) -> ClaimLookup)
         }
         Err(source) => report.problems.push(Problem::Records { source }),
     }
+    // After claims: their repair may have replaced base specs.
+    hook::reconcile(node, &mut report);
     gpus::reconcile(node, &call, &mut report);
     match node.records.all_quarantined() {
         Ok(quarantined) => report.quarantined = quarantined,

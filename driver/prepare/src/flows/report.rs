@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use dra_cdi::SpecStoreError;
+use dra_cdi::{HookProgramError, SpecStoreError};
 use dra_checkpoint::{Quarantined, StoreError};
 use dra_hardware::{BootIdError, DaemonError, DriverFilesError};
 use dra_model::{Advice, ClaimRef, DeviceName, GpuUuid};
@@ -26,7 +26,7 @@ pub struct Reconciliation {
     pub repaired: Vec<ClaimRef>,
     /// Claims that were unprepared.
     pub undone: Vec<ClaimRef>,
-    /// Unused specs of this driver that were removed.
+    /// Unused specs and hook programs of this driver that were removed.
     pub removed: Vec<PathBuf>,
     /// Every quarantined record that still reserves devices.
     pub quarantined: Vec<Quarantined>,
@@ -48,6 +48,16 @@ pub enum Problem {
     Specs {
         #[source]
         source: SpecStoreError,
+    },
+    #[error("base specs have no hook")]
+    Hook {
+        #[source]
+        source: HookProgramError,
+    },
+    #[error("failed to remove unused hook programs")]
+    UnusedHooks {
+        #[source]
+        source: HookProgramError,
     },
     #[error("failed to reconcile the claim records")]
     Records {
@@ -125,6 +135,7 @@ impl Advice for Problem {
     fn advice(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Specs { source } => source.advice(),
+            Self::Hook { source } | Self::UnusedHooks { source } => source.advice(),
             Self::Records { source } | Self::Ledgers { source } => source.advice(),
             Self::Locks { source } => source.advice(),
             Self::NotLocked { source } | Self::Lock { source } => source.advice(),
@@ -149,6 +160,8 @@ impl Reconciliation {
         let is_of_all = |problem: &Problem| match problem {
             Problem::Records { .. } | Problem::Locks { .. } | Problem::NotLocked { .. } => true,
             Problem::Specs { .. }
+            | Problem::Hook { .. }
+            | Problem::UnusedHooks { .. }
             | Problem::Boot { .. }
             | Problem::DriverFiles { .. }
             | Problem::Repair { .. }

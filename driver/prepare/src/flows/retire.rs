@@ -5,14 +5,14 @@
 
 use std::time::Instant;
 
-use dra_cdi::Kind;
+use dra_cdi::{HookProgram, Kind};
 use dra_model::{chain, explain};
 use tracing::warn;
 
 use crate::flows::restore::restore_pending;
 use crate::state::node::Node;
 
-/// Removes the base specs and the locks if no claim needs them, restores the GPUs, and returns whether nothing of this driver
+/// Removes the base specs, the hook program and the locks if no claim needs them, restores the GPUs, and returns whether nothing of this driver
 /// is left on the node. The caller is the only instance and serves no call any more.
 pub(crate) fn retire(node: &Node) -> bool {
     if !has_no_claim(node) {
@@ -30,7 +30,7 @@ pub(crate) fn retire(node: &Node) -> bool {
         }
     };
     let left = specs.iter().filter(|kind| !remove_base(node, kind)).count();
-    left == 0 && is_restored
+    left == 0 && remove_hook_program(node) && is_restored
 }
 
 /// A quarantined record counts: an administrator has to look at it.
@@ -38,6 +38,16 @@ fn has_no_claim(node: &Node) -> bool {
     let (listing, quarantined) = (node.records.list(), node.records.quarantined());
     listing.is_ok_and(|listing| listing.records.is_empty() && listing.quarantined.is_empty())
         && quarantined.is_ok_and(|quarantined| quarantined.is_empty())
+}
+
+fn remove_hook_program(node: &Node) -> bool {
+    match node.hook.as_ref().map_or(Ok(()), HookProgram::remove_all) {
+        Ok(()) => true,
+        Err(error) => {
+            warn!(error = explain(&error), "failed to remove the hook program");
+            false
+        }
+    }
 }
 
 fn remove_base(node: &Node, kind: &Kind) -> bool {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dra_cdi::{Architecture, SpecStore};
+use dra_cdi::{Architecture, HookProgram, HookSettings, SpecStore};
 use dra_checkpoint::store::Found;
 use dra_checkpoint::{ClaimRecord, LedgerStore, RecordStore, StoreError};
 use dra_hardware::{Daemons, Deadline, Host};
@@ -44,6 +44,10 @@ pub struct Settings {
     pub missing_grace_period: Duration,
     /// Of the containers.
     pub architecture: Architecture,
+    /// `/dev` of the host as path of this process. Absent: no device file is created there.
+    pub host_dev_dir: Option<PathBuf>,
+    /// Absent: the base specs have no hook.
+    pub hook: Option<HookSettings>,
 }
 
 /// The machine, the stores and the locks of this node, and what this process remembers.
@@ -55,6 +59,7 @@ pub(crate) struct Node {
     pub(crate) records: RecordStore,
     pub(crate) ledgers: LedgerStore,
     pub(crate) specs: SpecStore,
+    pub(crate) hook: Option<HookProgram>,
     pub(crate) locks: Locks,
     pub(crate) driver: LastReading,
     pub(crate) order: PrepareOrder,

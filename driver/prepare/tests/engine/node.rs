@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use dra_cdi::{Architecture, Kind, Naming};
+use dra_cdi::{Architecture, HookSettings, Kind, Naming};
 use dra_files::faults::FaultyFiles;
 use dra_hardware::{Daemons, Host, Machine, ProcessRoots, Roots};
 use dra_model::{
@@ -22,6 +22,9 @@ use crate::machine::MemoryMachine;
 
 pub(crate) const NODE: &str = "node-a";
 pub(crate) const VERSION: &str = "550.54.15";
+
+/// The hook program of the image, if a test puts one into the directory of the node.
+pub(crate) const HOOK_PROGRAM: &str = "gpu-cdi-hook";
 
 const GPU_MAJOR: u32 = 240;
 const UVM_MAJOR: u32 = 241;
@@ -235,6 +238,8 @@ pub(crate) fn open_host(
     files: &Arc<FaultyFiles>,
     (lock_timeout, missing_grace_period): (Duration, Duration),
 ) -> Engine {
+    let program = dir.join(HOOK_PROGRAM);
+    let hook = HookSettings { program: program.clone(), dir: dir.join("hooks"), instance: "uid".to_owned() };
     let settings = Settings {
         node: NODE.parse().unwrap(),
         driver_name: "gpu.nvidia.com".to_owned(),
@@ -245,6 +250,8 @@ pub(crate) fn open_host(
         lock_timeout,
         missing_grace_period,
         architecture: Architecture::own(),
+        host_dev_dir: Some(dir.join("host-dev")),
+        hook: program.exists().then_some(hook),
     };
     let daemons: Arc<dyn Daemons> = Arc::<MemoryDaemons>::clone(daemons);
     Engine::open(host, daemons, Arc::<FaultyFiles>::clone(files), settings).unwrap()

@@ -2,13 +2,15 @@
 //! What is put in order at start and from time to time, and what is left alone.
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 
 use dra_files::faults::Fault;
 use dra_model::ClaimRef;
-use dra_prepare::ClaimLookup;
+use dra_prepare::{ClaimLookup, Problem};
 use rustix::io::Errno;
+use serde_json::Value;
 
-use crate::node::{Node, allocate, install_driver};
+use crate::node::{HOOK_PROGRAM, Node, VERSION, allocate, install_driver};
 
 fn alive(_: &ClaimRef) -> ClaimLookup {
     ClaimLookup::Allocated
@@ -241,6 +243,64 @@ fn an_old_base_spec_stays_until_no_claim_uses_it_and_repairs_use_it() {
     node.engine.unprepare(&old.reference).unwrap();
     let report = node.engine.reconcile(&alive);
     assert_eq!(report.removed, [node.cdi_dir().join("k8s.gpu.nvidia.com-base_550.54.15.json")]);
+}
+
+#[test]
+fn the_hook_of_an_earlier_version_stays_while_a_base_spec_names_it() {
+    let mut node = Node::new(2);
+    let release = |node: &Node, version: u32| {
+        let path = node.dir.path().join(HOOK_PROGRAM);
+        std::fs::write(&path, format!("#!/bin/sh\n# Version {version}.\n")).unwrap();
+    };
+    let hooks = |node: &Node| {
+        let entries = std::fs::read_dir(node.dir.path().join("hooks")).unwrap();
+        entries.map(|entry| entry.unwrap().path().display().to_string()).collect::<Vec<_>>()
+    };
+    let base = |node: &Node, version: &str| {
+        let name = format!("k8s.gpu.nvidia.com-base_{version}.json");
+        let spec: Value = serde_json::from_slice(&std::fs::read(node.cdi_dir().join(name)).unwrap()).unwrap();
+        spec["containerEdits"]["hooks"][0]["path"].as_str().map(str::to_owned)
+    };
+    release(&node, 1);
+    node.restart();
+    node.prepare(&allocate("a", &[("gpu", "gpu-00000000")])).unwrap();
+    let first = base(&node, VERSION);
+    assert_eq!(hooks(&node), [first.clone().unwrap()]);
+    // The base spec of this claim is that of a driver that is not loaded any more, so nothing replaces it.
+    install_driver(node.dir.path(), "560.35.3");
+    release(&node, 2);
+    node.restart();
+    node.prepare(&allocate("b", &[("gpu", "gpu-00000001")])).unwrap();
+    for _ in 0..3 {
+        assert!(node.engine.reconcile(&alive).removed.is_empty());
+    }
+    assert_eq!(base(&node, VERSION), first);
+    assert_ne!(base(&node, "560.35.3"), first);
+    assert_eq!(hooks(&node).len(), 2);
+    for claim in ["a", "b"] {
+        node.engine.unprepare(&allocate(claim, &[]).reference).unwrap();
+    }
+    assert_eq!(node.engine.reconcile(&alive).removed.len(), 1, "the base spec of the first driver");
+    assert_eq!(node.engine.reconcile(&alive).removed, [PathBuf::from(first.unwrap())]);
+    assert!(node.engine.retire());
+    assert_eq!(hooks(&node), Vec::<String>::new());
+}
+
+#[test]
+fn a_hook_that_cannot_be_installed_is_a_problem_and_no_claim_fails() {
+    let mut node = Node::new(1);
+    std::fs::write(node.dir.path().join(HOOK_PROGRAM), "no program").unwrap();
+    node.restart();
+    node.prepare(&allocate("a", &[("gpu", "gpu-00000000")])).unwrap();
+    let spec = std::fs::read_to_string(node.cdi_dir().join(format!("k8s.gpu.nvidia.com-base_{VERSION}.json"))).unwrap();
+    assert!(!spec.contains("hooks"));
+    let problems = node.engine.reconcile(&alive).problems;
+    assert!(matches!(&problems[..], [Problem::Hook { .. }]), "{problems:?}");
+    std::fs::write(node.dir.path().join(HOOK_PROGRAM), "#!/bin/sh\n").unwrap();
+    assert!(node.engine.reconcile(&alive).problems.is_empty());
+    node.prepare(&allocate("a", &[("gpu", "gpu-00000000")])).unwrap();
+    let spec = std::fs::read_to_string(node.cdi_dir().join(format!("k8s.gpu.nvidia.com-base_{VERSION}.json"))).unwrap();
+    assert!(spec.contains("createContainer"));
 }
 
 #[test]

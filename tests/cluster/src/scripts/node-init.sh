@@ -20,10 +20,20 @@ for root in $(findmnt -rn -t cgroup,cgroup2 -o TARGET); do
         echo "+$controller" >"$root/cgroup.subtree_control" || echo "no limits by $controller in $root"
     done
 done
+# A /dev of its own, in which the driver creates device files.
+mount -t tmpfs -o mode=755 tmpfs ./dev
+cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /dev/ptmx ./dev
+for name in kmsg fuse net fd stdin stdout stderr; do
+    [ ! -e "/dev/$name" ] || cp -a "/dev/$name" ./dev
+done
+mkdir ./dev/pts ./dev/shm ./dev/mqueue
+mount --bind /dev/pts ./dev/pts
+mount --rbind ./dev /dev
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -c --bind ./etc /etc
 mount -c --bind ./var-lib /var/lib
 mount -c --bind ./var-log /var/log
+mount -c --bind ./opt /opt
 # Volumes that the kubelet mounts must be seen by containerd and by pods with mount propagation.
 mount --bind /var/lib/kubelet /var/lib/kubelet
 mount --make-rshared /var/lib/kubelet
