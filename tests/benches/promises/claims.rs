@@ -4,14 +4,15 @@
 use dra_proto::dra_v1::{Claim, NodePrepareResourcesRequest, NodeUnprepareResourcesRequest};
 use dra_tests::kubelet::claim_of;
 use dra_tests::node::{DRIVER, NODE};
+use dra_tests::wait::within;
 use futures::StreamExt as _;
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::namespace::NAMESPACE;
-use crate::stage::{KubeletClient, Stage};
+use crate::stage::{KubeletClient, Stage, ticks};
 
 /// How many requests are under way at once while claims are made.
 const AT_ONCE: usize = 8;
@@ -42,6 +43,20 @@ impl Stage<'_> {
             create(self.admin.clone(), format!("{prefix}-{number}"), kind.parts(device, number))
         };
         futures::stream::iter(0..count).map(create).buffered(AT_ONCE).collect().await
+    }
+
+    /// The scheduler gives their devices to the claims of the next part then.
+    pub(crate) async fn delete_claims(&self) {
+        let claims: Api<ResourceClaim> = Api::namespaced(self.admin.clone(), NAMESPACE);
+        let all = ListParams::default();
+        claims.delete_collection(&DeleteParams::default(), &all).await.expect("the API server deletes claims");
+        let gone = async {
+            let mut ticks = ticks();
+            while !claims.list(&all).await.expect("the API server answers").items.is_empty() {
+                ticks.tick().await;
+            }
+        };
+        within("all claims are deleted", gone).await;
     }
 }
 

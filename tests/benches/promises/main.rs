@@ -124,6 +124,7 @@ async fn measure(cluster: &Cluster, parts: &[Part]) -> Vec<Figure> {
         if parts.is_empty() || parts.contains(part) {
             let began = Instant::now();
             figures.extend(part.measure(&mut stage, &started).await);
+            stage.delete_claims().await;
             eprintln!("{:5.0} s for {part:?}", began.elapsed().as_secs_f64());
         }
     }

@@ -121,7 +121,6 @@ fn difference(stage: &Stage<'_>, expected: &BTreeSet<&str>) -> usize {
 /// How long the scheduler takes for each of some pods, one after another.
 async fn times(stage: &Stage<'_>, prefix: &str, request: &Value) -> Samples {
     let mut took = Samples::default();
-    wait_for_room(stage, &format!("{prefix}-first"), request).await;
     for number in 0..PODS {
         let name = format!("{prefix}-{number}");
         let began = Instant::now();
@@ -131,25 +130,6 @@ async fn times(stage: &Stage<'_>, prefix: &str, request: &Value) -> Samples {
         delete(stage, &name).await;
     }
     took
-}
-
-/// Schedules a pod that is not measured: the scheduler learns later than the API server which claims were deleted.
-async fn wait_for_room(stage: &Stage<'_>, name: &str, request: &Value) {
-    let (_, pods) = apis(stage);
-    if let Scheduled::NothingFree = schedule(stage, name, request).await {
-        let on_node = async {
-            let mut ticks = ticks();
-            while !is_on_node(&pods.get(name).await.expect("the pod is there")) {
-                ticks.tick().await;
-            }
-        };
-        within(&format!("{name} has a free node"), on_node).await;
-    }
-    delete(stage, name).await;
-}
-
-fn is_on_node(pod: &Pod) -> bool {
-    pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
 }
 
 pub(crate) fn whole() -> Value {
@@ -195,7 +175,7 @@ async fn until_decided(pods: &Api<Pod>, name: &str) -> bool {
     loop {
         ticks.tick().await;
         let pod = pods.get(name).await.expect("the pod is there");
-        if is_on_node(&pod) {
+        if pod.spec.is_some_and(|spec| spec.node_name.is_some()) {
             return true;
         }
         let conditions = pod.status.and_then(|status| status.conditions).unwrap_or_default();
