@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Container Device Interface specs of prepared claims.
 //!
-//! Every allocated device consists of two CDI devices, so that the long part exists once per driver version:
+//! Every allocated device consists of two or more CDI devices, so that the long part exists once per driver version:
 //!
 //! ```text
-//! k8s.gpu.nvidia.com-base_550.54.15.json     kind k8s.gpu.nvidia.com/base     device 550.54.15
-//!     libraries, programs, control nodes, the hook `gpu-cdi-hook`; NVIDIA_VISIBLE_DEVICES=void disables the injection by NVIDIA's
-//!     container runtime
+//! k8s.gpu.nvidia.com-base_550.54.15.json     kind k8s.gpu.nvidia.com/base     devices 550.54.15, 550.54.15-<capability>
+//!     libraries, programs, control nodes of the capabilities compute and utility, or of one capability, with the hook
+//!     `gpu-cdi-hook`; NVIDIA_VISIBLE_DEVICES=void disables the injection by NVIDIA's container runtime
 //! k8s.gpu.nvidia.com-claim_<uid>.json        kind k8s.gpu.nvidia.com/claim    devices <uid>-<device name>
 //!     the nodes of that device, and for clients of an MPS daemon its directories and limits
 //! ```
@@ -14,6 +14,8 @@
 //! Runtimes apply edits in request order and let a later variable, node or mount replace an earlier one of the same
 //! name. So two claims in one container can be combined: their base is the same device, and equal nodes replace each other.
 //! Two claims with MPS cannot: a process is a client of one daemon, and the last claim selects it.
+//!
+#![doc = include_str!("../nvidia-toolkit.md")]
 //!
 //! Reading order: [`names`], [`spec`], [`error`], [`mps`], [`render`], [`store`], [`hook_program`].
 

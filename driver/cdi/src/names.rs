@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Names of spec files and CDI devices, and the inverse for file names.
 
-use dra_model::{ClaimUid, DeviceName, ShareId};
+use dra_model::{Capabilities, Capability, ClaimUid, DeviceName, ShareId};
 
 /// The names that derive from the name of the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,16 +68,37 @@ impl Naming {
         name.strip_prefix(&self.vendor)?.strip_prefix('-')
     }
 
-    /// The qualified name of the base device of a driver version.
-    pub fn base_device(&self, version: &str) -> String {
-        let kind = Kind::Base(version.to_owned());
-        format!("{}={}", self.kind(&kind), kind.id())
+    /// The qualified names of the base devices of a driver version with these capabilities.
+    pub fn base_devices(&self, version: &str, capabilities: &Capabilities) -> Vec<String> {
+        let kind = self.kind(&Kind::Base(version.to_owned()));
+        let usual = Capabilities::default();
+        let has_usual = usual.iter().all(|capability| capabilities.contains(capability));
+        let others = capabilities.iter().filter(|capability| !has_usual || !usual.contains(*capability));
+        let names = has_usual.then(|| version.to_owned()).into_iter();
+        let names = names.chain(others.map(|capability| base_device_name(version, capability)));
+        names.map(|name| format!("{kind}={name}")).collect()
+    }
+
+    /// The capabilities of the base devices among these names, which [`Naming::base_devices`] made for any version.
+    pub fn capabilities(&self, cdi_ids: &[String]) -> Capabilities {
+        let before = format!("{}=", self.kind(&Kind::Base(String::new())));
+        let names = cdi_ids.iter().filter_map(|id| id.strip_prefix(&before));
+        let capabilities = names.flat_map(|name| match name.split_once('-') {
+            None => Capabilities::default().iter().collect(),
+            Some((_, capability)) => capability.parse().ok().into_iter().collect::<Vec<Capability>>(),
+        });
+        Capabilities::of(capabilities).unwrap_or_default()
     }
 
     /// The qualified name of a device of a claim, or of its share of one.
     pub fn claim_device(&self, uid: &ClaimUid, device: &DeviceName, share: Option<&ShareId>) -> String {
         format!("{}={}", self.kind(&Kind::Claim(uid.clone())), claim_device_name(uid, device, share))
     }
+}
+
+/// The name of the base device with one capability. That of compute and utility together is the version alone.
+pub(crate) fn base_device_name(version: &str, capability: Capability) -> String {
+    format!("{version}-{capability}")
 }
 
 /// The name of a device within the spec of its claim. The share is part of it, since a claim may have several of one device.
@@ -108,6 +129,26 @@ mod tests {
         for kind in [Kind::Base("550.54.15".to_owned()), Kind::Claim(uid)] {
             assert_eq!(naming.parse_file_name(&naming.file_name(&kind)), Some(kind));
         }
+    }
+
+    #[test]
+    fn base_devices_are_named_after_their_capabilities() {
+        use Capability::{Compute, Graphics, Ipc, Utility, Video};
+        let naming = Naming::new("gpu.nvidia.com");
+        for (listed, expect) in [
+            (&[Compute, Utility][..], &["550.54.15"][..]),
+            (&[Utility], &["550.54.15-utility"]),
+            (&[Video], &["550.54.15-compute", "550.54.15-video"]),
+            (&[Compute, Utility, Graphics, Ipc], &["550.54.15", "550.54.15-graphics", "550.54.15-ipc"]),
+        ] {
+            let capabilities = Capabilities::of(listed.iter().copied()).unwrap();
+            let mut ids = naming.base_devices("550.54.15", &capabilities);
+            let expect: Vec<_> = expect.iter().map(|name| format!("k8s.gpu.nvidia.com/base={name}")).collect();
+            assert_eq!(ids, expect);
+            ids.push("k8s.gpu.nvidia.com/claim=9f7c3f9e-gpu-00000000".to_owned());
+            assert_eq!(naming.capabilities(&ids), capabilities);
+        }
+        assert_eq!(naming.capabilities(&["k8s.other.com/base=1-video".to_owned()]), Capabilities::default());
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //!
 //! A library is mounted under its SONAME in two directories, because no single one is trusted by the dynamic loaders of all
 //! distributions: the triplet directory of the Debian family and `/usr/lib64` of the others. With both, no image needs a hook
-//! or an environment variable.
+//! or an environment variable. It is mounted under the name of its file too, which has the version of the driver: programs
+//! that look for the version read it from there.
 
 use std::path::Path;
 
-use dra_model::{ClaimUid, DeviceName, DeviceNode, DriverFile, DriverFiles, ShareId};
+use dra_model::{
+    Capabilities, Capability, ClaimUid, ControlNode, DeviceName, DeviceNode, DriverFile, DriverFiles, Place,
+    PlacedFile, ShareId,
+};
 
 use crate::error::{RenderError, absolute};
 use crate::mps::{self, MpsClient};
@@ -56,9 +60,29 @@ pub struct RenderedSpec {
     pub bytes: Vec<u8>,
 }
 
-/// Additional names of a library, which programs open and which otherwise come from a development package.
-const SECOND_NAMES: [(&str, &str); 2] =
-    [("libcuda.so.1", "libcuda.so"), ("libnvidia-opticalflow.so.1", "libnvidia-opticalflow.so")];
+/// Another name of a library, by which programs open it; below the directories of libraries.
+struct SecondName {
+    soname: &'static str,
+    name: &'static str,
+    capabilities: &'static [Capability],
+}
+
+/// The links that `nvidia-ctk` makes by a hook (nvidia-container-toolkit, `pkg/nvcdi`).
+const SECOND_NAMES: [SecondName; 4] = [
+    SecondName { soname: "libcuda.so.1", name: "libcuda.so", capabilities: &[Capability::Compute] },
+    SecondName {
+        soname: "libnvidia-opticalflow.so.1",
+        name: "libnvidia-opticalflow.so",
+        capabilities: &[Capability::Video],
+    },
+    SecondName { soname: "libGLX_nvidia.so.0", name: "libGLX_indirect.so.0", capabilities: &[Capability::Graphics] },
+    // Mesa's libgbm opens it for the nodes of `nvidia-drm`.
+    SecondName {
+        soname: "libnvidia-allocator.so.1",
+        name: "gbm/nvidia-drm_gbm.so",
+        capabilities: &[Capability::Graphics],
+    },
+];
 
 const PROGRAM_DIR: &str = "/usr/bin";
 
@@ -71,15 +95,19 @@ const PARAMS: &str = "/proc/driver/nvidia/params";
 /// The hook itself gives up after half a second. Only a machine that does not schedule it takes longer.
 const HOOK_SECONDS: u32 = 10;
 
+/// As `nvidia-ctk` mounts the sockets of daemons.
+const SOCKET_OPTIONS: &[&str] = &["nosuid", "nodev", "noexec", "rbind", "rprivate"];
+
 /// Read and write for all users. The device cgroup restricts the access.
 const NODE_MODE: u32 = 0o666;
 
-/// The user-space part of a driver version: libraries, programs and the nodes every CUDA program opens, and the hook that adds
-/// the libraries to the loader's cache of the image.
+/// The user-space part of a driver version: one device with compute and utility, and one with each capability, each with the hook
+/// that adds its libraries to the loader's cache of the image. What a container needs for any capability is in the edits of the
+/// spec.
 pub fn base(
     naming: &Naming,
     files: &DriverFiles,
-    control_nodes: &[DeviceNode],
+    control_nodes: &[ControlNode],
     architecture: Architecture,
     hook_program: Option<&Path>,
 ) -> Result<RenderedSpec, RenderError> {
@@ -90,16 +118,38 @@ pub fn base(
     if files.libraries.is_empty() || control_nodes.is_empty() {
         return Err(RenderError::Empty(format!("the base spec of driver {version}")));
     }
-    let edits = ContainerEdits {
-        env: Vec::new(),
-        device_nodes: nodes(control_nodes)?,
-        mounts: mounts(files, architecture)?,
-        hooks: hook_program.map(|program| hook(program, files, architecture)).transpose()?.into_iter().collect(),
+    let edits = |of: &Part<'_>| base_edits(files, control_nodes, architecture, of);
+    let device = |name: String, capabilities: Option<Capabilities>| {
+        let is_needed = |needs: &[Capability]| capabilities.iter().any(|it| it.intersects(needs));
+        let mut container_edits = edits(&|needs| !is_for_all(needs) && is_needed(needs))?;
+        // Loaders refuse a device without edits of its own.
+        container_edits.env = vec!["NVIDIA_VISIBLE_DEVICES=void".to_owned()];
+        let hook = hook_program.map(|program| hook(program, files, architecture, &is_needed));
+        container_edits.hooks = hook.transpose()?.into_iter().collect();
+        Ok(CdiDevice { name, container_edits })
     };
-    // Loaders refuse a device without edits of its own.
-    let env = vec!["NVIDIA_VISIBLE_DEVICES=void".to_owned()];
-    let device = CdiDevice { name: version.clone(), container_edits: ContainerEdits { env, ..Default::default() } };
-    finish(naming, Kind::Base(version.clone()), vec![device], edits)
+    let alone = Capability::ALL.map(|one| (names::base_device_name(version, one), Capabilities::of([one])));
+    let usual = [(version.clone(), Some(Capabilities::default()))];
+    let devices = usual.into_iter().chain(alone).map(|(name, capabilities)| device(name, capabilities));
+    finish(naming, Kind::Base(version.clone()), devices.collect::<Result<_, _>>()?, edits(&is_for_all)?)
+}
+
+/// Selects the files and nodes that these capabilities need.
+type Part<'a> = dyn Fn(&[Capability]) -> bool + 'a;
+
+fn is_for_all(needs: &[Capability]) -> bool {
+    Capability::ALL.iter().all(|capability| needs.contains(capability))
+}
+
+fn base_edits(
+    files: &DriverFiles,
+    control_nodes: &[ControlNode],
+    architecture: Architecture,
+    part: &Part<'_>,
+) -> Result<ContainerEdits, RenderError> {
+    let control_nodes = control_nodes.iter().filter(|control| part(control.capabilities));
+    let device_nodes = control_nodes.map(|control| node(&control.node)).collect::<Result<_, _>>()?;
+    Ok(ContainerEdits { device_nodes, mounts: mounts(files, architecture, part)?, ..Default::default() })
 }
 
 /// The devices of one claim. A device that several requests name is there once, and so is each share of it.
@@ -113,8 +163,8 @@ pub fn claim(naming: &Naming, uid: &ClaimUid, devices: &[ClaimDevice]) -> Result
         if rendered.iter().all(|earlier| earlier.name != name) {
             let env = mps.as_ref().map(mps::env).unwrap_or_default();
             let mounts = mps.as_ref().map(mps::mounts).transpose()?.unwrap_or_default();
-            let container_edits =
-                ContainerEdits { env, device_nodes: nodes(device_nodes)?, mounts, ..Default::default() };
+            let device_nodes = nodes(device_nodes)?;
+            let container_edits = ContainerEdits { env, device_nodes, mounts, ..Default::default() };
             rendered.push(CdiDevice { name, container_edits });
         }
     }
@@ -132,38 +182,78 @@ fn finish(
 ) -> Result<RenderedSpec, RenderError> {
     let cdi_version = minimum_version(&devices, &container_edits);
     let spec = Spec { cdi_version, kind: naming.kind(&kind), devices, container_edits };
-    let mut bytes = serde_json::to_vec_pretty(&spec).map_err(|source| RenderError::Encode { source })?;
+    // Runtimes read every spec of the directory again when one changes, so short text starts pods faster.
+    let mut bytes = serde_json::to_vec(&spec).map_err(|source| RenderError::Encode { source })?;
     bytes.push(b'\n');
     Ok(RenderedSpec { kind, bytes })
 }
 
-fn mounts(files: &DriverFiles, architecture: Architecture) -> Result<Vec<CdiMount>, RenderError> {
+fn mounts(files: &DriverFiles, architecture: Architecture, part: &Part<'_>) -> Result<Vec<CdiMount>, RenderError> {
     let dirs = architecture.library_dirs();
-    let libraries = files.libraries.iter().flat_map(|file| {
-        let second = SECOND_NAMES.iter().filter(|(soname, _)| *soname == file.name).map(|(_, name)| *name);
-        let names = [file.name.as_str()].into_iter().chain(second);
-        names.flat_map(move |name| dirs.map(|dir| mount(file, dir, name)))
-    });
-    libraries.chain(files.programs.iter().map(|file| mount(file, PROGRAM_DIR, &file.name))).collect()
+    let mut mounts = Vec::new();
+    for library in files.libraries.iter().filter(|library| part(library.capabilities)) {
+        for name in library_names(library, part)? {
+            mounts.push(mount(&library.host_path, &dirs, &name, MOUNT_OPTIONS)?);
+        }
+    }
+    for program in files.programs.iter().filter(|program| part(program.capabilities)) {
+        let name = file_name(&program.name)?;
+        mounts.push(mount(&program.host_path, &[PROGRAM_DIR], name, MOUNT_OPTIONS)?);
+    }
+    for PlacedFile { place, host_path, .. } in files.others.iter().filter(|file| part(file.capabilities)) {
+        mounts.push(match place {
+            Place::Libraries(below) => mount(host_path, &dirs, below, MOUNT_OPTIONS)?,
+            Place::Path(path) => mount(host_path, &[""], path.trim_start_matches('/'), MOUNT_OPTIONS)?,
+            Place::Socket(path) => mount(host_path, &[""], path.trim_start_matches('/'), SOCKET_OPTIONS)?,
+        });
+    }
+    Ok(mounts.into_iter().flatten().collect())
 }
 
 /// `createContainer`, because the mounts of the container are there and its root is writable at that point. The command line is
 /// that of `driver/cdi-hook`.
-fn hook(program: &Path, files: &DriverFiles, architecture: Architecture) -> Result<CdiHook, RenderError> {
+fn hook(
+    program: &Path,
+    files: &DriverFiles,
+    architecture: Architecture,
+    part: &Part<'_>,
+) -> Result<CdiHook, RenderError> {
     let path = absolute(program)?;
     let dirs = architecture.library_dirs().map(|dir| format!("--library-dir={dir}"));
-    let libraries = files.libraries.iter().map(|file| format!("--library={}", file.name));
+    let libraries = files.libraries.iter().filter(|library| part(library.capabilities));
+    let libraries = libraries.map(|library| format!("--library={}", library.name));
     let params = format!("--mask-params={PARAMS}");
     let args = ["gpu-cdi-hook".to_owned()].into_iter().chain(dirs).chain(libraries).chain([params]).collect();
     Ok(CdiHook { hook_name: "createContainer", path, args, env: vec!["LC_ALL=C".to_owned()], timeout: HOOK_SECONDS })
 }
 
-fn mount(file: &DriverFile, dir: &str, name: &str) -> Result<CdiMount, RenderError> {
-    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
-        return Err(RenderError::FileName(name.to_owned()));
-    }
-    let host_path = absolute(&file.host_path)?;
-    Ok(CdiMount { host_path, container_path: format!("{dir}/{name}"), options: MOUNT_OPTIONS })
+/// The SONAME, the name of the file if it is another one, and second names.
+fn library_names(library: &DriverFile, part: &Part<'_>) -> Result<Vec<String>, RenderError> {
+    let soname = file_name(&library.name)?;
+    let real = library.host_path.file_name().and_then(|name| name.to_str()).unwrap_or(soname);
+    let second = SECOND_NAMES.iter().filter(|second| second.soname == soname && part(second.capabilities));
+    let mut names = vec![soname.to_owned()];
+    names.extend(Some(real).filter(|real| *real != soname).map(str::to_owned));
+    names.extend(second.map(|second| second.name.to_owned()));
+    Ok(names)
+}
+
+/// One mount in each directory.
+fn mount(
+    host_path: &Path,
+    dirs: &[&str],
+    below: &str,
+    options: &'static [&'static str],
+) -> Result<Vec<CdiMount>, RenderError> {
+    below.split('/').try_for_each(|name| file_name(name).map(drop))?;
+    let host_path = absolute(host_path)?;
+    let mount = |dir| CdiMount { host_path: host_path.clone(), container_path: format!("{dir}/{below}"), options };
+    Ok(dirs.iter().map(mount).collect())
+}
+
+fn file_name(name: &str) -> Result<&str, RenderError> {
+    let is_name = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
+    is_name.then_some(name).ok_or_else(|| RenderError::FileName(name.to_owned()))
 }
 
 fn nodes(nodes: &[DeviceNode]) -> Result<Vec<CdiDeviceNode>, RenderError> {

@@ -141,7 +141,7 @@ pub struct RecordedDevice {
     pub share_id: Option<ShareId>,
     pub hardware: RecordedHardware,
     pub sharing: RecordedSharing,
-    /// The CDI devices for the container runtime, the base device first.
+    /// The CDI devices for the container runtime, first those of the base spec, whose names have the capabilities of the claim.
     pub cdi_ids: Vec<String>,
     /// Fields of newer versions.
     pub unknown: Unknown,

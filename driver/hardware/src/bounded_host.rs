@@ -7,7 +7,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::sync::Arc;
 
-use dra_model::{ComputeMode, DeviceNode, Gpu, GpuUuid, Interval, Inventory, MigIdentity, MigIds};
+use dra_model::{ComputeMode, DeviceNode, Gpu, GpuUuid, Interval, Inventory, MigIdentity, MigIds, PciAddress};
 use rustix::fs::makedev;
 
 use crate::deadline::Deadline;
@@ -131,6 +131,11 @@ impl BoundedHost<'_> {
     /// See [`Host::device_nodes`].
     pub fn device_nodes(&self, device: DeviceIds) -> Result<Vec<DeviceNode>, NodeError> {
         self.host.device_nodes(device)
+    }
+
+    /// See [`Host::dri_nodes`].
+    pub fn dri_nodes(&self, pci: PciAddress) -> Result<Vec<DeviceNode>, NodeError> {
+        self.host.dri_nodes(pci)
     }
 
     fn machine(&self) -> TimeoutMachine {

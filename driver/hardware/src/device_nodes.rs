@@ -13,11 +13,12 @@ use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dra_model::{Advice, DeviceNode, MigIds};
+use dra_model::{Advice, Capability, ControlNode, DeviceNode, MigIds, PciAddress};
 use rustix::fs::{FileType, Stat, major, minor};
 
 use crate::driver_root::{self, Root};
-use crate::procfs::{self, Capability, ProcError};
+use crate::procfs::{self, Capability as MigCapability, ProcError};
+use crate::sysfs;
 
 /// A device node is missing or wrong.
 #[derive(Debug, thiserror::Error)]
@@ -72,11 +73,34 @@ struct DevRoot {
     on_host: PathBuf,
 }
 
-/// Paths in the container and the command that creates the node (nvidia-modprobe(1)).
-const NVIDIACTL: (&str, &str) = ("/dev/nvidiactl", "nvidia-modprobe -c 255");
-const UVM: (&str, &str) = ("/dev/nvidia-uvm", "nvidia-modprobe -u -c 0");
-/// For profilers and for display; a driver without them works.
-const OPTIONAL: [&str; 2] = ["/dev/nvidia-uvm-tools", "/dev/nvidia-modeset"];
+/// A control node: path in the container, the capabilities that need it, and the command that creates it (nvidia-modprobe(1)).
+struct Control {
+    path: &'static str,
+    capabilities: &'static [Capability],
+    remedy: &'static str,
+    is_optional: bool,
+}
+
+/// The last two are for profilers and for display: a driver without them works, and containers without these capabilities do not
+/// get them (as in libnvidia-container, `nvc_mount.c`).
+const CONTROLS: [Control; 4] = [
+    Control {
+        path: "/dev/nvidiactl",
+        capabilities: &Capability::ALL,
+        remedy: "nvidia-modprobe -c 255",
+        is_optional: false,
+    },
+    Control { path: "/dev/nvidia-uvm", capabilities: &Capability::ALL, remedy: UVM, is_optional: false },
+    Control { path: "/dev/nvidia-uvm-tools", capabilities: &[Capability::Compute], remedy: UVM, is_optional: true },
+    Control {
+        path: "/dev/nvidia-modeset",
+        capabilities: &[Capability::Display],
+        remedy: "nvidia-modprobe -m",
+        is_optional: true,
+    },
+];
+
+const UVM: &str = "nvidia-modprobe -u -c 0";
 
 /// What the nodes of a device are named after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,8 +128,8 @@ pub fn device_nodes(
         DeviceIds::Gpu { minor } => Ok(vec![gpu_node(&dev, minor)?]),
         DeviceIds::Mig { gpu_minor, gpu_instance, compute_instance } => {
             let mut nodes = vec![gpu_node(&dev, gpu_minor)?];
-            let of_gpu_instance = Capability { gpu_minor, gpu_instance, compute_instance: None };
-            let of_compute_instance = Capability { compute_instance: Some(compute_instance), ..of_gpu_instance };
+            let of_gpu_instance = MigCapability { gpu_minor, gpu_instance, compute_instance: None };
+            let of_compute_instance = MigCapability { compute_instance: Some(compute_instance), ..of_gpu_instance };
             let capabilities = capability_nodes(&dev, [of_gpu_instance, of_compute_instance], proc_root);
             let failed = |source| NodeError::Capability { gpu_instance, compute_instance, source };
             nodes.extend(capabilities.map_err(failed)?);
@@ -114,17 +138,34 @@ pub fn device_nodes(
     }
 }
 
-/// The nodes that every container with a GPU needs.
-pub fn control_nodes(driver_root: &Path, driver_on_host: &Path) -> Result<Vec<DeviceNode>, NodeError> {
+/// The nodes of the driver itself, as far as they exist; an error without those that every container needs.
+pub fn control_nodes(driver_root: &Path, driver_on_host: &Path) -> Result<Vec<ControlNode>, NodeError> {
     let dev = DevRoot::open(driver_root, driver_on_host)?;
     let mut nodes = Vec::new();
-    for (path, remedy) in [NVIDIACTL, UVM] {
-        nodes.push(dev.node(path, remedy)?);
-    }
-    for path in OPTIONAL {
-        nodes.extend(dev.node(path, UVM.1).ok());
+    for Control { path, capabilities, remedy, is_optional } in CONTROLS {
+        match dev.node(path, remedy) {
+            Ok(node) => nodes.push(ControlNode { node, capabilities }),
+            Err(_) if is_optional => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(nodes)
+}
+
+/// The DRI nodes of a GPU, `/dev/dri/card<N>` and `/dev/dri/renderD<N>`; none without the module `nvidia-drm`. As a capability
+/// node, such a node is complete with the numbers that the kernel has in sysfs.
+pub fn dri_nodes(
+    pci: PciAddress,
+    driver_root: &Path,
+    driver_on_host: &Path,
+    sys_root: &Path,
+) -> Result<Vec<DeviceNode>, NodeError> {
+    let dev = DevRoot::open(driver_root, driver_on_host)?;
+    let node = |(name, (major, minor)): (String, (u32, u32))| {
+        let path = format!("/dev/dri/{name}");
+        DeviceNode { host_path: dev.host_path(&path), path, major, minor }
+    };
+    Ok(sysfs::drm_devices(sys_root, pci).into_iter().map(node).collect())
 }
 
 fn gpu_node(dev: &DevRoot, minor: u32) -> Result<DeviceNode, NodeError> {
@@ -136,7 +177,7 @@ fn gpu_node(dev: &DevRoot, minor: u32) -> Result<DeviceNode, NodeError> {
 
 fn capability_nodes<const N: usize>(
     dev: &DevRoot,
-    capabilities: [Capability; N],
+    capabilities: [MigCapability; N],
     proc_root: &Path,
 ) -> Result<Vec<DeviceNode>, ProcError> {
     let major = procfs::char_major(proc_root, procfs::MIG_CAPABILITIES)?;
@@ -220,8 +261,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("dev")).unwrap();
         let dev = DevRoot::open(dir.path(), Path::new("/run/nvidia/driver")).unwrap();
-        let of_gpu_instance = Capability { gpu_minor: 2, gpu_instance: 7, compute_instance: None };
-        let both = [of_gpu_instance, Capability { compute_instance: Some(0), ..of_gpu_instance }];
+        let of_gpu_instance = MigCapability { gpu_minor: 2, gpu_instance: 7, compute_instance: None };
+        let both = [of_gpu_instance, MigCapability { compute_instance: Some(0), ..of_gpu_instance }];
         let unknown = capability_nodes(&dev, both, dir.path()).unwrap_err().to_string();
         assert!(unknown.contains("devices"), "{unknown}");
         write(dir.path(), "devices", "Character devices:\n242 nvidia-caps\n");

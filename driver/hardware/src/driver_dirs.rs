@@ -2,15 +2,15 @@
 //! Where an installed NVIDIA driver has its files, relative to its root. Every directory of every system is searched, so that no
 //! setting names the system.
 //!
-//! | system | libraries | programs |
-//! |---|---|---|
-//! | NVIDIA's installer, Fedora, RHEL, SUSE | `usr/lib64` | `usr/bin` |
-//! | Debian, Ubuntu | `usr/lib/<triplet>`, and `nvidia/current` below it | `usr/bin`, by `etc/alternatives` |
-//! | GKE, whose driver root is `/home/kubernetes/bin/nvidia` or `/opt/nvidia` | `lib64` | `bin` |
-//! | Arch Linux, and trees with a prefix | `usr/lib`, `lib` | `usr/bin`, `bin` |
-//! | Talos (siderolabs/extensions) | `usr/local/glibc/usr/lib`, earlier `usr/local/glibc/lib` | `usr/local/bin` |
-//! | Bottlerocket (bottlerocket-core-kit) | `usr/lib/nvidia/tesla` | `usr/libexec/nvidia/tesla/bin` |
-//! | NixOS | `run/opengl-driver/lib` | `run/current-system/sw/bin` |
+//! | system | libraries | programs | data |
+//! |---|---|---|---|
+//! | NVIDIA's installer, Fedora, RHEL, SUSE | `usr/lib64` | `usr/bin` | `usr/share`, `etc` |
+//! | Debian, Ubuntu | `usr/lib/<triplet>`, and `nvidia/current` below it | `usr/bin`, by `etc/alternatives` | `usr/share`, `etc` |
+//! | GKE, whose driver root is `/home/kubernetes/bin/nvidia` or `/opt/nvidia` | `lib64` | `bin` | the root itself |
+//! | Arch Linux, and trees with a prefix | `usr/lib`, `lib` | `usr/bin`, `bin` | `usr/share`, `share` |
+//! | Talos (siderolabs/extensions) | `usr/local/glibc/usr/lib`, earlier `usr/local/glibc/lib` | `usr/local/bin` | `usr/local/share` |
+//! | Bottlerocket (bottlerocket-core-kit) | `usr/lib/nvidia/tesla` | `usr/libexec/nvidia/tesla/bin` | `usr/share` |
+//! | NixOS | `run/opengl-driver/lib` | `run/current-system/sw/bin` | `run/opengl-driver/share` |
 //!
 //! Bottlerocket's `usr` is also below `<architecture>-bottlerocket-linux-gnu/sys-root`.
 
@@ -42,11 +42,39 @@ pub fn program_dirs() -> Vec<PathBuf> {
     usual.chain(others).map(PathBuf::from).collect()
 }
 
+/// Of configuration and other data. Earlier directories count first.
+pub fn data_dirs() -> Vec<PathBuf> {
+    let dirs = ["etc", "usr/local/share", "usr/share", "run/opengl-driver/share", "share", ""];
+    let sys_root = PathBuf::from(format!("{ARCH}-bottlerocket-linux-gnu/sys-root/usr/share"));
+    dirs.into_iter().map(PathBuf::from).chain([sys_root]).collect()
+}
+
+/// Of firmware, in the order of the kernel (`fw_path` in `drivers/base/firmware_loader/main.c`).
+pub fn firmware_dirs() -> Vec<PathBuf> {
+    ["lib/firmware/updates", "lib/firmware", "usr/lib/firmware", "run/current-system/firmware"]
+        .map(PathBuf::from)
+        .into()
+}
+
+/// Of modules of the X server: those of the server itself, and those of packages that keep them apart.
+pub fn x_module_dirs() -> Vec<PathBuf> {
+    const BELOW: [&str; 4] = ["xorg/modules/drivers", "xorg/modules/extensions", "nvidia/xorg", "nvidia"];
+    let dirs = library_dirs();
+    let below = dirs.iter().flat_map(|dir| BELOW.map(|below| dir.join(below)));
+    below.chain(dirs.iter().cloned()).collect()
+}
+
+/// Of sockets.
+pub fn run_dirs() -> Vec<PathBuf> {
+    ["run", "var/run"].map(PathBuf::from).into()
+}
+
 fn bottlerocket(below_usr: &str) -> String {
     format!("{ARCH}-bottlerocket-linux-gnu/sys-root/usr/{below_usr}")
 }
 
 /// The directories in a text, such as `usr/bin, usr/sbin`.
 pub(crate) fn listed(dirs: &[PathBuf]) -> String {
-    dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ")
+    let name = |dir: &PathBuf| if dir.as_os_str().is_empty() { "/".to_owned() } else { dir.display().to_string() };
+    dirs.iter().map(name).collect::<Vec<_>>().join(", ")
 }

@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds the user-space part of an installed driver: the files that a container needs for compute and `nvidia-smi`.
+//! Finds the user-space part of an installed driver: the files that a container needs, each with the capabilities it is for.
 //!
-//! The result for a driver root is either complete or an error. Libraries are found by pattern, not by a list of files:
-//! `libnvidia-ml.so.1` leads to `libnvidia-ml.so.<version>`, and every `lib….so.<version>` of a known kind in the usual
-//! directories belongs to the same driver. Where they are searched is in [`crate::driver_dirs`].
+//! The result for a driver root has at least what CUDA and `nvidia-smi` need, or is an error. `libnvidia-ml.so.1` leads to
+//! `libnvidia-ml.so.<version>`, and the version to the other files: what is looked for is in [`crate::driver_rules`], where in
+//! [`crate::driver_dirs`], how in [`crate::driver_search`].
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use dra_model::{Advice, DriverFile, DriverFiles};
+use dra_model::{Advice, DriverFile, DriverFiles, Place, PlacedFile};
 use parking_lot::Mutex;
-use rustix::fs::FileType;
 
 use crate::driver_dirs::{library_dirs, listed, program_dirs};
 use crate::driver_root::{self, Found, Root};
-use crate::elf::{ElfError, soname};
+use crate::driver_rules::Files;
+use crate::driver_search::{Hit, Search, SearchError, regular_file};
+use crate::elf::ElfError;
 
 /// The user-space part of the driver is incomplete or unreadable.
 #[derive(Debug, thiserror::Error)]
@@ -80,31 +81,6 @@ const MANDATORY_LIBRARIES: [&str; 2] = ["libcuda.so.1", NVML];
 
 const MANDATORY_PROGRAM: &str = "nvidia-smi";
 
-const OTHER_PROGRAMS: [&str; 4] =
-    ["nvidia-debugdump", "nvidia-persistenced", "nvidia-cuda-mps-control", "nvidia-cuda-mps-server"];
-
-/// The capabilities compute and utility of NVIDIA's container toolkit, between `lib` and `.so`.
-const LIBRARIES: [&str; 12] = [
-    "cuda",
-    "cudadebugger",
-    "nvidia-allocator",
-    "nvidia-cfg",
-    "nvidia-compiler",
-    "nvidia-fatbinaryloader",
-    "nvidia-gpucomp",
-    "nvidia-ml",
-    "nvidia-nvvm",
-    "nvidia-opencl",
-    "nvidia-ptxjitcompiler",
-    "nvidia-tileiras",
-];
-
-/// Built against several OpenSSL versions, one file each: `libnvidia-pkcs11-openssl3`.
-const LIBRARY_FAMILY: &str = "nvidia-pkcs11";
-
-/// Has a version of its own instead of the driver's (R590 and later).
-const FOREIGN_VERSION: &str = "libnvidia-nvvm70.so.";
-
 /// The files found last, valid until they or their directories change.
 #[derive(Debug, Default)]
 pub struct DriverFilesCache(Mutex<Option<Cached>>);
@@ -123,8 +99,7 @@ struct Cached {
 struct Stamp(u64, u64, i64, i64);
 
 impl DriverFilesCache {
-    /// All files of the driver that a container needs, of the version that is loaded if there are several. A scan takes about a hundred
-    /// system calls, a repeat about fifty.
+    /// All files of the driver that a container needs, of the version that is loaded if there are several.
     pub fn find(
         &self,
         root: &Path,
@@ -138,8 +113,11 @@ impl DriverFilesCache {
             return Ok(hit.files.clone());
         }
         *cached = None;
-        let scan = Scan::new(&opened, loaded.as_deref())?;
-        let (files, stamps) = (scan.files(root_on_host)?, scan.stamps());
+        let version = version_of(&find_nvml(&opened, loaded.as_deref())?.path)?;
+        let search = Search::run(&opened, &version).map_err(DriverFilesError::of_search)?;
+        let files = files(&search, &opened, &version, root_on_host)?;
+        let looked_at = search.looked_at().into_iter().map(|path| opened.outside(&path));
+        let stamps = looked_at.map(|path| (path.clone(), Stamp::of(&path))).collect();
         *cached = Some(Cached { root: opened.path().to_owned(), loaded, stamps, files: files.clone() });
         Ok(files)
     }
@@ -191,99 +169,60 @@ pub(crate) fn versioned(soname: &str, version: &str) -> String {
     format!("{stem}.{version}")
 }
 
-fn regular_file(root: &Root, path: &Path) -> Option<Found> {
-    root.find(path).ok().filter(|found| FileType::from_raw_mode(found.stat.st_mode).is_file())
+/// What containers get of the files that were found; an error without those that each needs.
+fn files(
+    search: &Search<'_>,
+    root: &Root,
+    version: &str,
+    root_on_host: &Path,
+) -> Result<DriverFiles, DriverFilesError> {
+    let root = || root.path().to_owned();
+    if let Some(name) = MANDATORY_LIBRARIES.into_iter().find(|name| search.library(name).is_none()) {
+        return Err(DriverFilesError::NoLibrary { name, root: root() });
+    }
+    if search.program(MANDATORY_PROGRAM).is_none() {
+        return Err(DriverFilesError::NoProgram { name: MANDATORY_PROGRAM, root: root() });
+    }
+    let mut files =
+        DriverFiles { version: version.to_owned(), libraries: Vec::new(), programs: Vec::new(), others: Vec::new() };
+    for hit in search.hits() {
+        let (host_path, capabilities) = (root_on_host.join(&hit.path), hit.rule.capabilities);
+        let file = || DriverFile { name: hit.name.clone(), host_path: host_path.clone(), capabilities };
+        match hit.rule.files {
+            Files::Library(_) | Files::Libraries(_) | Files::Independent(_) => files.libraries.push(file()),
+            Files::Program(_) => files.programs.push(file()),
+            Files::Module { .. } | Files::XModule { .. } | Files::Data { .. } | Files::Firmware | Files::Socket(_) => {
+                let places = places(hit, version).into_iter();
+                files.others.extend(places.map(|place| PlacedFile {
+                    place,
+                    host_path: host_path.clone(),
+                    capabilities,
+                }));
+            }
+        }
+    }
+    Ok(files)
 }
 
-/// One scan of a driver root.
-struct Scan<'a> {
-    root: &'a Root,
-    version: String,
-    /// Existing library directories, without symlinks, each once: `lib64` and `usr/lib64` are often the same.
-    library_dirs: Vec<PathBuf>,
-    /// By SONAME, the real path in the root.
-    libraries: BTreeMap<String, PathBuf>,
-    /// By name, the real path in the root.
-    programs: BTreeMap<&'static str, PathBuf>,
+/// The places of a file in a container that its name alone does not determine.
+pub(crate) fn places(hit: &Hit, version: &str) -> Vec<Place> {
+    let name = &hit.name;
+    match hit.rule.files {
+        Files::Library(_) | Files::Libraries(_) | Files::Independent(_) | Files::Program(_) => Vec::new(),
+        Files::Module { dir, .. } => vec![Place::Libraries(format!("{dir}/{name}"))],
+        Files::XModule { paths, .. } => paths.map(|path| Place::Path(path.to_owned())).into(),
+        Files::Data { dir, path } => vec![Place::Path(format!("{dir}/{path}"))],
+        Files::Firmware => vec![Place::Path(format!("/lib/firmware/nvidia/{version}/{name}"))],
+        Files::Socket(path) => vec![Place::Socket(format!("/run/{path}"))],
+    }
 }
 
-impl<'a> Scan<'a> {
-    fn new(root: &'a Root, loaded: Option<&str>) -> Result<Self, DriverFilesError> {
-        let version = version_of(&find_nvml(root, loaded)?.path)?;
-        let dirs = library_dirs().into_iter().filter_map(|dir| root.find(dir).ok());
-        let dirs = dirs.filter(|dir| FileType::from_raw_mode(dir.stat.st_mode).is_dir()).map(|dir| dir.path);
-        let mut known = BTreeSet::new();
-        let library_dirs = dirs.filter(|dir| known.insert(dir.clone())).collect();
-        let mut scan = Self { root, version, library_dirs, libraries: BTreeMap::new(), programs: BTreeMap::new() };
-        scan.find_libraries()?;
-        scan.find_programs();
-        Ok(scan)
-    }
-
-    fn find_libraries(&mut self) -> Result<(), DriverFilesError> {
-        for dir in self.library_dirs.clone() {
-            let unreadable = |source| DriverFilesError::Unreadable { path: self.root.outside(&dir), source };
-            for name in self.root.list(&dir).map_err(unreadable)? {
-                if is_wanted(&name, &self.version) {
-                    self.add_library(&dir.join(name))?;
-                }
-            }
+impl DriverFilesError {
+    fn of_search(error: SearchError) -> Self {
+        match error {
+            SearchError::Unreadable { path, source } => Self::Unreadable { path, source },
+            SearchError::BadLibrary { path, source } => Self::BadLibrary { path, source },
         }
-        Ok(())
-    }
-
-    fn add_library(&mut self, path: &Path) -> Result<(), DriverFilesError> {
-        let unreadable = |source| DriverFilesError::Unreadable { path: self.root.outside(path), source };
-        let found = self.root.find(path).map_err(unreadable)?;
-        let file = self.root.read(&found.path).map_err(unreadable)?;
-        match soname(&file) {
-            Ok(name) => drop(self.libraries.entry(name).or_insert(found.path)),
-            // For 32-bit programs, or of an emulated system.
-            Err(ElfError::OtherMachine) => {}
-            Err(source) => {
-                return Err(DriverFilesError::BadLibrary { path: self.root.outside(&found.path), source });
-            }
-        }
-        Ok(())
-    }
-
-    fn find_programs(&mut self) {
-        for name in OTHER_PROGRAMS.into_iter().chain([MANDATORY_PROGRAM]) {
-            let places = program_dirs().into_iter().map(|dir| dir.join(name));
-            let found =
-                places.filter_map(|path| regular_file(self.root, &path)).find(|found| found.stat.st_mode & 0o111 != 0);
-            if let Some(found) = found {
-                self.programs.insert(name, found.path);
-            }
-        }
-    }
-
-    fn files(&self, root_on_host: &Path) -> Result<DriverFiles, DriverFilesError> {
-        for name in MANDATORY_LIBRARIES {
-            if !self.libraries.contains_key(name) {
-                return Err(DriverFilesError::NoLibrary { name, root: self.root.path().to_owned() });
-            }
-        }
-        if !self.programs.contains_key(MANDATORY_PROGRAM) {
-            return Err(DriverFilesError::NoProgram { name: MANDATORY_PROGRAM, root: self.root.path().to_owned() });
-        }
-        let file =
-            |(name, path): (&str, &PathBuf)| DriverFile { name: name.to_owned(), host_path: root_on_host.join(path) };
-        Ok(DriverFiles {
-            version: self.version.clone(),
-            libraries: self.libraries.iter().map(|(name, path)| file((name, path))).collect(),
-            programs: self.programs.iter().map(|(name, path)| file((name, path))).collect(),
-        })
-    }
-
-    /// Every file or directory whose change could change the result, also those that do not exist yet.
-    fn stamps(&self) -> BTreeMap<PathBuf, Option<Stamp>> {
-        let searched = library_dirs().into_iter().chain(program_dirs());
-        let searched = searched.chain([PathBuf::from("etc/alternatives")]);
-        let searched = searched.map(|dir| self.root.find(&dir).map_or(dir, |found| found.path));
-        let files = self.libraries.values().chain(self.programs.values()).cloned();
-        let paths: BTreeSet<PathBuf> = searched.chain(files).map(|path| self.root.outside(&path)).collect();
-        paths.into_iter().map(|path| (path.clone(), Stamp::of(&path))).collect()
     }
 }
 
@@ -296,15 +235,11 @@ fn version_of(path: &Path) -> Result<String, DriverFilesError> {
     version.ok_or_else(|| DriverFilesError::NoVersion { path: path.to_owned() })
 }
 
-fn is_wanted(name: &str, version: &str) -> bool {
-    let kind = name.strip_prefix("lib").and_then(|rest| rest.strip_suffix(version)?.strip_suffix(".so."));
-    kind.is_some_and(|kind| LIBRARIES.contains(&kind) || kind.starts_with(LIBRARY_FAMILY))
-        || name.starts_with(FOREIGN_VERSION)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use dra_model::Capability;
 
     use super::*;
     use crate::elf::tests::library;
@@ -366,15 +301,62 @@ mod tests {
             names(&files.libraries),
             [
                 "libcuda.so.1",
+                "libnvidia-eglcore.so.550.54.15",
                 "libnvidia-ml.so.1",
                 "libnvidia-nvvm.so.4",
                 "libnvidia-nvvm70.so.4",
                 "libnvidia-pkcs11-openssl3.so.550.54.15"
             ]
         );
+        assert_eq!(files.libraries[0].capabilities, [Capability::Compute]);
         assert_eq!(names(&files.programs), ["nvidia-cuda-mps-server", "nvidia-smi"]);
         let cuda = &files.libraries[0];
         assert_eq!(cuda.host_path, Path::new("/run/nvidia/driver/usr/lib64/libcuda.so.550.54.15"));
+    }
+
+    #[test]
+    fn files_with_a_place_of_their_own_are_found_with_it() {
+        let tree = installed("usr/lib64");
+        for (path, soname) in [
+            ("usr/lib64/vdpau/libvdpau_nvidia.so.550.54.15", "libvdpau_nvidia.so.1"),
+            ("usr/lib64/libnvidia-egl-gbm.so.1.1.0", "libnvidia-egl-gbm.so.1"),
+        ] {
+            tree.write(path, &library(soname));
+        }
+        tree.link("libnvidia-egl-gbm.so.1.1.0", "usr/lib64/libnvidia-egl-gbm.so.1");
+        for path in [
+            "usr/share/glvnd/egl_vendor.d/10_nvidia.json",
+            "etc/vulkan/icd.d/nvidia_icd.json",
+            "lib/firmware/nvidia/550.54.15/gsp_ga10x.bin",
+            "lib/firmware/nvidia/550.54.15/readme.txt",
+            "lib/firmware/nvidia/535.261.03/gsp_tu10x.bin",
+            "usr/lib64/xorg/modules/drivers/nvidia_drv.so",
+            "usr/lib64/xorg/modules/extensions/libglxserver_nvidia.so.550.54.15",
+        ] {
+            tree.write(path, b"");
+        }
+        let socket_path = tree.0.path().join("run/nvidia-persistenced");
+        std::fs::create_dir_all(&socket_path).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(socket_path.join("socket")).unwrap();
+        let files = tree.find(&DriverFilesCache::default()).unwrap();
+        let path = |path: &str| Place::Path(path.to_owned());
+        let places: Vec<Place> = files.others.iter().map(|file| file.place.clone()).collect();
+        assert_eq!(
+            places,
+            [
+                path("/usr/share/glvnd/egl_vendor.d/10_nvidia.json"),
+                path("/lib/firmware/nvidia/550.54.15/gsp_ga10x.bin"),
+                path("/usr/lib/xorg/modules/extensions/libglxserver_nvidia.so"),
+                path("/usr/lib64/xorg/modules/extensions/libglxserver_nvidia.so"),
+                Place::Libraries("vdpau/libvdpau_nvidia.so.1".to_owned()),
+                Place::Socket("/run/nvidia-persistenced/socket".to_owned()),
+                path("/usr/lib/xorg/modules/drivers/nvidia_drv.so"),
+                path("/usr/lib64/xorg/modules/drivers/nvidia_drv.so"),
+                path("/etc/vulkan/icd.d/nvidia_icd.json"),
+            ]
+        );
+        let gbm = files.libraries.iter().find(|file| file.name == "libnvidia-egl-gbm.so.1").unwrap();
+        assert!(gbm.host_path.ends_with("usr/lib64/libnvidia-egl-gbm.so.1.1.0"), "{gbm:?}");
     }
 
     #[test]
@@ -418,7 +400,7 @@ mod tests {
             tree.remove("usr/bin/nvidia-smi");
             tree.write(&format!("{programs}/nvidia-smi"), b"#!/bin/sh\n");
             let files = tree.find(&DriverFilesCache::default()).unwrap();
-            assert_eq!((files.libraries.len(), files.version.as_str()), (5, "550.54.15"), "{system}");
+            assert_eq!((files.libraries.len(), files.version.as_str()), (6, "550.54.15"), "{system}");
             let smi = files.programs.iter().find(|file| file.name == MANDATORY_PROGRAM).unwrap();
             let host_path = Path::new("/run/nvidia/driver").join(programs).join("nvidia-smi");
             assert_eq!(smi.host_path, host_path, "{system}");
@@ -514,6 +496,8 @@ mod tests {
         assert!(matches!(tree.find(&cache), Err(DriverFilesError::NoLibrary { name: "libcuda.so.1", .. })));
         tree.write("usr/lib64/libcuda.so.550.54.15", &library("libcuda.so.1"));
         assert_eq!(tree.find(&cache).unwrap(), first);
+        tree.write("usr/share/glvnd/egl_vendor.d/10_nvidia.json", b"{}");
+        assert_eq!(tree.find(&cache).unwrap().others.len(), 1);
         tree.remove("usr/lib64/libnvidia-ml.so.1");
         tree.write("usr/lib64/libnvidia-ml.so.560.1", &library("libnvidia-ml.so.1"));
         tree.write("usr/lib64/libcuda.so.560.1", &library("libcuda.so.1"));

@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dra_model::{
-    DeviceNode, DriverFiles, DriverState, Gpu, GpuEntry, GpuSettings, GpuUuid, Inventory, MigMode, PciAddress, PciIds,
+    ControlNode, DeviceNode, DriverFiles, DriverState, Gpu, GpuEntry, GpuSettings, GpuUuid, Inventory, MigMode,
+    PciAddress, PciIds,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -161,13 +162,17 @@ impl Host {
         device_nodes::device_nodes(device, &self.roots.driver, &self.roots.driver_on_host, &self.roots.proc)
     }
 
-    /// The nodes that every container with a GPU needs: `nvidiactl`, `nvidia-uvm`, and if they exist `nvidia-uvm-tools`
-    /// and `nvidia-modeset`.
-    pub fn control_nodes(&self) -> Result<Vec<DeviceNode>, NodeError> {
+    /// The nodes of the driver itself: `nvidiactl`, `nvidia-uvm`, and if they exist `nvidia-uvm-tools` and `nvidia-modeset`.
+    pub fn control_nodes(&self) -> Result<Vec<ControlNode>, NodeError> {
         device_nodes::control_nodes(&self.roots.driver, &self.roots.driver_on_host)
     }
 
-    /// Libraries and programs of the driver, all of them or an error. Cached until a file or directory changes.
+    /// The DRI nodes of a GPU; none without the module `nvidia-drm`.
+    pub fn dri_nodes(&self, pci: PciAddress) -> Result<Vec<DeviceNode>, NodeError> {
+        device_nodes::dri_nodes(pci, &self.roots.driver, &self.roots.driver_on_host, &self.roots.sys)
+    }
+
+    /// The files of the driver for containers, or an error without those that each needs. Cached until a file or directory changes.
     pub fn driver_files(&self) -> Result<DriverFiles, DriverFilesError> {
         let loaded = procfs::loaded_driver(&self.roots.proc);
         self.driver_files.find(&self.roots.driver, &self.roots.driver_on_host, loaded)

@@ -4,8 +4,10 @@
 //! ```text
 //! machine (the port) <- nvml_machine <- dra-nvml, nvidia-smi      procfs  sysfs  driver_root
 //!        |                                                           |      |        |
-//!     timeout -> discover (+ sysfs) -> Inventory            device_nodes <--+-> driver_files, driver_program
-//!                       \___________________ host ___________________/
+//!     timeout -> discover (+ sysfs) -> Inventory            device_nodes <--+-> driver_search, driver_program
+//!                       \___________________ host ____________________/
+//!
+//! driver_rules (which files) + driver_dirs (where) -> driver_search -> driver_files -> DriverFiles
 //! ```
 //!
 //! [`Host`] is the interface for other crates: every query about the machine, over a [`Machine`] and the root directories of
@@ -34,6 +36,10 @@ pub mod driver_root;
 pub mod elf;
 
 pub mod driver_dirs;
+
+pub mod driver_rules;
+
+pub mod driver_search;
 
 pub mod driver_files;
 

@@ -31,6 +31,32 @@ pub fn pci_ids(sys_root: &Path, pci: PciAddress) -> Option<PciIds> {
     Some(PciIds { device: both("device", "vendor")?, subsystem: both("subsystem_device", "subsystem_vendor") })
 }
 
+/// The names and numbers of the DRM devices of a GPU, such as `card1` (226:1) and `renderD129` (226:129), sorted; not those for
+/// an older control interface, `controlD65`.
+pub fn drm_devices(sys_root: &Path, pci: PciAddress) -> Vec<(String, (u32, u32))> {
+    let dir = device_path(sys_root, pci).join("drm");
+    let names = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+    let mut devices: Vec<_> = names
+        .filter_map(|entry| entry.file_name().into_string().ok().filter(|name| is_drm(name)))
+        .filter_map(|name| Some((numbers(&dir.join(&name).join("dev"))?, name)))
+        .map(|(numbers, name)| (name, numbers))
+        .collect();
+    devices.sort_unstable();
+    devices
+}
+
+fn is_drm(name: &str) -> bool {
+    let number = name.strip_prefix("card").or_else(|| name.strip_prefix("renderD"));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// `226:1` of a file `dev`.
+fn numbers(path: &Path) -> Option<(u32, u32)> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let (major, minor) = text.trim().split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
 fn device_path(sys_root: &Path, pci: PciAddress) -> PathBuf {
     sys_root.join("bus/pci/devices").join(pci.to_string())
 }
@@ -77,6 +103,28 @@ mod tests {
             std::fs::write(dir.join(name), text).unwrap();
         }
         assert_eq!(pci_ids(sys.path(), GPU).unwrap().subsystem, Some(0x16c1_10de));
+    }
+
+    #[test]
+    fn drm_devices_are_named_with_their_numbers() {
+        let sys = tempfile::tempdir().unwrap();
+        let dir = device_path(sys.path(), GPU).join("drm");
+        assert_eq!(drm_devices(sys.path(), GPU), []);
+        for (name, text) in [
+            ("renderD129", "226:129\n"),
+            ("card1", "226:1\n"),
+            // A connector, an old interface, and what the kernel never writes.
+            ("card1-DP-1", "226:9\n"),
+            ("controlD65", "226:65\n"),
+            ("card", "226:2\n"),
+            ("card3", "none"),
+        ] {
+            std::fs::create_dir_all(dir.join(name)).unwrap();
+            std::fs::write(dir.join(name).join("dev"), text).unwrap();
+        }
+        std::fs::create_dir(dir.join("card4")).unwrap();
+        let expect = [("card1".to_owned(), (226, 1)), ("renderD129".to_owned(), (226, 129))];
+        assert_eq!(drm_devices(sys.path(), GPU), expect);
     }
 
     #[test]

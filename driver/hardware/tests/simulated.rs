@@ -449,11 +449,14 @@ fn containers_get_the_driver_of_the_tree() {
         ("/dev/nvidia-uvm-tools", 241, 1),
         ("/dev/nvidia-modeset", 240, 254),
     ];
-    assert_eq!(numbers(node.host.control_nodes().unwrap()), expect.map(|(path, x, y)| (path.to_owned(), x, y)));
+    let control = node.host.control_nodes().unwrap().into_iter().map(|control| control.node).collect();
+    assert_eq!(numbers(control), expect.map(|(path, x, y)| (path.to_owned(), x, y)));
     let gpu = node.gpu(1);
     let nodes = node.host.device_nodes(DeviceIds::Gpu { minor: gpu.minor }).unwrap();
     assert_eq!(nodes[0].host_path, Path::new("/run/nvidia/driver/dev/nvidia1"));
     assert_eq!(numbers(nodes), [("/dev/nvidia1".to_owned(), 240, 1)]);
+    let dri = [("/dev/dri/card1".to_owned(), 243, 1), ("/dev/dri/renderD129".to_owned(), 243, 129)];
+    assert_eq!(numbers(node.host.dri_nodes(gpu.pci).unwrap()), dri);
     std::fs::remove_file(node.path("dev/nvidia1")).unwrap();
     assert!(matches!(node.host.device_nodes(DeviceIds::Gpu { minor: gpu.minor }), Err(NodeError::Missing { .. })));
     std::fs::rename(node.path("dev/nvidia0"), node.path("dev/nvidia1")).unwrap();
@@ -471,8 +474,8 @@ fn containers_get_the_driver_of_the_tree() {
     for name in ["libcuda.so.1", "libcudadebugger.so.1", "libnvidia-ml.so.1", "libnvidia-nvvm.so.4"] {
         assert!(names.contains(&name), "{name} in {names:?}");
     }
-    let host_path = files.libraries[0].host_path.to_str().unwrap();
-    assert_eq!(host_path, "/run/nvidia/driver/usr/lib/x86_64-linux-gnu/libcuda.so.580.95.05");
+    let cuda = files.libraries.iter().find(|file| file.name == "libcuda.so.1").unwrap();
+    assert_eq!(cuda.host_path.to_str().unwrap(), "/run/nvidia/driver/usr/lib/x86_64-linux-gnu/libcuda.so.580.95.05");
     assert_eq!(node.host.driver_files().unwrap(), files);
 }
 

@@ -11,6 +11,7 @@
 //!   strategy: Exclusive | TimeSlicing | MPS
 //!   timeSlicingConfig: {interval: Default | Short | Medium | Long}
 //!   mpsConfig: {...}                         # see `mps`
+//! driverCapabilities: [compute, utility]     # absent: these two; NVIDIA's driver lacks this field
 //! ```
 
 mod error;
@@ -24,6 +25,7 @@ use serde_json::Value;
 pub use self::error::ConfigError;
 use self::fields::Fields;
 pub use self::kind::ConfigKind;
+use crate::capability::{Capabilities, Capability};
 use crate::sharing::Sharing;
 
 /// The only version there is.
@@ -34,6 +36,8 @@ pub const API_VERSION: &str = "resource.nvidia.com/v1beta1";
 pub struct DeviceConfig {
     pub kind: ConfigKind,
     pub sharing: Sharing,
+    /// What containers get of the driver.
+    pub capabilities: Capabilities,
 }
 
 /// Reads the parameters of one configuration from their text.
@@ -54,9 +58,16 @@ pub fn parse(parameters: &Value) -> Result<DeviceConfig, ConfigError> {
         "MigDeviceConfig" => Some(ConfigKind::Mig),
         _ => None,
     })?;
-    fields.only(kind, &["apiVersion", "kind", "sharing"])?;
+    fields.only(kind, &["apiVersion", "kind", "sharing", "driverCapabilities"])?;
     let sharing = fields.object("sharing")?.map(|fields| sharing::parse(&fields, kind)).transpose()?;
-    Ok(DeviceConfig { kind, sharing: sharing.unwrap_or(Sharing::Plain) })
+    let capabilities = fields.optional("driverCapabilities", Capability::EXPECTED, capabilities)?;
+    let (sharing, capabilities) = (sharing.unwrap_or(Sharing::Plain), capabilities.unwrap_or_default());
+    Ok(DeviceConfig { kind, sharing, capabilities })
+}
+
+fn capabilities(value: &Value) -> Option<Capabilities> {
+    let listed = value.as_array()?.iter().map(|name| name.as_str()?.parse().ok());
+    Capabilities::of(listed.collect::<Option<Vec<Capability>>>()?)
 }
 
 #[cfg(test)]
@@ -83,7 +94,7 @@ mod tests {
 
     #[test]
     fn kinds_are_understood_or_refused_with_the_path() {
-        let plain = |kind| Ok(DeviceConfig { kind, sharing: Sharing::Plain });
+        let plain = |kind| Ok(DeviceConfig { kind, sharing: Sharing::Plain, capabilities: Capabilities::default() });
         for (given, expect) in [
             (json!({"apiVersion": API_VERSION, "kind": "GpuConfig"}), plain(ConfigKind::Gpu)),
             (json!({"apiVersion": API_VERSION, "kind": "MigDeviceConfig"}), plain(ConfigKind::Mig)),
@@ -120,6 +131,25 @@ mod tests {
             ),
         ] {
             assert_eq!(outcome(&given), expect.map_err(str::to_owned), "{given}");
+        }
+    }
+
+    #[test]
+    fn capabilities_are_those_of_the_list() {
+        use Capability::{Compute, Graphics, Utility};
+        let refused = |found: &str| Err(format!("driverCapabilities is {found}: expected {}", Capability::EXPECTED));
+        for (given, expect) in [
+            (json!(null), Ok(vec![Compute, Utility])),
+            (json!(["utility"]), Ok(vec![Utility])),
+            (json!(["display", "utility"]), Ok(vec![Utility, Graphics, Capability::Display])),
+            (json!([]), refused("[]")),
+            (json!("graphics"), refused("\"graphics\"")),
+            (json!(["graphics", "Video"]), refused("[\"graphics\",\"Video\"]")),
+            (json!(["graphics", 3]), refused("[\"graphics\",3]")),
+        ] {
+            let config = json!({"apiVersion": API_VERSION, "kind": "MigDeviceConfig", "driverCapabilities": given});
+            let found = outcome(&config).map(|config| config.capabilities.iter().collect::<Vec<_>>());
+            assert_eq!(found, expect, "{given}");
         }
     }
 

@@ -11,8 +11,8 @@
 //! * **claim**: the part of a ResourceClaim for this driver. An **allocation result** names one device for one request.
 //! * **ledger**: record of the original settings of one GPU, defined in `dra-checkpoint`.
 //!
-//! Reading order: [`ids`], [`engines`], [`mig`], [`gpu`], [`inventory`], [`finding`], [`device`], [`quantity`], [`sharing`], [`config`],
-//! [`claim`], [`files`], [`disposition`], [`explain`].
+//! Reading order: [`ids`], [`engines`], [`mig`], [`gpu`], [`inventory`], [`finding`], [`device`], [`quantity`], [`sharing`], [`capability`],
+//! [`config`], [`claim`], [`files`], [`disposition`], [`explain`].
 
 pub mod ids;
 
@@ -40,6 +40,8 @@ pub mod quantity;
 
 pub mod sharing;
 
+pub mod capability;
+
 pub mod config;
 
 pub mod claim;
@@ -50,12 +52,13 @@ pub mod disposition;
 
 pub mod explain;
 
+pub use capability::{Capabilities, Capability};
 pub use claim::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource};
 pub use device::{Device, DeviceNames, LiveIdentity};
 pub use disposition::Disposition;
 pub use engines::Engines;
 pub use explain::{Advice, chain, explain};
-pub use files::{DeviceNode, DriverFile, DriverFiles};
+pub use files::{ControlNode, DeviceNode, DriverFile, DriverFiles, Place, PlacedFile};
 pub use finding::{Cause, Effect, Finding, Slowdown, Verdict, worst};
 pub use gpu::{Gpu, MigLayout, MigMode};
 pub use ids::{

@@ -4,7 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use dra_cdi::{Architecture, ClaimDevice, MpsClient, Naming, RenderError, RenderedSpec, render};
-use dra_model::{Bytes, ClaimUid, DeviceNode, DriverFile, DriverFiles, ShareLimits};
+use dra_model::Capability::{Compute, Display, Graphics, Ipc, Utility, Video};
+use dra_model::{
+    Bytes, Capabilities, Capability, ClaimUid, ControlNode, DeviceNode, DriverFile, DriverFiles, Place, PlacedFile,
+    ShareLimits,
+};
 use proptest::prelude::*;
 
 use crate::rules;
@@ -21,26 +25,57 @@ fn node(path: &str, root: &str, major: u32, minor: u32) -> DeviceNode {
     DeviceNode { path: path.to_owned(), host_path: PathBuf::from(format!("{root}{path}")), major, minor }
 }
 
-fn control_nodes(root: &str) -> Vec<DeviceNode> {
+fn control_nodes(root: &str) -> Vec<ControlNode> {
+    let control = |node, capabilities| ControlNode { node, capabilities };
     vec![
-        node("/dev/nvidiactl", root, 195, 255),
-        node("/dev/nvidia-uvm", root, 510, 0),
-        node("/dev/nvidia-uvm-tools", root, 510, 1),
+        control(node("/dev/nvidiactl", root, 195, 255), &Capability::ALL),
+        control(node("/dev/nvidia-uvm", root, 510, 0), &Capability::ALL),
+        control(node("/dev/nvidia-uvm-tools", root, 510, 1), &[Compute]),
+        control(node("/dev/nvidia-modeset", root, 195, 254), &[Display]),
     ]
 }
 
-fn file(name: &str, host_path: &str) -> DriverFile {
-    DriverFile { name: name.to_owned(), host_path: PathBuf::from(host_path) }
+fn file(name: &str, host_path: &str, capabilities: &'static [Capability]) -> DriverFile {
+    DriverFile { name: name.to_owned(), host_path: PathBuf::from(host_path), capabilities }
 }
 
+fn placed(place: Place, host_path: &str, capabilities: &'static [Capability]) -> PlacedFile {
+    PlacedFile { place, host_path: PathBuf::from(host_path), capabilities }
+}
+
+/// One file of each kind and for each capability.
 fn driver_files() -> DriverFiles {
+    let library = |soname: &str, file_name: &str, capabilities| {
+        file(soname, &format!("/run/nvidia/driver/usr/lib/x86_64-linux-gnu/{file_name}"), capabilities)
+    };
+    let below = |root: &str, path: &str| format!("/run/nvidia/driver{root}/{path}");
     DriverFiles {
         version: "550.54.15".to_owned(),
         libraries: vec![
-            file("libcuda.so.1", "/run/nvidia/driver/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15"),
-            file("libnvidia-ml.so.1", "/run/nvidia/driver/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.550.54.15"),
+            library("libcuda.so.1", "libcuda.so.550.54.15", &[Compute]),
+            library("libnvidia-allocator.so.1", "libnvidia-allocator.so.550.54.15", &[Compute, Graphics]),
+            library("libnvidia-encode.so.1", "libnvidia-encode.so.550.54.15", &[Video]),
+            library("libnvidia-glcore.so.550.54.15", "libnvidia-glcore.so.550.54.15", &[Graphics]),
+            library("libnvidia-ml.so.1", "libnvidia-ml.so.550.54.15", &[Utility]),
         ],
-        programs: vec![file("nvidia-smi", "/run/nvidia/driver/usr/bin/nvidia-smi")],
+        programs: vec![file("nvidia-smi", "/run/nvidia/driver/usr/bin/nvidia-smi", &[Utility])],
+        others: vec![
+            placed(
+                Place::Libraries("vdpau/libvdpau_nvidia.so.1".to_owned()),
+                &below("/usr/lib/x86_64-linux-gnu/vdpau", "libvdpau_nvidia.so.550.54.15"),
+                &[Video],
+            ),
+            placed(
+                Place::Path("/lib/firmware/nvidia/550.54.15/gsp_tu10x.bin".to_owned()),
+                &below("/lib/firmware/nvidia/550.54.15", "gsp_tu10x.bin"),
+                &Capability::ALL,
+            ),
+            placed(
+                Place::Socket("/run/nvidia-persistenced/socket".to_owned()),
+                &below("/run/nvidia-persistenced", "socket"),
+                &[Ipc],
+            ),
+        ],
     }
 }
 
@@ -77,15 +112,15 @@ fn mig() -> ClaimDevice {
     }
 }
 
-/// `UPDATE_GOLDEN=1` writes the files.
+/// With line breaks, which the specs lack. `UPDATE_GOLDEN=1` writes the files.
 fn check_golden(name: &str, spec: &RenderedSpec) {
-    rules::check(&spec.bytes);
+    let found = serde_json::to_string_pretty(&rules::check(&spec.bytes)).unwrap() + "\n";
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cdi/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, &spec.bytes).unwrap();
+        std::fs::write(&path, &found).unwrap();
     }
     let golden = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(String::from_utf8_lossy(&spec.bytes), golden, "{name}");
+    assert_eq!(found, golden, "{name}");
 }
 
 #[test]
@@ -120,7 +155,7 @@ fn the_names_for_the_kubelet_are_those_in_the_specs() {
     let claim = render::claim(&naming(), &uid(), &[mig()]).unwrap();
     let shares = render::claim(&naming(), &uid(), &[share("a", None, None), share("b", None, None)]).unwrap();
     for (spec, expect) in [
-        (base, naming().base_device("550.54.15")),
+        (base, naming().base_devices("550.54.15", &Capabilities::default()).remove(0)),
         (claim, naming().claim_device(&uid(), &"gpu-00000003-mig-19-2".parse().unwrap(), None)),
         (shares, naming().claim_device(&uid(), &"gpu-00000000-mps".parse().unwrap(), Some(&"a".parse().unwrap()))),
     ] {
@@ -128,6 +163,77 @@ fn the_names_for_the_kubelet_are_those_in_the_specs() {
         let found = format!("{}={}", spec["kind"].as_str().unwrap(), spec["devices"][0]["name"].as_str().unwrap());
         assert_eq!(found, expect);
     }
+}
+
+/// The container paths that a base device adds, those of the whole spec included.
+#[allow(clippy::indexing_slicing, reason = "JSON of a spec that was checked")]
+fn paths_of(capabilities: &[Capability]) -> Vec<String> {
+    let base = render::base(&naming(), &driver_files(), &control_nodes(""), Architecture::X86, None).unwrap();
+    let spec = rules::check(&base.bytes);
+    let capabilities = Capabilities::of(capabilities.iter().copied()).unwrap();
+    let names = naming().base_devices("550.54.15", &capabilities);
+    let is_named = |device: &&serde_json::Value| {
+        names.iter().any(|name| name.ends_with(&format!("={}", device["name"].as_str().unwrap())))
+    };
+    let devices: Vec<_> = spec["devices"].as_array().unwrap().iter().filter(is_named).collect();
+    assert_eq!(devices.len(), names.len(), "{names:?}");
+    let edits = devices.into_iter().chain([&spec]).map(|part| &part["containerEdits"]);
+    let texts = edits.flat_map(|edits| {
+        let paths = |list: &str, key: &str| -> Vec<String> {
+            let list = edits[list].as_array().into_iter().flatten();
+            list.map(|one| one[key].as_str().unwrap().to_owned()).collect()
+        };
+        [paths("mounts", "containerPath"), paths("deviceNodes", "path")].concat()
+    });
+    texts
+        .filter(|path| !path.starts_with("/usr/lib64/"))
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect()
+}
+
+const FOR_ALL: [&str; 3] = ["/dev/nvidia-uvm", "/dev/nvidiactl", "/lib/firmware/nvidia/550.54.15/gsp_tu10x.bin"];
+
+#[test]
+fn a_container_gets_what_its_capabilities_need() {
+    let lib = |name: &str| format!("/usr/lib/x86_64-linux-gnu/{name}");
+    let both = |soname: &str, real: &str| vec![lib(soname), lib(real)];
+    let cuda =
+        [both("libcuda.so.1", "libcuda.so.550.54.15"), vec![lib("libcuda.so"), "/dev/nvidia-uvm-tools".to_owned()]]
+            .concat();
+    let allocator = both("libnvidia-allocator.so.1", "libnvidia-allocator.so.550.54.15");
+    let compute = [cuda, allocator.clone()].concat();
+    let utility =
+        [both("libnvidia-ml.so.1", "libnvidia-ml.so.550.54.15"), vec!["/usr/bin/nvidia-smi".to_owned()]].concat();
+    let encode = both("libnvidia-encode.so.1", "libnvidia-encode.so.550.54.15");
+    let video = [compute.clone(), encode, vec![lib("vdpau/libvdpau_nvidia.so.1")]].concat();
+    let graphics = [allocator, vec![lib("gbm/nvidia-drm_gbm.so"), lib("libnvidia-glcore.so.550.54.15")]].concat();
+    let display = [graphics.clone(), vec!["/dev/nvidia-modeset".to_owned()]].concat();
+    for (capabilities, expect) in [
+        (&[Compute, Utility][..], [compute, utility.clone()].concat()),
+        (&[Utility], utility),
+        (&[Video], video),
+        (&[Graphics], graphics),
+        (&[Display], display),
+        (&[Ipc], vec!["/run/nvidia-persistenced/socket".to_owned()]),
+        (&[Capability::Ngx], Vec::new()),
+    ] {
+        let mut expect: Vec<String> = expect.into_iter().chain(FOR_ALL.map(str::to_owned)).collect();
+        expect.sort_unstable();
+        assert_eq!(paths_of(capabilities), expect, "{capabilities:?}");
+    }
+}
+
+/// Two KiB for a claim with a GPU of each kind.
+#[test]
+fn the_spec_of_a_claim_is_short() {
+    let dri = |mut device: ClaimDevice| {
+        device.nodes.extend([node("/dev/dri/card0", "", 226, 0), node("/dev/dri/renderD128", "", 226, 128)]);
+        device
+    };
+    let devices = [dri(gpu(0, "/run/nvidia/driver")), mig(), share("a", Some(8156), Some(10))];
+    let size = render::claim(&naming(), &uid(), &devices).unwrap().bytes.len();
+    assert!(size <= 2048, "{size}");
 }
 
 #[test]
@@ -160,6 +266,10 @@ fn a_spec_that_no_runtime_could_use_is_refused() {
         (base(&|files| files.version = "550/54".to_owned()), "the driver version `550/54` has characters"),
         (base(&|files| files.libraries.clear()), "the base spec of driver 550.54.15 would be empty"),
         (base(&|files| files.programs[0].name = "../smi".to_owned()), "`../smi` is not a plain file name"),
+        (
+            base(&|files| files.others[1].place = Place::Path("/lib/../etc/passwd".to_owned())),
+            "`..` is not a plain file name",
+        ),
         (base(&|files| files.programs[0].host_path = PathBuf::from("smi")), "`smi` is not an absolute path"),
         (claim(&[]), "the spec of claim 9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11 would be empty"),
         (claim(&[nodeless]), "9f7c3f9e-3c7c-4b0e-8a53-0d6a1f4e2b11-gpu-00000000 would be empty"),
@@ -181,9 +291,10 @@ proptest! {
         let devices: Vec<ClaimDevice> =
             devices.iter().map(|name| ClaimDevice { device: name.parse().unwrap(), nodes: nodes(), ..gpu(0, "") }).collect();
         rules::check(&render::claim(&naming(), &uid.parse().unwrap(), &devices).unwrap().bytes);
-        let libraries = libraries.iter().map(|name| file(name, &format!("{root}/usr/lib/{name}"))).collect();
-        let files = DriverFiles { version, libraries, programs: Vec::new() };
-        let spec = render::base(&naming(), &files, &nodes(), Architecture::X86, None);
+        let libraries = libraries.iter().map(|name| file(name, &format!("{root}/usr/lib/{name}"), &[Compute])).collect();
+        let files = DriverFiles { version, libraries, ..driver_files() };
+        let hook = Some(Path::new("/opt/gpu-dra/gpu-cdi-hook"));
+        let spec = render::base(&naming(), &files, &control_nodes(&root), Architecture::X86, hook);
         rules::check(&spec.unwrap().bytes);
     }
 

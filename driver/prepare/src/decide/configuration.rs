@@ -2,7 +2,7 @@
 //! What the opaque configurations of a claim request for each of its devices. Pure.
 //!
 //! Every configuration is read, and refused where it is wrong, even when it counts for no device. Admin access
-//! requests no sharing.
+//! requests no sharing; it gets the capabilities of the driver that the configuration names, as any other device.
 //!
 //! What a configuration means for a device follows from both:
 //!
@@ -30,7 +30,9 @@
 //! configuration is ignored, the one that would apply without it applies.
 
 use dra_model::config::{ConfigKind, DeviceConfig};
-use dra_model::{AllocatedDevice, Claim, ClaimConfig, ConfigSource, MpsConfig, SharedForm, Sharing, claim};
+use dra_model::{
+    AllocatedDevice, Capabilities, Claim, ClaimConfig, ConfigSource, MpsConfig, SharedForm, Sharing, claim,
+};
 
 use crate::decide::form::Form;
 use crate::decide::refusal::{ConfigField, Refusal};
@@ -51,10 +53,18 @@ impl RequestedSharing<'_> {
     }
 }
 
-/// The requested sharing of each device, in their order; refuses the first configuration that is wrong.
-pub fn requested<'a>(claim: &'a Claim, targets: &[Target]) -> Result<Vec<Option<RequestedSharing<'a>>>, Refusal> {
+/// What a claim requests, one entry for each of its devices, in their order.
+#[derive(Debug)]
+pub struct Requested<'a> {
+    pub sharing: Vec<Option<RequestedSharing<'a>>>,
+    pub capabilities: Vec<Capabilities>,
+}
+
+/// Refuses the first configuration that is wrong.
+pub fn requested<'a>(claim: &'a Claim, targets: &[Target]) -> Result<Requested<'a>, Refusal> {
     let read = Read::new(claim, targets.iter().map(Form::of_target).collect())?;
-    Ok(read.choices().map(|choice| choice.requested).collect())
+    let (sharing, capabilities) = read.choices().map(|choice| (choice.requested, choice.capabilities)).unzip();
+    Ok(Requested { sharing, capabilities })
 }
 
 /// Why configurations of a prepared claim are ignored for some of its shares.
@@ -96,6 +106,7 @@ struct Read<'a> {
 #[derive(Default)]
 struct Choice<'a> {
     requested: Option<RequestedSharing<'a>>,
+    capabilities: Capabilities,
     ignored: Vec<Refusal>,
 }
 
@@ -111,8 +122,7 @@ impl<'a> Read<'a> {
     }
 
     fn choices(&self) -> impl Iterator<Item = Choice<'a>> {
-        self.rows()
-            .map(|(device, form)| if device.admin_access { Choice::default() } else { self.choose(device, form) })
+        self.rows().map(|(device, form)| self.choose(device, form))
     }
 
     fn choose(&self, device: &AllocatedDevice, form: Form) -> Choice<'a> {
@@ -122,15 +132,19 @@ impl<'a> Read<'a> {
             let Some(at) = fitting.iter().position(|(config, _)| std::ptr::eq(*config, effective)) else { break };
             let &(config, ref read) = fitting.remove(at);
             let requested = RequestedSharing { sharing: read.sharing.clone(), config };
+            let capabilities = read.capabilities.clone();
+            if device.admin_access {
+                return Choice { requested: None, capabilities, ignored };
+            }
             match contradicts(device, form, &requested) {
                 Some(refusal) if self.is_for_others(config, read, device) => ignored.push(refusal),
                 Some(_) | None => {
                     let requested = (requested.sharing != Sharing::Plain).then_some(requested);
-                    return Choice { requested, ignored };
+                    return Choice { requested, capabilities, ignored };
                 }
             }
         }
-        Choice { requested: None, ignored }
+        Choice { ignored, ..Choice::default() }
     }
 
     /// Whether a configuration that reaches a device was written for other devices or alternatives too.

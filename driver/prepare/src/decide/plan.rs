@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use dra_cdi::Naming;
 use dra_checkpoint::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing};
-use dra_model::{AllocatedDevice, Claim, Device, Gpu, GpuUuid, MigIdentity, MigIds, MigOrigin, NodeName};
+use dra_model::{AllocatedDevice, Capabilities, Claim, Device, Gpu, GpuUuid, MigIdentity, MigIds, MigOrigin, NodeName};
 
 use crate::decide::refusal::Refusal;
 use crate::decide::resolve::{Unresolved, find};
@@ -52,12 +52,12 @@ pub fn plan(situation: &Situation<'_>) -> Result<ClaimRecord, Refusal> {
     let requested = configuration::requested(claim, targets)?;
     let sharing = match situation.prepared {
         Some(prepared) => prepared.devices.iter().map(|device| device.sharing.clone()).collect(),
-        None => sharing::decide(ResolvedClaim { claim, targets, sharing: &requested }, records)?,
+        None => sharing::decide(ResolvedClaim { claim, targets, sharing: &requested.sharing }, records)?,
     };
-    let rows = claim.devices.iter().zip(targets).zip(sharing);
-    let device = |((device, target), sharing)| recorded_device(situation, device, target, sharing);
+    let rows = claim.devices.iter().zip(targets).zip(sharing.into_iter().zip(&requested.capabilities));
+    let device = |((device, target), wanted)| recorded_device(situation, device, target, wanted);
     let devices: Vec<RecordedDevice> = rows.map(device).collect::<Result<_, _>>()?;
-    limits::check(&devices, &requested, gpus)?;
+    limits::check(&devices, &requested.sharing, gpus)?;
     // A prepared claim held its devices before a record of another claim was quarantined.
     let quarantined = if situation.prepared.is_some() { &[] } else { quarantined };
     conflicts::check(&claim.reference, &devices, records, quarantined)?;
@@ -92,7 +92,7 @@ fn recorded_device(
     situation: &Situation<'_>,
     device: &AllocatedDevice,
     target: &Target,
-    sharing: RecordedSharing,
+    (sharing, requested): (RecordedSharing, &Capabilities),
 ) -> Result<RecordedDevice, Refusal> {
     let Situation { claim, gpus, records, node, driver_version, naming, .. } = situation;
     let gpu = gpus.get(target.gpu()).ok_or(Unresolved::Unknown);
@@ -103,6 +103,11 @@ fn recorded_device(
         (&previous.device, &previous.request, &previous.share_id) == (&device.device, &device.request, &device.share_id)
     };
     let previous = previous.find(is_same);
+    // The names of a prepared claim have what it requested, so that a repair needs no configuration.
+    let prepared = previous.filter(|_| situation.prepared.is_some());
+    let capabilities = prepared.map(|prepared| naming.capabilities(&prepared.cdi_ids));
+    let mut cdi_ids = naming.base_devices(driver_version, capabilities.as_ref().unwrap_or(requested));
+    cdi_ids.push(naming.claim_device(uid, &device.device, device.share_id.as_ref()));
     Ok(RecordedDevice {
         request: device.request.clone(),
         pool: device.pool.clone(),
@@ -112,10 +117,7 @@ fn recorded_device(
         hardware: hardware(found, device, previous, situation.prepared.is_some())
             .map_err(|why| refuse(device, node, why))?,
         sharing,
-        cdi_ids: vec![
-            naming.base_device(driver_version),
-            naming.claim_device(uid, &device.device, device.share_id.as_ref()),
-        ],
+        cdi_ids,
         unknown: previous.map(|previous| previous.unknown.clone()).unwrap_or_default(),
     })
 }

@@ -5,7 +5,7 @@
 use dra_cdi::{ClaimDevice, Ensured, Kind, MpsClient, RenderedSpec, render};
 use dra_checkpoint::{ClaimRecord, RecordedDevice, RecordedHardware, RecordedSharing, Step};
 use dra_hardware::DeviceIds;
-use dra_model::{ClaimUid, DeviceNode};
+use dra_model::{Capability, ClaimUid, DeviceNode};
 
 use crate::decide::shares;
 use crate::effects::device_files;
@@ -98,7 +98,15 @@ fn nodes(
             DeviceIds::of_mig(now.minor, ids)
         }
     };
-    let nodes = tools.host.device_nodes(ids).map_err(|source| EffectError::Nodes { device, source })?;
+    let nodes = tools.host.device_nodes(ids).and_then(|mut nodes| {
+        // A MIG device draws nothing.
+        let is_whole = matches!(ids, DeviceIds::Gpu { .. });
+        if is_whole && tools.specs.naming().capabilities(&recorded.cdi_ids).contains(Capability::Graphics) {
+            nodes.extend(tools.host.dri_nodes(read.pci)?);
+        }
+        Ok(nodes)
+    });
+    let nodes = nodes.map_err(|source| EffectError::Nodes { device, source })?;
     if let Some(dev_dir) = &prerequisites.settings.host_dev_dir {
         device_files::ensure(dev_dir, &nodes);
     }

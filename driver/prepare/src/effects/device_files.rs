@@ -45,7 +45,7 @@ impl Advice for DeviceFileError {
 }
 
 /// Creates those that are missing. Containers outside of user namespaces need none, so a failure is logged only.
-pub(crate) fn ensure(dev_dir: &Path, nodes: &[DeviceNode]) {
+pub(crate) fn ensure<'a>(dev_dir: &Path, nodes: impl IntoIterator<Item = &'a DeviceNode>) {
     for node in nodes {
         if let Err(error) = ensure_one(dev_dir, node) {
             warn!(error = explain(&error), "containers of pods with hostUsers: false cannot have this device");
@@ -93,7 +93,7 @@ mod tests {
         let dev = tempfile::tempdir().unwrap();
         let (gpu, capability) = (node("/dev/nvidia0", 0), node("/dev/nvidia-caps/nvidia-cap3", 3));
         for _ in 0..2 {
-            ensure(dev.path(), &[gpu.clone(), capability.clone()]);
+            ensure(dev.path(), [&gpu, &capability]);
             for (path, minor, mode) in [("nvidia0", 0, 0o666), ("nvidia-caps/nvidia-cap3", 3, 0o444)] {
                 let found = fs::symlink_metadata(dev.path().join(path)).unwrap();
                 assert_eq!((found.rdev(), found.mode() & 0o7777), (makedev(240, minor), mode), "{path}");

@@ -36,7 +36,7 @@ pub(crate) fn loaded_driver(node: &Node, arrival: Instant) -> Result<Arc<LoadedD
 pub(crate) fn base_spec(files: &DriverFiles, node: &Node) -> Result<RenderedSpec, EffectError> {
     let nodes = node.host.control_nodes().map_err(|source| EffectError::ControlNodes { source })?;
     if let Some(dev_dir) = &node.settings.host_dev_dir {
-        device_files::ensure(dev_dir, &nodes);
+        device_files::ensure(dev_dir, nodes.iter().map(|control| &control.node));
     }
     // Without the hook the libraries are mounted all the same. A reconciliation reports why it is not there.
     let hook = node.hook.as_ref().and_then(|hook| hook.ensure().ok());

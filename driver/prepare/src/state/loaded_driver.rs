@@ -49,8 +49,10 @@ mod tests {
     use super::*;
 
     fn driver(version: &str) -> LoadedDriver {
-        let files = DriverFiles { version: version.to_owned(), libraries: Vec::new(), programs: Vec::new() };
-        LoadedDriver { files, spec: RenderedSpec { kind: Kind::Base(version.to_owned()), bytes: Vec::new() } }
+        let (version, libraries) = (version.to_owned(), Vec::new());
+        let files = DriverFiles { version, libraries, programs: Vec::new(), others: Vec::new() };
+        let spec = RenderedSpec { kind: Kind::Base(files.version.clone()), bytes: Vec::new() };
+        LoadedDriver { files, spec }
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //! A claim when nothing fails, and the repairs that a repeat makes.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use dra_model::LiveIdentity;
+use dra_model::{Claim, ClaimConfig, ConfigSource, LiveIdentity, config};
+use serde_json::json;
 
 use crate::machine::gpu_uuid;
 use crate::node::{Node, VERSION, allocate, hardware_uuid, install_driver, share};
@@ -26,6 +28,80 @@ fn a_whole_gpu_is_prepared_with_one_fetch_and_a_repeated_prepare_with_none() {
     assert_eq!(node.files.effects(), effects, "a repeat finds everything in place");
     assert_eq!(node.fetches.load(Ordering::SeqCst), 1);
     assert!(node.claim_locks().is_empty());
+}
+
+/// The capabilities are in the names of the record, so a repair needs no configuration.
+#[test]
+fn a_claim_gets_the_parts_of_the_driver_that_it_names() {
+    let node = Node::new(2);
+    draw_drm(node.dir.path(), &["0000:01:00.0", "0000:02:00.0"]);
+    let (base, dri) = (format!("k8s.gpu.nvidia.com/base={VERSION}"), ["/dev/dri/card1", "/dev/dri/renderD129"]);
+    for (name, capabilities, expect_base, expect_nodes) in [
+        ("a", &["compute", "utility"][..], vec![base.clone()], [vec!["/dev/nvidia1"]]),
+        ("b", &["utility"], vec![format!("{base}-utility")], [vec!["/dev/nvidia1"]]),
+        (
+            "c",
+            &["display", "compute", "utility"],
+            vec![format!("{base}-display"), format!("{base}-graphics"), base.clone()],
+            [[&["/dev/nvidia1"][..], &dri].concat()],
+        ),
+    ] {
+        let claim = request_capabilities(allocate(name, &[("gpu", "gpu-00000001")]), capabilities);
+        let answer = node.prepare(&claim).unwrap();
+        assert_eq!(answer[0].cdi_ids[1..], expect_base, "{capabilities:?}");
+        assert_eq!(node.spec_nodes(&claim), expect_nodes, "{capabilities:?}");
+        std::fs::remove_dir_all(node.cdi_dir()).unwrap();
+        assert_eq!(node.prepare(&Claim { configs: Vec::new(), ..claim.clone() }).unwrap(), answer, "{capabilities:?}");
+        assert_eq!(node.spec_nodes(&claim), expect_nodes, "{capabilities:?}");
+        node.engine.unprepare(&claim.reference).unwrap();
+    }
+}
+
+#[test]
+fn a_driver_of_another_version_has_the_same_parts() {
+    let node = Node::new(1);
+    let claim = request_capabilities(allocate("a", &[("gpu", "gpu-00000000")]), &["video"]);
+    node.prepare(&claim).unwrap();
+    install_driver(node.dir.path(), "560.35.3");
+    let bases = ["k8s.gpu.nvidia.com/base=560.35.3-video", "k8s.gpu.nvidia.com/base=560.35.3-compute"];
+    assert_eq!(node.prepare(&claim).unwrap()[0].cdi_ids[1..], bases);
+}
+
+/// A MIG device draws nothing, whatever its claim names.
+#[test]
+fn a_mig_device_has_no_dri_nodes() {
+    let node = Node::new(1);
+    draw_drm(node.dir.path(), &["0000:01:00.0"]);
+    node.machine.cut(0, &[0], 0);
+    node.redraw();
+    let claim = allocate("a", &[("mig", "gpu-00000000-mig-19-0")]);
+    let parameters = json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "MigDeviceConfig", "driverCapabilities": ["graphics"]});
+    let parameters = config::parse(&parameters);
+    let configs = vec![ClaimConfig { source: ConfigSource::Class, index: 0, requests: Vec::new(), parameters }];
+    let claim = Claim { configs, ..claim };
+    let answer = node.prepare(&claim).unwrap();
+    assert_eq!(answer[0].cdi_ids[1..], [format!("k8s.gpu.nvidia.com/base={VERSION}-graphics")]);
+    let nodes = node.spec_nodes(&claim);
+    assert!(nodes[0].len() == 3 && nodes[0].iter().all(|path| path.starts_with("/dev/nvidia")), "{nodes:?}");
+}
+
+fn request_capabilities(claim: Claim, capabilities: &[&str]) -> Claim {
+    let parameters =
+        json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", "driverCapabilities": capabilities});
+    let parameters = config::parse(&parameters);
+    let configs = vec![ClaimConfig { source: ConfigSource::Claim, index: 0, requests: Vec::new(), parameters }];
+    Claim { configs, ..claim }
+}
+
+/// Each GPU with a card and a render node, as the module `nvidia-drm` makes them.
+fn draw_drm(dir: &Path, gpus: &[&str]) {
+    for (at, pci) in gpus.iter().enumerate() {
+        for (name, minor) in [(format!("card{at}"), at), (format!("renderD{}", 128 + at), 128 + at)] {
+            let dir = dir.join("sys/bus/pci/devices").join(pci).join("drm").join(name);
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join("dev"), format!("226:{minor}\n")).unwrap();
+        }
+    }
 }
 
 /// One durable record (write, rename, fsync of the directory), one spec (write, rename), one mark.

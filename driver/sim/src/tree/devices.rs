@@ -19,6 +19,8 @@ pub const MAJOR_NVIDIA: u32 = 240;
 pub const MAJOR_UVM: u32 = 241;
 /// Major of `nvidia-caps`.
 pub const MAJOR_CAPS: u32 = 242;
+/// Major of the DRI nodes, which runtimes make from the numbers in sysfs.
+pub const MAJOR_DRM: u32 = 243;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeKind {

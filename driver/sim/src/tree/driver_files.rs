@@ -2,7 +2,8 @@
 //! Libraries and programs as the driver's installer leaves them below `usr`.
 //!
 //! In: the simulated NVML library, and NVIDIA's own programs if they are available. Out: `lib….so.<version>` files with
-//! their SONAME links, `usr/bin/nvidia-smi` and the MPS programs. The other libraries are stubs: they load and do nothing.
+//! their SONAME links, `usr/bin/nvidia-smi` and the MPS programs, and the files by which libraries for graphics are found. The
+//! other libraries are stubs: they load and do nothing.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -20,9 +21,9 @@ struct Stub {
     functions: &'static [Function],
 }
 
-/// The libraries of a compute installation (NVIDIA driver README, "Installed Components"). `cuInit` answers 100, no device:
+/// Libraries for each capability (NVIDIA driver README, "Installed Components"). `cuInit` answers 100, no device:
 /// a simulated GPU runs nothing.
-const STUBS: [Stub; 8] = [
+const STUBS: [Stub; 14] = [
     Stub {
         name: "libcuda.so",
         soname: 1,
@@ -35,6 +36,24 @@ const STUBS: [Stub; 8] = [
     Stub { name: "libnvidia-gpucomp.so", soname: 1, functions: &[] },
     Stub { name: "libnvcuvid.so", soname: 1, functions: &[] },
     Stub { name: "libnvidia-encode.so", soname: 1, functions: &[] },
+    Stub { name: "libnvidia-cfg.so", soname: 1, functions: &[] },
+    Stub { name: "libnvidia-allocator.so", soname: 1, functions: &[] },
+    Stub { name: "libnvidia-opticalflow.so", soname: 1, functions: &[] },
+    Stub { name: "libnvidia-ngx.so", soname: 1, functions: &[] },
+    Stub { name: "libGLX_nvidia.so", soname: 0, functions: &[] },
+    Stub { name: "libEGL_nvidia.so", soname: 0, functions: &[] },
+];
+
+/// Where the loaders of Vulkan and EGL look, and what they find.
+const DATA: [(&str, &str); 2] = [
+    (
+        "etc/vulkan/icd.d/nvidia_icd.json",
+        r#"{"file_format_version": "1.0.1", "ICD": {"library_path": "libGLX_nvidia.so.0", "api_version": "1.4.312"}}"#,
+    ),
+    (
+        "usr/share/glvnd/egl_vendor.d/10_nvidia.json",
+        r#"{"file_format_version": "1.0.0", "ICD": {"library_path": "libEGL_nvidia.so.0"}}"#,
+    ),
 ];
 
 /// Where NVIDIA's programs lie in an unpacked Debian package, by the name they get here.
@@ -59,6 +78,9 @@ pub fn install(
         let bytes = shared_object(&format!("{}.{}", stub.name, stub.soname), stub.functions);
         write_file(&library_dir.join(format!("{}.{version}", stub.name)), &bytes)?;
         links(&library_dir, stub.name, stub.soname, version)?;
+    }
+    for (path, text) in DATA {
+        write_file(&tree_dir.join(path), text.as_bytes())?;
     }
     make_dir(&tree_dir.join("usr/bin"))?;
     let Some(programs_dir) = programs_dir else { return Ok(Vec::new()) };

@@ -2,7 +2,7 @@
 //! What the kernel shows: `proc` and `sys` below the tree.
 //!
 //! In: the state. Out: the files of the NVIDIA module under `/proc/driver`, the device majors, the boot id, and the PCI
-//! devices with vendor, class and NUMA node. It writes only files that our driver or NVIDIA's tools read.
+//! devices with vendor, class, NUMA node and the DRM devices of `nvidia-drm`. It writes only files that our driver or NVIDIA's tools read.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::catalog::Model;
 use crate::state::{Gpu, State};
 
-use super::devices::{MAJOR_CAPS, MAJOR_NVIDIA, MAJOR_UVM};
+use super::devices::{MAJOR_CAPS, MAJOR_DRM, MAJOR_NVIDIA, MAJOR_UVM};
 use super::files::{TreeError, link, remove, write_file};
 use super::instances::{MINOR_MIG_CONFIG, MINOR_MIG_MONITOR, capability_minor};
 
@@ -121,6 +121,11 @@ fn draw_pci(sys_dir: &Path, gpu: &Gpu, model: &Model) -> Result<(), TreeError> {
     ];
     for (name, text) in files {
         write_file(&dir.join(name), text.as_bytes())?;
+    }
+    for (name, minor) in
+        [(format!("card{}", gpu.minor), gpu.minor), (format!("renderD{}", 128 + gpu.minor), 128 + gpu.minor)]
+    {
+        write_file(&dir.join("drm").join(name).join("dev"), format!("{MAJOR_DRM}:{minor}\n").as_bytes())?;
     }
     let address = gpu.pci.address();
     let bus_dir = sys_dir.join("bus/pci");
