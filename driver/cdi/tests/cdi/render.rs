@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use crate::rules;
 
-fn naming() -> Naming {
+pub(crate) fn naming() -> Naming {
     Naming::new("gpu.nvidia.com")
 }
 
@@ -25,7 +25,7 @@ fn node(path: &str, root: &str, major: u32, minor: u32) -> DeviceNode {
     DeviceNode { path: path.to_owned(), host_path: PathBuf::from(format!("{root}{path}")), major, minor }
 }
 
-fn control_nodes(root: &str) -> Vec<ControlNode> {
+pub(crate) fn control_nodes(root: &str) -> Vec<ControlNode> {
     let control = |node, capabilities| ControlNode { node, capabilities };
     vec![
         control(node("/dev/nvidiactl", root, 195, 255), &Capability::ALL),
@@ -44,7 +44,7 @@ fn placed(place: Place, host_path: &str, capabilities: &'static [Capability]) ->
 }
 
 /// One file of each kind and for each capability.
-fn driver_files() -> DriverFiles {
+pub(crate) fn driver_files() -> DriverFiles {
     let library = |soname: &str, file_name: &str, capabilities| {
         file(soname, &format!("/run/nvidia/driver/usr/lib/x86_64-linux-gnu/{file_name}"), capabilities)
     };
@@ -79,7 +79,7 @@ fn driver_files() -> DriverFiles {
     }
 }
 
-fn gpu(minor: u32, root: &str) -> ClaimDevice {
+pub(crate) fn gpu(minor: u32, root: &str) -> ClaimDevice {
     ClaimDevice {
         device: format!("gpu-0000000{minor}").parse().unwrap(),
         share: None,
@@ -88,7 +88,7 @@ fn gpu(minor: u32, root: &str) -> ClaimDevice {
     }
 }
 
-fn share(id: &str, memory: Option<u64>, threads: Option<u64>) -> ClaimDevice {
+pub(crate) fn share(id: &str, memory: Option<u64>, threads: Option<u64>) -> ClaimDevice {
     let threads = threads.map(|threads| threads.try_into().unwrap());
     let limits = ShareLimits { memory: memory.map(Bytes::from_mib), threads };
     let dir = PathBuf::from("/run/gpu-dra/mps/gpu-00000000111122223333444444444444");
@@ -100,7 +100,7 @@ fn share(id: &str, memory: Option<u64>, threads: Option<u64>) -> ClaimDevice {
     }
 }
 
-fn mig() -> ClaimDevice {
+pub(crate) fn mig() -> ClaimDevice {
     ClaimDevice {
         device: "gpu-00000003-mig-19-2".parse().unwrap(),
         nodes: vec![
