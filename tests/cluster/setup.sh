@@ -5,6 +5,8 @@
 # what it takes from Debian and PyPI without installing it into the cache:
 #
 #   <cache>/nvidia   nvidia-smi and the MPS programs, from Debian's non-free
+#   <cache>/nvidia-driver  the user-space part of a whole driver, as Debian's
+#                    packages install it, but for OptiX (131 MB)
 #   <cache>/python   nvidia-ml-py, an independent reader of the NVML library
 #   <cache>/cdi      cdi-reference, which reads CDI specs as containerd does,
 #                    built from tests/cluster/go/cdi
@@ -27,6 +29,18 @@ host_packages=(
     pkg-config procps python3 util-linux
 )
 nvidia_packages=(nvidia-smi nvidia-cuda-mps)
+driver_packages=(
+    libcuda1 libcudadebugger1 libnvidia-cfg1 libnvidia-ml1 libnvidia-nvvm4
+    libnvidia-pkcs11-openssl3 libnvidia-ptxjitcompiler1 nvidia-cuda-mps
+    nvidia-opencl-common nvidia-opencl-icd nvidia-persistenced nvidia-smi
+    libnvcuvid1 libnvidia-encode1 libnvidia-opticalflow1 nvidia-vdpau-driver
+    libegl-nvidia0 libgles-nvidia1 libgles-nvidia2 libglx-nvidia0
+    libnvidia-allocator1 libnvidia-api1 libnvidia-egl-gbm1
+    libnvidia-egl-wayland1 libnvidia-eglcore libnvidia-fbc1 libnvidia-glcore
+    libnvidia-glvkspirv libnvidia-ngx1 libnvidia-rtcore nvidia-egl-common
+    nvidia-vulkan-common firmware-nvidia-gsp nvidia-xconfig
+    xserver-xorg-video-nvidia
+)
 # Go programs that need nothing but the C library.
 prometheus_packages=(prometheus prometheus-alertmanager)
 # The minimum for a program linked against glibc.
@@ -66,7 +80,7 @@ install_host_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# apt with the Debian mirrors of the machine and the component non-free.
+# apt with the Debian mirrors of the machine and the components that have NVIDIA's driver.
 private_apt() {
     apt-get -qq -o Dir::Etc::SourceList="$cache/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
         -o Dir::State::Lists="$cache/apt/lists" -o Dir::Cache="$cache/apt/cache" \
@@ -78,7 +92,7 @@ prepare_private_apt() {
     mkdir -p "$cache"/apt/{lists,cache}/partial
     apt-get indextargets --format '$(CREATED_BY) $(REPO_URI) $(CODENAME) $(ORIGIN)' |
         awk -v keyring="$keyring" '$1 == "Packages" && $4 == "Debian" && !seen[$2 $3]++ {
-            print "deb [signed-by=" keyring "] " $2 " " $3 " main non-free" }' >"$cache/apt/sources.list"
+            print "deb [signed-by=" keyring "] " $2 " " $3 " main contrib non-free non-free-firmware" }' >"$cache/apt/sources.list"
     [ -s "$cache/apt/sources.list" ] || fail "apt knows no Debian mirror: add one to its sources, then run this again"
     private_apt update
     private_apt_ready=yes
@@ -101,7 +115,10 @@ unpack() {
         dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C "$dir"
     done
     rm -rf "$dir.debs"
-    case $name in rootfs/*) finish_root "$dir" ;; esac
+    case $name in
+        rootfs/*) finish_root "$dir" ;;
+        nvidia-driver) make_alternatives "$dir" ;;
+    esac
     echo "$list" >"$dir.packages"
 }
 
@@ -127,6 +144,16 @@ finish_root() {
     # As the packages do when they are installed.
     [ ! -e "$1/usr/sbin/ldconfig" ] || ldconfig -r "$1"
     rm -rf "$1"/usr/share/{bash-completion,bug,doc,info,lintian,locale,man,menu} "$1"/usr/lib/*/gconv
+}
+
+# The links that the scripts of Debian's packages make: absolute, through /etc/alternatives.
+make_alternatives() {
+    mkdir -p "$1/etc/alternatives"
+    ln -s /usr/lib/nvidia/current/nvidia-smi "$1/etc/alternatives/nvidia--nvidia-smi"
+    ln -s /etc/alternatives/nvidia--nvidia-smi "$1/usr/bin/nvidia-smi"
+    mkdir -p "$1/usr/share/X11/xorg.conf.d"
+    ln -s /etc/nvidia/current/nvidia-drm-outputclass.conf "$1/etc/alternatives/nvidia--nvidia-drm-outputclass.conf"
+    ln -s /etc/alternatives/nvidia--nvidia-drm-outputclass.conf "$1/usr/share/X11/xorg.conf.d/nvidia-drm-outputclass.conf"
 }
 
 # unpack_wheel NAME REQUIREMENT: the files of a PyPI package, as `unpack` does it.
@@ -173,6 +200,7 @@ need_toolchains
 mkdir -p "$cache"
 install_host_packages
 unpack nvidia "${nvidia_packages[@]}"
+unpack nvidia-driver "${driver_packages[@]}"
 unpack prometheus "${prometheus_packages[@]}"
 unpack rootfs/base "${base_packages[@]}"
 unpack rootfs/demo "${base_packages[@]}" "${demo_packages[@]}"

@@ -58,7 +58,7 @@ pub fn firmware_dirs() -> Vec<PathBuf> {
 
 /// Of modules of the X server: those of the server itself, and those of packages that keep them apart.
 pub fn x_module_dirs() -> Vec<PathBuf> {
-    const BELOW: [&str; 4] = ["xorg/modules/drivers", "xorg/modules/extensions", "nvidia/xorg", "nvidia"];
+    const BELOW: [&str; 4] = ["xorg/modules/drivers", "xorg/modules/extensions", "nvidia/xorg", "nvidia/current"];
     let dirs = library_dirs();
     let below = dirs.iter().flat_map(|dir| BELOW.map(|below| dir.join(below)));
     below.chain(dirs.iter().cloned()).collect()

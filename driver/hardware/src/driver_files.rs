@@ -113,8 +113,8 @@ impl DriverFilesCache {
             return Ok(hit.files.clone());
         }
         *cached = None;
-        let version = version_of(&find_nvml(&opened, loaded.as_deref())?.path)?;
-        let search = Search::run(&opened, &version).map_err(DriverFilesError::of_search)?;
+        let version = found_version(&opened, loaded.as_deref())?;
+        let search = search(&opened, &version)?;
         let files = files(&search, &opened, &version, root_on_host)?;
         let looked_at = search.looked_at().into_iter().map(|path| opened.outside(&path));
         let stamps = looked_at.map(|path| (path.clone(), Stamp::of(&path))).collect();
@@ -142,7 +142,19 @@ pub fn nvml_path(root: &Path, loaded: Option<&str>) -> Result<PathBuf, DriverFil
     Ok(root.outside(&find_nvml(&root, loaded)?.path))
 }
 
-fn open(path: &Path) -> Result<Root, DriverFilesError> {
+/// The version of the files that containers get.
+pub(crate) fn found_version(root: &Root, loaded: Option<&str>) -> Result<String, DriverFilesError> {
+    version_of(&find_nvml(root, loaded)?.path)
+}
+
+pub(crate) fn search<'a>(root: &'a Root, version: &'a str) -> Result<Search<'a>, DriverFilesError> {
+    Search::run(root, version).map_err(|error| match error {
+        SearchError::Unreadable { path, source } => DriverFilesError::Unreadable { path, source },
+        SearchError::BadLibrary { path, source } => DriverFilesError::BadLibrary { path, source },
+    })
+}
+
+pub(crate) fn open(path: &Path) -> Result<Root, DriverFilesError> {
     Root::open(path).map_err(|source| DriverFilesError::Root { path: path.to_owned(), source })
 }
 
@@ -205,7 +217,7 @@ fn files(
 }
 
 /// The places of a file in a container that its name alone does not determine.
-pub(crate) fn places(hit: &Hit, version: &str) -> Vec<Place> {
+fn places(hit: &Hit, version: &str) -> Vec<Place> {
     let name = &hit.name;
     match hit.rule.files {
         Files::Library(_) | Files::Libraries(_) | Files::Independent(_) | Files::Program(_) => Vec::new(),
@@ -214,15 +226,6 @@ pub(crate) fn places(hit: &Hit, version: &str) -> Vec<Place> {
         Files::Data { dir, path } => vec![Place::Path(format!("{dir}/{path}"))],
         Files::Firmware => vec![Place::Path(format!("/lib/firmware/nvidia/{version}/{name}"))],
         Files::Socket(path) => vec![Place::Socket(format!("/run/{path}"))],
-    }
-}
-
-impl DriverFilesError {
-    fn of_search(error: SearchError) -> Self {
-        match error {
-            SearchError::Unreadable { path, source } => Self::Unreadable { path, source },
-            SearchError::BadLibrary { path, source } => Self::BadLibrary { path, source },
-        }
     }
 }
 
@@ -484,6 +487,18 @@ mod tests {
         tree.write("usr/lib64/libnvidia-nvvm.so.550.54.15", b"");
         let error = tree.find(&DriverFilesCache::default()).unwrap_err();
         assert!(matches!(error, DriverFilesError::BadLibrary { .. }), "{error}");
+    }
+
+    /// Only containers with its capability lack it.
+    #[test]
+    fn a_broken_library_for_graphics_is_left_out() {
+        let tree = installed("usr/lib64");
+        let count = tree.find(&DriverFilesCache::default()).unwrap().libraries.len();
+        tree.write("usr/lib64/libnvidia-eglcore.so.550.54.15", b"");
+        assert_eq!(tree.find(&DriverFilesCache::default()).unwrap().libraries.len(), count - 1);
+        let report = crate::driver_report::report(tree.0.path(), Path::new("/"), None).unwrap();
+        let broken: Vec<_> = report.entries.iter().flat_map(|entry| &entry.unusable).collect();
+        assert_eq!(broken, [&(PathBuf::from("/usr/lib64/libnvidia-eglcore.so.550.54.15"), ElfError::NotElf)]);
     }
 
     #[test]

@@ -10,15 +10,19 @@
 //!
 //! What NVIDIA's toolkit does otherwise, and why this driver differs, is in the documentation of `dra-cdi`.
 
+use std::path::PathBuf;
+
 use dra_model::Capability;
 use dra_model::Capability::{Compute, Display, Graphics, Ipc, Ngx, Utility, Video};
+
+use crate::driver_dirs::{data_dirs, firmware_dirs, library_dirs, program_dirs, run_dirs, x_module_dirs};
 
 /// Files that a container with one of the capabilities gets if they are installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
     pub files: Files,
     pub capabilities: &'static [Capability],
-    /// The Debian package that brings them.
+    /// The Debian package that brings them; for what Debian lacks, that of NVIDIA or Ubuntu.
     pub package: &'static str,
     /// Where alone they exist; absent if every installation of a driver since R450 can have them.
     pub only: Option<&'static str>,
@@ -31,7 +35,7 @@ pub enum Files {
     Library(&'static str),
     /// `lib<stem>….so.<driver version>`, each under its SONAME.
     Libraries(&'static str),
-    /// `lib<stem>.so.<version of its own>`, under its SONAME: built from another source than the driver.
+    /// `lib<stem>.so.<version of its own>`, under its SONAME.
     Independent(&'static str),
     /// `lib<stem>.so.<driver version>`, which another library opens in a directory below its own.
     Module {
@@ -101,7 +105,7 @@ pub const RULES: &[Rule] = &[
     only(FOR_NVSWITCH, library("nvidia-nscq", &[Utility], "libnvidia-nscq")),
     only(AFTER_535, library("nvidia-sandboxutils", &[Utility], "libnvidia-ml1")),
     program("nvidia-smi", &[Utility], "nvidia-smi"),
-    program("nvidia-debugdump", &[Utility], "nvidia-smi"),
+    only("NVIDIA's installer and packages of Ubuntu", program("nvidia-debugdump", &[Utility], "nvidia-utils")),
     program("nvidia-persistenced", &[Utility], "nvidia-persistenced"),
     // compute, as `compute_libs` and `compute_bins`
     library("cuda", &[Compute], "libcuda1"),
@@ -142,9 +146,9 @@ pub const RULES: &[Rule] = &[
     only(UNTIL_470, library("nvidia-cbl", &[Graphics], "libnvidia-cbl")),
     only(UNTIL_470, library("nvidia-ifr", &[Graphics], "libnvidia-ifr1")),
     // graphics, as nvcdi
-    only(FROM_535, library("nvidia-api", &[Graphics], "libnvidia-api1")),
+    only(FROM_535, independent("nvidia-api", "libnvidia-api1")),
     only(AFTER_535, library("nvidia-present", &[Graphics], "libnvidia-present")),
-    only(SOME, library("nvidia-vulkan-producer", &[Graphics], "libnvidia-vulkan-producer")),
+    only(SOME, library("nvidia-vulkan-producer", &[Graphics], "libegl-nvidia0")),
     only(SOME, library("nvidia-vksc-core", &[Graphics], "libnvidia-vksc-core")),
     independent("nvidia-egl-gbm", "libnvidia-egl-gbm1"),
     independent("nvidia-egl-wayland", "libnvidia-egl-wayland1"),
@@ -194,6 +198,33 @@ pub const RULES: &[Rule] = &[
     // Read by the kernel; older kernels read them in the mount namespace of the process that opens a GPU first.
     rule(Files::Firmware, EVERY, "firmware-nvidia-gsp"),
 ];
+
+impl Rule {
+    /// The name of its files in the driver root, for texts.
+    pub fn file_name(&self, version: &str) -> String {
+        match self.files {
+            Files::Library(stem) | Files::Module { stem, .. } => format!("lib{stem}.so.{version}"),
+            Files::Libraries(stem) => format!("lib{stem}*.so.{version}"),
+            Files::Independent(stem) => format!("lib{stem}.so.*"),
+            Files::Program(name) => name.to_owned(),
+            Files::XModule { file, .. } => file.replace('*', version),
+            Files::Data { path, .. } | Files::Socket(path) => path.to_owned(),
+            Files::Firmware => format!("nvidia/{version}/gsp*.bin"),
+        }
+    }
+
+    /// Where its files are searched, below the driver root.
+    pub fn dirs(&self) -> Vec<PathBuf> {
+        match self.files {
+            Files::Library(_) | Files::Libraries(_) | Files::Independent(_) | Files::Module { .. } => library_dirs(),
+            Files::Program(_) => program_dirs(),
+            Files::XModule { .. } => x_module_dirs(),
+            Files::Data { .. } => data_dirs(),
+            Files::Firmware => firmware_dirs(),
+            Files::Socket(_) => run_dirs(),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

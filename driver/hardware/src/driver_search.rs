@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use dra_model::Capabilities;
 use rustix::fs::FileType;
 
-use crate::driver_dirs::{data_dirs, firmware_dirs, library_dirs, program_dirs, run_dirs, x_module_dirs};
+use crate::driver_dirs::library_dirs;
 use crate::driver_root::{Found, Root};
 use crate::driver_rules::{Files, RULES, Rule};
 use crate::elf::{ElfError, soname};
@@ -19,10 +20,19 @@ use crate::elf::{ElfError, soname};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hit {
     pub rule: &'static Rule,
-    /// SONAME of a library, otherwise the file name.
+    /// SONAME of a library that has one, otherwise the file name.
     pub name: String,
     /// Real path in the root.
     pub path: PathBuf,
+}
+
+/// A library that is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    pub rule: &'static Rule,
+    /// Real path in the root.
+    pub path: PathBuf,
+    pub why: ElfError,
 }
 
 /// Why a search ends without a result.
@@ -39,6 +49,7 @@ pub struct Search<'a> {
     version: &'a str,
     /// By place of the name: an earlier directory precedes a later one.
     hits: BTreeMap<(Kind, String), Hit>,
+    unusable: Vec<Unusable>,
     /// Directories and files, without symlinks, whose change could change the result.
     looked_at: BTreeSet<PathBuf>,
 }
@@ -53,7 +64,8 @@ enum Kind {
 
 impl<'a> Search<'a> {
     pub fn run(root: &'a Root, version: &'a str) -> Result<Self, SearchError> {
-        let mut search = Self { root, version, hits: BTreeMap::new(), looked_at: BTreeSet::new() };
+        let (hits, looked_at) = (BTreeMap::new(), BTreeSet::new());
+        let mut search = Self { root, version, hits, unusable: Vec::new(), looked_at };
         search.libraries()?;
         for rule in RULES {
             search.files_of(rule);
@@ -65,6 +77,10 @@ impl<'a> Search<'a> {
     /// Libraries by SONAME, then programs and other files by name.
     pub fn hits(&self) -> impl Iterator<Item = &Hit> {
         self.hits.values()
+    }
+
+    pub fn left_out(&self) -> &[Unusable] {
+        &self.unusable
     }
 
     pub fn library(&self, soname: &str) -> Option<&Hit> {
@@ -111,12 +127,25 @@ impl<'a> Search<'a> {
         // A package that was removed may leave a link to nothing.
         let Some(found) = regular_file(self.root, path) else { return Ok(()) };
         let file = self.root.read(&found.path).map_err(unreadable)?;
-        match soname(&file) {
-            Ok(name) => self.add(kind(rule), name, rule, found.path),
+        let name = match soname(&file) {
+            Ok(name) => name,
             // For 32-bit programs, or of an emulated system.
-            Err(ElfError::OtherMachine) => {}
-            Err(source) => return Err(SearchError::BadLibrary { path: self.root.outside(&found.path), source }),
+            Err(ElfError::OtherMachine) => return Ok(()),
+            // Opened by the name of the file, as `libnvidia-vulkan-producer.so.535.309.01`.
+            Err(ElfError::NoSoname) => file_name(&found.path),
+            Err(why) => return self.unusable(rule, found.path, why),
+        };
+        self.add(kind(rule), name, rule, found.path);
+        Ok(())
+    }
+
+    /// A library that only some containers get stops no other container.
+    fn unusable(&mut self, rule: &'static Rule, path: PathBuf, why: ElfError) -> Result<(), SearchError> {
+        if Capabilities::default().intersects(rule.capabilities) {
+            return Err(SearchError::BadLibrary { path: self.root.outside(&path), source: why });
         }
+        self.looked_at.insert(path.clone());
+        self.unusable.push(Unusable { rule, path, why });
         Ok(())
     }
 
@@ -124,31 +153,29 @@ impl<'a> Search<'a> {
     fn files_of(&mut self, rule: &'static Rule) {
         match rule.files {
             Files::Library(_) | Files::Libraries(_) | Files::Independent(_) | Files::Module { .. } => {}
-            Files::Program(name) => self.add_first(rule, name, &program_dirs(), is_program),
-            Files::XModule { file, .. } => {
-                self.add_first(rule, &file.replace('*', self.version), &x_module_dirs(), is_file);
-            }
-            Files::Data { path, .. } => self.add_first(rule, path, &data_dirs(), is_file),
-            Files::Socket(path) => self.add_first(rule, path, &run_dirs(), is_socket),
+            Files::Program(_) => self.add_first(rule, is_program),
+            Files::XModule { .. } | Files::Data { .. } => self.add_first(rule, is_file),
+            Files::Socket(_) => self.add_first(rule, is_socket),
             Files::Firmware => self.firmware(rule),
         }
     }
 
-    /// The first of the files `name` in the directories that is of the right type.
-    fn add_first(&mut self, rule: &'static Rule, name: &str, dirs: &[PathBuf], is_it: fn(&Found) -> bool) {
-        for dir in dirs {
-            let path = dir.join(name);
+    /// The first file of the name, in the directories of the rule, that is of the right type.
+    fn add_first(&mut self, rule: &'static Rule, is_it: fn(&Found) -> bool) {
+        let name = rule.file_name(self.version);
+        for dir in rule.dirs() {
+            let path = dir.join(&name);
             if let Some(dir) = path.parent() {
                 self.directory(dir);
             }
             if let Some(found) = self.root.find(&path).ok().filter(is_it) {
-                return self.add(kind(rule), name.to_owned(), rule, found.path);
+                return self.add(kind(rule), name, rule, found.path);
             }
         }
     }
 
     fn firmware(&mut self, rule: &'static Rule) {
-        for dir in firmware_dirs() {
+        for dir in rule.dirs() {
             let Some(dir) = self.directory(&dir.join("nvidia").join(self.version)) else { continue };
             let is_gsp = |name: &String| name.strip_suffix(".bin").is_some_and(|name| name.starts_with("gsp"));
             for name in self.root.list(&dir).unwrap_or_default().into_iter().filter(is_gsp) {
@@ -190,6 +217,10 @@ fn is_library_of(rule: &Rule, name: &str, version: &str) -> bool {
         Files::Independent(own) => stem == own && suffix.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'),
         Files::Program(_) | Files::XModule { .. } | Files::Data { .. } | Files::Firmware | Files::Socket(_) => false,
     }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// A file that is no directory and no device.

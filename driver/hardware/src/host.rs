@@ -20,6 +20,7 @@ use crate::device_nodes::{self, DeviceIds, NodeError};
 use crate::discover::{complete, discover, with_earlier};
 use crate::driver_files::{DriverFilesCache, DriverFilesError};
 use crate::driver_program::{DriverProgram, ProgramError};
+use crate::driver_report::{self, DriverReport};
 use crate::gpu_error::{GpuError, MachineError};
 use crate::health::{GpuCondition, GpuEvents, HealthMachine as _};
 use crate::holders::{Pod, ProcessRoots};
@@ -176,6 +177,12 @@ impl Host {
     pub fn driver_files(&self) -> Result<DriverFiles, DriverFilesError> {
         let loaded = procfs::loaded_driver(&self.roots.proc);
         self.driver_files.find(&self.roots.driver, &self.roots.driver_on_host, loaded)
+    }
+
+    /// What the driver root has of the files that containers can get.
+    pub fn driver_report(&self) -> Result<DriverReport, DriverFilesError> {
+        let loaded = procfs::loaded_driver(&self.roots.proc);
+        driver_report::report(&self.roots.driver, &self.roots.driver_on_host, loaded.as_deref())
     }
 
     /// A program of the driver, with the libraries that it opens by SONAME.

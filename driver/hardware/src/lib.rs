@@ -7,7 +7,7 @@
 //!     timeout -> discover (+ sysfs) -> Inventory            device_nodes <--+-> driver_search, driver_program
 //!                       \___________________ host ____________________/
 //!
-//! driver_rules (which files) + driver_dirs (where) -> driver_search -> driver_files -> DriverFiles
+//! driver_rules (which files) + driver_dirs (where) -> driver_search -> driver_files, driver_report
 //! ```
 //!
 //! [`Host`] is the interface for other crates: every query about the machine, over a [`Machine`] and the root directories of
@@ -43,6 +43,8 @@ pub mod driver_search;
 
 pub mod driver_files;
 
+pub mod driver_report;
+
 pub mod driver_program;
 
 pub mod device_nodes;
@@ -68,6 +70,8 @@ pub use deadline::Deadline;
 pub use device_nodes::{DeviceIds, NodeError};
 pub use driver_files::DriverFilesError;
 pub use driver_program::{DriverProgram, ProgramError};
+pub use driver_report::{DriverReport, DriverReportEntry};
+pub use driver_rules::{Files, RULES, Rule};
 pub use gpu_error::{GpuError, MachineError, NvmlCode, Setting};
 pub use health::{GpuCondition, GpuEvent, GpuEvents, HealthMachine};
 pub use holders::{Pod, Process, ProcessRoots};
