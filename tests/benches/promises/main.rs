@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! stage (cluster, plugin, controller, MPS host)
-//!   -> one_by_one, at_once, idle, mps, shares, rounds, partitions, mig, faults, moves -> figures -> table and target/bench.json
+//!   -> one_by_one, at_once, idle, mps, shares, rounds, partitions, scheduling, faults, moves, mig -> figures -> table and target/bench.json
 //! ```
 //!
 //! All times are taken side by side in one run, because absolute times of a shared machine say little. A missed target is
@@ -91,10 +91,10 @@ enum Part {
     Fragmentation,
     /// Pods for MIG devices that come and go, and the time of the scheduler
     Scheduling,
-    /// MIG devices made on the node
-    Mig,
     /// GPUs that fail
     Faults,
+    /// MIG devices made on the node, which stay there
+    Mig,
 }
 
 fn main() -> ExitCode {
