@@ -169,7 +169,8 @@ impl SpecStore {
     pub fn hook_programs(&self, kind: &Kind) -> Result<Vec<PathBuf>, SpecStoreError> {
         let Content::Bytes(bytes) = self.read(&self.path(kind))? else { return Ok(Vec::new()) };
         let spec: HooksOnly = serde_json::from_slice(&bytes).unwrap_or_default();
-        Ok(spec.container_edits.hooks.into_iter().map(|hook| hook.path).collect())
+        let hooks = spec.devices.into_iter().flat_map(|device| device.container_edits.hooks);
+        Ok(hooks.map(|hook| hook.path).collect())
     }
 
     /// Removes a temporary file. The caller holds the lock of its writer.
@@ -235,12 +236,17 @@ impl SpecStore {
 }
 
 #[derive(Default, serde::Deserialize)]
-#[serde(rename_all = "camelCase", default)]
 struct HooksOnly {
+    devices: Vec<DeviceHooks>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DeviceHooks {
     container_edits: HookEdits,
 }
 
-#[derive(Default, serde::Deserialize)]
+#[derive(serde::Deserialize)]
 struct HookEdits {
     #[serde(default)]
     hooks: Vec<HookPath>,

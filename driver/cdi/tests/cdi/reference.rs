@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 use crate::render::{control_nodes, driver_files, gpu, mig, naming, share, uid};
 
+const HOOK: &str = "/opt/gpu-dra/gpu-cdi-hook-0.1.0-0123456789abcdef";
+
 fn program() -> PathBuf {
     let home_dir = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
     let cache = std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty());
@@ -41,13 +43,14 @@ fn directory(specs: &[RenderedSpec]) -> tempfile::TempDir {
 }
 
 fn base(root: &str, architecture: Architecture) -> RenderedSpec {
-    render::base(&naming(), &driver_files(), &control_nodes(root), architecture).unwrap()
+    let hook = Some(Path::new(HOOK));
+    render::base(&naming(), &driver_files(), &control_nodes(root), architecture, hook).unwrap()
 }
 
 #[test]
 fn the_reference_implementation_reads_every_kind_of_spec() {
     let driver_root = "/run/nvidia/driver";
-    for (root, architecture) in [("", Architecture::X86, None), (driver_root, Architecture::Arm)] {
+    for (root, architecture) in [("", Architecture::X86), (driver_root, Architecture::Arm)] {
         for devices in [
             vec![gpu(0, root)],
             vec![gpu(0, root), gpu(1, root)],
@@ -74,7 +77,7 @@ fn the_reference_implementation_reads_every_kind_of_spec() {
 /// Otherwise the other tests would show nothing.
 #[test]
 fn the_reference_implementation_refuses_what_the_rules_forbid() {
-    let good = base("", Architecture::X86, None);
+    let good = base("", Architecture::X86);
     let text = String::from_utf8(good.bytes.clone()).unwrap();
     for (from, to) in [
         ("\"devices\":", "\"extra\":1,\"devices\":"),
@@ -115,7 +118,7 @@ fn texts(list: &Value, key: &str) -> Vec<String> {
 
 #[test]
 fn a_container_of_the_reference_implementation_has_the_files_and_nodes_of_the_claim() {
-    let dir = directory(&[base("", Architecture::X86, None), render::claim(&naming(), &uid(), &[mig()]).unwrap()]);
+    let dir = directory(&[base("", Architecture::X86), render::claim(&naming(), &uid(), &[mig()]).unwrap()]);
     let capabilities = Capabilities::of([Compute, Utility, Graphics]).unwrap();
     let mut devices = vec![naming().claim_device(&uid(), &mig().device, None)];
     devices.extend(naming().base_devices("550.54.15", &capabilities));
@@ -142,6 +145,10 @@ fn a_container_of_the_reference_implementation_has_the_files_and_nodes_of_the_cl
     let allowed = rules.iter().filter(|rule| rule["allow"] == true);
     let access: BTreeSet<&str> = allowed.map(|rule| rule["access"].as_str().unwrap()).collect();
     assert_eq!((rules.len(), access), (7, ["rw"].into()), "one for each node beside that of the image");
+
+    let hooks = oci["hooks"]["createContainer"].as_array().unwrap();
+    let with_env = |hook: &&Value| hook["path"] == HOOK && !hook["env"].as_array().unwrap().is_empty();
+    assert_eq!((hooks.iter().filter(with_env).count(), hooks.len()), (2, 2), "one of each base device");
 
     let mounts = oci["mounts"].as_array().unwrap();
     let (destinations, sources) = (texts(&oci["mounts"], "destination"), texts(&oci["mounts"], "source"));
@@ -173,13 +180,14 @@ fn two_claims_in_one_container_are_the_sum_of_both() {
     let other: dra_model::ClaimUid = "0d6a1f4e-3c7c-4b0e-8a53-9f7c3f9e2b11".parse().unwrap();
     let claims = [(uid(), gpu(0, "")), (other, gpu(1, ""))];
     let specs = claims.iter().map(|(uid, device)| render::claim(&naming(), uid, std::slice::from_ref(device)).unwrap());
-    let dir = directory(&specs.chain([base("", Architecture::X86, None)]).collect::<Vec<_>>());
+    let dir = directory(&specs.chain([base("", Architecture::X86)]).collect::<Vec<_>>());
     let default = naming().base_devices("550.54.15", &Capabilities::default());
     let id =
         |(uid, device): &(dra_model::ClaimUid, dra_cdi::ClaimDevice)| naming().claim_device(uid, &device.device, None);
     let one = inject(dir.path(), &[default.clone(), vec![id(&claims[0])]].concat());
     let both = inject(dir.path(), &[default, claims.iter().map(id).collect()].concat());
     assert_eq!(one["mounts"], both["mounts"]);
+    assert_eq!(both["hooks"]["createContainer"].as_array().unwrap().len(), 1);
     let paths = |oci: &Value| texts(&oci["linux"]["devices"], "path").into_iter().collect::<BTreeSet<_>>();
     let (one, both) = (paths(&one), paths(&both));
     assert_eq!(both.difference(&one).collect::<Vec<_>>(), ["/dev/nvidia1"]);

@@ -259,7 +259,7 @@ fn the_hook_of_an_earlier_version_stays_while_a_base_spec_names_it() {
     let base = |node: &Node, version: &str| {
         let name = format!("k8s.gpu.nvidia.com-base_{version}.json");
         let spec: Value = serde_json::from_slice(&std::fs::read(node.cdi_dir().join(name)).unwrap()).unwrap();
-        spec["containerEdits"]["hooks"][0]["path"].as_str().map(str::to_owned)
+        spec["devices"][0]["containerEdits"]["hooks"][0]["path"].as_str().map(str::to_owned)
     };
     release(&node, 1);
     node.restart();
