@@ -26,6 +26,7 @@ use tracing::warn;
 use crate::log_file;
 use crate::programs::Programs;
 use crate::remove_tree::{open_dir, remove_tree};
+use crate::selinux;
 
 /// The socket with the longest name in a pipe directory (seen with R535 and R550).
 const PRIVILEGED_SOCKET_NAME: &str = "control_privileged";
@@ -52,6 +53,12 @@ pub enum DaemonDirError {
     },
     #[error("failed to mount a tmpfs on {}", path.display())]
     Mount {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("failed to set the SELinux label of {}", path.display())]
+    Label {
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -83,7 +90,7 @@ impl Advice for DaemonDirError {
     fn advice(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::TooLong { .. } => Some("use a shorter --root".into()),
-            Self::Mount { .. } => Some("run the MPS host privileged".into()),
+            Self::Mount { .. } | Self::Label { .. } => Some("run the MPS host privileged".into()),
             Self::Foreign { .. } => Some("remove it by hand if no other program needs it".into()),
             Self::Create { .. } | Self::Unmount { .. } | Self::Read { .. } | Self::Remove { .. } => None,
         }
@@ -99,6 +106,7 @@ impl DaemonDirError {
             | Self::Read { path, .. }
             | Self::Create { path, .. }
             | Self::Mount { path, .. }
+            | Self::Label { path, .. }
             | Self::Unmount { path, .. }
             | Self::Remove { path, .. } => path.clone(),
         };
@@ -173,6 +181,7 @@ impl DaemonDir {
         for path in [self.path.clone(), self.run_dir(), self.log_dir()] {
             make_dir(&path)?;
         }
+        share(&self.run_dir())?;
         let path = self.shm_dir();
         let failed = |source| DaemonDirError::Mount { path: path.clone(), source };
         let options = shm_options(shm_bytes).map_err(|error| failed(error.into()))?;
@@ -185,7 +194,8 @@ impl DaemonDir {
             return Ok(());
         }
         make_dir(&path)?;
-        mount("gpu-dra-mps", &path, "tmpfs", flags, options.as_c_str()).map_err(|errno| failed(errno.into()))
+        mount("gpu-dra-mps", &path, "tmpfs", flags, options.as_c_str()).map_err(|errno| failed(errno.into()))?;
+        share(&path)
     }
 
     /// Prepares a start: an empty pipe directory, because a daemon also binds in a used one, past the sockets of an exited
@@ -286,6 +296,10 @@ fn make_new_dir(path: &Path) -> Result<(), DaemonDirError> {
 fn open_to_all(path: &Path) -> Result<(), DaemonDirError> {
     let opened = open_dir(CWD, path).and_then(|dir| fchmod(dir, Mode::from_raw_mode(0o755)));
     opened.map_err(|errno| DaemonDirError::Create { path: path.to_owned(), source: errno.into() })
+}
+
+fn share(path: &Path) -> Result<(), DaemonDirError> {
+    selinux::share(path).map_err(|source| DaemonDirError::Label { path: path.to_owned(), source })
 }
 
 fn remove_empty(path: &Path) -> Result<(), DaemonDirError> {

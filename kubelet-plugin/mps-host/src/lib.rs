@@ -25,6 +25,8 @@ pub mod root;
 
 pub mod remove_tree;
 
+mod selinux;
+
 pub mod daemon_dir;
 
 pub mod state_file;
