@@ -20,7 +20,11 @@ use crate::static_mig_file::StaticMigFile;
 
 /// Prepares claims for GPUs of this node: the kubelet calls it, containers get CDI devices.
 #[derive(Debug, Parser)]
-#[command(name = "gpu-kubelet-plugin", version)]
+#[command(
+    name = "gpu-kubelet-plugin",
+    version,
+    after_help = "`gpu-kubelet-plugin cdi print` shows what containers get on this host, and which files of the driver are missing."
+)]
 pub struct Args {
     /// Name of the Node of this process
     #[arg(long, env = "NODE_NAME")]

@@ -15,7 +15,7 @@
 //! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`prepared_claim`], [`claim_api`], [`fetch`], [`report`],
 //! [`outbox`], [`report_channel`], [`reporter`], [`event_text`], [`mps_warning`], [`daemon_states`], [`daemon_watch`], [`failed_daemons`], [`report_schedule`],
 //! [`sharing_status`], [`static_mig_file`], [`static_mig`], [`observe`], [`node_service`], [`health`], [`reconcile`], [`readiness`], [`prepared_shares`], [`restore`],
-//! [`metrics`].
+//! [`driver_text`], [`cdi_print`], [`metrics`].
 
 pub mod args;
 
@@ -78,6 +78,10 @@ pub mod readiness;
 pub mod prepared_shares;
 
 pub mod restore;
+
+pub mod driver_text;
+
+pub mod cdi_print;
 
 pub mod monitoring;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The process of the kubelet plugin: arguments, logging, then [`dra_kubelet_plugin::app::run`].
+//! The process of the kubelet plugin: arguments, logging, then [`dra_kubelet_plugin::app::run`]; or `cdi`, which prints.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use dra_hardware::NvmlMachine;
 use dra_kubelet_plugin::args::{Args, Config};
+use dra_kubelet_plugin::cdi_print::CdiCommand;
 use dra_kubelet_plugin::health::clear::ClearRequests;
 use dra_kubelet_plugin::{app, restore};
 use dra_model::{chain, explain};
@@ -17,6 +19,9 @@ use tracing::{error, info};
 
 fn main() -> ExitCode {
     heap::limit_heaps();
+    if std::env::args_os().nth(1).is_some_and(|first| first == "cdi") {
+        return show(CdiCommand::parse_from(std::env::args_os().skip(1)));
+    }
     let args = Args::parse();
     dra_runtime::logging::start(args.log_format);
     let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -37,6 +42,20 @@ fn main() -> ExitCode {
             error!(error, "the plugin failed");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn show(command: CdiCommand) -> ExitCode {
+    let (text, complete) = command.run();
+    let written = std::io::stdout().write_all(text.as_bytes());
+    match (written, complete) {
+        (Ok(()), Ok(())) => ExitCode::SUCCESS,
+        (_, Err(error)) => {
+            eprintln!("error: {}", explain(&error));
+            ExitCode::FAILURE
+        }
+        // The reader has closed the pipe.
+        (Err(_), Ok(())) => ExitCode::FAILURE,
     }
 }
 

@@ -32,7 +32,11 @@ impl Capability {
         [Self::Compute, Self::Utility, Self::Video, Self::Graphics, Self::Display, Self::Ngx, Self::Ipc];
 
     /// The names in a text.
-    pub const EXPECTED: &'static str = "a list of `compute`, `utility`, `video`, `graphics`, `display`, `ngx` or `ipc`";
+    const EXPECTED: &'static str = "`compute`, `utility`, `video`, `graphics`, `display`, `ngx` or `ipc`";
+
+    /// A list of names in a text.
+    pub const EXPECTED_LIST: &'static str =
+        "a list of `compute`, `utility`, `video`, `graphics`, `display`, `ngx` or `ipc`";
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -117,10 +121,8 @@ mod tests {
             assert!(Capability::EXPECTED.contains(&format!("`{capability}`")), "{capability}");
         }
         let error = "Video".parse::<Capability>().unwrap_err().to_string();
-        assert!(
-            error.starts_with("`Video` is not a valid driver capability: expected a list of `compute`, "),
-            "{error}"
-        );
+        assert!(error.starts_with("`Video` is not a valid driver capability: expected `compute`, "), "{error}");
+        assert_eq!(Capability::EXPECTED_LIST, format!("a list of {}", Capability::EXPECTED));
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub fn parse(parameters: &Value) -> Result<DeviceConfig, ConfigError> {
     })?;
     fields.only(kind, &["apiVersion", "kind", "sharing", "driverCapabilities"])?;
     let sharing = fields.object("sharing")?.map(|fields| sharing::parse(&fields, kind)).transpose()?;
-    let capabilities = fields.optional("driverCapabilities", Capability::EXPECTED, capabilities)?;
+    let capabilities = fields.optional("driverCapabilities", Capability::EXPECTED_LIST, capabilities)?;
     let (sharing, capabilities) = (sharing.unwrap_or(Sharing::Plain), capabilities.unwrap_or_default());
     Ok(DeviceConfig { kind, sharing, capabilities })
 }
@@ -137,7 +137,8 @@ mod tests {
     #[test]
     fn capabilities_are_those_of_the_list() {
         use Capability::{Compute, Graphics, Utility};
-        let refused = |found: &str| Err(format!("driverCapabilities is {found}: expected {}", Capability::EXPECTED));
+        let refused =
+            |found: &str| Err(format!("driverCapabilities is {found}: expected {}", Capability::EXPECTED_LIST));
         for (given, expect) in [
             (json!(null), Ok(vec![Compute, Utility])),
             (json!(["utility"]), Ok(vec![Utility])),
