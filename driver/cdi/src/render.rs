@@ -101,9 +101,9 @@ const SOCKET_OPTIONS: &[&str] = &["nosuid", "nodev", "noexec", "rbind", "rprivat
 /// Read and write for all users. The device cgroup restricts the access.
 const NODE_MODE: u32 = 0o666;
 
-/// The user-space part of a driver version: one device with compute and utility, and one with each capability, each with the hook
-/// that adds its libraries to the loader's cache of the image. What a container needs for any capability is in the edits of the
-/// spec.
+/// The user-space part of a driver version: one device with compute and utility, and one with each capability alone, since
+/// [`Naming::base_devices`] also names those that it needs. Each has the hook that adds its libraries to the loader's cache of the
+/// image. What a container needs for any capability is in the edits of the spec.
 pub fn base(
     naming: &Naming,
     files: &DriverFiles,
@@ -119,8 +119,8 @@ pub fn base(
         return Err(RenderError::Empty(format!("the base spec of driver {version}")));
     }
     let edits = |of: &Part<'_>| base_edits(files, control_nodes, architecture, of);
-    let device = |name: String, capabilities: Option<Capabilities>| {
-        let is_needed = |needs: &[Capability]| capabilities.iter().any(|it| it.intersects(needs));
+    let device = |name: String, of: &[Capability]| {
+        let is_needed = |needs: &[Capability]| of.iter().any(|capability| needs.contains(capability));
         let mut container_edits = edits(&|needs| !is_for_all(needs) && is_needed(needs))?;
         // Loaders refuse a device without edits of its own.
         container_edits.env = vec!["NVIDIA_VISIBLE_DEVICES=void".to_owned()];
@@ -128,9 +128,9 @@ pub fn base(
         container_edits.hooks = hook.transpose()?.into_iter().collect();
         Ok(CdiDevice { name, container_edits })
     };
-    let alone = Capability::ALL.map(|one| (names::base_device_name(version, one), Capabilities::of([one])));
-    let usual = [(version.clone(), Some(Capabilities::default()))];
-    let devices = usual.into_iter().chain(alone).map(|(name, capabilities)| device(name, capabilities));
+    let usual: Vec<Capability> = Capabilities::default().iter().collect();
+    let alone = |one| device(names::base_device_name(version, one), &[one]);
+    let devices = [device(version.clone(), &usual)].into_iter().chain(Capability::ALL.map(alone));
     finish(naming, Kind::Base(version.clone()), devices.collect::<Result<_, _>>()?, edits(&is_for_all)?)
 }
 

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! stage (cluster, plugin, controller, MPS host)
-//!   -> one_by_one, at_once, idle, mps, shares, rounds, partitions, scheduling, faults, moves, mig -> figures -> table and target/bench.json
+//!   -> one_by_one, at_once, driver, idle, mps, shares, rounds, partitions, scheduling, faults, moves, mig -> figures -> table and
+//!      target/bench.json
 //! ```
 //!
 //! All times are taken side by side in one run, because absolute times of a shared machine say little. A missed target is
@@ -19,6 +20,7 @@
 
 mod at_once;
 mod claims;
+mod driver;
 mod faults;
 mod figures;
 mod footprint;
@@ -77,6 +79,8 @@ struct Args {
 enum Part {
     /// Claims for whole GPUs, alone and eight at once
     Claims,
+    /// The files of a whole driver
+    Driver,
     /// A minute in which nothing happens
     Idle,
     /// MPS claims beside plain ones
@@ -137,6 +141,7 @@ impl Part {
     async fn measure(self, stage: &mut Stage<'_>, started: &Rss) -> Vec<Figure> {
         match self {
             Self::Claims => claims_of_gpus(stage).await,
+            Self::Driver => driver::measure(),
             Self::Idle => idle_minute(stage, started).await,
             Self::Mps => mps::measure(stage).await.figures(),
             Self::Shares => shares::measure(stage).await.figures(),
