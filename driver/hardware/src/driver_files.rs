@@ -511,8 +511,17 @@ mod tests {
         assert!(matches!(tree.find(&cache), Err(DriverFilesError::NoLibrary { name: "libcuda.so.1", .. })));
         tree.write("usr/lib64/libcuda.so.550.54.15", &library("libcuda.so.1"));
         assert_eq!(tree.find(&cache).unwrap(), first);
-        tree.write("usr/share/glvnd/egl_vendor.d/10_nvidia.json", b"{}");
-        assert_eq!(tree.find(&cache).unwrap().others.len(), 1);
+        for (at, path) in [
+            "usr/share/glvnd/egl_vendor.d/10_nvidia.json",
+            "run/opengl-driver/share/nvidia/nvoptix.bin",
+            "usr/share/vulkan/icd.d/nvidia_icd.json",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            tree.write(path, b"");
+            assert_eq!(tree.find(&cache).unwrap().others.len(), at + 1, "{path}");
+        }
         tree.remove("usr/lib64/libnvidia-ml.so.1");
         tree.write("usr/lib64/libnvidia-ml.so.560.1", &library("libnvidia-ml.so.1"));
         tree.write("usr/lib64/libcuda.so.560.1", &library("libcuda.so.1"));

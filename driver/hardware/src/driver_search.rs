@@ -190,8 +190,20 @@ impl<'a> Search<'a> {
     fn directory(&mut self, dir: &Path) -> Option<PathBuf> {
         let is_dir = |found: &Found| FileType::from_raw_mode(found.stat.st_mode).is_dir();
         let found = self.root.find(dir).ok().filter(is_dir).map(|found| found.path);
-        self.looked_at.insert(found.clone().unwrap_or_else(|| dir.to_owned()));
+        self.looked_at.insert(found.clone().unwrap_or_else(|| self.first_missing(dir)));
         found
+    }
+
+    /// The part of a path whose creation must come before everything below it: few paths stand for all that are missing.
+    fn first_missing(&self, path: &Path) -> PathBuf {
+        let mut there = PathBuf::new();
+        for name in path {
+            match self.root.find(there.join(name)) {
+                Ok(found) => there = found.path,
+                Err(_) => return there.join(name),
+            }
+        }
+        path.to_owned()
     }
 
     fn add(&mut self, kind: Kind, name: String, rule: &'static Rule, path: PathBuf) {
