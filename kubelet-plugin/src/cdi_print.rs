@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use dra_cdi::{Architecture, ClaimDevice, Naming, RenderError, RenderedSpec, render};
+use dra_cdi::{
+    Architecture, ClaimDevice, HookProgram, HookProgramError, HookSettings, Naming, RenderError, RenderedSpec, render,
+};
+use dra_files::HostFiles;
 use dra_hardware::{DeviceIds, DriverFilesError, Host, NodeError, NvmlMachine, ProcessRoots, Roots};
 use dra_model::{Advice, Capabilities, Capability, ClaimUid, Device, DeviceName, DeviceNode, IdError};
 use serde_json::Value;
@@ -38,6 +41,12 @@ struct Print {
     /// Name of the driver in ResourceSlices and DeviceClasses
     #[arg(long, env = "DRIVER_NAME", default_value = "gpu.nvidia.com")]
     driver_name: String,
+    /// Directory of the hook program on the host; without it the specs have no hook
+    #[arg(long, env = "CDI_HOOK_DIR", value_name = "DIR")]
+    cdi_hook_dir: Option<PathBuf>,
+    /// The hook program that the plugin installs there
+    #[arg(long, env = "CDI_HOOK_PROGRAM", value_name = "FILE", default_value = "/usr/bin/gpu-cdi-hook")]
+    cdi_hook_program: PathBuf,
     /// Root of the NVIDIA driver installation, as path for this process
     #[arg(long, env = "DRIVER_ROOT", default_value = "/driver-root")]
     driver_root: PathBuf,
@@ -59,6 +68,8 @@ pub enum CdiPrintError {
     Files(#[source] DriverFilesError),
     #[error("no device nodes for containers")]
     Nodes(#[source] NodeError),
+    #[error("the specs have no hook")]
+    Hook(#[source] HookProgramError),
     #[error("failed to render a CDI spec")]
     Render(#[source] RenderError),
     #[error("failed to name the claim of the example")]
@@ -74,6 +85,7 @@ impl Advice for CdiPrintError {
         match self {
             Self::Files(source) => source.advice(),
             Self::Nodes(source) => source.advice(),
+            Self::Hook(source) => source.advice(),
             Self::Render(source) => source.advice(),
             Self::Unknown { .. } => Some("name one of its ResourceSlices, or none to see all that exist".into()),
             Self::Name(_) | Self::NotCreated { .. } => None,
@@ -104,7 +116,9 @@ impl Print {
 
         let files = host.driver_files().map_err(CdiPrintError::Files)?;
         let nodes = host.control_nodes().map_err(CdiPrintError::Nodes)?;
-        let base = render::base(&naming, &files, &nodes, Architecture::own()).map_err(CdiPrintError::Render)?;
+        let hook = self.hook_program()?;
+        let base = render::base(&naming, &files, &nodes, Architecture::own(), hook.as_deref());
+        let base = base.map_err(CdiPrintError::Render)?;
         let named = naming.base_devices(&files.version, &capabilities);
         add(text, &naming, &base, |kind, device| named.iter().any(|name| *name == format!("{kind}={device}")));
 
@@ -115,6 +129,17 @@ impl Print {
             add(text, &naming, &claim, |_, _| true);
         }
         Ok(())
+    }
+
+    /// Where the plugin installs it; nothing is installed here.
+    fn hook_program(&self) -> Result<Option<PathBuf>, CdiPrintError> {
+        let settings = self.cdi_hook_dir.clone().map(|dir| HookSettings {
+            program: self.cdi_hook_program.clone(),
+            dir,
+            instance: String::new(),
+        });
+        let path = settings.map(|settings| HookProgram::new(Arc::new(HostFiles), settings).path());
+        path.transpose().map_err(CdiPrintError::Hook)
     }
 
     fn host(&self) -> Host {

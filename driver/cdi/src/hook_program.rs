@@ -132,10 +132,7 @@ impl HookProgram {
 
     /// An equal copy that does not work is made again: its mode may have been changed.
     fn install(&self) -> Result<PathBuf, HookProgramError> {
-        let program = &self.settings.program;
-        let bytes = self.read(program)?.ok_or_else(|| HookProgramError::Absent { path: program.clone() })?;
-        let name = format!("{PREFIX}{}-{:016x}", env!("CARGO_PKG_VERSION"), CHECKSUM.checksum(&bytes));
-        let path = self.settings.dir.join(name);
+        let (path, bytes) = self.wanted()?;
         if self.read(&path).is_ok_and(|there| there.as_ref() == Some(&bytes)) && start(&path).is_ok() {
             return Ok(path);
         }
@@ -144,6 +141,18 @@ impl HookProgram {
         written.map_err(|source| HookProgramError::Write { path: path.clone(), source })?;
         start(&path)?;
         Ok(path)
+    }
+
+    /// Where [`HookProgram::ensure`] installs the program.
+    pub fn path(&self) -> Result<PathBuf, HookProgramError> {
+        self.wanted().map(|(path, _)| path)
+    }
+
+    fn wanted(&self) -> Result<(PathBuf, Vec<u8>), HookProgramError> {
+        let program = &self.settings.program;
+        let bytes = self.read(program)?.ok_or_else(|| HookProgramError::Absent { path: program.clone() })?;
+        let name = format!("{PREFIX}{}-{:016x}", env!("CARGO_PKG_VERSION"), CHECKSUM.checksum(&bytes));
+        Ok((self.settings.dir.join(name), bytes))
     }
 
     /// Removes copies that no spec names: `named` are the paths in the specs. A copy is removed by the second call in a row that

@@ -259,6 +259,8 @@ fn plugin_flags(dir: &Path) -> Vec<String> {
         format!("--driver-name={DRIVER}"),
         format!("--kubelet-root-dir={dir}/k"),
         format!("--cdi-root={dir}/r/cdi"),
+        format!("--cdi-hook-dir={dir}/hook"),
+        format!("--cdi-hook-program={}", root_dir().join("target/release/gpu-cdi-hook").display()),
         format!("--run-dir={dir}/r"),
         format!("--driver-root={dir}/m"),
         "--driver-root-host=/".to_owned(),
