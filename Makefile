@@ -13,7 +13,11 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC := CARGO_ENCODED_RUSTFLAGS="$$(printf -- '$(PATHS)\037-Ctarget-feature=+crt-static' '$(CURDIR)' "$${CARGO_HOME:-$$HOME/.cargo}")"
 BUILD_HOOK = $(STATIC) cargo build --locked -p dra-cdi-hook --target $(HOST) --target-dir target/static
 
-.PHONY: help setup build demo-programs programs demo test up down env bench check deny sbom repeat pictures
+# `kubectl gpu` runs on the machines of users, whatever C library they have; that of GNU loads a part of itself to resolve names, also in
+# a static program. Of the C compiler only ring needs anything.
+MUSL := $(shell uname -m)-unknown-linux-musl
+
+.PHONY: help setup build demo-programs programs krew demo test up down env bench check deny sbom repeat pictures
 
 help:
 	@echo 'make demo    watch a real Kubernetes schedule pods onto simulated GPUs through this driver'
@@ -26,7 +30,8 @@ help:
 	@echo 'make pictures  the dashboards of the chart, from the Prometheus of make up MONITORING=1, into docs/pictures; takes 20 minutes'
 	@echo 'make check   formatting and lints'
 	@echo 'make deny    licences, sources, versions and known faults of the dependencies'
-	@echo 'make programs  the programs of the image alone, into target/image; needs no root'
+	@echo 'make programs  the programs of the image, into target/image, and kubectl-gpu, into target/kubectl; needs no root'
+	@echo 'make krew    kubectl-gpu as an archive with its manifest, into target/krew'
 	@echo 'make sbom    what each of them is made of, as CycloneDX, into target/sbom'
 	@echo 'make repeat  build them again in another directory and compare their bytes'
 
@@ -52,6 +57,13 @@ programs:
 	@mkdir -p target/image
 	@cd target/release && install gpu-kubelet-plugin gpu-mps-host gpu-controller gpu-import ../image
 	@install target/static/$(HOST)/release/gpu-cdi-hook target/image
+	@rustup target add $(MUSL)
+	@CC_$(subst -,_,$(MUSL))=cc $(REPEATABLE) cargo build --release --locked --target $(MUSL) -p dra-kubectl-gpu
+	@mkdir -p target/kubectl
+	@install target/$(MUSL)/release/kubectl-gpu target/kubectl
+
+krew: programs
+	@kubectl-gpu/krew/pack.sh
 
 demo: demo-programs
 	@target/debug/gpu-demo run

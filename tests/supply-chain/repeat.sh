@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Builds the programs of the last commit once more, in another directory, and
-# compares them with those in target/image, which `make programs` made.
+# compares them with those in target/image and target/kubectl, which
+# `make programs` made.
 # DIRECTORY, if given, is used and stays, for the next run.
 #
 # Usage: repeat.sh [DIRECTORY]
@@ -18,7 +19,7 @@ dir=${1:-$(mktemp -d)}
 mkdir -p "$dir"
 git archive HEAD | tar -x -C "$dir"
 CARGO_TARGET_DIR=$dir/target make -C "$dir" programs
-for program in target/image/*; do
+for program in target/image/* target/kubectl/*; do
     cmp "$program" "$dir/$program"
     sha256sum "$program"
 done

@@ -62,3 +62,4 @@ write dra-kubelet-plugin kubelet-plugin gpu-kubelet-plugin
 write dra-mps-host kubelet-plugin/mps-host gpu-mps-host
 write dra-cdi-hook driver/cdi-hook gpu-cdi-hook
 write dra-controller controller gpu-controller gpu-import
+write dra-kubectl-gpu kubectl-gpu kubectl-gpu

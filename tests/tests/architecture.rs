@@ -11,8 +11,9 @@ use dra_tests::source::{SourceFile, files, root_dir};
 use serde_json::Value;
 
 /// A crate of ours and the crates of ours its product code may use.
-const EDGES: [(&str, &[&str]); 24] = [
+const EDGES: [(&str, &[&str]); 26] = [
     ("dra-model", &[]),
+    ("dra-allocation", &[]),
     ("dra-health", &["dra-model"]),
     ("dra-mig-parted", &["dra-model"]),
     ("dra-mps", &["dra-model"]),
@@ -29,6 +30,7 @@ const EDGES: [(&str, &[&str]); 24] = [
     ("dra-sim", &["dra-hardware", "dra-model"]),
     ("dra-sim-library", &["dra-sim"]),
     ("dra-controller", &["dra-mig-parted", "dra-model", "dra-proto", "dra-resource", "dra-runtime"]),
+    ("dra-kubectl-gpu", &["dra-allocation", "dra-model"]),
     ("dra-serve", &[]),
     ("dra-mps-api", &["dra-hardware", "dra-model", "dra-proto"]),
     ("dra-mps-host", &MPS_HOST_USES),
@@ -77,12 +79,13 @@ const TESTS_USE: [&str; 14] = [
 ];
 
 /// The crates that are asynchronous; of them tonic is for those with a socket of gRPC.
-const ASYNC: [&str; 9] = [
+const ASYNC: [&str; 10] = [
     "dra-runtime",
     "dra-serve",
     "dra-mps-api",
     "dra-mps-host",
     "dra-controller",
+    "dra-kubectl-gpu",
     "dra-kubelet-plugin",
     "dra-proto",
     "dra-tests",
@@ -90,9 +93,21 @@ const ASYNC: [&str; 9] = [
 ];
 
 /// A foreign crate and the only crates of ours that may know it.
-const KNOWN_BY: [(&str, &[&str]); 9] = [
-    ("k8s-openapi", &["dra-runtime", "dra-resource", "dra-controller", "dra-kubelet-plugin", "dra-tests", "dra-demo"]),
-    ("kube", &["dra-runtime", "dra-controller", "dra-kubelet-plugin", "dra-tests"]),
+const KNOWN_BY: [(&str, &[&str]); 10] = [
+    (
+        "k8s-openapi",
+        &[
+            "dra-runtime",
+            "dra-resource",
+            "dra-controller",
+            "dra-kubectl-gpu",
+            "dra-kubelet-plugin",
+            "dra-tests",
+            "dra-demo",
+        ],
+    ),
+    ("kube", &["dra-runtime", "dra-controller", "dra-kubectl-gpu", "dra-kubelet-plugin", "dra-tests"]),
+    ("cel", &["dra-allocation"]),
     (
         "tonic",
         &["dra-proto", "dra-serve", "dra-mps-api", "dra-mps-host", "dra-controller", "dra-kubelet-plugin", "dra-tests"],

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Subcommands and flags. Those that kubectl has are spelled as kubectl spells them.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Shows what the GPUs of a cluster do.
+///
+/// The command only reads. It needs the rights of a user of the cluster and names those that are missing.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-gpu", bin_name = "kubectl gpu", version, after_help = EXIT_CODES)]
+pub struct Args {
+    #[command(flatten)]
+    pub connection: Connection,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The cluster and what is asked about it.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Connection {
+    /// Path of the kubeconfig [default: as kubectl]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: the current one]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Namespace [default: that of the context]
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Name of the DRA driver
+    #[arg(long, global = true, value_name = "NAME", default_value = "gpu.nvidia.com")]
+    pub driver_name: String,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Shows nodes and GPUs: what each is used for, what is free of it, and whether it is well
+    Status(Status),
+    /// Prints the completion script of a shell
+    Completion {
+        /// The shell that reads the script
+        shell: Shell,
+    },
+}
+
+/// Flags of `status`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Status {
+    /// Shows one node only, and the claims on it
+    pub node: Option<String>,
+    /// Lists the claims of all namespaces that hold GPUs, not only those of the namespace
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = Form::Table)]
+    pub output: Form,
+}
+
+/// Forms of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// Fits into 100 columns; a line for each node if there are many
+    Table,
+    /// Every GPU, with all that can be created on it
+    Wide,
+    Json,
+    Yaml,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0  the question is answered; what was asked about fits
+  1  it waits: it fits when something that is in use becomes free
+  2  it can never fit as it is
+  3  no answer: bad arguments, a missing right or no connection";

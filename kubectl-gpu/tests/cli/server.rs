@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The program against an API server on this machine: pages, rights and exit codes.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::world::{alone, claim, slices};
+
+/// Objects by the path of their list or of themselves. What is absent is forbidden.
+type Objects = BTreeMap<&'static str, Value>;
+
+struct Server {
+    dir: TempDir,
+    /// Paths with queries.
+    requests: Arc<Mutex<Vec<String>>>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+#[derive(Clone)]
+struct Shared {
+    objects: Arc<Objects>,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+fn json_body(body: &Value) -> impl IntoResponse + use<> {
+    ([(header::CONTENT_TYPE, "application/json")], body.to_string())
+}
+
+/// One object of a list for each page.
+async fn answer(State(shared): State<Shared>, request: Request) -> Response {
+    let uri = request.uri();
+    shared.requests.lock().unwrap().push(uri.to_string());
+    if uri.path() == "/version" {
+        let version = json!({"major": "1", "minor": "37", "gitVersion": "v1.37.0", "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": ""});
+        return json_body(&version).into_response();
+    }
+    let Some(found) = shared.objects.get(uri.path()) else {
+        let status =
+            json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "no"});
+        return (StatusCode::FORBIDDEN, json_body(&status)).into_response();
+    };
+    let Some(items) = found.as_array() else { return json_body(found).into_response() };
+    let query = uri.query().unwrap_or_default();
+    let at = query.split('&').find_map(|pair| pair.strip_prefix("continue=page-"));
+    let at: usize = at.map_or(0, |at| at.parse().unwrap());
+    let next = if at + 1 < items.len() { format!("page-{}", at + 1) } else { String::new() };
+    let page: Vec<&Value> = items.iter().skip(at).take(1).collect();
+    json_body(&json!({"metadata": {"continue": next}, "items": page})).into_response()
+}
+
+fn serve(objects: Objects) -> Server {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let requests = Arc::<Mutex<Vec<String>>>::default();
+    let shared = Shared { objects: Arc::new(objects), requests: Arc::clone(&requests) };
+    let listener = runtime.block_on(tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+    let address = listener.local_addr().unwrap();
+    runtime.spawn(async move { axum::serve(listener, Router::new().fallback(answer).with_state(shared)).await });
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {"server": format!("http://{address}")}}],
+        "users": [{"name": "test", "user": {"token": "t"}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "ml"}}],
+    });
+    std::fs::write(dir.path().join("config"), config.to_string()).unwrap();
+    Server { dir, requests, _runtime: runtime }
+}
+
+/// Exit code, standard output and standard error.
+struct Ran(i32, String, String);
+
+fn run(server: &Server, args: &[&str]) -> Ran {
+    let kubeconfig: PathBuf = server.dir.path().join("config");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-gpu"));
+    let output = command.args(args).env("KUBECONFIG", kubeconfig).output().unwrap();
+    let [out, error] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    Ran(output.status.code().unwrap(), out, error)
+}
+
+const SLICES: &str = "/apis/resource.k8s.io/v1/resourceslices";
+const CLAIMS: &str = "/apis/resource.k8s.io/v1/resourceclaims";
+const CLAIMS_OF_ML: &str = "/apis/resource.k8s.io/v1/namespaces/ml/resourceclaims";
+const PODS_OF_ML: &str = "/api/v1/namespaces/ml/pods";
+
+fn objects(claims: &'static str) -> Objects {
+    let held = claim(&alone("ml/train-0", "gpu-c", "gpu-97722eb3"));
+    let waiting =
+        json!({"metadata": {"namespace": "ml", "name": "train-1"}, "spec": {"resourceClaims": [{"name": "gpu"}]}});
+    let other = json!({"metadata": {"namespace": "ml", "name": "web"}, "spec": {}});
+    [
+        (SLICES, Value::Array(slices("models/t4.yaml", "gpu-c"))),
+        (claims, json!([held])),
+        (PODS_OF_ML, json!([waiting, other])),
+    ]
+    .into()
+}
+
+#[test]
+fn all_pages_are_read_and_nothing_is_written_to_a_pipe_in_colour() {
+    let server = serve(objects(CLAIMS));
+    let Ran(code, out, error) = run(&server, &["status"]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(
+        out.starts_with(
+            "1 node and 2 GPUs: 1 free, 1 gpu  (Kubernetes v1.37.0)\n1 pod waits for devices: ml/train-1\n"
+        ),
+        "{out}"
+    );
+    assert!(out.contains("train-0-pod") && !out.contains('\u{1b}') && !out.contains("note:"), "{out}");
+    let requests = server.requests.lock().unwrap();
+    assert!(requests.iter().any(|path| path.contains("/resourceslices?limit=250&continue=page-1")), "{requests:?}");
+}
+
+#[test]
+fn a_user_without_rights_in_the_cluster_sees_the_namespace_and_what_is_missing() {
+    let server = serve(objects(CLAIMS_OF_ML));
+    let Ran(code, out, _) = run(&server, &["status"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("train-0-pod"), "{out}");
+    assert!(out.contains("note: the right to list resourceclaims.resource.k8s.io in the cluster is missing"), "{out}");
+}
+
+#[test]
+fn without_slices_there_is_no_answer() {
+    let server = serve(Objects::new());
+    let Ran(code, out, error) = run(&server, &["status"]);
+    let expect = "error: failed to read the cluster: the right to list resourceslices.resource.k8s.io in the cluster is missing; ask an administrator for it; `kubectl auth can-i list resourceslices.resource.k8s.io` tests it\n";
+    assert_eq!((code, out.as_str(), error.as_str()), (3, "", expect));
+}
+
+#[test]
+fn one_node_is_asked_for_by_name() {
+    let server = serve(objects(CLAIMS));
+    let Ran(code, out, _) = run(&server, &["status", "gpu-c", "-o", "json"]);
+    let status: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &status["nodes"][0]["gpus"][0]["form"]), (0, &json!("free")));
+    let requests = server.requests.lock().unwrap();
+    assert!(requests.iter().any(|path| path.contains("fieldSelector=spec.nodeName%3Dgpu-c")), "{requests:?}");
+}
+
+#[test]
+fn bad_arguments_and_kubeconfigs_are_no_answer() {
+    let server = serve(Objects::new());
+    assert_eq!(run(&server, &["stats"]).0, 3);
+    assert_eq!(run(&server, &["--help"]).0, 0);
+    let Ran(code, _, error) = run(&server, &["status", "--context", "other"]);
+    assert_eq!(code, 3);
+    assert!(error.starts_with("error: failed to connect to the cluster: failed to use the kubeconfig"), "{error}");
+}
+
+#[test]
+fn shells_get_a_completion_script() {
+    let server = serve(Objects::new());
+    for shell in ["bash", "zsh", "fish"] {
+        let Ran(code, out, _) = run(&server, &["completion", shell]);
+        assert!(code == 0 && out.contains("kubectl-gpu") && out.contains("all-namespaces"), "{shell}: {out}");
+    }
+}
