@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-/// Shows what the GPUs of a cluster do.
+/// Shows what the GPUs of a cluster do, and why a pod waits for one.
 ///
 /// The command only reads. It needs the rights of a user of the cluster and names those that are missing.
 #[derive(Debug, Parser)]
@@ -39,6 +39,10 @@ pub struct Connection {
 pub enum Command {
     /// Shows nodes and GPUs: what each is used for, what is free of it, and whether it is well
     Status(Status),
+    /// Explains why a pod or a claim waits for devices: what each node lacks, who has it, and what would help
+    Why(Why),
+    /// Judges whether the claims, pods and Deployments of a manifest would fit, how many replicas and where
+    Fit(Fit),
     /// Prints the completion script of a shell
     Completion {
         /// The shell that reads the script
@@ -54,6 +58,28 @@ pub struct Status {
     /// Lists the claims of all namespaces that hold GPUs, not only those of the namespace
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = Form::Table)]
+    pub output: Form,
+}
+
+/// Flags of `why`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Why {
+    /// Name of a pod or a claim in the namespace; pod/NAME or claim/NAME if both have it
+    #[arg(value_name = "POD|CLAIM")]
+    pub name: String,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = Form::Table)]
+    pub output: Form,
+}
+
+/// Flags of `fit`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Fit {
+    /// Manifest with ResourceClaims, ResourceClaimTemplates, Pods or objects that make pods; `-` is standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub file: PathBuf,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Form::Table)]
     pub output: Form,

@@ -1,181 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads lists of the API server page by page, and says which right is missing.
+//! What is read of a cluster: slices, claims, classes, nodes and pods that wait. A list that is not readable leaves a note.
 
-use std::borrow::Cow;
-use std::ops::Deref;
-
-use dra_allocation::pod::NodesError;
-use dra_allocation::slices::SlicesError;
-use dra_allocation::usage::ClaimsError;
-use dra_allocation::{Pools, SliceReader, Usage};
-use dra_model::Advice;
-use http::Request;
-use http_body_util::BodyExt as _;
+use dra_allocation::{Classes, NodeFacts, Pools, SliceReader, Usage, pod};
 use kube::Client;
-use kube::client::Body;
 use serde::Deserialize;
 
 use crate::access::Access;
-
-/// Objects in one page: a page of slices of large GPU nodes has some 20 MB.
-const PAGE: usize = 250;
-
-/// A list that cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    #[error("{0} is missing")]
-    Forbidden(Right),
-    #[error("the API server does not serve {what}")]
-    NotServed { what: String },
-    #[error("failed to read {what} from the API server")]
-    Request { what: String, source: Box<kube::Error> },
-    #[error("the API server refused to list {what} with status {code}: {message}")]
-    Refused { what: String, code: u16, message: String },
-    #[error("failed to read {what}")]
-    Slices { what: String, source: SlicesError },
-    #[error("failed to read {what}")]
-    Claims { what: String, source: ClaimsError },
-    #[error("failed to read {what}")]
-    Nodes { what: String, source: NodesError },
-    #[error("failed to parse {what}")]
-    Json { what: String, source: serde_json::Error },
-}
-
-impl Advice for ReadError {
-    fn advice(&self) -> Option<Cow<'static, str>> {
-        match self {
-            Self::Forbidden(right) => Some(right.advice().into()),
-            Self::NotServed { .. } => Some("ask a cluster with Kubernetes 1.34 or newer".into()),
-            Self::Request { .. } => Some("test the connection with `kubectl get --raw /readyz`".into()),
-            Self::Refused { .. }
-            | Self::Slices { .. }
-            | Self::Claims { .. }
-            | Self::Nodes { .. }
-            | Self::Json { .. } => None,
-        }
-    }
-}
-
-/// A right that RBAC grants.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Right {
-    pub verb: &'static str,
-    /// Plural name of the resource with its group.
-    pub resource: String,
-    /// All namespaces if absent.
-    pub namespace: Option<String>,
-}
-
-impl std::fmt::Display for Right {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the right to {} {}", self.verb, self.resource)?;
-        match &self.namespace {
-            Some(namespace) => write!(f, " in namespace {namespace}"),
-            None => f.write_str(" in the cluster"),
-        }
-    }
-}
-
-impl Right {
-    fn advice(&self) -> String {
-        let scope = self.namespace.as_ref().map_or_else(|| "-A".to_owned(), |namespace| format!("-n {namespace}"));
-        format!("ask an administrator for it; `kubectl auth can-i {} {} {scope}` tests it", self.verb, self.resource)
-            .replace(" -A`", "`")
-    }
-}
-
-/// What is listed: a path of the API, without the parameters of pages.
-#[derive(Debug, Clone)]
-pub struct List {
-    group: &'static str,
-    resource: &'static str,
-    namespace: Option<String>,
-    fields: Option<String>,
-}
-
-impl List {
-    /// All ResourceSlices, or those of one node.
-    pub fn slices(node: Option<&str>) -> Self {
-        let fields = node.map(|node| format!("spec.nodeName={node}"));
-        Self { group: "resource.k8s.io", resource: "resourceslices", namespace: None, fields }
-    }
-
-    pub fn claims(namespace: Option<&str>) -> Self {
-        let namespace = namespace.map(str::to_owned);
-        Self { group: "resource.k8s.io", resource: "resourceclaims", namespace, fields: None }
-    }
-
-    pub fn pending_pods(namespace: Option<&str>) -> Self {
-        let fields = Some("status.phase=Pending".to_owned());
-        Self { group: "", resource: "pods", namespace: namespace.map(str::to_owned), fields }
-    }
-
-    fn path(&self, next: Option<&str>) -> String {
-        let base = if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/v1", self.group) };
-        let namespace = self.namespace.as_ref().map(|name| format!("/namespaces/{name}")).unwrap_or_default();
-        let fields = self.fields.as_ref().map(|fields| format!("&fieldSelector={}", escaped(fields)));
-        let next = next.map(|next| format!("&continue={}", escaped(next)));
-        let (fields, next) = (fields.unwrap_or_default(), next.unwrap_or_default());
-        format!("{base}{namespace}/{}?limit={PAGE}{fields}{next}", self.resource)
-    }
-
-    fn right(&self) -> Right {
-        let resource =
-            if self.group.is_empty() { self.resource.to_owned() } else { format!("{}.{}", self.resource, self.group) };
-        Right { verb: "list", resource, namespace: self.namespace.clone() }
-    }
-
-    /// For texts.
-    fn what(&self) -> String {
-        self.right().resource
-    }
-}
-
-/// The characters that are not literal in the value of a query.
-fn escaped(text: &str) -> String {
-    let literal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
-    text.bytes()
-        .map(|byte| if literal(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
-}
-
-/// Reads the pages of a list; `add` takes each and returns the token of the next one.
-pub async fn pages(
-    client: &Client,
-    list: &List,
-    mut add: impl FnMut(&[u8]) -> Result<Option<String>, ReadError>,
-) -> Result<(), ReadError> {
-    let mut next = None;
-    loop {
-        let page = request(client, &list.path(next.as_deref()), list).await?;
-        match add(&page)? {
-            Some(token) => next = Some(token),
-            None => return Ok(()),
-        }
-    }
-}
-
-async fn request(client: &Client, path: &str, list: &List) -> Result<impl Deref<Target = [u8]> + use<>, ReadError> {
-    let failed = |source| ReadError::Request { what: list.what(), source: Box::new(source) };
-    let request = Request::get(path).body(Body::empty()).map_err(|source| failed(kube::Error::HttpError(source)))?;
-    let (head, body) = client.send(request).await.map_err(failed)?.into_parts();
-    let body = body.collect().await.map_err(failed)?.to_bytes();
-    match head.status.as_u16() {
-        200 => Ok(body),
-        403 => Err(ReadError::Forbidden(list.right())),
-        404 => Err(ReadError::NotServed { what: list.what() }),
-        code => Err(ReadError::Refused { what: list.what(), code, message: message(&body) }),
-    }
-}
-
-/// The message of a Status of the API.
-fn message(body: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Status {
-        message: String,
-    }
-    serde_json::from_slice(body).map(|Status { message }| message).unwrap_or_default()
-}
+use crate::request::{List, ReadError, Resource, Right, object, pages};
 
 /// What was read, and the rights that would have shown more.
 #[derive(Debug, Default)]
@@ -186,8 +17,11 @@ pub struct Read<T> {
 
 /// All pools, or those of a node.
 pub async fn pools(client: &Client, node: Option<&str>) -> Result<Pools, ReadError> {
-    let (list, mut reader) = (List::slices(node), SliceReader::default());
-    let add = |page: &[u8]| reader.add_page(page).map_err(|source| ReadError::Slices { what: list.what(), source });
+    let fields = node.map(|node| format!("spec.nodeName={node}"));
+    let list = List { resource: Resource::dra("resourceslices", None), fields };
+    let mut reader = SliceReader::default();
+    let what = list.resource.what();
+    let add = |page: &[u8]| reader.add_page(page).map_err(|source| ReadError::Slices { what: what.clone(), source });
     pages(client, &list, add).await?;
     Ok(reader.pools())
 }
@@ -196,8 +30,9 @@ pub async fn pools(client: &Client, node: Option<&str>) -> Result<Pools, ReadErr
 pub async fn usage(access: &Access) -> Result<Read<Usage>, ReadError> {
     let mut missing = Vec::new();
     for namespace in [None, Some(access.namespace.as_str())] {
-        let (list, mut usage) = (List::claims(namespace), Usage::default());
-        let add = |page: &[u8]| usage.add_page(page).map_err(|source| ReadError::Claims { what: list.what(), source });
+        let (list, mut usage) = (List::all(Resource::dra("resourceclaims", namespace)), Usage::default());
+        let what = list.resource.what();
+        let add = |page: &[u8]| usage.add_page(page).map_err(|source| ReadError::Claims { what: what.clone(), source });
         match pages(&access.client, &list, add).await {
             Ok(()) => return Ok(Read { found: usage, missing }),
             Err(ReadError::Forbidden(right)) => missing.push(right),
@@ -205,6 +40,36 @@ pub async fn usage(access: &Access) -> Result<Read<Usage>, ReadError> {
         }
     }
     Ok(Read { found: Usage::default(), missing })
+}
+
+/// The classes of the cluster.
+pub async fn classes(client: &Client) -> Result<Classes, ReadError> {
+    let (list, mut classes) = (List::all(Resource::dra("deviceclasses", None)), Classes::default());
+    let what = list.resource.what();
+    let add = |page: &[u8]| classes.add_page(page).map_err(|source| ReadError::Classes { what: what.clone(), source });
+    pages(client, &list, add).await?;
+    Ok(classes)
+}
+
+/// The nodes with labels and taints; where they are not readable, none.
+pub async fn nodes(client: &Client) -> Result<Read<Vec<NodeFacts>>, ReadError> {
+    let (list, mut found) = (List::all(Resource::core("nodes", None)), Vec::new());
+    let what = list.resource.what();
+    let add = |page: &[u8]| {
+        pod::add_nodes(page, &mut found).map_err(|source| ReadError::Nodes { what: what.clone(), source })
+    };
+    match pages(client, &list, add).await {
+        Ok(()) => Ok(Read { found, missing: Vec::new() }),
+        Err(ReadError::Forbidden(right)) => Ok(Read { found: Vec::new(), missing: vec![right] }),
+        Err(error) => Err(error),
+    }
+}
+
+/// One object as JSON; nothing if it does not exist.
+pub async fn json(client: &Client, resource: &Resource, name: &str) -> Result<Option<serde_json::Value>, ReadError> {
+    let Some(body) = object(client, resource, name).await? else { return Ok(None) };
+    let parsed = serde_json::from_slice(&body);
+    parsed.map(Some).map_err(|source| ReadError::Json { what: format!("{} {name}", resource.what()), source })
 }
 
 /// A pod that waits for its claims.
@@ -216,11 +81,12 @@ pub struct WaitingPod {
 
 /// Pods with claims that no node was found for, of the cluster or of the namespace.
 pub async fn waiting_pods(access: &Access, everywhere: bool) -> Result<Read<Vec<WaitingPod>>, ReadError> {
-    let list = List::pending_pods((!everywhere).then_some(access.namespace.as_str()));
+    let resource = Resource::core("pods", (!everywhere).then_some(access.namespace.as_str()));
+    let list = List { resource, fields: Some("status.phase=Pending".to_owned()) };
     let mut found = Vec::new();
     let add = |page: &[u8]| {
         let page: PodList =
-            serde_json::from_slice(page).map_err(|source| ReadError::Json { what: list.what(), source })?;
+            serde_json::from_slice(page).map_err(|source| ReadError::Json { what: list.resource.what(), source })?;
         found.extend(page.items.into_iter().filter_map(Pod::waiting));
         Ok(page.metadata.next.filter(|next| !next.is_empty()))
     };

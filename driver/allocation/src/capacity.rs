@@ -109,3 +109,82 @@ pub fn subtract(consumed: &mut Consumed, less: &Consumed) {
         *rest = rest.minus(*amount);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const DRIVER: &str = "gpu.nvidia.com";
+
+    fn amount(text: &str) -> Amount {
+        text.parse().unwrap()
+    }
+
+    fn device(is_shareable: bool, valid: Valid) -> Device {
+        let name = QualifiedName::new("memory", DRIVER);
+        let policy = RequestPolicy { default: Some(amount("1Gi")), valid };
+        let memory = Capacity { name, value: amount("10Gi"), policy: is_shareable.then_some(policy) };
+        Device {
+            name: "d".into(),
+            attributes: Arc::default(),
+            capacity: Arc::new(vec![memory]),
+            consumes: Vec::new(),
+            taints: Vec::new(),
+            is_shareable,
+            scope: None,
+        }
+    }
+
+    fn range() -> Valid {
+        Valid::Range { min: amount("2Gi"), max: Some(amount("8Gi")), step: Some(amount("3Gi")) }
+    }
+
+    /// What is taken beside `used`, or which refusal there is.
+    fn taken(device: &Device, requested: Option<&str>, used: &str) -> Result<Option<Amount>, Box<CapacityRefusal>> {
+        let requests = requested.map(|text| ("memory".to_owned(), amount(text))).into_iter().collect();
+        let used = Consumed::from([(QualifiedName::new("memory", DRIVER), amount(used))]);
+        let consumed = consumption(device, DRIVER, &requests, &used)?;
+        Ok(consumed.into_values().next())
+    }
+
+    #[test]
+    fn requests_are_rounded_up_by_the_policy() {
+        let values = Valid::Values(vec![amount("2Gi"), amount("4Gi")]);
+        for (valid, requested, expect) in [
+            (range(), None, "1Gi"),
+            (range(), Some("1"), "2Gi"),
+            (range(), Some("2Gi"), "2Gi"),
+            (range(), Some("2049Mi"), "5Gi"),
+            (range(), Some("8Gi"), "8Gi"),
+            (values, Some("3Gi"), "4Gi"),
+            (Valid::Any, Some("3Gi"), "3Gi"),
+        ] {
+            assert_eq!(taken(&device(true, valid), requested, "0"), Ok(Some(amount(expect))), "{requested:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_have_the_reason() {
+        let shared = device(true, range());
+        assert!(matches!(*taken(&shared, Some("9Gi"), "0").unwrap_err(), CapacityRefusal::Invalid { .. }));
+        assert!(matches!(*taken(&shared, Some("8Gi"), "3Gi").unwrap_err(), CapacityRefusal::Taken { .. }));
+        assert!(matches!(
+            *taken(&device(true, Valid::Any), Some("11Gi"), "0").unwrap_err(),
+            CapacityRefusal::TooLarge { .. }
+        ));
+        let requests = [("net.example.com/memory".to_owned(), amount("1"))].into();
+        let missing = consumption(&shared, DRIVER, &requests, &Consumed::new()).unwrap_err();
+        assert!(matches!(*missing, CapacityRefusal::Missing { .. }));
+    }
+
+    #[test]
+    fn a_device_that_is_not_shared_is_given_whole() {
+        assert_eq!(taken(&device(false, Valid::Any), Some("4Gi"), "0"), Ok(None));
+        assert!(matches!(
+            *taken(&device(false, Valid::Any), Some("11Gi"), "0").unwrap_err(),
+            CapacityRefusal::TooLarge { .. }
+        ));
+    }
+}

@@ -3,14 +3,14 @@
 //!
 //! Each change is tried alone, and is found only if the allocation succeeds with it. The first node that fits is named.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::allocate::{Outcome, allocate};
 use crate::amount::Amount;
 use crate::candidates::{Cluster, NodeView};
 use crate::capacity::CapacityRefusal;
-use crate::device::Taint;
+use crate::device::{QualifiedName, Taint, Valid};
 use crate::explain::{Answer, Blocked, Rule, explain};
 use crate::node::{NodeFacts, Toleration};
 use crate::request::{Ask, ClaimSpec, ConstraintRule, Count};
@@ -18,6 +18,9 @@ use crate::usage::Usage;
 
 /// Claims that are taken away one after the other before a node is given up.
 const MAX_CLAIMS: usize = 8;
+
+/// Nodes on which claims are taken away to find the fewest.
+const MAX_NODES: usize = 100;
 
 /// A change with which the claims fit on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,12 +85,24 @@ pub fn changes(question: &Question<'_>) -> Vec<Change> {
     found
 }
 
-/// The fewest claims that have to end, of all nodes.
+/// The fewest claims that have to end, of the nodes that lack the fewest devices.
 fn wait(question: &Question<'_>) -> Option<Change> {
     let blocked = question.nodes.iter().filter_map(|(node, answer)| Some((*node, answer.blocked()?)));
-    let rules = blocked.flat_map(|(node, blocked)| blocked.rules().map(move |rule| (node, rule)));
-    let found = rules.filter_map(|(node, rule)| Some((released(question, node, rule)?, node)));
-    let (claims, node) = found.min_by_key(|(claims, _)| claims.len())?;
+    let mut blocked: Vec<(&NodeFacts, &Blocked)> = blocked.collect();
+    blocked.sort_by_key(|(_, blocked)| blocked.lacking());
+    let rules =
+        blocked.into_iter().take(MAX_NODES).flat_map(|(node, blocked)| blocked.rules().map(move |rule| (node, rule)));
+    let mut fewest: Option<(BTreeSet<usize>, &NodeFacts)> = None;
+    for (node, rule) in rules {
+        let Some(claims) = released(question, node, rule) else { continue };
+        if fewest.as_ref().is_none_or(|(fewest, _)| claims.len() < fewest.len()) {
+            fewest = Some((claims, node));
+        }
+        if fewest.as_ref().is_some_and(|(fewest, _)| fewest.len() == 1) {
+            break;
+        }
+    }
+    let (claims, node) = fewest?;
     Some(Change { kind: ChangeKind::Wait { claims: claims.into_iter().collect() }, node: Arc::clone(&node.name) })
 }
 
@@ -194,16 +209,25 @@ impl Search<'_> {
         (1..count).rev().map(variant).collect()
     }
 
-    fn less_capacity(_: &Self, failing: &Failing<'_>) -> Vec<(Ask, ChangeKind)> {
-        let blocked = failing.blocked;
-        let driver = blocked.device.as_ref().map(|device| Arc::clone(&device.driver)).unwrap_or_default();
-        let limits = blocked.rules().filter_map(|rule| match rule.refusal()? {
-            CapacityRefusal::Taken { name, free, .. } => Some((name, *free)),
-            CapacityRefusal::TooLarge { name, total, .. } => Some((name, *total)),
-            CapacityRefusal::Missing { .. } | CapacityRefusal::Invalid { .. } => None,
-        });
-        let variants = limits.filter(|(_, amount)| amount.is_positive()).map(|(name, amount)| {
-            let requested = failing.found.capacity.keys().find(|key| name.is(key, &driver)).cloned();
+    /// As much as some device has free, or at most has, on any node.
+    fn less_capacity(&self, failing: &Failing<'_>) -> Vec<(Ask, ChangeKind)> {
+        let same =
+            |blocked: &&Blocked| blocked.claim == failing.blocked.claim && blocked.request == failing.blocked.request;
+        let blocked = self.question.nodes.iter().filter_map(|(_, answer)| answer.blocked()).filter(same);
+        let refusals = blocked.flat_map(Blocked::rules).filter_map(Rule::refusal);
+        let mut limits: BTreeMap<&QualifiedName, Amount> = BTreeMap::new();
+        for refusal in refusals {
+            let (name, amount) = match refusal {
+                CapacityRefusal::Taken { name, free, .. } => (name, *free),
+                CapacityRefusal::TooLarge { name, total, .. } => (name, *total),
+                CapacityRefusal::Invalid { name, policy: Valid::Range { max: Some(max), .. }, .. } => (name, *max),
+                CapacityRefusal::Missing { .. } | CapacityRefusal::Invalid { .. } => continue,
+            };
+            let limit = limits.entry(name).or_default();
+            *limit = amount.max(*limit);
+        }
+        let variants = limits.into_iter().filter(|(_, amount)| amount.is_positive()).map(|(name, amount)| {
+            let requested = failing.found.capacity.keys().find(|key| name.is(key, &name.domain)).cloned();
             let mut ask = failing.found.clone();
             ask.capacity.insert(requested.unwrap_or_else(|| name.id.to_string()), amount);
             (ask, ChangeKind::Capacity { request: failing.label.clone(), name: name.id.to_string(), amount })
@@ -211,12 +235,11 @@ impl Search<'_> {
         variants.collect()
     }
 
-    /// Other classes, with and without the selectors of the request.
+    /// Other classes, with the selectors and amounts of the request.
     fn other_class(&self, failing: &Failing<'_>) -> Vec<(Ask, ChangeKind)> {
         let names = self.question.cluster.classes.names().filter(|name| *name != failing.found.class);
         let variant = |class: &str| {
-            let capacity = std::collections::BTreeMap::new();
-            let ask = Ask { class: class.to_owned(), selectors: Vec::new(), capacity, ..failing.found.clone() };
+            let ask = Ask { class: class.to_owned(), ..failing.found.clone() };
             (ask, ChangeKind::Class { request: failing.label.clone(), class: class.to_owned() })
         };
         names.map(variant).collect()

@@ -28,7 +28,15 @@ const IMPLICIT: &str = "deviceclass.resource.kubernetes.io/";
 
 #[derive(Deserialize)]
 struct ClassList {
+    #[serde(default)]
+    metadata: ListMeta,
     items: Vec<RawClass>,
+}
+
+#[derive(Default, Deserialize)]
+struct ListMeta {
+    #[serde(rename = "continue")]
+    next: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -51,15 +59,15 @@ struct ClassSpec {
 }
 
 impl Classes {
-    /// Reads the JSON of a list.
-    pub fn read(json: &[u8]) -> Result<Self, ClassesError> {
+    /// Adds the classes of a list and returns the token of the next page, if there is one.
+    pub fn add_page(&mut self, json: &[u8]) -> Result<Option<String>, ClassesError> {
         let list: ClassList = serde_json::from_slice(json).map_err(ClassesError)?;
-        let classes = list.items.into_iter().map(|class| {
+        self.0.extend(list.items.into_iter().map(|class| {
             let selectors = class.spec.selectors.into_iter().filter_map(|selector| selector.cel);
             let selectors = selectors.map(|cel| cel.expression).collect();
             (class.metadata.name, Class { selectors, extended_resource: class.spec.extended_resource_name })
-        });
-        Ok(Self(classes.collect()))
+        }));
+        Ok(list.metadata.next.filter(|next| !next.is_empty()))
     }
 
     /// The expressions of a class; absent if the class does not exist.

@@ -12,8 +12,10 @@ use crate::candidates::{Candidate, Cluster, Mismatch, NodeView, SelectorFault, u
 use crate::capacity::{self, CapacityRefusal};
 use crate::counters::{self, Shortage};
 use crate::device::{DeviceId, Taint};
+use crate::node::{NodeFacts, Toleration};
 use crate::pool::PoolFault;
 use crate::request::{Ask, ClaimSpec, ConstraintRule, Count};
+use crate::usage::Usage;
 
 /// What a node answers to a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +53,14 @@ pub struct Blocked {
 }
 
 impl Blocked {
+    /// Devices that the node is short of; one if the number is not known.
+    pub fn lacking(&self) -> usize {
+        match self.needed {
+            Count::Exactly(count) => count.saturating_sub(self.usable),
+            Count::All => 1,
+        }
+    }
+
     /// The rule of the device that came furthest, then those of the others.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
         std::iter::once(&self.rule).chain(self.others.iter().map(|(_, rule)| rule))
@@ -318,4 +328,16 @@ fn counter_holders(view: &NodeView<'_>, candidate: &Candidate<'_>, shortage: &Sh
     let devices = pool.pool.devices().filter(|device| counters::is_taken(device, usage) && consumes(device));
     let held = devices.flat_map(|device| usage.get(device.name.as_ref()).into_iter().flatten());
     held.map(|allocation| allocation.claim).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Whether the claims would fit on a node that no other claim uses and whose devices are well.
+pub fn fits_on_emptied(cluster: &Cluster<'_>, node: &NodeFacts, claims: &[ClaimSpec]) -> bool {
+    let usage = Usage::default();
+    let view = NodeView::new(node, cluster.pools, &usage);
+    let all = Toleration { operator: "Exists".to_owned(), ..Toleration::default() };
+    let mut claims = claims.to_vec();
+    for ask in claims.iter_mut().flat_map(|claim| &mut claim.requests).flat_map(|request| &mut request.asks) {
+        ask.tolerations.push(all.clone());
+    }
+    matches!(allocate(cluster, &view, &claims), Outcome::Fits(_))
 }

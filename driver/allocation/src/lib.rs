@@ -53,7 +53,7 @@ pub use candidates::{Cluster, NodeView};
 pub use changes::{Change, ChangeKind, changes};
 pub use classes::Classes;
 pub use device::{Device, DeviceId, QualifiedName};
-pub use explain::{Answer, Blocked, Rule, explain};
+pub use explain::{Answer, Blocked, Rule, explain, fits_on_emptied};
 pub use node::NodeFacts;
 pub use pod::{Exclusion, PodRules};
 pub use pool::{Pool, Pools};

@@ -164,3 +164,94 @@ impl wire::Device<'_> {
         wire::scope(self.node_name.as_deref(), self.all_nodes, self.node_selector.as_ref(), text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::device::Value;
+    use crate::node::NodeFacts;
+    use crate::pool::PoolFault;
+
+    fn slice(driver: &str, pool: &str, generation: i64, count: i64, more: &Json) -> Json {
+        let pool = json!({"name": pool, "generation": generation, "resourceSliceCount": count});
+        let mut spec = json!({"driver": driver, "pool": pool});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"metadata": {"name": format!("{driver}-{generation}-{more}")}, "spec": spec})
+    }
+
+    fn read(slices: &[Json]) -> Pools {
+        let mut reader = SliceReader::default();
+        for slice in slices {
+            let page = json!({"metadata": {"continue": "more"}, "items": [slice]}).to_string();
+            assert_eq!(reader.add_page(page.as_bytes()).unwrap().as_deref(), Some("more"));
+        }
+        reader.pools()
+    }
+
+    #[test]
+    fn a_pool_has_all_slices_of_its_newest_generation() {
+        let on = |node: &str, devices: &[&str]| json!({"nodeName": node, "devices": devices.iter().map(|name| json!({"name": name})).collect::<Vec<_>>()});
+        let pools = read(&[
+            slice("a", "n1", 1, 1, &on("n1", &["old"])),
+            slice("a", "n1", 2, 2, &on("n1", &["d1"])),
+            slice("a", "n1", 2, 2, &on("n1", &["d2"])),
+            slice("a", "n2", 1, 3, &on("n2", &["d1"])),
+            slice("a", "n3", 1, 1, &on("n3", &["d1", "d1"])),
+        ]);
+        let found: Vec<_> = pools.iter().map(|pool| (pool.devices().count(), pool.fault.clone())).collect();
+        let incomplete = PoolFault::Incomplete { found: 1, expected: 3 };
+        assert_eq!(found, [(2, None), (1, Some(incomplete)), (2, Some(PoolFault::Duplicate("d1".into())))]);
+        let n1 = NodeFacts::unread("n1".into());
+        let on_n1 = pools.on(&n1);
+        assert_eq!(on_n1.iter().map(|pool| pool.name.as_ref()).collect::<Vec<_>>(), ["n1"]);
+    }
+
+    #[test]
+    fn devices_of_the_network_are_on_every_node_that_is_selected() {
+        let by_label = json!({"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]});
+        let own = json!([{"name": "d1", "nodeName": "n1"}, {"name": "d2", "allNodes": true}]);
+        let pools = read(&[
+            slice("a", "everywhere", 1, 1, &json!({"allNodes": true, "devices": [{"name": "d"}]})),
+            slice("b", "some", 1, 1, &json!({"nodeSelector": by_label, "devices": [{"name": "d"}]})),
+            slice("c", "each", 1, 1, &json!({"perDeviceNodeSelection": true, "devices": own})),
+        ]);
+        let devices = |node: &str| {
+            let node = NodeFacts::unread(node.into());
+            let found: Vec<String> = pools
+                .on(&node)
+                .iter()
+                .flat_map(|pool| pool.devices_on(&node).map(|device| format!("{}/{}", pool.name, device.name)))
+                .collect();
+            found
+        };
+        assert_eq!(devices("n1"), ["everywhere/d", "some/d", "each/d1", "each/d2"]);
+        assert_eq!(devices("n2"), ["everywhere/d", "each/d2"]);
+    }
+
+    #[test]
+    fn equal_values_of_other_drivers_have_other_domains() {
+        let device = json!([{"name": "d", "attributes": {"kind": {"string": "x"}, "o.example.com/n": {"int": 1}}, "capacity": {"memory": {"value": "1Gi"}}}]);
+        let pools = read(&[
+            slice("a.example.com", "n1", 1, 1, &json!({"nodeName": "n1", "devices": device})),
+            slice("b.example.com", "n1", 1, 1, &json!({"nodeName": "n1", "devices": device})),
+        ]);
+        for pool in pools.iter() {
+            let device = pool.devices().next().unwrap();
+            assert_eq!(
+                device.attributes.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>(),
+                [format!("{}/kind", pool.driver), "o.example.com/n".to_owned()]
+            );
+            assert_eq!(device.attribute("o.example.com/n", &pool.driver), Some(&Value::Int(1)));
+            assert_eq!(device.capacity("memory", &pool.driver).unwrap().value.to_string(), "1Gi");
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_is_an_error() {
+        for text in ["", "[]", r#"{"items": [{}]}"#, r#"{"items": [{"metadata": {}, "spec": {"driver": "a"}}]}"#] {
+            assert!(SliceReader::default().add_page(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+}

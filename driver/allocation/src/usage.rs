@@ -102,7 +102,7 @@ impl Usage {
         self.pools.get(&(Arc::clone(&pool.driver), Arc::clone(&pool.name)))
     }
 
-    /// The usage of some pools as it would be without some claims.
+    /// The allocations of some pools as they would be without some claims. The names of the others are not in it.
     pub fn without(&self, claims: &BTreeSet<usize>, pools: &[&Pool]) -> Self {
         let key = |pool: &&Pool| (Arc::clone(&pool.driver), Arc::clone(&pool.name));
         let left = |devices: &PoolUsage| {
@@ -113,7 +113,7 @@ impl Usage {
             rest.filter(|(_, allocations)| !allocations.is_empty()).collect()
         };
         let found = pools.iter().map(key).filter_map(|key| Some((left(self.pools.get(&key)?), key)));
-        Self { holders: self.holders.clone(), pools: found.map(|(devices, key)| (key, devices)).collect() }
+        Self { holders: Vec::new(), pools: found.map(|(devices, key)| (key, devices)).collect() }
     }
 
     /// Takes devices for a claim that does not exist, such as one of several replicas.

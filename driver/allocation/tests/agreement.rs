@@ -216,7 +216,8 @@ proptest! {
         let pools = reader.pools();
         let mut usage = Usage::default();
         usage.add_page(claims(&world).as_bytes()).unwrap();
-        let classes = Classes::read(br#"{"items": [{"metadata": {"name": "any"}, "spec": {}}]}"#).unwrap();
+        let mut classes = Classes::default();
+        classes.add_page(br#"{"items": [{"metadata": {"name": "any"}, "spec": {}}]}"#).unwrap();
         let (selectors, node) = (Selectors::default(), NodeFacts::unread("n".into()));
         let cluster = Cluster { pools: &pools, classes: &classes, selectors: &selectors };
         let spec = spec(&world);

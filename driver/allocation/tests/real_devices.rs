@@ -62,7 +62,9 @@ fn classes() -> Classes {
         class("mps.gpu.nvidia.com", &strategy("MPS")),
         class("timeslicing.gpu.nvidia.com", &strategy("TimeSlicing")),
     ];
-    Classes::read(json!({"items": items}).to_string().as_bytes()).unwrap()
+    let mut classes = Classes::default();
+    classes.add_page(json!({"items": items}).to_string().as_bytes()).unwrap();
+    classes
 }
 
 /// A claim that holds a device of node-1.

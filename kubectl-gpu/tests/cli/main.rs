@@ -4,8 +4,10 @@
 //! `UPDATE_GOLDEN=1 cargo test -p dra-kubectl-gpu --test cli` writes the files anew.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
+mod fit;
 mod server;
 mod status;
+mod why;
 mod world;
 
 use std::fs;

@@ -168,3 +168,42 @@ fn shells_get_a_completion_script() {
         assert!(code == 0 && out.contains("kubectl-gpu") && out.contains("all-namespaces"), "{shell}: {out}");
     }
 }
+
+/// A pod of the namespace with a claim for one whole GPU.
+fn with_pod(mut objects: Objects) -> Objects {
+    let requests = json!([{"name": "gpu", "exactly": {"deviceClassName": "gpu.nvidia.com"}}]);
+    let claim =
+        json!({"metadata": {"namespace": "ml", "name": "train-1-gpu"}, "spec": {"devices": {"requests": requests}}});
+    let pod = json!({
+        "metadata": {"namespace": "ml", "name": "train-1"},
+        "spec": {"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "gpu"}]},
+        "status": {"phase": "Pending", "resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "train-1-gpu"}]},
+    });
+    let expression = r#"device.driver == "gpu.nvidia.com" && device.attributes["gpu.nvidia.com"].type == "gpu""#;
+    let class =
+        json!({"metadata": {"name": "gpu.nvidia.com"}, "spec": {"selectors": [{"cel": {"expression": expression}}]}});
+    objects.insert("/apis/resource.k8s.io/v1/deviceclasses", json!([class]));
+    objects.insert("/apis/resource.k8s.io/v1/namespaces/ml/resourceclaims/train-1-gpu", claim);
+    objects.insert("/api/v1/namespaces/ml/pods/train-1", pod);
+    objects
+}
+
+#[test]
+fn a_pod_that_fits_and_one_that_waits_have_their_exit_codes() {
+    let server = serve(with_pod(objects(CLAIMS)));
+    let Ran(code, out, error) = run(&server, &["why", "pod/train-1"]);
+    assert_eq!((code, error.as_str()), (0, ""), "{out}");
+    assert!(out.contains("it gets: gpu-195655dd"), "{out}");
+    assert!(out.contains("note: the right to list nodes in the cluster is missing"), "{out}");
+    assert!(out.contains("note: the right to list events in namespace ml is missing"), "{out}");
+    let held = ["gpu-97722eb3", "gpu-195655dd"].map(|device| claim(&alone("ml/train-0", "gpu-c", device)));
+    let mut full = with_pod(objects(CLAIMS));
+    full.insert(CLAIMS, json!(held));
+    let server = serve(full);
+    let Ran(code, out, _) = run(&server, &["why", "train-1", "-o", "json"]);
+    let why: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &why["verdict"]), (1, &json!("waits")));
+    let Ran(code, _, error) = run(&server, &["why", "claim/other"]);
+    assert_eq!(code, 3);
+    assert!(error.contains("the right to get resourceclaims.resource.k8s.io in namespace ml is missing"), "{error}");
+}

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use dra_allocation::{Pools, SliceReader, Usage};
+use dra_allocation::{Classes, Pools, SliceReader, Usage};
 use serde_json::{Value, json};
 
 pub(crate) const DRIVER: &str = "gpu.nvidia.com";
@@ -60,4 +60,26 @@ pub(crate) fn usage(held: &[Held<'_>]) -> Usage {
     let claims: Vec<Value> = held.iter().map(claim).collect();
     usage.add_page(json!({"metadata": {}, "items": claims}).to_string().as_bytes()).unwrap();
     usage
+}
+
+/// The classes of the chart.
+pub(crate) fn classes() -> Classes {
+    let class = |name: &str, condition: &str, resource: Option<&str>| {
+        let expression = format!(r#"device.driver == "{DRIVER}" && {condition}"#);
+        let spec = json!({"selectors": [{"cel": {"expression": expression}}], "extendedResourceName": resource});
+        json!({"metadata": {"name": name}, "spec": spec})
+    };
+    let of_type = |kind: &str| format!(r#"device.attributes["{DRIVER}"].type == "{kind}""#);
+    let strategy = |name: &str| {
+        format!(r#"{} && device.attributes["{DRIVER}"].sharingStrategy == "{name}""#, of_type("shared-gpu"))
+    };
+    let items = [
+        class("gpu.nvidia.com", &of_type("gpu"), Some("nvidia.com/gpu")),
+        class("mig.nvidia.com", &of_type("mig"), None),
+        class("mps.gpu.nvidia.com", &strategy("MPS"), None),
+        class("timeslicing.gpu.nvidia.com", &strategy("TimeSlicing"), None),
+    ];
+    let mut classes = Classes::default();
+    classes.add_page(json!({"metadata": {}, "items": items}).to_string().as_bytes()).unwrap();
+    classes
 }

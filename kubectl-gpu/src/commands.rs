@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The subcommands that ask the cluster: each reads what it needs at once, decides, and prints.
+
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use dra_allocation::{NodeFacts, Pools, Usage};
+
+use crate::access::Access;
+use crate::age::Clock;
+use crate::args::{self, Connection, Form};
+use crate::error::AppError;
+use crate::fit::{self, Fit};
+use crate::manifest::Manifest;
+use crate::output;
+use crate::reading;
+use crate::request::{Resource, Right};
+use crate::status::{self, Listed, Seen, Status, View};
+use crate::subject_reading::subject;
+use crate::why::{self, Verdict, Why};
+
+/// Shows the GPUs.
+pub(crate) async fn print_status(connection: &Connection, args: &args::Status) -> Result<(), AppError> {
+    let access = Access::new(connection).await.map_err(AppError::Access)?;
+    let status = read_status(&access, connection, args).await?;
+    let text = match args.output {
+        Form::Table => Ok(status::table(&status, View::Short, output::colours())),
+        Form::Wide => Ok(status::table(&status, View::Wide, output::colours())),
+        Form::Json => output::json(&status),
+        Form::Yaml => output::yaml(&status),
+    };
+    output::print(&text.map_err(AppError::Output)?).map_err(AppError::Output)
+}
+
+/// Reads what `status` shows.
+async fn read_status(access: &Access, connection: &Connection, args: &args::Status) -> Result<Status, AppError> {
+    let node = args.node.as_deref();
+    let (pools, usage, waiting, version) = futures::join!(
+        reading::pools(&access.client, node),
+        reading::usage(access),
+        reading::waiting_pods(access, args.all_namespaces),
+        access.client.apiserver_version(),
+    );
+    let (pools, usage, waiting) =
+        (pools.map_err(AppError::Read)?, usage.map_err(AppError::Read)?, waiting.map_err(AppError::Read)?);
+    if let Some(node) = node
+        && !pools.iter().any(|pool| *pool.driver == *connection.driver_name)
+    {
+        return Err(AppError::NoNode { node: node.to_owned(), driver: connection.driver_name.clone() });
+    }
+    let listed = match node {
+        Some(_) if !args.all_namespaces => Listed::OnNodes,
+        _ if args.all_namespaces => Listed::All,
+        _ => Listed::Namespace(access.namespace.clone()),
+    };
+    let claims = usage.missing.iter().map(|right| unread(right, "GPUs that claims there hold are shown as free"));
+    let pods = waiting.missing.iter().map(|right| unread(right, "pods that wait for devices are not counted"));
+    let seen = Seen {
+        pools: &pools,
+        usage: &usage.found,
+        waiting: &waiting.found,
+        driver: &connection.driver_name,
+        // Every user may read the version; a proxy before the API server may hide it.
+        server_version: version.map_or_else(|_| "of an unknown version".to_owned(), |info| info.git_version),
+        incomplete: claims.chain(pods).collect(),
+    };
+    Ok(status::status(seen, &listed))
+}
+
+/// Explains one subject.
+pub(crate) async fn print_why(connection: &Connection, args: &args::Why) -> Result<Verdict, AppError> {
+    let access = Access::new(connection).await.map_err(AppError::Access)?;
+    let why = read_why(&access, args).await?;
+    let text = match args.output {
+        Form::Table | Form::Wide => Ok(why::table(&why, Clock::now(), output::colours())),
+        Form::Json => output::json(&why),
+        Form::Yaml => output::yaml(&why),
+    };
+    output::print(&text.map_err(AppError::Output)?).map_err(AppError::Output)?;
+    Ok(why.verdict)
+}
+
+/// Reads what `why` needs, first the subject: the cluster is read only for claims that are not allocated.
+async fn read_why(access: &Access, args: &args::Why) -> Result<Why, AppError> {
+    let classes = reading::classes(&access.client).await.map_err(AppError::Read)?;
+    let (subject, missing) = subject(access, &args.name, &classes).await.map_err(AppError::Subject)?;
+    let mut incomplete: Vec<String> = missing.iter().map(|right| unread(right, "Events are not considered")).collect();
+    if subject.unallocated().is_empty() {
+        let seen = why::Seen { pools: &Pools::default(), usage: &Usage::default(), classes: &classes, nodes: &[] };
+        return Ok(why::why(&subject, seen, incomplete));
+    }
+    let Cluster { pools, usage, nodes, notes: unread } = read_cluster(access).await?;
+    incomplete.extend(unread);
+    let seen = why::Seen { pools: &pools, usage: &usage, classes: &classes, nodes: &nodes };
+    Ok(why::why(&subject, seen, incomplete))
+}
+
+/// Judges the workloads of a file.
+pub(crate) async fn print_fit(connection: &Connection, args: &args::Fit) -> Result<Vec<Verdict>, AppError> {
+    let objects = read_objects(&args.file)?;
+    let access = Access::new(connection).await.map_err(AppError::Access)?;
+    let unusable = |source| AppError::Manifest { path: args.file.clone(), source };
+    let mut manifest = Manifest::read(&objects, &access.namespace).map_err(unusable)?;
+    for reference in manifest.references() {
+        let resource = Resource::dra(reference.plural, Some(&reference.namespace));
+        let found = reading::json(&access.client, &resource, &reference.name).await.map_err(AppError::Read)?;
+        if let Some(object) = found {
+            manifest.resolve(&reference, object);
+        }
+    }
+    let classes = reading::classes(&access.client).await.map_err(AppError::Read)?;
+    let workloads = manifest.workloads(&classes).map_err(unusable)?;
+    let Cluster { pools, usage, nodes, notes: incomplete } = read_cluster(&access).await?;
+    let seen = fit::Seen { pools: &pools, usage: &usage, classes: &classes, nodes: &nodes };
+    let fits: Vec<Fit> = workloads.iter().map(|workload| fit::fit(workload, seen)).collect();
+    let text = match args.output {
+        Form::Table | Form::Wide => Ok(fit::table(&fits, &incomplete, Clock::now(), output::colours())),
+        Form::Json => output::json(&fits),
+        Form::Yaml => output::yaml(&fits),
+    };
+    output::print(&text.map_err(AppError::Output)?).map_err(AppError::Output)?;
+    Ok(fits.iter().map(|fit| fit.verdict).collect())
+}
+
+/// The objects of a file, or of standard input.
+fn read_objects(path: &Path) -> Result<Vec<serde_json::Value>, AppError> {
+    let read = if path == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(path)
+    };
+    let text = read.map_err(|source| AppError::File { path: path.to_owned(), source })?;
+    let parsed = serde_saphyr::from_multiple(&text);
+    parsed.map_err(|source| AppError::Yaml { path: path.to_owned(), source: Box::new(source) })
+}
+
+/// What an allocation is tried with.
+struct Cluster {
+    pools: Pools,
+    usage: Usage,
+    nodes: Vec<NodeFacts>,
+    /// Rights that are missing, with what is not considered without them.
+    notes: Vec<String>,
+}
+
+async fn read_cluster(access: &Access) -> Result<Cluster, AppError> {
+    let (pools, usage, named) =
+        futures::join!(reading::pools(&access.client, None), reading::usage(access), reading::nodes(&access.client),);
+    let (pools, usage) = (pools.map_err(AppError::Read)?, usage.map_err(AppError::Read)?);
+    let mut named = named.map_err(AppError::Read)?;
+    if !named.missing.is_empty() {
+        named.found = pools.nodes().map(|name| NodeFacts::unread(Arc::clone(name))).collect();
+    }
+    let claims = usage.missing.iter().map(|right| unread(right, "devices that claims there hold are taken as free"));
+    let labels = named.missing.iter().map(|right| unread(right, "labels and taints of nodes are not considered"));
+    let notes = claims.chain(labels).collect();
+    Ok(Cluster { pools, usage: usage.found, nodes: named.found, notes })
+}
+
+/// A right that is missing, and what is hidden without it.
+fn unread(right: &Right, hidden: &str) -> String {
+    format!("{right} is missing: {hidden}")
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Requests to the API server: lists page by page, and single objects. An answer that RBAC refuses names the right that is missing.
+
+use std::borrow::Cow;
+use std::ops::Deref;
+
+use dra_allocation::classes::ClassesError;
+use dra_allocation::pod::NodesError;
+use dra_allocation::slices::SlicesError;
+use dra_allocation::usage::ClaimsError;
+use dra_model::Advice;
+use http::Request;
+use http_body_util::BodyExt as _;
+use kube::Client;
+use kube::client::Body;
+use serde::Deserialize;
+
+/// Objects in one page: a page of slices of large GPU nodes has some 20 MB.
+const PAGE: usize = 250;
+
+/// Something that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("{0} is missing")]
+    Forbidden(Right),
+    #[error("the API server does not serve {what}")]
+    NotServed { what: String },
+    #[error("failed to read {what} from the API server")]
+    Request { what: String, source: Box<kube::Error> },
+    #[error("the API server refused to list {what} with status {code}: {message}")]
+    Refused { what: String, code: u16, message: String },
+    #[error("failed to read {what}")]
+    Slices { what: String, source: SlicesError },
+    #[error("failed to read {what}")]
+    Claims { what: String, source: ClaimsError },
+    #[error("failed to read {what}")]
+    Nodes { what: String, source: NodesError },
+    #[error("failed to read {what}")]
+    Classes { what: String, source: ClassesError },
+    #[error("failed to parse {what}")]
+    Json { what: String, source: serde_json::Error },
+}
+
+impl Advice for ReadError {
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Forbidden(right) => Some(right.advice().into()),
+            Self::NotServed { .. } => Some("ask a cluster with Kubernetes 1.34 or newer".into()),
+            Self::Request { .. } => Some("test the connection with `kubectl get --raw /readyz`".into()),
+            Self::Refused { .. }
+            | Self::Slices { .. }
+            | Self::Claims { .. }
+            | Self::Nodes { .. }
+            | Self::Classes { .. }
+            | Self::Json { .. } => None,
+        }
+    }
+}
+
+/// A right that RBAC grants.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Right {
+    pub verb: &'static str,
+    /// Plural name of the resource with its group.
+    pub resource: String,
+    /// All namespaces if absent.
+    pub namespace: Option<String>,
+}
+
+impl std::fmt::Display for Right {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the right to {} {}", self.verb, self.resource)?;
+        match &self.namespace {
+            Some(namespace) => write!(f, " in namespace {namespace}"),
+            None => f.write_str(" in the cluster"),
+        }
+    }
+}
+
+impl Right {
+    fn advice(&self) -> String {
+        let scope = self.namespace.as_ref().map_or_else(|| "-A".to_owned(), |namespace| format!("-n {namespace}"));
+        format!("ask an administrator for it; `kubectl auth can-i {} {} {scope}` tests it", self.verb, self.resource)
+            .replace(" -A`", "`")
+    }
+}
+
+/// A kind of objects, in a namespace, in all of them or without one.
+#[derive(Debug, Clone)]
+pub struct Resource {
+    group: &'static str,
+    plural: &'static str,
+    namespace: Option<String>,
+}
+
+impl Resource {
+    /// Of `resource.k8s.io`.
+    pub fn dra(plural: &'static str, namespace: Option<&str>) -> Self {
+        Self { group: "resource.k8s.io", plural, namespace: namespace.map(str::to_owned) }
+    }
+
+    /// Of the core group.
+    pub fn core(plural: &'static str, namespace: Option<&str>) -> Self {
+        Self { group: "", plural, namespace: namespace.map(str::to_owned) }
+    }
+
+    fn path(&self) -> String {
+        let base = if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/v1", self.group) };
+        let namespace = self.namespace.as_ref().map(|name| format!("/namespaces/{name}")).unwrap_or_default();
+        format!("{base}{namespace}/{}", self.plural)
+    }
+
+    fn right(&self, verb: &'static str) -> Right {
+        let resource =
+            if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) };
+        Right { verb, resource, namespace: self.namespace.clone() }
+    }
+
+    /// For texts.
+    pub fn what(&self) -> String {
+        self.right("list").resource
+    }
+}
+
+/// Objects of a kind, all or those with values of fields.
+#[derive(Debug, Clone)]
+pub struct List {
+    pub resource: Resource,
+    /// A field selector.
+    pub fields: Option<String>,
+}
+
+impl List {
+    pub fn all(resource: Resource) -> Self {
+        Self { resource, fields: None }
+    }
+
+    fn path(&self, next: Option<&str>) -> String {
+        let fields = self.fields.as_ref().map(|fields| format!("&fieldSelector={}", escaped(fields)));
+        let next = next.map(|next| format!("&continue={}", escaped(next)));
+        let (fields, next) = (fields.unwrap_or_default(), next.unwrap_or_default());
+        format!("{}?limit={PAGE}{fields}{next}", self.resource.path())
+    }
+}
+
+/// The characters that are not literal in the value of a query.
+fn escaped(text: &str) -> String {
+    let literal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    text.bytes()
+        .map(|byte| if literal(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// Reads the pages of a list; `add` takes each and returns the token of the next one.
+pub async fn pages(
+    client: &Client,
+    list: &List,
+    mut add: impl FnMut(&[u8]) -> Result<Option<String>, ReadError>,
+) -> Result<(), ReadError> {
+    let mut next = None;
+    loop {
+        let page = request(client, &list.path(next.as_deref()), &list.resource, "list").await?;
+        match add(&page)? {
+            Some(token) => next = Some(token),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Reads one object; nothing if it does not exist.
+pub async fn object(
+    client: &Client,
+    resource: &Resource,
+    name: &str,
+) -> Result<Option<impl Deref<Target = [u8]> + use<>>, ReadError> {
+    let path = format!("{}/{}", resource.path(), escaped(name));
+    match request(client, &path, resource, "get").await {
+        Ok(body) => Ok(Some(body)),
+        Err(ReadError::NotServed { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn request(
+    client: &Client,
+    path: &str,
+    resource: &Resource,
+    verb: &'static str,
+) -> Result<impl Deref<Target = [u8]> + use<>, ReadError> {
+    let failed = |source| ReadError::Request { what: resource.what(), source: Box::new(source) };
+    let request = Request::get(path).body(Body::empty()).map_err(|source| failed(kube::Error::HttpError(source)))?;
+    let (head, body) = client.send(request).await.map_err(failed)?.into_parts();
+    let body = body.collect().await.map_err(failed)?.to_bytes();
+    match head.status.as_u16() {
+        200 => Ok(body),
+        403 => Err(ReadError::Forbidden(resource.right(verb))),
+        404 => Err(ReadError::NotServed { what: resource.what() }),
+        code => Err(ReadError::Refused { what: resource.what(), code, message: message(&body) }),
+    }
+}
+
+/// The message of a Status of the API.
+fn message(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Status {
+        message: String,
+    }
+    serde_json::from_slice(body).map(|Status { message }| message).unwrap_or_default()
+}

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Why a pod waits for its claims, and what would help: the allocation is tried again on every node by the rules of the scheduler.
+
+mod sentences;
+mod table;
+
+use std::collections::BTreeMap;
+
+use dra_allocation::changes::{Change, Question, changes};
+use dra_allocation::request::Count;
+use dra_allocation::{
+    Answer, Blocked, ClaimSpec, Classes, Cluster, Exclusion, Holder, NodeFacts, NodeView, Pools, Selectors, Usage,
+    explain, fits_on_emptied,
+};
+use serde::Serialize;
+
+pub use table::table;
+
+use crate::subject::{ClaimState, Subject};
+
+/// Nodes up to which those with claims have blocks of their own.
+const MAX_ALONE: usize = 12;
+
+/// The answer of `kubectl gpu why`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Why {
+    /// `pod NAMESPACE/NAME` or `claim NAMESPACE/NAME`.
+    pub subject: String,
+    pub verdict: Verdict,
+    /// One sentence.
+    pub summary: String,
+    /// What the claims ask for, a line for each request.
+    pub asks: Vec<String>,
+    /// What Kubernetes and the driver said last.
+    pub messages: Vec<String>,
+    /// The nodes by their reason, those that fit first.
+    pub nodes: Vec<Group>,
+    /// What would help, the smallest change first.
+    pub changes: Vec<String>,
+    /// Rights that would show more, with what is missing without them.
+    pub incomplete: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// Allocated, or a node fits now.
+    Fits,
+    /// Fits when something that is in use becomes free, or a fault ends.
+    Waits,
+    /// Fits on no node, even if no other claim used it.
+    Never,
+}
+
+/// Nodes with the same reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Group {
+    pub nodes: Vec<String>,
+    pub fits: bool,
+    pub reason: String,
+    /// The device that came furthest, or the devices that the claims would get, on the first of the nodes.
+    pub devices: Vec<String>,
+    /// The claims that have what is missing there.
+    pub held_by: Vec<HeldBy>,
+    /// Other devices there that are in use for another reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldBy {
+    /// `namespace/name`
+    pub claim: String,
+    pub pods: Vec<String>,
+    /// RFC 3339; absent if the scheduler wrote no time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+}
+
+impl HeldBy {
+    fn of(holder: &Holder) -> Self {
+        Self {
+            claim: format!("{}/{}", holder.namespace, holder.name),
+            pods: holder.consumers.iter().map(ToString::to_string).collect(),
+            since: holder.since.as_deref().map(str::to_owned),
+        }
+    }
+}
+
+/// What was read of the cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    pub pools: &'a Pools,
+    pub usage: &'a Usage,
+    pub classes: &'a Classes,
+    pub nodes: &'a [NodeFacts],
+}
+
+/// Answers for a subject.
+pub fn why(subject: &Subject, seen: Seen<'_>, incomplete: Vec<String>) -> Why {
+    let claims = subject.unallocated();
+    let asks = claims.iter().flat_map(sentences::asks).collect();
+    let why = Why {
+        subject: subject.what.clone(),
+        verdict: Verdict::Waits,
+        summary: String::new(),
+        asks,
+        messages: Vec::new(),
+        nodes: Vec::new(),
+        changes: Vec::new(),
+        incomplete,
+    };
+    if let Some(why) = missing_claim(subject, why.clone()).or_else(|| bound_pod(subject, why.clone())) {
+        return why;
+    }
+    if claims.is_empty() { allocated(subject, why) } else { unallocated(subject, &claims, seen, why) }
+}
+
+/// A claim that is not created: the template is missing, or a quota refuses it.
+fn missing_claim(subject: &Subject, mut why: Why) -> Option<Why> {
+    let missing = subject.claims.iter().find_map(|claim| match &claim.state {
+        ClaimState::Missing { template, spec } => Some((claim, template, spec)),
+        ClaimState::Unallocated(_) | ClaimState::Allocated(_) => None,
+    });
+    let (claim, template, spec) = missing?;
+    let refusal = subject.event("FailedResourceClaimCreation");
+    why.summary = match (template, spec, refusal) {
+        (Some(template), None, _) => {
+            format!("{} waits: its ResourceClaimTemplate {template} does not exist", subject.what)
+        }
+        (None, _, _) => format!("{} waits: claim {} does not exist", subject.what, claim.label),
+        (Some(_), Some(_), Some(_)) => {
+            format!("{} waits: the claim for {} was refused when it was created", subject.what, claim.label)
+        }
+        (Some(_), Some(_), None) => return None,
+    };
+    if let Some(event) = refusal {
+        why.messages.push(format!("{}: {}", event.reason, event.message));
+        if event.message.contains("exceeded quota") {
+            why.changes.push("ask for a higher ResourceQuota of the namespace, or delete claims in it".to_owned());
+        }
+    }
+    Some(why)
+}
+
+/// A pod that has a node: what remains is the preparation of its devices.
+fn bound_pod(subject: &Subject, mut why: Why) -> Option<Why> {
+    let pod = subject.pod.as_ref()?;
+    let node = pod.node.as_ref()?;
+    let devices = devices(subject).join(", ");
+    let failed = subject.event("FailedPrepareDynamicResources").filter(|_| pod.phase == "Pending");
+    why.messages.extend(failed.map(|event| format!("{}: {}", event.reason, event.message)));
+    why.messages.extend(conditions(subject));
+    (why.verdict, why.summary) = match failed {
+        Some(_) => {
+            (Verdict::Waits, format!("{} is on node {node}, where its devices cannot be prepared", subject.what))
+        }
+        None => (Verdict::Fits, format!("{} is on node {node} and has {devices}", subject.what)),
+    };
+    Some(why)
+}
+
+/// All claims are allocated, and no pod is bound.
+fn allocated(subject: &Subject, mut why: Why) -> Why {
+    let devices = devices(subject).join(", ");
+    why.messages.extend(conditions(subject));
+    if subject.pod.is_none() {
+        why.verdict = Verdict::Fits;
+        why.summary = format!("{} is allocated: {devices}", subject.what);
+        return why;
+    }
+    why.summary = format!("{} has {devices}, but no node: it waits for something else", subject.what);
+    why.messages.extend(scheduler(subject));
+    why
+}
+
+fn devices(subject: &Subject) -> Vec<String> {
+    let allocated = subject.claims.iter().filter_map(|claim| match &claim.state {
+        ClaimState::Allocated(allocated) => Some(allocated.devices.clone()),
+        ClaimState::Missing { .. } | ClaimState::Unallocated(_) => None,
+    });
+    allocated.flatten().collect()
+}
+
+fn conditions(subject: &Subject) -> Vec<String> {
+    let allocated = subject.claims.iter().filter_map(|claim| match &claim.state {
+        ClaimState::Allocated(allocated) => Some(allocated.conditions.clone()),
+        ClaimState::Missing { .. } | ClaimState::Unallocated(_) => None,
+    });
+    allocated.flatten().collect()
+}
+
+/// What the scheduler said last.
+fn scheduler(subject: &Subject) -> Option<String> {
+    subject.event("FailedScheduling").map(|event| format!("{}: {}", event.reason, event.message))
+}
+
+/// What one node answers.
+enum NodeAnswer {
+    Excluded(Exclusion),
+    Asked(Answer),
+}
+
+fn unallocated(subject: &Subject, claims: &[ClaimSpec], seen: Seen<'_>, mut why: Why) -> Why {
+    let selectors = Selectors::default();
+    let cluster = Cluster { pools: seen.pools, classes: seen.classes, selectors: &selectors };
+    let ask = |node| explain(&cluster, &NodeView::new(node, seen.pools, seen.usage), claims);
+    let answers: Vec<(&NodeFacts, NodeAnswer)> = seen
+        .nodes
+        .iter()
+        .map(|node| match exclusion(subject, node) {
+            Some(exclusion) => (node, NodeAnswer::Excluded(exclusion)),
+            None => (node, NodeAnswer::Asked(ask(node))),
+        })
+        .collect();
+    why.nodes = groups(&answers, seen.usage);
+    if let Some(fault) = answers.iter().find_map(|(_, answer)| match answer {
+        NodeAnswer::Asked(Answer::Aborted(fault)) => Some(fault),
+        NodeAnswer::Asked(Answer::Fits(_) | Answer::Blocked(_) | Answer::Undecided) | NodeAnswer::Excluded(_) => None,
+    }) {
+        why.verdict = Verdict::Never;
+        why.summary = format!("{} is scheduled on no node: an expression fails", subject.what);
+        (why.messages, why.changes) = sentences::fault(fault);
+        why.nodes.clear();
+        return why;
+    }
+    let asked = answers.into_iter().filter_map(|(node, answer)| match answer {
+        NodeAnswer::Asked(answer) => Some((node, answer)),
+        NodeAnswer::Excluded(_) => None,
+    });
+    let asked: Vec<(&NodeFacts, Answer)> = asked.collect();
+    if why.nodes.iter().any(|group| group.fits) {
+        why.verdict = Verdict::Fits;
+        why.summary = fitting(subject);
+        why.messages.extend(scheduler(subject));
+        return why;
+    }
+    let could = |node: &NodeFacts| may_change(subject, node) && fits_on_emptied(&cluster, node, claims);
+    let is_possible = seen.nodes.iter().any(could);
+    why.verdict = if is_possible { Verdict::Waits } else { Verdict::Never };
+    why.summary = refused(subject, seen.nodes.len(), is_possible);
+    let question = Question { cluster: &cluster, usage: seen.usage, claims, nodes: &asked };
+    why.changes = changes(&question).iter().map(|change: &Change| sentences::change(change, seen.usage)).collect();
+    why.changes.extend(other_node(subject, seen, ask));
+    why
+}
+
+fn fitting(subject: &Subject) -> String {
+    let what = &subject.what;
+    match subject.pod {
+        Some(_) => format!("{what} fits now: the scheduler tries it again when it is informed of a change"),
+        None => format!("{what} fits now: it is allocated when a pod that uses it is scheduled"),
+    }
+}
+
+fn refused(subject: &Subject, nodes: usize, is_possible: bool) -> String {
+    let what = &subject.what;
+    match (nodes, is_possible) {
+        (0, _) => format!("{what} waits: no node has devices of a DRA driver"),
+        (1, true) => format!("{what} waits: the only node cannot give it what it asks for now"),
+        (_, true) => format!("{what} waits: none of {nodes} nodes can give it what it asks for now"),
+        (_, false) => {
+            format!("{what} can never fit as it is: no node has what it asks for, even if nothing were in use")
+        }
+    }
+}
+
+/// The first rule of the pod, or of a claim that is allocated already, that excludes a node.
+fn exclusion(subject: &Subject, node: &NodeFacts) -> Option<Exclusion> {
+    let elsewhere = subject.claims.iter().find_map(|claim| match &claim.state {
+        ClaimState::Allocated(found) if found.nodes.as_ref().is_some_and(|nodes| !nodes.matches(node)) => {
+            Some(Exclusion::ClaimElsewhere { claim: claim.label.clone() })
+        }
+        ClaimState::Allocated(_) | ClaimState::Missing { .. } | ClaimState::Unallocated(_) => None,
+    });
+    elsewhere.or_else(|| subject.pod.as_ref().and_then(|pod| pod.rules.exclusion(node)))
+}
+
+/// Whether a node may take the pod without a change of the pod: taints of nodes end.
+fn may_change(subject: &Subject, node: &NodeFacts) -> bool {
+    match exclusion(subject, node) {
+        None | Some(Exclusion::Cordoned | Exclusion::Taint { .. }) => true,
+        Some(Exclusion::Label { .. } | Exclusion::Affinity | Exclusion::ClaimElsewhere { .. }) => false,
+    }
+}
+
+/// A node that fits, but that the pod does not accept.
+fn other_node<'a>(subject: &Subject, seen: Seen<'a>, ask: impl Fn(&'a NodeFacts) -> Answer) -> Option<String> {
+    let excluded = seen.nodes.iter().filter_map(|node| Some((node, exclusion(subject, node)?)));
+    let (node, exclusion) = excluded.into_iter().find(|(node, _)| matches!(ask(node), Answer::Fits(_)))?;
+    Some(format!("let the pod run on node {}, where it fits now: {exclusion}", node.name))
+}
+
+/// Nodes with equal reasons. On a small cluster, nodes where claims have what is missing stand alone; on a large one the first node of
+/// a group is the one where the fewest claims have it.
+fn groups(answers: &[(&NodeFacts, NodeAnswer)], usage: &Usage) -> Vec<Group> {
+    let mut found: BTreeMap<(bool, String, Option<&str>), Group> = BTreeMap::new();
+    for (node, answer) in answers {
+        let group = match answer {
+            NodeAnswer::Excluded(exclusion) => reason(node, exclusion.to_string()),
+            NodeAnswer::Asked(answer) => of_answer(node, answer, usage),
+        };
+        let stands_alone = answers.len() <= MAX_ALONE && (group.fits || !group.held_by.is_empty());
+        let key = (!group.fits, group.reason.clone(), stands_alone.then_some(node.name.as_ref()));
+        let known = found.entry(key).or_insert_with(|| Group { nodes: Vec::new(), ..group.clone() });
+        if group.held_by.len() < known.held_by.len() {
+            known.nodes.insert(0, node.name.to_string());
+            (known.devices, known.held_by, known.also) = (group.devices, group.held_by, group.also);
+        } else {
+            known.nodes.push(node.name.to_string());
+        }
+    }
+    found.into_values().collect()
+}
+
+fn reason(node: &NodeFacts, reason: String) -> Group {
+    Group {
+        nodes: vec![node.name.to_string()],
+        fits: false,
+        reason,
+        devices: Vec::new(),
+        held_by: Vec::new(),
+        also: Vec::new(),
+    }
+}
+
+fn of_answer(node: &NodeFacts, answer: &Answer, usage: &Usage) -> Group {
+    match answer {
+        Answer::Fits(devices) => Group {
+            fits: true,
+            devices: devices.iter().map(|found| found.device.device.to_string()).collect(),
+            ..reason(node, "fits now".to_owned())
+        },
+        Answer::Undecided => reason(node, "too many combinations of devices to try all of them".to_owned()),
+        Answer::Aborted(_) => reason(node, "an expression fails".to_owned()),
+        Answer::Blocked(blocked) => of_blocked(node, blocked, usage),
+    }
+}
+
+fn of_blocked(node: &NodeFacts, blocked: &Blocked, usage: &Usage) -> Group {
+    let some = match blocked.needed {
+        Count::Exactly(count) if blocked.usable > 0 && blocked.usable < count => {
+            format!("{} of {count} devices are free; ", blocked.usable)
+        }
+        Count::Exactly(_) | Count::All => String::new(),
+    };
+    let holders = blocked.rule.holders().iter().filter_map(|at| usage.claim(*at)).map(HeldBy::of);
+    let others = blocked.others.iter().filter(|(_, rule)| !rule.holders().is_empty());
+    let others = others.map(|(device, rule)| {
+        let claims = rule.holders().iter().filter_map(|at| usage.claim(*at)).map(sentences::holder);
+        let claims = claims.collect::<Vec<_>>().join(" and ");
+        format!("{}: {}: {claims}", device.device, sentences::rule(rule, blocked))
+    });
+    Group {
+        devices: blocked.device.iter().map(|device| device.device.to_string()).collect(),
+        held_by: holders.collect(),
+        also: others.collect(),
+        ..reason(node, some + &sentences::rule(&blocked.rule, blocked))
+    }
+}
