@@ -82,6 +82,7 @@ down:
 
 bench: build
 	cargo bench --locked -p dra-tests
+	cargo bench --locked -p dra-kubectl-gpu --bench large_cluster
 
 check:
 	cargo fmt --all --check

@@ -45,7 +45,7 @@ async fn read_status(access: &Access, connection: &Connection, args: &args::Stat
     let (pools, usage, waiting) =
         (pools.map_err(AppError::Read)?, usage.map_err(AppError::Read)?, waiting.map_err(AppError::Read)?);
     if let Some(node) = node
-        && !pools.iter().any(|pool| *pool.driver == *connection.driver_name)
+        && !pools.found.iter().any(|pool| *pool.driver == *connection.driver_name)
     {
         return Err(AppError::NoNode { node: node.to_owned(), driver: connection.driver_name.clone() });
     }
@@ -56,14 +56,15 @@ async fn read_status(access: &Access, connection: &Connection, args: &args::Stat
     };
     let claims = usage.missing.iter().map(|right| unread(right, "GPUs that claims there hold are shown as free"));
     let pods = waiting.missing.iter().map(|right| unread(right, "pods that wait for devices are not counted"));
+    let taints = pools.missing.iter().map(|right| unread(right, NO_RULES));
     let seen = Seen {
-        pools: &pools,
+        pools: &pools.found,
         usage: &usage.found,
         waiting: &waiting.found,
         driver: &connection.driver_name,
         // Every user may read the version; a proxy before the API server may hide it.
         server_version: version.map_or_else(|_| "of an unknown version".to_owned(), |info| info.git_version),
-        incomplete: claims.chain(pods).collect(),
+        incomplete: claims.chain(pods).chain(taints).collect(),
     };
     Ok(status::status(seen, &listed))
 }
@@ -151,13 +152,17 @@ async fn read_cluster(access: &Access) -> Result<Cluster, AppError> {
     let (pools, usage) = (pools.map_err(AppError::Read)?, usage.map_err(AppError::Read)?);
     let mut named = named.map_err(AppError::Read)?;
     if !named.missing.is_empty() {
-        named.found = pools.nodes().map(|name| NodeFacts::unread(Arc::clone(name))).collect();
+        named.found = pools.found.nodes().map(|name| NodeFacts::unread(Arc::clone(name))).collect();
     }
     let claims = usage.missing.iter().map(|right| unread(right, "devices that claims there hold are taken as free"));
     let labels = named.missing.iter().map(|right| unread(right, "labels and taints of nodes are not considered"));
-    let notes = claims.chain(labels).collect();
-    Ok(Cluster { pools, usage: usage.found, nodes: named.found, notes })
+    let taints = pools.missing.iter().map(|right| unread(right, NO_RULES));
+    let notes = claims.chain(labels).chain(taints).collect();
+    Ok(Cluster { pools: pools.found, usage: usage.found, nodes: named.found, notes })
 }
+
+/// What is not seen without the DeviceTaintRules.
+const NO_RULES: &str = "taints that administrators gave to devices are not considered";
 
 /// A right that is missing, and what is hidden without it.
 fn unread(right: &Right, hidden: &str) -> String {

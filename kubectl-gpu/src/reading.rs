@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is read of a cluster: slices, claims, classes, nodes and pods that wait. A list that is not readable leaves a note.
 
-use dra_allocation::{Classes, NodeFacts, Pools, SliceReader, Usage, pod};
+use dra_allocation::{Classes, NodeFacts, Pools, SliceReader, TaintRules, Usage, pod};
 use kube::Client;
 use serde::Deserialize;
 
@@ -15,8 +15,15 @@ pub struct Read<T> {
     pub missing: Vec<Right>,
 }
 
-/// All pools, or those of a node.
-pub async fn pools(client: &Client, node: Option<&str>) -> Result<Pools, ReadError> {
+/// All pools, or those of a node, with the taints that administrators gave to their devices.
+pub async fn pools(client: &Client, node: Option<&str>) -> Result<Read<Pools>, ReadError> {
+    let (pools, rules) = futures::join!(published(client, node), taint_rules(client));
+    let (mut pools, Read { found: rules, missing }) = (pools?, rules?);
+    rules.apply(&mut pools);
+    Ok(Read { found: pools, missing })
+}
+
+async fn published(client: &Client, node: Option<&str>) -> Result<Pools, ReadError> {
     let fields = node.map(|node| format!("spec.nodeName={node}"));
     let list = List { resource: Resource::dra("resourceslices", None), fields };
     let mut reader = SliceReader::default();
@@ -24,6 +31,23 @@ pub async fn pools(client: &Client, node: Option<&str>) -> Result<Pools, ReadErr
     let add = |page: &[u8]| reader.add_page(page).map_err(|source| ReadError::Slices { what: what.clone(), source });
     pages(client, &list, add).await?;
     Ok(reader.pools())
+}
+
+/// DeviceTaintRules are in `v1` since Kubernetes 1.37 and in `v1beta2` in 1.36; older clusters need not have them.
+async fn taint_rules(client: &Client) -> Result<Read<TaintRules>, ReadError> {
+    for version in ["v1", "v1beta2"] {
+        let (list, mut rules) = (List::all(Resource::dra("devicetaintrules", None).at(version)), TaintRules::default());
+        let what = list.resource.what();
+        let add =
+            |page: &[u8]| rules.add_page(page).map_err(|source| ReadError::TaintRules { what: what.clone(), source });
+        match pages(client, &list, add).await {
+            Ok(()) => return Ok(Read { found: rules, missing: Vec::new() }),
+            Err(ReadError::Forbidden(right)) => return Ok(Read { found: rules, missing: vec![right] }),
+            Err(ReadError::NotServed { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Read { found: TaintRules::default(), missing: Vec::new() })
 }
 
 /// The claims of the cluster; where they are not readable, those of the namespace.

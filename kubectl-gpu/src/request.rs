@@ -7,6 +7,7 @@ use std::ops::Deref;
 use dra_allocation::classes::ClassesError;
 use dra_allocation::pod::NodesError;
 use dra_allocation::slices::SlicesError;
+use dra_allocation::taint_rules::TaintRulesError;
 use dra_allocation::usage::ClaimsError;
 use dra_model::Advice;
 use http::Request;
@@ -37,6 +38,8 @@ pub enum ReadError {
     Nodes { what: String, source: NodesError },
     #[error("failed to read {what}")]
     Classes { what: String, source: ClassesError },
+    #[error("failed to read {what}")]
+    TaintRules { what: String, source: TaintRulesError },
     #[error("failed to parse {what}")]
     Json { what: String, source: serde_json::Error },
 }
@@ -52,6 +55,7 @@ impl Advice for ReadError {
             | Self::Claims { .. }
             | Self::Nodes { .. }
             | Self::Classes { .. }
+            | Self::TaintRules { .. }
             | Self::Json { .. } => None,
         }
     }
@@ -89,6 +93,7 @@ impl Right {
 #[derive(Debug, Clone)]
 pub struct Resource {
     group: &'static str,
+    version: &'static str,
     plural: &'static str,
     namespace: Option<String>,
 }
@@ -96,18 +101,23 @@ pub struct Resource {
 impl Resource {
     /// Of `resource.k8s.io`.
     pub fn dra(plural: &'static str, namespace: Option<&str>) -> Self {
-        Self { group: "resource.k8s.io", plural, namespace: namespace.map(str::to_owned) }
+        Self { group: "resource.k8s.io", version: "v1", plural, namespace: namespace.map(str::to_owned) }
+    }
+
+    /// The same kind in an older version of its API.
+    pub fn at(self, version: &'static str) -> Self {
+        Self { version, ..self }
     }
 
     /// Of the core group.
     pub fn core(plural: &'static str, namespace: Option<&str>) -> Self {
-        Self { group: "", plural, namespace: namespace.map(str::to_owned) }
+        Self { group: "", version: "v1", plural, namespace: namespace.map(str::to_owned) }
     }
 
     fn path(&self) -> String {
-        let base = if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/v1", self.group) };
+        let base = if self.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", self.group) };
         let namespace = self.namespace.as_ref().map(|name| format!("/namespaces/{name}")).unwrap_or_default();
-        format!("{base}{namespace}/{}", self.plural)
+        format!("{base}/{}{namespace}/{}", self.version, self.plural)
     }
 
     fn right(&self, verb: &'static str) -> Right {

@@ -7,6 +7,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
+use dra_allocation::counters::FreeCounters;
 use dra_allocation::pool::PoolFault;
 use dra_allocation::usage::{Kind, PoolUsage};
 use dra_allocation::{Device, Pool, Pools, Usage};
@@ -111,7 +112,8 @@ fn node(pool: &Pool, usage: &Usage) -> Node {
     for device in pool.devices() {
         gpus.entry(gpu::name(device, driver)).or_default().push(device);
     }
-    let gpus = gpus.into_iter().map(|(name, devices)| gpu::gpu(name, &devices, pool, usage));
+    let in_pool = gpu::InPool { pool, usage, free: FreeCounters::of(pool, Some(usage)) };
+    let gpus = gpus.into_iter().map(|(name, devices)| in_pool.gpu(name, &devices));
     Node {
         name: pool.name.to_string(),
         driver_version: version("driverVersion"),

@@ -200,7 +200,9 @@ impl<'a> Search<'a> {
         }
         let mut found = Vec::new();
         for (index, candidate) in self.view.devices.iter().enumerate() {
-            if self.cluster.mismatch(ask, candidate)?.is_none() && self.capacity(ask, candidate, index).is_some() {
+            // What earlier requests of the same pod take does not shrink the set: then it cannot be taken as a whole.
+            let fits = capacity::consumption(candidate.device, candidate.driver(), &ask.capacity, &candidate.consumed);
+            if self.cluster.mismatch(ask, candidate)?.is_none() && fits.is_ok() {
                 found.push(index);
             }
         }

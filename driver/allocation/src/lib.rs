@@ -10,7 +10,7 @@
 //! All functions are pure. Objects come in as the JSON of the API server, because a whole cluster as API objects needs a gigabyte.
 //! The rules are those of `structured/internal/incubating` of `dynamic-resource-allocation`, Kubernetes 1.34 to 1.37.
 //!
-//! Reading order: [`amount`], [`node`], [`device`], [`pool`], [`slices`], [`usage`], [`request`], [`classes`], [`selector`], [`counters`],
+//! Reading order: [`amount`], [`node`], [`device`], [`pool`], [`slices`], [`taint_rules`], [`usage`], [`request`], [`classes`], [`selector`], [`counters`],
 //! [`capacity`], [`constraint`], [`candidates`], [`allocate`], [`explain`], [`changes`], [`pod`].
 
 pub mod amount;
@@ -22,6 +22,8 @@ pub mod device;
 pub mod pool;
 
 pub mod slices;
+
+pub mod taint_rules;
 
 pub mod usage;
 
@@ -60,4 +62,5 @@ pub use pool::{Pool, Pools};
 pub use request::ClaimSpec;
 pub use selector::Selectors;
 pub use slices::SliceReader;
+pub use taint_rules::TaintRules;
 pub use usage::{Holder, Usage};

@@ -131,6 +131,10 @@ impl Pools {
         self.all.iter()
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Pool> {
+        self.all.iter_mut()
+    }
+
     /// The names of nodes that have a pool of their own.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<str>> {
         self.of_nodes.keys()

@@ -24,9 +24,18 @@ struct Device {
 #[derive(Debug, Clone)]
 struct Ask {
     color: Option<i64>,
-    count: usize,
+    /// All that are selected if absent.
+    count: Option<usize>,
     memory: Option<i64>,
     tolerates: bool,
+}
+
+/// What the devices of the first claim have in common.
+#[derive(Debug, Clone, Copy)]
+enum Colors {
+    Any,
+    Same,
+    Different,
 }
 
 #[derive(Debug, Clone)]
@@ -38,7 +47,9 @@ struct World {
     held: Vec<(usize, i64)>,
     /// Requests, each with its alternatives.
     requests: Vec<Vec<Ask>>,
-    same_color: bool,
+    /// Requests of the first claim; the others are those of a second one.
+    first: usize,
+    colors: Colors,
 }
 
 fn device() -> impl Strategy<Value = Device> {
@@ -47,7 +58,12 @@ fn device() -> impl Strategy<Value = Device> {
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
-    (prop::option::of(0..2_i64), 1..3_usize, prop::option::weighted(0.3, 1..5_i64), any::<bool>())
+    (
+        prop::option::of(0..2_i64),
+        prop::option::weighted(0.8, 1..3_usize),
+        prop::option::weighted(0.3, 1..5_i64),
+        any::<bool>(),
+    )
         .prop_map(|(color, count, memory, tolerates)| Ask { color, count, memory, tolerates })
 }
 
@@ -57,10 +73,11 @@ fn world() -> impl Strategy<Value = World> {
         prop::collection::vec(device(), 1..6),
         prop::collection::vec((0..6_usize, 1..3_i64), 0..3),
         prop::collection::vec(prop::collection::vec(ask(), 1..3), 1..3),
-        any::<bool>(),
+        1..3_usize,
+        prop_oneof![Just(Colors::Any), Just(Colors::Same), Just(Colors::Different)],
     )
-        .prop_map(|(cards, devices, held, requests, same_color)| {
-            let world = World { cards, devices, held: Vec::new(), requests, same_color };
+        .prop_map(|(cards, devices, held, requests, first, colors)| {
+            let world = World { cards, devices, held: Vec::new(), requests, first, colors };
             held.into_iter().fold(world, World::holding)
         })
 }
@@ -98,12 +115,27 @@ impl World {
             })
     }
 
-    /// Whether a device alone satisfies an ask.
-    fn suits(&self, device: usize, ask: &Ask) -> bool {
+    /// Whether a request selects a device: by its color, and by having as much memory left as is asked for.
+    fn selects(&self, device: usize, ask: &Ask) -> bool {
         let found = &self.devices[device];
+        let held: i64 = self.held.iter().filter(|(held, _)| *held == device).map(|(_, memory)| *memory).sum();
         ask.color.is_none_or(|color| color == found.color)
-            && (!found.tainted || ask.tolerates)
-            && (ask.memory.is_none() || found.shared_memory.is_some())
+            && match found.shared_memory {
+                Some(total) => held + ask.memory.unwrap_or(1) <= total,
+                None => ask.memory.is_none(),
+            }
+    }
+
+    /// The sets of devices that satisfy an ask, as far as each device alone is concerned.
+    fn choices(&self, ask: &Ask) -> Vec<Vec<usize>> {
+        let selected: Vec<usize> = (0..self.devices.len()).filter(|device| self.selects(*device, ask)).collect();
+        let sets = match ask.count {
+            Some(count) => subsets(&selected, count),
+            None if selected.is_empty() => Vec::new(),
+            None => vec![selected],
+        };
+        let is_tolerated = |device: &usize| ask.tolerates || !self.devices[*device].tainted;
+        sets.into_iter().filter(|devices| devices.iter().all(is_tolerated)).collect()
     }
 
     /// What an ask takes of a device: the default is a memory of 1.
@@ -111,20 +143,27 @@ impl World {
         (device, ask.memory.filter(|_| self.devices[device].shared_memory.is_some()).unwrap_or(1))
     }
 
-    /// Every choice of devices for the requests from a position on.
-    fn fits(&self, request: usize, chosen: &mut Vec<(usize, i64)>) -> bool {
+    /// Whether the devices of the first claim have the colors that it wants.
+    fn is_colored(&self, first: &[(usize, i64)]) -> bool {
+        let colors: BTreeSet<i64> = first.iter().map(|(device, _)| self.devices[*device].color).collect();
+        match self.colors {
+            Colors::Any => true,
+            Colors::Same => colors.len() < 2,
+            Colors::Different => colors.len() == first.len(),
+        }
+    }
+
+    /// Every choice of devices for the requests from a position on; `first` are the devices of the first claim.
+    fn fits(&self, request: usize, chosen: &mut Vec<(usize, i64)>, first: usize) -> bool {
         let Some(asks) = self.requests.get(request) else {
-            let colors: BTreeSet<i64> = chosen.iter().map(|(device, _)| self.devices[*device].color).collect();
-            return self.is_consistent(chosen) && (!self.same_color || colors.len() < 2);
+            return self.is_consistent(chosen) && self.is_colored(&chosen[..first]);
         };
         asks.iter().any(|ask| {
-            subsets(self.devices.len(), ask.count).into_iter().any(|devices| {
-                if !devices.iter().all(|device| self.suits(*device, ask)) {
-                    return false;
-                }
+            self.choices(ask).into_iter().any(|devices| {
                 let before = chosen.len();
                 chosen.extend(devices.iter().map(|device| self.taken(*device, ask)));
-                let fits = self.fits(request + 1, chosen);
+                let first = if request < self.first { chosen.len() } else { first };
+                let fits = self.fits(request + 1, chosen, first);
                 chosen.truncate(before);
                 fits
             })
@@ -132,9 +171,10 @@ impl World {
     }
 }
 
-fn subsets(of: usize, size: usize) -> Vec<Vec<usize>> {
-    let all = 0..1_usize << of;
-    let members = |bits: usize| (0..of).filter(move |at| bits >> at & 1 == 1).collect::<Vec<_>>();
+fn subsets(of: &[usize], size: usize) -> Vec<Vec<usize>> {
+    let all = 0..1_usize << of.len();
+    let members =
+        |bits: usize| (0..of.len()).filter(move |at| bits >> at & 1 == 1).map(|at| of[at]).collect::<Vec<_>>();
     all.map(members).filter(|subset| subset.len() == size).collect()
 }
 
@@ -179,9 +219,12 @@ fn claims(world: &World) -> String {
     json!({"metadata": {}, "items": items.collect::<Vec<_>>()}).to_string()
 }
 
-fn spec(world: &World) -> ClaimSpec {
+fn specs(world: &World) -> Vec<ClaimSpec> {
     let ask = |name: String, ask: &Ask| {
         let mut found = json!({"name": name, "deviceClassName": "any", "count": ask.count});
+        if ask.count.is_none() {
+            found["allocationMode"] = json!("All");
+        }
         if let Some(color) = ask.color {
             let expression = format!(r#"device.attributes["d.example.com"].color == {color}"#);
             found["selectors"] = json!([{"cel": {"expression": expression}}]);
@@ -201,9 +244,17 @@ fn spec(world: &World) -> ClaimSpec {
             json!({"name": format!("r{at}"), "firstAvailable": asks})
         }
     });
-    let constraints = if world.same_color { json!([{"matchAttribute": "d.example.com/color"}]) } else { json!([]) };
     let requests: Vec<Value> = requests.collect();
-    ClaimSpec::read("x/new", json!({"requests": requests, "constraints": constraints})).unwrap()
+    let (first, second) = requests.split_at(world.first.min(requests.len()));
+    let constraints = match world.colors {
+        Colors::Any => json!([]),
+        Colors::Same => json!([{"matchAttribute": "d.example.com/color"}]),
+        Colors::Different => json!([{"distinctAttribute": "d.example.com/color"}]),
+    };
+    let read = |label: &str, requests: &[Value], constraints: Value| {
+        ClaimSpec::read(label, json!({"requests": requests, "constraints": constraints})).unwrap()
+    };
+    vec![read("x/first", first, constraints), read("x/second", second, json!([]))]
 }
 
 proptest! {
@@ -220,9 +271,8 @@ proptest! {
         classes.add_page(br#"{"items": [{"metadata": {"name": "any"}, "spec": {}}]}"#).unwrap();
         let (selectors, node) = (Selectors::default(), NodeFacts::unread("n".into()));
         let cluster = Cluster { pools: &pools, classes: &classes, selectors: &selectors };
-        let spec = spec(&world);
-        let answer = explain(&cluster, &NodeView::new(&node, &pools, &usage), std::slice::from_ref(&spec));
-        let expect = world.fits(0, &mut Vec::new());
+        let answer = explain(&cluster, &NodeView::new(&node, &pools, &usage), &specs(&world));
+        let expect = world.fits(0, &mut Vec::new(), 0);
         match &answer {
             Answer::Fits(found) => {
                 prop_assert!(expect, "{found:?}");

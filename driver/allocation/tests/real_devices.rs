@@ -250,3 +250,35 @@ fn alternatives_are_tried_in_their_order() {
     let used = world(&[T4], json!([held("a", "gpu-97722eb3-mps", share), held("b", "gpu-195655dd", None)]));
     assert_eq!(used.devices(&claim(list, json!([]))), ["gpu-97722eb3-mps"]);
 }
+
+#[test]
+fn admin_access_takes_nothing_but_needs_free_counters() {
+    let admin = || claim(json!([request("gpu.nvidia.com", json!({"adminAccess": true}))]), json!([]));
+    let held = json!([held("a", "gpu-97722eb3", None), held("b", "gpu-195655dd", None)]);
+    // As the scheduler of Kubernetes 1.37: the counters of a device in use are asked for once more.
+    let blocked = world(&[T4], held.clone()).blocked(&admin());
+    assert!(matches!(blocked.rule, Rule::Counters { .. }), "{blocked:?}");
+    let without = world(&[("h100-8-without-counters.yaml", "node-1")], json!([]));
+    let name = without.devices(&admin()).swap_remove(0);
+    let used = world(&[("h100-8-without-counters.yaml", "node-1")], json!([self::held("a", &name, None)]));
+    assert_eq!(used.devices(&admin()), std::slice::from_ref(&name));
+    assert_ne!(used.devices(&claim(json!([request("gpu.nvidia.com", json!({}))]), json!([]))), [name]);
+}
+
+#[test]
+fn a_tainted_device_goes_to_those_who_tolerate_it() {
+    let mut slices = slices("models/t4.yaml", "node-1");
+    for device in slices[1]["spec"]["devices"].as_array_mut().unwrap() {
+        device["taints"] = json!([{"key": "gpu.nvidia.com/xid", "value": "79", "effect": "NoExecute"}]);
+    }
+    let mut reader = SliceReader::default();
+    reader.add_page(json!({"items": slices}).to_string().as_bytes()).unwrap();
+    let world = World { pools: reader.pools(), ..world(&[T4], json!([])) };
+    let plain = claim(json!([request("gpu.nvidia.com", json!({}))]), json!([]));
+    let blocked = world.blocked(&plain);
+    assert_eq!(blocked.rule.taint().map(ToString::to_string).as_deref(), Some("gpu.nvidia.com/xid=79:NoExecute"));
+    assert!(matches!(world.changes(&plain).as_slice(), [ChangeKind::Tolerate(_)]), "{:?}", world.changes(&plain));
+    let tolerating = json!({"tolerations": [{"key": "gpu.nvidia.com/xid", "operator": "Exists"}]});
+    let tolerating = claim(json!([request("gpu.nvidia.com", tolerating)]), json!([]));
+    assert_eq!(world.devices(&tolerating), ["gpu-97722eb3"]);
+}

@@ -100,34 +100,43 @@ pub(super) fn form_of(device: &Device, driver: &str) -> Form {
     }
 }
 
-/// `devices` are all of the GPU.
-pub(super) fn gpu(name: String, devices: &[&Device], pool: &Pool, usage: &PoolUsage) -> Gpu {
-    let driver = &pool.driver;
-    let taken: Vec<&&Device> = devices.iter().filter(|device| is_taken(device, usage)).collect();
-    let form = taken.first().map_or(Form::Free, |device| form_of(device, driver));
-    let text = |name| devices.iter().find_map(|device| device.text(name, driver)).map(str::to_owned);
-    let free = FreeCounters::of(pool, Some(usage));
-    let claims = taken.iter().flat_map(|device| holding(device, usage)).map(|held| held.claim);
-    let shares = match form {
-        Form::Mps | Form::TimeSlicing => taken.first().map(|device| shares(device, usage)),
-        Form::Free | Form::Gpu | Form::Mig => None,
-    };
-    let taints: BTreeSet<&Taint> = devices.iter().flat_map(|device| &device.taints).collect();
-    let is_tainted = taints.iter().any(|taint| taint.effect != Effect::None);
-    let bar = bar(form, devices, &free, usage, shares.as_deref());
-    Gpu {
-        name,
-        uuid: text("gpuUUID").or_else(|| text("parentUUID")).or_else(|| text("uuid")),
-        product: text("productName"),
-        memory: memory(devices, pool),
-        is_whole: devices.iter().any(|device| form_of(device, driver) == Form::Gpu),
-        form,
-        claims: claims.collect::<BTreeSet<_>>().len(),
-        partitions: partitions(devices, driver, &free, usage),
-        bar: if is_tainted { bar.without_free() } else { bar },
-        shares,
-        taints: taints.into_iter().map(ToString::to_string).collect(),
-        is_tainted,
+/// A pool, its allocations, and what they leave of its counters.
+pub(super) struct InPool<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) usage: &'a PoolUsage,
+    pub(super) free: FreeCounters,
+}
+
+impl InPool<'_> {
+    /// `devices` are all of the GPU.
+    pub(super) fn gpu(&self, name: String, devices: &[&Device]) -> Gpu {
+        let Self { pool, usage, free } = self;
+        let driver = &pool.driver;
+        let taken: Vec<&&Device> = devices.iter().filter(|device| is_taken(device, usage)).collect();
+        let form = taken.first().map_or(Form::Free, |device| form_of(device, driver));
+        let text = |name| devices.iter().find_map(|device| device.text(name, driver)).map(str::to_owned);
+        let claims = taken.iter().flat_map(|device| holding(device, usage)).map(|held| held.claim);
+        let shares = match form {
+            Form::Mps | Form::TimeSlicing => taken.first().map(|device| shares(device, usage)),
+            Form::Free | Form::Gpu | Form::Mig => None,
+        };
+        let taints: BTreeSet<&Taint> = devices.iter().flat_map(|device| &device.taints).collect();
+        let is_tainted = taints.iter().any(|taint| taint.effect != Effect::None);
+        let bar = bar(form, devices, free, usage, shares.as_deref());
+        Gpu {
+            name,
+            uuid: text("gpuUUID").or_else(|| text("parentUUID")).or_else(|| text("uuid")),
+            product: text("productName"),
+            memory: memory(devices, pool),
+            is_whole: devices.iter().any(|device| form_of(device, driver) == Form::Gpu),
+            form,
+            claims: claims.collect::<BTreeSet<_>>().len(),
+            partitions: partitions(devices, driver, free, usage),
+            bar: if is_tainted { bar.without_free() } else { bar },
+            shares,
+            taints: taints.into_iter().map(ToString::to_string).collect(),
+            is_tainted,
+        }
     }
 }
 

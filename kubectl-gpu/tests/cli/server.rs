@@ -92,6 +92,7 @@ fn run(server: &Server, args: &[&str]) -> Ran {
 const SLICES: &str = "/apis/resource.k8s.io/v1/resourceslices";
 const CLAIMS: &str = "/apis/resource.k8s.io/v1/resourceclaims";
 const CLAIMS_OF_ML: &str = "/apis/resource.k8s.io/v1/namespaces/ml/resourceclaims";
+const TAINT_RULES: &str = "/apis/resource.k8s.io/v1/devicetaintrules";
 const PODS_OF_ML: &str = "/api/v1/namespaces/ml/pods";
 
 fn objects(claims: &'static str) -> Objects {
@@ -103,6 +104,7 @@ fn objects(claims: &'static str) -> Objects {
         (SLICES, Value::Array(slices("models/t4.yaml", "gpu-c"))),
         (claims, json!([held])),
         (PODS_OF_ML, json!([waiting, other])),
+        (TAINT_RULES, json!([])),
     ]
     .into()
 }
@@ -206,4 +208,40 @@ fn a_pod_that_fits_and_one_that_waits_have_their_exit_codes() {
     let Ran(code, _, error) = run(&server, &["why", "claim/other"]);
     assert_eq!(code, 3);
     assert!(error.contains("the right to get resourceclaims.resource.k8s.io in namespace ml is missing"), "{error}");
+}
+
+#[test]
+fn a_taint_of_an_administrator_keeps_a_pod_away() {
+    let taint = json!({"key": "out-of-service", "effect": "NoSchedule"});
+    let rule = json!({"spec": {"deviceSelector": {"pool": "gpu-c", "device": "gpu-195655dd"}, "taint": taint}});
+    let mut objects = with_pod(objects(CLAIMS));
+    objects.insert(TAINT_RULES, json!([rule]));
+    let server = serve(objects);
+    let Ran(code, out, _) = run(&server, &["why", "train-1"]);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("have the taint out-of-service:NoSchedule"), "{out}");
+    let Ran(code, out, _) = run(&server, &["status"]);
+    assert!(code == 0 && out.contains("1 GPU not well"), "{out}");
+}
+
+#[test]
+fn a_manifest_uses_templates_of_the_cluster() {
+    let requests = json!([{"name": "gpu", "exactly": {"deviceClassName": "gpu.nvidia.com"}}]);
+    let template = json!({"spec": {"spec": {"devices": {"requests": requests}}}});
+    let mut objects = with_pod(objects(CLAIMS));
+    objects.insert("/apis/resource.k8s.io/v1/namespaces/ml/resourceclaimtemplates/gpu", template);
+    let server = serve(objects);
+    let file = server.dir.path().join("deployment.yaml");
+    for (replicas, expect) in [("1", 0), ("2", 1), ("3", 2)] {
+        let pod = "{spec: {resourceClaims: [{name: gpu, resourceClaimTemplateName: gpu}]}}";
+        let yaml =
+            format!("kind: Deployment\nmetadata: {{name: d}}\nspec: {{replicas: {replicas}, template: {pod}}}\n");
+        std::fs::write(&file, yaml).unwrap();
+        let Ran(code, out, error) = run(&server, &["fit", "-f", file.to_str().unwrap()]);
+        assert_eq!((code, error.as_str()), (expect, ""), "{out}");
+    }
+    std::fs::write(&file, "kind: Service\n").unwrap();
+    let Ran(code, _, error) = run(&server, &["fit", "-f", file.to_str().unwrap()]);
+    assert_eq!(code, 3);
+    assert!(error.contains("the file has no claim"), "{error}");
 }
