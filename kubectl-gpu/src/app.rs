@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Runs a subcommand, and what its exit code says.
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 
 use crate::args::{Args, Command};
 use crate::commands;
+use crate::completion;
 use crate::error::AppError;
-use crate::output;
+use crate::output::{self, OutputError};
 use crate::why::Verdict;
 
 /// What the exit code says.
@@ -62,6 +65,15 @@ pub fn run(args: &Args) -> Result<Answer, AppError> {
             Ok(Answer::Yes)
         }
     }
+}
+
+/// Answers kubectl, if it calls this program to complete a command line.
+pub fn complete(mut call: impl Iterator<Item = OsString>) -> Option<Result<(), OutputError>> {
+    let program = call.next()?;
+    (Path::new(&program).file_name()? == completion::PROGRAM).then(|| {
+        let words: Vec<String> = call.map(|word| word.to_string_lossy().into_owned()).collect();
+        output::print(&completion::complete(&Args::command(), &words))
+    })
 }
 
 fn connected<T>(command: impl AsyncFnOnce() -> Result<T, AppError>) -> Result<T, AppError> {

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 /// Shows what the GPUs of a cluster do, and why a pod waits for one.
@@ -22,7 +22,7 @@ pub struct Args {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Connection {
     /// Path of the kubeconfig [default: as kubectl]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig [default: the current one]
     #[arg(long, global = true, value_name = "NAME")]
@@ -43,7 +43,7 @@ pub enum Command {
     Why(Why),
     /// Judges whether the claims, pods and Deployments of a manifest would fit, how many replicas and where
     Fit(Fit),
-    /// Prints the completion script of a shell
+    /// Prints the completion script of a shell for `kubectl-gpu`; kubectl itself asks a link `kubectl_complete-gpu` to the program
     Completion {
         /// The shell that reads the script
         shell: Shell,
@@ -78,7 +78,7 @@ pub struct Why {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Fit {
     /// Manifest with ResourceClaims, ResourceClaimTemplates, Pods or objects that make pods; `-` is standard input
-    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Form::Table)]

@@ -11,7 +11,7 @@
 //! The program only reads, with the rights of its user, and names the rights that are missing. It runs where `kubectl` runs.
 //!
 //! Reading order: [`args`], [`access`], [`request`], [`reading`], [`bar`], [`table`], [`status`], [`age`],
-//! [`subject`], [`subject_reading`], [`why`], [`manifest`], [`fit`], [`output`], [`error`], [`app`].
+//! [`subject`], [`subject_reading`], [`why`], [`manifest`], [`fit`], [`output`], [`error`], [`completion`], [`app`].
 
 pub mod args;
 
@@ -44,5 +44,7 @@ pub mod output;
 pub mod error;
 
 mod commands;
+
+pub mod completion;
 
 pub mod app;

@@ -10,6 +10,9 @@ use dra_kubectl_gpu::args::Args;
 use dra_model::explain;
 
 fn main() -> ExitCode {
+    if let Some(completed) = app::complete(std::env::args_os()) {
+        return if completed.is_ok() { ExitCode::SUCCESS } else { Answer::None.exit_code() };
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {

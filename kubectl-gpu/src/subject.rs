@@ -26,6 +26,8 @@ pub struct Pod {
     /// The node that the pod is bound to.
     pub node: Option<String>,
     pub phase: String,
+    /// Gates that keep the scheduler from the pod.
+    pub gates: Vec<String>,
     pub rules: PodRules,
     /// Claims by their name in the pod.
     pub claims: Vec<PodClaim>,
@@ -112,6 +114,12 @@ struct RawPodSpec {
     resource_claims: Vec<RawPodClaim>,
     containers: Vec<RawContainer>,
     init_containers: Vec<RawContainer>,
+    scheduling_gates: Vec<RawGate>,
+}
+
+#[derive(Deserialize)]
+struct RawGate {
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -166,6 +174,7 @@ pub fn pod(object: &Value) -> Result<Pod, serde_json::Error> {
     Ok(Pod {
         node: (!spec.node_name.is_empty()).then_some(spec.node_name),
         phase: status.phase,
+        gates: spec.scheduling_gates.into_iter().map(|gate| gate.name).collect(),
         rules,
         claims,
         resources: resources(&spec.containers, &spec.init_containers),

@@ -113,10 +113,21 @@ pub fn why(subject: &Subject, seen: Seen<'_>, incomplete: Vec<String>) -> Why {
         changes: Vec::new(),
         incomplete,
     };
-    if let Some(why) = missing_claim(subject, why.clone()).or_else(|| bound_pod(subject, why.clone())) {
+    let known = gated_pod(subject, &why).or_else(|| missing_claim(subject, why.clone()));
+    if let Some(why) = known.or_else(|| bound_pod(subject, why.clone())) {
         return why;
     }
     if claims.is_empty() { allocated(subject, why) } else { unallocated(subject, &claims, seen, why) }
+}
+
+/// A pod that the scheduler does not look at yet.
+fn gated_pod(subject: &Subject, why: &Why) -> Option<Why> {
+    let gates = subject.pod.as_ref().map(|pod| pod.gates.join(", ")).filter(|gates| !gates.is_empty())?;
+    let summary = format!(
+        "{} waits: the scheduler does not try it before its scheduling gates are removed: {gates}",
+        subject.what
+    );
+    Some(Why { summary, ..why.clone() })
 }
 
 /// A claim that is not created: the template is missing, or a quota refuses it.

@@ -163,6 +163,16 @@ fn bad_arguments_and_kubeconfigs_are_no_answer() {
 }
 
 #[test]
+fn kubectl_completes_by_a_link_to_the_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("kubectl_complete-gpu");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kubectl-gpu"), &link).unwrap();
+    let output = Command::new(link).arg("wh").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.starts_with("why\tExplains why") && text.ends_with("\n:4\n"), "{text}");
+}
+
+#[test]
 fn shells_get_a_completion_script() {
     let server = serve(Objects::new());
     for shell in ["bash", "zsh", "fish"] {

@@ -150,6 +150,14 @@ fn a_pod_that_fits_does_not_wait() {
 }
 
 #[test]
+fn a_pod_with_a_scheduling_gate_is_not_tried() {
+    let mut subject = waiting(&json!([request("gpu.nvidia.com", &json!({}))]));
+    let pod = json!({"spec": {"schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]}});
+    subject.pod = Some(subject::pod(&pod).unwrap());
+    check(&text(&world(Vec::new()).why(&subject)), "why-gate.txt");
+}
+
+#[test]
 fn a_claim_that_quota_refuses_does_not_exist() {
     let template = json!({"spec": {"spec": {"devices": {"requests": [request("gpu.nvidia.com", &json!({}))]}}}});
     let spec = subject::template_spec("ml/gpu", &template).unwrap();
