@@ -4,6 +4,7 @@
 mod sentences;
 mod table;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use dra_allocation::changes::{Change, Question, changes};
@@ -17,6 +18,9 @@ use serde::Serialize;
 pub use table::table;
 
 use crate::subject::{ClaimState, Subject};
+
+/// Nodes whose search takes too many steps; then further ones are not searched.
+const MAX_UNDECIDED: usize = 4;
 
 /// Nodes up to which those with claims have blocks of their own.
 const MAX_ALONE: usize = 12;
@@ -218,7 +222,15 @@ enum NodeAnswer {
 fn unallocated(subject: &Subject, claims: &[ClaimSpec], seen: Seen<'_>, mut why: Why) -> Why {
     let selectors = Selectors::default();
     let cluster = Cluster { pools: seen.pools, classes: seen.classes, selectors: &selectors };
-    let ask = |node| explain(&cluster, &NodeView::new(node, seen.pools, seen.usage), claims);
+    let undecided = Cell::new(0);
+    let ask = |node| {
+        if undecided.get() >= MAX_UNDECIDED {
+            return Answer::Undecided;
+        }
+        let answer = explain(&cluster, &NodeView::new(node, seen.pools, seen.usage), claims);
+        undecided.set(undecided.get() + usize::from(answer == Answer::Undecided));
+        answer
+    };
     let answers: Vec<(&NodeFacts, NodeAnswer)> = seen
         .nodes
         .iter()
@@ -253,6 +265,12 @@ fn unallocated(subject: &Subject, claims: &[ClaimSpec], seen: Seen<'_>, mut why:
     let is_possible = seen.nodes.iter().any(could);
     why.verdict = if is_possible { Verdict::Waits } else { Verdict::Never };
     why.summary = refused(subject, seen.nodes.len(), is_possible);
+    if undecided.get() > 0 {
+        why.changes = vec![
+            "ask for fewer devices at once, or with fewer constraints: the scheduler may time out, too".to_owned(),
+        ];
+        return why;
+    }
     let question = Question { cluster: &cluster, usage: seen.usage, claims, nodes: &asked };
     why.changes = changes(&question).iter().map(|change: &Change| sentences::change(change, seen.usage)).collect();
     why.changes.extend(other_node(subject, seen, ask));

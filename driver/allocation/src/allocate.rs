@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::bound::Group;
 use crate::candidates::{Candidate, Cluster, NodeView, SelectorFault, untolerated};
 use crate::capacity::{self, Consumed};
 use crate::constraint::Tracker;
@@ -16,8 +17,8 @@ use crate::request::{Ask, ClaimSpec, Count, Request};
 /// Devices of a claim by the API.
 pub const MAX_RESULTS: usize = 32;
 
-/// Steps of one search; more than any allocation of this driver's devices takes.
-const MAX_STEPS: u32 = 200_000;
+/// Steps of one search, of which each looks at all devices of the node; an allocation of 32 partitions takes 32.
+const MAX_STEPS: u32 = 5_000;
 
 /// What the claims of a pod get on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,7 +165,8 @@ impl<'a> Search<'a> {
         // An expression that fails on a device matters only if no device before it leads to a solution.
         let (usable, fault) = self.usable(at, start);
         for (tried, index) in usable.iter().enumerate() {
-            if fault.is_none() && usable.len() - tried < count - at.number {
+            let left = usable.get(tried..).unwrap_or_default();
+            if fault.is_none() && !self.may_have(left, count - at.number) {
                 break;
             }
             let Some(undo) = self.take(at, *index) else { continue };
@@ -191,6 +193,32 @@ impl<'a> Search<'a> {
             }
         }
         (usable, None)
+    }
+
+    /// Whether so many of these devices can be taken together, by their number and by counters.
+    fn may_have(&self, devices: &[usize], needed: usize) -> bool {
+        // Taking the device itself answers for one.
+        if devices.len() < needed || needed < 2 {
+            return devices.len() >= needed;
+        }
+        let mut groups: BTreeMap<usize, Group<'_>> = BTreeMap::new();
+        for index in devices {
+            let Some(candidate) = self.view.devices.get(*index) else { continue };
+            let group = groups.entry(candidate.pool).or_default();
+            if self.takes_counters(candidate, *index) {
+                group.limited(candidate.device);
+            } else {
+                group.unlimited();
+            }
+        }
+        let most = groups.iter().filter_map(|(pool, group)| Some(group.most(self.free.get(*pool)?)));
+        most.sum::<usize>() >= needed
+    }
+
+    /// Whether nothing of the device is taken yet: further shares of it take no counters.
+    fn takes_counters(&self, candidate: &Candidate<'_>, index: usize) -> bool {
+        let is_shared_now = candidate.is_shared_now() || self.shares.get(&index).is_some_and(|(_, count)| *count > 0);
+        !(candidate.device.is_shareable && is_shared_now)
     }
 
     /// The devices of an ask for all; nothing while a pool is not usable.
@@ -271,8 +299,7 @@ impl<'a> Search<'a> {
     fn take(&mut self, at: At, index: usize) -> Option<Undo> {
         let (request, ask) = self.found(at)?;
         let candidate = self.view.devices.get(index)?;
-        let is_shared_now = candidate.is_shared_now() || self.shares.get(&index).is_some_and(|(_, count)| *count > 0);
-        let counts = !(candidate.device.is_shareable && is_shared_now);
+        let counts = self.takes_counters(candidate, index);
         let free = self.free.get_mut(candidate.pool)?;
         if (counts && free.shortage(candidate.device).is_some()) || untolerated(candidate.device, ask).is_some() {
             return None;

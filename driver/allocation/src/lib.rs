@@ -41,6 +41,8 @@ pub mod constraint;
 
 pub mod candidates;
 
+mod bound;
+
 pub mod allocate;
 
 pub mod explain;

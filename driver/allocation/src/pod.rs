@@ -190,3 +190,51 @@ impl Node {
         NodeFacts { name: metadata.name.into(), labels, taints, is_read: true }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn node(spec: &Value) -> NodeFacts {
+        let node = json!({"metadata": {"name": "n1", "labels": {"zone": "a"}}, "spec": spec});
+        let mut nodes = Vec::new();
+        add_nodes(json!({"metadata": {}, "items": [node]}).to_string().as_bytes(), &mut nodes).unwrap();
+        nodes.swap_remove(0)
+    }
+
+    /// Why a pod does not run on a node; empty if it does.
+    fn excluded(pod: &Value, node: &NodeFacts) -> String {
+        PodRules::read(pod).unwrap().exclusion(node).map(|exclusion| exclusion.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn pods_are_excluded_by_labels_affinity_and_taints() {
+        let plain = node(&json!({}));
+        let tainted = node(
+            &json!({"taints": [{"key": "team", "value": "ml", "effect": "NoSchedule"}, {"key": "x", "effect": "PreferNoSchedule"}]}),
+        );
+        let cordoned = node(&json!({"unschedulable": true}));
+        let affinity = |zone: &str| {
+            let terms = json!([{"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]}]);
+            let required = json!({"nodeSelectorTerms": terms});
+            json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}})
+        };
+        let tolerating = json!({"tolerations": [{"key": "team", "operator": "Exists"}]});
+        for (pod, node, expect) in [
+            (json!({}), &plain, ""),
+            (json!({"nodeSelector": {"zone": "a"}}), &plain, ""),
+            (json!({"nodeSelector": {"zone": "b"}}), &plain, "the pod's nodeSelector needs the label zone=b"),
+            (affinity("a"), &plain, ""),
+            (affinity("b"), &plain, "the pod's required node affinity does not match"),
+            (json!({}), &tainted, "the pod does not tolerate the node taint team=ml"),
+            (tolerating.clone(), &tainted, ""),
+            (tolerating, &cordoned, "the node is cordoned"),
+        ] {
+            assert_eq!(excluded(&pod, node), expect, "{pod}");
+        }
+        let unread = NodeFacts::unread("n1".into());
+        assert_eq!(excluded(&json!({"nodeSelector": {"zone": "b"}}), &unread), "");
+    }
+}

@@ -282,3 +282,32 @@ fn a_tainted_device_goes_to_those_who_tolerate_it() {
     let tolerating = claim(json!([request("gpu.nvidia.com", tolerating)]), json!([]));
     assert_eq!(world.devices(&tolerating), ["gpu-97722eb3"]);
 }
+
+/// A node with eight GPUs of which each can have seven partitions: a search without a bound would try all combinations.
+#[test]
+fn one_partition_more_than_fits_is_refused_at_once() {
+    let template = serde_json::to_string(&slices("models/h100-80.yaml", "node-1")).unwrap();
+    let [sets, devices] = [(0, "sharedCounters"), (1, "devices")].map(|(at, field)| {
+        let read = |gpu: usize| -> Vec<Value> {
+            let text = template.replace("97722eb3", &format!("{gpu:08x}"));
+            let found: Vec<Value> = serde_json::from_str(&text).unwrap();
+            let found = found[at]["spec"][field].as_array().unwrap().clone();
+            found.into_iter().filter(|found| found["name"].as_str().unwrap().contains(&format!("{gpu:08x}"))).collect()
+        };
+        (0..8).flat_map(read).collect::<Vec<Value>>()
+    });
+    let slice = |name: &str, field: &str, content: &[Value]| {
+        let pool = json!({"name": "node-1", "generation": 1, "resourceSliceCount": 2});
+        let spec = json!({"driver": "gpu.nvidia.com", "nodeName": "node-1", "pool": pool, field: content});
+        json!({"metadata": {"name": name}, "spec": spec})
+    };
+    let mut reader = SliceReader::default();
+    let page = json!({"items": [slice("0", "sharedCounters", &sets), slice("1", "devices", &devices)]});
+    reader.add_page(page.to_string().as_bytes()).unwrap();
+    // Six GPUs are in use, so two times seven partitions are left.
+    let held: Vec<Value> = (0..6).map(|gpu| held(&format!("c{gpu}"), &format!("gpu-{gpu:08x}"), None)).collect();
+    let world = World { pools: reader.pools(), ..world(&[H100], json!(held)) };
+    let partitions = |count: usize| claim(json!([request("mig.nvidia.com", json!({"count": count}))]), json!([]));
+    assert_eq!(world.devices(&partitions(14)).len(), 14);
+    assert!(matches!(world.blocked(&partitions(15)).rule, Rule::Together), "{:?}", world.blocked(&partitions(15)));
+}
