@@ -41,6 +41,7 @@ impl From<Verdict> for Answer {
             Verdict::Fits => Self::Yes,
             Verdict::Waits => Self::Waits,
             Verdict::Never => Self::Never,
+            Verdict::Undecided => Self::None,
         }
     }
 }

@@ -100,4 +100,4 @@ const EXIT_CODES: &str = "Exit codes:
   0  the question is answered; what was asked about fits
   1  it waits: it fits when something that is in use becomes free
   2  it can never fit as it is
-  3  no answer: bad arguments, a missing right or no connection";
+  3  no answer: bad arguments, a missing right, no connection, or an expression that is not known";

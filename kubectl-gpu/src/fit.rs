@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dra_allocation::allocate::{Allocated, Outcome, allocate};
+use dra_allocation::explain::tolerating_all;
 use dra_allocation::usage::Kind;
 use dra_allocation::{ClaimSpec, Classes, Cluster, Holder, NodeFacts, NodeView, Pools, Selectors, Usage};
 use serde::Serialize;
@@ -32,7 +33,7 @@ pub struct Fit {
     pub replicas: usize,
     pub verdict: Verdict,
     pub now: Room,
-    /// On nodes that no other claim uses.
+    /// On nodes that no other claim uses, with devices that are well.
     pub emptied: Room,
     /// Why no replica fits now; absent if one does.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,15 +70,25 @@ pub struct Seen<'a> {
 pub fn fit(workload: &Workload, seen: Seen<'_>) -> Fit {
     let selectors = Selectors::default();
     let cluster = Cluster { pools: seen.pools, classes: seen.classes, selectors: &selectors };
-    let counting = Counting { workload, cluster, nodes: seen.nodes, limit: workload.replicas + MORE };
-    let (now, emptied) = (counting.room(seen.usage), counting.room(&Usage::default()));
+    let counting = |workload| Counting { workload, cluster, nodes: seen.nodes, limit: workload.replicas + MORE };
+    let healed = tolerating(workload);
+    let (now, emptied) = (counting(workload).room(seen.usage), counting(&healed).room(&Usage::default()));
     let verdict = match workload.replicas {
         wanted if now.replicas >= wanted => Verdict::Fits,
         wanted if emptied.replicas >= wanted => Verdict::Waits,
         _ => Verdict::Never,
     };
-    let why = (now.replicas == 0 && verdict != Verdict::Fits).then(|| counting.why(seen));
+    let why = (now.replicas == 0 && verdict != Verdict::Fits).then(|| counting(workload).why(seen));
+    // An expression that cannot be evaluated fits nowhere in the count.
+    let is_undecided = why.as_ref().is_some_and(|why| why.verdict == Verdict::Undecided);
+    let verdict = if is_undecided { Verdict::Undecided } else { verdict };
     Fit { workload: workload.what.clone(), replicas: workload.replicas, verdict, now, emptied, why }
+}
+
+/// On the emptied cluster devices are well, too: their taints keep nothing away.
+fn tolerating(workload: &Workload) -> Workload {
+    let all = |claims: &[ClaimSpec]| claims.iter().cloned().map(tolerating_all).collect();
+    Workload { own: all(&workload.own), shared: all(&workload.shared), ..workload.clone() }
 }
 
 struct Counting<'a> {

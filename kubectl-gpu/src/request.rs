@@ -24,6 +24,8 @@ const PAGE: usize = 250;
 pub enum ReadError {
     #[error("{0} is missing")]
     Forbidden(Right),
+    #[error("the API server does not accept the credentials of the kubeconfig")]
+    Unauthorized,
     #[error("the API server does not serve {what}")]
     NotServed { what: String },
     #[error("failed to read {what} from the API server")]
@@ -48,6 +50,7 @@ impl Advice for ReadError {
     fn advice(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Forbidden(right) => Some(right.advice().into()),
+            Self::Unauthorized => Some("log in to the cluster again, and test it with `kubectl get pods`".into()),
             Self::NotServed { .. } => Some("ask a cluster with Kubernetes 1.34 or newer".into()),
             Self::Request { .. } => Some("test the connection with `kubectl get --raw /readyz`".into()),
             Self::Refused { .. }
@@ -203,6 +206,7 @@ async fn request(
     let body = body.collect().await.map_err(failed)?.to_bytes();
     match head.status.as_u16() {
         200 => Ok(body),
+        401 => Err(ReadError::Unauthorized),
         403 => Err(ReadError::Forbidden(resource.right(verb))),
         404 => Err(ReadError::NotServed { what: resource.what() }),
         code => Err(ReadError::Refused { what: resource.what(), code, message: message(&body) }),

@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Why a pod waits for its claims, and what would help: the allocation is tried again on every node by the rules of the scheduler.
 
+mod groups;
 mod sentences;
 mod table;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 
+use dra_allocation::candidates::SelectorFault;
 use dra_allocation::changes::{Change, Question, changes};
-use dra_allocation::request::Count;
+use dra_allocation::selector::SelectorError;
 use dra_allocation::{
-    Answer, Blocked, ClaimSpec, Classes, Cluster, Exclusion, Holder, NodeFacts, NodeView, Pools, Selectors, Usage,
-    explain, fits_on_emptied,
+    Answer, ClaimSpec, Classes, Cluster, Exclusion, NodeFacts, NodeView, Pools, Selectors, Usage, explain,
+    fits_on_emptied,
 };
 use serde::Serialize;
 
+pub use groups::{Group, HeldBy};
 pub use table::table;
 
 use crate::subject::{ClaimState, Subject};
+use groups::{NodeAnswer, groups};
 
 /// Nodes whose search takes too many steps; then further ones are not searched.
 const MAX_UNDECIDED: usize = 4;
-
-/// Nodes up to which those with claims have blocks of their own.
-const MAX_ALONE: usize = 12;
 
 /// The answer of `kubectl gpu why`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -55,43 +55,8 @@ pub enum Verdict {
     Waits,
     /// Fits on no node, even if no other claim used it.
     Never,
-}
-
-/// Nodes with the same reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Group {
-    pub nodes: Vec<String>,
-    pub fits: bool,
-    pub reason: String,
-    /// The device that came furthest, or the devices that the claims would get, on the first of the nodes.
-    pub devices: Vec<String>,
-    /// The claims that have what is missing there.
-    pub held_by: Vec<HeldBy>,
-    /// Other devices there that are in use for another reason.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub also: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HeldBy {
-    /// `namespace/name`
-    pub claim: String,
-    pub pods: Vec<String>,
-    /// RFC 3339; absent if the scheduler wrote no time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<String>,
-}
-
-impl HeldBy {
-    fn of(holder: &Holder) -> Self {
-        Self {
-            claim: format!("{}/{}", holder.namespace, holder.name),
-            pods: holder.consumers.iter().map(ToString::to_string).collect(),
-            since: holder.since.as_deref().map(str::to_owned),
-        }
-    }
+    /// This program cannot tell.
+    Undecided,
 }
 
 /// What was read of the cluster.
@@ -213,12 +178,6 @@ fn scheduler(subject: &Subject) -> Option<String> {
     subject.event("FailedScheduling").map(|event| format!("{}: {}", event.reason, event.message))
 }
 
-/// What one node answers.
-enum NodeAnswer {
-    Excluded(Exclusion),
-    Asked(Answer),
-}
-
 fn unallocated(subject: &Subject, claims: &[ClaimSpec], seen: Seen<'_>, mut why: Why) -> Why {
     let selectors = Selectors::default();
     let cluster = Cluster { pools: seen.pools, classes: seen.classes, selectors: &selectors };
@@ -240,15 +199,8 @@ fn unallocated(subject: &Subject, claims: &[ClaimSpec], seen: Seen<'_>, mut why:
         })
         .collect();
     why.nodes = groups(&answers, seen.usage);
-    if let Some(fault) = answers.iter().find_map(|(_, answer)| match answer {
-        NodeAnswer::Asked(Answer::Aborted(fault)) => Some(fault),
-        NodeAnswer::Asked(Answer::Fits(_) | Answer::Blocked(_) | Answer::Undecided) | NodeAnswer::Excluded(_) => None,
-    }) {
-        why.verdict = Verdict::Never;
-        why.summary = format!("{} is scheduled on no node: an expression fails", subject.what);
-        (why.messages, why.changes) = sentences::fault(fault);
-        why.nodes.clear();
-        return why;
+    if let Some(fault) = answers.iter().find_map(|(_, answer)| answer.fault()) {
+        return failing(subject, fault, why);
     }
     let asked = answers.into_iter().filter_map(|(node, answer)| match answer {
         NodeAnswer::Asked(answer) => Some((node, answer)),
@@ -261,20 +213,34 @@ fn unallocated(subject: &Subject, claims: &[ClaimSpec], seen: Seen<'_>, mut why:
         why.messages.extend(scheduler(subject));
         return why;
     }
+    if undecided.get() > 0 {
+        why.verdict = Verdict::Undecided;
+        why.summary =
+            format!("{} may fit: there are too many combinations of devices to try all of them", subject.what);
+        why.changes = vec!["ask for fewer devices at once: the scheduler may time out, too".to_owned()];
+        return why;
+    }
     let could = |node: &NodeFacts| may_change(subject, node) && fits_on_emptied(&cluster, node, claims);
     let is_possible = seen.nodes.iter().any(could);
     why.verdict = if is_possible { Verdict::Waits } else { Verdict::Never };
     why.summary = refused(subject, seen.nodes.len(), is_possible);
-    if undecided.get() > 0 {
-        why.changes = vec![
-            "ask for fewer devices at once, or with fewer constraints: the scheduler may time out, too".to_owned(),
-        ];
-        return why;
-    }
     let question = Question { cluster: &cluster, usage: seen.usage, claims, nodes: &asked };
     why.changes = changes(&question).iter().map(|change: &Change| sentences::change(change, seen.usage)).collect();
     why.changes.extend(other_node(subject, seen, ask));
     why
+}
+
+/// An expression fails, which keeps the pod from all nodes, or this program cannot evaluate it.
+fn failing(subject: &Subject, fault: &SelectorFault, why: Why) -> Why {
+    let (verdict, summary) = match fault.error {
+        SelectorError::Unknown(_) => (Verdict::Undecided, "is not judged: this program cannot evaluate an expression"),
+        SelectorError::Syntax(_)
+        | SelectorError::Missing { .. }
+        | SelectorError::Failed(_)
+        | SelectorError::NotBool => (Verdict::Never, "is scheduled on no node: an expression fails"),
+    };
+    let (messages, changes) = sentences::fault(fault);
+    Why { verdict, summary: format!("{} {summary}", subject.what), messages, changes, nodes: Vec::new(), ..why }
 }
 
 fn fitting(subject: &Subject) -> String {
@@ -321,72 +287,4 @@ fn other_node<'a>(subject: &Subject, seen: Seen<'a>, ask: impl Fn(&'a NodeFacts)
     let excluded = seen.nodes.iter().filter_map(|node| Some((node, exclusion(subject, node)?)));
     let (node, exclusion) = excluded.into_iter().find(|(node, _)| matches!(ask(node), Answer::Fits(_)))?;
     Some(format!("let the pod run on node {}, where it fits now: {exclusion}", node.name))
-}
-
-/// Nodes with equal reasons. On a small cluster, nodes where claims have what is missing stand alone; on a large one the first node of
-/// a group is the one where the fewest claims have it.
-fn groups(answers: &[(&NodeFacts, NodeAnswer)], usage: &Usage) -> Vec<Group> {
-    let mut found: BTreeMap<(bool, String, Option<&str>), Group> = BTreeMap::new();
-    for (node, answer) in answers {
-        let group = match answer {
-            NodeAnswer::Excluded(exclusion) => reason(node, exclusion.to_string()),
-            NodeAnswer::Asked(answer) => of_answer(node, answer, usage),
-        };
-        let stands_alone = answers.len() <= MAX_ALONE && (group.fits || !group.held_by.is_empty());
-        let key = (!group.fits, group.reason.clone(), stands_alone.then_some(node.name.as_ref()));
-        let known = found.entry(key).or_insert_with(|| Group { nodes: Vec::new(), ..group.clone() });
-        if group.held_by.len() < known.held_by.len() {
-            known.nodes.insert(0, node.name.to_string());
-            (known.devices, known.held_by, known.also) = (group.devices, group.held_by, group.also);
-        } else {
-            known.nodes.push(node.name.to_string());
-        }
-    }
-    found.into_values().collect()
-}
-
-fn reason(node: &NodeFacts, reason: String) -> Group {
-    Group {
-        nodes: vec![node.name.to_string()],
-        fits: false,
-        reason,
-        devices: Vec::new(),
-        held_by: Vec::new(),
-        also: Vec::new(),
-    }
-}
-
-fn of_answer(node: &NodeFacts, answer: &Answer, usage: &Usage) -> Group {
-    match answer {
-        Answer::Fits(devices) => Group {
-            fits: true,
-            devices: devices.iter().map(|found| found.device.device.to_string()).collect(),
-            ..reason(node, "fits now".to_owned())
-        },
-        Answer::Undecided => reason(node, "too many combinations of devices to try all of them".to_owned()),
-        Answer::Aborted(_) => reason(node, "an expression fails".to_owned()),
-        Answer::Blocked(blocked) => of_blocked(node, blocked, usage),
-    }
-}
-
-fn of_blocked(node: &NodeFacts, blocked: &Blocked, usage: &Usage) -> Group {
-    let some = match blocked.needed {
-        Count::Exactly(count) if blocked.usable > 0 && blocked.usable < count => {
-            format!("{} of {count} devices are free; ", blocked.usable)
-        }
-        Count::Exactly(_) | Count::All => String::new(),
-    };
-    let holders = blocked.rule.holders().iter().filter_map(|at| usage.claim(*at)).map(HeldBy::of);
-    let others = blocked.others.iter().filter(|(_, rule)| !rule.holders().is_empty());
-    let others = others.map(|(device, rule)| {
-        let claims = rule.holders().iter().filter_map(|at| usage.claim(*at)).map(sentences::holder);
-        let claims = claims.collect::<Vec<_>>().join(" and ");
-        format!("{}: {}: {claims}", device.device, sentences::rule(rule, blocked))
-    });
-    Group {
-        devices: blocked.device.iter().map(|device| device.device.to_string()).collect(),
-        held_by: holders.collect(),
-        also: others.collect(),
-        ..reason(node, some + &sentences::rule(&blocked.rule, blocked))
-    }
 }

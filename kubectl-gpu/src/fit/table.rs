@@ -24,7 +24,7 @@ pub fn table(fits: &[Fit], notes: &[String], clock: Clock, colours: Colours) -> 
 fn workload(fit: &Fit, clock: Clock, colours: Colours) -> String {
     let style = match fit.verdict {
         Verdict::Fits => Style::Good,
-        Verdict::Waits => Style::Warning,
+        Verdict::Waits | Verdict::Undecided => Style::Warning,
         Verdict::Never => Style::Bad,
     };
     let mut text = painted(&sentence(fit), style, colours);
@@ -45,6 +45,7 @@ fn sentence(fit: &Fit) -> String {
         (Verdict::Fits, replicas) => format!("{workload} fits now with all {replicas} replicas"),
         (Verdict::Waits, 1) => format!("{workload} waits: it would fit on the emptied cluster"),
         (Verdict::Waits, replicas) => format!("{workload} waits: {} of {replicas} replicas fit now", now.replicas),
+        (Verdict::Undecided, _) => format!("{workload} is not judged: this program cannot decide it"),
         (Verdict::Never, 1) => format!("{workload} can never fit as it is"),
         (Verdict::Never, replicas) => {
             let most = fit.emptied.replicas;

@@ -17,7 +17,7 @@ const COLUMN: usize = 76;
 pub fn table(why: &Why, clock: Clock, colours: Colours) -> String {
     let style = match why.verdict {
         Verdict::Fits => Style::Good,
-        Verdict::Waits => Style::Warning,
+        Verdict::Waits | Verdict::Undecided => Style::Warning,
         Verdict::Never => Style::Bad,
     };
     let mut text = painted(&wrapped(&why.summary, WIDTH), style, colours) + "\n";

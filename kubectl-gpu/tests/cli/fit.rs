@@ -94,6 +94,17 @@ fn a_claim_that_waits_is_explained() {
 }
 
 #[test]
+fn a_gpu_that_is_not_well_is_waited_for() {
+    let mut slices = slices("models/t4.yaml", "gpu-c");
+    for device in slices[1]["spec"]["devices"].as_array_mut().unwrap() {
+        device["taints"] = json!([{"key": "gpu.nvidia.com/xid", "value": "79", "effect": "NoExecute"}]);
+    }
+    let yaml = "kind: Pod\nmetadata: {name: old}\nspec: {containers: [{resources: {limits: {nvidia.com/gpu: 1}}}]}\n";
+    let found = fits(yaml, &slices, &[]);
+    assert_eq!((found[0].verdict, found[0].now.replicas, found[0].emptied.replicas), (Verdict::Waits, 0, 2));
+}
+
+#[test]
 fn pods_of_one_claim_run_on_one_node_and_need_its_devices_once() {
     let yaml = r"
 kind: ResourceClaim

@@ -44,6 +44,9 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
         let version = json!({"major": "1", "minor": "37", "gitVersion": "v1.37.0", "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": ""});
         return json_body(&version).into_response();
     }
+    if request.headers().get("authorization").is_none_or(|token| token != "Bearer t") {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
     let Some(found) = shared.objects.get(uri.path()) else {
         let status =
             json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "no"});
@@ -160,6 +163,17 @@ fn bad_arguments_and_kubeconfigs_are_no_answer() {
     let Ran(code, _, error) = run(&server, &["status", "--context", "other"]);
     assert_eq!(code, 3);
     assert!(error.starts_with("error: failed to connect to the cluster: failed to use the kubeconfig"), "{error}");
+}
+
+#[test]
+fn credentials_that_are_not_accepted_are_no_answer() {
+    let server = serve(objects(CLAIMS));
+    let config = server.dir.path().join("config");
+    let text = std::fs::read_to_string(&config).unwrap().replace(r#"{"token":"t"}"#, r#"{"token":"old"}"#);
+    std::fs::write(&config, text).unwrap();
+    let Ran(code, _, error) = run(&server, &["status"]);
+    let expect = "error: failed to read the cluster: the API server does not accept the credentials of the kubeconfig; log in to the cluster again, and test it with `kubectl get pods`\n";
+    assert_eq!((code, error.as_str()), (3, expect));
 }
 
 #[test]

@@ -143,6 +143,14 @@ fn an_expression_that_fails_ends_the_search() {
 }
 
 #[test]
+fn an_expression_that_is_not_known_decides_nothing() {
+    let selector = selecting(r#"device.attributes["gpu.nvidia.com"].productName.translate("x")"#);
+    let why = full().why(&waiting(&json!([request("gpu.nvidia.com", &selector)])));
+    assert_eq!(why.verdict, Verdict::Undecided);
+    check(&text(&why), "why-unknown.txt");
+}
+
+#[test]
 fn a_pod_that_fits_does_not_wait() {
     let why = world(Vec::new()).why(&waiting(&json!([request("gpu.nvidia.com", &json!({}))])));
     assert_eq!(why.verdict, Verdict::Fits);
