@@ -36,6 +36,17 @@ impl FreeCounters {
         free
     }
 
+    /// The counters of one set alone.
+    pub fn only(&self, set: &str) -> Self {
+        Self(
+            self.0
+                .get_key_value(set)
+                .map(|(name, counters)| (Arc::clone(name), counters.clone()))
+                .into_iter()
+                .collect(),
+        )
+    }
+
     /// The first counter that does not suffice. A counter that is not published limits nothing.
     pub fn shortage(&self, device: &Device) -> Option<Shortage> {
         let consumed = device.consumes.iter().flat_map(|consumption| {

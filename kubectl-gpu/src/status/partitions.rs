@@ -31,6 +31,8 @@ pub struct Fitting {
 
 /// `free` are the counters of the pool, `devices` those of one GPU.
 pub(super) fn partitions(devices: &[&Device], driver: &str, free: &FreeCounters, usage: &PoolUsage) -> Partitions {
+    let set = devices.iter().flat_map(|device| &device.consumes).map(|consumption| &consumption.set).next();
+    let free = &set.map(|set| free.only(set)).unwrap_or_default();
     let mut profiles: BTreeMap<&str, Vec<&Device>> = BTreeMap::new();
     for device in devices {
         if let Some(profile) = device.text("profile", driver) {
@@ -45,7 +47,6 @@ pub(super) fn partitions(devices: &[&Device], driver: &str, free: &FreeCounters,
     });
     let mut fitting: Vec<(Amount, &str, usize)> = fitting.collect();
     fitting.sort_by(|one, other| other.0.cmp(&one.0).then(one.1.cmp(other.1)));
-    let set = devices.iter().flat_map(|device| &device.consumes).map(|consumption| &consumption.set).next();
     let free_memory = set.and_then(|set| free.set(set).find(|(name, _)| ***name == *"memory").map(|(_, free)| free));
     let largest = fitting.first().map(|(memory, ..)| *memory).unwrap_or_default();
     let fragmented = |free: Amount| 100 - (largest.per_mille_of(free) + 5) / 10;
