@@ -42,6 +42,7 @@ build: setup
 	@$(REPEATABLE) cargo build --release --locked $(PROGRAMS)
 	@$(BUILD_HOOK) --release
 	@install target/static/$(HOST)/release/gpu-cdi-hook target/release
+	@$(REPEATABLE) cargo build --release --locked -p dra-kubectl-gpu
 	@target/release/gpu-cluster build
 
 # For the demo: not optimised, which takes half the time. The programs of the cluster are built side by side with ours.

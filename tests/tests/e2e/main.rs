@@ -24,6 +24,7 @@ mod faults;
 mod health;
 mod hook;
 mod import;
+mod kubectl_gpu;
 mod mig;
 mod monitoring;
 mod mps;
@@ -54,6 +55,7 @@ fn cases() -> Vec<Case> {
         claims::cases(),
         hook::cases(),
         import::cases(),
+        kubectl_gpu::cases(),
         faults::cases(),
         health::cases(),
         restarts::cases(),

@@ -153,7 +153,8 @@ fn pod(metadata: &Value, node: &str, mut spec: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 }
 
-fn pod_spec(claim: &Value) -> Value {
+/// Of a pod that lists its GPUs and stays.
+pub(crate) fn pod_spec(claim: &Value) -> Value {
     json!({
         "terminationGracePeriodSeconds": 1,
         "resourceClaims": [claim],
