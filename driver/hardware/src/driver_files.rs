@@ -386,28 +386,63 @@ mod tests {
     fn a_driver_is_found_where_each_system_has_it() {
         let arch = std::env::consts::ARCH;
         let bottlerocket = format!("{arch}-bottlerocket-linux-gnu/sys-root/usr");
-        for (system, libraries, programs) in [
-            ("RHEL", "usr/lib64", "usr/bin"),
-            ("GKE", "lib64", "bin"),
-            ("Arch Linux", "usr/lib", "usr/bin"),
-            ("prefix", "lib", "bin"),
-            ("Talos", "usr/local/glibc/usr/lib", "usr/local/bin"),
-            ("earlier Talos", "usr/local/glibc/lib", "usr/local/bin"),
+        let sys_root_share = format!("{arch}-bottlerocket-linux-gnu/sys-root/usr/share");
+        for (system, libraries, programs, data) in [
+            ("RHEL", "usr/lib64", "usr/bin", "usr/share"),
+            ("Ubuntu", &format!("usr/lib/{arch}-linux-gnu"), "usr/bin", "usr/share"),
+            ("Debian without links", &format!("usr/lib/{arch}-linux-gnu/nvidia/current"), "usr/bin", "usr/share"),
+            ("driver container", &format!("lib/{arch}-linux-gnu"), "usr/bin", "usr/share"),
+            ("GKE", "lib64", "bin", ""),
+            ("Arch Linux", "usr/lib", "usr/bin", "usr/share"),
+            ("prefix", "lib", "bin", "share"),
+            ("Talos", "usr/local/glibc/usr/lib", "usr/local/bin", "usr/local/share"),
+            ("earlier Talos", "usr/local/glibc/lib", "usr/local/bin", "usr/local/share"),
             (
                 "Bottlerocket",
                 &format!("{bottlerocket}/lib/nvidia/tesla"),
                 &format!("{bottlerocket}/libexec/nvidia/tesla/bin"),
+                &sys_root_share,
             ),
+            ("Bottlerocket below usr", "usr/lib/nvidia/tesla", "usr/libexec/nvidia/tesla/bin", "usr/share"),
         ] {
             let tree = installed(libraries);
             tree.remove("usr/bin/nvidia-smi");
             tree.write(&format!("{programs}/nvidia-smi"), b"#!/bin/sh\n");
+            let icd_path = Path::new(data).join("vulkan/icd.d/nvidia_icd.json");
+            tree.write(icd_path.to_str().unwrap(), b"{}");
             let files = tree.find(&DriverFilesCache::default()).unwrap();
             assert_eq!((files.libraries.len(), files.version.as_str()), (6, "550.54.15"), "{system}");
             let smi = files.programs.iter().find(|file| file.name == MANDATORY_PROGRAM).unwrap();
-            let host_path = Path::new("/run/nvidia/driver").join(programs).join("nvidia-smi");
-            assert_eq!(smi.host_path, host_path, "{system}");
+            let root = Path::new("/run/nvidia/driver");
+            assert_eq!(smi.host_path, root.join(programs).join("nvidia-smi"), "{system}");
+            let icd = &files.others[0];
+            assert_eq!(icd.host_path, root.join(icd_path), "{system}");
+            assert_eq!(icd.place, Place::Path("/etc/vulkan/icd.d/nvidia_icd.json".to_owned()), "{system}");
         }
+    }
+
+    /// As of a root with packages of two architectures, and of an arm64 image on an x86 host.
+    #[test]
+    fn the_libraries_of_another_processor_are_left_out() {
+        let foreign = |soname: &str| {
+            let mut bytes = library(soname);
+            // `e_machine`: AArch64 on x86-64, x86-64 on AArch64.
+            bytes[18] = if cfg!(target_arch = "aarch64") { 62 } else { 183 };
+            bytes
+        };
+        let dir = "usr/lib64";
+        let tree = installed(&format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+        for (name, soname) in [("libcuda", "libcuda.so.1"), ("libnvidia-nvvm", "libnvidia-nvvm.so.4")] {
+            tree.write(&format!("{dir}/{name}.so.550.54.15"), &foreign(soname));
+        }
+        let files = tree.find(&DriverFilesCache::default()).unwrap();
+        let of_own = files.libraries.iter().all(|file| !file.host_path.starts_with("/run/nvidia/driver/usr/lib64"));
+        assert!(files.libraries.len() == 6 && of_own, "{files:?}");
+
+        let tree = installed(dir);
+        tree.write(&format!("{dir}/libcuda.so.550.54.15"), &foreign("libcuda.so.1"));
+        let error = tree.find(&DriverFilesCache::default()).unwrap_err();
+        assert!(matches!(error, DriverFilesError::NoLibrary { name: "libcuda.so.1", .. }), "{error}");
     }
 
     /// All is in the store, by absolute links.
@@ -419,10 +454,17 @@ mod tests {
         tree.link("/nix/store/h4sh-graphics-drivers", "run/opengl-driver");
         tree.link("/nix/store/h4sh-nvidia-x11/lib", "nix/store/h4sh-graphics-drivers/lib");
         tree.link("/nix/store/h4sh-nvidia-x11/bin/nvidia-smi", "run/current-system/sw/bin/nvidia-smi");
+        tree.write("nix/store/h4sh-nvidia-x11/share/glvnd/egl_vendor.d/10_nvidia.json", b"{}");
+        tree.link("/nix/store/h4sh-nvidia-x11/share", "nix/store/h4sh-graphics-drivers/share");
+        tree.write("nix/store/h4sh-firmware/lib/firmware/nvidia/550.54.15/gsp_ga10x.bin", b"");
+        tree.link("/nix/store/h4sh-firmware/lib/firmware", "run/current-system/firmware");
         let files = tree.find(&DriverFilesCache::default()).unwrap();
         let store = Path::new("/run/nvidia/driver/nix/store/h4sh-nvidia-x11");
         assert_eq!(files.libraries[0].host_path, store.join("lib/libcuda.so.550.54.15"));
         assert_eq!(files.programs[1].host_path, store.join("bin/nvidia-smi"));
+        let firmware = "/run/nvidia/driver/nix/store/h4sh-firmware/lib/firmware/nvidia/550.54.15/gsp_ga10x.bin";
+        let expect = [store.join("share/glvnd/egl_vendor.d/10_nvidia.json"), firmware.into()];
+        assert_eq!(files.others.iter().map(|file| file.host_path.clone()).collect::<Vec<_>>(), expect);
     }
 
     /// As after an update of the packages, or with several packages of the driver.
