@@ -17,7 +17,7 @@ BUILD_HOOK = $(STATIC) cargo build --locked -p dra-cdi-hook --target $(HOST) --t
 # a static program. Of the C compiler only ring needs anything.
 MUSL := $(shell uname -m)-unknown-linux-musl
 
-.PHONY: help setup build demo-programs programs krew demo test up down env bench check deny sbom repeat pictures
+.PHONY: help setup build demo-programs programs kubectl-gpu krew demo test up down env bench check deny sbom repeat pictures
 
 help:
 	@echo 'make demo    watch a real Kubernetes schedule pods onto simulated GPUs through this driver'
@@ -30,7 +30,8 @@ help:
 	@echo 'make pictures  the dashboards of the chart, from the Prometheus of make up MONITORING=1, into docs/pictures; takes 20 minutes'
 	@echo 'make check   formatting and lints'
 	@echo 'make deny    licences, sources, versions and known faults of the dependencies'
-	@echo 'make programs  the programs of the image, into target/image, and kubectl-gpu, into target/kubectl; needs no root'
+	@echo 'make programs  the programs of the image, into target/image; needs no root'
+	@echo 'make kubectl-gpu  kubectl-gpu as one static program, into target/kubectl; needs rustup'
 	@echo 'make krew    kubectl-gpu as an archive with its manifest, into target/krew'
 	@echo 'make sbom    what each of them is made of, as CycloneDX, into target/sbom'
 	@echo 'make repeat  build them again in another directory and compare their bytes'
@@ -58,12 +59,14 @@ programs:
 	@mkdir -p target/image
 	@cd target/release && install gpu-kubelet-plugin gpu-mps-host gpu-controller gpu-import ../image
 	@install target/static/$(HOST)/release/gpu-cdi-hook target/image
+
+kubectl-gpu:
 	@rustup target add $(MUSL)
 	@CC_$(subst -,_,$(MUSL))=cc $(REPEATABLE) cargo build --release --locked --target $(MUSL) -p dra-kubectl-gpu
 	@mkdir -p target/kubectl
 	@install target/$(MUSL)/release/kubectl-gpu target/kubectl
 
-krew: programs
+krew: kubectl-gpu
 	@kubectl-gpu/krew/pack.sh
 
 demo: demo-programs
@@ -95,7 +98,7 @@ deny: setup
 sbom: setup
 	@tests/supply-chain/sbom.sh
 
-repeat: programs
+repeat: programs kubectl-gpu
 	@tests/supply-chain/repeat.sh
 
 pictures:

@@ -32,10 +32,48 @@ pub fn yaml(answer: &impl Serialize) -> Result<String, OutputError> {
     serde_saphyr::to_string(answer).map_err(|error| OutputError::Yaml(Box::new(error)))
 }
 
+/// Replaces control characters, which objects of the cluster may have and a terminal would obey. Line ends and colours stay.
+fn harmless(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let colour = colour_length(rest);
+        let (part, after) = rest.split_at(colour.unwrap_or_else(|| first.len_utf8()));
+        let is_harmless = colour.is_some() || !first.is_control() || matches!(first, '\n' | '\t');
+        safe.push_str(if is_harmless { part } else { "\u{fffd}" });
+        rest = after;
+    }
+    safe
+}
+
+/// Bytes of the colour sequence (`ESC [ numbers m`) at the start of the text.
+fn colour_length(text: &str) -> Option<usize> {
+    let numbers = text.strip_prefix("\u{1b}[")?;
+    let end = numbers.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    numbers.get(end..)?.starts_with('m').then_some(end + 3)
+}
+
 /// A reader that closes the pipe, such as `head`, has what it wants.
 pub fn print(text: &str) -> Result<(), OutputError> {
-    match io::stdout().write_all(text.as_bytes()) {
+    match io::stdout().write_all(harmless(text).as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OutputError::Write(error)),
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_obeys_no_text_of_the_cluster() {
+        for (text, expect) in [
+            ("a\n\u{1b}[1;31mred\u{1b}[0m ü", "a\n\u{1b}[1;31mred\u{1b}[0m ü"),
+            ("\u{1b}]0;title\u{7}", "\u{fffd}]0;title\u{fffd}"),
+            ("\u{1b}[2J\r\u{9b}1m", "\u{fffd}[2J\u{fffd}\u{fffd}1m"),
+            ("\u{1b}[", "\u{fffd}["),
+        ] {
+            assert_eq!(harmless(text), expect, "{text:?}");
+        }
     }
 }

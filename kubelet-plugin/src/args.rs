@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
@@ -189,8 +189,7 @@ impl TryFrom<Args> for Config {
         let processes = ProcessRoots { proc: host_proc, pod_logs };
         let roots =
             Roots { driver: driver_root, driver_on_host: driver_root_host, proc: proc_root, sys: sys_root, processes };
-        let instance = pod_uid.clone();
-        let hook = cdi_hook_dir.map(|dir| HookSettings { program: cdi_hook_program, dir, instance });
+        let hook = cdi_hook_dir.map(|dir| hook_settings(cdi_hook_program, &dir, &driver_name, &pod_uid));
         let static_mig = static_mig_file.map(|path| StaticMigFile { path, config: static_mig_config });
         Ok(Self {
             node_name,
@@ -213,6 +212,11 @@ impl TryFrom<Args> for Config {
             http_address,
         })
     }
+}
+
+/// In a directory of this driver: another one on the node would remove what none of its own specs names.
+fn hook_settings(program: PathBuf, dir: &Path, driver_name: &str, pod_uid: &str) -> HookSettings {
+    HookSettings { program, dir: dir.join(driver_name), instance: pod_uid.to_owned() }
 }
 
 impl Config {

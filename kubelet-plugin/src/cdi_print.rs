@@ -135,7 +135,7 @@ impl Print {
     fn hook_program(&self) -> Result<Option<PathBuf>, CdiPrintError> {
         let settings = self.cdi_hook_dir.clone().map(|dir| HookSettings {
             program: self.cdi_hook_program.clone(),
-            dir,
+            dir: dir.join(&self.driver_name),
             instance: String::new(),
         });
         let path = settings.map(|settings| HookProgram::new(Arc::new(HostFiles), settings).path());

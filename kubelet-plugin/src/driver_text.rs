@@ -13,7 +13,7 @@ pub fn driver_text(report: &DriverReport, capabilities: &Capabilities) -> String
     let mut text = format!("NVIDIA driver {}\n", report.version);
     for capability in capabilities.iter() {
         write!(text, "\n{capability}\n").ok();
-        let entries = report.entries.iter().filter(|entry| is_listed_with(entry, capability));
+        let entries = report.entries.iter().filter(|entry| is_listed_with(entry, capability, capabilities));
         for line in entries.flat_map(|entry| lines(entry, &report.version)) {
             writeln!(text, "  {line}").ok();
         }
@@ -30,9 +30,9 @@ pub fn driver_text(report: &DriverReport, capabilities: &Capabilities) -> String
     text
 }
 
-/// A file of several capabilities is listed with the first of them.
-fn is_listed_with(entry: &DriverReportEntry, capability: Capability) -> bool {
-    entry.rule.capabilities.first() == Some(&capability)
+/// A file of several capabilities is listed with the first of those that are selected.
+fn is_listed_with(entry: &DriverReportEntry, capability: Capability, selected: &Capabilities) -> bool {
+    entry.rule.capabilities.iter().find(|one| selected.contains(**one)) == Some(&capability)
 }
 
 fn lines(entry: &DriverReportEntry, version: &str) -> Vec<String> {

@@ -18,7 +18,7 @@ dir=${1:-$(mktemp -d)}
 [ $# -gt 0 ] || trap 'rm -rf "$dir"' EXIT
 mkdir -p "$dir"
 git archive HEAD | tar -x -C "$dir"
-CARGO_TARGET_DIR=$dir/target make -C "$dir" programs
+CARGO_TARGET_DIR=$dir/target make -C "$dir" programs kubectl-gpu
 for program in target/image/* target/kubectl/*; do
     cmp "$program" "$dir/$program"
     sha256sum "$program"

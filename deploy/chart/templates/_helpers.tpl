@@ -76,6 +76,18 @@ because /proc/driver/nvidia and the PCI tree of sysfs are the same in every cont
 - --sys-root={{ include "gpu-dra-driver.treeInside" (dict "context" . "name" "sysRoot" "path" .Values.driver.sysRoot "default" "/sys") }}
 {{- end }}
 
+{{/* The same as environment variables. */}}
+{{- define "gpu-dra-driver.rootVariables" -}}
+- name: DRIVER_ROOT
+  value: {{ include "gpu-dra-driver.rootInside" . }}
+- name: DRIVER_ROOT_HOST
+  value: {{ .Values.driver.root }}
+- name: PROC_ROOT
+  value: {{ include "gpu-dra-driver.treeInside" (dict "context" . "name" "procRoot" "path" .Values.driver.procRoot "default" "/proc") }}
+- name: SYS_ROOT
+  value: {{ include "gpu-dra-driver.treeInside" (dict "context" . "name" "sysRoot" "path" .Values.driver.sysRoot "default" "/sys") }}
+{{- end }}
+
 {{/* The directory of the hook program, on the node and in the container. */}}
 {{- define "gpu-dra-driver.hookDir" -}}
 {{- $bin := "/home/kubernetes/bin" -}}

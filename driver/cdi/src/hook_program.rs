@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crc::{CRC_64_XZ, Crc};
 use dra_files::{FileVersion, Files, NewFile, TEMP_SUFFIX};
@@ -23,6 +24,9 @@ const PREFIX: &str = "gpu-cdi-hook-";
 
 /// A program that is linked statically has about 1 MiB.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A full disk or a directory that forbids execution stays so for a while, and to try takes a megabyte to read and write.
+const RETRY_INTERVAL: Duration = Duration::from_mins(1);
 
 const CHECKSUM: Crc<u64> = Crc::<u64>::new(&CRC_64_XZ);
 
@@ -43,6 +47,8 @@ pub struct HookProgram {
     files: Arc<dyn Files>,
     settings: HookSettings,
     installed: Mutex<Option<Installed>>,
+    /// When [`HookProgram::usable`] failed last.
+    failed: Mutex<Option<Instant>>,
     /// Copies that no spec named when [`HookProgram::remove_unused`] looked last.
     unused: Mutex<BTreeSet<PathBuf>>,
 }
@@ -112,7 +118,7 @@ impl Advice for HookProgramError {
 
 impl HookProgram {
     pub fn new(files: Arc<dyn Files>, settings: HookSettings) -> Self {
-        Self { files, settings, installed: Mutex::default(), unused: Mutex::default() }
+        Self { files, settings, installed: Mutex::default(), failed: Mutex::default(), unused: Mutex::default() }
     }
 
     /// The path of a copy that works on this node. It is made where it is missing or differs.
@@ -127,6 +133,7 @@ impl HookProgram {
         let path = self.install()?;
         let version = self.files.version(&path).unwrap_or_default();
         *installed = Some(Installed { path: path.clone(), version });
+        *self.failed.lock() = None;
         Ok(path)
     }
 
@@ -136,11 +143,40 @@ impl HookProgram {
         if self.read(&path).is_ok_and(|there| there.as_ref() == Some(&bytes)) && start(&path).is_ok() {
             return Ok(path);
         }
-        let write = || dra_files::replace(&*self.files, &path, &bytes, &self.settings.instance, PROGRAM_FILE);
-        let written = self.files.make_dir(&self.settings.dir).and_then(|()| write());
-        written.map_err(|source| HookProgramError::Write { path: path.clone(), source })?;
+        self.write(&path, &bytes)?;
         start(&path)?;
         Ok(path)
+    }
+
+    /// As [`HookProgram::ensure`], for a caller that waits: after a failure nothing is tried for a minute.
+    pub fn usable(&self) -> Option<PathBuf> {
+        let failed = *self.failed.lock();
+        if failed.is_some_and(|failed| failed.elapsed() < RETRY_INTERVAL) {
+            return None;
+        }
+        let ensured = self.ensure().ok();
+        if ensured.is_none() {
+            *self.failed.lock() = Some(Instant::now());
+        }
+        ensured
+    }
+
+    /// Makes copies that are missing again, of which these paths are in specs. A spec of a driver version that is not loaded is
+    /// not rendered again, so it names an earlier version of the program; this one does what that one did.
+    pub fn restore(&self, named: &BTreeSet<PathBuf>) -> Result<(), HookProgramError> {
+        let own = |path: &&PathBuf| path.parent() == Some(&self.settings.dir) && !path.exists();
+        let missing: Vec<&PathBuf> = named.iter().filter(own).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let (_, bytes) = self.wanted()?;
+        missing.into_iter().try_for_each(|path| self.write(path, &bytes))
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), HookProgramError> {
+        let write = || dra_files::replace(&*self.files, path, bytes, &self.settings.instance, PROGRAM_FILE);
+        let written = self.files.make_dir(&self.settings.dir).and_then(|()| write());
+        written.map_err(|source| HookProgramError::Write { path: path.to_owned(), source })
     }
 
     /// Where [`HookProgram::ensure`] installs the program.

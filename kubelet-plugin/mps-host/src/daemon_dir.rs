@@ -57,12 +57,6 @@ pub enum DaemonDirError {
         #[source]
         source: io::Error,
     },
-    #[error("failed to set the SELinux label of {}", path.display())]
-    Label {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
     #[error("failed to unmount {}", path.display())]
     Unmount {
         path: PathBuf,
@@ -90,7 +84,7 @@ impl Advice for DaemonDirError {
     fn advice(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::TooLong { .. } => Some("use a shorter --root".into()),
-            Self::Mount { .. } | Self::Label { .. } => Some("run the MPS host privileged".into()),
+            Self::Mount { .. } => Some("run the MPS host privileged".into()),
             Self::Foreign { .. } => Some("remove it by hand if no other program needs it".into()),
             Self::Create { .. } | Self::Unmount { .. } | Self::Read { .. } | Self::Remove { .. } => None,
         }
@@ -106,7 +100,6 @@ impl DaemonDirError {
             | Self::Read { path, .. }
             | Self::Create { path, .. }
             | Self::Mount { path, .. }
-            | Self::Label { path, .. }
             | Self::Unmount { path, .. }
             | Self::Remove { path, .. } => path.clone(),
         };
@@ -181,7 +174,7 @@ impl DaemonDir {
         for path in [self.path.clone(), self.run_dir(), self.log_dir()] {
             make_dir(&path)?;
         }
-        share(&self.run_dir())?;
+        share(&self.run_dir());
         let path = self.shm_dir();
         let failed = |source| DaemonDirError::Mount { path: path.clone(), source };
         let options = shm_options(shm_bytes).map_err(|error| failed(error.into()))?;
@@ -191,11 +184,13 @@ impl DaemonDir {
             if let Err(error) = mount_remount(&path, flags, options.as_c_str()) {
                 warn!(path = %path.display(), %error, "failed to change the size of the shared memory");
             }
+            share(&path);
             return Ok(());
         }
         make_dir(&path)?;
         mount("gpu-dra-mps", &path, "tmpfs", flags, options.as_c_str()).map_err(|errno| failed(errno.into()))?;
-        share(&path)
+        share(&path);
+        Ok(())
     }
 
     /// Prepares a start: an empty pipe directory, because a daemon also binds in a used one, past the sockets of an exited
@@ -298,8 +293,11 @@ fn open_to_all(path: &Path) -> Result<(), DaemonDirError> {
     opened.map_err(|errno| DaemonDirError::Create { path: path.to_owned(), source: errno.into() })
 }
 
-fn share(path: &Path) -> Result<(), DaemonDirError> {
-    selinux::share(path).map_err(|source| DaemonDirError::Label { path: path.to_owned(), source })
+/// A policy may lack the label, and clients of containers that SELinux does not confine need none.
+fn share(path: &Path) {
+    if let Err(error) = selinux::share(path) {
+        warn!(path = %path.display(), %error, "failed to set the SELinux label, containers may be refused the MPS daemon");
+    }
 }
 
 fn remove_empty(path: &Path) -> Result<(), DaemonDirError> {

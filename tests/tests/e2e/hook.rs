@@ -14,7 +14,7 @@ crate::case::cases![
 ];
 
 const NODE: &str = "node-2";
-const DIR: &str = "/opt/gpu-dra";
+const DIR: &str = "/opt/gpu-dra/gpu.nvidia.com";
 const LIBRARIES: [&str; 2] = ["libcuda.so.1", "libnvidia-ml.so.1"];
 
 /// What `ldconfig` of the image prints of its cache.

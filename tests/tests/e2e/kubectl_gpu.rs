@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `kubectl gpu` says of a real cluster what its scheduler then does.
+//! `kubectl gpu` on a real cluster, compared with what its scheduler then does.
 
 use crate::{
     arena::{Arena, checked},
@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 crate::case::cases![
     status_has_every_gpu_and_who_holds_it,
     why_names_the_holder_of_what_a_pod_waits_for,
-    as_many_replicas_run_as_fit_says,
+    as_many_replicas_run_as_fit_counts,
 ];
 
 const NODE: &str = "node-2";
@@ -68,7 +68,7 @@ fn why_names_the_holder_of_what_a_pod_waits_for(arena: &Arena) {
     pods::remove(arena, "greedy");
 }
 
-fn as_many_replicas_run_as_fit_says(arena: &Arena) {
+fn as_many_replicas_run_as_fit_counts(arena: &Arena) {
     for (replicas, expect) in [(2, Some(0)), (3, Some(2))] {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), deployment(replicas).to_string()).unwrap();

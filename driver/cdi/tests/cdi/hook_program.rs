@@ -111,6 +111,32 @@ fn another_program_has_another_name_and_the_old_one_stays_while_it_is_named() {
     assert_eq!(setup.names(), BTreeSet::from([setup.hooks_dir().join("another-program")]));
 }
 
+/// The base spec of a driver version that is not loaded is not rendered again.
+#[test]
+fn a_copy_of_an_earlier_version_that_a_spec_names_is_made_again() {
+    let setup = Setup::new();
+    let old = setup.hook().ensure().unwrap();
+    let next = "#!/bin/sh\n# The next version.\nexit 0\n";
+    setup.release(next);
+    fs::remove_dir_all(setup.hooks_dir()).unwrap();
+    let elsewhere = setup.dir.path().join("elsewhere");
+    setup.hook().restore(&BTreeSet::from([old.clone(), elsewhere.clone()])).unwrap();
+    assert_works(&old, next);
+    assert!(!elsewhere.exists(), "a spec names it, and it is not in the directory of this driver");
+}
+
+#[test]
+fn after_a_failure_a_caller_that_waits_is_not_delayed_again() {
+    let setup = Setup::new();
+    let hook = setup.hook();
+    setup.files.fail_after(0, Fault::FromNowOn(Errno::NOSPC));
+    assert_eq!(hook.usable(), None);
+    setup.files.heal();
+    assert_eq!(hook.usable(), None, "within a minute");
+    let path = hook.ensure().unwrap();
+    assert_eq!(hook.usable(), Some(path));
+}
+
 #[test]
 fn a_program_that_cannot_work_is_refused_with_its_cause() {
     let setup = Setup::new();

@@ -31,7 +31,7 @@
 
 use dra_model::config::{ConfigKind, DeviceConfig};
 use dra_model::{
-    AllocatedDevice, Capabilities, Claim, ClaimConfig, ConfigSource, MpsConfig, SharedForm, Sharing, claim,
+    AllocatedDevice, Capabilities, Capability, Claim, ClaimConfig, ConfigSource, MpsConfig, SharedForm, Sharing, claim,
 };
 
 use crate::decide::form::Form;
@@ -176,6 +176,10 @@ fn contradicts(device: &AllocatedDevice, form: Form, requested: &RequestedSharin
 fn read(claim: &Claim, forms: &[Form], config: &ClaimConfig) -> Result<DeviceConfig, Refusal> {
     let (index, from) = (config.index, config.source);
     let read = config.parameters.clone().map_err(|source| Refusal::Config { index, from, source })?;
+    // Through the sockets of daemons of the host a container could change GPUs of others.
+    if from == ConfigSource::Claim && read.capabilities.contains(Capability::Ipc) {
+        return Err(Refusal::OnlyOfClass { index, from, capability: Capability::Ipc });
+    }
     let mut named = claim.devices.iter().zip(forms).filter(|(device, _)| names(config, device));
     match named.find_map(|(device, form)| Some((device, mismatch(read.kind, *form)?))) {
         None => Ok(read),

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use dra_model::config::{ConfigError, ConfigKind};
-use dra_model::{Advice, Bytes, ClaimRef, ConfigSource, DeviceName, Disposition, Interval, SharedForm};
+use dra_model::{Advice, Bytes, Capability, ClaimRef, ConfigSource, DeviceName, Disposition, Interval, SharedForm};
 
 use crate::decide::form::Form;
 use crate::decide::holder::{Holder, QuarantinedHolder};
@@ -71,6 +71,13 @@ pub enum Refusal {
         index: usize,
         from: ConfigSource,
         source: ConfigError,
+    },
+    #[error("{}{} has `{capability}`, which only a DeviceClass gives", parameters(*index, Some("driverCapabilities")), origin(*from))]
+    OnlyOfClass {
+        /// Position in the allocation.
+        index: usize,
+        from: ConfigSource,
+        capability: Capability,
     },
     #[error(
         "{}{} is {kind}, but request {request} was allocated {device}, {actual}",
@@ -155,6 +162,7 @@ impl Advice for Refusal {
             Self::ConfigKind { .. } => {
                 "use the matching kind, or omit `requests` so that it applies only to its own kind".into()
             }
+            Self::OnlyOfClass { .. } => "remove it, or use a class of an administrator that has it".into(),
             Self::OtherForm { .. } => "remove it, or list the intended `requests`".into(),
             Self::LimitsOfShare { .. } => "set memory and activeThreadPercentage in its capacity.requests".into(),
             Self::LimitOfNothing { .. } => "correct or remove it".into(),
@@ -189,6 +197,7 @@ impl Refusal {
             | Self::Twice { .. }
             | Self::Config { .. }
             | Self::ConfigKind { .. }
+            | Self::OnlyOfClass { .. }
             | Self::OtherForm { .. }
             | Self::LimitsOfShare { .. }
             | Self::LimitOfNothing { .. }

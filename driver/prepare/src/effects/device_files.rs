@@ -58,26 +58,37 @@ fn ensure_one(dev_dir: &Path, node: &DeviceNode) -> Result<(), DeviceFileError> 
     let number = makedev(node.major, node.minor);
     match fs::symlink_metadata(&path) {
         Ok(found) if found.file_type().is_char_device() && found.rdev() == number => Ok(()),
+        // The number of these devices changes when the driver is loaded again, and this program may have made the file.
+        Ok(found) if found.file_type().is_char_device() && is_capability(node) => {
+            create(&path, number, CAPABILITY_MODE).map_err(|source| DeviceFileError::Create { path, source })
+        }
         Ok(_) => Err(DeviceFileError::Other { path, major: node.major, minor: node.minor }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mode = if node.path.starts_with("/dev/nvidia-caps/") { CAPABILITY_MODE } else { MODE };
+            let mode = if is_capability(node) { CAPABILITY_MODE } else { MODE };
             create(&path, number, mode).map_err(|source| DeviceFileError::Create { path, source })
         }
         Err(source) => Err(DeviceFileError::Create { path, source }),
     }
 }
 
-/// Another process may create it at the same time.
+fn is_capability(node: &DeviceNode) -> bool {
+    node.path.starts_with("/dev/nvidia-caps/")
+}
+
+/// In one step with its mode, whatever the umask: a file that was cut short would look complete to the next call.
 fn create(path: &Path, number: u64, mode: u32) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
-    match mknodat(CWD, path, FileType::CharacterDevice, Mode::from_raw_mode(mode), number) {
-        Err(rustix::io::Errno::EXIST) => Ok(()),
-        Err(error) => Err(error.into()),
-        // Whatever the umask.
-        Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode)),
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new_path = path.with_file_name(format!(".{name}.gpu-dra"));
+    match fs::remove_file(&new_path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
     }
+    mknodat(CWD, &new_path, FileType::CharacterDevice, Mode::from_raw_mode(mode), number)?;
+    fs::set_permissions(&new_path, Permissions::from_mode(mode))?;
+    fs::rename(&new_path, path)
 }
 
 #[cfg(test)]
@@ -101,6 +112,9 @@ mod tests {
         }
         assert!(matches!(ensure_one(dev.path(), &node("/dev/nvidia0", 1)), Err(DeviceFileError::Other { .. })));
         assert_eq!(fs::symlink_metadata(dev.path().join("nvidia0")).unwrap().rdev(), makedev(240, 0));
+        ensure(dev.path(), [&node("/dev/nvidia-caps/nvidia-cap3", 4)]);
+        assert_eq!(fs::symlink_metadata(dev.path().join("nvidia-caps/nvidia-cap3")).unwrap().rdev(), makedev(240, 4));
+        assert_eq!(fs::read_dir(dev.path().join("nvidia-caps")).unwrap().count(), 1);
         fs::write(dev.path().join("nvidia1"), "a plain file").unwrap();
         assert!(matches!(ensure_one(dev.path(), &node("/dev/nvidia1", 1)), Err(DeviceFileError::Other { .. })));
         assert!(matches!(ensure_one(dev.path(), &node("/dev/nvidia1/x", 1)), Err(DeviceFileError::Create { .. })));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use dra_cdi::{RenderedSpec, render};
+use dra_cdi::{HookProgram, RenderedSpec, render};
 use dra_model::{DriverFiles, Gpu, GpuUuid};
 
 use crate::effects::device_files;
@@ -39,7 +39,7 @@ pub(crate) fn base_spec(files: &DriverFiles, node: &Node) -> Result<RenderedSpec
         device_files::ensure(dev_dir, nodes.iter().map(|control| &control.node));
     }
     // Without the hook the libraries are mounted all the same. A reconciliation reports why it is not there.
-    let hook = node.hook.as_ref().and_then(|hook| hook.ensure().ok());
+    let hook = node.hook.as_ref().and_then(HookProgram::usable);
     let rendered = render::base(node.specs.naming(), files, &nodes, node.settings.architecture, hook.as_deref());
     rendered.map_err(|source| EffectError::Render { source })
 }

@@ -54,8 +54,8 @@ pub enum Problem {
         #[source]
         source: HookProgramError,
     },
-    #[error("failed to remove unused hook programs")]
-    UnusedHooks {
+    #[error("failed to bring the hook programs into line with the CDI specs")]
+    Hooks {
         #[source]
         source: HookProgramError,
     },
@@ -135,7 +135,7 @@ impl Advice for Problem {
     fn advice(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Specs { source } => source.advice(),
-            Self::Hook { source } | Self::UnusedHooks { source } => source.advice(),
+            Self::Hook { source } | Self::Hooks { source } => source.advice(),
             Self::Records { source } | Self::Ledgers { source } => source.advice(),
             Self::Locks { source } => source.advice(),
             Self::NotLocked { source } | Self::Lock { source } => source.advice(),
@@ -161,7 +161,7 @@ impl Reconciliation {
             Problem::Records { .. } | Problem::Locks { .. } | Problem::NotLocked { .. } => true,
             Problem::Specs { .. }
             | Problem::Hook { .. }
-            | Problem::UnusedHooks { .. }
+            | Problem::Hooks { .. }
             | Problem::Boot { .. }
             | Problem::DriverFiles { .. }
             | Problem::Repair { .. }

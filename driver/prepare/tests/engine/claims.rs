@@ -85,6 +85,17 @@ fn a_mig_device_has_no_dri_nodes() {
     assert!(nodes[0].len() == 3 && nodes[0].iter().all(|path| path.starts_with("/dev/nvidia")), "{nodes:?}");
 }
 
+#[test]
+fn the_sockets_of_daemons_are_given_by_a_class_only() {
+    let node = Node::new(1);
+    let mut claim = request_capabilities(allocate("a", &[("gpu", "gpu-00000000")]), &["compute", "ipc"]);
+    let refused = dra_model::explain(&node.prepare(&claim).unwrap_err());
+    assert!(refused.contains("`ipc`, which only a DeviceClass gives; remove it, or use a class"), "{refused}");
+    claim.configs[0].source = ConfigSource::Class;
+    let ids = &node.prepare(&claim).unwrap()[0].cdi_ids;
+    assert!(ids.contains(&format!("k8s.gpu.nvidia.com/base={VERSION}-ipc")), "{ids:?}");
+}
+
 fn request_capabilities(claim: Claim, capabilities: &[&str]) -> Claim {
     let parameters =
         json!({"apiVersion": "resource.nvidia.com/v1beta1", "kind": "GpuConfig", "driverCapabilities": capabilities});
