@@ -47,7 +47,8 @@ build: setup
 	@target/release/gpu-cluster build
 
 # For the demo: not optimised, which takes half the time. The programs of the cluster are built side by side with ours.
-demo-programs: setup
+demo-programs:
+	@tests/cluster/setup.sh cluster
 	@cargo build --locked -p dra-cluster
 	@target/debug/gpu-cluster build & cluster=$$!; cargo build --locked $(PROGRAMS) && wait $$cluster
 	@$(BUILD_HOOK)

@@ -15,8 +15,11 @@
 #                       would run as services
 #   <cache>/rootfs   the files of the two base images (see images.rs)
 #
-# Run as root. A second run changes and prints nothing. The apt sources of the
-# machine are read, never changed.
+# Usage: setup.sh [cluster]
+#
+# With `cluster`, what only tests need is left out: nvidia-driver, python, cdi,
+# cargo-deny. Run as root. A second run changes and prints nothing. The apt
+# sources of the machine are read, never changed.
 set -euo pipefail
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/gpu-dra-cluster
@@ -200,11 +203,12 @@ need_toolchains
 mkdir -p "$cache"
 install_host_packages
 unpack nvidia "${nvidia_packages[@]}"
-unpack nvidia-driver "${driver_packages[@]}"
 unpack prometheus "${prometheus_packages[@]}"
 unpack rootfs/base "${base_packages[@]}"
 unpack rootfs/demo "${base_packages[@]}" "${demo_packages[@]}"
 unpack rootfs/pause busybox-static
+[ "${1:-}" != cluster ] || exit 0
+unpack nvidia-driver "${driver_packages[@]}"
 unpack_wheel python "$nvidia_ml_py"
 unpack_cargo_deny
 build_go cdi
