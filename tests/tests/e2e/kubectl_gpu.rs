@@ -20,12 +20,12 @@ const A100: &str = "device.attributes['gpu.nvidia.com'].architecture == 'Ampere'
 const T4: &str = "device.attributes['gpu.nvidia.com'].architecture == 'Turing'";
 
 /// What a user of the cluster sees.
-struct Answer {
-    text: String,
-    code: Option<i32>,
+pub(crate) struct Answer {
+    pub(crate) text: String,
+    pub(crate) code: Option<i32>,
 }
 
-fn kubectl_gpu(arena: &Arena, args: &[&str]) -> Answer {
+pub(crate) fn kubectl_gpu(arena: &Arena, args: &[&str]) -> Answer {
     let mut program = Command::new(checked(arena.repository.program_path("kubectl-gpu")));
     let Output { status, stdout, stderr } = arena.cluster.equip(&mut program).args(args).output().unwrap();
     let text = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();

@@ -16,6 +16,7 @@
 )]
 
 mod admission;
+mod agreement;
 mod arena;
 mod case;
 mod claims;
@@ -56,6 +57,7 @@ fn cases() -> Vec<Case> {
         hook::cases(),
         import::cases(),
         kubectl_gpu::cases(),
+        agreement::cases(),
         faults::cases(),
         health::cases(),
         restarts::cases(),
