@@ -123,7 +123,6 @@ fn exactly(class: &str, count: usize, expression: &str) -> Value {
 
 fn devices(random: &mut TestRng) -> Value {
     let device = "device.attributes['gpu.nvidia.com']";
-    let profile = |name: &str| format!("{device}.profile == '{name}'");
     let one = |request: Value| json!([{"name": "gpu", "exactly": request}]);
     match random.random_range(0..9) {
         0 => {
@@ -153,27 +152,8 @@ fn devices(random: &mut TestRng) -> Value {
             request["capacity"] = json!({"requests": {"shares": one_of(random, &["1", "4", "10", "11"])}});
             json!({"requests": one(request)})
         }
-        5 => {
-            let both = ["1g.10gb", "3g.40gb"].map(profile);
-            let request = |name: &str, expression: &str| json!({"name": name, "exactly": exactly("mig.nvidia.com", 1, expression)});
-            let attribute = one_of(random, &["gpu.nvidia.com/parentUUID", "gpu.nvidia.com/profile"]);
-            json!({
-                "requests": [request("small", &both[0]), request("large", &both[1])],
-                "constraints": [{"requests": ["small", "large"], "matchAttribute": attribute}],
-            })
-        }
-        6 => {
-            let alternative = |name: &str, request: &Value| {
-                let mut alternative = request.clone();
-                alternative["name"] = json!(name);
-                alternative
-            };
-            let alternatives = [
-                alternative("whole", &exactly("gpu.nvidia.com", one_of(random, &[1, 8]), "")),
-                alternative("part", &exactly("mig.nvidia.com", 1, &profile(one_of(random, &["2g.20gb", "9g.90gb"])))),
-            ];
-            json!({"requests": [{"name": "gpu", "firstAvailable": alternatives}]})
-        }
+        5 => on_one_gpu(random),
+        6 => first_available(random),
         // An attribute that some devices lack fails the expression.
         7 => json!({"requests": one(exactly("gpu.nvidia.com", 1, &format!("{device}.noSuchAttribute == 'x'")))}),
         _ => {
@@ -183,4 +163,33 @@ fn devices(random: &mut TestRng) -> Value {
             json!({"requests": one(request)})
         }
     }
+}
+
+fn profile(name: &str) -> String {
+    format!("device.attributes['gpu.nvidia.com'].profile == '{name}'")
+}
+
+/// Two MIG devices with something in common.
+fn on_one_gpu(random: &mut TestRng) -> Value {
+    let both = ["1g.10gb", "3g.40gb"].map(profile);
+    let request =
+        |name: &str, expression: &str| json!({"name": name, "exactly": exactly("mig.nvidia.com", 1, expression)});
+    let attribute = one_of(random, &["gpu.nvidia.com/parentUUID", "gpu.nvidia.com/profile"]);
+    json!({
+        "requests": [request("small", &both[0]), request("large", &both[1])],
+        "constraints": [{"requests": ["small", "large"], "matchAttribute": attribute}],
+    })
+}
+
+fn first_available(random: &mut TestRng) -> Value {
+    let alternative = |name: &str, request: &Value| {
+        let mut alternative = request.clone();
+        alternative["name"] = json!(name);
+        alternative
+    };
+    let alternatives = [
+        alternative("whole", &exactly("gpu.nvidia.com", one_of(random, &[1, 8]), "")),
+        alternative("part", &exactly("mig.nvidia.com", 1, &profile(one_of(random, &["2g.20gb", "9g.90gb"])))),
+    ];
+    json!({"requests": [{"name": "gpu", "firstAvailable": alternatives}]})
 }
