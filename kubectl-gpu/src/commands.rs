@@ -113,7 +113,7 @@ pub(crate) async fn print_fit(connection: &Connection, args: &args::Fit) -> Resu
     let classes = reading::classes(&access.client).await.map_err(AppError::Read)?;
     let workloads = manifest.workloads(&classes).map_err(unusable)?;
     let Cluster { pools, usage, nodes, notes: incomplete } = read_cluster(&access).await?;
-    let seen = fit::Seen { pools: &pools, usage: &usage, classes: &classes, nodes: &nodes };
+    let seen = why::Seen { pools: &pools, usage: &usage, classes: &classes, nodes: &nodes };
     let fits: Vec<Fit> = workloads.iter().map(|workload| fit::fit(workload, seen)).collect();
     let text = match args.output {
         Form::Table | Form::Wide => Ok(fit::table(&fits, &incomplete, Clock::now(), output::colours())),

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use dra_allocation::allocate::{Allocated, Outcome, allocate};
 use dra_allocation::explain::tolerating_all;
 use dra_allocation::usage::Kind;
-use dra_allocation::{ClaimSpec, Classes, Cluster, Holder, NodeFacts, NodeView, Pools, Selectors, Usage};
+use dra_allocation::{ClaimSpec, Cluster, Holder, NodeFacts, NodeView, Selectors, Usage};
 use serde::Serialize;
 
 pub use table::table;
 
 use crate::manifest::Workload;
 use crate::subject::{Claim, ClaimState, Subject};
-use crate::why::{self, Verdict, Why};
+use crate::why::{self, Seen, Verdict, Why};
 
 /// Replicas that are counted beyond those that are asked for.
 const MORE: usize = 100;
@@ -55,15 +55,6 @@ pub struct Room {
 pub struct OnNode {
     pub node: String,
     pub replicas: usize,
-}
-
-/// What was read of the cluster.
-#[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
-    pub pools: &'a Pools,
-    pub usage: &'a Usage,
-    pub classes: &'a Classes,
-    pub nodes: &'a [NodeFacts],
 }
 
 /// Answers for one workload. The workloads of a file are judged one by one, as if only that one were created.
@@ -165,7 +156,6 @@ impl Counting<'_> {
             _ => format!("a replica of {}", self.workload.what),
         };
         let subject = Subject { what, pod: self.workload.pod.clone(), claims, events: Vec::new() };
-        let seen = why::Seen { pools: seen.pools, usage: seen.usage, classes: seen.classes, nodes: seen.nodes };
         why::why(&subject, seen, Vec::new())
     }
 }

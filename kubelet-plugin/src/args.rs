@@ -215,7 +215,7 @@ impl TryFrom<Args> for Config {
 }
 
 /// In a directory of this driver: another one on the node would remove what none of its own specs names.
-fn hook_settings(program: PathBuf, dir: &Path, driver_name: &str, pod_uid: &str) -> HookSettings {
+pub(crate) fn hook_settings(program: PathBuf, dir: &Path, driver_name: &str, pod_uid: &str) -> HookSettings {
     HookSettings { program, dir: dir.join(driver_name), instance: pod_uid.to_owned() }
 }
 

@@ -7,14 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use dra_cdi::{
-    Architecture, ClaimDevice, HookProgram, HookProgramError, HookSettings, Naming, RenderError, RenderedSpec, render,
-};
+use dra_cdi::{Architecture, ClaimDevice, HookProgram, HookProgramError, Naming, RenderError, RenderedSpec, render};
 use dra_files::HostFiles;
 use dra_hardware::{DeviceIds, DriverFilesError, Host, NodeError, NvmlMachine, ProcessRoots, Roots};
 use dra_model::{Advice, Capabilities, Capability, ClaimUid, Device, DeviceName, DeviceNode, IdError};
 use serde_json::Value;
 
+use crate::args::hook_settings;
 use crate::driver_text::driver_text;
 
 /// Shows CDI specs as this driver writes them.
@@ -133,11 +132,8 @@ impl Print {
 
     /// Where the plugin installs it; nothing is installed here.
     fn hook_program(&self) -> Result<Option<PathBuf>, CdiPrintError> {
-        let settings = self.cdi_hook_dir.clone().map(|dir| HookSettings {
-            program: self.cdi_hook_program.clone(),
-            dir: dir.join(&self.driver_name),
-            instance: String::new(),
-        });
+        let settings = |dir| hook_settings(self.cdi_hook_program.clone(), dir, &self.driver_name, "");
+        let settings = self.cdi_hook_dir.as_deref().map(settings);
         let path = settings.map(|settings| HookProgram::new(Arc::new(HostFiles), settings).path());
         path.transpose().map_err(CdiPrintError::Hook)
     }
