@@ -9,10 +9,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use dra_allocation::{Classes, NodeFacts, Pools, SliceReader, Usage};
+use dra_explain::subject::{self, Subject};
+use dra_explain::why;
 use dra_kubectl_gpu::age::Clock;
-use dra_kubectl_gpu::subject::{self, Subject};
 use dra_kubectl_gpu::table::Colours;
-use dra_kubectl_gpu::{status, why};
+use dra_kubectl_gpu::{status, why_table};
 use serde_json::{Value, json};
 
 const NODES: usize = 1000;
@@ -165,7 +166,7 @@ fn main() -> ExitCode {
         let start = Instant::now();
         let seen = why::Seen { pools: &pools, usage: &usage, classes: &classes, nodes: &nodes };
         let found = why::why(&subject(count), seen, Vec::new());
-        let text = why::table(&found, Clock::now(), Colours::Off);
+        let text = why_table::table(&found, Clock::now(), Colours::Off);
         let took = start.elapsed();
         slowest = slowest.max(took + slices + listed);
         println!(

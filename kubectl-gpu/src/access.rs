@@ -4,24 +4,12 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use dra_explain::access::Access;
 use dra_model::Advice;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
 use crate::args::Connection;
-
-/// The client and the namespace that is asked about.
-#[derive(Clone)]
-pub struct Access {
-    pub client: Client,
-    pub namespace: String,
-}
-
-impl std::fmt::Debug for Access {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Access").field("namespace", &self.namespace).finish_non_exhaustive()
-    }
-}
 
 /// No client can be made.
 #[derive(Debug, thiserror::Error)]
@@ -43,21 +31,19 @@ impl Advice for AccessError {
     }
 }
 
-impl Access {
-    /// Reads the kubeconfig; sends no request.
-    pub async fn new(connection: &Connection) -> Result<Self, AccessError> {
-        let options = KubeConfigOptions { context: connection.context.clone(), ..KubeConfigOptions::default() };
-        let config = match &connection.kubeconfig {
-            Some(path) => {
-                let read = Kubeconfig::read_from(path);
-                let read = read.map_err(|source| AccessError::File { path: path.clone(), source: Box::new(source) })?;
-                Config::from_custom_kubeconfig(read, &options).await
-            }
-            None => Config::from_kubeconfig(&options).await,
-        };
-        let config = config.map_err(|source| AccessError::Config(Box::new(source)))?;
-        let namespace = connection.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(config).map_err(|source| AccessError::Client(Box::new(source)))?;
-        Ok(Self { client, namespace })
-    }
+/// Reads the kubeconfig; sends no request.
+pub async fn connect(connection: &Connection) -> Result<Access, AccessError> {
+    let options = KubeConfigOptions { context: connection.context.clone(), ..KubeConfigOptions::default() };
+    let config = match &connection.kubeconfig {
+        Some(path) => {
+            let read = Kubeconfig::read_from(path);
+            let read = read.map_err(|source| AccessError::File { path: path.clone(), source: Box::new(source) })?;
+            Config::from_custom_kubeconfig(read, &options).await
+        }
+        None => Config::from_kubeconfig(&options).await,
+    };
+    let config = config.map_err(|source| AccessError::Config(Box::new(source)))?;
+    let namespace = connection.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let client = Client::try_from(config).map_err(|source| AccessError::Client(Box::new(source)))?;
+    Ok(Access { client, namespace })
 }

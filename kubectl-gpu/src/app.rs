@@ -12,7 +12,7 @@ use crate::commands;
 use crate::completion;
 use crate::error::AppError;
 use crate::output::{self, OutputError};
-use crate::why::Verdict;
+use dra_explain::why::Verdict;
 
 /// What the exit code says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

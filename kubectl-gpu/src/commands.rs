@@ -3,26 +3,27 @@
 
 use std::io::{self, Read as _};
 use std::path::Path;
-use std::sync::Arc;
 
-use dra_allocation::{NodeFacts, Pools, Usage};
+use dra_explain::access::Access;
+use dra_explain::cluster::{Cluster, NO_RULES, unread};
+use dra_explain::reading;
+use dra_explain::request::Resource;
+use dra_explain::subject_reading::subject;
+use dra_explain::why::{Verdict, Why};
 
-use crate::access::Access;
+use crate::access::connect;
 use crate::age::Clock;
 use crate::args::{self, Connection, Form};
 use crate::error::AppError;
 use crate::fit::{self, Fit};
 use crate::manifest::Manifest;
 use crate::output;
-use crate::reading;
-use crate::request::{Resource, Right};
 use crate::status::{self, Listed, Seen, Status, View};
-use crate::subject_reading::subject;
-use crate::why::{self, Verdict, Why};
+use crate::why_table;
 
 /// Shows the GPUs.
 pub(crate) async fn print_status(connection: &Connection, args: &args::Status) -> Result<(), AppError> {
-    let access = Access::new(connection).await.map_err(AppError::Access)?;
+    let access = connect(connection).await.map_err(AppError::Access)?;
     let status = read_status(&access, connection, args).await?;
     let text = match args.output {
         Form::Table => Ok(status::table(&status, View::Short, output::colours())),
@@ -71,10 +72,10 @@ async fn read_status(access: &Access, connection: &Connection, args: &args::Stat
 
 /// Explains one subject.
 pub(crate) async fn print_why(connection: &Connection, args: &args::Why) -> Result<Verdict, AppError> {
-    let access = Access::new(connection).await.map_err(AppError::Access)?;
+    let access = connect(connection).await.map_err(AppError::Access)?;
     let why = read_why(&access, args).await?;
     let text = match args.output {
-        Form::Table | Form::Wide => Ok(why::table(&why, Clock::now(), output::colours())),
+        Form::Table | Form::Wide => Ok(why_table::table(&why, Clock::now(), output::colours())),
         Form::Json => output::json(&why),
         Form::Yaml => output::yaml(&why),
     };
@@ -86,21 +87,16 @@ pub(crate) async fn print_why(connection: &Connection, args: &args::Why) -> Resu
 async fn read_why(access: &Access, args: &args::Why) -> Result<Why, AppError> {
     let classes = reading::classes(&access.client).await.map_err(AppError::Read)?;
     let (subject, missing) = subject(access, &args.name, &classes).await.map_err(AppError::Subject)?;
-    let mut incomplete: Vec<String> = missing.iter().map(|right| unread(right, "Events are not considered")).collect();
-    if subject.unallocated().is_empty() {
-        let seen = why::Seen { pools: &Pools::default(), usage: &Usage::default(), classes: &classes, nodes: &[] };
-        return Ok(why::why(&subject, seen, incomplete));
-    }
-    let Cluster { pools, usage, nodes, notes: unread } = read_cluster(access).await?;
-    incomplete.extend(unread);
-    let seen = why::Seen { pools: &pools, usage: &usage, classes: &classes, nodes: &nodes };
-    Ok(why::why(&subject, seen, incomplete))
+    let incomplete = missing.iter().map(|right| unread(right, "Events are not considered")).collect();
+    let is_needed = !subject.unallocated().is_empty();
+    let cluster = if is_needed { Cluster::read(access).await.map_err(AppError::Read)? } else { Cluster::default() };
+    Ok(cluster.why(&classes, &subject, incomplete))
 }
 
 /// Judges the workloads of a file.
 pub(crate) async fn print_fit(connection: &Connection, args: &args::Fit) -> Result<Vec<Verdict>, AppError> {
     let objects = read_objects(&args.file)?;
-    let access = Access::new(connection).await.map_err(AppError::Access)?;
+    let access = connect(connection).await.map_err(AppError::Access)?;
     let unusable = |source| AppError::Manifest { path: args.file.clone(), source };
     let mut manifest = Manifest::read(&objects, &access.namespace).map_err(unusable)?;
     for reference in manifest.references() {
@@ -112,11 +108,10 @@ pub(crate) async fn print_fit(connection: &Connection, args: &args::Fit) -> Resu
     }
     let classes = reading::classes(&access.client).await.map_err(AppError::Read)?;
     let workloads = manifest.workloads(&classes).map_err(unusable)?;
-    let Cluster { pools, usage, nodes, notes: incomplete } = read_cluster(&access).await?;
-    let seen = why::Seen { pools: &pools, usage: &usage, classes: &classes, nodes: &nodes };
-    let fits: Vec<Fit> = workloads.iter().map(|workload| fit::fit(workload, seen)).collect();
+    let cluster = Cluster::read(&access).await.map_err(AppError::Read)?;
+    let fits: Vec<Fit> = workloads.iter().map(|workload| fit::fit(workload, cluster.seen(&classes))).collect();
     let text = match args.output {
-        Form::Table | Form::Wide => Ok(fit::table(&fits, &incomplete, Clock::now(), output::colours())),
+        Form::Table | Form::Wide => Ok(fit::table(&fits, &cluster.notes, Clock::now(), output::colours())),
         Form::Json => output::json(&fits),
         Form::Yaml => output::yaml(&fits),
     };
@@ -135,36 +130,4 @@ fn read_objects(path: &Path) -> Result<Vec<serde_json::Value>, AppError> {
     let text = read.map_err(|source| AppError::File { path: path.to_owned(), source })?;
     let parsed = serde_saphyr::from_multiple(&text);
     parsed.map_err(|source| AppError::Yaml { path: path.to_owned(), source: Box::new(source) })
-}
-
-/// What an allocation is tried with.
-struct Cluster {
-    pools: Pools,
-    usage: Usage,
-    nodes: Vec<NodeFacts>,
-    /// Rights that are missing, with what is not considered without them.
-    notes: Vec<String>,
-}
-
-async fn read_cluster(access: &Access) -> Result<Cluster, AppError> {
-    let (pools, usage, named) =
-        futures::join!(reading::pools(&access.client, None), reading::usage(access), reading::nodes(&access.client),);
-    let (pools, usage) = (pools.map_err(AppError::Read)?, usage.map_err(AppError::Read)?);
-    let mut named = named.map_err(AppError::Read)?;
-    if !named.missing.is_empty() {
-        named.found = pools.found.nodes().map(|name| NodeFacts::unread(Arc::clone(name))).collect();
-    }
-    let claims = usage.missing.iter().map(|right| unread(right, "devices that claims there hold are taken as free"));
-    let labels = named.missing.iter().map(|right| unread(right, "labels and taints of nodes are not considered"));
-    let taints = pools.missing.iter().map(|right| unread(right, NO_RULES));
-    let notes = claims.chain(labels).chain(taints).collect();
-    Ok(Cluster { pools: pools.found, usage: usage.found, nodes: named.found, notes })
-}
-
-/// What is not seen without the DeviceTaintRules.
-const NO_RULES: &str = "taints that administrators gave to devices are not considered";
-
-/// A right that is missing, and what is hidden without it.
-fn unread(right: &Right, hidden: &str) -> String {
-    format!("{right} is missing: {hidden}")
 }

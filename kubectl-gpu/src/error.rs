@@ -10,8 +10,8 @@ use dra_model::Advice;
 use crate::access::AccessError;
 use crate::manifest::ManifestError;
 use crate::output::OutputError;
-use crate::request::ReadError;
-use crate::subject_reading::SubjectError;
+use dra_explain::request::ReadError;
+use dra_explain::subject_reading::SubjectError;
 
 /// The question is not answered.
 #[derive(Debug, thiserror::Error)]

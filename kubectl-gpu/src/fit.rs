@@ -18,8 +18,8 @@ use serde::Serialize;
 pub use table::table;
 
 use crate::manifest::Workload;
-use crate::subject::{Claim, ClaimState, Subject};
-use crate::why::{self, Seen, Verdict, Why};
+use dra_explain::subject::{Claim, ClaimState, Subject};
+use dra_explain::why::{self, Seen, Verdict, Why};
 
 /// Replicas that are counted beyond those that are asked for.
 const MORE: usize = 100;
@@ -148,8 +148,11 @@ impl Counting<'_> {
     /// Why no replica fits now.
     fn why(&self, seen: Seen<'_>) -> Why {
         let specs = self.workload.shared.iter().chain(&self.workload.own);
-        let claims =
-            specs.map(|spec| Claim { label: spec.label.clone(), state: ClaimState::Unallocated(spec.clone()) });
+        let claims = specs.map(|spec| Claim {
+            label: spec.label.clone(),
+            uid: None,
+            state: ClaimState::Unallocated(spec.clone()),
+        });
         let claims: Vec<Claim> = claims.collect();
         let what = match self.workload.replicas {
             1 => self.workload.what.clone(),

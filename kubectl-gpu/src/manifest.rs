@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dra_allocation::{ClaimSpec, Classes};
 use serde_json::Value;
 
-use crate::subject::{self, ClaimError, Pod};
+use dra_explain::subject::{self, ClaimError, Pod};
 
 /// The objects of a file.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -17,7 +17,7 @@ pub use gpu::{Form, Gpu, Shares};
 pub use table::{View, table};
 
 use crate::bar::Bar;
-use crate::reading::WaitingPod;
+use dra_explain::reading::WaitingPod;
 
 /// The answer of `kubectl gpu status`.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -85,14 +85,6 @@ pub fn lines(rows: &[Vec<Cell>], indent: usize, colours: Colours) -> String {
     text
 }
 
-/// `text` with at most `width` characters, the last of them `…` if some are missing.
-pub fn shortened(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
-}
-
 /// `text` in lines of at most `width` characters, if no word is longer.
 pub fn wrapped(text: &str, width: usize) -> String {
     let mut lines = vec![String::new()];
@@ -122,8 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_are_cut_or_wrapped() {
+    fn long_texts_are_wrapped() {
         assert_eq!(wrapped("one two three", 7), "one two\nthree");
-        assert_eq!([shortened("abcd", 4), shortened("abcde", 4)], ["abcd", "abc…"]);
     }
 }

@@ -11,7 +11,7 @@ use dra_tests::source::{SourceFile, files, root_dir};
 use serde_json::Value;
 
 /// A crate of ours and the crates of ours its product code may use.
-const EDGES: [(&str, &[&str]); 26] = [
+const EDGES: [(&str, &[&str]); 27] = [
     ("dra-model", &[]),
     ("dra-allocation", &[]),
     ("dra-health", &["dra-model"]),
@@ -29,8 +29,9 @@ const EDGES: [(&str, &[&str]); 26] = [
     ("dra-prepare", &["dra-cdi", "dra-checkpoint", "dra-files", "dra-hardware", "dra-model"]),
     ("dra-sim", &["dra-hardware", "dra-model"]),
     ("dra-sim-library", &["dra-sim"]),
+    ("dra-explain", &["dra-allocation", "dra-model"]),
     ("dra-controller", &["dra-mig-parted", "dra-model", "dra-proto", "dra-resource", "dra-runtime"]),
-    ("dra-kubectl-gpu", &["dra-allocation", "dra-model"]),
+    ("dra-kubectl-gpu", &["dra-allocation", "dra-explain", "dra-model"]),
     ("dra-serve", &[]),
     ("dra-mps-api", &["dra-hardware", "dra-model", "dra-proto"]),
     ("dra-mps-host", &MPS_HOST_USES),
@@ -99,6 +100,7 @@ const KNOWN_BY: [(&str, &[&str]); 10] = [
         &[
             "dra-runtime",
             "dra-resource",
+            "dra-explain",
             "dra-controller",
             "dra-kubectl-gpu",
             "dra-kubelet-plugin",
@@ -106,7 +108,7 @@ const KNOWN_BY: [(&str, &[&str]); 10] = [
             "dra-demo",
         ],
     ),
-    ("kube", &["dra-runtime", "dra-controller", "dra-kubectl-gpu", "dra-kubelet-plugin", "dra-tests"]),
+    ("kube", &["dra-runtime", "dra-explain", "dra-controller", "dra-kubectl-gpu", "dra-kubelet-plugin", "dra-tests"]),
     ("cel", &["dra-allocation"]),
     (
         "tonic",

@@ -4,10 +4,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use dra_explain::text::shortened;
+use dra_explain::why::Verdict;
+
 use super::{Fit, Room};
 use crate::age::Clock;
-use crate::table::{Cell, Colours, Style, lines, painted, shortened};
-use crate::why::{self, Verdict};
+use crate::table::{Cell, Colours, Style, lines, painted};
+use crate::why_table;
 
 /// Nodes that are listed by name.
 const MAX_NODES: usize = 12;
@@ -33,7 +36,7 @@ fn workload(fit: &Fit, clock: Clock, colours: Colours) -> String {
     text += &nodes(fit, colours);
     if let Some(why) = &fit.why {
         text += "\n";
-        text += &why::table(why, clock, colours);
+        text += &why_table::table(why, clock, colours);
     }
     text
 }

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use dra_allocation::Amount;
+use dra_explain::text::shortened;
 
 use super::{Claim, Form, Gpu, Node, Status};
 use crate::bar::LEGEND;
-use crate::table::{Cell, Colours, Style, lines, painted, shortened, wrapped};
+use crate::table::{Cell, Colours, Style, lines, painted, wrapped};
 
 /// Columns of a text that is not a table.
 const WIDTH: usize = 100;

@@ -2,12 +2,12 @@
 //! `kubectl gpu fit` for manifests of users.
 
 use dra_allocation::NodeFacts;
+use dra_explain::why::Seen;
+use dra_explain::why::Verdict;
 use dra_kubectl_gpu::age::Clock;
 use dra_kubectl_gpu::fit::{Fit, fit, table};
 use dra_kubectl_gpu::manifest::{Manifest, ManifestError};
 use dra_kubectl_gpu::table::Colours;
-use dra_kubectl_gpu::why::Seen;
-use dra_kubectl_gpu::why::Verdict;
 use serde_json::{Value, json};
 
 use crate::check;

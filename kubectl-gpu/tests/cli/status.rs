@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `kubectl gpu status` of a cluster with every form in use.
 
+use dra_explain::reading::WaitingPod;
 use dra_kubectl_gpu::output;
-use dra_kubectl_gpu::reading::WaitingPod;
 use dra_kubectl_gpu::status::{Listed, Seen, Status, View, status, table};
 use dra_kubectl_gpu::table::Colours;
 use serde_json::{Value, json};

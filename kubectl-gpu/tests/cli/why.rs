@@ -2,10 +2,11 @@
 //! `kubectl gpu why` for the causes that a pod can wait for.
 
 use dra_allocation::{Classes, NodeFacts, pod};
+use dra_explain::subject::{self, Claim, Event, Subject};
+use dra_explain::why::{Seen, Verdict, Why, why};
 use dra_kubectl_gpu::age::Clock;
-use dra_kubectl_gpu::subject::{self, Claim, Event, Subject};
 use dra_kubectl_gpu::table::Colours;
-use dra_kubectl_gpu::why::{Seen, Verdict, Why, table, why};
+use dra_kubectl_gpu::why_table::table;
 use serde_json::{Value, json};
 
 use crate::check;
@@ -171,7 +172,7 @@ fn a_claim_that_quota_refuses_does_not_exist() {
     let spec = subject::template_spec("ml/gpu", &template).unwrap();
     let state = subject::ClaimState::Missing { template: Some("gpu".to_owned()), spec: Some(spec) };
     let mut subject = waiting(&json!([]));
-    subject.claims = vec![Claim { label: "ml/gpu".to_owned(), state }];
+    subject.claims = vec![Claim { label: "ml/gpu".to_owned(), uid: None, state }];
     subject.events.push(Event {
         reason: "FailedResourceClaimCreation".to_owned(),
         message: r#"PodResourceClaim gpu: failed to create ResourceClaim: resourceclaims.resource.k8s.io "train-1-gpu-x" is forbidden: exceeded quota: gpus, requested: gpu.nvidia.com.deviceclass.resource.k8s.io/devices=1, used: gpu.nvidia.com.deviceclass.resource.k8s.io/devices=4, limited: gpu.nvidia.com.deviceclass.resource.k8s.io/devices=4"#.to_owned(),
@@ -208,7 +209,7 @@ fn a_pod_with_an_extended_resource_is_asked_about_like_one_with_a_claim() {
     let pod = json!({"spec": {"containers": [{"resources": {"limits": {"nvidia.com/gpu": "2", "cpu": "1"}}}]}});
     let pod = subject::pod(&pod).unwrap();
     let spec = classes().claim_of_resources("ml/train-1 (extended resources)", &pod.resources).unwrap();
-    let claim = Claim { label: "ml/train-1".to_owned(), state: subject::ClaimState::Unallocated(spec) };
+    let claim = Claim { label: "ml/train-1".to_owned(), uid: None, state: subject::ClaimState::Unallocated(spec) };
     let subject =
         Subject { what: "pod ml/train-1".to_owned(), pod: Some(pod), claims: vec![claim], events: Vec::new() };
     check(&text(&full().why(&subject)), "why-extended.txt");

@@ -85,7 +85,8 @@ async fn read(access: &Access, plural: &'static str, name: &str) -> Result<Optio
     found.map_err(|source| SubjectError::Read { what: format!("{plural}/{name}"), source })
 }
 
-async fn of_pod(
+/// A pod that was read already.
+pub async fn of_pod(
     access: &Access,
     name: &str,
     object: &Value,
@@ -110,7 +111,7 @@ async fn of_pod(
 fn of_resources(pod: &str, found: &Pod, classes: &Classes) -> Option<Claim> {
     let label = format!("{pod} (extended resources)");
     let spec = classes.claim_of_resources(&label, &found.resources).filter(|_| found.node.is_none())?;
-    Some(Claim { label, state: ClaimState::Unallocated(spec) })
+    Some(Claim { label, uid: None, state: ClaimState::Unallocated(spec) })
 }
 
 async fn of_pod_claim(access: &Access, claim: &PodClaim) -> Result<Claim, SubjectError> {
@@ -128,7 +129,7 @@ async fn of_pod_claim(access: &Access, claim: &PodClaim) -> Result<Claim, Subjec
     let missing = claim.claim.as_ref().map_or_else(|| label(&claim.name), |name| label(name));
     let spec = template.map(|object| subject::template_spec(&missing, &object)).transpose();
     let spec = spec.map_err(|source| failed(&claim.name, source))?;
-    Ok(Claim { label: missing, state: ClaimState::Missing { template: claim.template.clone(), spec } })
+    Ok(Claim { label: missing, uid: None, state: ClaimState::Missing { template: claim.template.clone(), spec } })
 }
 
 /// Without the right to list Events there are none.

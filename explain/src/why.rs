@@ -3,12 +3,11 @@
 
 mod groups;
 mod sentences;
-mod table;
 
 use std::cell::Cell;
 
 use dra_allocation::candidates::SelectorFault;
-use dra_allocation::changes::{Change, Question, changes};
+use dra_allocation::changes::{Change, ChangeKind, Question, changes};
 use dra_allocation::selector::SelectorError;
 use dra_allocation::{
     Answer, ClaimSpec, Classes, Cluster, Exclusion, NodeFacts, NodeView, Pools, Selectors, Usage, explain,
@@ -17,7 +16,6 @@ use dra_allocation::{
 use serde::Serialize;
 
 pub use groups::{Group, HeldBy};
-pub use table::table;
 
 use crate::subject::{ClaimState, Subject};
 use groups::{NodeAnswer, groups};
@@ -41,7 +39,7 @@ pub struct Why {
     /// The nodes by their reason, those that fit first.
     pub nodes: Vec<Group>,
     /// What would help, the smallest change first.
-    pub changes: Vec<String>,
+    pub changes: Vec<Proposal>,
     /// Rights that would show more, with what is missing without them.
     pub incomplete: Vec<String>,
 }
@@ -57,6 +55,23 @@ pub enum Verdict {
     Never,
     /// This program cannot tell.
     Undecided,
+}
+
+/// Something that would help.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Proposal {
+    /// One sentence.
+    pub text: String,
+    /// Whether the sentence names claims of others.
+    #[serde(skip)]
+    pub names_claims: bool,
+}
+
+impl From<String> for Proposal {
+    fn from(text: String) -> Self {
+        Self { text, names_claims: false }
+    }
 }
 
 /// What was read of the cluster.
@@ -120,7 +135,8 @@ fn missing_claim(subject: &Subject, mut why: Why) -> Option<Why> {
     if let Some(event) = refusal {
         why.messages.push(format!("{}: {}", event.reason, event.message));
         if event.message.contains("exceeded quota") {
-            why.changes.push("ask for a higher ResourceQuota of the namespace, or delete claims in it".to_owned());
+            why.changes
+                .push("ask for a higher ResourceQuota of the namespace, or delete claims in it".to_owned().into());
         }
     }
     Some(why)
@@ -217,7 +233,7 @@ fn unallocated(subject: &Subject, claims: &[ClaimSpec], seen: Seen<'_>, mut why:
         why.verdict = Verdict::Undecided;
         why.summary =
             format!("{} may fit: there are too many combinations of devices to try all of them", subject.what);
-        why.changes = vec!["ask for fewer devices at once: the scheduler may time out, too".to_owned()];
+        why.changes = vec!["ask for fewer devices at once: the scheduler may time out, too".to_owned().into()];
         return why;
     }
     let could = |node: &NodeFacts| may_change(subject, node) && fits_on_emptied(&cluster, node, claims);
@@ -225,8 +241,12 @@ fn unallocated(subject: &Subject, claims: &[ClaimSpec], seen: Seen<'_>, mut why:
     why.verdict = if is_possible { Verdict::Waits } else { Verdict::Never };
     why.summary = refused(subject, seen.nodes.len(), is_possible);
     let question = Question { cluster: &cluster, usage: seen.usage, claims, nodes: &asked };
-    why.changes = changes(&question).iter().map(|change: &Change| sentences::change(change, seen.usage)).collect();
-    why.changes.extend(other_node(subject, seen, ask));
+    let proposal = |change: &Change| Proposal {
+        text: sentences::change(change, seen.usage),
+        names_claims: matches!(change.kind, ChangeKind::Wait { .. }),
+    };
+    why.changes = changes(&question).iter().map(proposal).collect();
+    why.changes.extend(other_node(subject, seen, ask).map(Proposal::from));
     why
 }
 
@@ -240,6 +260,7 @@ fn failing(subject: &Subject, fault: &SelectorFault, why: Why) -> Why {
         | SelectorError::NotBool => (Verdict::Never, "is scheduled on no node: an expression fails"),
     };
     let (messages, changes) = sentences::fault(fault);
+    let changes = changes.into_iter().map(Proposal::from).collect();
     Why { verdict, summary: format!("{} {summary}", subject.what), messages, changes, nodes: Vec::new(), ..why }
 }
 

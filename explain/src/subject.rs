@@ -49,6 +49,8 @@ pub struct PodClaim {
 pub struct Claim {
     /// `namespace/name`, or the name in the pod while the claim does not exist.
     pub label: String,
+    /// Once the claim exists.
+    pub uid: Option<String>,
     pub state: ClaimState,
 }
 
@@ -281,7 +283,8 @@ pub fn claim(label: &str, object: &Value) -> Result<Claim, ClaimError> {
         }),
         None => ClaimState::Unallocated(claim_spec(label, spec.devices)?),
     };
-    Ok(Claim { label: label.to_owned(), state })
+    let uid = object.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
+    Ok(Claim { label: label.to_owned(), uid, state })
 }
 
 /// What the claims of a template ask for.

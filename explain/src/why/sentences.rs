@@ -12,7 +12,7 @@ use dra_allocation::request::{Ask, ConstraintRule, Count};
 use dra_allocation::selector::SelectorError;
 use dra_allocation::{Blocked, ClaimSpec, Holder, Rule, Usage};
 
-use crate::table::shortened;
+use crate::text::shortened;
 
 /// Characters of a CEL expression in a sentence.
 const EXPRESSION: usize = 80;

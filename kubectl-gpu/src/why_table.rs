@@ -3,9 +3,11 @@
 
 use std::fmt::Write as _;
 
-use super::{Group, HeldBy, Verdict, Why};
+use dra_explain::text::shortened;
+use dra_explain::why::{Group, HeldBy, Proposal, Verdict, Why};
+
 use crate::age::Clock;
-use crate::table::{Cell, Colours, Style, lines, painted, shortened, wrapped};
+use crate::table::{Cell, Colours, Style, lines, painted, wrapped};
 
 /// Columns of a text that is not a table.
 const WIDTH: usize = 100;
@@ -40,13 +42,13 @@ pub fn table(why: &Why, clock: Clock, colours: Colours) -> String {
     text
 }
 
-fn changes(changes: &[String], colours: Colours) -> String {
+fn changes(changes: &[Proposal], colours: Colours) -> String {
     if changes.is_empty() {
         return String::new();
     }
     let mut text = format!("\n{}\n", painted("What would help, the smallest change first:", Style::Heading, colours));
     for (number, change) in changes.iter().enumerate() {
-        let wrapped = wrapped(change, WIDTH - 5).replace('\n', "\n     ");
+        let wrapped = wrapped(&change.text, WIDTH - 5).replace('\n', "\n     ");
         writeln!(text, "  {}. {wrapped}", number + 1).ok();
     }
     text
