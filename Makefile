@@ -58,7 +58,7 @@ programs:
 	@$(REPEATABLE) cargo build --release --locked $(SHIPPED)
 	@$(BUILD_HOOK) --release
 	@mkdir -p target/image
-	@cd target/release && install gpu-kubelet-plugin gpu-mps-host gpu-controller gpu-import ../image
+	@cd target/release && install gpu-kubelet-plugin gpu-mps-host gpu-controller gpu-explain gpu-import ../image
 	@install target/static/$(HOST)/release/gpu-cdi-hook target/image
 
 kubectl-gpu:

@@ -16,7 +16,8 @@ pub const RELEASE: &str = "gpu-dra-driver";
 
 const IMAGE: &str = "localhost/gpu-dra-driver:0.1.0";
 /// The programs that the Containerfile copies.
-const PROGRAMS: [&str; 5] = ["gpu-kubelet-plugin", "gpu-mps-host", "gpu-controller", "gpu-import", "gpu-cdi-hook"];
+const PROGRAMS: [&str; 6] =
+    ["gpu-kubelet-plugin", "gpu-mps-host", "gpu-controller", "gpu-explain", "gpu-import", "gpu-cdi-hook"];
 /// A simulated node has its driver root at the path of a driver container.
 const SETTINGS: [&str; 5] = [
     "driver.root=/run/nvidia/driver",

@@ -61,5 +61,5 @@ SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0) "$tools/bin/c
 write dra-kubelet-plugin kubelet-plugin gpu-kubelet-plugin
 write dra-mps-host kubelet-plugin/mps-host gpu-mps-host
 write dra-cdi-hook driver/cdi-hook gpu-cdi-hook
-write dra-controller controller gpu-controller gpu-import
+write dra-controller controller gpu-controller gpu-explain gpu-import
 write dra-kubectl-gpu kubectl-gpu kubectl-gpu

@@ -30,7 +30,7 @@ const EDGES: [(&str, &[&str]); 27] = [
     ("dra-sim", &["dra-hardware", "dra-model"]),
     ("dra-sim-library", &["dra-sim"]),
     ("dra-explain", &["dra-allocation", "dra-model"]),
-    ("dra-controller", &["dra-mig-parted", "dra-model", "dra-proto", "dra-resource", "dra-runtime"]),
+    ("dra-controller", &["dra-explain", "dra-mig-parted", "dra-model", "dra-proto", "dra-resource", "dra-runtime"]),
     ("dra-kubectl-gpu", &["dra-allocation", "dra-explain", "dra-model"]),
     ("dra-serve", &[]),
     ("dra-mps-api", &["dra-hardware", "dra-model", "dra-proto"]),

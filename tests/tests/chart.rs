@@ -161,10 +161,8 @@ fn the_driver_creates_events_and_changes_none() {
     let roles = documents(&rendered(&[]).unwrap(), "ClusterRole");
     let about_events = roles.iter().flat_map(|role| role.split("\n  - ")).filter(|rule| rule.contains("[events]"));
     let about_events = about_events.map(|rule| rule.lines().take(3).map(str::trim).collect::<Vec<_>>());
-    assert_eq!(
-        about_events.collect::<Vec<_>>(),
-        [["apiGroups: [events.k8s.io]", "resources: [events]", "verbs: [create]"]]
-    );
+    let creates = vec!["apiGroups: [events.k8s.io]", "resources: [events]", "verbs: [create]"];
+    assert_eq!(about_events.collect::<Vec<_>>(), [creates.clone(), creates], "explain, plugin and controller");
 }
 
 #[test]
@@ -337,7 +335,7 @@ fn rules_about_faults_are_flags_of_the_plugin() {
     ] {
         assert!(plugin.contains(&format!("- {flag}\n")), "{flag} in {plugin}");
     }
-    assert_eq!(chart.matches("kind: Lease\n").count(), 3);
+    assert_eq!(chart.matches("\n  name: gpu.nvidia.com-eviction-").count(), 3);
     for (rules, word) in [
         (r#"{"gone": {"effect": "Off"}}"#, "gone"),
         (r#"{"lost": {"effect": "Evict"}}"#, "effect"),
@@ -606,6 +604,7 @@ fn the_flags_of_the_chart_are_flags_of_the_programs() {
         ("gpu-kubelet-plugin", args("kubelet-plugin/src/args.rs")),
         ("gpu-mps-host", args("kubelet-plugin/mps-host/src/args.rs")),
         ("gpu-controller", args("controller/src/args.rs")),
+        ("gpu-explain", args("controller/src/bin/gpu-explain/args.rs")),
     ];
     let chart = rendered(&[]).unwrap();
     let mut checked = 0;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use dra_tests::source::root_dir;
 
-const PROGRAMS: [&str; 5] = ["gpu-kubelet-plugin", "gpu-mps-host", "gpu-controller", "gpu-import", "gpu-cdi-hook"];
+const PROGRAMS: [&str; 6] =
+    ["gpu-kubelet-plugin", "gpu-mps-host", "gpu-controller", "gpu-explain", "gpu-import", "gpu-cdi-hook"];
 
 /// With one in it a program has other bytes on another machine, and shows where it was built.
 #[test]

@@ -12,6 +12,7 @@ use std::process::{Command, Output};
 crate::case::cases![
     status_has_every_gpu_and_who_holds_it,
     why_names_the_holder_of_what_a_pod_waits_for,
+    events_say_why_a_pod_waits,
     as_many_replicas_run_as_fit_counts,
 ];
 
@@ -66,6 +67,33 @@ fn why_names_the_holder_of_what_a_pod_waits_for(arena: &Arena) {
     let Answer { text, code } = kubectl_gpu(arena, &["why", "greedy"]);
     assert!(code == Some(2) && text.contains("can never fit as it is"), "{text}");
     pods::remove(arena, "greedy");
+}
+
+/// The Deployment of the chart, without a tool of the user.
+fn events_say_why_a_pod_waits(arena: &Arena) {
+    pods::start(arena, "holder", NODE, &whole(2, A100));
+    checked(arena.stage().saw("holder"));
+    pods::start(arena, "waiter", NODE, &whole(1, A100));
+    let of = |kind: &str| {
+        let fields = format!("reason=DevicesUnavailable,involvedObject.kind={kind},involvedObject.name=waiter");
+        arena.until(&format!("an Event on the {kind}"), || {
+            let events = arena.list(&["events", "--field-selector", &fields]);
+            events.first().map(|event| text(event, "/message").to_owned())
+        })
+    };
+    let (on_claim, on_pod) = (of("ResourceClaim"), of("Pod"));
+    assert_eq!(on_claim, on_pod);
+    assert!(
+        on_pod.starts_with("pod default/waiter waits: none of 2 nodes can give it what it asks for now. "),
+        "{on_pod}"
+    );
+    assert!(on_pod.contains("node-2: the devices that match are in use (closest gpu-"), "{on_pod}");
+    assert!(on_pod.contains("in use by claim holder)"), "{on_pod}");
+    let described = arena.kubectl(&["describe", "resourceclaim", "waiter"]);
+    assert!(described.contains("DevicesUnavailable"), "{described}");
+    pods::remove(arena, "holder");
+    checked(arena.stage().saw("waiter"));
+    pods::remove(arena, "waiter");
 }
 
 fn as_many_replicas_run_as_fit_counts(arena: &Arena) {
