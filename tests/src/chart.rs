@@ -26,16 +26,18 @@ pub fn rendered(settings: &[&str]) -> Result<String, String> {
 
 /// The chart with these arguments of helm.
 pub fn rendered_with(arguments: &[&str]) -> Result<String, String> {
+    template("gpu-dra-driver", "deploy/chart", arguments)
+}
+
+/// The chart for tenants with these arguments of helm.
+pub fn tenants_rendered_with(arguments: &[&str]) -> Result<String, String> {
+    template("gpu-tenants", "deploy/tenants-chart", arguments)
+}
+
+/// A chart in a namespace with the name of its release.
+fn template(release: &str, chart: &str, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(helm())
-        .args([
-            "template",
-            "gpu-dra-driver",
-            "deploy/chart",
-            "--namespace",
-            "gpu-dra-driver",
-            "--kube-version",
-            "1.37.0",
-        ])
+        .args(["template", release, chart, "--namespace", release, "--kube-version", "1.37.0"])
         .args(arguments)
         .current_dir(root_dir())
         .output()

@@ -49,7 +49,7 @@ fn request() -> Value {
 }
 
 /// Has the API server judge objects without keeping them.
-fn try_to_create(arena: &Arena, objects: &[Value]) -> Result<String, ClusterError> {
+pub(crate) fn try_to_create(arena: &Arena, objects: &[Value]) -> Result<String, ClusterError> {
     let path = arena.cluster.dir().join("tried.json");
     fs::write(&path, json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()).unwrap();
     // kubectl's own check takes null for a mistake, wherever it is.

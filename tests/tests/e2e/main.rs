@@ -35,6 +35,7 @@ mod restarts;
 mod runner;
 mod scenes;
 mod sharing;
+mod tenants;
 mod uninstall;
 
 use case::Case;
@@ -58,6 +59,7 @@ fn cases() -> Vec<Case> {
         import::cases(),
         kubectl_gpu::cases(),
         agreement::cases(),
+        tenants::cases(),
         faults::cases(),
         health::cases(),
         restarts::cases(),
