@@ -7,6 +7,7 @@
 use crate::{
     arena::Arena,
     kubectl_gpu::{Answer, kubectl_gpu},
+    paper,
 };
 use dra_demo::text;
 use proptest::prelude::RngExt as _;
@@ -61,7 +62,7 @@ fn fit_agrees_with_the_scheduler_about_random_claims(arena: &Arena) {
         delete(arena, name);
     }
     arena.kubectl(&["delete", "resourceslices", "-l", &format!("on={NODE}")]);
-    arena.kubectl(&["delete", "node", NODE]);
+    paper::delete_nodes(arena);
 }
 
 /// The status of the condition `PodScheduled`.
@@ -75,15 +76,8 @@ fn delete(arena: &Arena, name: &str) {
     arena.kubectl(&["delete", &both[0], &both[1], "--grace-period=0", "--force", "--timeout=60s"]);
 }
 
-/// With a taint that the pods of the driver do not tolerate.
 fn create_node(arena: &Arena) {
-    let labels = json!({"kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux"});
-    let taints = json!([{"key": "paper", "effect": "NoSchedule"}]);
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE, "labels": labels}, "spec": {"taints": taints}});
-    arena.apply(&node.to_string());
-    let room = json!({"cpu": "64", "memory": "64Gi", "pods": "1000"});
-    let status = json!({"status": {"capacity": room, "allocatable": room}}).to_string();
-    arena.kubectl(&["patch", "node", NODE, "--subresource=status", "-p", &status]);
+    paper::create_node(arena, NODE);
     let slices = arena.list(&["resourceslices"]);
     let of_original = slices.into_iter().filter(|slice| text(slice, "/spec/nodeName") == ORIGINAL);
     for (at, mut slice) in of_original.enumerate() {

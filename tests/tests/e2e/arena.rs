@@ -144,6 +144,7 @@ impl Arena {
         for kinds in ["deployments,pods", "resourceclaims,resourceclaimtemplates"] {
             self.cluster.kubectl(&["delete", kinds, "--all", "--timeout=60s"]).ok();
         }
+        self.cluster.kubectl(&["delete", "nodes", "-l", "paper"]).ok();
         for node in self.cluster.nodes() {
             node.gpu_sim("heal", &[]).ok();
             node.shell("nft delete table ip away 2>/dev/null || :").ok();

@@ -19,6 +19,7 @@ mod admission;
 mod agreement;
 mod arena;
 mod case;
+mod case_studies;
 mod claims;
 mod classes;
 mod faults;
@@ -29,6 +30,7 @@ mod kubectl_gpu;
 mod mig;
 mod monitoring;
 mod mps;
+mod paper;
 mod pods;
 mod publishing;
 mod restarts;
@@ -60,6 +62,7 @@ fn cases() -> Vec<Case> {
         kubectl_gpu::cases(),
         agreement::cases(),
         tenants::cases(),
+        case_studies::cases(),
         faults::cases(),
         health::cases(),
         restarts::cases(),
