@@ -109,6 +109,8 @@ fn api_server_flags(pki_dir: &Path, subnet: Subnet) -> Vec<String> {
         format!("--kubelet-client-certificate={}", pki("kubelet-client.crt")),
         format!("--kubelet-client-key={}", pki("kubelet-client.key")),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        // No kube-proxy runs beside the API server: it calls webhooks at the addresses of their pods.
+        "--enable-aggregator-routing=true".to_owned(),
         // The driver's pod makes device nodes and mounts.
         "--allow-privileged=true".to_owned(),
         "--profiling=false".to_owned(),

@@ -20,12 +20,12 @@ use std::{
 
 /// A Go package and the names its binary is called by.
 #[derive(Debug)]
-struct Target {
-    package: &'static str,
-    names: &'static [&'static str],
-    ldflags: &'static str,
-    tags: &'static str,
-    cgo: bool,
+pub(crate) struct Target {
+    pub package: &'static str,
+    pub names: &'static [&'static str],
+    pub ldflags: &'static str,
+    pub tags: &'static str,
+    pub cgo: bool,
 }
 
 /// How the programs are compiled.
@@ -54,14 +54,14 @@ impl Build {
 
 /// A Go module of `tests/cluster/go` and what is built from it.
 #[derive(Debug)]
-struct Module {
-    name: &'static str,
+pub(crate) struct Module {
+    pub name: &'static str,
     /// How long a first build takes on two cores.
-    takes: &'static str,
-    targets: &'static [Target],
+    pub takes: &'static str,
+    pub targets: &'static [Target],
 }
 
-const PLAIN: Target = Target { package: ".", names: &[], ldflags: "-s -w", tags: "", cgo: false };
+pub(crate) const PLAIN: Target = Target { package: ".", names: &[], ldflags: "-s -w", tags: "", cgo: false };
 
 const CONTAINERD: Target = Target { tags: "no_btrfs,no_devmapper,no_zfs", ..PLAIN };
 
@@ -151,6 +151,12 @@ pub fn build_programs(build: Build) -> Result<Programs> {
     Ok(Programs { dir })
 }
 
+/// Builds a module that no cluster needs, unless the cache holds it, and returns the directory of its programs.
+pub(crate) fn build_further(module: &Module) -> Result<PathBuf> {
+    let _lock = cache::lock(&cache::dir().join("build.lock"))?;
+    build_module(module, Build::Optimised)
+}
+
 fn are_built(build: Build) -> Result<bool> {
     for module in &MODULES {
         if !module_dir(module, build)?.exists() {
@@ -191,7 +197,7 @@ fn build_module(module: &Module, build: Build) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn source_dir(module: &Module) -> PathBuf {
+pub(crate) fn source_dir(module: &Module) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(module.name)
 }
 

@@ -27,6 +27,7 @@ mod health;
 mod hook;
 mod import;
 mod kubectl_gpu;
+mod kueue;
 mod mig;
 mod monitoring;
 mod mps;
@@ -63,6 +64,7 @@ fn cases() -> Vec<Case> {
         agreement::cases(),
         tenants::cases(),
         case_studies::cases(),
+        kueue::cases(),
         faults::cases(),
         health::cases(),
         restarts::cases(),
