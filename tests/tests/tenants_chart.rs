@@ -8,19 +8,31 @@ use std::path::Path;
 use dra_tests::chart::{documents, tenants_rendered_with};
 use dra_tests::source::root_dir;
 
-const EXAMPLES: [&str; 2] = ["training-and-inference", "shared-cluster"];
+/// Each with the files of values, the later ones on top.
+const EXAMPLES: [(&str, &[&str]); 3] = [
+    ("training-and-inference", &["training-and-inference"]),
+    ("training-and-inference-kueue", &["training-and-inference", "training-and-inference-kueue"]),
+    ("shared-cluster", &["shared-cluster"]),
+];
 
 fn example(name: &str, settings: &[&str]) -> Result<String, String> {
-    let path = root_dir().join(format!("deploy/tenants-chart/examples/{name}.yaml")).display().to_string();
+    files(&[name], settings)
+}
+
+fn files(names: &[&str], settings: &[&str]) -> Result<String, String> {
+    let path =
+        |name: &&str| root_dir().join(format!("deploy/tenants-chart/examples/{name}.yaml")).display().to_string();
+    let paths: Vec<String> = names.iter().map(path).collect();
+    let values = paths.iter().flat_map(|path| ["--values", path]);
     let settings = settings.iter().flat_map(|setting| ["--set-json", setting]);
-    tenants_rendered_with(&["--values", &path].into_iter().chain(settings).collect::<Vec<_>>())
+    tenants_rendered_with(&values.chain(settings).collect::<Vec<_>>())
 }
 
 #[test]
 fn the_examples_render_as_committed() {
-    for name in EXAMPLES {
+    for (name, of_example) in EXAMPLES {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/tenants-{name}.yaml"));
-        let given = example(name, &[]).unwrap();
+        let given = files(of_example, &[]).unwrap();
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&path, &given).unwrap();
         }

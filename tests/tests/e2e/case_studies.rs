@@ -8,7 +8,6 @@ use crate::{
     tenants::{Tenants, claim, event, template},
 };
 use dra_demo::text;
-use dra_tests::source::root_dir;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -41,8 +40,7 @@ impl Tenant {
 
 /// The chart with an example, once its limits are active.
 fn install<'a>(arena: &'a Arena, example: &str, tenants: &[Tenant]) -> Tenants<'a> {
-    let path = root_dir().join("deploy/tenants-chart/examples").join(example);
-    let chart = Tenants::with_file(arena, &path.display().to_string());
+    let chart = Tenants::with_examples(arena, &[example]);
     for tenant in tenants {
         chart.until_active(&claim("probe", tenant.namespace, &tenant.request(9)));
     }
@@ -125,7 +123,8 @@ fn gpus_on_paper(arena: &Arena) -> usize {
     pools.iter().filter(|(name, _)| name.starts_with("paper-")).map(|(_, pool)| pool.of_kind("gpu").count()).sum()
 }
 
-fn training_and_inference_run_beside_each_other_at_full_size(arena: &Arena) {
+/// Eight nodes with 8 A100 and four with 4 T4.
+pub(crate) fn create_training_and_inference(arena: &Arena) {
     for node in 1..=8 {
         paper::create_node_with_gpus(arena, &format!("paper-a100-{node}"), "a100-40", 8);
     }
@@ -133,6 +132,10 @@ fn training_and_inference_run_beside_each_other_at_full_size(arena: &Arena) {
         paper::create_node_with_gpus(arena, &format!("paper-t4-{node}"), "t4", 4);
     }
     assert_eq!(gpus_on_paper(arena), 64 + 16);
+}
+
+fn training_and_inference_run_beside_each_other_at_full_size(arena: &Arena) {
+    create_training_and_inference(arena);
     let training = Tenant {
         namespace: "training",
         class: "gpu-training",

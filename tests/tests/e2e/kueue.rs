@@ -4,6 +4,7 @@
 
 use crate::{
     arena::{Arena, checked},
+    case_studies, paper,
     tenants::{Tenants, template},
 };
 use dra_cluster::build_kueue;
@@ -12,7 +13,10 @@ use dra_tests::source::root_dir;
 use serde_json::{Value, json};
 use std::fs;
 
-crate::case::cases![kueue_holds_the_job_that_exceeds_its_quota_and_admits_it_later];
+crate::case::cases![
+    kueue_holds_the_job_that_exceeds_its_quota_and_admits_it_later,
+    kueue_lends_the_gpus_between_requests_and_limits_at_full_size,
+];
 
 const NAMESPACE: &str = "kueue-system";
 const TENANT: &str = "team-k";
@@ -67,10 +71,10 @@ fn values(image: &str) -> Value {
     })
 }
 
-/// A job in the queue of the tenant whose pod has a claim with this request.
-fn start_job(arena: &Arena, name: &str, request: &Value) {
-    let template = template(name, TENANT, &json!({"requests": [{"name": "gpu", "exactly": request}]}));
-    let spec = json!({
+/// A job in the queue of a tenant whose pod has a claim with this request, and further fields.
+fn start_job(arena: &Arena, tenant: &str, name: &str, request: &Value, fields: &[(&str, Value)]) {
+    let template = template(name, tenant, &json!({"requests": [{"name": "gpu", "exactly": request}]}));
+    let mut spec = json!({
         "restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
         "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": name}],
         "containers": [{
@@ -78,15 +82,18 @@ fn start_job(arena: &Arena, name: &str, request: &Value) {
             "command": ["sh", "-c", "nvidia-smi -L && sleep infinity"], "resources": {"claims": [{"name": "gpu"}]},
         }],
     });
-    let metadata = json!({"name": name, "namespace": TENANT, "labels": {QUEUE_LABEL: "gpus"}});
+    for (field, value) in fields {
+        spec[field] = value.clone();
+    }
+    let metadata = json!({"name": name, "namespace": tenant, "labels": {QUEUE_LABEL: "gpus"}});
     let job =
         json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"template": {"spec": spec}}});
     arena.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [template, job]}).to_string());
 }
 
 /// The message of a condition of the Workload of a job.
-fn condition(arena: &Arena, job: &str, kind: &str, status: &str) -> Option<String> {
-    let workloads = arena.list(&["workloads.kueue.x-k8s.io", "-n", TENANT]);
+fn condition(arena: &Arena, tenant: &str, job: &str, kind: &str, status: &str) -> Option<String> {
+    let workloads = arena.list(&["workloads.kueue.x-k8s.io", "-n", tenant]);
     let workload = workloads.iter().find(|one| text(one, "/metadata/ownerReferences/0/name") == job)?;
     let conditions = workload.pointer("/status/conditions").and_then(Value::as_array)?;
     let found = conditions.iter().find(|one| text(one, "/type") == kind && text(one, "/status") == status)?;
@@ -94,11 +101,16 @@ fn condition(arena: &Arena, job: &str, kind: &str, status: &str) -> Option<Strin
 }
 
 fn until_admitted(arena: &Arena, job: &str) {
-    arena.until(&format!("the admission of {job}"), || condition(arena, job, "Admitted", "True"));
+    arena.until(&format!("the admission of {job}"), || condition(arena, TENANT, job, "Admitted", "True"));
     arena.until(&format!("a running pod of {job}"), || {
         let pods = arena.list(&["pods", "-n", TENANT, "-l", &format!("batch.kubernetes.io/job-name={job}")]);
         pods.iter().any(|pod| text(pod, "/status/phase") == "Running").then_some(())
     });
+}
+
+fn check_held(arena: &Arena, tenant: &str, job: &str, reason: &str) {
+    let held = arena.until(&format!("a reason for {job}"), || condition(arena, tenant, job, "QuotaReserved", "False"));
+    assert_eq!(held, format!("couldn't assign flavors to pod set main: insufficient unused quota for {reason}"));
 }
 
 /// Two jobs with a request are admitted, the third is held with the reason until one of them ends.
@@ -106,12 +118,11 @@ fn check(arena: &Arena, name: &str, request: &Value, reason: &str) {
     let jobs = ["1", "2", "3"].map(|number| format!("{name}-{number}"));
     let [first, second, third] = &jobs;
     for job in [first, second] {
-        start_job(arena, job, request);
+        start_job(arena, TENANT, job, request, &[]);
         until_admitted(arena, job);
     }
-    start_job(arena, third, request);
-    let held = arena.until(&format!("a reason for {third}"), || condition(arena, third, "QuotaReserved", "False"));
-    assert_eq!(held, format!("couldn't assign flavors to pod set main: insufficient unused quota for {reason}"));
+    start_job(arena, TENANT, third, request, &[]);
+    check_held(arena, TENANT, third, reason);
     let pods = arena.list(&["pods", "-n", TENANT, "-l", &format!("batch.kubernetes.io/job-name={third}")]);
     assert!(pods.is_empty(), "a job that is held has no pod: {pods:?}");
     arena.kubectl(&["delete", "job", first, "-n", TENANT, "--timeout=60s"]);
@@ -137,4 +148,73 @@ fn kueue_holds_the_job_that_exceeds_its_quota_and_admits_it_later(arena: &Arena)
     let amounts = json!({"requests": {"memory": "10Gi"}});
     let share = json!({"deviceClassName": "mps.gpu.nvidia.com", "capacity": amounts});
     check(arena, "share", &share, "share-memory in flavor gpus, 10Gi more needed");
+}
+
+/// What a tenant has and may borrow, in jobs of equal size.
+struct Queue {
+    tenant: &'static str,
+    class: &'static str,
+    resource: &'static str,
+    devices_per_job: u32,
+    jobs: u32,
+    borrowed: u32,
+}
+
+/// Fills a queue with jobs on paper, and has one more held.
+fn fill(arena: &Arena, queue: &Queue) {
+    let Queue { tenant, class, resource, devices_per_job, jobs, borrowed } = queue;
+    let request = json!({"deviceClassName": class, "count": devices_per_job});
+    let on_paper = [("nodeSelector", json!({"paper": "true"})), ("tolerations", json!([{"operator": "Exists"}]))];
+    for number in 1..=*jobs {
+        start_job(arena, tenant, &format!("job-{number}"), &request, &on_paper);
+    }
+    arena.until(&format!("{jobs} pods of {tenant} with a node"), || {
+        let pods = arena.list(&["pods", "-n", tenant]);
+        let placed = pods.iter().filter(|pod| !text(pod, "/spec/nodeName").is_empty()).count();
+        (u32::try_from(placed).unwrap() == *jobs).then_some(())
+    });
+    start_job(arena, tenant, "one-too-many", &request, &on_paper);
+    check_held(arena, tenant, "one-too-many", &format!("{resource} in flavor gpus, {devices_per_job} more needed"));
+    let total = devices_per_job * jobs;
+    let usage = json!({"name": resource, "total": total.to_string(), "borrowed": borrowed.to_string()});
+    arena.until(&format!("the usage of {tenant}"), || {
+        let queues = arena.list(&["clusterqueues.kueue.x-k8s.io"]);
+        let queue = queues.iter().find(|queue| text(queue, "/metadata/name") == *tenant)?;
+        (queue.pointer("/status/flavorsUsage/0/resources/0") == Some(&usage)).then_some(())
+    });
+}
+
+fn kueue_lends_the_gpus_between_requests_and_limits_at_full_size(arena: &Arena) {
+    case_studies::create_training_and_inference(arena);
+    let _kueue = Kueue::install(arena);
+    let files = ["training-and-inference.yaml", "training-and-inference-kueue.yaml"];
+    let _tenants = Tenants::with_examples(arena, &files);
+    let training = Queue {
+        tenant: "training",
+        class: "gpu-training",
+        resource: "training-gpus",
+        devices_per_job: 8,
+        jobs: 8,
+        borrowed: 16,
+    };
+    let inference = Queue {
+        tenant: "inference",
+        class: "gpu-inference",
+        resource: "inference-gpus",
+        devices_per_job: 1,
+        jobs: 16,
+        borrowed: 4,
+    };
+    for queue in [&training, &inference] {
+        fill(arena, queue);
+    }
+    for Queue { tenant, .. } in [training, inference] {
+        arena.kubectl(&["delete", "jobs", "--all", "-n", tenant, "--wait=false"]);
+        // No kubelet ends them.
+        arena.until(&format!("the end of the pods of {tenant}"), || {
+            arena.cluster.kubectl(&["delete", "pods", "--all", "-n", tenant, "--grace-period=0", "--force"]).ok();
+            arena.list(&["pods", "-n", tenant]).is_empty().then_some(())
+        });
+    }
+    paper::delete_nodes(arena);
 }

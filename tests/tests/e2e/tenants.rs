@@ -34,13 +34,21 @@ impl<'a> Tenants<'a> {
     pub(crate) fn with_values(arena: &'a Arena, values: &Value) -> Self {
         let path = arena.cluster.dir().join("tenants.json");
         fs::write(&path, values.to_string()).unwrap();
-        Self::with_file(arena, &path.display().to_string())
+        Self::with_files(arena, &[&path.display().to_string()])
     }
 
-    pub(crate) fn with_file(arena: &'a Arena, path: &str) -> Self {
+    /// The chart with examples of it, the later ones on top.
+    pub(crate) fn with_examples(arena: &'a Arena, names: &[&str]) -> Self {
+        let path = |name: &&str| root_dir().join("deploy/tenants-chart/examples").join(name).display().to_string();
+        let paths: Vec<_> = names.iter().map(path).collect();
+        Self::with_files(arena, &paths.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn with_files(arena: &'a Arena, paths: &[&str]) -> Self {
         let tenants = Self { arena };
         let chart = root_dir().join("deploy/tenants-chart").display().to_string();
-        let args = ["install", RELEASE, &chart, "--namespace", RELEASE, "--create-namespace", "--values", path];
+        let mut args = vec!["install", RELEASE, &chart, "--namespace", RELEASE, "--create-namespace"];
+        args.extend(paths.iter().flat_map(|path| ["--values", path]));
         checked(arena.cluster.helm(&args));
         tenants
     }
