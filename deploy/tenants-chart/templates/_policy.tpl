@@ -47,6 +47,7 @@ spec:
           + (has(asked.exactly) ? '.exactly' : '.firstAvailable[' + string(j) + ']')),
         'class': dyn(one.?deviceClassName.orValue('')),
         'devices': dyn(one.?allocationMode.orValue('') == 'All' ? 32 : one.?count.orValue(1)),
+        'isAll': dyn(one.?allocationMode.orValue('') == 'All'),
         'amounts': dyn(one.?capacity.?requests.orValue({})), 'tolerations': dyn(one.?tolerations.orValue([]))}))
 {{- end }}
 

@@ -208,6 +208,7 @@ fn claims_by_count() -> Vec<Judged> {
         (of_a("five", &one(&gpus(5))), refused("5 devices")),
         (template("five-each", "team-a", &one(&gpus(5))), Some(in_template)),
         (of_a("all", &one(&all)), refused("32 devices (allocationMode All counts as 32)")),
+        (of_a("as-many-as-all", &one(&gpus(32))), refused("32 devices")),
         (of_a("largest-four", &and_three(either(gpus(1), of_class("mig.nvidia.com")))), None),
         (of_a("largest-five", &and_three(either(gpus(1), gpus(2)))), refused("5 devices")),
     ]
