@@ -5,20 +5,22 @@
 # what it takes from Debian and PyPI without installing it into the cache:
 #
 #   <cache>/nvidia   nvidia-smi and the MPS programs, from Debian's non-free
-#   <cache>/nvidia-driver  the user-space part of a whole driver, as Debian's
-#                    packages install it, but for OptiX (131 MB)
+#   <cache>/nvidia-driver, -470, -550  the user-space part of whole drivers, as
+#                    Debian's packages install it, but for OptiX (131 MB)
 #   <cache>/python   nvidia-ml-py, an independent reader of the NVML library
-#   <cache>/cdi      cdi-reference, which reads CDI specs as containerd does,
-#                    built from tests/cluster/go/cdi
+#   <cache>/cdi, cdi-schema  cdi-reference, which reads CDI specs as containerd
+#                    does, and cdi-schema-reference, which validates them, built
+#                    from tests/cluster/go
 #   <cache>/cargo-deny  what `make deny` runs
 #   <cache>/prometheus  promtool, prometheus and alertmanager; installed, they
 #                       would run as services
-#   <cache>/rootfs   the files of the two base images (see images.rs)
+#   <cache>/rootfs   the files of base images (see images.rs). That of lib64 is
+#                    laid out as those of Fedora, RHEL and SUSE
 #
 # Usage: setup.sh [cluster]
 #
 # With `cluster`, what only tests need is left out: nvidia-driver, python, cdi,
-# cargo-deny. Run as root. A second run changes and prints nothing. The apt
+# cdi-schema, cargo-deny, rootfs/lib64, podman. Run as root. A second run changes and prints nothing. The apt
 # sources of the machine are read, never changed.
 set -euo pipefail
 
@@ -31,6 +33,8 @@ host_packages=(
     buildah busybox-static iproute2 iptables kmod libseccomp-dev nftables
     pkg-config procps python3 util-linux
 )
+# A runtime beside containerd, which reads CDI specs itself.
+test_packages=(podman runc)
 nvidia_packages=(nvidia-smi nvidia-cuda-mps)
 driver_packages=(
     libcuda1 libcudadebugger1 libnvidia-cfg1 libnvidia-ml1 libnvidia-nvvm4
@@ -44,10 +48,25 @@ driver_packages=(
     nvidia-vulkan-common firmware-nvidia-gsp nvidia-xconfig
     xserver-xorg-video-nvidia
 )
+# The same of the next release, which has some more; its firmware is left out.
+driver_550_packages=(
+    "${driver_packages[@]/firmware-nvidia-gsp/libnvidia-gpucomp}"
+)
+# An older driver in a directory of its own, which alternatives select.
+driver_470_packages=(
+    libnvidia-tesla-470-{allocator1,cbl,cfg1,compiler,cuda1,eglcore,encode1}
+    libnvidia-tesla-470-{fbc1,glcore,glvkspirv,ifr1,ml1,ngx1,nvcuvid1,nvvm4}
+    libnvidia-tesla-470-{opticalflow1,ptxjitcompiler1,rtcore}
+    lib{egl,glx}-nvidia-tesla-470-0 libgles-nvidia-tesla-470-{1,2}
+    nvidia-tesla-470-{opencl-icd,smi,vdpau-driver} nvidia-opencl-common
+    nvidia-egl-common nvidia-vulkan-common
+)
 # Go programs that need nothing but the C library.
 prometheus_packages=(prometheus prometheus-alertmanager)
 # The minimum for a program linked against glibc.
 base_packages=(libc6 libgcc-s1)
+# The same for /lib64 and /usr/lib64 alone, which is what the loader trusts: Debian builds it so for 64-bit programs on i386.
+lib64_packages=(libc6-amd64 lib64gcc-s1)
 # A shell, coreutils, ldconfig, and busybox for a small web server and client.
 demo_packages=(
     bash coreutils libc-bin grep sed libacl1 libattr1 libgmp10 libpcre2-8-0 libselinux1
@@ -72,9 +91,10 @@ need_toolchains() {
     command -v go >/dev/null || fail "go is missing: install Go 1.26 or newer from https://go.dev/doc/install, then run this again"
 }
 
-install_host_packages() {
+# install_packages PACKAGE...: on this machine.
+install_packages() {
     local missing=() package
-    for package in "${host_packages[@]}"; do
+    for package in "$@"; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
     done
     [ ${#missing[@]} -eq 0 ] && return
@@ -83,31 +103,45 @@ install_host_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# apt with the Debian mirrors of the machine and the components that have NVIDIA's driver.
+# apt with lists of its own: the Debian mirrors of the machine and the components that have NVIDIA's driver, or those of
+# another release or architecture, which $from names.
 private_apt() {
-    apt-get -qq -o Dir::Etc::SourceList="$cache/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
-        -o Dir::State::Lists="$cache/apt/lists" -o Dir::Cache="$cache/apt/cache" \
-        -o APT::Sandbox::User=root "$@"
+    local apt=$cache/apt${from:+-$from} architecture=()
+    [ "$from" != i386 ] || architecture=(-o APT::Architectures::=i386)
+    apt-get -qq -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+        -o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt/cache" \
+        -o APT::Sandbox::User=root "${architecture[@]}" "$@"
 }
 
 prepare_private_apt() {
-    [ -z "${private_apt_ready:-}" ] || return 0
-    mkdir -p "$cache"/apt/{lists,cache}/partial
+    local apt=$cache/apt${from:+-$from}
+    [ -z "${private_apt_ready[${from:-own}]:-}" ] || return 0
+    mkdir -p "$apt"/{lists,cache}/partial
     apt-get indextargets --format '$(CREATED_BY) $(REPO_URI) $(CODENAME) $(ORIGIN)' |
-        awk -v keyring="$keyring" '$1 == "Packages" && $4 == "Debian" && !seen[$2 $3]++ {
-            print "deb [signed-by=" keyring "] " $2 " " $3 " main contrib non-free non-free-firmware" }' >"$cache/apt/sources.list"
-    [ -s "$cache/apt/sources.list" ] || fail "apt knows no Debian mirror: add one to its sources, then run this again"
+        awk -v keyring="$keyring" -v from="$from" '$1 == "Packages" && $4 == "Debian" && !seen[$2 $3]++ {
+            signed = "signed-by=" keyring; components = "main contrib non-free non-free-firmware"
+            if (from == "") print "deb [" signed "] " $2 " " $3 " " components
+            else if ($3 ~ /-/) next
+            else if (from == "i386") print "deb [" signed " arch=i386] " $2 " " $3 " main"
+            else print "deb [" signed "] " $2 " " from " " components }' >"$apt/sources.list"
+    [ -s "$apt/sources.list" ] || fail "apt knows no Debian mirror: add one to its sources, then run this again"
     private_apt update
-    private_apt_ready=yes
+    private_apt_ready[${from:-own}]=yes
 }
+declare -A private_apt_ready
 
 # unpack NAME PACKAGE...: the packages' files in <cache>/NAME, unpacked again when the list changes.
 unpack() {
-    local name=$1 dir="$cache/$1" list deb
+    local name=$1 dir="$cache/$1" list deb from
     shift
     list="$*"
     [ "$(cat "$dir.packages" 2>/dev/null)" = "$list" ] && return
     echo "unpacking ${list} into $dir" >&2
+    case $name in
+        rootfs/lib64) from=i386 ;;
+        nvidia-driver-550) from=trixie ;;
+        *) from= ;;
+    esac
     prepare_private_apt
     rm -rf "$dir" "$dir.debs" "$dir.packages"
     mkdir -p "$dir" "$dir.debs"
@@ -120,7 +154,8 @@ unpack() {
     rm -rf "$dir.debs"
     case $name in
         rootfs/*) finish_root "$dir" ;;
-        nvidia-driver) make_alternatives "$dir" ;;
+        nvidia-driver-470) make_alternatives "$dir" tesla-470 ;;
+        nvidia-driver*) make_alternatives "$dir" current ;;
     esac
     echo "$list" >"$dir.packages"
 }
@@ -145,17 +180,29 @@ finish_root() {
     printf 'passwd: files\ngroup: files\nhosts: files dns\n' >"$1/etc/nsswitch.conf"
     [ ! -e "$1/usr/bin/bash" ] || ln -sf bash "$1/usr/bin/sh"
     # As the packages do when they are installed.
-    [ ! -e "$1/usr/sbin/ldconfig" ] || ldconfig -r "$1"
+    if [ -e "$1/usr/sbin/ldconfig" ]; then
+        ldconfig -r "$1"
+    elif [ -e "$1/usr/lib64/libc.so.6" ]; then
+        echo 'include /etc/ld.so.conf.d/*.conf' >"$1/etc/ld.so.conf"
+        ldconfig -r "$1"
+    fi
     rm -rf "$1"/usr/share/{bash-completion,bug,doc,info,lintian,locale,man,menu} "$1"/usr/lib/*/gconv
 }
 
-# The links that the scripts of Debian's packages make: absolute, through /etc/alternatives.
+# make_alternatives ROOT NAME: the links that the scripts of Debian's packages make, absolute and through /etc/alternatives,
+# for the driver in the directories of this name.
 make_alternatives() {
-    mkdir -p "$1/etc/alternatives"
-    ln -s /usr/lib/nvidia/current/nvidia-smi "$1/etc/alternatives/nvidia--nvidia-smi"
+    local triplet library
+    triplet=$(uname -m)-linux-gnu
+    mkdir -p "$1"/{etc/alternatives,usr/bin,usr/share/X11/xorg.conf.d}
+    for library in libcuda.so.1 libnvidia-ml.so.1; do
+        ln -s "/usr/lib/$triplet/nvidia/$2/$library" "$1/etc/alternatives/nvidia--$library-$triplet"
+        ln -s "/etc/alternatives/nvidia--$library-$triplet" "$1/usr/lib/$triplet/$library"
+    done
+    ln -s "/usr/lib/nvidia/$2/nvidia-smi" "$1/etc/alternatives/nvidia--nvidia-smi"
     ln -s /etc/alternatives/nvidia--nvidia-smi "$1/usr/bin/nvidia-smi"
-    mkdir -p "$1/usr/share/X11/xorg.conf.d"
-    ln -s /etc/nvidia/current/nvidia-drm-outputclass.conf "$1/etc/alternatives/nvidia--nvidia-drm-outputclass.conf"
+    [ -e "$1/etc/nvidia/$2/nvidia-drm-outputclass.conf" ] || return 0
+    ln -s "/etc/nvidia/$2/nvidia-drm-outputclass.conf" "$1/etc/alternatives/nvidia--nvidia-drm-outputclass.conf"
     ln -s /etc/alternatives/nvidia--nvidia-drm-outputclass.conf "$1/usr/share/X11/xorg.conf.d/nvidia-drm-outputclass.conf"
 }
 
@@ -201,14 +248,19 @@ build_go() {
 need_root
 need_toolchains
 mkdir -p "$cache"
-install_host_packages
+install_packages "${host_packages[@]}"
 unpack nvidia "${nvidia_packages[@]}"
 unpack prometheus "${prometheus_packages[@]}"
 unpack rootfs/base "${base_packages[@]}"
 unpack rootfs/demo "${base_packages[@]}" "${demo_packages[@]}"
 unpack rootfs/pause busybox-static
 [ "${1:-}" != cluster ] || exit 0
+install_packages "${test_packages[@]}"
 unpack nvidia-driver "${driver_packages[@]}"
+unpack nvidia-driver-470 "${driver_470_packages[@]}"
+unpack nvidia-driver-550 "${driver_550_packages[@]}"
+[ "$(uname -m)" != x86_64 ] || unpack rootfs/lib64 "${lib64_packages[@]}"
 unpack_wheel python "$nvidia_ml_py"
 unpack_cargo_deny
 build_go cdi
+build_go cdi-schema

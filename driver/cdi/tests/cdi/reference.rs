@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Specs as the reference implementation reads them: the Go library that containerd and CRI-O link, in a program that
-//! `make setup` builds.
+//! Specs as the reference implementation reads them: the Go library that containerd and CRI-O link, and the JSON schema that the CDI
+//! project publishes, in programs that `make setup` builds.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -16,16 +16,21 @@ use crate::render::{control_nodes, driver_files, gpu, mig, naming, share, uid};
 
 const HOOK: &str = "/opt/gpu-dra/gpu-cdi-hook-0.1.0-0123456789abcdef";
 
-fn program() -> PathBuf {
+fn program(below_cache: &str) -> Command {
     let home_dir = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
     let cache = std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty());
-    let path = cache.map_or_else(home_dir, PathBuf::from).join("gpu-dra-cluster/cdi/cdi-reference");
+    let path = cache.map_or_else(home_dir, PathBuf::from).join("gpu-dra-cluster").join(below_cache);
     assert!(path.is_file(), "no {}: run `make setup` first", path.display());
-    path
+    Command::new(path)
+}
+
+/// Validates the specs of a directory against the schema.
+fn schema(dir: &Path) -> Output {
+    program("cdi-schema/cdi-schema-reference").arg(dir).output().unwrap()
 }
 
 fn run(command: &str, dir: &Path, devices: &[String], input: &str) -> Output {
-    let mut program = Command::new(program());
+    let mut program = program("cdi/cdi-reference");
     program.arg(command).arg(dir).args(devices);
     let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // A program that refuses the directory does not read its input.
@@ -59,6 +64,8 @@ fn the_reference_implementation_reads_every_kind_of_spec() {
         ] {
             let claim = render::claim(&naming(), &uid(), &devices).unwrap();
             let dir = directory(&[base(root, architecture), claim]);
+            let valid = schema(dir.path());
+            assert!(valid.status.success(), "{}", String::from_utf8_lossy(&valid.stderr));
             let answer = run("validate", dir.path(), &[], "");
             assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
             let found = String::from_utf8(answer.stdout).unwrap();
@@ -71,6 +78,33 @@ fn the_reference_implementation_reads_every_kind_of_spec() {
             let expect: BTreeSet<String> = claimed.chain(base_devices).collect();
             assert_eq!(found, expect.iter().map(String::as_str).collect());
         }
+    }
+}
+
+#[test]
+fn the_golden_specs_are_valid_by_the_schema() {
+    let golden_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cdi/golden");
+    let valid = schema(&golden_dir);
+    assert!(valid.status.success(), "{}", String::from_utf8_lossy(&valid.stderr));
+    let count = std::fs::read_dir(golden_dir).unwrap().count();
+    assert_eq!(String::from_utf8(valid.stdout).unwrap().lines().count(), count);
+}
+
+/// It forbids less than the reference implementation: neither unknown keys nor a wrong type of a device node.
+#[test]
+fn the_schema_refuses_what_it_forbids() {
+    let good = base("", Architecture::X86);
+    let text = String::from_utf8(good.bytes.clone()).unwrap();
+    for (from, to) in [
+        ("\"cdiVersion\":", "\"cdiversion\":"),
+        ("\"containerPath\":\"/usr/bin/nvidia-smi\"", "\"containerPath\":1"),
+        ("\"hookName\":", "\"name\":"),
+        ("\"major\":195", "\"major\":\"195\""),
+    ] {
+        let bad = text.replace(from, to);
+        assert_ne!(bad, text, "{from}");
+        let dir = directory(&[RenderedSpec { kind: good.kind.clone(), bytes: bad.into_bytes() }]);
+        assert!(!schema(dir.path()).status.success(), "{to}");
     }
 }
 
