@@ -52,7 +52,9 @@ fn lines(entry: &DriverReportEntry, version: &str) -> Vec<String> {
 
 const fn kind(files: Files) -> &'static str {
     match files {
-        Files::Library(_) | Files::Libraries(_) | Files::Independent(_) | Files::Module { .. } => "libraries",
+        Files::Library(_) | Files::Libraries(_) | Files::Independent(_) | Files::Fixed(_) | Files::Module { .. } => {
+            "libraries"
+        }
         Files::Program(_) => "programs",
         Files::XModule { .. } => "modules of the X server",
         Files::Data { .. } => "data",

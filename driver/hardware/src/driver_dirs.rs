@@ -12,6 +12,9 @@
 //! | Bottlerocket (bottlerocket-core-kit) | `usr/lib/nvidia/tesla` | `usr/libexec/nvidia/tesla/bin` | `usr/share` |
 //! | NixOS | `run/opengl-driver/lib` | `run/current-system/sw/bin` | `run/opengl-driver/share` |
 //!
+//! The directory that `libnvidia-ml.so.1` leads to is searched too: the older drivers of Debian have one each, as
+//! `usr/lib/<triplet>/nvidia/tesla-470`, of which alternatives select one.
+//!
 //! Bottlerocket's `usr` is also below `<architecture>-bottlerocket-linux-gnu/sys-root`.
 
 use std::env::consts::ARCH;

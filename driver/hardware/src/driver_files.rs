@@ -113,9 +113,9 @@ impl DriverFilesCache {
             return Ok(hit.files.clone());
         }
         *cached = None;
-        let version = found_version(&opened, loaded.as_deref())?;
-        let search = search(&opened, &version)?;
-        let files = files(&search, &opened, &version, root_on_host)?;
+        let installed = installed(&opened, loaded.as_deref())?;
+        let search = search(&opened, &installed)?;
+        let files = files(&search, &opened, &installed.version, root_on_host)?;
         let looked_at = search.looked_at().into_iter().map(|path| opened.outside(&path));
         let stamps = looked_at.map(|path| (path.clone(), Stamp::of(&path))).collect();
         *cached = Some(Cached { root: opened.path().to_owned(), loaded, stamps, files: files.clone() });
@@ -142,13 +142,23 @@ pub fn nvml_path(root: &Path, loaded: Option<&str>) -> Result<PathBuf, DriverFil
     Ok(root.outside(&find_nvml(&root, loaded)?.path))
 }
 
-/// The version of the files that containers get.
-pub(crate) fn found_version(root: &Root, loaded: Option<&str>) -> Result<String, DriverFilesError> {
-    version_of(&find_nvml(root, loaded)?.path)
+/// What `libnvidia-ml.so.1` leads to.
+#[derive(Debug)]
+pub(crate) struct Installed {
+    /// Of the files that containers get.
+    pub(crate) version: String,
+    /// Real path in the root.
+    nvml_dir: PathBuf,
 }
 
-pub(crate) fn search<'a>(root: &'a Root, version: &'a str) -> Result<Search<'a>, DriverFilesError> {
-    Search::run(root, version).map_err(|error| match error {
+pub(crate) fn installed(root: &Root, loaded: Option<&str>) -> Result<Installed, DriverFilesError> {
+    let path = find_nvml(root, loaded)?.path;
+    let nvml_dir = path.parent().unwrap_or(&path).to_owned();
+    Ok(Installed { version: version_of(&path)?, nvml_dir })
+}
+
+pub(crate) fn search<'a>(root: &'a Root, installed: &'a Installed) -> Result<Search<'a>, DriverFilesError> {
+    Search::run(root, &installed.version, &installed.nvml_dir).map_err(|error| match error {
         SearchError::Unreadable { path, source } => DriverFilesError::Unreadable { path, source },
         SearchError::BadLibrary { path, source } => DriverFilesError::BadLibrary { path, source },
     })
@@ -201,7 +211,9 @@ fn files(
         let (host_path, capabilities) = (root_on_host.join(&hit.path), hit.rule.capabilities);
         let file = || DriverFile { name: hit.name.clone(), host_path: host_path.clone(), capabilities };
         match hit.rule.files {
-            Files::Library(_) | Files::Libraries(_) | Files::Independent(_) => files.libraries.push(file()),
+            Files::Library(_) | Files::Libraries(_) | Files::Independent(_) | Files::Fixed(_) => {
+                files.libraries.push(file());
+            }
             Files::Program(_) => files.programs.push(file()),
             Files::Module { .. } | Files::XModule { .. } | Files::Data { .. } | Files::Firmware | Files::Socket(_) => {
                 let places = places(hit, version).into_iter();
@@ -220,7 +232,9 @@ fn files(
 fn places(hit: &Hit, version: &str) -> Vec<Place> {
     let name = &hit.name;
     match hit.rule.files {
-        Files::Library(_) | Files::Libraries(_) | Files::Independent(_) | Files::Program(_) => Vec::new(),
+        Files::Library(_) | Files::Libraries(_) | Files::Independent(_) | Files::Fixed(_) | Files::Program(_) => {
+            Vec::new()
+        }
         Files::Module { dir, .. } => vec![Place::Libraries(format!("{dir}/{name}"))],
         Files::XModule { paths, .. } => paths.map(|path| Place::Path(path.to_owned())).into(),
         Files::Data { dir, path } => vec![Place::Path(format!("{dir}/{path}"))],
@@ -419,6 +433,37 @@ mod tests {
             assert_eq!(icd.host_path, root.join(icd_path), "{system}");
             assert_eq!(icd.place, Place::Path("/etc/vulkan/icd.d/nvidia_icd.json".to_owned()), "{system}");
         }
+    }
+
+    /// As Debian's older drivers, of which alternatives select one.
+    #[test]
+    fn a_driver_in_a_directory_of_its_own_is_found_through_the_link_of_nvml() {
+        let dir = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+        let tree = installed(&format!("{dir}/nvidia/tesla-550"));
+        let error = tree.find(&DriverFilesCache::default()).unwrap_err();
+        assert!(matches!(error, DriverFilesError::NoLibrary { name: NVML, .. }), "{error}");
+        let nvml = format!("/{dir}/nvidia/tesla-550/libnvidia-ml.so.1");
+        tree.link(&nvml, "etc/alternatives/nvidia--libnvidia-ml.so.1");
+        tree.link("/etc/alternatives/nvidia--libnvidia-ml.so.1", &format!("{dir}/libnvidia-ml.so.1"));
+        let files = tree.find(&DriverFilesCache::default()).unwrap();
+        assert_eq!(files.libraries.len(), 6, "{files:?}");
+        let cuda = Path::new("/run/nvidia/driver").join(&dir).join("nvidia/tesla-550/libcuda.so.550.54.15");
+        assert_eq!(files.libraries[0].host_path, cuda);
+    }
+
+    /// Its library has a version of its own.
+    #[test]
+    fn nvvm_of_r470_is_used_only_without_one_of_the_version() {
+        let tree = installed("usr/lib64");
+        tree.write("usr/lib64/libnvidia-nvvm.so.4.0.0", &library("libnvidia-nvvm.so.4"));
+        let nvvm = || {
+            let files = tree.find(&DriverFilesCache::default()).unwrap();
+            let found = files.libraries.into_iter().find(|file| file.name == "libnvidia-nvvm.so.4").unwrap();
+            found.host_path.file_name().unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!(nvvm(), "libnvidia-nvvm.so.550.54.15");
+        tree.remove("usr/lib64/libnvidia-nvvm.so.550.54.15");
+        assert_eq!(nvvm(), "libnvidia-nvvm.so.4.0.0");
     }
 
     /// As of a root with packages of two architectures, and of an arm64 image on an x86 host.

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::driver_files::{DriverFilesError, found_version, open, search};
+use crate::driver_files::{DriverFilesError, installed, open, search};
 use crate::driver_rules::{RULES, Rule};
 use crate::elf::ElfError;
 
@@ -28,8 +28,8 @@ pub struct DriverReportEntry {
 /// Searches as for a claim, but a missing file is an entry and no error. Without `libnvidia-ml.so.1` there is no version.
 pub(crate) fn report(root: &Path, root_on_host: &Path, loaded: Option<&str>) -> Result<DriverReport, DriverFilesError> {
     let opened = open(root)?;
-    let version = found_version(&opened, loaded)?;
-    let search = search(&opened, &version)?;
+    let installed = installed(&opened, loaded)?;
+    let search = search(&opened, &installed)?;
     let found = |rule: &'static Rule| {
         let hits = search.hits().filter(|hit| hit.rule == rule).map(|hit| root_on_host.join(&hit.path));
         let unusable = search.left_out().iter().filter(|file| file.rule == rule);
@@ -37,5 +37,5 @@ pub(crate) fn report(root: &Path, root_on_host: &Path, loaded: Option<&str>) -> 
         DriverReportEntry { rule, found: hits.collect(), unusable }
     };
     let entries = RULES.iter().map(found).collect();
-    Ok(DriverReport { version, entries })
+    Ok(DriverReport { version: installed.version.clone(), entries })
 }

@@ -37,6 +37,8 @@ pub enum Files {
     Libraries(&'static str),
     /// `lib<stem>.so.<version of its own>`, under its SONAME.
     Independent(&'static str),
+    /// A library by its file name, under its SONAME.
+    Fixed(&'static str),
     /// `lib<stem>.so.<driver version>`, which another library opens in a directory below its own.
     Module {
         stem: &'static str,
@@ -112,6 +114,7 @@ pub const RULES: &[Rule] = &[
     library("cudadebugger", &[Compute], "libcudadebugger1"),
     library("nvidia-ptxjitcompiler", &[Compute], "libnvidia-ptxjitcompiler1"),
     library("nvidia-nvvm", &[Compute], "libnvidia-nvvm4"),
+    only(UNTIL_470, rule(Files::Fixed("libnvidia-nvvm.so.4.0.0"), &[Compute], "libnvidia-nvvm4")),
     library("nvidia-opencl", &[Compute], "nvidia-opencl-icd"),
     library("nvidia-allocator", &[Compute, Graphics], "libnvidia-allocator1"),
     only(AFTER_535, library("nvidia-gpucomp", &[Compute, Graphics], "libnvidia-gpucomp")),
@@ -206,7 +209,7 @@ impl Rule {
             Files::Library(stem) | Files::Module { stem, .. } => format!("lib{stem}.so.{version}"),
             Files::Libraries(stem) => format!("lib{stem}*.so.{version}"),
             Files::Independent(stem) => format!("lib{stem}.so.*"),
-            Files::Program(name) => name.to_owned(),
+            Files::Program(name) | Files::Fixed(name) => name.to_owned(),
             Files::XModule { file, .. } => file.replace('*', version),
             Files::Data { path, .. } | Files::Socket(path) => path.to_owned(),
             Files::Firmware => format!("nvidia/{version}/gsp*.bin"),
@@ -216,7 +219,11 @@ impl Rule {
     /// Where its files are searched, below the driver root.
     pub fn dirs(&self) -> Vec<PathBuf> {
         match self.files {
-            Files::Library(_) | Files::Libraries(_) | Files::Independent(_) | Files::Module { .. } => library_dirs(),
+            Files::Library(_)
+            | Files::Libraries(_)
+            | Files::Independent(_)
+            | Files::Fixed(_)
+            | Files::Module { .. } => library_dirs(),
             Files::Program(_) => program_dirs(),
             Files::XModule { .. } => x_module_dirs(),
             Files::Data { .. } => data_dirs(),

@@ -63,10 +63,11 @@ enum Kind {
 }
 
 impl<'a> Search<'a> {
-    pub fn run(root: &'a Root, version: &'a str) -> Result<Self, SearchError> {
+    /// The directory of NVML comes first. It can be one that no other system has: links lead to it.
+    pub fn run(root: &'a Root, version: &'a str, nvml_dir: &Path) -> Result<Self, SearchError> {
         let (hits, looked_at) = (BTreeMap::new(), BTreeSet::new());
         let mut search = Self { root, version, hits, unusable: Vec::new(), looked_at };
-        search.libraries()?;
+        search.libraries(nvml_dir)?;
         for rule in RULES {
             search.files_of(rule);
         }
@@ -97,9 +98,9 @@ impl<'a> Search<'a> {
         looked_at.into_iter().chain(hits.into_values().map(|hit| hit.path)).collect()
     }
 
-    fn libraries(&mut self) -> Result<(), SearchError> {
+    fn libraries(&mut self, nvml_dir: &Path) -> Result<(), SearchError> {
         let mut searched = BTreeSet::new();
-        for dir in library_dirs() {
+        for dir in [nvml_dir.to_owned()].into_iter().chain(library_dirs()) {
             let dirs = [dir.clone(), dir.join("vdpau")];
             for dir in dirs {
                 let found = self.directory(&dir);
@@ -114,7 +115,10 @@ impl<'a> Search<'a> {
 
     fn libraries_in(&mut self, dir: &Path) -> Result<(), SearchError> {
         let unreadable = |source| SearchError::Unreadable { path: self.root.outside(dir), source };
-        for name in self.root.list(dir).map_err(unreadable)? {
+        let mut names = self.root.list(dir).map_err(unreadable)?;
+        // Of two files of one SONAME the one with the version counts: an older driver may have left the other.
+        names.sort_by_key(|name| !name.ends_with(self.version));
+        for name in names {
             if let Some(rule) = RULES.iter().find(|rule| is_library_of(rule, &name, self.version)) {
                 self.add_library(rule, &dir.join(&name))?;
             }
@@ -152,7 +156,11 @@ impl<'a> Search<'a> {
     /// The files of a rule that is about no library.
     fn files_of(&mut self, rule: &'static Rule) {
         match rule.files {
-            Files::Library(_) | Files::Libraries(_) | Files::Independent(_) | Files::Module { .. } => {}
+            Files::Library(_)
+            | Files::Libraries(_)
+            | Files::Independent(_)
+            | Files::Fixed(_)
+            | Files::Module { .. } => {}
             Files::Program(_) => self.add_first(rule, is_program),
             Files::XModule { .. } | Files::Data { .. } => self.add_first(rule, is_file),
             Files::Socket(_) => self.add_first(rule, is_socket),
@@ -213,7 +221,7 @@ impl<'a> Search<'a> {
 
 const fn kind(rule: &Rule) -> Kind {
     match rule.files {
-        Files::Library(_) | Files::Libraries(_) | Files::Independent(_) => Kind::Library,
+        Files::Library(_) | Files::Libraries(_) | Files::Independent(_) | Files::Fixed(_) => Kind::Library,
         Files::Program(_) => Kind::Program,
         Files::Module { .. } | Files::XModule { .. } | Files::Data { .. } | Files::Firmware | Files::Socket(_) => {
             Kind::Other
@@ -226,6 +234,7 @@ fn is_library_of(rule: &Rule, name: &str, version: &str) -> bool {
     match rule.files {
         Files::Library(own) | Files::Module { stem: own, .. } => stem == own && suffix == version,
         Files::Libraries(own) => stem.starts_with(own) && suffix == version,
+        Files::Fixed(own) => name == own,
         Files::Independent(own) => stem == own && suffix.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'),
         Files::Program(_) | Files::XModule { .. } | Files::Data { .. } | Files::Firmware | Files::Socket(_) => false,
     }
