@@ -39,6 +39,8 @@ pub struct Node {
     pub api: ApiServer,
     /// Further flags of the plugin.
     pub flags: Vec<String>,
+    /// Where the host has the machine, as specs name it.
+    pub machine_on_host: PathBuf,
     /// Removed with everything in it.
     dir: TempDir,
 }
@@ -60,7 +62,7 @@ impl Node {
         let kubelet = Kubelet::with_services(&dir.path().join("k"), services);
         let api = ApiServer::start();
         api.put(Resource::Nodes, "", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}));
-        Self { gpus, kubelet, api, flags: Vec::new(), dir }
+        Self { gpus, kubelet, api, flags: Vec::new(), machine_on_host: PathBuf::from("/"), dir }
     }
 
     /// Starts the plugin and waits until it is registered.
@@ -111,7 +113,7 @@ impl Node {
             format!("--kubelet-root-dir={dir}/k"),
             format!("--cdi-root={dir}/c"),
             format!("--driver-root={machine_dir}"),
-            "--driver-root-host=/".to_owned(),
+            format!("--driver-root-host={}", self.machine_on_host.display()),
             format!("--proc-root={machine_dir}/proc"),
             format!("--sys-root={machine_dir}/sys"),
             format!("--run-dir={dir}/r"),

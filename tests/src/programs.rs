@@ -12,8 +12,9 @@ use std::time::SystemTime;
 use crate::source::root_dir;
 
 /// What the harness runs: packages and the file each one makes.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("dra-kubelet-plugin", "gpu-kubelet-plugin"),
+    ("dra-cdi-hook", "gpu-cdi-hook"),
     ("dra-mps-host", "gpu-mps-host"),
     ("dra-controller", "gpu-controller"),
     ("dra-sim", "gpu-sim"),
