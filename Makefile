@@ -8,14 +8,12 @@ PROGRAMS := $(SHIPPED) -p dra-sim -p dra-sim-library -p dra-cluster -p dra-demo
 # No path of the machine is in the programs, so they have the same bytes wherever they are built.
 PATHS := --remap-path-prefix=%s=.\037--remap-path-prefix=%s=cargo
 REPEATABLE := CARGO_ENCODED_RUSTFLAGS="$$(printf -- '$(PATHS)' '$(CURDIR)' "$${CARGO_HOME:-$$HOME/.cargo}")"
-# A hook loads no library, since it runs beside the files of an image.
-HOST = $(shell rustc -vV | sed -n 's/^host: //p')
-STATIC := CARGO_ENCODED_RUSTFLAGS="$$(printf -- '$(PATHS)\037-Ctarget-feature=+crt-static' '$(CURDIR)' "$${CARGO_HOME:-$$HOME/.cargo}")"
-BUILD_HOOK = $(STATIC) cargo build --locked -p dra-cdi-hook --target $(HOST) --target-dir target/static
-
-# `kubectl gpu` runs on the machines of users, whatever C library they have; that of GNU loads a part of itself to resolve names, also in
-# a static program. Of the C compiler only ring needs anything.
+# Programs that run beside other C libraries than that of the build machine: `gpu-cdi-hook` among the files of an image, where it must load no
+# library and read no variable before `main`, and `kubectl gpu` on the machines of users. The C library of GNU does both, also in a
+# static program. Of the C compiler only ring needs anything.
 MUSL := $(shell uname -m)-unknown-linux-musl
+ADD_MUSL = [ -d "$$(rustc --print target-libdir --target $(MUSL))" ] || rustup target add $(MUSL)
+BUILD_HOOK = $(REPEATABLE) cargo build --locked -p dra-cdi-hook --target $(MUSL)
 
 .PHONY: help setup build demo-programs programs kubectl-gpu krew demo test up down env bench check deny sbom repeat pictures
 
@@ -41,8 +39,9 @@ setup:
 
 build: setup
 	@$(REPEATABLE) cargo build --release --locked $(PROGRAMS)
+	@$(ADD_MUSL)
 	@$(BUILD_HOOK) --release
-	@install target/static/$(HOST)/release/gpu-cdi-hook target/release
+	@install target/$(MUSL)/release/gpu-cdi-hook target/release
 	@$(REPEATABLE) cargo build --release --locked -p dra-kubectl-gpu
 	@target/release/gpu-cluster build
 
@@ -51,18 +50,20 @@ demo-programs:
 	@tests/cluster/setup.sh cluster
 	@cargo build --locked -p dra-cluster
 	@target/debug/gpu-cluster build & cluster=$$!; cargo build --locked $(PROGRAMS) && wait $$cluster
+	@$(ADD_MUSL)
 	@$(BUILD_HOOK)
-	@install target/static/$(HOST)/debug/gpu-cdi-hook target/debug
+	@install target/$(MUSL)/debug/gpu-cdi-hook target/debug
 
 programs:
 	@$(REPEATABLE) cargo build --release --locked $(SHIPPED)
+	@$(ADD_MUSL)
 	@$(BUILD_HOOK) --release
 	@mkdir -p target/image
 	@cd target/release && install gpu-kubelet-plugin gpu-mps-host gpu-controller gpu-explain gpu-import ../image
-	@install target/static/$(HOST)/release/gpu-cdi-hook target/image
+	@install target/$(MUSL)/release/gpu-cdi-hook target/image
 
 kubectl-gpu:
-	@rustup target add $(MUSL)
+	@$(ADD_MUSL)
 	@CC_$(subst -,_,$(MUSL))=cc $(REPEATABLE) cargo build --release --locked --target $(MUSL) -p dra-kubectl-gpu
 	@mkdir -p target/kubectl
 	@install target/$(MUSL)/release/kubectl-gpu target/kubectl

@@ -22,7 +22,7 @@ pub enum Phase {
 }
 
 /// Files, and what the C library and the standard library need for memory, threads and the end of the process.
-const FILES: [i64; 41] = [
+const FILES: [i64; 42] = [
     libc::SYS_openat2,
     libc::SYS_close,
     libc::SYS_read,
@@ -58,7 +58,9 @@ const FILES: [i64; 41] = [
     libc::SYS_clock_gettime,
     libc::SYS_gettid,
     libc::SYS_getpid,
+    // To abort: the C library of GNU makes the first call, musl the second.
     libc::SYS_tgkill,
+    libc::SYS_tkill,
     libc::SYS_restart_syscall,
     libc::SYS_exit,
     libc::SYS_exit_group,

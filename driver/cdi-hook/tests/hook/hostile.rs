@@ -136,7 +136,8 @@ fn hard_links() -> Vec<Attack> {
 
 /// Directories of the host or of others in the container, as volumes are.
 fn mounts() -> Vec<Attack> {
-    let other_filesystem = "Invalid cross-device link";
+    // glibc writes "Invalid cross-device link", musl "Cross-device link".
+    let other_filesystem = "ross-device link";
     vec![
         mounted("volume over /etc", other_filesystem, "mount --bind \"$HOST/etc\" \"$ROOT/etc\""),
         mounted("tmpfs over /etc", other_filesystem, "mount -t tmpfs tmpfs \"$ROOT/etc\""),

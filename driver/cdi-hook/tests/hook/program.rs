@@ -2,7 +2,7 @@
 //! The program as it is shipped: linked statically, so that nothing of an image is loaded into it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,17 +15,16 @@ use crate::image::{ARGUMENTS, Image, run};
 
 /// Builds as the Makefile does, not optimized.
 fn build() -> PathBuf {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("static");
     let status = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--offline", "--locked", "--package=dra-cdi-hook", "--target", &target])
         .arg("--target-dir")
         .arg(&dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .unwrap();
-    assert!(status.success());
+    assert!(status.success(), "the program is built by `rustup target add {target}` and cargo");
     dir.join(target).join("debug/gpu-cdi-hook")
 }
 
@@ -48,6 +47,12 @@ fn the_program_has_no_interpreter_and_needs_no_library() {
 
 #[test]
 fn the_program_keeps_two_capabilities_and_few_system_calls() {
+    for program in [PathBuf::from(env!("CARGO_BIN_EXE_gpu-cdi-hook")), build()] {
+        check_limits(&program);
+    }
+}
+
+fn check_limits(program: &Path) {
     for (arguments, capabilities) in [
         (&["--library=libcuda.so.1"][..], CapabilitySet::CHOWN | CapabilitySet::DAC_OVERRIDE),
         (
@@ -56,7 +61,7 @@ fn the_program_keeps_two_capabilities_and_few_system_calls() {
         ),
     ] {
         // It waits for the state of the container.
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gpu-cdi-hook"));
+        let mut command = Command::new(program);
         let mut child = command.args(arguments).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let status = until_limited(child.id());
         let field = |name: &str| {
