@@ -34,6 +34,9 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_mins(1);
 /// The delay of the next reconciliation while claims are missing that the kubelet may still unprepare.
 const MISSING_CLAIMS_INTERVAL: Duration = Duration::from_secs(40);
 
+/// No container of a running pod starts again while the hook program is missing, and the kubelet waits 10 s before its second try.
+const HOOK_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
 #[derive(Debug)]
 pub struct Reconciler {
     pub engine: Arc<Engine>,
@@ -56,13 +59,27 @@ impl Reconciler {
     /// Runs until `stop` is cancelled. A started reconciliation completes.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), TaskError> {
         let mut next = Instant::now();
+        let mut hook_check = Instant::now() + HOOK_CHECK_INTERVAL;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = self.readable.notified() => self.restore().await,
+                () = sleep_until(hook_check) => {
+                    hook_check = Instant::now() + HOOK_CHECK_INTERVAL;
+                    if self.hook_is_gone().await {
+                        warn!("the hook program was removed from the host, installing it again");
+                        next = Instant::now();
+                    }
+                }
                 () = sleep_until(next) => next = Instant::now() + self.reconcile().await,
             }
         }
+    }
+
+    /// A panic counts as no: the next reconciliation reports it.
+    async fn hook_is_gone(&self) -> bool {
+        let engine = Arc::clone(&self.engine);
+        spawn_blocking(move || engine.hook_is_gone()).await.unwrap_or_default()
     }
 
     /// Returns the time until the next reconciliation.

@@ -22,7 +22,7 @@ const PROGRAM_FILE: NewFile = NewFile { mode: 0o755, durable: true };
 
 const PREFIX: &str = "gpu-cdi-hook-";
 
-/// A program that is linked statically has about 1 MiB.
+/// The program has less than 1 MiB.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A full disk or a directory that forbids execution stays so for a while, and to try takes a megabyte to read and write.
@@ -159,6 +159,11 @@ impl HookProgram {
             *self.failed.lock() = Some(Instant::now());
         }
         ensured
+    }
+
+    /// Whether the copy that was used last is no longer there.
+    pub fn is_gone(&self) -> bool {
+        self.installed.lock().as_ref().is_some_and(|installed| !installed.path.exists())
     }
 
     /// Makes copies that are missing again, of which these paths are in specs. A spec of a driver version that is not loaded is

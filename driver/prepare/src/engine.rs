@@ -124,6 +124,11 @@ impl Engine {
         reconcile::reconcile(&self.node, look_up)
     }
 
+    /// Whether the hook program that CDI specs name is no longer on the host; a reconciliation installs it again.
+    pub fn hook_is_gone(&self) -> bool {
+        self.node.hook.as_ref().is_some_and(HookProgram::is_gone)
+    }
+
     /// Finishes pending restores of GPUs that no claim relies on.
     pub fn restore_unused(&self) -> Restoration {
         restore::restore_unused(&self.node, &self.node.background_call(Instant::now()))

@@ -20,6 +20,7 @@ mod agreement;
 mod arena;
 mod case;
 mod case_studies;
+mod cdi;
 mod claims;
 mod classes;
 mod faults;
@@ -59,6 +60,7 @@ fn cases() -> Vec<Case> {
         mig::cases(),
         claims::cases(),
         hook::cases(),
+        cdi::cases(),
         import::cases(),
         kubectl_gpu::cases(),
         agreement::cases(),

@@ -61,6 +61,19 @@ fn assert_works(path: &Path, program: &str) {
 }
 
 #[test]
+fn a_copy_that_was_removed_is_noticed_until_it_is_there_again() {
+    let setup = Setup::new();
+    let hook = setup.hook();
+    assert!(!hook.is_gone(), "nothing was installed");
+    let path = hook.ensure().unwrap();
+    assert!(!hook.is_gone());
+    fs::remove_file(&path).unwrap();
+    assert!(hook.is_gone());
+    assert_eq!(hook.ensure().unwrap(), path);
+    assert!(!hook.is_gone());
+}
+
+#[test]
 fn the_program_is_installed_and_repaired_whatever_was_done_to_it() {
     let setup = Setup::new();
     let program = fs::read_to_string(setup.program_path()).unwrap();
