@@ -14,6 +14,11 @@ REPEATABLE := CARGO_ENCODED_RUSTFLAGS="$$(printf -- '$(PATHS)' '$(CURDIR)' "$${C
 MUSL := $(shell uname -m)-unknown-linux-musl
 ADD_MUSL = [ -d "$$(rustc --print target-libdir --target $(MUSL))" ] || rustup target add $(MUSL)
 BUILD_HOOK = $(REPEATABLE) cargo build --locked -p dra-cdi-hook --target $(MUSL)
+# For tests and the demo on a machine that cannot get the standard library of musl: the program on the C library of the machine.
+STATIC := CARGO_ENCODED_RUSTFLAGS="$$(printf -- '$(PATHS)\037-Ctarget-feature=+crt-static' '$(CURDIR)' "$${CARGO_HOME:-$$HOME/.cargo}")"
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+BUILD_HOOK_HERE = if $(ADD_MUSL); then $(BUILD_HOOK) $(1) && install target/$(MUSL)/$(2)/gpu-cdi-hook target/$(2); \
+	else $(STATIC) cargo build --locked -p dra-cdi-hook --target $(HOST) $(1) && install target/$(HOST)/$(2)/gpu-cdi-hook target/$(2); fi
 
 .PHONY: help setup build demo-programs programs kubectl-gpu krew demo test up down env bench check deny sbom repeat pictures
 
@@ -39,9 +44,7 @@ setup:
 
 build: setup
 	@$(REPEATABLE) cargo build --release --locked $(PROGRAMS)
-	@$(ADD_MUSL)
-	@$(BUILD_HOOK) --release
-	@install target/$(MUSL)/release/gpu-cdi-hook target/release
+	@$(call BUILD_HOOK_HERE,--release,release)
 	@$(REPEATABLE) cargo build --release --locked -p dra-kubectl-gpu
 	@target/release/gpu-cluster build
 
@@ -50,9 +53,7 @@ demo-programs:
 	@tests/cluster/setup.sh cluster
 	@cargo build --locked -p dra-cluster
 	@target/debug/gpu-cluster build & cluster=$$!; cargo build --locked $(PROGRAMS) && wait $$cluster
-	@$(ADD_MUSL)
-	@$(BUILD_HOOK)
-	@install target/$(MUSL)/debug/gpu-cdi-hook target/debug
+	@$(call BUILD_HOOK_HERE,,debug)
 
 programs:
 	@$(REPEATABLE) cargo build --release --locked $(SHIPPED)

@@ -13,18 +13,23 @@ use rustix::thread::CapabilitySet;
 use crate::completes::ldconfig;
 use crate::image::{ARGUMENTS, Image, run};
 
-/// Builds as the Makefile does, not optimized.
+/// Builds as the Makefile does, not optimized: on musl, or on the C library of a machine that has no standard library for musl.
 fn build() -> PathBuf {
-    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let musl = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", &musl]).output().unwrap();
+    let has_musl = Path::new(String::from_utf8(asked.stdout).unwrap().trim()).is_dir();
+    let target = if has_musl { musl } else { host };
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("static");
     let status = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--offline", "--locked", "--package=dra-cdi-hook", "--target", &target])
         .arg("--target-dir")
         .arg(&dir)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
         .status()
         .unwrap();
-    assert!(status.success(), "the program is built by `rustup target add {target}` and cargo");
+    assert!(status.success());
     dir.join(target).join("debug/gpu-cdi-hook")
 }
 
