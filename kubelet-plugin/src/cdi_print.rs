@@ -9,12 +9,13 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use dra_cdi::{Architecture, ClaimDevice, HookProgram, HookProgramError, Naming, RenderError, RenderedSpec, render};
 use dra_files::HostFiles;
-use dra_hardware::{DeviceIds, DriverFilesError, Host, NodeError, NvmlMachine, ProcessRoots, Roots};
+use dra_hardware::{DeviceIds, DriverFilesError, Host, NodeError};
 use dra_model::{Advice, Capabilities, Capability, ClaimUid, Device, DeviceName, DeviceNode, IdError};
 use serde_json::Value;
 
 use crate::args::hook_settings;
 use crate::driver_text::driver_text;
+use crate::host_args::HostArgs;
 
 /// Shows CDI specs as this driver writes them.
 #[derive(Debug, Parser)]
@@ -37,27 +38,14 @@ struct Print {
     /// What the container gets of the driver
     #[arg(long, value_name = "CAPABILITY", value_delimiter = ',', default_value = "compute,utility")]
     capabilities: Vec<Capability>,
-    /// Name of the driver in ResourceSlices and DeviceClasses
-    #[arg(long, env = "DRIVER_NAME", default_value = "gpu.nvidia.com")]
-    driver_name: String,
+    #[command(flatten)]
+    host: HostArgs,
     /// Directory of the hook program on the host; without it the specs have no hook
     #[arg(long, env = "CDI_HOOK_DIR", value_name = "DIR")]
     cdi_hook_dir: Option<PathBuf>,
     /// The hook program that the plugin installs there
     #[arg(long, env = "CDI_HOOK_PROGRAM", value_name = "FILE", default_value = "/usr/bin/gpu-cdi-hook")]
     cdi_hook_program: PathBuf,
-    /// Root of the NVIDIA driver installation, as path for this process
-    #[arg(long, env = "DRIVER_ROOT", default_value = "/driver-root")]
-    driver_root: PathBuf,
-    /// Root of the NVIDIA driver installation, as path on the host
-    #[arg(long, env = "DRIVER_ROOT_HOST", default_value = "/")]
-    driver_root_host: PathBuf,
-    /// /proc of the host, as path for this process
-    #[arg(long, env = "PROC_ROOT", default_value = "/proc")]
-    proc_root: PathBuf,
-    /// /sys of the host, as path for this process
-    #[arg(long, env = "SYS_ROOT", default_value = "/sys")]
-    sys_root: PathBuf,
 }
 
 /// Why a spec cannot be printed. The sections before it are.
@@ -108,8 +96,8 @@ impl CdiCommand {
 impl Print {
     fn sections(self, text: &mut String) -> Result<(), CdiPrintError> {
         let capabilities = Capabilities::of(self.capabilities.iter().copied()).unwrap_or_default();
-        let naming = Naming::new(&self.driver_name);
-        let host = self.host();
+        let naming = Naming::new(&self.host.driver_name);
+        let host = self.host.host();
         let report = host.driver_report().map_err(CdiPrintError::Files)?;
         text.push_str(&driver_text(&report, &capabilities));
 
@@ -132,22 +120,10 @@ impl Print {
 
     /// Where the plugin installs it; nothing is installed here.
     fn hook_program(&self) -> Result<Option<PathBuf>, CdiPrintError> {
-        let settings = |dir| hook_settings(self.cdi_hook_program.clone(), dir, &self.driver_name, "");
+        let settings = |dir| hook_settings(self.cdi_hook_program.clone(), dir, &self.host.driver_name, "");
         let settings = self.cdi_hook_dir.as_deref().map(settings);
         let path = settings.map(|settings| HookProgram::new(Arc::new(HostFiles), settings).path());
         path.transpose().map_err(CdiPrintError::Hook)
-    }
-
-    fn host(&self) -> Host {
-        let processes = ProcessRoots { proc: self.proc_root.clone(), pod_logs: PathBuf::new() };
-        let roots = Roots {
-            driver: self.driver_root.clone(),
-            driver_on_host: self.driver_root_host.clone(),
-            proc: self.proc_root.clone(),
-            sys: self.sys_root.clone(),
-            processes,
-        };
-        Host::new(Arc::new(NvmlMachine::new(&roots.driver, &roots.proc)), roots)
     }
 
     /// The named device, or all that are there now.

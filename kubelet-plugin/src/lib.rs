@@ -15,7 +15,7 @@
 //! Reading order: [`args`], [`app`], [`sockets`], [`registration`], [`dra_service`], [`claims`], [`prepared_claim`], [`claim_api`], [`fetch`], [`report`],
 //! [`outbox`], [`report_channel`], [`reporter`], [`event_text`], [`mps_warning`], [`daemon_states`], [`daemon_watch`], [`failed_daemons`], [`report_schedule`],
 //! [`sharing_status`], [`static_mig_file`], [`static_mig`], [`observe`], [`node_service`], [`health`], [`reconcile`], [`readiness`], [`prepared_shares`], [`restore`],
-//! [`driver_text`], [`cdi_print`], [`metrics`].
+//! [`host_args`], [`driver_text`], [`cdi_print`], [`json_report`], [`spec_report`], [`claim_print`], [`node_doctor`], [`metrics`].
 
 pub mod args;
 
@@ -79,9 +79,19 @@ pub mod prepared_shares;
 
 pub mod restore;
 
+pub mod host_args;
+
 pub mod driver_text;
 
 pub mod cdi_print;
+
+pub mod json_report;
+
+pub mod spec_report;
+
+pub mod claim_print;
+
+pub mod node_doctor;
 
 pub mod monitoring;
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The process of the kubelet plugin: arguments, logging, then [`dra_kubelet_plugin::app::run`]; or `cdi`, which prints.
+//! The process of the kubelet plugin: arguments, logging, then [`dra_kubelet_plugin::app::run`]; or a
+//! subcommand, which prints.
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,17 +12,24 @@ use clap::Parser as _;
 use dra_hardware::NvmlMachine;
 use dra_kubelet_plugin::args::{Args, Config};
 use dra_kubelet_plugin::cdi_print::CdiCommand;
+use dra_kubelet_plugin::claim_print::ClaimCommand;
 use dra_kubelet_plugin::health::clear::ClearRequests;
+use dra_kubelet_plugin::node_doctor::DoctorCommand;
 use dra_kubelet_plugin::{app, restore};
-use dra_model::{chain, explain};
+use dra_model::{Advice, chain, explain};
 use dra_runtime::{heap, stop_on_signals};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 fn main() -> ExitCode {
     heap::limit_heaps();
-    if std::env::args_os().nth(1).is_some_and(|first| first == "cdi") {
-        return show(CdiCommand::parse_from(std::env::args_os().skip(1)));
+    let first = std::env::args_os().nth(1);
+    let words = || std::env::args_os().skip(1);
+    match first.as_deref().and_then(OsStr::to_str) {
+        Some("cdi") => return show(CdiCommand::parse_from(words()).run()),
+        Some("claim") => return show(ClaimCommand::parse_from(words()).run()),
+        Some("doctor") => return show(DoctorCommand::parse_from(words()).run()),
+        Some(_) | None => {}
     }
     let args = Args::parse();
     dra_runtime::logging::start(args.log_format);
@@ -45,8 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn show(command: CdiCommand) -> ExitCode {
-    let (text, complete) = command.run();
+fn show<E: std::error::Error + Advice>((text, complete): (String, Result<(), E>)) -> ExitCode {
     let written = std::io::stdout().write_all(text.as_bytes());
     match (written, complete) {
         (Ok(()), Ok(())) => ExitCode::SUCCESS,

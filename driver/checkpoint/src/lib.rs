@@ -41,4 +41,4 @@ pub use ledger::{DamagedLedger, GpuLedger, LedgerFound, LedgerListing, LedgerSto
 pub use quarantine::Quarantined;
 pub use record::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing, Step, Unknown};
 pub use salvaged::Salvaged;
-pub use store::{Listing, RecordStore, StoreError};
+pub use store::{Inspected, Listing, RecordStore, StoreError};

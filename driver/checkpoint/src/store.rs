@@ -62,6 +62,15 @@ pub enum Found {
     Quarantined(Box<Quarantined>),
 }
 
+/// What a reader found that moves nothing.
+#[derive(Debug)]
+pub enum Inspected {
+    Nothing,
+    Record(Box<ClaimRecord>),
+    /// Damaged, or of a newer driver.
+    Unusable(String),
+}
+
 /// A claim record or a ledger cannot be read or changed on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -135,11 +144,26 @@ impl Advice for StoreError {
 impl RecordStore {
     /// Opens `claims/` and `quarantine/` below `state_dir` and creates them if they are missing.
     pub fn open(files: Arc<dyn Files>, state_dir: &Path) -> Result<Self, StoreError> {
-        let (claims_dir, quarantine_dir) = (state_dir.join("claims"), state_dir.join("quarantine"));
-        for path in [&claims_dir, &quarantine_dir] {
-            files.make_dir(path).map_err(|source| StoreError::MakeDir { path: path.clone(), source })?;
+        let store = Self::for_reading(files, state_dir);
+        for path in [&store.claims_dir, &store.quarantine_dir] {
+            store.files.make_dir(path).map_err(|source| StoreError::MakeDir { path: path.clone(), source })?;
         }
-        Ok(Self { files, claims_dir, quarantine_dir, decoded: Arc::default() })
+        Ok(store)
+    }
+
+    /// For readers that create and move nothing.
+    pub fn for_reading(files: Arc<dyn Files>, state_dir: &Path) -> Self {
+        let (claims_dir, quarantine_dir) = (state_dir.join("claims"), state_dir.join("quarantine"));
+        Self { files, claims_dir, quarantine_dir, decoded: Arc::default() }
+    }
+
+    /// Reads the record of a claim and moves nothing.
+    pub fn inspect(&self, uid: &ClaimUid) -> Result<Inspected, StoreError> {
+        Ok(match self.read(uid)? {
+            Read::Nothing => Inspected::Nothing,
+            Read::Record(record) => Inspected::Record(record),
+            Read::Bad(reason) | Read::Newer(reason) => Inspected::Unusable(reason),
+        })
     }
 
     /// Reads the record of a claim that is about to be prepared or unprepared. The caller holds the lock of the claim. A record

@@ -12,7 +12,7 @@
 //! * **ledger**: record of the original settings of one GPU, defined in `dra-checkpoint`.
 //!
 //! Reading order: [`ids`], [`engines`], [`mig`], [`gpu`], [`inventory`], [`finding`], [`device`], [`quantity`], [`sharing`], [`capability`],
-//! [`config`], [`claim`], [`files`], [`disposition`], [`explain`].
+//! [`config`], [`claim`], [`files`], [`disposition`], [`explain`], [`claim_report`], [`node_check`].
 
 pub mod ids;
 
@@ -51,6 +51,10 @@ pub mod files;
 pub mod disposition;
 
 pub mod explain;
+
+pub mod claim_report;
+
+pub mod node_check;
 
 pub use capability::{Capabilities, Capability};
 pub use claim::{AllocatedDevice, Claim, ClaimConfig, ClaimRef, ConfigSource};
