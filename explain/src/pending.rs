@@ -26,7 +26,7 @@ pub struct PendingPod {
 /// At most [`MAX_PODS`] of them.
 pub async fn pending_pods(client: &Client) -> Result<Vec<PendingPod>, ReadError> {
     let fields = Some("status.phase=Pending,spec.nodeName=".to_owned());
-    let (list, mut found) = (List { resource: Resource::core("pods", None), fields }, Vec::new());
+    let (list, mut found) = (List { fields, ..List::all(Resource::core("pods", None)) }, Vec::new());
     let failed = |source| ReadError::Json { what: "pods".to_owned(), source };
     let add = |page: &[u8]| {
         let Page { metadata, items } = serde_json::from_slice(page).map_err(failed)?;

@@ -23,9 +23,10 @@ pub async fn pools(client: &Client, node: Option<&str>) -> Result<Read<Pools>, R
     Ok(Read { found: pools, missing })
 }
 
-async fn published(client: &Client, node: Option<&str>) -> Result<Pools, ReadError> {
+/// All pools, or those of a node, with the taints of their slices alone.
+pub async fn published(client: &Client, node: Option<&str>) -> Result<Pools, ReadError> {
     let fields = node.map(|node| format!("spec.nodeName={node}"));
-    let list = List { resource: Resource::dra("resourceslices", None), fields };
+    let list = List { fields, ..List::all(Resource::dra("resourceslices", None)) };
     let mut reader = SliceReader::default();
     let what = list.resource.what();
     let add = |page: &[u8]| reader.add_page(page).map_err(|source| ReadError::Slices { what: what.clone(), source });
@@ -106,7 +107,7 @@ pub struct WaitingPod {
 /// Pods with claims that no node was found for, of the cluster or of the namespace.
 pub async fn waiting_pods(access: &Access, everywhere: bool) -> Result<Read<Vec<WaitingPod>>, ReadError> {
     let resource = Resource::core("pods", (!everywhere).then_some(access.namespace.as_str()));
-    let list = List { resource, fields: Some("status.phase=Pending".to_owned()) };
+    let list = List { fields: Some("status.phase=Pending".to_owned()), ..List::all(resource) };
     let mut found = Vec::new();
     let add = |page: &[u8]| {
         let page: PodList =

@@ -85,7 +85,7 @@ impl std::fmt::Display for Right {
 }
 
 impl Right {
-    fn advice(&self) -> String {
+    pub fn advice(&self) -> String {
         let scope = self.namespace.as_ref().map_or_else(|| "-A".to_owned(), |namespace| format!("-n {namespace}"));
         format!("ask an administrator for it; `kubectl auth can-i {} {} {scope}` tests it", self.verb, self.resource)
             .replace(" -A`", "`")
@@ -141,18 +141,26 @@ pub struct List {
     pub resource: Resource,
     /// A field selector.
     pub fields: Option<String>,
+    /// A label selector.
+    pub labels: Option<String>,
 }
 
 impl List {
     pub fn all(resource: Resource) -> Self {
-        Self { resource, fields: None }
+        Self { resource, fields: None, labels: None }
+    }
+
+    /// Objects with labels.
+    pub fn labelled(resource: Resource, labels: &str) -> Self {
+        Self { labels: Some(labels.to_owned()), ..Self::all(resource) }
     }
 
     fn path(&self, next: Option<&str>) -> String {
         let fields = self.fields.as_ref().map(|fields| format!("&fieldSelector={}", escaped(fields)));
+        let labels = self.labels.as_ref().map(|labels| format!("&labelSelector={}", escaped(labels)));
         let next = next.map(|next| format!("&continue={}", escaped(next)));
-        let (fields, next) = (fields.unwrap_or_default(), next.unwrap_or_default());
-        format!("{}?limit={PAGE}{fields}{next}", self.resource.path())
+        let [fields, labels, next] = [fields, labels, next].map(Option::unwrap_or_default);
+        format!("{}?limit={PAGE}{fields}{labels}{next}", self.resource.path())
     }
 }
 

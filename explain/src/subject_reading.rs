@@ -40,14 +40,14 @@ impl Advice for SubjectError {
 
 /// What a name means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Name<'a> {
+pub enum Name<'a> {
     Pod(&'a str),
     Claim(&'a str),
     Either(&'a str),
 }
 
 /// `pod/NAME`, `claim/NAME`, or a name, as of kubectl.
-fn name(text: &str) -> Name<'_> {
+pub fn name(text: &str) -> Name<'_> {
     match text.split_once('/') {
         Some(("pod" | "pods" | "po", name)) => Name::Pod(name),
         Some(("claim" | "resourceclaim" | "resourceclaims", name)) => Name::Claim(name),
@@ -135,7 +135,7 @@ async fn of_pod_claim(access: &Access, claim: &PodClaim) -> Result<Claim, Subjec
 /// Without the right to list Events there are none.
 async fn events(access: &Access, kind: &str, name: &str) -> Result<(Vec<subject::Event>, Vec<Right>), SubjectError> {
     let fields = Some(format!("involvedObject.kind={kind},involvedObject.name={name}"));
-    let list = List { resource: Resource::core("events", Some(&access.namespace)), fields };
+    let list = List { fields, ..List::all(Resource::core("events", Some(&access.namespace))) };
     let mut found = Vec::new();
     let what = format!("events of {name}");
     let add = |page: &[u8]| {

@@ -12,6 +12,11 @@ impl Clock {
         Self(Timestamp::now())
     }
 
+    /// Milliseconds since 1970.
+    pub fn now_ms() -> i64 {
+        Timestamp::now().as_millisecond()
+    }
+
     /// A clock that stands at an RFC 3339 time; nothing for another text.
     pub fn at(time: &str) -> Option<Self> {
         time.parse().ok().map(Self)

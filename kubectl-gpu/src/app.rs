@@ -6,12 +6,16 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
+use dra_model::node_check::Severity;
 
 use crate::args::{Args, Command};
+use crate::clearing;
 use crate::commands;
 use crate::completion;
+use crate::doctoring;
 use crate::error::AppError;
 use crate::output::{self, OutputError};
+use crate::verifying;
 use dra_explain::why::Verdict;
 
 /// What the exit code says.
@@ -46,6 +50,15 @@ impl From<Verdict> for Answer {
     }
 }
 
+impl From<Severity> for Answer {
+    fn from(worst: Severity) -> Self {
+        match worst {
+            Severity::Warning => Self::Waits,
+            Severity::Error => Self::Never,
+        }
+    }
+}
+
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<Answer, AppError> {
     let connection = &args.connection;
@@ -58,6 +71,18 @@ pub fn run(args: &Args) -> Result<Answer, AppError> {
         Command::Fit(fit) => {
             let verdicts = connected(async || commands::print_fit(connection, fit).await)?;
             Ok(verdicts.into_iter().map(Answer::from).max().unwrap_or(Answer::Yes))
+        }
+        Command::Verify(verify) => {
+            let agrees = connected(async || verifying::verify(connection, verify).await.map_err(AppError::Verify))?;
+            Ok(if agrees { Answer::Yes } else { Answer::Never })
+        }
+        Command::Doctor(doctor) => {
+            let worst = connected(async || doctoring::doctor(connection, doctor).await.map_err(AppError::Doctor))?;
+            Ok(worst.map_or(Answer::Yes, Answer::from))
+        }
+        Command::Clear(clear) => {
+            connected(async || clearing::clear(connection, clear).await.map_err(AppError::Clear))?;
+            Ok(Answer::Yes)
         }
         Command::Completion { shell } => {
             let mut script = Vec::new();

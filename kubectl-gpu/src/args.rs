@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Subcommands and flags. Those that kubectl has are spelled as kubectl spells them.
 
+pub mod form;
+
+pub mod node;
+
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
+
+pub use form::Form;
 
 /// Shows what the GPUs of a cluster do, and why a pod waits for one.
 ///
-/// The command only reads. It needs the rights of a user of the cluster and names those that are missing.
+/// It needs the rights of a user of the cluster and names those that are missing.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-gpu", bin_name = "kubectl gpu", version, after_help = EXIT_CODES)]
 pub struct Args {
@@ -43,6 +49,12 @@ pub enum Command {
     Why(Why),
     /// Judges whether the claims, pods and Deployments of a manifest would fit, how many replicas and where
     Fit(Fit),
+    /// Compares what a pod's claims are allocated with what the driver reports and what the node has: record, CDI spec and NVML
+    Verify(node::Verify),
+    /// Finds what keeps GPUs from pods: versions, rights, the driver on each node; each finding with cause and fix
+    Doctor(node::Doctor),
+    /// Declares a GPU well, so that the driver forgets its faults. Lists them first and asks
+    Clear(node::Clear),
     /// Prints the completion script of a shell for `kubectl-gpu`; kubectl itself asks a link `kubectl_complete-gpu` to the program
     Completion {
         /// The shell that reads the script
@@ -85,19 +97,8 @@ pub struct Fit {
     pub output: Form,
 }
 
-/// Forms of output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Form {
-    /// Fits into 100 columns; a line for each node if there are many
-    Table,
-    /// Every GPU, with all that can be created on it
-    Wide,
-    Json,
-    Yaml,
-}
-
 const EXIT_CODES: &str = "Exit codes:
-  0  the question is answered; what was asked about fits
-  1  it waits: it fits when something that is in use becomes free
-  2  it can never fit as it is
+  0  the question is answered; what was asked about fits, agrees or has no finding
+  1  it waits: it fits when something that is in use becomes free; `doctor` has warnings
+  2  it can never fit as it is; `verify` found a difference, `doctor` errors
   3  no answer: bad arguments, a missing right, no connection, or an expression that is not known";

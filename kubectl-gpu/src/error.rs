@@ -8,8 +8,11 @@ use std::path::PathBuf;
 use dra_model::Advice;
 
 use crate::access::AccessError;
+use crate::clearing::ClearError;
+use crate::doctoring::DoctorError;
 use crate::manifest::ManifestError;
 use crate::output::OutputError;
+use crate::verifying::VerifyError;
 use dra_explain::request::ReadError;
 use dra_explain::subject_reading::SubjectError;
 
@@ -32,6 +35,12 @@ pub enum AppError {
     Manifest { path: PathBuf, source: ManifestError },
     #[error("failed to read what is asked about")]
     Subject(#[source] SubjectError),
+    #[error("failed to verify")]
+    Verify(#[source] VerifyError),
+    #[error("failed to examine the cluster")]
+    Doctor(#[source] DoctorError),
+    #[error("failed to clear the GPU")]
+    Clear(#[source] ClearError),
     #[error("node {node} has no ResourceSlice of the driver {driver}")]
     NoNode { node: String, driver: String },
 }
@@ -42,6 +51,9 @@ impl Advice for AppError {
             Self::Access(source) => source.advice(),
             Self::Read(source) => source.advice(),
             Self::Subject(source) => source.advice(),
+            Self::Verify(source) => source.advice(),
+            Self::Clear(source) => source.advice(),
+            Self::Doctor(source) => source.advice(),
             Self::NoNode { .. } => Some("`kubectl gpu status` lists the nodes with GPUs".into()),
             Self::Runtime(_) | Self::Output(_) | Self::File { .. } | Self::Yaml { .. } | Self::Manifest { .. } => None,
         }

@@ -6,10 +6,12 @@
 //!                                              └──> why, fit (pure) ─────────────────────────┴─ table, or JSON or YAML
 //! ```
 //!
-//! The program only reads, with the rights of its user, and names the rights that are missing. It runs where `kubectl` runs.
+//! The program has the rights of its user, and names those that are missing. It runs where `kubectl` runs. `verify`, `doctor` and `clear`
+//! start a program in the pod of the driver on a node (`exec`).
 //!
-//! Reading order: [`args`], [`access`], [`bar`], [`table`], [`status`], [`age`], [`why_table`], [`manifest`],
-//! [`fit`], [`output`], [`error`], [`completion`], [`app`].
+//! Reading order: [`args`], [`access`], [`bar`], [`table`], [`status`], [`age`], [`why_table`], [`manifest`], [`fit`], [`target`],
+//! [`driver_pods`], [`exec`], [`clear`], [`verify`], [`support`], [`doctor`], [`doctor_reading`], [`report`], [`output`], [`error`],
+//! [`completion`], [`app`].
 
 pub mod args;
 
@@ -29,11 +31,35 @@ pub mod manifest;
 
 pub mod fit;
 
+pub mod target;
+
+pub mod driver_pods;
+
+pub mod exec;
+
+pub mod clear;
+
+pub mod verify;
+
+pub mod support;
+
+pub mod doctor;
+
+pub mod doctor_reading;
+
+pub mod report;
+
 pub mod output;
 
 pub mod error;
 
 mod commands;
+
+mod clearing;
+
+mod verifying;
+
+mod doctoring;
 
 pub mod completion;
 

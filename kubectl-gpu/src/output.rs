@@ -14,6 +14,8 @@ pub enum OutputError {
     Json(#[source] serde_json::Error),
     #[error("failed to encode the answer as YAML")]
     Yaml(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("failed to read the confirmation")]
+    Input(#[source] io::Error),
     #[error("failed to write to standard output")]
     Write(#[source] io::Error),
 }
@@ -51,6 +53,18 @@ fn colour_length(text: &str) -> Option<usize> {
     let numbers = text.strip_prefix("\u{1b}[")?;
     let end = numbers.find(|c: char| !c.is_ascii_digit() && c != ';')?;
     numbers.get(end..)?.starts_with('m').then_some(end + 3)
+}
+
+/// Asks on a terminal whether to go on; without one nothing is confirmed.
+pub fn confirmed() -> Result<bool, OutputError> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        return Ok(false);
+    }
+    print("Continue? [y/N] ")?;
+    io::stdout().flush().map_err(OutputError::Write)?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(OutputError::Input)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// A reader that closes the pipe, such as `head`, has what it wants.

@@ -13,7 +13,7 @@ use dra_allocation::usage::{Kind, PoolUsage};
 use dra_allocation::{Device, Pool, Pools, Usage};
 use serde::Serialize;
 
-pub use gpu::{Form, Gpu, Shares};
+pub use gpu::{Form, Gpu, Shares, name as gpu_name};
 pub use table::{View, table};
 
 use crate::bar::Bar;

@@ -76,7 +76,7 @@ pub struct Shares {
 }
 
 /// The name that the devices of one GPU have in common.
-pub(super) fn name(device: &Device, driver: &str) -> String {
+pub fn name(device: &Device, driver: &str) -> String {
     let of_set = device.consumes.first().and_then(|consumption| consumption.set.strip_suffix("-counters"));
     let of_uuid = || {
         let uuid = device.text("parentUUID", driver).or_else(|| device.text("uuid", driver));

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 mod fit;
+mod node_verbs;
 mod server;
 mod status;
 mod why;

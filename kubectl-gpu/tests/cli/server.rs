@@ -17,9 +17,9 @@ use tempfile::TempDir;
 use crate::world::{alone, claim, slices};
 
 /// Objects by the path of their list or of themselves. What is absent is forbidden.
-type Objects = BTreeMap<&'static str, Value>;
+pub(crate) type Objects = BTreeMap<&'static str, Value>;
 
-struct Server {
+pub(crate) struct Server {
     dir: TempDir,
     /// Paths with queries.
     requests: Arc<Mutex<Vec<String>>>,
@@ -61,7 +61,7 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     json_body(&json!({"metadata": {"continue": next}, "items": page})).into_response()
 }
 
-fn serve(objects: Objects) -> Server {
+pub(crate) fn serve(objects: Objects) -> Server {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let requests = Arc::<Mutex<Vec<String>>>::default();
     let shared = Shared { objects: Arc::new(objects), requests: Arc::clone(&requests) };
@@ -82,9 +82,16 @@ fn serve(objects: Objects) -> Server {
 }
 
 /// Exit code, standard output and standard error.
-struct Ran(i32, String, String);
+pub(crate) struct Ran(pub(crate) i32, pub(crate) String, pub(crate) String);
 
-fn run(server: &Server, args: &[&str]) -> Ran {
+impl Server {
+    /// Paths with queries, of all requests so far.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+pub(crate) fn run(server: &Server, args: &[&str]) -> Ran {
     let kubeconfig: PathBuf = server.dir.path().join("config");
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-gpu"));
     let output = command.args(args).env("KUBECONFIG", kubeconfig).output().unwrap();
@@ -98,7 +105,7 @@ const CLAIMS_OF_ML: &str = "/apis/resource.k8s.io/v1/namespaces/ml/resourceclaim
 const TAINT_RULES: &str = "/apis/resource.k8s.io/v1/devicetaintrules";
 const PODS_OF_ML: &str = "/api/v1/namespaces/ml/pods";
 
-fn objects(claims: &'static str) -> Objects {
+pub(crate) fn objects(claims: &'static str) -> Objects {
     let held = claim(&alone("ml/train-0", "gpu-c", "gpu-97722eb3"));
     let waiting =
         json!({"metadata": {"namespace": "ml", "name": "train-1"}, "spec": {"resourceClaims": [{"name": "gpu"}]}});

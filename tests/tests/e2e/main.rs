@@ -32,6 +32,7 @@ mod kueue;
 mod mig;
 mod monitoring;
 mod mps;
+mod node_verbs;
 mod paper;
 mod pods;
 mod publishing;
@@ -67,6 +68,7 @@ fn cases() -> Vec<Case> {
         tenants::cases(),
         case_studies::cases(),
         kueue::cases(),
+        node_verbs::cases(),
         faults::cases(),
         health::cases(),
         restarts::cases(),
