@@ -147,7 +147,8 @@ fn device_classes(classes: &Classes, pools: &Pools, driver: &str) -> Check {
     let names: Vec<&str> = kinds.keys().copied().collect();
     let found = match (problems.is_empty(), names.is_empty()) {
         (true, false) => format!("select {}", names.join(", ")),
-        (true, true) | (false, _) => String::new(),
+        (true, true) => "no device is published".to_owned(),
+        (false, _) => String::new(),
     };
     Check { subject: subject.to_owned(), found, problems }
 }

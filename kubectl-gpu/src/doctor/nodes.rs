@@ -122,8 +122,13 @@ fn slices(seen: &Seen<'_>, name: &str, answer: Option<&NodeAnswer>) -> Option<Ch
     let subject = "ResourceSlices";
     seen.pools.as_ref().ok()?;
     let log = "the log of the container `controller` has the reason";
+    let has_driver = answer.is_some_and(|answer| answer.checks.nvidia_driver.is_some());
     match pool(seen, name) {
         Some(pool) => Some(match &pool.fault {
+            None if pool.devices().next().is_none() && has_driver => {
+                let cause = "they have no device, although the NVIDIA driver is loaded";
+                Check::bad(subject, Problem::warning(cause, format!("run this again; if it stays so, {log}")))
+            }
             None => Check::good(subject, format!("{} with {} devices", pool.slices.len(), pool.devices().count())),
             Some(PoolFault::Incomplete { found, expected }) => {
                 let cause =
@@ -138,7 +143,7 @@ fn slices(seen: &Seen<'_>, name: &str, answer: Option<&NodeAnswer>) -> Option<Ch
                 )
             }
         }),
-        None if answer.is_some_and(|answer| answer.checks.nvidia_driver.is_some()) => {
+        None if has_driver => {
             Some(Check::bad(subject, Problem::error("there are none, although the NVIDIA driver is loaded", log)))
         }
         // The check of the NVIDIA driver says whether the node should have GPUs.
