@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_answer_fits_an_event_and_one_that_helps_nobody_is_none() {
+    fn a_long_answer_fits_an_event_and_one_without_a_cause_is_none() {
         let long = brief(&why(vec![group("a", &"é".repeat(2000), &[])]), "ml").unwrap();
         assert!(long.len() <= MAX_BYTES && long.len() >= MAX_BYTES - 1, "{}", long.len());
         for verdict in [Verdict::Fits, Verdict::Undecided] {

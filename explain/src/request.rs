@@ -28,10 +28,10 @@ pub enum ReadError {
     Unauthorized,
     #[error("the API server does not serve {what}")]
     NotServed { what: String },
-    #[error("failed to read {what} from the API server")]
-    Request { what: String, source: Box<kube::Error> },
-    #[error("the API server refused to list {what} with status {code}: {message}")]
-    Refused { what: String, code: u16, message: String },
+    #[error("failed to {verb} {what} at the API server")]
+    Request { verb: &'static str, what: String, source: Box<kube::Error> },
+    #[error("the API server refused to {verb} {what} with status {code}: {message}")]
+    Refused { verb: &'static str, what: String, code: u16, message: String },
     #[error("failed to read {what}")]
     Slices { what: String, source: SlicesError },
     #[error("failed to read {what}")]
@@ -117,10 +117,15 @@ impl Resource {
         Self { group: "", version: "v1", plural, namespace: namespace.map(str::to_owned) }
     }
 
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         let base = if self.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", self.group) };
         let namespace = self.namespace.as_ref().map(|name| format!("/namespaces/{name}")).unwrap_or_default();
         format!("{base}/{}{namespace}/{}", self.version, self.plural)
+    }
+
+    /// The path of one object.
+    pub fn path_of(&self, name: &str) -> String {
+        format!("{}/{}", self.path(), escaped(name))
     }
 
     fn right(&self, verb: &'static str) -> Right {
@@ -194,8 +199,7 @@ pub async fn object(
     resource: &Resource,
     name: &str,
 ) -> Result<Option<impl Deref<Target = [u8]> + use<>>, ReadError> {
-    let path = format!("{}/{}", resource.path(), escaped(name));
-    match request(client, &path, resource, "get").await {
+    match request(client, &resource.path_of(name), resource, "get").await {
         Ok(body) => Ok(Some(body)),
         Err(ReadError::NotServed { .. }) => Ok(None),
         Err(error) => Err(error),
@@ -208,16 +212,26 @@ async fn request(
     resource: &Resource,
     verb: &'static str,
 ) -> Result<impl Deref<Target = [u8]> + use<>, ReadError> {
-    let failed = |source| ReadError::Request { what: resource.what(), source: Box::new(source) };
-    let request = Request::get(path).body(Body::empty()).map_err(|source| failed(kube::Error::HttpError(source)))?;
+    answered(client, Request::get(path).body(Body::empty()), resource, verb).await
+}
+
+/// Sends a request and returns the body of its answer. The verb is that of the right which it needs.
+pub async fn answered(
+    client: &Client,
+    request: Result<Request<Body>, http::Error>,
+    resource: &Resource,
+    verb: &'static str,
+) -> Result<impl Deref<Target = [u8]> + use<>, ReadError> {
+    let failed = |source| ReadError::Request { verb, what: resource.what(), source: Box::new(source) };
+    let request = request.map_err(|source| failed(kube::Error::HttpError(source)))?;
     let (head, body) = client.send(request).await.map_err(failed)?.into_parts();
     let body = body.collect().await.map_err(failed)?.to_bytes();
     match head.status.as_u16() {
-        200 => Ok(body),
+        200 | 201 => Ok(body),
         401 => Err(ReadError::Unauthorized),
         403 => Err(ReadError::Forbidden(resource.right(verb))),
         404 => Err(ReadError::NotServed { what: resource.what() }),
-        code => Err(ReadError::Refused { what: resource.what(), code, message: message(&body) }),
+        code => Err(ReadError::Refused { verb, what: resource.what(), code, message: message(&body) }),
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use dra_allocation::node::NodeSelector;
 use dra_allocation::request::SpecError;
 use dra_allocation::{ClaimSpec, PodRules};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// What is asked about.
@@ -76,9 +76,13 @@ pub struct Allocated {
     pub conditions: Vec<String>,
 }
 
-/// An Event about the subject.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An Event.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Event {
+    /// Name of what it is about.
+    pub object: String,
+    pub is_warning: bool,
     pub reason: String,
     pub message: String,
     /// An RFC 3339 time.
@@ -310,7 +314,15 @@ fn conditions(device: &RawDevice) -> Vec<String> {
 
 #[derive(Deserialize)]
 struct RawEvents {
+    #[serde(default)]
+    metadata: RawListMeta,
     items: Vec<RawEvent>,
+}
+
+#[derive(Default, Deserialize)]
+struct RawListMeta {
+    #[serde(rename = "continue")]
+    next: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -322,6 +334,9 @@ struct RawEvent {
     event_time: Option<String>,
     series: Option<RawSeries>,
     metadata: RawMeta,
+    involved_object: RawObject,
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -331,23 +346,31 @@ struct RawSeries {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawObject {
+    name: String,
+}
+
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct RawMeta {
     creation_timestamp: Option<String>,
 }
 
-/// Events from the JSON of a list.
-pub fn events(page: &[u8]) -> Result<Vec<Event>, serde_json::Error> {
-    let RawEvents { items } = serde_json::from_slice(page)?;
+/// Events from the JSON of a list, and the token of its next page.
+pub fn events(page: &[u8]) -> Result<(Vec<Event>, Option<String>), serde_json::Error> {
+    let RawEvents { items, metadata } = serde_json::from_slice(page)?;
     let mut events: Vec<Event> = items.into_iter().map(event).collect();
     events.sort_by(|one, other| one.time.cmp(&other.time));
-    Ok(events)
+    Ok((events, metadata.next.filter(|next| !next.is_empty())))
 }
 
 fn event(raw: RawEvent) -> Event {
     let observed = raw.series.and_then(|series| series.last_observed_time);
     let time = observed.or(raw.last_timestamp).or(raw.event_time).or(raw.metadata.creation_timestamp);
     Event {
+        object: raw.involved_object.name,
+        is_warning: raw.kind == "Warning",
         reason: raw.reason.unwrap_or_default(),
         message: raw.message.unwrap_or_default(),
         time: time.unwrap_or_default(),

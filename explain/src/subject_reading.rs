@@ -140,11 +140,15 @@ async fn events(access: &Access, kind: &str, name: &str) -> Result<(Vec<subject:
     let what = format!("events of {name}");
     let add = |page: &[u8]| {
         let events = subject::events(page);
-        found.extend(events.map_err(|source| ReadError::Json { what: what.clone(), source })?);
-        Ok(None)
+        let (events, next) = events.map_err(|source| ReadError::Json { what: what.clone(), source })?;
+        found.extend(events);
+        Ok(next)
     };
     match pages(&access.client, &list, add).await {
-        Ok(()) => Ok((found, Vec::new())),
+        Ok(()) => {
+            found.sort_by(|one: &subject::Event, other| one.time.cmp(&other.time));
+            Ok((found, Vec::new()))
+        }
         Err(ReadError::Forbidden(right)) => Ok((Vec::new(), vec![right])),
         Err(source) => Err(SubjectError::Read { what: what.clone(), source }),
     }

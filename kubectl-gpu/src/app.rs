@@ -13,7 +13,10 @@ use crate::clearing;
 use crate::commands;
 use crate::completion;
 use crate::doctoring;
+use crate::drain::Outcome;
+use crate::draining;
 use crate::error::AppError;
+use crate::health_commands;
 use crate::output::{self, OutputError};
 use crate::verifying;
 use dra_explain::why::Verdict;
@@ -59,6 +62,15 @@ impl From<Severity> for Answer {
     }
 }
 
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::Yes,
+            Outcome::Waits => Self::Waits,
+        }
+    }
+}
+
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<Answer, AppError> {
     let connection = &args.connection;
@@ -83,6 +95,22 @@ pub fn run(args: &Args) -> Result<Answer, AppError> {
         Command::Clear(clear) => {
             connected(async || clearing::clear(connection, clear).await.map_err(AppError::Clear))?;
             Ok(Answer::Yes)
+        }
+        Command::Faults(faults) => {
+            connected(async || health_commands::print_faults(connection, faults).await)?;
+            Ok(Answer::Yes)
+        }
+        Command::Top(top) => {
+            connected(async || health_commands::print_top(connection, top).await)?;
+            Ok(Answer::Yes)
+        }
+        Command::Drain(drain) => {
+            let outcome = connected(async || draining::drain(connection, drain).await.map_err(AppError::Drain))?;
+            Ok(outcome.into())
+        }
+        Command::Undrain(gpus) => {
+            let outcome = connected(async || draining::undrain(connection, gpus).await.map_err(AppError::Undrain))?;
+            Ok(outcome.into())
         }
         Command::Completion { shell } => {
             let mut script = Vec::new();

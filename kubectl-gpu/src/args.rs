@@ -5,6 +5,8 @@ pub mod form;
 
 pub mod node;
 
+pub mod service;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueHint};
@@ -14,7 +16,7 @@ pub use form::Form;
 
 /// Shows what the GPUs of a cluster do, and why a pod waits for one.
 ///
-/// It needs the rights of a user of the cluster and names those that are missing.
+/// Only `drain`, `undrain` and `clear` change anything, and each names first what it changes. The command has the rights of its user and names those that are missing.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-gpu", bin_name = "kubectl gpu", version, after_help = EXIT_CODES)]
 pub struct Args {
@@ -55,6 +57,14 @@ pub enum Command {
     Doctor(node::Doctor),
     /// Declares a GPU well, so that the driver forgets its faults. Lists them first and asks
     Clear(node::Clear),
+    /// Explains what is wrong with GPUs: since when, who is affected, what ends it, and what to do
+    Faults(service::Faults),
+    /// Shows what GPUs, claims and pods use: utilization, memory, temperature and power
+    Top(service::Top),
+    /// Takes a GPU out of service: no new claim gets it, and its pods are evicted. Lists them first and asks
+    Drain(service::Drain),
+    /// Returns a GPU to service that `drain` took out
+    Undrain(service::Gpus),
     /// Prints the completion script of a shell for `kubectl-gpu`; kubectl itself asks a link `kubectl_complete-gpu` to the program
     Completion {
         /// The shell that reads the script
@@ -70,6 +80,9 @@ pub struct Status {
     /// Lists the claims of all namespaces that hold GPUs, not only those of the namespace
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
+    /// Prints the answer again when it changes
+    #[arg(short, long)]
+    pub watch: bool,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Form::Table)]
     pub output: Form,

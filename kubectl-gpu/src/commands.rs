@@ -19,19 +19,23 @@ use crate::fit::{self, Fit};
 use crate::manifest::Manifest;
 use crate::output;
 use crate::status::{self, Listed, Seen, Status, View};
+use crate::watch::{self, Repeat};
 use crate::why_table;
 
 /// Shows the GPUs.
 pub(crate) async fn print_status(connection: &Connection, args: &args::Status) -> Result<(), AppError> {
     let access = connect(connection).await.map_err(AppError::Access)?;
-    let status = read_status(&access, connection, args).await?;
-    let text = match args.output {
-        Form::Table => Ok(status::table(&status, View::Short, output::colours())),
-        Form::Wide => Ok(status::table(&status, View::Wide, output::colours())),
-        Form::Json => output::json(&status),
-        Form::Yaml => output::yaml(&status),
+    let answer = async || {
+        let status = read_status(&access, connection, args).await?;
+        let text = match args.output {
+            Form::Table => Ok(status::table(&status, View::Short, output::colours())),
+            Form::Wide => Ok(status::table(&status, View::Wide, output::colours())),
+            Form::Json => output::json(&status),
+            Form::Yaml => output::yaml(&status),
+        };
+        text.map_err(AppError::Output)
     };
-    output::print(&text.map_err(AppError::Output)?).map_err(AppError::Output)
+    watch::print(Repeat::of_flag(args.watch), args.output, answer).await
 }
 
 /// Reads what `status` shows.

@@ -10,6 +10,7 @@ use dra_model::Advice;
 use crate::access::AccessError;
 use crate::clearing::ClearError;
 use crate::doctoring::DoctorError;
+use crate::draining::ServiceError;
 use crate::manifest::ManifestError;
 use crate::output::OutputError;
 use crate::verifying::VerifyError;
@@ -41,6 +42,10 @@ pub enum AppError {
     Doctor(#[source] DoctorError),
     #[error("failed to clear the GPU")]
     Clear(#[source] ClearError),
+    #[error("failed to take GPUs out of service")]
+    Drain(#[source] ServiceError),
+    #[error("failed to return GPUs to service")]
+    Undrain(#[source] ServiceError),
     #[error("node {node} has no ResourceSlice of the driver {driver}")]
     NoNode { node: String, driver: String },
 }
@@ -54,6 +59,7 @@ impl Advice for AppError {
             Self::Verify(source) => source.advice(),
             Self::Clear(source) => source.advice(),
             Self::Doctor(source) => source.advice(),
+            Self::Drain(source) | Self::Undrain(source) => source.advice(),
             Self::NoNode { .. } => Some("`kubectl gpu status` lists the nodes with GPUs".into()),
             Self::Runtime(_) | Self::Output(_) | Self::File { .. } | Self::Yaml { .. } | Self::Manifest { .. } => None,
         }

@@ -2,15 +2,16 @@
 //! `kubectl gpu`: shows what the GPUs of a cluster do, and why a pod waits for one.
 //!
 //! ```text
-//! kubeconfig ── access ──> client ── dra_explain ──> slices, claims, pods ── status (pure) ──┐
-//!                                              └──> why, fit (pure) ─────────────────────────┴─ table, or JSON or YAML
+//! kubeconfig ── access ──> client ── dra_explain ──> slices, claims, pods ── status, faults, top (pure) ──┐
+//!                                              └──> why, fit (pure) ──────────────────────────────────────┴─ table, or JSON or YAML
 //! ```
 //!
-//! The program has the rights of its user, and names those that are missing. It runs where `kubectl` runs. `verify`, `doctor` and `clear`
-//! start a program in the pod of the driver on a node (`exec`).
+//! The program has the rights of its user, and names those that are missing. Only `drain`, `undrain` and `clear` change anything. It runs
+//! where `kubectl` runs. `verify`, `doctor` and `clear` start a program in the pod of the driver on a node (`exec`).
 //!
 //! Reading order: [`args`], [`access`], [`bar`], [`table`], [`status`], [`age`], [`why_table`], [`manifest`], [`fit`], [`target`],
-//! [`driver_pods`], [`exec`], [`clear`], [`verify`], [`support`], [`doctor`], [`doctor_reading`], [`report`], [`output`], [`error`],
+//! [`rules`], [`holders`], [`drain`], [`faults`], [`service_reading`], [`metrics_text`], [`top`], [`top_reading`], [`driver_pods`],
+//! [`exec`], [`clear`], [`verify`], [`support`], [`doctor`], [`doctor_reading`], [`report`], [`output`], [`error`], [`watch`],
 //! [`completion`], [`app`].
 
 pub mod args;
@@ -33,6 +34,22 @@ pub mod fit;
 
 pub mod target;
 
+pub mod rules;
+
+pub mod holders;
+
+pub mod drain;
+
+pub mod faults;
+
+pub mod service_reading;
+
+pub mod metrics_text;
+
+pub mod top;
+
+pub mod top_reading;
+
 pub mod driver_pods;
 
 pub mod exec;
@@ -53,6 +70,8 @@ pub mod output;
 
 pub mod error;
 
+pub mod watch;
+
 mod commands;
 
 mod clearing;
@@ -60,6 +79,9 @@ mod clearing;
 mod verifying;
 
 mod doctoring;
+mod health_commands;
+
+mod draining;
 
 pub mod completion;
 

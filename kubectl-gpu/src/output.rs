@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
+use crate::args::Form;
 use crate::table::Colours;
 
 /// The answer cannot be written.
@@ -67,11 +68,37 @@ pub fn confirmed() -> Result<bool, OutputError> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// A reader that closes the pipe, such as `head`, has what it wants.
+/// How much of an answer was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    Whole,
+    /// The reader closed the pipe, as `head` does when it has what it wants.
+    Part,
+}
+
 pub fn print(text: &str) -> Result<(), OutputError> {
-    match io::stdout().write_all(harmless(text).as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OutputError::Write(error)),
-        Ok(()) | Err(_) => Ok(()),
+    write(&harmless(text)).map(|_written| ())
+}
+
+/// Prints an answer that replaces the one before: on a terminal in its place, else after it.
+pub fn repaint(text: &str, form: Form) -> Result<Written, OutputError> {
+    let before = match form {
+        Form::Yaml => "---\n",
+        Form::Table | Form::Wide if io::stdout().is_terminal() => CLEAR,
+        Form::Table | Form::Wide | Form::Json => "",
+    };
+    write(&format!("{before}{}\n", harmless(text)))
+}
+
+/// Clears the screen and what scrolled out of it, and goes to its first line (ECMA-48, ED and CUP; xterm).
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J\u{1b}[3J";
+
+fn write(text: &str) -> Result<Written, OutputError> {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(Written::Whole),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Written::Part),
+        Err(error) => Err(OutputError::Write(error)),
     }
 }
 

@@ -13,7 +13,7 @@ use dra_allocation::usage::{Kind, PoolUsage};
 use dra_allocation::{Device, Pool, Pools, Usage};
 use serde::Serialize;
 
-pub use gpu::{Form, Gpu, Shares, name as gpu_name};
+pub use gpu::{Form, Gpu, Shares, form_of, name as gpu_name};
 pub use table::{View, table};
 
 use crate::bar::Bar;
@@ -118,12 +118,13 @@ fn node(pool: &Pool, usage: &Usage) -> Node {
         name: pool.name.to_string(),
         driver_version: version("driverVersion"),
         cuda_version: version("cudaDriverVersion"),
-        fault: pool.fault.as_ref().map(fault),
+        fault: pool.fault.as_ref().map(pool_fault),
         gpus: gpus.collect(),
     }
 }
 
-fn fault(fault: &PoolFault) -> String {
+/// Why the scheduler does not use the devices of a pool.
+pub fn pool_fault(fault: &PoolFault) -> String {
     match fault {
         PoolFault::Incomplete { found, expected } => {
             format!("{found} of {expected} ResourceSlices are there: the driver is starting or replacing them")

@@ -63,6 +63,16 @@ pub fn painted(text: &str, style: Style, colours: Colours) -> String {
     }
 }
 
+/// The first row of a table.
+pub fn headings(names: &[&str]) -> Vec<Cell> {
+    names.iter().map(|name| Cell::new(*name, Style::Heading)).collect()
+}
+
+/// A number with its noun.
+pub fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 /// Rows as lines. Columns are as wide as their widest cell, and the last one ends where its text does.
 pub fn lines(rows: &[Vec<Cell>], indent: usize, colours: Colours) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
@@ -85,10 +95,10 @@ pub fn lines(rows: &[Vec<Cell>], indent: usize, colours: Colours) -> String {
     text
 }
 
-/// `text` in lines of at most `width` characters, if no word is longer.
+/// `text` in lines of at most `width` characters, if no word is longer. A command between backticks is one word.
 pub fn wrapped(text: &str, width: usize) -> String {
     let mut lines = vec![String::new()];
-    for word in text.split(' ') {
+    for word in words(text) {
         let used = lines.last().map_or(0, |line| line.chars().count());
         match lines.last_mut() {
             Some(line) if used == 0 => line.push_str(word),
@@ -100,6 +110,15 @@ pub fn wrapped(text: &str, width: usize) -> String {
         }
     }
     lines.join("\n")
+}
+
+fn words(text: &str) -> Vec<&str> {
+    let mut is_command = false;
+    let ends_word = |c: char| {
+        is_command ^= c == '`';
+        c == ' ' && !is_command
+    };
+    text.split(ends_word).collect()
 }
 
 #[cfg(test)]
@@ -116,5 +135,6 @@ mod tests {
     #[test]
     fn long_texts_are_wrapped() {
         assert_eq!(wrapped("one two three", 7), "one two\nthree");
+        assert_eq!(wrapped("run `a b c` now", 7), "run\n`a b c`\nnow");
     }
 }

@@ -91,7 +91,7 @@ pub fn name(device: &Device, driver: &str) -> String {
 }
 
 /// The form that a device is.
-pub(super) fn form_of(device: &Device, driver: &str) -> Form {
+pub fn form_of(device: &Device, driver: &str) -> Form {
     match (device.text("type", driver), device.text("sharingStrategy", driver)) {
         (Some("mig"), _) => Form::Mig,
         (Some("shared-gpu"), Some("MPS")) => Form::Mps,

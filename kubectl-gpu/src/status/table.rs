@@ -9,7 +9,7 @@ use dra_explain::text::shortened;
 
 use super::{Claim, Form, Gpu, Node, Status};
 use crate::bar::LEGEND;
-use crate::table::{Cell, Colours, Style, lines, painted, wrapped};
+use crate::table::{Cell, Colours, Style, counted, headings, lines, painted, wrapped};
 
 /// Columns of a text that is not a table.
 const WIDTH: usize = 100;
@@ -73,7 +73,7 @@ fn summary(status: &Status, colours: Colours) -> String {
     let mut text = format!("{nodes} and {count}{forms}  (Kubernetes {})\n", status.server_version);
     if tainted > 0 {
         let note = format!(
-            "{} not well: new claims do not get {}",
+            "{} not well: new claims do not get {}; kubectl gpu faults explains why",
             counted(tainted, "GPU"),
             if tainted == 1 { "it" } else { "them" }
         );
@@ -89,10 +89,6 @@ fn summary(status: &Status, colours: Colours) -> String {
 
 fn waiting(pods: usize) -> String {
     if pods == 1 { "1 pod waits".to_owned() } else { format!("{pods} pods wait") }
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 fn nodes(nodes: &[Node], colours: Colours) -> String {
@@ -111,10 +107,6 @@ fn nodes(nodes: &[Node], colours: Colours) -> String {
     };
     let rows: Vec<Vec<Cell>> = std::iter::once(headings(&heading)).chain(nodes.iter().map(row)).collect();
     format!("\n{}", lines(&rows, 0, colours))
-}
-
-fn headings(names: &[&str]) -> Vec<Cell> {
-    names.iter().map(|name| Cell::new(*name, Style::Heading)).collect()
 }
 
 /// Product names without the maker.

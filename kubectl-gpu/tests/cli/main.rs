@@ -4,10 +4,15 @@
 //! `UPDATE_GOLDEN=1 cargo test -p dra-kubectl-gpu --test cli` writes the files anew.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
+mod changes;
+mod drain;
+mod faults;
 mod fit;
 mod node_verbs;
 mod server;
 mod status;
+mod top;
+mod watch;
 mod why;
 mod world;
 

@@ -9,36 +9,38 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::changes::{self, Stored, json_body};
 use crate::world::{alone, claim, slices};
 
 /// Objects by the path of their list or of themselves. What is absent is forbidden.
 pub(crate) type Objects = BTreeMap<&'static str, Value>;
 
 pub(crate) struct Server {
-    dir: TempDir,
-    /// Paths with queries.
-    requests: Arc<Mutex<Vec<String>>>,
+    pub(crate) dir: TempDir,
+    /// Paths with queries; those of changes after their verb.
+    pub(crate) requests: Arc<Mutex<Vec<String>>>,
+    pub(crate) objects: Arc<Mutex<Stored>>,
     _runtime: tokio::runtime::Runtime,
 }
 
 #[derive(Clone)]
 struct Shared {
-    objects: Arc<Objects>,
+    objects: Arc<Mutex<Stored>>,
     requests: Arc<Mutex<Vec<String>>>,
-}
-
-fn json_body(body: &Value) -> impl IntoResponse + use<> {
-    ([(header::CONTENT_TYPE, "application/json")], body.to_string())
 }
 
 /// One object of a list for each page.
 async fn answer(State(shared): State<Shared>, request: Request) -> Response {
-    let uri = request.uri();
+    let uri = request.uri().clone();
+    if *request.method() != Method::GET {
+        shared.requests.lock().unwrap().push(format!("{} {uri}", request.method()));
+        return changes::change(&shared.objects, request).await;
+    }
     shared.requests.lock().unwrap().push(uri.to_string());
     if uri.path() == "/version" {
         let version = json!({"major": "1", "minor": "37", "gitVersion": "v1.37.0", "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": ""});
@@ -47,12 +49,13 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     if request.headers().get("authorization").is_none_or(|token| token != "Bearer t") {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    let Some(found) = shared.objects.get(uri.path()) else {
-        let status =
-            json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "no"});
-        return (StatusCode::FORBIDDEN, json_body(&status)).into_response();
+    let Some(found) = changes::find(&shared.objects.lock().unwrap(), uri.path()) else {
+        return changes::refused(&shared.objects.lock().unwrap(), uri.path());
     };
-    let Some(items) = found.as_array() else { return json_body(found).into_response() };
+    if let Some(text) = found.as_str() {
+        return text.to_owned().into_response();
+    }
+    let Some(items) = found.as_array() else { return json_body(&found).into_response() };
     let query = uri.query().unwrap_or_default();
     let at = query.split('&').find_map(|pair| pair.strip_prefix("continue=page-"));
     let at: usize = at.map_or(0, |at| at.parse().unwrap());
@@ -64,7 +67,9 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
 pub(crate) fn serve(objects: Objects) -> Server {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let requests = Arc::<Mutex<Vec<String>>>::default();
-    let shared = Shared { objects: Arc::new(objects), requests: Arc::clone(&requests) };
+    let stored: Stored = objects.into_iter().map(|(path, found)| (path.to_owned(), found)).collect();
+    let objects = Arc::new(Mutex::new(stored));
+    let shared = Shared { objects: Arc::clone(&objects), requests: Arc::clone(&requests) };
     let listener = runtime.block_on(tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
     let address = listener.local_addr().unwrap();
     runtime.spawn(async move { axum::serve(listener, Router::new().fallback(answer).with_state(shared)).await });
@@ -78,7 +83,7 @@ pub(crate) fn serve(objects: Objects) -> Server {
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "ml"}}],
     });
     std::fs::write(dir.path().join("config"), config.to_string()).unwrap();
-    Server { dir, requests, _runtime: runtime }
+    Server { dir, requests, objects, _runtime: runtime }
 }
 
 /// Exit code, standard output and standard error.
@@ -91,18 +96,24 @@ impl Server {
     }
 }
 
-pub(crate) fn run(server: &Server, args: &[&str]) -> Ran {
+/// The program with the kubeconfig of the server.
+pub(crate) fn program(server: &Server, args: &[&str]) -> Command {
     let kubeconfig: PathBuf = server.dir.path().join("config");
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-gpu"));
-    let output = command.args(args).env("KUBECONFIG", kubeconfig).output().unwrap();
+    command.args(args).env("KUBECONFIG", kubeconfig);
+    command
+}
+
+pub(crate) fn run(server: &Server, args: &[&str]) -> Ran {
+    let output = program(server, args).output().unwrap();
     let [out, error] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
     Ran(output.status.code().unwrap(), out, error)
 }
 
 const SLICES: &str = "/apis/resource.k8s.io/v1/resourceslices";
-const CLAIMS: &str = "/apis/resource.k8s.io/v1/resourceclaims";
+pub(crate) const CLAIMS: &str = "/apis/resource.k8s.io/v1/resourceclaims";
 const CLAIMS_OF_ML: &str = "/apis/resource.k8s.io/v1/namespaces/ml/resourceclaims";
-const TAINT_RULES: &str = "/apis/resource.k8s.io/v1/devicetaintrules";
+pub(crate) const TAINT_RULES: &str = "/apis/resource.k8s.io/v1/devicetaintrules";
 const PODS_OF_ML: &str = "/api/v1/namespaces/ml/pods";
 
 pub(crate) fn objects(claims: &'static str) -> Objects {

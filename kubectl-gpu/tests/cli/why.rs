@@ -67,6 +67,8 @@ fn claim(requests: &Value, status: &Value) -> Claim {
 fn waiting(requests: &Value) -> Subject {
     let pod = json!({"spec": {"resourceClaims": [{"name": "gpu"}]}, "status": {"phase": "Pending"}});
     let events = vec![Event {
+        object: String::new(),
+        is_warning: true,
         reason: "FailedScheduling".to_owned(),
         message: "0/4 nodes are available: 4 cannot allocate all claims.".to_owned(),
         time: "2026-11-30T11:00:00Z".to_owned(),
@@ -174,6 +176,8 @@ fn a_claim_that_quota_refuses_does_not_exist() {
     let mut subject = waiting(&json!([]));
     subject.claims = vec![Claim { label: "ml/gpu".to_owned(), uid: None, state }];
     subject.events.push(Event {
+        object: String::new(),
+        is_warning: true,
         reason: "FailedResourceClaimCreation".to_owned(),
         message: r#"PodResourceClaim gpu: failed to create ResourceClaim: resourceclaims.resource.k8s.io "train-1-gpu-x" is forbidden: exceeded quota: gpus, requested: gpu.nvidia.com.deviceclass.resource.k8s.io/devices=1, used: gpu.nvidia.com.deviceclass.resource.k8s.io/devices=4, limited: gpu.nvidia.com.deviceclass.resource.k8s.io/devices=4"#.to_owned(),
         time: "2026-11-30T11:30:00Z".to_owned(),
@@ -191,6 +195,8 @@ fn devices_that_cannot_be_prepared_are_named() {
     });
     let pod = json!({"spec": {"nodeName": "gpu-b", "resourceClaims": [{"name": "gpu", "resourceClaimName": "new"}]}, "status": {"phase": "Pending"}});
     let event = Event {
+        object: String::new(),
+        is_warning: true,
         reason: "FailedPrepareDynamicResources".to_owned(),
         message: "Failed to prepare dynamic resources: claim ml/new: gpu-195655dd is held by claim ml/old".to_owned(),
         time: "2026-11-30T11:00:00Z".to_owned(),

@@ -144,6 +144,8 @@ impl Arena {
         for kinds in ["deployments,pods", "resourceclaims,resourceclaimtemplates"] {
             self.cluster.kubectl(&["delete", kinds, "--all", "--timeout=60s"]).ok();
         }
+        let drained = ["delete", "devicetaintrules", "-l", "app.kubernetes.io/managed-by=kubectl-gpu"];
+        self.cluster.kubectl(&drained).ok();
         self.cluster.kubectl(&["delete", "nodes", "-l", "paper"]).ok();
         for node in self.cluster.nodes() {
             node.gpu_sim("heal", &[]).ok();

@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 crate::case::cases![
     status_has_every_gpu_and_who_holds_it,
     why_names_the_holder_of_what_a_pod_waits_for,
-    events_say_why_a_pod_waits,
+    events_explain_why_a_pod_waits,
     as_many_replicas_run_as_fit_counts,
 ];
 
@@ -70,7 +70,7 @@ fn why_names_the_holder_of_what_a_pod_waits_for(arena: &Arena) {
 }
 
 /// The Deployment of the chart, without a tool of the user.
-fn events_say_why_a_pod_waits(arena: &Arena) {
+fn events_explain_why_a_pod_waits(arena: &Arena) {
     pods::start(arena, "holder", NODE, &whole(2, A100));
     checked(arena.stage().saw("holder"));
     pods::start(arena, "waiter", NODE, &whole(1, A100));

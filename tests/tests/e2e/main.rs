@@ -39,6 +39,7 @@ mod publishing;
 mod restarts;
 mod runner;
 mod scenes;
+mod service;
 mod sharing;
 mod tenants;
 mod uninstall;
@@ -64,6 +65,7 @@ fn cases() -> Vec<Case> {
         cdi::cases(),
         import::cases(),
         kubectl_gpu::cases(),
+        service::cases(),
         agreement::cases(),
         tenants::cases(),
         case_studies::cases(),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `gpu-explain`: says in Events why pods wait for devices, which the scheduler does not. One process for a cluster.
+//! `gpu-explain`: reports in Events why pods wait for devices, which the scheduler does not. One process for a cluster.
 //!
 //! ```text
 //! pods that the scheduler refused ── reported: which of them are due ──> dra_explain ──> brief ──> Events on pod and claims

@@ -80,13 +80,13 @@ impl Explainer {
             let read = of_pod(&access(&pod.namespace), &pod.name, &pod.object, &classes).await;
             // The pod or a claim of it is gone, or of a form that only the scheduler understands.
             let Ok((subject, _)) = read else {
-                self.reported.looked(&pod.uid, None, Instant::now());
+                self.reported.checked(&pod.uid, None, Instant::now());
                 continue;
             };
             let concerns = cluster.concerns(self.driver.as_str(), &classes, &subject);
             let why = concerns.then(|| cluster.why(&classes, &subject, Vec::new()));
             let text = why.as_ref().and_then(|why| brief(why, &pod.namespace));
-            let is_due = self.reported.looked(&pod.uid, text.as_deref(), Instant::now());
+            let is_due = self.reported.checked(&pod.uid, text.as_deref(), Instant::now());
             if let (true, Some(text), Some(why)) = (is_due, text, why) {
                 let events = events(&self.driver, &self.identity, pod, &subject, why.verdict, &text);
                 self.record(pod, &text, &events).await;
@@ -95,7 +95,7 @@ impl Explainer {
         Ok(())
     }
 
-    /// Events that are not recorded are tried again at the next look.
+    /// Events that are not recorded are tried again at the next check.
     async fn record(&mut self, pod: &PendingPod, text: &str, events: &[Event]) {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &pod.namespace);
         let (namespace, name) = (pod.namespace.as_str(), pod.name.as_str());
@@ -109,7 +109,7 @@ impl Explainer {
             warn!(namespace, pod = name, error = failed, "failed to record an Event; will try again in minutes");
             return;
         }
-        self.reported.said(&pod.uid, text, Instant::now());
+        self.reported.recorded(&pod.uid, text, Instant::now());
         info!(namespace, pod = name, text, "explained why a pod waits");
     }
 }
