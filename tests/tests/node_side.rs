@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `gpu-kubelet-plugin claim print` and `doctor`, which `kubectl gpu` starts beside the running plugin: what they print, and that
 //! they change nothing.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test stops at the first surprise")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

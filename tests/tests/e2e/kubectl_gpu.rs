@@ -8,6 +8,7 @@ use crate::{
 use dra_demo::text;
 use serde_json::{Value, json};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 crate::case::cases![
     status_has_every_gpu_and_who_holds_it,
@@ -69,6 +70,9 @@ fn why_names_the_holder_of_what_a_pod_waits_for(arena: &Arena) {
     pods::remove(arena, "greedy");
 }
 
+/// A pod is explained after half a minute, and the cluster is read every half minute.
+const EXPLAINED: Duration = Duration::from_mins(2);
+
 /// The Deployment of the chart, without a tool of the user.
 fn events_explain_why_a_pod_waits(arena: &Arena) {
     pods::start(arena, "holder", NODE, &whole(2, A100));
@@ -76,10 +80,9 @@ fn events_explain_why_a_pod_waits(arena: &Arena) {
     pods::start(arena, "waiter", NODE, &whole(1, A100));
     let of = |kind: &str| {
         let fields = format!("reason=DevicesUnavailable,involvedObject.kind={kind},involvedObject.name=waiter");
-        arena.until(&format!("an Event on the {kind}"), || {
-            let events = arena.list(&["events", "--field-selector", &fields]);
-            events.first().map(|event| text(event, "/message").to_owned())
-        })
+        let events = || arena.list(&["events", "--field-selector", &fields]);
+        let message = || events().first().map(|event| text(event, "/message").to_owned());
+        checked(arena.cluster.wait_until(&format!("an Event on the {kind}"), EXPLAINED, || Ok(message())))
     };
     let (on_claim, on_pod) = (of("ResourceClaim"), of("Pod"));
     assert_eq!(on_claim, on_pod);

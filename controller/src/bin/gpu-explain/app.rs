@@ -70,6 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<(), RunError> {
             identity: args.identity.clone(),
             after: Duration::from_secs(args.after_seconds),
             reported: Reported::default(),
+            read: None,
         };
         info!(driver = %args.driver_name, identity = args.identity, "starting");
         let (address, mut tasks) = (args.http_address, Tasks::new(stop.clone()));

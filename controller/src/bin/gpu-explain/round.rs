@@ -25,6 +25,9 @@ use crate::election::Election;
 use crate::event::events;
 use crate::reported::Reported;
 
+/// Between two readings of the cluster, which are large.
+const READ_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Of the request for one Event.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -54,6 +57,8 @@ pub(crate) struct Explainer {
     /// How long a pod waits before it is explained.
     pub(crate) after: Duration,
     pub(crate) reported: Reported,
+    /// The time of the last reading of the cluster.
+    pub(crate) read: Option<Instant>,
 }
 
 impl Explainer {
@@ -64,7 +69,8 @@ impl Explainer {
         let pods: BTreeMap<&str, &PendingPod> = pods.iter().filter(is_old).map(|pod| (pod.uid.as_str(), pod)).collect();
         let waiting: BTreeSet<&str> = pods.keys().copied().collect();
         let due = self.reported.due(&waiting, Instant::now());
-        if due.is_empty() || !self.election.is_won().await.map_err(RoundError::Lease)? {
+        let is_early = self.read.is_some_and(|read| read.elapsed() < READ_INTERVAL);
+        if due.is_empty() || is_early || !self.election.is_won().await.map_err(RoundError::Lease)? {
             return Ok(());
         }
         let due: Vec<&PendingPod> = due.iter().filter_map(|uid| pods.get(uid).copied()).collect();
@@ -72,6 +78,7 @@ impl Explainer {
     }
 
     async fn explain(&mut self, due: &[&PendingPod]) -> Result<(), ReadError> {
+        self.read = Some(Instant::now());
         let client = self.client.clone();
         let access = |namespace: &str| Access { client: client.clone(), namespace: namespace.to_owned() };
         let classes = reading::classes(&self.client).await?;
