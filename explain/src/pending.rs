@@ -2,10 +2,9 @@
 //! The pods that the scheduler found no node for and that want devices, in the whole cluster.
 
 use kube::Client;
-use serde::Deserialize;
 use serde_json::Value;
 
-use crate::request::{List, ReadError, Resource, pages};
+use crate::request::{List, Page, ReadError, Resource, pages};
 use crate::subject::{self, Pod};
 
 /// Pods that are looked at in one list; a queue may be longer.
@@ -29,26 +28,14 @@ pub async fn pending_pods(client: &Client) -> Result<Vec<PendingPod>, ReadError>
     let (list, mut found) = (List { fields, ..List::all(Resource::core("pods", None)) }, Vec::new());
     let failed = |source| ReadError::Json { what: "pods".to_owned(), source };
     let add = |page: &[u8]| {
-        let Page { metadata, items } = serde_json::from_slice(page).map_err(failed)?;
-        found.extend(items.into_iter().filter_map(pending));
+        let page: Page<Value> = serde_json::from_slice(page).map_err(failed)?;
+        let next = page.next();
+        found.extend(page.items.into_iter().filter_map(pending));
         found.truncate(MAX_PODS);
-        Ok(metadata.next.filter(|next| !next.is_empty() && found.len() < MAX_PODS))
+        Ok(next.filter(|_| found.len() < MAX_PODS))
     };
     pages(client, &list, add).await?;
     Ok(found)
-}
-
-#[derive(Deserialize)]
-struct Page {
-    #[serde(default)]
-    metadata: ListMeta,
-    items: Vec<Value>,
-}
-
-#[derive(Default, Deserialize)]
-struct ListMeta {
-    #[serde(rename = "continue")]
-    next: Option<String>,
 }
 
 /// A pod that this program cannot parse is left to the scheduler.

@@ -6,7 +6,7 @@ use kube::Client;
 use serde::Deserialize;
 
 use crate::access::Access;
-use crate::request::{List, ReadError, Resource, Right, object, pages};
+use crate::request::{List, Page, ReadError, Resource, Right, object, pages};
 
 /// What was read, and the rights that would have shown more.
 #[derive(Debug, Default)]
@@ -110,29 +110,17 @@ pub async fn waiting_pods(access: &Access, everywhere: bool) -> Result<Read<Vec<
     let list = List { fields: Some("status.phase=Pending".to_owned()), ..List::all(resource) };
     let mut found = Vec::new();
     let add = |page: &[u8]| {
-        let page: PodList =
+        let page: Page<Pod> =
             serde_json::from_slice(page).map_err(|source| ReadError::Json { what: list.resource.what(), source })?;
+        let next = page.next();
         found.extend(page.items.into_iter().filter_map(Pod::waiting));
-        Ok(page.metadata.next.filter(|next| !next.is_empty()))
+        Ok(next)
     };
     match pages(&access.client, &list, add).await {
         Ok(()) => Ok(Read { found, missing: Vec::new() }),
         Err(ReadError::Forbidden(right)) => Ok(Read { found: Vec::new(), missing: vec![right] }),
         Err(error) => Err(error),
     }
-}
-
-#[derive(Deserialize)]
-struct PodList {
-    #[serde(default)]
-    metadata: ListMeta,
-    items: Vec<Pod>,
-}
-
-#[derive(Default, Deserialize)]
-struct ListMeta {
-    #[serde(rename = "continue")]
-    next: Option<String>,
 }
 
 #[derive(Deserialize)]

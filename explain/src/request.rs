@@ -169,6 +169,27 @@ impl List {
     }
 }
 
+/// One answer of a list.
+#[derive(Debug, Deserialize)]
+pub struct Page<T> {
+    #[serde(default)]
+    metadata: PageMetadata,
+    pub items: Vec<T>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct PageMetadata {
+    #[serde(rename = "continue")]
+    next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// The token of the next page, if there is one.
+    pub fn next(&self) -> Option<String> {
+        self.metadata.next.clone().filter(|next| !next.is_empty())
+    }
+}
+
 /// The characters that are not literal in the value of a query.
 fn escaped(text: &str) -> String {
     let literal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);

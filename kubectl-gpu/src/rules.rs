@@ -3,6 +3,7 @@
 
 use dra_allocation::device::Taint;
 use dra_allocation::node::Effect;
+use dra_explain::request::Page;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -108,27 +109,15 @@ pub fn patch(effect: Effect, reason: Option<&str>) -> Value {
 
 /// Adds the rules of a list, and returns the token of the next page, if there is one.
 pub fn add_page(json: &[u8], rules: &mut Vec<Rule>) -> Result<Option<String>, serde_json::Error> {
-    let List { metadata, items } = serde_json::from_slice(json)?;
-    rules.extend(items.into_iter().map(RawRule::rule));
-    Ok(metadata.next.filter(|next| !next.is_empty()))
+    let page: Page<RawRule> = serde_json::from_slice(json)?;
+    let next = page.next();
+    rules.extend(page.items.into_iter().map(RawRule::rule));
+    Ok(next)
 }
 
 /// One rule.
 pub fn read(json: &[u8]) -> Result<Rule, serde_json::Error> {
     serde_json::from_slice(json).map(RawRule::rule)
-}
-
-#[derive(Deserialize)]
-struct List {
-    #[serde(default)]
-    metadata: ListMeta,
-    items: Vec<RawRule>,
-}
-
-#[derive(Default, Deserialize)]
-struct ListMeta {
-    #[serde(rename = "continue")]
-    next: Option<String>,
 }
 
 #[derive(Deserialize)]

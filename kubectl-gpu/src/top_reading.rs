@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::metrics_text::{Sample, samples};
 use crate::top::PREFIX;
-use dra_explain::request::{List, ReadError, Resource, answered, pages};
+use dra_explain::request::{List, Page, ReadError, Resource, answered, pages};
 
 /// Nodes that are asked at a time.
 const MAX_REQUESTS: usize = 16;
@@ -95,27 +95,15 @@ async fn plugins(client: &Client, namespace: &str, node: Option<&str>) -> Result
     let what = list.resource.what();
     let mut found = BTreeMap::new();
     let add = |page: &[u8]| {
-        let page: PodList =
+        let page: Page<Pod> =
             serde_json::from_slice(page).map_err(|source| ReadError::Json { what: what.clone(), source })?;
+        let next = page.next();
         let plugins = page.items.into_iter().filter_map(Pod::plugin);
         found.extend(plugins.map(|plugin| (plugin.node.clone(), plugin)));
-        Ok(page.metadata.next.filter(|next| !next.is_empty()))
+        Ok(next)
     };
     pages(client, &list, add).await?;
     Ok(found.into_values().collect())
-}
-
-#[derive(Deserialize)]
-struct PodList {
-    #[serde(default)]
-    metadata: ListMeta,
-    items: Vec<Pod>,
-}
-
-#[derive(Default, Deserialize)]
-struct ListMeta {
-    #[serde(rename = "continue")]
-    next: Option<String>,
 }
 
 #[derive(Deserialize)]
