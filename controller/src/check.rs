@@ -8,11 +8,11 @@ use std::time::Duration;
 use dra_model::{Advice, explain};
 use dra_resource::DriverName;
 use dra_resource::published::{PublishedPool, pools};
-use k8s_openapi::api::core::v1::Pod;
 use tracing::{info, warn};
 
 use crate::cluster::{Cluster, RequestError};
 use crate::repeated_failures::RepeatedFailures;
+use crate::workload::{is_ready, node_of};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -87,13 +87,4 @@ async fn check_once(cluster: &Cluster, driver: &DriverName, wanted: &DriverPods)
         info!(node, devices, "published");
     }
     Ok(())
-}
-
-pub(crate) fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref()
-}
-
-pub(crate) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

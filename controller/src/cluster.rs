@@ -7,14 +7,15 @@ use std::time::Duration;
 use dra_model::NodeName;
 use dra_resource::{DriverName, Write};
 use futures::{Stream, TryStreamExt as _};
-use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::core::{PartialObjectMeta, Status};
 use kube::runtime::watcher;
 use kube::{Api, Client};
+
+use crate::workload::{DaemonSet, Pod, daemon_set_resource, pod_resource};
 
 /// Timeout of a request; watches have none.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -145,13 +146,13 @@ impl Cluster {
     }
 
     /// Lists the pods that match a label selector.
-    pub async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>, RequestError> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+    pub(crate) async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>, RequestError> {
+        let pods: Api<Pod> = Api::namespaced_with(self.client.clone(), namespace, &pod_resource());
         Ok(with_timeout(pods.list(&ListParams::default().labels(selector))).await?.items)
     }
 
     /// Reads a DaemonSet; nothing if it does not exist.
-    pub async fn daemon_set(&self, namespace: &str, name: &str) -> Result<Option<DaemonSet>, RequestError> {
+    pub(crate) async fn daemon_set(&self, namespace: &str, name: &str) -> Result<Option<DaemonSet>, RequestError> {
         with_timeout(self.daemon_sets(namespace).get_opt(name)).await
     }
 
@@ -161,7 +162,7 @@ impl Cluster {
     }
 
     fn daemon_sets(&self, namespace: &str) -> Api<DaemonSet> {
-        Api::namespaced(self.client.clone(), namespace)
+        Api::namespaced_with(self.client.clone(), namespace, &daemon_set_resource())
     }
 
     pub async fn node_uid(&self, node: &NodeName) -> Result<String, RequestError> {

@@ -40,6 +40,8 @@ pub mod check;
 
 pub mod cluster;
 
+mod workload;
+
 pub mod rate_limits;
 
 pub mod repeated_failures;

@@ -8,14 +8,12 @@
 use std::time::Duration;
 
 use dra_model::chain;
-use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::check::{is_ready, node_of};
 use crate::cluster::{Cluster, RequestError};
 use crate::repeated_failures::RepeatedFailures;
+use crate::workload::{ContainerStatus, DaemonSet, Pod, is_ready, node_of};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -111,16 +109,14 @@ async fn report_incomplete(cluster: &Cluster, work: &NodeCleanup) {
 
 /// The termination message of the init container that failed last: its warnings and errors, or the whole text if it has none.
 fn failure_of(pod: &Pod) -> Option<String> {
-    let statuses = pod.status.as_ref()?.init_container_statuses.as_deref().unwrap_or_default();
-    let message = statuses.iter().find_map(termination_message)?;
+    let message = pod.status.as_ref()?.init_container_statuses.iter().find_map(termination_message)?;
     let is_bad = |line: &&str| ["WARN", "ERROR"].iter().any(|level| line.contains(level));
     let bad: Vec<_> = message.lines().filter(is_bad).map(str::trim).collect();
     Some(if bad.is_empty() { message.trim().replace('\n', "; ") } else { bad.join("; ") })
 }
 
 fn termination_message(status: &ContainerStatus) -> Option<&str> {
-    let both = [status.state.as_ref(), status.last_state.as_ref()];
-    let ends = both.into_iter().flatten().filter_map(|state| state.terminated.as_ref());
+    let ends = [&status.state, &status.last_state].into_iter().filter_map(|state| state.terminated.as_ref());
     ends.filter(|end| end.exit_code != 0).find_map(|end| end.message.as_deref())
 }
 
@@ -156,7 +152,9 @@ mod tests {
 
     #[test]
     fn warnings_and_errors_of_a_failed_container_are_its_reason() {
-        let pod = |status: Value| serde_json::from_value::<Pod>(json!({ "status": status })).unwrap();
+        let pod = |status: Value| {
+            serde_json::from_value::<Pod>(json!({ "metadata": {}, "spec": {}, "status": status })).unwrap()
+        };
         let ended = |code: i32, message: &str| json!({"terminated": {"exitCode": code, "message": message}});
         let restore = |state: Value, last: Value| {
             let status = json!({"name": "restore", "image": "", "imageID": "", "ready": false, "restartCount": 1,
@@ -190,7 +188,7 @@ mod tests {
             (status(json!(2), 3, 3), Progress::Nodes { ready: 3, total: 3 }, true),
             (status(json!(2), 0, 0), Progress::Nodes { ready: 0, total: 0 }, true),
         ] {
-            let given = json!({"metadata": {"generation": 2}, "status": status});
+            let given = json!({"metadata": {"generation": 2}, "spec": {}, "status": status});
             let progress = Progress::of(Some(&serde_json::from_value(given.clone()).unwrap()));
             assert_eq!((progress, progress.is_done()), (expect, done), "{given}");
         }

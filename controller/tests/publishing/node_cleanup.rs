@@ -19,6 +19,7 @@ fn cleanup(timeout: Duration) -> NodeCleanup {
 /// A DaemonSet of generation 2 with this number of ready pods of three and this observed generation.
 fn daemon_set(ready: i32, observed: i64) -> Value {
     json!({
+        "spec": {},
         "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": NAME, "namespace": "ns", "generation": 2},
         "status": {"observedGeneration": observed, "desiredNumberScheduled": 3, "numberReady": ready,
             "currentNumberScheduled": 3, "numberMisscheduled": 0},
