@@ -4,7 +4,8 @@
 //! A caller that changes or quarantines a record holds the lock of the claim. Reading and listing need no lock and move
 //! nothing: a file is replaced as a whole, and the mark is appended to bytes that do not change. Every file is looked at
 //! each time, so that the two plugin processes of a rolling upgrade read the same state. A version of a file that was decoded
-//! before is not read again: each of a hundred shares of a GPU that are prepared at once needs the records of the others.
+//! before is not read again, and bytes that were encoded or decoded before are not decoded again: each of a hundred shares of a
+//! GPU that are prepared at once needs the records of the others, which have just changed.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,9 +19,9 @@ use parking_lot::Mutex;
 use crate::file_names::{record_name, temp_name, uid_of_record, uid_of_temp};
 use crate::frame;
 use crate::quarantine::{self, Quarantined};
-use crate::record::ClaimRecord;
+use crate::record::{ClaimRecord, ClaimState};
 use crate::versions::{self, DecodeError};
-use dra_files::{FileVersion, Files, NewFile};
+use dra_files::{DirSync, FileVersion, Files, NewFile};
 
 const DURABLE: NewFile = NewFile { mode: 0o600, durable: true };
 
@@ -30,14 +31,23 @@ pub struct RecordStore {
     files: Arc<dyn Files>,
     claims_dir: PathBuf,
     quarantine_dir: PathBuf,
+    claims_sync: Arc<DirSync>,
     decoded: Arc<Mutex<BTreeMap<ClaimUid, Decoded>>>,
 }
 
-/// A record and the version of the file that it was decoded from.
+/// A record and the content that it is.
 #[derive(Debug)]
 struct Decoded {
-    version: FileVersion,
+    content: Content,
     record: ClaimRecord,
+}
+
+/// What identifies the content of a file.
+#[derive(Debug)]
+enum Content {
+    Version(FileVersion),
+    /// Of a file that changed too recently to have a version.
+    Bytes(Vec<u8>),
 }
 
 /// The content of the directory.
@@ -154,7 +164,8 @@ impl RecordStore {
     /// For readers that create and move nothing.
     pub fn for_reading(files: Arc<dyn Files>, state_dir: &Path) -> Self {
         let (claims_dir, quarantine_dir) = (state_dir.join("claims"), state_dir.join("quarantine"));
-        Self { files, claims_dir, quarantine_dir, decoded: Arc::default() }
+        let claims_sync = Arc::new(DirSync::new(&claims_dir));
+        Self { files, claims_dir, quarantine_dir, claims_sync, decoded: Arc::default() }
     }
 
     /// Reads the record of a claim and moves nothing.
@@ -180,30 +191,41 @@ impl RecordStore {
         let path = self.path(uid);
         // Before the bytes: a change in between has another version.
         let version = self.files.version(&path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
-        if let Some(record) = self.decoded_before(uid, version) {
+        if let Some(record) = self.decoded_version(uid, version) {
             return Ok(Read::Record(Box::new(record)));
         }
         match self.files.read(&path, frame::MAX_BYTES) {
             Ok(None) => Ok(Read::Nothing),
-            Ok(Some(bytes)) => Ok(match versions::decode(&bytes) {
-                Ok(record) if record.claim.uid == *uid => {
-                    if let Some(version) = version {
-                        self.decoded.lock().insert(uid.clone(), Decoded { version, record: record.clone() });
-                    }
-                    Read::Record(Box::new(record))
-                }
-                Ok(record) => Read::Bad(format!("about claim {} although it is named after {uid}", record.claim.uid)),
-                Err(error @ DecodeError::Version(_)) => Read::Newer(error.to_string()),
-                Err(error @ (DecodeError::Frame(_) | DecodeError::Content(_))) => Read::Bad(error.to_string()),
-            }),
+            Ok(Some(bytes)) => Ok(self.decode(uid, version, bytes)),
             Err(source) if source.kind() == io::ErrorKind::InvalidData => Ok(Read::Bad(source.to_string())),
             Err(source) => Err(StoreError::Read { path, source }),
         }
     }
 
-    fn decoded_before(&self, uid: &ClaimUid, version: Option<FileVersion>) -> Option<ClaimRecord> {
+    fn decode(&self, uid: &ClaimUid, version: Option<FileVersion>, bytes: Vec<u8>) -> Read {
+        let decoded = self.decoded_bytes(uid, &bytes).map_or_else(|| versions::decode(&bytes), Ok);
+        match decoded {
+            Ok(record) if record.claim.uid == *uid => {
+                let content = version.map_or(Content::Bytes(bytes), Content::Version);
+                self.decoded.lock().insert(uid.clone(), Decoded { content, record: record.clone() });
+                Read::Record(Box::new(record))
+            }
+            Ok(record) => Read::Bad(format!("about claim {} although it is named after {uid}", record.claim.uid)),
+            Err(error @ DecodeError::Version(_)) => Read::Newer(error.to_string()),
+            Err(error @ (DecodeError::Frame(_) | DecodeError::Content(_))) => Read::Bad(error.to_string()),
+        }
+    }
+
+    fn decoded_version(&self, uid: &ClaimUid, version: Option<FileVersion>) -> Option<ClaimRecord> {
+        let is_same = |content: &Content| matches!(content, Content::Version(known) if Some(*known) == version);
         let decoded = self.decoded.lock();
-        decoded.get(uid).filter(|known| Some(known.version) == version).map(|known| known.record.clone())
+        decoded.get(uid).filter(|known| is_same(&known.content)).map(|known| known.record.clone())
+    }
+
+    fn decoded_bytes(&self, uid: &ClaimUid, bytes: &[u8]) -> Option<ClaimRecord> {
+        let is_same = |content: &Content| matches!(content, Content::Bytes(known) if known == bytes);
+        let decoded = self.decoded.lock();
+        decoded.get(uid).filter(|known| is_same(&known.content)).map(|known| known.record.clone())
     }
 
     fn quarantine(&self, uid: &ClaimUid, reason: String) -> Result<Quarantined, StoreError> {
@@ -280,20 +302,32 @@ impl RecordStore {
     pub fn put(&self, record: &ClaimRecord) -> Result<(), StoreError> {
         let path = self.path(&record.claim.uid);
         let bytes = versions::encode(record).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
-        dra_files::replace(&*self.files, &path, &bytes, record.claim.uid.as_str(), DURABLE)
-            .map_err(|source| StoreError::Write { path, source })
+        let uid = &record.claim.uid;
+        dra_files::replace_unsynced(&*self.files, &path, &bytes, uid.as_str(), DURABLE)
+            .and_then(|()| self.claims_sync.sync(&*self.files))
+            .map_err(|source| StoreError::Write { path, source })?;
+        let written = Decoded { content: Content::Bytes(bytes), record: record.clone() };
+        self.decoded.lock().insert(uid.clone(), written);
+        Ok(())
     }
 
     /// Appends the mark that makes a `Preparing` record `Ready`, without fsync.
     pub fn mark_ready(&self, uid: &ClaimUid) -> Result<(), StoreError> {
         let path = self.path(uid);
-        self.files.append(&path, frame::READY_MARK).map_err(|source| StoreError::Write { path, source })
+        self.files.append(&path, frame::READY_MARK).map_err(|source| StoreError::Write { path, source })?;
+        if let Some(Decoded { content: Content::Bytes(bytes), record }) = self.decoded.lock().get_mut(uid)
+            && matches!(record.state, ClaimState::Preparing { .. })
+        {
+            bytes.extend_from_slice(frame::READY_MARK);
+            versions::mark_ready(&mut record.state);
+        }
+        Ok(())
     }
 
     /// Removes the record of a claim durably. A missing record is success.
     pub fn remove(&self, uid: &ClaimUid) -> Result<(), StoreError> {
         let path = self.path(uid);
-        let removed = self.files.remove(&path).and_then(|()| self.files.sync_dir(&self.claims_dir));
+        let removed = self.files.remove(&path).and_then(|()| self.claims_sync.sync(&*self.files));
         removed.map_err(|source| StoreError::Remove { path, source })
     }
 

@@ -47,7 +47,7 @@ pub fn decode(bytes: &[u8]) -> Result<ClaimRecord, DecodeError> {
     };
     let mut record = record.map_err(DecodeError::Content)?;
     if frame.ready {
-        record.state = marked_ready(record.state);
+        mark_ready(&mut record.state);
     }
     Ok(record)
 }
@@ -63,12 +63,9 @@ pub fn claim_at(bytes: &[u8]) -> Option<ClaimRef> {
 }
 
 /// The mark is appended to `Preparing` records only.
-fn marked_ready(state: ClaimState) -> ClaimState {
-    match state {
-        ClaimState::Preparing { mut done, next } => {
-            done.extend(next);
-            ClaimState::Ready { done }
-        }
-        ClaimState::Ready { .. } | ClaimState::Undoing { .. } => state,
+pub(crate) fn mark_ready(state: &mut ClaimState) {
+    if let ClaimState::Preparing { done, next } = state {
+        let done = [std::mem::take(done), std::mem::take(next)].concat();
+        *state = ClaimState::Ready { done };
     }
 }

@@ -4,11 +4,13 @@
 //! [`HostFiles`] is the real implementation; [`faults::FaultyFiles`] lets a test fail or cut any single effect. Nothing here
 //! follows a symbolic link or opens anything but a regular file.
 //!
-//! Reading order: [`port`], [`replace`], [`host`], [`private_dir`], [`lock_file`], [`faults`].
+//! Reading order: [`port`], [`replace`], [`dir_sync`], [`host`], [`private_dir`], [`lock_file`], [`faults`].
 
 pub mod port;
 
 pub mod replace;
+
+pub mod dir_sync;
 
 pub mod host;
 
@@ -18,8 +20,9 @@ pub mod lock_file;
 
 pub mod faults;
 
+pub use dir_sync::DirSync;
 pub use host::HostFiles;
 pub use lock_file::{lock_holder, takes_no_file, try_lock};
 pub use port::{FileVersion, Files, NewFile};
 pub use private_dir::make_private_dir;
-pub use replace::{TEMP_SUFFIX, replace};
+pub use replace::{TEMP_SUFFIX, replace, replace_unsynced};

@@ -12,16 +12,20 @@ pub const TEMP_SUFFIX: &str = ".tmp";
 /// Replaces a file in one step, through a temporary file in the same directory. Two writers of one file use different
 /// names for `writer`.
 pub fn replace(files: &dyn Files, path: &Path, bytes: &[u8], writer: &str, how: NewFile) -> io::Result<()> {
-    let temp = temp_path(path, writer)?;
-    if let Err(error) = files.write(&temp, bytes, how).and_then(|()| files.rename(&temp, path)) {
-        // The first error is reported. A leftover is overwritten by the next attempt or removed at the next start.
-        files.remove(&temp).ok();
-        return Err(error);
-    }
+    replace_unsynced(files, path, bytes, writer, how)?;
     match path.parent() {
         Some(dir) if how.durable => files.sync_dir(dir),
         Some(_) | None => Ok(()),
     }
+}
+
+/// As [`replace`], but the new name survives a power cut only after a sync of the directory.
+pub fn replace_unsynced(files: &dyn Files, path: &Path, bytes: &[u8], writer: &str, how: NewFile) -> io::Result<()> {
+    let temp = temp_path(path, writer)?;
+    files.write(&temp, bytes, how).and_then(|()| files.rename(&temp, path)).inspect_err(|_error| {
+        // The first error is reported. A leftover is overwritten by the next attempt or removed at the next start.
+        files.remove(&temp).ok();
+    })
 }
 
 fn temp_path(path: &Path, writer: &str) -> io::Result<PathBuf> {

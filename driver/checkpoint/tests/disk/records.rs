@@ -136,6 +136,45 @@ fn a_record_is_decoded_once_and_what_another_process_changes_is_seen_at_once() {
     }
 }
 
+/// What is remembered of a record that was just written is what its file has, also after a change by another process.
+#[test]
+fn two_stores_and_a_new_one_read_the_same_after_any_changes_of_both() {
+    let (uid, step): (ClaimUid, _) = (UID.parse().unwrap(), Step::ClaimSpec);
+    let put = |state: ClaimState| move |store: &RecordStore| store.put(&record(state.clone())).unwrap();
+    let preparing = |done, next| ClaimState::Preparing { done, next };
+    let preparing_first = put(preparing(vec![], vec![step.clone()]));
+    let mark = |store: &RecordStore| store.mark_ready(&uid).unwrap_or_default();
+    let damage = |store: &RecordStore| {
+        let mut bytes = std::fs::read(store.path(&uid)).unwrap_or_default();
+        bytes.iter_mut().rev().nth(20).into_iter().for_each(|byte| *byte ^= 1);
+        std::fs::write(store.path(&uid), bytes).unwrap();
+    };
+    let changes: [&dyn Fn(&RecordStore); 7] = [
+        &preparing_first,
+        &put(preparing(vec![step.clone()], vec![])),
+        &put(ClaimState::Ready { done: vec![step.clone()] }),
+        &put(ClaimState::Undoing { left: vec![step.clone()], last_error: "the disk is full".to_owned() }),
+        &mark,
+        &damage,
+        &|store| store.remove(&uid).unwrap(),
+    ];
+    let by_both = || changes.iter().flat_map(|change| [(change, 0), (change, 1)]);
+    for (first, second) in by_both().flat_map(|first| by_both().map(move |second| (first, second))) {
+        let dir = tempfile::tempdir().unwrap();
+        let stores = [store(&dir), store(&dir)];
+        preparing_first(&stores[0]);
+        for (change, by) in [first, second] {
+            change(&stores[by]);
+            let expected = format!("{:?}", store(&dir).inspect(&uid).unwrap());
+            for store in &stores {
+                assert_eq!(format!("{:?}", store.inspect(&uid).unwrap()), expected);
+                let listed: Vec<_> = store.list().unwrap().records;
+                assert_eq!(listed, self::store(&dir).list().unwrap().records);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_record_of_a_newer_driver_stays_in_place_until_its_claim_is_prepared_or_unprepared() {
     let dir = tempfile::tempdir().unwrap();
