@@ -4,6 +4,8 @@
 //! The library below a driver root is loaded at the first query, and again when the library or its driver changes. Values of
 //! NVML become values of the model, codes become errors that name the GPU. Only the settings of a GPU are changed.
 
+mod constants;
+
 mod facts;
 
 mod health;
@@ -37,8 +39,10 @@ use crate::health::{GpuCondition, GpuEvents, HealthMachine};
 use crate::machine::{DriverVersions, GpuFacts, GpuProcess, GpuSelector, GpuShape, Machine, MigMachine, MigState};
 use crate::measurements::Measurements;
 use crate::procfs;
+use constants::DriverConstants;
+use facts::Constants;
 use health::NvmlEvents;
-use profiles::ProfileCache;
+use profiles::ProfileTable;
 use subject::{Subject, not_answering};
 use time_slice::NvidiaSmi;
 
@@ -48,7 +52,7 @@ pub struct NvmlMachine {
     root: PathBuf,
     proc_root: PathBuf,
     session: Session,
-    profiles: ProfileCache,
+    constants: Constants,
     program_timeout: Duration,
 }
 
@@ -58,8 +62,8 @@ impl NvmlMachine {
         let (root, proc) = (driver_root.to_owned(), proc_root.to_owned());
         let locate = move || nvml_path(&root, procfs::loaded_driver(&proc).as_deref()).map_err(|error| why(&error));
         let session = Session::new(Box::new(locate));
-        let (profiles, program_timeout) = (ProfileCache::default(), time_slice::RUN_TIMEOUT);
-        Self { root: driver_root.to_owned(), proc_root: proc_root.to_owned(), session, profiles, program_timeout }
+        let (constants, program_timeout) = (Constants::default(), time_slice::RUN_TIMEOUT);
+        Self { root: driver_root.to_owned(), proc_root: proc_root.to_owned(), session, constants, program_timeout }
     }
 
     /// With another timeout for each run of nvidia-smi.
@@ -111,13 +115,13 @@ impl Machine for NvmlMachine {
 
     fn gpu(&self, which: GpuSelector<'_>) -> Result<GpuFacts, GpuError> {
         let nvml = self.nvml_for(which)?;
-        facts::read(&nvml, &found(&nvml, which)?, which, &self.profiles)
+        facts::read(&nvml, &found(&nvml, which)?, which, &self.constants)
     }
 
     fn shape(&self, index: u32) -> Result<GpuShape, MachineError> {
         let nvml = self.nvml()?;
         let mut shape = GpuShape::silent();
-        match read_shape(&nvml, index, &self.profiles, &mut shape) {
+        match read_shape(&nvml, index, &self.constants.profiles, &mut shape) {
             Err(error) if error.is_driver_gone() => Err(not_answering(error)),
             Ok(()) | Err(_) => Ok(shape),
         }
@@ -233,7 +237,12 @@ fn compute_mode(gpu: &GpuUuid, device: &Device<'_>) -> Result<Option<ComputeMode
     }
 }
 
-fn read_shape(nvml: &Arc<Nvml>, index: u32, profiles: &ProfileCache, shape: &mut GpuShape) -> Result<(), NvmlError> {
+fn read_shape(
+    nvml: &Arc<Nvml>,
+    index: u32,
+    profiles: &DriverConstants<ProfileTable>,
+    shape: &mut GpuShape,
+) -> Result<(), NvmlError> {
     let device = nvml.device_by_index(index)?;
     let uuid: Option<GpuUuid> = device.uuid()?.parse().ok();
     let table = uuid.as_ref().and_then(|uuid| profiles.known(nvml, uuid));

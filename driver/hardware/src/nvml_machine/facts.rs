@@ -5,40 +5,70 @@
 //! support becomes `None` or `Unknown`, except for UUID, PCI address and minor number, without which no container can use the
 //! GPU. Any other failure makes the whole GPU broken, because a GPU that fails some queries is not reliable.
 
+use std::sync::Arc;
+
 use dra_model::{Bytes, GpuUuid, PciAddress, Version};
 use dra_nvml::{Device, Nvml, NvmlError};
 
-use super::profiles::ProfileCache;
+use super::constants::DriverConstants;
+use super::profiles::{self, ProfileTable};
 use super::subject::Subject;
 use super::{mig, words};
 use crate::gpu_error::GpuError;
 use crate::machine::{GpuFacts, GpuSelector};
 
+/// What cannot change while a driver is loaded.
+#[derive(Debug, Default)]
+pub(super) struct Constants {
+    pub(super) profiles: DriverConstants<ProfileTable>,
+    products: DriverConstants<Product>,
+}
+
+#[derive(Debug)]
+struct Product {
+    name: Option<String>,
+    brand: &'static str,
+    architecture: &'static str,
+    compute_capability: Option<Version>,
+    addressing_mode: Option<String>,
+}
+
 pub(super) fn read(
-    nvml: &std::sync::Arc<Nvml>,
+    nvml: &Arc<Nvml>,
     device: &Device<'_>,
     which: GpuSelector<'_>,
-    profiles: &ProfileCache,
+    constants: &Constants,
 ) -> Result<GpuFacts, GpuError> {
     let (subject, uuid, pci) = identity(device, which)?;
     let failed = |error| subject.failed(error);
     let memory = known(device.memory()).map_err(failed)?;
     let total = memory.map(|memory| memory.total);
-    let profiles = |subject: &Subject<'_>| profiles.table(nvml, device, subject, &uuid, total);
+    let profiles = || profiles::table(&constants.profiles, nvml, device, &uuid, total);
     let mig = mig::read(device, &subject, &uuid, total, profiles)?;
-    let capability = known(device.compute_capability()).map_err(failed)?;
+    let product = constants.products.get(nvml, &uuid, || product(device)).map_err(failed)?;
     Ok(GpuFacts {
         minor: device.minor_number().map_err(failed)?,
-        product_name: known(device.name()).map_err(failed)?,
-        brand: words::brand(known(device.brand()).map_err(failed)?).to_owned(),
-        architecture: words::architecture(known(device.architecture()).map_err(failed)?).to_owned(),
-        compute_capability: capability.map(|(major, minor)| Version { major, minor, patch: 0 }),
+        product_name: product.name.clone(),
+        brand: product.brand.to_owned(),
+        architecture: product.architecture.to_owned(),
+        compute_capability: product.compute_capability,
         memory: memory.map(|memory| Bytes(memory.total)),
         reserved: memory.and_then(|memory| memory.reserved).map(Bytes),
-        addressing_mode: known(device.addressing_mode()).map_err(failed)?.and_then(words::addressing_mode),
+        addressing_mode: product.addressing_mode.clone(),
         mig,
         uuid,
         pci,
+    })
+}
+
+fn product(device: &Device<'_>) -> Result<Product, NvmlError> {
+    let capability = known(device.compute_capability())?;
+    Ok(Product {
+        name: known(device.name())?,
+        brand: words::brand(known(device.brand())?),
+        architecture: words::architecture(known(device.architecture())?),
+        compute_capability: capability.map(|(major, minor)| Version { major, minor, patch: 0 }),
+        addressing_mode: known(device.addressing_mode())?.and_then(words::addressing_mode),
     })
 }
 

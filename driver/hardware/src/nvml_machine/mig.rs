@@ -23,19 +23,19 @@ use crate::gpu_error::GpuError;
 const ATTEMPTS: u32 = 4;
 
 /// Reads the MIG mode, the layout and the devices of a GPU.
-pub(super) fn read<'a>(
+pub(super) fn read(
     gpu: &Device<'_>,
-    subject: &Subject<'a>,
+    subject: &Subject<'_>,
     uuid: &GpuUuid,
     memory: Option<u64>,
-    profiles: impl Fn(&Subject<'a>) -> Result<Arc<ProfileTable>, GpuError>,
+    profiles: impl FnOnce() -> Result<Arc<ProfileTable>, NvmlError>,
 ) -> Result<MigMode, GpuError> {
     let is_on = match gpu.mig_mode() {
         Ok(is_on) => is_on,
         Err(error) if error.is_unsupported() => return Ok(MigMode::Unsupported),
         Err(error) => return Err(subject.failed(error)),
     };
-    let table = listed(profiles(subject))?;
+    let table = listed(profiles()).map_err(|error| subject.failed(error))?;
     let layout = table.as_ref().map(|table| table.layout.clone());
     if is_on {
         let profiles = Profiles { table: table.as_deref(), memory };
@@ -50,14 +50,10 @@ pub(super) fn read<'a>(
 }
 
 /// The profiles, or none if the driver does not list them.
-fn listed(answer: Result<Arc<ProfileTable>, GpuError>) -> Result<Option<Arc<ProfileTable>>, GpuError> {
+fn listed(answer: Result<Arc<ProfileTable>, NvmlError>) -> Result<Option<Arc<ProfileTable>>, NvmlError> {
     match answer {
         Ok(table) => Ok(Some(table)),
-        Err(GpuError::Failed { code: answer, .. })
-            if [code::NOT_SUPPORTED, code::NO_PERMISSION].contains(&answer.0) =>
-        {
-            Ok(None)
-        }
+        Err(error) if [code::NOT_SUPPORTED, code::NO_PERMISSION].contains(&error.code) => Ok(None),
         Err(error) => Err(error),
     }
 }

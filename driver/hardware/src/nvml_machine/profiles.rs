@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The MIG profiles of the GPUs, read once per GPU and loaded driver.
-//!
-//! The table takes some thirty calls and cannot change while a driver is loaded, so a prepare does not read it again.
+//! The MIG profiles of the GPUs. The table takes some thirty calls and cannot change while a driver is loaded.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use dra_model::{Bytes, Engines, GpuUuid, MigLayout, MigProfile, Placement};
 use dra_nvml::error::code;
 use dra_nvml::{Device, GpuInstanceProfile, MigAttributes, Nvml, NvmlError};
-use parking_lot::Mutex;
 
-use super::subject::Subject;
-use crate::gpu_error::GpuError;
+use super::constants::DriverConstants;
 
 /// The profiles of one GPU.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,44 +38,15 @@ impl ProfileTable {
     }
 }
 
-/// The tables read so far.
-#[derive(Debug, Default)]
-pub(super) struct ProfileCache(Mutex<Tables>);
-
-#[derive(Debug, Default)]
-struct Tables {
-    /// The loaded library; the tables are discarded with it.
-    of: Weak<Nvml>,
-    by_gpu: BTreeMap<GpuUuid, Arc<ProfileTable>>,
-}
-
-impl ProfileCache {
-    pub(super) fn table(
-        &self,
-        nvml: &Arc<Nvml>,
-        device: &Device<'_>,
-        subject: &Subject<'_>,
-        uuid: &GpuUuid,
-        memory: Option<u64>,
-    ) -> Result<Arc<ProfileTable>, GpuError> {
-        if let Some(table) = self.known(nvml, uuid) {
-            return Ok(table);
-        }
-        // Without the lock: reading may be slow, and two concurrent readers get the same table.
-        let table = Arc::new(read(device, memory).map_err(|error| subject.failed(error))?);
-        self.0.lock().by_gpu.insert(uuid.clone(), Arc::clone(&table));
-        Ok(table)
-    }
-
-    /// The table of a GPU that was read already.
-    pub(super) fn known(&self, nvml: &Arc<Nvml>, uuid: &GpuUuid) -> Option<Arc<ProfileTable>> {
-        let mut tables = self.0.lock();
-        let of = Arc::downgrade(nvml);
-        if !Weak::ptr_eq(&tables.of, &of) {
-            *tables = Tables { of, by_gpu: BTreeMap::new() };
-        }
-        tables.by_gpu.get(uuid).cloned()
-    }
+/// Reads the table, once per GPU and loaded driver.
+pub(super) fn table(
+    cache: &DriverConstants<ProfileTable>,
+    nvml: &Arc<Nvml>,
+    device: &Device<'_>,
+    uuid: &GpuUuid,
+    memory: Option<u64>,
+) -> Result<Arc<ProfileTable>, NvmlError> {
+    cache.get(nvml, uuid, || read(device, memory))
 }
 
 /// The first architecture whose MIG mode changes without a reset of the GPU: Hopper (`PDB_PROP_GPU_RESETLESS_MIG_SUPPORTED` in
