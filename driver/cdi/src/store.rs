@@ -2,7 +2,8 @@
 //! The directory of CDI specs, which container runtimes read.
 //!
 //! A spec appears by a rename inside the directory, because the watchers of the runtimes notice nothing else. Its content is
-//! compared at each use, because other programs may change it. Nothing is fsynced: the directory is in a tmpfs on ordinary
+//! compared at each use, because other programs may change it; that of a base spec, which every claim uses, if its file changed.
+//! Nothing is fsynced: the directory is in a tmpfs on ordinary
 //! nodes, and after a power cut the new boot ID requires new specs anyway. Files of other drivers are never changed.
 
 use std::borrow::Cow;
@@ -10,9 +11,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dra_files::{Files, NewFile, TEMP_SUFFIX};
+use dra_files::{FileVersion, Files, NewFile, TEMP_SUFFIX};
 use dra_model::device::without_share;
 use dra_model::{Advice, ClaimUid, DeviceName};
+use parking_lot::Mutex;
 
 use crate::names::{Kind, Naming};
 use crate::render::RenderedSpec;
@@ -29,6 +31,14 @@ pub struct SpecStore {
     files: Arc<dyn Files>,
     dir: PathBuf,
     naming: Naming,
+    compared: Arc<Mutex<Option<Compared>>>,
+}
+
+/// A base spec that had its content in this version of its file.
+#[derive(Debug)]
+struct Compared {
+    spec: RenderedSpec,
+    version: FileVersion,
 }
 
 /// The change that [`SpecStore::ensure`] made.
@@ -113,7 +123,7 @@ impl Advice for SpecStoreError {
 impl SpecStore {
     /// The directory is created with the first spec.
     pub fn new(files: Arc<dyn Files>, dir: PathBuf, naming: Naming) -> Self {
-        Self { files, dir, naming }
+        Self { files, dir, naming, compared: Arc::default() }
     }
 
     pub fn naming(&self) -> &Naming {
@@ -129,9 +139,17 @@ impl SpecStore {
     /// Writes the spec unless the file has exactly this content. The caller holds the lock of `writer`.
     pub fn ensure(&self, spec: &RenderedSpec, writer: &ClaimUid) -> Result<Ensured, SpecStoreError> {
         let path = self.path(&spec.kind);
+        // Before the bytes: a change in between has another version.
+        let version = self.version_of_base(spec, &path)?;
+        if version.is_some() && self.compared_version(spec) == version {
+            return Ok(Ensured::Unchanged);
+        }
         let there = self.read(&path)?;
         let outcome = match &there {
-            Content::Bytes(bytes) if *bytes == spec.bytes => return Ok(Ensured::Unchanged),
+            Content::Bytes(bytes) if *bytes == spec.bytes => {
+                *self.compared.lock() = version.map(|version| Compared { spec: spec.clone(), version });
+                return Ok(Ensured::Unchanged);
+            }
             Content::Absent => Ensured::Created,
             Content::Bytes(_) | Content::Unusable => Ensured::Replaced,
         };
@@ -147,6 +165,19 @@ impl SpecStore {
         };
         written.map_err(|source| SpecStoreError::Write { path: path.clone(), source })?;
         Ok(outcome)
+    }
+
+    fn version_of_base(&self, spec: &RenderedSpec, path: &Path) -> Result<Option<FileVersion>, SpecStoreError> {
+        match spec.kind {
+            Kind::Base(_) => {
+                self.files.version(path).map_err(|source| SpecStoreError::Read { path: path.to_owned(), source })
+            }
+            Kind::Claim(_) => Ok(None),
+        }
+    }
+
+    fn compared_version(&self, spec: &RenderedSpec) -> Option<FileVersion> {
+        self.compared.lock().as_ref().filter(|compared| compared.spec == *spec).map(|compared| compared.version)
     }
 
     /// Removes a spec of this driver. A missing spec is success.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use dra_cdi::{Ensured, Kind, Naming, RenderedSpec, SpecStore, SpecStoreError};
 use dra_files::faults::{Fault, FaultyFiles};
+use dra_files::{Files as _, HostFiles};
 use rustix::io::Errno;
 
 use crate::render::uid;
@@ -47,6 +48,35 @@ fn the_devices_of_a_spec_are_found_even_in_a_damaged_one() {
     std::fs::write(setup.store.path(&Kind::Claim(uid())), text).unwrap();
     let names = setup.store.devices_of(&uid()).unwrap();
     assert_eq!(names.iter().map(ToString::to_string).collect::<Vec<_>>(), ["gpu-1", "gpu-3-mps", "gpu-2-mig-9-4"]);
+}
+
+#[test]
+fn a_base_spec_is_read_once_and_repaired_after_a_change_of_the_same_length() {
+    let setup = setup();
+    let base = |text: &str| RenderedSpec {
+        kind: Kind::Base("580.95.05".to_owned()),
+        bytes: format!("{{\"kind\":\"k8s.gpu.nvidia.com/base\",\"x\":\"{text}\"}}").into_bytes(),
+    };
+    let path = setup.store.path(&base("a").kind);
+    let until_old = || {
+        while HostFiles.version(&path).unwrap().is_none() {
+            std::thread::yield_now();
+        }
+    };
+    let ensure = |text: &str| setup.store.ensure(&base(text), &uid()).unwrap();
+    assert_eq!(ensure("a"), Ensured::Created);
+    until_old();
+    assert_eq!(ensure("a"), Ensured::Unchanged);
+    let reads = setup.files.reads();
+    assert_eq!((ensure("a"), setup.files.reads()), (Ensured::Unchanged, reads));
+    std::fs::write(&path, base("b").bytes).unwrap();
+    assert_eq!(ensure("a"), Ensured::Replaced, "at once");
+    std::fs::write(&path, base("b").bytes).unwrap();
+    until_old();
+    assert_eq!(ensure("b"), Ensured::Unchanged);
+    assert_eq!(ensure("a"), Ensured::Replaced, "another spec in the same version of the file");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(ensure("a"), Ensured::Created);
 }
 
 #[test]

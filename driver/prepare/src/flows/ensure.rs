@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use dra_checkpoint::{ClaimRecord, RecordedDevice, Step};
 use dra_hardware::GpuError;
-use dra_model::{AllocatedDevice, Claim, Effect, Finding, Gpu, GpuUuid, Placement, ShareLimits, Verdict, explain};
+use dra_model::{
+    AllocatedDevice, Claim, ClaimRef, Effect, Finding, Gpu, GpuUuid, Placement, ShareLimits, Verdict, explain,
+};
 use tracing::{debug, warn};
 
 use crate::decide::plan::{self, Situation};
@@ -95,14 +97,22 @@ pub(super) fn ensure_prepared(node: &Node, wanted: Wanted<'_>, call: &Call<'_>) 
         apply(node, &mut record, existing, &prerequisites, &tools)?;
         true
     };
-    // The quarantine ends before the GPUs are unlocked, because the new record now reserves the devices of the claim.
-    if let Err(error) = node.records.clear_quarantine(&reference.uid) {
-        warn!(claim = %reference, error = explain(&error), "quarantined record still reserves the devices of the claim");
-    }
+    end_quarantine(node, reference, &others);
     if changed {
         debug!(claim = %reference, claim_uid = %reference.uid, "claim prepared");
     }
     Ok((record, changed))
+}
+
+/// The quarantine of a claim ends before its GPUs are unlocked, because its new record now reserves its devices.
+fn end_quarantine(node: &Node, claim: &ClaimRef, others: &OtherClaims) {
+    // The lock of the claim is held since before the quarantine was read, so no record of it came there since.
+    if !others.quarantined.iter().any(|quarantined| quarantined.record.is_about(&claim.uid)) {
+        return;
+    }
+    if let Err(error) = node.records.clear_quarantine(&claim.uid) {
+        warn!(%claim, error = explain(&error), "quarantined record still reserves the devices of the claim");
+    }
 }
 
 /// Refuses devices that new claims do not get. Monitoring may look at them.
