@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The one cluster of this process, and what cases ask it.
+//! A cluster, and what cases ask it.
 
 use dra_cluster::{Cluster, ClusterOptions, Node, NodeOptions};
 use dra_demo::{

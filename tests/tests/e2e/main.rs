@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The driver on a real cluster, installed as users install it.
 //!
-//! One cluster serves all cases, which run in order, one at a time: first the
-//! scenes of the demo, then faults, last the uninstall. A case leaves the cluster
-//! as it found it. `cargo test -p dra-tests --test e2e -- WORD` runs the cases
-//! whose names contain the word.
+//! Two clusters run side by side, since a case mostly waits. The cases of a cluster
+//! run in order, one at a time; the uninstall is last. A case leaves its cluster as
+//! it found it. `cargo test -p dra-tests --test e2e -- WORD` runs the cases whose
+//! names contain the word.
 
 #![expect(
     clippy::unwrap_used,
@@ -48,10 +48,10 @@ use case::Case;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    runner::run(&cases())
+    runner::run(&[what_gpus_do(), what_users_do()])
 }
 
-fn cases() -> Vec<Case> {
+fn what_gpus_do() -> Vec<Case> {
     [
         scenes::cases(),
         publishing::cases(),
@@ -60,6 +60,15 @@ fn cases() -> Vec<Case> {
         sharing::cases(),
         classes::cases(),
         mig::cases(),
+        health::cases(),
+        faults::cases(),
+        uninstall::cases(),
+    ]
+    .concat()
+}
+
+fn what_users_do() -> Vec<Case> {
+    [
         claims::cases(),
         hook::cases(),
         cdi::cases(),
@@ -71,11 +80,8 @@ fn cases() -> Vec<Case> {
         case_studies::cases(),
         kueue::cases(),
         node_verbs::cases(),
-        faults::cases(),
-        health::cases(),
         restarts::cases(),
         monitoring::cases(),
-        uninstall::cases(),
     ]
     .concat()
 }

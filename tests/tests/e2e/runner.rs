@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Runs cases in order on one cluster and prints what cargo's own runner prints.
+//! Runs lists of cases side by side, each in order on a cluster of its own, and prints what cargo's own runner prints.
 
 use crate::{arena::Arena, case::Case};
 use std::{
     env,
-    io::{Write, stdout},
     panic::{AssertUnwindSafe, catch_unwind, set_hook},
     process::ExitCode,
+    sync::{Mutex, PoisonError},
+    thread,
     time::Instant,
 };
 
@@ -42,36 +43,60 @@ impl Choice {
 }
 
 /// Runs what was chosen; the answer is the process's.
-pub(crate) fn run(cases: &[Case]) -> ExitCode {
+pub(crate) fn run(lists: &[Vec<Case>]) -> ExitCode {
     let choice = Choice::of_arguments();
-    let chosen: Vec<_> = cases.iter().filter(|case| choice.takes(case)).collect();
+    let chosen = |list: &Vec<Case>| list.iter().filter(|case| choice.takes(case)).copied().collect();
+    let lists_chosen: Vec<Vec<Case>> = lists.iter().map(chosen).collect();
+    let all = lists_chosen.concat();
     if choice.list {
-        for case in &chosen {
+        for case in &all {
             println!("{}: test", case.name);
         }
         return ExitCode::SUCCESS;
     }
-    println!("\nrunning {} tests", chosen.len());
-    if chosen.is_empty() {
-        conclude(&[], 0, cases.len(), Instant::now());
-        return ExitCode::SUCCESS;
-    }
+    println!("\nrunning {} tests", all.len());
     let begun = Instant::now();
     // Where a case stopped says enough; the stack of this runner says nothing.
     set_hook(Box::new(|panic| eprintln!("\n{panic}")));
-    let arena = Arena::set_up();
-    let failed: Vec<_> = chosen.iter().filter(|case| !passes(case, &arena)).map(|case| case.name).collect();
-    arena.tear_down();
-    conclude(&failed, chosen.len() - failed.len(), cases.len() - chosen.len(), begun);
+    let failed = side_by_side(&lists_chosen);
+    let left_out = lists.iter().map(Vec::len).sum::<usize>() - all.len();
+    conclude(&failed, all.len() - failed.len(), left_out, begun);
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// The names of the cases that failed. All of a list fail if their cluster does not start.
+fn side_by_side(lists: &[Vec<Case>]) -> Vec<&'static str> {
+    // Clusters start one after the other: both need all cores.
+    let starts = Mutex::new(());
+    thread::scope(|scope| {
+        let with_cases = lists.iter().filter(|list| !list.is_empty());
+        let running: Vec<_> = with_cases.map(|list| (list, scope.spawn(|| in_order(list, &starts)))).collect();
+        let failed = running
+            .into_iter()
+            .flat_map(|(list, run)| run.join().unwrap_or_else(|_panic| list.iter().map(|case| case.name).collect()));
+        failed.collect()
+    })
+}
+
+fn in_order(cases: &[Case], starts: &Mutex<()>) -> Vec<&'static str> {
+    let arena = {
+        let _start = starts.lock().unwrap_or_else(PoisonError::into_inner);
+        Arena::set_up()
+    };
+    let failed = cases.iter().filter(|case| !passes(case, &arena)).map(|case| case.name).collect();
+    arena.tear_down();
+    failed
+}
+
 fn passes(case: &Case, arena: &Arena) -> bool {
-    print!("test {} ... ", case.name);
-    stdout().flush().unwrap();
     let begun = Instant::now();
     let passed = catch_unwind(AssertUnwindSafe(|| (case.run)(arena))).is_ok();
-    println!("{} ({:.1} s)", if passed { "ok" } else { "FAILED" }, begun.elapsed().as_secs_f32());
+    println!(
+        "test {} ... {} ({:.1} s)",
+        case.name,
+        if passed { "ok" } else { "FAILED" },
+        begun.elapsed().as_secs_f32()
+    );
     if !passed {
         arena.keep_logs(case.name);
         arena.clean_up();
