@@ -69,6 +69,7 @@ fn what_gpus_do() -> Vec<Case> {
 
 fn what_users_do() -> Vec<Case> {
     [
+        restarts::cases(),
         claims::cases(),
         hook::cases(),
         cdi::cases(),
@@ -80,7 +81,6 @@ fn what_users_do() -> Vec<Case> {
         case_studies::cases(),
         kueue::cases(),
         node_verbs::cases(),
-        restarts::cases(),
         monitoring::cases(),
     ]
     .concat()

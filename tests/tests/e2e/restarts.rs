@@ -14,7 +14,7 @@ use std::{
 };
 
 crate::case::cases![
-    slices_are_back_soon_after_a_kubelet_restart_and_pods_go_on,
+    slices_are_back_soon_after_a_kubelet_restart_and_pods_go_on measures,
     pods_start_all_the_while_during_a_rolling_upgrade,
     pods_and_their_devices_come_back_after_a_reboot,
 ];

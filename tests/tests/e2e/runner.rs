@@ -6,7 +6,7 @@ use std::{
     env,
     panic::{AssertUnwindSafe, catch_unwind, set_hook},
     process::ExitCode,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, RwLock},
     thread,
     time::Instant,
 };
@@ -66,11 +66,10 @@ pub(crate) fn run(lists: &[Vec<Case>]) -> ExitCode {
 
 /// The names of the cases that failed. All of a list fail if their cluster does not start.
 fn side_by_side(lists: &[Vec<Case>]) -> Vec<&'static str> {
-    // Clusters start one after the other: both need all cores.
-    let starts = Mutex::new(());
+    let machine = Machine::default();
     thread::scope(|scope| {
         let with_cases = lists.iter().filter(|list| !list.is_empty());
-        let running: Vec<_> = with_cases.map(|list| (list, scope.spawn(|| in_order(list, &starts)))).collect();
+        let running: Vec<_> = with_cases.map(|list| (list, scope.spawn(|| in_order(list, &machine)))).collect();
         let failed = running
             .into_iter()
             .flat_map(|(list, run)| run.join().unwrap_or_else(|_panic| list.iter().map(|case| case.name).collect()));
@@ -78,25 +77,39 @@ fn side_by_side(lists: &[Vec<Case>]) -> Vec<&'static str> {
     })
 }
 
-fn in_order(cases: &[Case], starts: &Mutex<()>) -> Vec<&'static str> {
+/// What the clusters share.
+#[derive(Default)]
+struct Machine {
+    /// Clusters start one after the other: each start needs all cores.
+    start: Mutex<()>,
+    /// Written by a case that measures time, read by the others.
+    rest: RwLock<()>,
+}
+
+fn in_order(cases: &[Case], machine: &Machine) -> Vec<&'static str> {
     let arena = {
-        let _start = starts.lock().unwrap_or_else(PoisonError::into_inner);
+        let _start = machine.start.lock().unwrap_or_else(PoisonError::into_inner);
+        let _no_rest = machine.rest.read().unwrap_or_else(PoisonError::into_inner);
         Arena::set_up()
     };
-    let failed = cases.iter().filter(|case| !passes(case, &arena)).map(|case| case.name).collect();
+    let failed = cases.iter().filter(|case| !passes(case, &arena, machine)).map(|case| case.name).collect();
     arena.tear_down();
     failed
 }
 
-fn passes(case: &Case, arena: &Arena) -> bool {
-    let begun = Instant::now();
-    let passed = catch_unwind(AssertUnwindSafe(|| (case.run)(arena))).is_ok();
-    println!(
-        "test {} ... {} ({:.1} s)",
-        case.name,
-        if passed { "ok" } else { "FAILED" },
-        begun.elapsed().as_secs_f32()
-    );
+fn passes(case: &Case, arena: &Arena, machine: &Machine) -> bool {
+    let run = || {
+        let begun = Instant::now();
+        (catch_unwind(AssertUnwindSafe(|| (case.run)(arena))).is_ok(), begun.elapsed())
+    };
+    let (passed, took) = if case.measures {
+        let _rest = machine.rest.write().unwrap_or_else(PoisonError::into_inner);
+        run()
+    } else {
+        let _no_rest = machine.rest.read().unwrap_or_else(PoisonError::into_inner);
+        run()
+    };
+    println!("test {} ... {} ({:.1} s)", case.name, if passed { "ok" } else { "FAILED" }, took.as_secs_f32());
     if !passed {
         arena.keep_logs(case.name);
         arena.clean_up();

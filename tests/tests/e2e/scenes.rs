@@ -10,7 +10,7 @@ crate::case::cases![
     every_node_publishes_its_gpus,
     a_pod_gets_one_gpu_by_a_template,
     an_idle_gpu_is_divided_for_three_pods_and_whole_again_after_them,
-    mig_devices_an_administrator_makes_are_published_within_two_seconds,
+    mig_devices_an_administrator_makes_are_published_within_two_seconds measures,
     a_mig_device_is_claimed_by_its_profile,
     ten_pods_get_ten_different_gpus_on_both_nodes,
     a_gpu_is_claimed_by_model_and_memory,
