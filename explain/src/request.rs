@@ -117,6 +117,11 @@ impl Resource {
         Self { group: "", version: "v1", plural, namespace: namespace.map(str::to_owned) }
     }
 
+    /// Of `apps`.
+    pub fn apps(plural: &'static str, namespace: Option<&str>) -> Self {
+        Self { group: "apps", version: "v1", plural, namespace: namespace.map(str::to_owned) }
+    }
+
     pub fn path(&self) -> String {
         let base = if self.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", self.group) };
         let namespace = self.namespace.as_ref().map(|name| format!("/namespaces/{name}")).unwrap_or_default();

@@ -17,6 +17,7 @@ use crate::drain::Outcome;
 use crate::draining;
 use crate::error::AppError;
 use crate::health_commands;
+use crate::migrating;
 use crate::output::{self, OutputError};
 use crate::verifying;
 use dra_explain::why::Verdict;
@@ -71,6 +72,16 @@ impl From<Outcome> for Answer {
     }
 }
 
+impl From<migrating::Outcome> for Answer {
+    fn from(outcome: migrating::Outcome) -> Self {
+        match outcome {
+            migrating::Outcome::Done => Self::Yes,
+            migrating::Outcome::Waits => Self::Waits,
+            migrating::Outcome::Refused => Self::Never,
+        }
+    }
+}
+
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<Answer, AppError> {
     let connection = &args.connection;
@@ -110,6 +121,10 @@ pub fn run(args: &Args) -> Result<Answer, AppError> {
         }
         Command::Undrain(gpus) => {
             let outcome = connected(async || draining::undrain(connection, gpus).await.map_err(AppError::Undrain))?;
+            Ok(outcome.into())
+        }
+        Command::Migrate(migrate) => {
+            let outcome = connected(async || migrating::migrate(connection, migrate).await.map_err(AppError::Migrate))?;
             Ok(outcome.into())
         }
         Command::Completion { shell } => {

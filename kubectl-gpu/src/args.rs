@@ -3,6 +3,8 @@
 
 pub mod form;
 
+pub mod migrate;
+
 pub mod node;
 
 pub mod service;
@@ -16,7 +18,7 @@ pub use form::Form;
 
 /// Shows what the GPUs of a cluster do, and why a pod waits for one.
 ///
-/// Only `drain`, `undrain` and `clear` change anything, and each names first what it changes. The command has the rights of its user and names those that are missing.
+/// Only `drain`, `undrain`, `clear` and `migrate NODE` change anything, and each names first what it changes. The command has the rights of its user and names those that are missing.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-gpu", bin_name = "kubectl gpu", version, after_help = EXIT_CODES)]
 pub struct Args {
@@ -65,6 +67,8 @@ pub enum Command {
     Drain(service::Drain),
     /// Returns a GPU to service that `drain` took out
     Undrain(service::Gpus),
+    /// Finds what of NVIDIA's device plugin, operator and DRA driver is on the cluster, and moves a node to this driver or back. Names first what it changes and asks
+    Migrate(migrate::Migrate),
     /// Prints the completion script of a shell for `kubectl-gpu`; kubectl itself asks a link `kubectl_complete-gpu` to the program
     Completion {
         /// The shell that reads the script
@@ -113,5 +117,5 @@ pub struct Fit {
 const EXIT_CODES: &str = "Exit codes:
   0  the question is answered; what was asked about fits, agrees or has no finding
   1  it waits: it fits when something that is in use becomes free; `doctor` has warnings
-  2  it can never fit as it is; `verify` found a difference, `doctor` errors
+  2  it can never fit as it is; `verify` found a difference, `doctor` errors; `migrate` needs a change first
   3  no answer: bad arguments, a missing right, no connection, or an expression that is not known";

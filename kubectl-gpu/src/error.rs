@@ -12,6 +12,7 @@ use crate::clearing::ClearError;
 use crate::doctoring::DoctorError;
 use crate::draining::ServiceError;
 use crate::manifest::ManifestError;
+use crate::migrating::MigrateError;
 use crate::output::OutputError;
 use crate::verifying::VerifyError;
 use dra_explain::request::ReadError;
@@ -46,6 +47,8 @@ pub enum AppError {
     Drain(#[source] ServiceError),
     #[error("failed to return GPUs to service")]
     Undrain(#[source] ServiceError),
+    #[error("failed to migrate")]
+    Migrate(#[source] MigrateError),
     #[error("node {node} has no ResourceSlice of the driver {driver}")]
     NoNode { node: String, driver: String },
 }
@@ -60,6 +63,7 @@ impl Advice for AppError {
             Self::Clear(source) => source.advice(),
             Self::Doctor(source) => source.advice(),
             Self::Drain(source) | Self::Undrain(source) => source.advice(),
+            Self::Migrate(source) => source.advice(),
             Self::NoNode { .. } => Some("`kubectl gpu status` lists the nodes with GPUs".into()),
             Self::Runtime(_) | Self::Output(_) | Self::File { .. } | Self::Yaml { .. } | Self::Manifest { .. } => None,
         }

@@ -6,12 +6,12 @@
 //!                                              └──> why, fit (pure) ──────────────────────────────────────┴─ table, or JSON or YAML
 //! ```
 //!
-//! The program has the rights of its user, and names those that are missing. Only `drain`, `undrain` and `clear` change anything. It runs
-//! where `kubectl` runs. `verify`, `doctor` and `clear` start a program in the pod of the driver on a node (`exec`).
+//! The program has the rights of its user, and names those that are missing. Only `drain`, `undrain`, `clear` and `migrate` change
+//! anything. It runs where `kubectl` runs. `verify`, `doctor` and `clear` start a program in the pod of the driver on a node (`exec`).
 //!
 //! Reading order: [`args`], [`access`], [`bar`], [`table`], [`status`], [`age`], [`why_table`], [`manifest`], [`fit`], [`target`],
 //! [`rules`], [`holders`], [`drain`], [`faults`], [`service_reading`], [`metrics_text`], [`top`], [`top_reading`], [`driver_pods`],
-//! [`exec`], [`clear`], [`verify`], [`support`], [`doctor`], [`doctor_reading`], [`report`], [`output`], [`error`], [`watch`],
+//! [`exec`], [`clear`], [`verify`], [`support`], [`doctor`], [`doctor_reading`], [`report`], [`migrate`], [`output`], [`error`], [`watch`],
 //! [`completion`], [`app`].
 
 pub mod args;
@@ -66,6 +66,8 @@ pub mod doctor_reading;
 
 pub mod report;
 
+pub mod migrate;
+
 pub mod output;
 
 pub mod error;
@@ -82,6 +84,8 @@ mod doctoring;
 mod health_commands;
 
 mod draining;
+
+mod migrating;
 
 pub mod completion;
 

@@ -84,7 +84,7 @@ pub struct Drain {
 }
 
 /// A number with a unit, such as `90s`, `5m` or `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let seconds = match unit {

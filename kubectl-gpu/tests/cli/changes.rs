@@ -78,7 +78,7 @@ fn made(mut object: Value, number: usize) -> Value {
 }
 
 /// As RFC 7386.
-fn merge(object: &mut Value, patch: &Value) {
+pub(crate) fn merge(object: &mut Value, patch: &Value) {
     let Some(patch) = patch.as_object() else {
         *object = patch.clone();
         return;

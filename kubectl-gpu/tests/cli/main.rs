@@ -8,6 +8,7 @@ mod changes;
 mod drain;
 mod faults;
 mod fit;
+mod migrate;
 mod node_verbs;
 mod server;
 mod status;

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Flags of `migrate`.
+
+use std::time::Duration;
+
+use super::form::Form;
+use super::service::duration;
+
+/// Flags of `migrate`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Migrate {
+    /// Moves this node to this driver; without it the plan for the cluster is printed
+    pub node: Option<String>,
+    /// Moves the node back to NVIDIA's components
+    #[arg(long, requires = "node")]
+    pub back: bool,
+    #[command(flatten)]
+    pub consent: Consent,
+    /// Waits until pods that use GPUs of the node end, at most so long [default: 5m]; the device plugin gives none to new pods meanwhile
+    #[arg(long, value_name = "TIME", requires = "node", num_args = 0..=1, require_equals = true, default_missing_value = "5m", value_parser = duration)]
+    pub wait: Option<Duration>,
+    /// Form of the plan
+    #[arg(short, long, value_enum, default_value_t = Form::Table, conflicts_with = "node")]
+    pub output: Form,
+}
+
+/// Whether labels are changed, and who agreed.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Consent {
+    /// Prints what would be done, and changes nothing
+    #[arg(long, requires = "node", conflicts_with = "yes")]
+    pub dry_run: bool,
+    /// Does it without asking
+    #[arg(short, long, requires = "node")]
+    pub yes: bool,
+}
