@@ -81,6 +81,8 @@ pub struct Component {
     pub name: String,
     pub image: String,
     pub choice: NodeChoice,
+    /// ConfigMaps of its namespace that its pods mount.
+    pub config_maps: Vec<String>,
     /// `spec.template.spec.affinity` as it is.
     pub affinity: serde_json::Value,
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `migrate`: reads the cluster, prints the plan, or moves one node: print, ask, label, wait.
 
+mod importing;
+
 mod reading;
 
 use std::borrow::Cow;
@@ -21,6 +23,8 @@ use crate::migrate::moving::{Direction, Labels, Step, step};
 use crate::migrate::{self, Cluster, Node};
 use crate::output::{self, OutputError};
 
+use self::importing::ConvertError;
+
 /// Time between two looks at the cluster.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long programs may take to end and to start.
@@ -35,6 +39,8 @@ pub enum MigrateError {
     Read(#[source] ReadError),
     #[error("the cluster has no node {node}")]
     NoNode { node: String },
+    #[error("failed to convert the configurations of NVIDIA's components")]
+    Convert(#[source] ConvertError),
     #[error("failed to label node {node}")]
     Label { node: String, source: ReadError },
     #[error("no confirmation was given, so nothing is changed")]
@@ -48,6 +54,7 @@ impl Advice for MigrateError {
         match self {
             Self::Access(source) => source.advice(),
             Self::Read(source) => source.advice(),
+            Self::Convert(source) => source.advice(),
             Self::NoNode { .. } => Some("`kubectl get nodes` lists the nodes".into()),
             Self::Label { source, .. } => {
                 let cause = source.advice().map(|advice| format!("{advice}, then ")).unwrap_or_default();
@@ -75,6 +82,11 @@ pub(crate) async fn migrate(connection: &Connection, args: &Migrate) -> Result<O
     let driver = connection.driver_name.as_str();
     let Some(name) = &args.node else {
         let cluster = reading::cluster(&access.client, driver).await.map_err(MigrateError::Read)?;
+        if args.conversion.values || args.conversion.objects {
+            let text = importing::converted(&access.client, &cluster, &args.conversion).await;
+            print(&text.map_err(MigrateError::Convert)?)?;
+            return Ok(Outcome::Done);
+        }
         return print_plan(&cluster, args.output);
     };
     let direction = if args.back { Direction::Back } else { Direction::ToUs };

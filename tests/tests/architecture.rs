@@ -11,12 +11,13 @@ use dra_tests::source::{SourceFile, files, root_dir};
 use serde_json::Value;
 
 /// A crate of ours and the crates of ours its product code may use.
-const EDGES: [(&str, &[&str]); 27] = [
+const EDGES: [(&str, &[&str]); 28] = [
     ("dra-model", &[]),
     ("dra-allocation", &[]),
     ("dra-health", &["dra-model"]),
     ("dra-mig-parted", &["dra-model"]),
     ("dra-mps", &["dra-model"]),
+    ("dra-import", &["dra-mig-parted", "dra-model", "dra-resource"]),
     ("dra-nvml", &[]),
     ("dra-proto", &[]),
     ("dra-runtime", &["dra-model"]),
@@ -30,8 +31,8 @@ const EDGES: [(&str, &[&str]); 27] = [
     ("dra-sim", &["dra-hardware", "dra-model"]),
     ("dra-sim-library", &["dra-sim"]),
     ("dra-explain", &["dra-allocation", "dra-model"]),
-    ("dra-controller", &["dra-explain", "dra-mig-parted", "dra-model", "dra-proto", "dra-resource", "dra-runtime"]),
-    ("dra-kubectl-gpu", &["dra-allocation", "dra-explain", "dra-model"]),
+    ("dra-controller", &["dra-explain", "dra-import", "dra-model", "dra-proto", "dra-resource", "dra-runtime"]),
+    ("dra-kubectl-gpu", &["dra-allocation", "dra-explain", "dra-import", "dra-model", "dra-resource"]),
     ("dra-serve", &[]),
     ("dra-mps-api", &["dra-hardware", "dra-model", "dra-proto"]),
     ("dra-mps-host", &MPS_HOST_USES),
@@ -101,6 +102,7 @@ const KNOWN_BY: [(&str, &[&str]); 10] = [
             "dra-runtime",
             "dra-resource",
             "dra-explain",
+            "dra-import",
             "dra-controller",
             "dra-kubectl-gpu",
             "dra-kubelet-plugin",

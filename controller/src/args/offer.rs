@@ -7,14 +7,9 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
 use clap::ArgAction;
+use dra_import::limits::{DEFAULT_SHARES, MAX_TIME_SLICES};
 use dra_model::Advice;
 use dra_resource::{Features, Form, FormError, Offer, PartitionSettings, ShareSettings, WithoutAmount};
-
-/// A share has at least one percent of the threads.
-pub const DEFAULT_SHARES: RangeInclusive<u32> = 1..=100;
-
-/// The API allows any number. A thousand claims are more than a node can run pods, and each still has a MiB of a GPU with one GiB.
-pub const MAX_TIME_SLICES: RangeInclusive<u32> = 1..=1000;
 
 /// What is published, as far as the API server stores it.
 #[derive(Debug, clap::Args)]

@@ -16,12 +16,31 @@ pub struct Migrate {
     pub back: bool,
     #[command(flatten)]
     pub consent: Consent,
+    #[command(flatten)]
+    pub conversion: Conversion,
     /// Waits until pods that use GPUs of the node end, at most so long [default: 5m]; the device plugin gives none to new pods meanwhile
     #[arg(long, value_name = "TIME", requires = "node", num_args = 0..=1, require_equals = true, default_missing_value = "5m", value_parser = duration)]
     pub wait: Option<Duration>,
     /// Form of the plan
     #[arg(short, long, value_enum, default_value_t = Form::Table, conflicts_with = "node")]
     pub output: Form,
+}
+
+/// What is printed of the configurations of NVIDIA's components.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Conversion {
+    /// Prints the values of the chart that give the same shares
+    #[arg(long, conflicts_with_all = ["node", "output"])]
+    pub values: bool,
+    /// Prints DeviceClasses and ResourceClaimTemplates that give the same parts of GPUs
+    #[arg(long, conflicts_with_all = ["node", "output", "values"])]
+    pub objects: bool,
+    /// With --values or --objects: the name of the configuration of the device plugin, if it has several
+    #[arg(long, value_name = "NAME", conflicts_with = "node")]
+    pub config: Option<String>,
+    /// With --values or --objects: the name of a configuration of mig-parted [default: all of them]
+    #[arg(long, value_name = "NAME", conflicts_with = "node")]
+    pub mig_config: Option<String>,
 }
 
 /// Whether labels are changed, and who agreed.

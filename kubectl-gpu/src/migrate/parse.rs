@@ -61,6 +61,19 @@ struct RawPodSpec {
     affinity: Value,
     containers: Vec<RawContainer>,
     init_containers: Vec<RawContainer>,
+    volumes: Vec<RawVolume>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawVolume {
+    config_map: Option<RawName>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawName {
+    name: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -168,7 +181,16 @@ impl RawSet {
             return Some(DaemonSet::Ours(OwnSet { namespace, name, release, choice }));
         }
         let (kind, image) = spec.containers.iter().find_map(|one| Some((one.kind()?, one.image.clone())))?;
-        Some(DaemonSet::Theirs(Component { kind, namespace, name, image, choice, affinity: spec.affinity }))
+        let config_maps = spec.volumes.into_iter().filter_map(|volume| Some(volume.config_map?.name)).collect();
+        Some(DaemonSet::Theirs(Component {
+            kind,
+            namespace,
+            name,
+            image,
+            choice,
+            config_maps,
+            affinity: spec.affinity,
+        }))
     }
 }
 

@@ -78,7 +78,7 @@ fn notes(rights: &[Right], hidden: &str) -> Vec<String> {
 }
 
 /// All objects of a kind.
-async fn items<T: DeserializeOwned>(client: &Client, resource: Resource) -> Result<Vec<T>, ReadError> {
+pub(super) async fn items<T: DeserializeOwned>(client: &Client, resource: Resource) -> Result<Vec<T>, ReadError> {
     let (list, mut found) = (List::all(resource), Vec::new());
     let add = |page: &[u8]| {
         let parsed: Result<Page<T>, _> = serde_json::from_slice(page);

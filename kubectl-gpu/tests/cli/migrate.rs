@@ -251,6 +251,38 @@ fn a_missing_right_is_a_note_in_the_plan_and_the_end_of_a_move() {
     assert!(code == 3 && error.contains("the cluster has no node gpu-z; `kubectl get nodes` lists"), "{error}");
 }
 
+/// The operator's plugin with a ConfigMap of shares and one of scripts, as the operator mounts them.
+#[test]
+fn configurations_of_the_cluster_become_values_and_objects() {
+    let mut plugin = operator_plugin();
+    let volumes = ["entrypoint", "time-slicing-config"].map(|name| json!({"name": name, "configMap": {"name": name}}));
+    plugin["spec"]["template"]["spec"]["volumes"] = json!(volumes);
+    let shares = "version: v1\nsharing: {timeSlicing: {renameByDefault: true, resources: [{name: nvidia.com/gpu, replicas: 4}]}}";
+    let config_maps = json!([
+        {"metadata": {"name": "entrypoint"}, "data": {"entrypoint.sh": "#!/bin/bash\nexec nvidia-device-plugin\n"}},
+        {"metadata": {"name": "time-slicing-config"}, "data": {"any": shares}},
+    ]);
+    let mut objects = objects();
+    objects.insert(SETS, json!([plugin]));
+    let Ran(code, out, error) = run(&serve(objects.clone()), &["migrate", "--values"]);
+    assert!(
+        code == 3 && out.is_empty() && error.contains("the right to get configmaps in namespace gpu-operator"),
+        "{error}"
+    );
+    objects.insert("/api/v1/namespaces/gpu-operator/configmaps", config_maps);
+    let server = serve(objects.clone());
+    let Ran(code, out, error) = run(&server, &["migrate", "--values"]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    let values: Value = serde_saphyr::from_str(&out).unwrap();
+    assert_eq!(values, json!({"sharing": {"timeSlicing": {"maxShares": 4}, "requireAmount": false}}));
+    let Ran(code, out, error) = run(&server, &["migrate", "--objects"]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    check(&out, "migrate-objects.txt");
+    objects.insert(SETS, json!([operator_plugin()]));
+    let Ran(code, _, error) = run(&serve(objects), &["migrate", "--objects"]);
+    assert!(code == 3 && error.contains("there is nothing to convert"), "{error}");
+}
+
 #[test]
 fn names_of_the_two_drivers_differ() {
     let theirs = ["gpu-0", "gpu-15", "gpu-0-mig-1g12gb-19-0", "gpu-123"];

@@ -91,7 +91,7 @@ const ALLOWED: [Allowed; 15] = [
     Allowed { word: "promise", below: "demo", line: "" },
     // Names of the device plugin that the import keeps.
     Allowed { word: "kept", below: "controller/tests/import", line: "" },
-    Allowed { word: "kept", below: "controller/src/bin/gpu-import", line: "" },
+    Allowed { word: "kept", below: "driver/import/src", line: "" },
     Allowed { word: "promises", below: "", line: "benches/promises" },
 ];
 

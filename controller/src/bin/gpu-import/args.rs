@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use dra_controller::args::offer::MAX_TIME_SLICES;
+use dra_import::limits::MAX_TIME_SLICES;
 use dra_model::Bytes;
 use dra_model::quantity::parse_bytes;
 use dra_resource::DriverName;

@@ -2,40 +2,9 @@
 //! `gpu-import`: converts the sharing configuration of NVIDIA's device plugin, or the MIG layouts of mig-parted, to DeviceClasses and
 //! ResourceClaimTemplates.
 //!
-//! ```text
-//! ConfigMap, values or file -> document -+-> config  -> plan --------+-> render -> objects, values
-//!                                         +-> layouts -> layout_plan -+
-//!                                  └─────────┴────────────┴─> warnings ─> standard error, comments
-//!               kubectl's slices -> published ────────────┘
-//! ```
-//!
 //! The program reads files and prints; it sends no request to a cluster.
 
 mod args;
-
-mod import;
-
-mod document;
-
-mod files;
-
-mod config;
-
-mod keys;
-
-mod published;
-
-mod plan;
-
-mod layout_plan;
-
-mod layout_notes;
-
-mod render;
-
-mod warnings;
-
-mod key_notes;
 
 use std::borrow::Cow;
 use std::fs;
@@ -44,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use dra_import::import::{self, ImportError, Imported, Selection};
+use dra_import::plan::{Cluster, Memory};
+use dra_import::published;
 use dra_model::{Advice, explain};
 use dra_resource::published::PublishedError;
 
 use crate::args::Args;
-use crate::import::{ImportError, Imported, Selection};
-use crate::plan::{Cluster, Memory};
 
 #[derive(Debug, thiserror::Error)]
 enum MainError {

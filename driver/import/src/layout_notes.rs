@@ -14,7 +14,7 @@ const MAX_PATHS: usize = 3;
 
 /// Texts, each with its paths.
 #[derive(Debug, Default)]
-pub(crate) struct Notes(Vec<(String, Vec<String>)>);
+pub struct Notes(Vec<(String, Vec<String>)>);
 
 impl Notes {
     fn add(&mut self, path: &str, text: String) {
@@ -24,38 +24,38 @@ impl Notes {
         }
     }
 
-    pub(crate) fn into_warnings(self) -> Vec<Warning> {
+    pub fn into_warnings(self) -> Vec<Warning> {
         self.0.into_iter().map(|(text, paths)| warnings::warning(&joined(&paths), text)).collect()
     }
 
     /// Counts of MIG devices.
-    pub(crate) fn counts(&mut self, path: &str) {
+    pub fn counts(&mut self, path: &str) {
         let text = "the counts and the node label nvidia.com/mig.config are not imported: this driver creates a MIG device when a pod that \
                     claims it starts; to divide GPUs as configured, set the chart's `mig.static.file` and `mig.static.config`";
         self.add(path, text.to_owned());
     }
 
     /// The printed classes.
-    pub(crate) fn classes(&mut self, path: &str) {
+    pub fn classes(&mut self, path: &str) {
         let text = "the printed classes have the names of those that the chart's `deviceClasses.mig.profiles` and the chart's \
                     `deviceClasses.mig.models` create: apply them, or set these values, not both";
         self.add(path, text.to_owned());
     }
 
     /// `mig-enabled: false`.
-    pub(crate) fn whole_gpus(&mut self, path: &str) {
+    pub fn whole_gpus(&mut self, path: &str) {
         let text =
             "these GPUs stay whole: claims request them with class gpu.nvidia.com, as the printed template gpu does";
         self.add(path, text.to_owned());
     }
 
     /// MIG mode without MIG devices.
-    pub(crate) fn no_devices(&mut self, path: &str) {
+    pub fn no_devices(&mut self, path: &str) {
         self.add(path, "MIG mode without MIG devices has no equivalent: nothing is printed for this entry".to_owned());
     }
 
     /// `devices` with indexes.
-    pub(crate) fn indexes(&mut self, limit: &Limit<u64>, driver: &DriverName) {
+    pub fn indexes(&mut self, limit: &Limit<u64>, driver: &DriverName) {
         let text = format!(
             "{:?} selects GPUs of a node by index, which is not imported: the printed classes are for all GPUs of the cluster; a claim can \
              select a GPU by its attributes, such as device.attributes[\"{driver}\"].productName",
@@ -65,7 +65,7 @@ impl Notes {
     }
 
     /// `device-filter`.
-    pub(crate) fn filter(&mut self, limit: &Limit<DeviceId>, driver: &DriverName) {
+    pub fn filter(&mut self, limit: &Limit<DeviceId>, driver: &DriverName) {
         let ids: Vec<String> = limit.values.iter().map(|id| format!("\"{id}\"")).collect();
         let text = format!(
             "{} selects GPU models by PCI device id, which is not imported: the printed classes are for all GPUs of the cluster; a class \
@@ -76,19 +76,19 @@ impl Notes {
     }
 
     /// A compute instance that is smaller than its GPU instance.
-    pub(crate) fn part(&mut self, path: &str) {
+    pub fn part(&mut self, path: &str) {
         let text = "a compute instance that is smaller than its GPU instance: this driver creates none for a claim, and publishes one that an \
                     administrator or the chart's `mig.static.file` creates";
         self.add(path, text.to_owned());
     }
 
     /// A profile that no device has.
-    pub(crate) fn not_published(&mut self, path: &str, profile: &str, published: &str) {
+    pub fn not_published(&mut self, path: &str, profile: &str, published: &str) {
         self.add(path, warnings::profile_not_published(path, profile, published).text);
     }
 
     /// A flag about shares.
-    pub(crate) fn flag_without_effect(&mut self, flag: &str) {
+    pub fn flag_without_effect(&mut self, flag: &str) {
         self.add(flag, "no effect on MIG devices, only on shares of GPUs".to_owned());
     }
 }

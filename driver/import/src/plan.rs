@@ -7,7 +7,7 @@
 
 use std::ops::RangeInclusive;
 
-use dra_controller::args::offer::{DEFAULT_SHARES, MAX_TIME_SLICES};
+use crate::limits::{DEFAULT_SHARES, MAX_TIME_SLICES};
 use dra_model::{Bytes, SharedForm};
 
 use crate::config::object_name;
@@ -17,15 +17,15 @@ use crate::warnings::{self, Warning};
 
 /// Properties of the cluster, from the flags.
 #[derive(Debug, Default)]
-pub(crate) struct Cluster {
+pub struct Cluster {
     /// Memory of each GPU.
-    pub(crate) memory: Memory,
+    pub memory: Memory,
     /// `sharing.timeSlicing.maxShares` from the flag.
-    pub(crate) max_shares: Option<u32>,
+    pub max_shares: Option<u32>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) enum Memory {
+pub enum Memory {
     #[default]
     Unknown,
     /// From `--memory`.
@@ -35,37 +35,37 @@ pub(crate) enum Memory {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
-    pub(crate) values: Values,
-    pub(crate) classes: Vec<Class>,
-    pub(crate) templates: Vec<Template>,
-    pub(crate) warnings: Vec<Warning>,
+pub struct Plan {
+    pub values: Values,
+    pub classes: Vec<Class>,
+    pub templates: Vec<Template>,
+    pub warnings: Vec<Warning>,
 }
 
 /// The chart values to set.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Values {
+pub struct Values {
     /// `sharing.defaultShares`.
-    pub(crate) default_shares: Option<u32>,
+    pub default_shares: Option<u32>,
     /// `sharing.timeSlicing.maxShares`.
-    pub(crate) max_shares: Option<u32>,
+    pub max_shares: Option<u32>,
     /// Whether requests without an amount, such as those for extended resources, must get a share.
-    pub(crate) shares_without_amount: bool,
+    pub shares_without_amount: bool,
     /// Whether the class of whole GPUs must not have the extended resource `nvidia.com/gpu`.
-    pub(crate) release_resource_name: bool,
+    pub release_resource_name: bool,
 }
 
 /// A DeviceClass for pods that request an extended resource.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Class {
+pub struct Class {
     /// The extended resource.
-    pub(crate) advertised: String,
-    pub(crate) devices: Devices,
+    pub advertised: String,
+    pub devices: Devices,
 }
 
 /// The devices that a class selects or a template requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Devices {
+pub enum Devices {
     Gpu,
     Mps,
     TimeSlicing,
@@ -77,15 +77,15 @@ pub(crate) enum Devices {
 
 /// A ResourceClaimTemplate for pods with claims.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Template {
-    pub(crate) name: String,
-    pub(crate) devices: Devices,
+pub struct Template {
+    pub name: String,
+    pub devices: Devices,
     /// Requested amounts by name of the capacity.
-    pub(crate) capacity: Vec<(&'static str, Amount)>,
+    pub capacity: Vec<(&'static str, Amount)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Amount {
+pub enum Amount {
     Count(u32),
     Memory(Bytes),
 }
@@ -94,7 +94,7 @@ pub(crate) enum Amount {
 const MPS_CLIENTS: u64 = 48;
 
 /// Plans the import of one configuration.
-pub(crate) fn plan(config: &Config, cluster: &Cluster) -> Plan {
+pub fn plan(config: &Config, cluster: &Cluster) -> Plan {
     let mut plan = Plan::default();
     let mps = config.mps.as_ref().filter(|shared| !shared.resources.is_empty());
     if let Some(shared) = mps {

@@ -17,26 +17,26 @@ use crate::warnings::Warning;
 
 /// The output of an import.
 #[derive(Debug)]
-pub(crate) struct Imported {
+pub struct Imported {
     /// Objects for `kubectl apply`, with values and warnings as comments.
-    pub(crate) objects: String,
+    pub objects: String,
     /// Chart values.
-    pub(crate) values: String,
-    pub(crate) warnings: Vec<Warning>,
+    pub values: String,
+    pub warnings: Vec<Warning>,
 }
 
 /// The configuration that the user selects.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Selection<'a> {
+pub struct Selection<'a> {
     /// A file, from `--config`.
-    pub(crate) file: Option<&'a str>,
+    pub file: Option<&'a str>,
     /// A configuration in a file of mig-parted, from `--mig-config`.
-    pub(crate) mig_config: Option<&'a str>,
+    pub mig_config: Option<&'a str>,
 }
 
 /// A failed import.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ImportError {
+pub enum ImportError {
     #[error("failed to find the configuration")]
     Document(#[source] DocumentError),
     #[error("failed to parse the configuration")]
@@ -61,7 +61,7 @@ impl Advice for ImportError {
 }
 
 /// Imports one file of `input`.
-pub(crate) fn import(
+pub fn import(
     input: &str,
     selection: Selection<'_>,
     cluster: &Cluster,
@@ -112,7 +112,7 @@ fn mig_layouts(
 mod tests {
     use std::collections::BTreeMap;
 
-    use dra_controller::args::offer::MAX_TIME_SLICES;
+    use crate::limits::MAX_TIME_SLICES;
     use dra_model::chain;
     use proptest::prelude::*;
     use serde_json::{Value, json};
@@ -252,7 +252,7 @@ mod tests {
     }
 
     fn chart_schema() -> Value {
-        let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/chart/values.schema.json");
+        let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/chart/values.schema.json");
         serde_json::from_str(&std::fs::read_to_string(schema).unwrap()).unwrap()
     }
 

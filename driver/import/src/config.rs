@@ -11,18 +11,18 @@ use crate::warnings::{self, Warning};
 
 /// The imported configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Config {
+pub struct Config {
     /// `sharing.mps`.
-    pub(crate) mps: Option<Shared>,
+    pub mps: Option<Shared>,
     /// `sharing.timeSlicing`.
-    pub(crate) time_slicing: Option<Shared>,
+    pub time_slicing: Option<Shared>,
     /// `flags.migStrategy` and its path.
-    pub(crate) mig: Option<(MigStrategy, String)>,
+    pub mig: Option<(MigStrategy, String)>,
 }
 
 /// The plugin's names for MIG devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MigStrategy {
+pub enum MigStrategy {
     /// MIG devices are ignored.
     None,
     /// Named as GPUs.
@@ -33,25 +33,25 @@ pub(crate) enum MigStrategy {
 
 /// The section of a strategy.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Shared {
-    pub(crate) path: String,
+pub struct Shared {
+    pub path: String,
     /// Whether shared resources have the suffix `.shared`.
-    pub(crate) renamed: bool,
-    pub(crate) resources: Vec<Resource>,
+    pub renamed: bool,
+    pub resources: Vec<Resource>,
 }
 
 /// A shared resource.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Resource {
-    pub(crate) path: String,
-    pub(crate) kind: Kind,
+pub struct Resource {
+    pub path: String,
+    pub kind: Kind,
     /// Number of shares of each device, at least two.
-    pub(crate) replicas: u64,
+    pub replicas: u64,
 }
 
 /// The devices of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// `nvidia.com/gpu`.
     Gpu,
     /// `nvidia.com/mig-<profile>`, with the profile name of NVML.
@@ -60,7 +60,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// The extended resource the plugin advertises.
-    pub(crate) fn resource_name(&self) -> String {
+    pub fn resource_name(&self) -> String {
         match self {
             Self::Gpu => format!("{PREFIX}gpu"),
             Self::Mig(profile) => format!("{PREFIX}{}", object_name(profile)),
@@ -69,13 +69,13 @@ impl Kind {
 }
 
 /// `mig-1g.10gb.me` for `1g.10gb+me`: the device plugin replaces the plus, which is invalid in names, by a dot.
-pub(crate) fn object_name(profile: &str) -> String {
+pub fn object_name(profile: &str) -> String {
     format!("mig-{}", profile.replace('+', "."))
 }
 
 /// An invalid configuration, with which the plugin does not start either.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ConfigError {
+pub enum ConfigError {
     #[error("a key has the wrong type")]
     Type(#[source] TypeError),
     #[error("{path} is {found:?}, expected v1")]
@@ -95,7 +95,7 @@ struct Reader {
 }
 
 /// Reads one configuration.
-pub(crate) fn read(whole: &Field<'_>) -> Result<(Config, Vec<Warning>), ConfigError> {
+pub fn read(whole: &Field<'_>) -> Result<(Config, Vec<Warning>), ConfigError> {
     let mut reader = Reader { config: Config::default(), warnings: Vec::new() };
     let entries = whole.entries().map_err(ConfigError::Type)?;
     let lost = keys::lost_indentation(&entries);

@@ -11,7 +11,7 @@ use crate::warnings::{self, Warning};
 
 /// What a file configures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FileKind {
+pub enum FileKind {
     /// Sharing, by the device plugin.
     Sharing,
     /// MIG devices, by mig-parted.
@@ -20,23 +20,23 @@ pub(crate) enum FileKind {
 
 /// A parsed file.
 #[derive(Debug, PartialEq)]
-pub(crate) struct File {
-    pub(crate) kind: FileKind,
-    pub(crate) content: Value,
+pub struct File {
+    pub kind: FileKind,
+    pub content: Value,
     /// Whether the file has no further document.
-    pub(crate) is_alone: bool,
+    pub is_alone: bool,
 }
 
 /// A file that is no configuration.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum RejectedFile {
+pub enum RejectedFile {
     Syntax(YamlError),
     NotAConfiguration,
 }
 
 impl RejectedFile {
     /// The warning about a rejected file beside a configuration.
-    pub(crate) fn warning(&self, path: &str, name: &str) -> Warning {
+    pub fn warning(&self, path: &str, name: &str) -> Warning {
         match self {
             Self::Syntax(why) => warnings::unreadable(path, why),
             Self::NotAConfiguration => warnings::not_a_configuration(path, name),
@@ -58,7 +58,7 @@ const NAMES: [&[&str]; 5] = [
 ];
 
 /// The document, or the items of a list that contains a ConfigMap.
-pub(crate) fn objects(content: &Value) -> Vec<&Value> {
+pub fn objects(content: &Value) -> Vec<&Value> {
     let is = |value: &Value, kind: &str| value.get("kind").is_some_and(|found| found == kind);
     match content.get("items").and_then(Value::as_array) {
         Some(items) if is(content, "List") && items.iter().any(|item| is(item, "ConfigMap")) => items.iter().collect(),
@@ -67,13 +67,13 @@ pub(crate) fn objects(content: &Value) -> Vec<&Value> {
 }
 
 /// The files in Helm values, also if the chart is a dependency of another chart.
-pub(crate) fn in_values<'v>(values: &Field<'v>) -> Vec<Field<'v>> {
+pub fn in_values<'v>(values: &Field<'v>) -> Vec<Field<'v>> {
     let has_files = |files: &Field<'_>| files.value.as_object().is_some_and(|files| !files.is_empty());
     charts(values).iter().flat_map(|chart| FILES.map(|keys| chart.at(keys))).flatten().filter(has_files).collect()
 }
 
 /// The path and name of the ConfigMap in values without files.
-pub(crate) fn named_config_map(values: &Field<'_>) -> Option<(String, String)> {
+pub fn named_config_map(values: &Field<'_>) -> Option<(String, String)> {
     let name = |field: Field<'_>| match field.value.as_str() {
         None | Some("") => None,
         Some(name) => Some((field.path, name.to_owned())),
@@ -88,7 +88,7 @@ fn charts<'v>(values: &Field<'v>) -> Vec<Field<'v>> {
 }
 
 /// Parses a named file. An empty file is a configuration without sharing.
-pub(crate) fn read(name: &str, text: &str) -> Result<File, RejectedFile> {
+pub fn read(name: &str, text: &str) -> Result<File, RejectedFile> {
     let mut documents = yaml::documents(text).map_err(RejectedFile::Syntax)?.into_iter();
     let content = documents.next().unwrap_or_default();
     let is_empty = content.is_null() || content.as_object().is_some_and(serde_json::Map::is_empty);
@@ -98,7 +98,7 @@ pub(crate) fn read(name: &str, text: &str) -> Result<File, RejectedFile> {
 
 /// A file of mig-parted has its one section, a file of the plugin at least one. The plugin's parser is case-insensitive (Go's
 /// encoding/json).
-pub(crate) fn kind_of(content: &Value) -> Result<FileKind, RejectedFile> {
+pub fn kind_of(content: &Value) -> Result<FileKind, RejectedFile> {
     let known = |key: &String| SECTIONS.iter().any(|section| section.eq_ignore_ascii_case(key));
     if content.get("mig-configs").is_some() {
         Ok(FileKind::MigLayouts)

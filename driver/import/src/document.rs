@@ -17,19 +17,19 @@ use crate::warnings::{self, Warning};
 
 /// A configuration of the device plugin or of mig-parted.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Document {
+pub struct Document {
     /// Path in the input: empty, or `data.NAME`.
-    pub(crate) path: String,
-    pub(crate) kind: FileKind,
+    pub path: String,
+    pub kind: FileKind,
     /// Not validated.
-    pub(crate) content: Value,
+    pub content: Value,
     /// Warnings about other parts of the input.
-    pub(crate) warnings: Vec<Warning>,
+    pub warnings: Vec<Warning>,
 }
 
 /// The input has no configuration to import.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DocumentError {
+pub enum DocumentError {
     #[error("{whole} is not YAML")]
     Syntax { whole: String, source: YamlError },
     #[error("the input has an unexpected type")]
@@ -84,7 +84,7 @@ struct Search {
 }
 
 /// Parses the input and selects a configuration; `wanted` is needed only if there are several, `kind` only to exclude the other.
-pub(crate) fn read(input: &str, wanted: Option<&str>, kind: Option<FileKind>) -> Result<Document, DocumentError> {
+pub fn read(input: &str, wanted: Option<&str>, kind: Option<FileKind>) -> Result<Document, DocumentError> {
     let contents = yaml::documents(input);
     let contents = contents.map_err(|source| DocumentError::Syntax { whole: THE_INPUT.to_owned(), source })?;
     let mut search = Search::default();

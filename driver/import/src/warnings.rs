@@ -13,9 +13,9 @@ use crate::key_notes::{self, misnamed};
 
 /// A warning about a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Warning {
-    pub(crate) path: String,
-    pub(crate) text: String,
+pub struct Warning {
+    pub path: String,
+    pub text: String,
 }
 
 impl fmt::Display for Warning {
@@ -25,13 +25,13 @@ impl fmt::Display for Warning {
 }
 
 /// The note on a known key, unless its value has no effect.
-pub(crate) fn of_known(key: &str, path: &str, value: &Value) -> Option<Warning> {
+pub fn of_known(key: &str, path: &str, value: &Value) -> Option<Warning> {
     key_notes::of_known(key, value).map(|text| warning(path, text))
 }
 
 /// A key that the plugin does not know at its path; `known` are the keys of the section if they are few, `place` is the section in
 /// which the plugin knows the key.
-pub(crate) fn unknown(path: &str, key: &str, known: &[&str], place: Option<&str>) -> Warning {
+pub fn unknown(path: &str, key: &str, known: &[&str], place: Option<&str>) -> Warning {
     if let Some(text) = misnamed(key) {
         return warning(path, text);
     }
@@ -49,12 +49,12 @@ pub(crate) fn unknown(path: &str, key: &str, known: &[&str], place: Option<&str>
 }
 
 /// A key in another case than documented, which Go's encoding/json accepts.
-pub(crate) fn other_case(path: &str, name: &str) -> Warning {
+pub fn other_case(path: &str, name: &str) -> Warning {
     warning(path, format!("read as {name}, as the plugin does"))
 }
 
 /// An entry of a ConfigMap that is no configuration.
-pub(crate) fn not_a_configuration(path: &str, key: &str) -> Warning {
+pub fn not_a_configuration(path: &str, key: &str) -> Warning {
     match misnamed(key) {
         Some(text) => warning(path, text),
         None if is_environment(key) => {
@@ -65,29 +65,29 @@ pub(crate) fn not_a_configuration(path: &str, key: &str) -> Warning {
 }
 
 /// Whether a key is the name of a setting and not of a file.
-pub(crate) fn is_setting(key: &str) -> bool {
+pub fn is_setting(key: &str) -> bool {
     is_environment(key) || misnamed(key).is_some()
 }
 
 /// A file with more than one document.
-pub(crate) fn later_document(path: &str) -> Warning {
+pub fn later_document(path: &str) -> Warning {
     warning(path, "the plugin reads only the first YAML document of a file, as does this import")
 }
 
 /// A file that is for mig-parted, beside one for the device plugin.
-pub(crate) fn mig_layouts(path: &str) -> Warning {
+pub fn mig_layouts(path: &str) -> Warning {
     let text = "layouts of MIG devices for mig-parted, not imported together with a sharing configuration; choose one of them with \
                 --mig-config";
     warning(path, text)
 }
 
 /// A file of a ConfigMap that is not YAML.
-pub(crate) fn unreadable(path: &str, why: &impl fmt::Display) -> Warning {
+pub fn unreadable(path: &str, why: &impl fmt::Display) -> Warning {
     warning(path, format!("not YAML, ignored: {why}"))
 }
 
 /// Keys that stand beside `sharing` instead of below it.
-pub(crate) fn lost_indentation(path: &str, keys: &[&str]) -> Warning {
+pub fn lost_indentation(path: &str, keys: &[&str]) -> Warning {
     let keys: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
     let (last, others) =
         keys.split_last().map_or((String::new(), String::new()), |(last, others)| (last.clone(), others.join(", ")));
@@ -98,7 +98,7 @@ pub(crate) fn lost_indentation(path: &str, keys: &[&str]) -> Warning {
 }
 
 /// A selection of devices that the plugin refuses.
-pub(crate) fn no_choice(path: &str) -> Warning {
+pub fn no_choice(path: &str) -> Warning {
     let text = "the plugin refuses the whole file because of this value, so it shared nothing: it accepts `all`, a number of \
                 devices, or a list of indexes and UUIDs, and ignores all of them; remove the key, a request selects its GPU \
                 with CEL";
@@ -106,7 +106,7 @@ pub(crate) fn no_choice(path: &str) -> Warning {
 }
 
 /// A resource with more than one entry.
-pub(crate) fn named_again(path: &str, name: &str, replicas: u64) -> Warning {
+pub fn named_again(path: &str, name: &str, replicas: u64) -> Warning {
     let text = format!(
         "{name} has an earlier entry: for the plugin each entry applies to all GPUs of the node, and the highest number, \
          {replicas}, applies; with this driver each GPU can be shared differently, and a request selects one with CEL"
@@ -115,7 +115,7 @@ pub(crate) fn named_again(path: &str, name: &str, replicas: u64) -> Warning {
 }
 
 /// `replicas` below two.
-pub(crate) fn not_shared(path: &str, replicas: i64) -> Warning {
+pub fn not_shared(path: &str, replicas: i64) -> Warning {
     let text = format!(
         "the plugin refuses the whole file because of {replicas}, the minimum is 2; imported as not shared: \
          request a whole GPU with class gpu.nvidia.com"
@@ -124,13 +124,13 @@ pub(crate) fn not_shared(path: &str, replicas: i64) -> Warning {
 }
 
 /// More replicas than percent of threads.
-pub(crate) fn more_than_percents(path: &str, replicas: u64, fit: u32) -> Warning {
+pub fn more_than_percents(path: &str, replicas: u64, fit: u32) -> Warning {
     let text = format!("a share has at least 1 % of the threads, so {fit} shares fit on a GPU, not {replicas}");
     warning(path, text)
 }
 
 /// More replicas than time-slicing has shares.
-pub(crate) fn more_than_slices(path: &str, replicas: u64, fit: u32) -> Warning {
+pub fn more_than_slices(path: &str, replicas: u64, fit: u32) -> Warning {
     let text = format!(
         "a GPU has at most {fit} shares, so {fit} fit, not {replicas}; if replicas counted memory, \
          request an amount of memory in capacity.requests of the template"
@@ -139,12 +139,12 @@ pub(crate) fn more_than_slices(path: &str, replicas: u64, fit: u32) -> Warning {
 }
 
 /// More shares than MiB of memory.
-pub(crate) fn less_than_a_unit(path: &str, shares: u32, total: &str) -> Warning {
+pub fn less_than_a_unit(path: &str, shares: u32, total: &str) -> Warning {
     warning(path, format!("a share has at least 1Mi of memory, so {shares} shares do not fit on a GPU with {total}"))
 }
 
 /// More replicas than an MPS server has clients.
-pub(crate) fn more_than_clients(path: &str, replicas: u64) -> Warning {
+pub fn more_than_clients(path: &str, replicas: u64) -> Warning {
     let text = format!(
         "an MPS server has at most 48 client processes (60 from CUDA 13.1), so {replicas} shares of a GPU never worked at the same time"
     );
@@ -152,7 +152,7 @@ pub(crate) fn more_than_clients(path: &str, replicas: u64) -> Warning {
 }
 
 /// A fixed number of time-slicing shares that cannot be divided.
-pub(crate) fn does_not_divide(path: &str, replicas: u32, max_shares: u32, fit: u32) -> Warning {
+pub fn does_not_divide(path: &str, replicas: u32, max_shares: u32, fit: u32) -> Warning {
     let text = format!(
         "{max_shares} shares per GPU cannot be divided into {replicas} equal ones: {fit} fit; set the chart's \
          `sharing.timeSlicing.maxShares` to a multiple of {replicas}"
@@ -161,7 +161,7 @@ pub(crate) fn does_not_divide(path: &str, replicas: u32, max_shares: u32, fit: u
 }
 
 /// Extended resources request default shares only.
-pub(crate) fn default_share_only(path: &str, advertised: &str, max_shares: u32) -> Warning {
+pub fn default_share_only(path: &str, advertised: &str, max_shares: u32) -> Warning {
     let text = format!(
         "pods that request {advertised} get one of {max_shares} shares, because extended resources cannot request more; \
          only the template requests the same part of the GPU as before"
@@ -170,7 +170,7 @@ pub(crate) fn default_share_only(path: &str, advertised: &str, max_shares: u32) 
 }
 
 /// GPUs of several sizes.
-pub(crate) fn several_sizes(path: &str, replicas: u32, sizes: &str) -> Warning {
+pub fn several_sizes(path: &str, replicas: u32, sizes: &str) -> Warning {
     let text = format!(
         "the GPUs have {sizes}, and no amount is 1/{replicas} of each: the templates request no memory and get that of the default \
          share, which needs the printed chart values"
@@ -179,7 +179,7 @@ pub(crate) fn several_sizes(path: &str, replicas: u32, sizes: &str) -> Warning {
 }
 
 /// Memory from a flag.
-pub(crate) fn memory_from_flag(share: &str, replicas: u32) -> Warning {
+pub fn memory_from_flag(share: &str, replicas: u32) -> Warning {
     let text = format!(
         "a share of {share} fits {replicas} times only if the driver publishes this amount of memory (an 80 GB GPU has \
          less than 80Gi); --slices reads the published amount"
@@ -188,7 +188,7 @@ pub(crate) fn memory_from_flag(share: &str, replicas: u32) -> Warning {
 }
 
 /// GPUs without published memory.
-pub(crate) fn no_memory_published(all: bool) -> Warning {
+pub fn no_memory_published(all: bool) -> Warning {
     let which = if all { "the GPUs" } else { "some of the GPUs" };
     let text = format!(
         "{which} have no published memory, because their NVIDIA driver does not report it, so the templates request no memory"
@@ -197,7 +197,7 @@ pub(crate) fn no_memory_published(all: bool) -> Warning {
 }
 
 /// Slices without a GPU of the driver.
-pub(crate) fn no_gpu_published() -> Warning {
+pub fn no_gpu_published() -> Warning {
     warning(
         "--slices",
         "no GPU of this driver in the slices: the templates request no memory and get that of the default share",
@@ -205,7 +205,7 @@ pub(crate) fn no_gpu_published() -> Warning {
 }
 
 /// The resource name of whole GPUs for shares.
-pub(crate) fn unchanged_name(path: &str, name: &str) -> Warning {
+pub fn unchanged_name(path: &str, name: &str) -> Warning {
     let text = format!(
         "without it {name} means a share of a GPU, and two shares may be of the same GPU; the printed class has the same \
          meaning for existing pods, and class gpu.nvidia.com requests whole GPUs"
@@ -214,14 +214,14 @@ pub(crate) fn unchanged_name(path: &str, name: &str) -> Warning {
 }
 
 /// Both strategies; the plugin serves one.
-pub(crate) fn both_strategies(path: &str) -> Warning {
+pub fn both_strategies(path: &str) -> Warning {
     let text = "the plugin serves one strategy per node and ignores this section silently if sharing.mps exists; this driver serves \
                 both: the templates of this section are printed, the extended resources are for MPS";
     warning(path, text)
 }
 
 /// MIG devices with time-slicing.
-pub(crate) fn mig_replicas(path: &str, replicas: u64) -> Warning {
+pub fn mig_replicas(path: &str, replicas: u64) -> Warning {
     let text = format!(
         "{replicas} replicas were {replicas} names for one MIG device, so a pod that requested ten had fewer; with this driver a \
          device is one MIG device: containers and pods share it with one ResourceClaim, or create smaller MIG devices"
@@ -230,14 +230,14 @@ pub(crate) fn mig_replicas(path: &str, replicas: u64) -> Warning {
 }
 
 /// MIG devices with MPS.
-pub(crate) fn mig_by_mps(path: &str) -> Warning {
+pub fn mig_by_mps(path: &str) -> Warning {
     let text = "the plugin has no MPS on MIG devices, so this entry never worked; with this driver a claim of class mig.nvidia.com \
                 can use it with `sharing: {strategy: MPS}` in its configuration";
     warning(path, text)
 }
 
 /// MIG resources without the strategy `mixed`.
-pub(crate) fn mig_without_mixed(path: &str) -> Warning {
+pub fn mig_without_mixed(path: &str) -> Warning {
     warning(
         path,
         "the plugin has resources of this name only with flags.migStrategy mixed, so this entry never matched",
@@ -245,24 +245,24 @@ pub(crate) fn mig_without_mixed(path: &str) -> Warning {
 }
 
 /// A profile that no device has.
-pub(crate) fn profile_not_published(path: &str, profile: &str, published: &str) -> Warning {
+pub fn profile_not_published(path: &str, profile: &str, published: &str) -> Warning {
     warning(path, format!("no published MIG device has profile {profile}; published profiles: {published}"))
 }
 
 /// MIG devices under the name of whole GPUs.
-pub(crate) fn mig_as_gpu(path: &str) -> Warning {
+pub fn mig_as_gpu(path: &str) -> Warning {
     let text = "with single, nvidia.com/gpu was a MIG device on nodes with MIG; with this driver it never is: \
                 request MIG devices with class mig.nvidia.com";
     warning(path, text)
 }
 
 /// A strategy for MIG that the plugin does not know.
-pub(crate) fn mig_strategy(path: &str) -> Warning {
+pub fn mig_strategy(path: &str) -> Warning {
     warning(path, "the plugin accepts none, single and mixed, and refuses the whole file for other values")
 }
 
 /// A resource that no device has.
-pub(crate) fn no_such_resource(path: &str, name: &str) -> Warning {
+pub fn no_such_resource(path: &str, name: &str) -> Warning {
     let text = format!(
         "the plugin has no resource named {name}, only nvidia.com/gpu and nvidia.com/mig-<profile>: it shared nothing"
     );
@@ -270,7 +270,7 @@ pub(crate) fn no_such_resource(path: &str, name: &str) -> Warning {
 }
 
 /// A warning. It is printed as a comment, so characters that end a line are replaced.
-pub(crate) fn warning(path: &str, text: impl Into<String>) -> Warning {
+pub fn warning(path: &str, text: impl Into<String>) -> Warning {
     let ends_line = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     Warning { path: path.to_owned(), text: text.into().replace(ends_line, "?") }
 }
@@ -287,7 +287,7 @@ mod tests {
     /// Chart values in the texts of this program.
     #[test]
     fn values_of_the_chart_that_are_named_exist() {
-        let chart = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/chart/values.yaml"));
+        let chart = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/chart/values.yaml"));
         let chart: Value = serde_saphyr::from_str(chart).unwrap();
         let sentences = [include_str!("warnings.rs"), include_str!("key_notes.rs"), include_str!("layout_notes.rs")];
         let sentences = sentences.map(|file| file.split("#[cfg(test)]").next().unwrap()).concat();

@@ -6,13 +6,13 @@ use serde_json::{Map, Value};
 
 use crate::key_notes;
 
-pub(crate) const SECTIONS: [&str; 4] = ["version", "flags", "resources", "sharing"];
-pub(crate) const STRATEGIES: [&str; 2] = ["mps", "timeSlicing"];
-pub(crate) const STRATEGY_KEYS: [&str; 3] = ["failRequestsGreaterThanOne", "renameByDefault", "resources"];
-pub(crate) const RESOURCE_KEYS: [&str; 4] = ["name", "replicas", "rename", "devices"];
+pub const SECTIONS: [&str; 4] = ["version", "flags", "resources", "sharing"];
+pub const STRATEGIES: [&str; 2] = ["mps", "timeSlicing"];
+pub const STRATEGY_KEYS: [&str; 3] = ["failRequestsGreaterThanOne", "renameByDefault", "resources"];
+pub const RESOURCE_KEYS: [&str; 4] = ["name", "replicas", "rename", "devices"];
 
 /// The keys beside an empty `sharing` that belong below it.
-pub(crate) fn lost_indentation<'k>(entries: &[(&'k str, Field<'_>)]) -> Vec<&'k str> {
+pub fn lost_indentation<'k>(entries: &[(&'k str, Field<'_>)]) -> Vec<&'k str> {
     let is_empty = |field: &Field<'_>| field.value.is_null() || field.value.as_object().is_some_and(Map::is_empty);
     if !entries.iter().any(|(key, field)| is(key, "sharing") && is_empty(field)) {
         return Vec::new();
@@ -30,7 +30,7 @@ fn is(key: &str, section: &str) -> bool {
 }
 
 /// The section of a key that the plugin does not know at its path.
-pub(crate) fn section_of(key: &str) -> Option<&'static str> {
+pub fn section_of(key: &str) -> Option<&'static str> {
     match key {
         _ if STRATEGIES.contains(&key) => Some("below sharing"),
         _ if STRATEGY_KEYS.contains(&key) => Some("below sharing.mps or sharing.timeSlicing"),
@@ -42,7 +42,7 @@ pub(crate) fn section_of(key: &str) -> Option<&'static str> {
 }
 
 /// Whether the plugin accepts the value of `devices`: `all`, a number, or a list.
-pub(crate) fn is_choice(devices: &Value) -> bool {
+pub fn is_choice(devices: &Value) -> bool {
     match devices {
         Value::String(text) => text == "all",
         Value::Number(count) => count.as_i64().is_some_and(|count| count > 0),

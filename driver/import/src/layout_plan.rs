@@ -12,7 +12,7 @@ use crate::layout_notes::Notes;
 use crate::plan::{Class, Cluster, Devices, Memory, Plan, Template};
 
 /// Plans the import of the selected configurations.
-pub(crate) fn plan(layouts: &Layouts, cluster: &Cluster, driver: &DriverName) -> Plan {
+pub fn plan(layouts: &Layouts, cluster: &Cluster, driver: &DriverName) -> Plan {
     let Layouts { path, entries } = layouts;
     let mut profiles = BTreeSet::new();
     let mut notes = Notes::default();

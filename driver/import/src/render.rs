@@ -15,19 +15,19 @@ use crate::plan::{Amount, Class, Devices, Plan, Template, Values};
 
 #[derive(Debug, thiserror::Error)]
 #[error("failed to render YAML")]
-pub(crate) struct RenderError(#[source] serde_saphyr::ser::Error);
+pub struct RenderError(#[source] serde_saphyr::ser::Error);
 
 /// The first lines of the output.
 #[derive(Debug)]
-pub(crate) struct Heading<'a> {
+pub struct Heading<'a> {
     /// The configuration that is converted.
-    pub(crate) source: &'a str,
+    pub source: &'a str,
     /// The reason if there is no object.
-    pub(crate) nothing: &'static str,
+    pub nothing: &'static str,
 }
 
 /// The values and warnings as comments, then the objects.
-pub(crate) fn everything(plan: &Plan, heading: &Heading<'_>, driver: &DriverName) -> Result<String, RenderError> {
+pub fn everything(plan: &Plan, heading: &Heading<'_>, driver: &DriverName) -> Result<String, RenderError> {
     let Heading { source, nothing } = heading;
     let mut text = format!("# Converted from {source} by gpu-import {}.\n", env!("CARGO_PKG_VERSION"));
     if plan.templates.is_empty() {
@@ -55,7 +55,7 @@ pub(crate) fn everything(plan: &Plan, heading: &Heading<'_>, driver: &DriverName
 }
 
 /// The chart values; empty if none is needed.
-pub(crate) fn values(values: &Values) -> Result<String, RenderError> {
+pub fn values(values: &Values) -> Result<String, RenderError> {
     let mut sections = serde_json::Map::new();
     if values.release_resource_name {
         sections.insert("deviceClasses".to_owned(), json!({"gpu": {"extendedResourceName": ""}}));

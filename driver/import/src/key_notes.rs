@@ -126,24 +126,24 @@ const MISNAMED_KEYS: [(&str, &str); 8] = [
 ];
 
 /// The note on a known key, unless its value has no effect.
-pub(crate) fn of_known(key: &str, value: &Value) -> Option<&'static str> {
+pub fn of_known(key: &str, value: &Value) -> Option<&'static str> {
     let note = KEY_NOTES.iter().find(|note| note.key.eq_ignore_ascii_case(key))?;
     let no_effect = serde_json::from_str::<Value>(note.no_effect).is_ok_and(|no_effect| no_effect == *value);
     (!no_effect && !value.is_null()).then_some(note.text)
 }
 
 /// Whether a key is known.
-pub(crate) fn is_known(key: &str) -> bool {
+pub fn is_known(key: &str) -> bool {
     KEY_NOTES.iter().any(|note| note.key.eq_ignore_ascii_case(key))
 }
 
 /// The note on a misnamed key.
-pub(crate) fn misnamed(key: &str) -> Option<&'static str> {
+pub fn misnamed(key: &str) -> Option<&'static str> {
     MISNAMED_KEYS.iter().find(|(name, _)| *name == key).map(|(_, text)| *text)
 }
 
 /// The section of a flag of the plugin.
-pub(crate) fn section_of_flag(key: &str) -> Option<&'static str> {
+pub fn section_of_flag(key: &str) -> Option<&'static str> {
     let below = |section: &str| KEY_NOTES.iter().any(|note| note.key.strip_prefix(section) == Some(key));
     if below("flags.") {
         Some("below flags")

@@ -11,26 +11,26 @@ use dra_resource::{DriverName, names};
 
 /// The published devices of the driver.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Published {
-    pub(crate) whole: Sizes,
-    pub(crate) mps: Sizes,
-    pub(crate) time_slicing: Sizes,
+pub struct Published {
+    pub whole: Sizes,
+    pub mps: Sizes,
+    pub time_slicing: Sizes,
     /// Of MIG devices.
-    pub(crate) profiles: BTreeSet<String>,
+    pub profiles: BTreeSet<String>,
 }
 
 /// The memory of the devices of one type.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sizes {
+pub struct Sizes {
     /// In whole MiB.
-    pub(crate) memory: BTreeSet<Bytes>,
+    pub memory: BTreeSet<Bytes>,
     /// Whether a device has no published memory.
-    pub(crate) unknown: bool,
+    pub unknown: bool,
 }
 
 impl Published {
     /// The memory of the devices in a form; that of whole GPUs if the form is not published.
-    pub(crate) fn of(&self, form: SharedForm) -> &Sizes {
+    pub fn of(&self, form: SharedForm) -> &Sizes {
         let shared = match form {
             SharedForm::Mps => &self.mps,
             SharedForm::TimeSlicing => &self.time_slicing,
@@ -39,7 +39,7 @@ impl Published {
     }
 
     /// The profiles of the MIG devices as text, if there are MIG devices and none has this profile.
-    pub(crate) fn others_than(&self, profile: &str) -> Option<String> {
+    pub fn others_than(&self, profile: &str) -> Option<String> {
         let published: Vec<&str> = self.profiles.iter().map(String::as_str).collect();
         (!published.is_empty() && !published.contains(&profile)).then(|| published.join(", "))
     }
@@ -55,7 +55,7 @@ impl Sizes {
 }
 
 /// Reads the slices of one driver.
-pub(crate) fn read(json: &str, driver: &DriverName) -> Result<Published, PublishedError> {
+pub fn read(json: &str, driver: &DriverName) -> Result<Published, PublishedError> {
     let slices = parse_list(json)?;
     let mut published = Published::default();
     for pool in pools(&slices, driver.as_str()).into_values() {
