@@ -23,6 +23,7 @@ mod case_studies;
 mod cdi;
 mod claims;
 mod classes;
+mod device_plugin;
 mod faults;
 mod health;
 mod hook;
@@ -30,6 +31,7 @@ mod import;
 mod kubectl_gpu;
 mod kueue;
 mod mig;
+mod migrate;
 mod monitoring;
 mod mps;
 mod node_verbs;
@@ -48,6 +50,9 @@ use case::Case;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if std::env::args().any(|argument| argument == device_plugin::PLAY) {
+        return device_plugin::play();
+    }
     runner::run(&[what_gpus_do(), what_users_do()])
 }
 
@@ -81,6 +86,7 @@ fn what_users_do() -> Vec<Case> {
         case_studies::cases(),
         kueue::cases(),
         node_verbs::cases(),
+        migrate::cases(),
         monitoring::cases(),
     ]
     .concat()
