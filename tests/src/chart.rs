@@ -12,11 +12,11 @@ pub fn cache_dir() -> PathBuf {
     std::env::var_os("XDG_CACHE_HOME").map_or_else(home_dir, PathBuf::from).join("gpu-dra-cluster")
 }
 
-/// The helm that the test cluster is built with.
-fn helm() -> PathBuf {
+/// A program that is built for the test cluster, such as helm or kubectl.
+pub fn cluster_program(name: &str) -> PathBuf {
     let versions = std::fs::read_dir(cache_dir()).into_iter().flatten().flatten();
-    let found = versions.map(|version| version.path().join("bin/helm")).find(|helm| helm.is_file());
-    found.unwrap_or_else(|| panic!("no helm below {}: run `make build` first", cache_dir().display()))
+    let found = versions.map(|version| version.path().join("bin").join(name)).find(|program| program.is_file());
+    found.unwrap_or_else(|| panic!("no {name} below {}: run `make build` first", cache_dir().display()))
 }
 
 /// The chart with these values, or the reason of a refusal.
@@ -36,7 +36,7 @@ pub fn tenants_rendered_with(arguments: &[&str]) -> Result<String, String> {
 
 /// A chart in a namespace with the name of its release.
 fn template(release: &str, chart: &str, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(helm())
+    let output = Command::new(cluster_program("helm"))
         .args(["template", release, chart, "--namespace", release, "--kube-version", "1.37.0"])
         .args(arguments)
         .current_dir(root_dir())
