@@ -234,23 +234,6 @@ fn the_documents_a_reader_expects_are_there() {
 }
 
 #[test]
-fn links_in_documents_lead_somewhere() {
-    check(
-        |file| file.has_extension("md"),
-        |file| {
-            let dir = root_dir().join(&file.path);
-            let targets = file.text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-            let local = targets.filter(|target| {
-                !target.contains("://") && !target.starts_with(['#', '<']) && !target.starts_with("mailto:")
-            });
-            let paths = local.filter_map(|target| target.split('#').next());
-            let missing = paths.filter(|path| !dir.with_file_name(path).exists());
-            missing.map(|path| format!("links to {path}, which is not there")).collect()
-        },
-    );
-}
-
-#[test]
 fn the_specification_names_tests_that_exist() {
     let specification = std::fs::read_to_string(root_dir().join("SPECIFICATION.md")).unwrap_or_default();
     let quoted = specification.split('`').skip(1).step_by(2);
