@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Every command of a document can run: in blocks of `sh` as they are, and in the lines of guides where it is more than a name.
 
+use std::thread;
+
 use crate::invocation::faults;
 use crate::markdown::{Document, documents};
 use crate::shell::{Invocation, Workspace};
@@ -53,12 +55,13 @@ fn check(document: &Document) -> (Vec<Invocation>, Vec<String>) {
 #[test]
 fn every_command_of_a_document_can_run() {
     // Translations have the same blocks.
-    let (mut all, mut wrong) = (Vec::new(), Vec::new());
-    for document in documents().iter().filter(|document| !document.is_chinese()) {
-        let (commands, faults) = check(document);
-        all.extend(commands);
-        wrong.extend(faults);
-    }
+    let documents: Vec<Document> = documents().into_iter().filter(|document| !document.is_chinese()).collect();
+    let checked: Vec<_> = thread::scope(|scope| {
+        let checks: Vec<_> = documents.iter().map(|document| scope.spawn(|| check(document))).collect();
+        checks.into_iter().map(|check| check.join().unwrap()).collect()
+    });
+    let (all, wrong): (Vec<Vec<Invocation>>, Vec<Vec<String>>) = checked.into_iter().unzip();
+    let (all, wrong) = (all.concat(), wrong.concat());
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     for program in ["kubectl", "helm", "make"] {
         let count = all.iter().filter(|invocation| invocation.words[0] == program).count();

@@ -58,12 +58,10 @@ pub(crate) fn faults(invocation: &Invocation, dir: &Path) -> Vec<String> {
     let words: Vec<&str> = invocation.words.iter().map(|word| meant(word)).collect();
     let found = match words.as_slice() {
         ["make", rest @ ..] => make(rest),
-        ["kubectl", "krew", ..] => Ok(()),
+        ["kubectl", "krew", ..] | ["docker", "build", ..] | ["docker", "push", _] => Ok(()),
         ["kubectl", "gpu", rest @ ..] | ["kubectl-gpu", rest @ ..] => gpu(rest),
         ["kubectl", rest @ ..] => kubectl(rest, &invocation.input, dir),
         ["helm", rest @ ..] => helm(rest, dir),
-        ["docker", "build", ..] => Ok(()),
-        ["docker", "push", _] => Ok(()),
         ["target/image/gpu-import" | "gpu-import", rest @ ..] => own("gpu-import", rest),
         ["gpu-kubelet-plugin", rest @ ..] => own("gpu-kubelet-plugin", rest),
         [program, ..] if FOREIGN.contains(program) => Ok(()),

@@ -8,6 +8,7 @@
 //!                                               ├─ reasons (Events)
 //!                                               └─ translations (Chinese)
 //! ```
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test stops at the first surprise")]
 
 mod markdown;
 

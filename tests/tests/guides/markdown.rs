@@ -104,7 +104,17 @@ pub(crate) fn parse(text: &str) -> Document {
                 document.spans.push(code.into_string());
             }
             Event::Text(text) => add(&mut document, &within, &text),
-            _ => {}
+            Event::Start(_)
+            | Event::End(_)
+            | Event::InlineMath(_)
+            | Event::DisplayMath(_)
+            | Event::Html(_)
+            | Event::InlineHtml(_)
+            | Event::FootnoteReference(_)
+            | Event::SoftBreak
+            | Event::HardBreak
+            | Event::Rule
+            | Event::TaskListMarker(_) => {}
         }
     }
     document

@@ -56,7 +56,7 @@ impl Workspace {
         }
         for block in blocks.into_iter().filter(|block| block.language == "yaml") {
             let name = block.text.lines().next().and_then(|line| line.strip_prefix("# "));
-            if let Some(name) = name.filter(|name| name.ends_with(".yaml") && !name.contains(['/', ' '])) {
+            if let Some(name) = name.filter(|name| name.strip_suffix(".yaml").is_some() && !name.contains(['/', ' '])) {
                 fs::write(dir.path().join(name), &block.text).unwrap();
             }
         }
