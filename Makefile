@@ -20,7 +20,7 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 BUILD_HOOK_HERE = if $(ADD_MUSL); then $(BUILD_HOOK) $(1) && install target/$(MUSL)/$(2)/gpu-cdi-hook target/$(2); \
 	else $(STATIC) cargo build --locked -p dra-cdi-hook --target $(HOST) $(1) && install target/$(HOST)/$(2)/gpu-cdi-hook target/$(2); fi
 
-.PHONY: help setup build demo-programs programs kubectl-gpu krew demo test up down env bench check deny sbom repeat pictures
+.PHONY: help setup build demo-programs programs kubectl-gpu krew demo test up down env bench check deny sbom repeat pictures site
 
 help:
 	@echo 'make demo    watch a real Kubernetes schedule pods onto simulated GPUs through this driver'
@@ -31,6 +31,7 @@ help:
 	@echo 'make down    remove it'
 	@echo 'make bench   the promises of SPECIFICATION.md as a table of figures'
 	@echo 'make pictures  the dashboards of the chart, from the Prometheus of make up MONITORING=1, into docs/pictures; takes 20 minutes'
+	@echo 'make site    the documents as a site with search, into target/site; fails on a dead link'
 	@echo 'make check   formatting and lints'
 	@echo 'make deny    licences, sources, versions and known faults of the dependencies'
 	@echo 'make programs  the programs of the image, into target/image; needs no root'
@@ -106,3 +107,6 @@ repeat: programs kubectl-gpu
 
 pictures:
 	@tests/dashboards/pictures.sh
+
+site:
+	@tests/site/site.sh

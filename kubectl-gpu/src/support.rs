@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The versions that the driver supports, as the table in README.md has them. Pure.
+//! The versions that the driver supports, as the tables in README.md and docs/support.md have them. Pure.
 
 use dra_model::node_check::{Check, Problem};
 
@@ -105,12 +105,17 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_the_readme_is_this_one() {
-        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
-        let table = readme.split("\n## Compatibility\n").nth(1).unwrap().split("\n## ").next().unwrap().to_owned();
-        let is_known = |line: &&str| line.starts_with("| Kubernetes ") || line.starts_with("| container runtime ");
-        let found: Vec<&str> = table.lines().filter(is_known).collect();
-        assert_eq!(found, rows());
+    fn the_tables_of_the_documents_are_this_one() {
+        for (document, section) in
+            [("README.md", "Compatibility"), ("docs/support.md", "Kubernetes and container runtimes")]
+        {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(document);
+            let text = std::fs::read_to_string(path).unwrap();
+            let table = text.split(&format!("\n## {section}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+            let is_known = |line: &&str| line.starts_with("| Kubernetes ") || line.starts_with("| container runtime ");
+            let found: Vec<&str> = table.lines().filter(is_known).collect();
+            assert_eq!(found, rows(), "{document}");
+        }
     }
 
     #[test]
