@@ -20,7 +20,7 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 BUILD_HOOK_HERE = if $(ADD_MUSL); then $(BUILD_HOOK) $(1) && install target/$(MUSL)/$(2)/gpu-cdi-hook target/$(2); \
 	else $(STATIC) cargo build --locked -p dra-cdi-hook --target $(HOST) $(1) && install target/$(HOST)/$(2)/gpu-cdi-hook target/$(2); fi
 
-.PHONY: help setup build demo-programs programs kubectl-gpu krew demo test up down env bench check deny sbom repeat pictures site
+.PHONY: help setup build demo-programs programs kubectl-gpu krew demo test up down env bench check deny sbom repeat release pictures site
 
 help:
 	@echo 'make demo    watch a real Kubernetes schedule pods onto simulated GPUs through this driver'
@@ -38,6 +38,7 @@ help:
 	@echo 'make kubectl-gpu  kubectl-gpu as one static program, into target/kubectl; needs rustup'
 	@echo 'make krew    kubectl-gpu as an archive with its manifest, into target/krew'
 	@echo 'make sbom    what each of them is made of, as CycloneDX, into target/sbom'
+	@echo 'make release  all files of a release, into target/release-VERSION; docs/release.md explains PLATFORMS, BUILT, BASE and PUSH'
 	@echo 'make repeat  build them again in another directory and compare their bytes'
 
 setup:
@@ -104,6 +105,9 @@ sbom: setup
 
 repeat: programs kubectl-gpu
 	@tests/supply-chain/repeat.sh
+
+release: setup
+	@$(REPEATABLE) PLATFORMS='$(PLATFORMS)' BUILT='$(BUILT)' BASE='$(BASE)' PUSH='$(PUSH)' deploy/release/release.sh
 
 pictures:
 	@tests/dashboards/pictures.sh

