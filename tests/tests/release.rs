@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The programs of the image, as `make build` makes them.
+//! A release: the programs of the image, as `make build` makes them, and the versions that its files name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,4 +25,40 @@ fn no_path_of_the_machine_that_built_them_is_in_the_programs() {
             assert_eq!(at, None, "{program} has a path of this machine in it: was it built by make build?");
         }
     }
+}
+
+/// A file with another version names a chart, an image or a program that the release does not have.
+#[test]
+fn all_files_name_the_version_of_the_programs() {
+    let version = env!("CARGO_PKG_VERSION");
+    let expected: [(&str, String); 10] = [
+        ("deploy/chart/Chart.yaml", format!("\nversion: {version}\n")),
+        ("deploy/chart/Chart.yaml", format!("\nappVersion: {version}\n")),
+        ("deploy/tenants-chart/Chart.yaml", format!("\nversion: {version}\n")),
+        ("deploy/tenants-chart/Chart.yaml", format!("\nappVersion: {version}\n")),
+        ("deploy/Containerfile", format!("\nARG VERSION={version}\n")),
+        ("CHANGELOG.md", format!("\n## [{version}]")),
+        ("CHANGELOG.md", "\n### Upgrade notes\n".to_owned()),
+        ("README.md", format!("/gpu-dra-driver:{version} ")),
+        ("deploy/chart/README.md", format!("/gpu-dra-driver:{version} ")),
+        ("docs/release.md", format!("gpu-dra-driver-{version}-image.tar")),
+    ];
+    for (path, text) in expected {
+        assert!(read(path).contains(&text), "{path} lacks {text:?}, which the version in Cargo.toml needs");
+    }
+}
+
+/// An image of another version than the one of these files is not what a reader of them wants.
+#[test]
+fn documents_name_no_image_of_another_version() {
+    let tag = format!("gpu-dra-driver:{}", env!("CARGO_PKG_VERSION"));
+    for path in ["README.md", "deploy/chart/README.md", "deploy/Containerfile"] {
+        for line in read(path).lines().filter(|line| line.contains("/gpu-dra-driver:")) {
+            assert!(line.contains(&tag), "{path}: {line:?} does not name {tag}");
+        }
+    }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root_dir().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
