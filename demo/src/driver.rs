@@ -14,7 +14,8 @@ pub const NAMESPACE: &str = "gpu-dra-driver";
 /// Name of the release, its DaemonSet and its service account.
 pub const RELEASE: &str = "gpu-dra-driver";
 
-const IMAGE: &str = concat!("localhost/gpu-dra-driver:", env!("CARGO_PKG_VERSION"));
+/// The image of the driver on the nodes of a cluster.
+pub const IMAGE: &str = concat!("localhost/gpu-dra-driver:", env!("CARGO_PKG_VERSION"));
 /// The programs that the Containerfile copies.
 const PROGRAMS: [&str; 6] =
     ["gpu-kubelet-plugin", "gpu-mps-host", "gpu-controller", "gpu-explain", "gpu-import", "gpu-cdi-hook"];

@@ -65,7 +65,7 @@ fn moves(arena: &Arena, flags: &[&str]) {
 
 fn install_device_plugin(arena: &Arena) {
     let ctr = "ctr -n k8s.io -a /run/containerd/containerd.sock images tag --force";
-    checked(arena.node(NODE).shell(&format!("{ctr} localhost/gpu-dra-driver:0.1.0 {IMAGE}")));
+    checked(arena.node(NODE).shell(&format!("{ctr} {} {IMAGE}", driver::IMAGE)));
     let program_path = env::current_exe().unwrap();
     let labels = json!({"app": "nvidia-device-plugin-daemonset"});
     let spec = json!({

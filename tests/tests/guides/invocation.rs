@@ -58,7 +58,11 @@ pub(crate) fn faults(invocation: &Invocation, dir: &Path) -> Vec<String> {
     let words: Vec<&str> = invocation.words.iter().map(|word| meant(word)).collect();
     let found = match words.as_slice() {
         ["make", rest @ ..] => make(rest),
-        ["kubectl", "krew", ..] | ["docker", "build", ..] | ["docker", "push", _] => Ok(()),
+        ["kubectl", "krew", ..]
+        | ["docker", "build", ..]
+        | ["docker", "push", _]
+        | ["sha256sum", "-c", _]
+        | ["skopeo", "inspect", ..] => Ok(()),
         ["kubectl", "gpu", rest @ ..] | ["kubectl-gpu", rest @ ..] => gpu(rest),
         ["kubectl", rest @ ..] => kubectl(rest, &invocation.input, dir),
         ["helm", rest @ ..] => helm(rest, dir),
@@ -156,7 +160,13 @@ fn manifest(input: &str) -> Result<(), String> {
 }
 
 /// helm parses the flags, and the chart judges the values.
+/// The chart of a release is the one of this tree.
+const RELEASED_CHART: &str = "oci://registry.example.com/prefix/charts/gpu-dra-driver";
+
 fn helm(words: &[&str], dir: &Path) -> Result<(), String> {
+    let chart_dir = root_dir().join("deploy/chart").display().to_string();
+    let words: Vec<&str> = words.iter().map(|&word| if word == RELEASED_CHART { &chart_dir } else { word }).collect();
+    let words = words.as_slice();
     asks_a_server("helm", &["--kube-apiserver", NO_SERVER], words, dir, "")?;
     let ["install" | "upgrade", _, chart, ..] = words else { return Ok(()) };
     let settings = words.windows(2).filter(|pair| ["--set", "--set-file", "-f", "--values"].contains(&pair[0]));
