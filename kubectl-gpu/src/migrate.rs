@@ -186,13 +186,6 @@ pub enum Owner {
     None,
 }
 
-/// Whether a device has a name of NVIDIA's DRA driver: `gpu-<index>`, and parts of it. Those of this driver have 8 hexadecimal digits.
-pub fn is_of_nvidia(device: &str) -> bool {
-    let Some(rest) = device.strip_prefix("gpu-") else { return false };
-    let index = rest.split('-').next().unwrap_or_default();
-    (1..=3).contains(&index.len()) && index.bytes().all(|byte| byte.is_ascii_digit())
-}
-
 impl Cluster {
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|node| node.name() == name)

@@ -183,6 +183,13 @@ pub fn without_share(name: &str) -> String {
     form.unwrap_or_else(|| name.to_owned())
 }
 
+/// Whether a device has a name of NVIDIA's DRA driver: `gpu-<index>`, and parts of it. Those of this driver have 8 or more
+/// hexadecimal digits of the UUID.
+pub fn is_name_of_nvidia(device: &str) -> bool {
+    let index = device.strip_prefix("gpu-").and_then(|rest| rest.split('-').next());
+    index.is_some_and(|index| (1..=3).contains(&index.len()) && index.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -203,6 +210,16 @@ mod tests {
         assert_eq!(DeviceNames::of([&a]).gpu(&a), "gpu-12345678");
         let names = DeviceNames::of([&a, &b]);
         assert_eq!((names.gpu(&a), names.gpu(&b)), ("gpu-1234567811".to_owned(), "gpu-1234567812".to_owned()));
+    }
+
+    #[test]
+    fn names_of_nvidia_have_an_index() {
+        for name in ["gpu-0", "gpu-15", "gpu-123", "gpu-0-mig-1g12gb-19-0"] {
+            assert!(is_name_of_nvidia(name), "{name}");
+        }
+        for name in ["gpu-12345678", "gpu-12345678-mig-9-4", "gpu-97722eb3-mps", "gpu-", "gpu-0a", "mig-0"] {
+            assert!(!is_name_of_nvidia(name), "{name}");
+        }
     }
 
     #[test]

@@ -8,12 +8,13 @@ use dra_allocation::node::NodeFacts;
 use dra_allocation::{Pool, Pools};
 use dra_explain::reading::{self, Read};
 use dra_explain::request::{List, Page, ReadError, Resource, Right, pages};
+use dra_model::device::is_name_of_nvidia;
 use kube::Client;
 use serde::de::DeserializeOwned;
 
 use crate::holders::Holder;
 use crate::migrate::parse::{DaemonSet, Pod, RawNode, RawPod, RawSet};
-use crate::migrate::{Claim, Cluster, DRIVER_OF_NVIDIA, Node, is_of_nvidia};
+use crate::migrate::{Claim, Cluster, DRIVER_OF_NVIDIA, Node};
 use crate::service_reading::{self, if_permitted};
 
 /// The cluster, as far as the rights of the user reach.
@@ -100,7 +101,7 @@ async fn claims(client: &Client, driver: &str) -> Result<Vec<(String, Claim)>, R
         service_reading::holders(client, None, DRIVER_OF_NVIDIA).await?
     };
     let ours = ours.into_iter().map(|holder| {
-        let is_of_nvidia = driver == DRIVER_OF_NVIDIA && is_of_nvidia(&holder.device);
+        let is_of_nvidia = driver == DRIVER_OF_NVIDIA && is_name_of_nvidia(&holder.device);
         claim(holder, is_of_nvidia)
     });
     Ok(ours.chain(theirs.into_iter().map(|holder| claim(holder, true))).collect())
@@ -125,10 +126,10 @@ fn node(raw: RawNode, driver: &str, pools: &Pools) -> (String, Node) {
         offered,
         plugin_users: Vec::new(),
         claims: Vec::new(),
-        has_own_devices: of_driver(driver).iter().any(|device| !(is_shared_name && is_of_nvidia(&device.name))),
+        has_own_devices: of_driver(driver).iter().any(|device| !(is_shared_name && is_name_of_nvidia(&device.name))),
         nvidia_devices: of_driver(DRIVER_OF_NVIDIA)
             .iter()
-            .filter(|device| !is_shared_name || is_of_nvidia(&device.name))
+            .filter(|device| !is_shared_name || is_name_of_nvidia(&device.name))
             .count(),
     };
     (name, node)

@@ -4,7 +4,7 @@
 use dra_allocation::node::NodeFacts;
 use dra_kubectl_gpu::migrate::moving::{Direction, Step, step, with};
 use dra_kubectl_gpu::migrate::parse::{DaemonSet, RawSet};
-use dra_kubectl_gpu::migrate::{Cluster, Component, Node, OwnSet, Owner, SetPod, is_of_nvidia};
+use dra_kubectl_gpu::migrate::{Cluster, Component, Node, OwnSet, Owner, SetPod};
 use serde_json::{Value, json};
 
 use crate::check;
@@ -281,14 +281,6 @@ fn configurations_of_the_cluster_become_values_and_objects() {
     objects.insert(SETS, json!([operator_plugin()]));
     let Ran(code, _, error) = run(&serve(objects), &["migrate", "--objects"]);
     assert!(code == 3 && error.contains("there is nothing to convert"), "{error}");
-}
-
-#[test]
-fn names_of_the_two_drivers_differ() {
-    let theirs = ["gpu-0", "gpu-15", "gpu-0-mig-1g12gb-19-0", "gpu-123"];
-    let ours = ["gpu-97722eb3", "gpu-12345678-mig-19-0", "gpu-97722eb3-mps", "mig-0", "gpu-"];
-    assert_eq!(theirs.map(is_of_nvidia), [true; 4]);
-    assert_eq!(ours.map(is_of_nvidia), [false; 5]);
 }
 
 fn component(set: &Value) -> Component {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use dra_cdi::Naming;
 use dra_checkpoint::{ClaimRecord, ClaimState, RecordedDevice, RecordedHardware, RecordedSharing};
+use dra_model::device::is_name_of_nvidia;
 use dra_model::{AllocatedDevice, Capabilities, Claim, Device, Gpu, GpuUuid, MigIdentity, MigIds, MigOrigin, NodeName};
 
 use crate::decide::refusal::Refusal;
@@ -84,6 +85,9 @@ pub fn refuse(device: &AllocatedDevice, node: &NodeName, why: Unresolved) -> Ref
         Unresolved::MigModeOn => Refusal::MigModeOn { device },
         Unresolved::MigGone => Refusal::MigGone { device },
         Unresolved::Occupied { gpu_instances } => Refusal::Occupied { device, gpu_instances },
+        Unresolved::Unknown if is_name_of_nvidia(device.as_str()) => {
+            Refusal::OfNvidia { device, node: node.to_string() }
+        }
         Unresolved::Unknown => Refusal::Unknown { device, node: node.to_string() },
     }
 }

@@ -23,6 +23,8 @@ pub enum Refusal {
     OtherPool { device: DeviceName, pool: String, node: String },
     #[error("{device} is not present on node {node}")]
     Unknown { device: DeviceName, node: String },
+    #[error("{device} is a device name of NVIDIA's DRA driver, but node {node} now has this driver")]
+    OfNvidia { device: DeviceName, node: String },
     #[error("the NVIDIA driver that {device} needs does not respond: {reason}")]
     NoDriver { device: DeviceName, reason: String },
     #[error("NVML call failed for {device}: {reason}")]
@@ -135,6 +137,9 @@ impl Advice for Refusal {
         let advice: Cow<'static, str> = match self {
             Self::NothingAllocated | Self::OtherPool { .. } | Self::Twice { .. } => RESCHEDULE.into(),
             Self::Unknown { .. } => "make the GPU visible to nvidia-smi, or delete the pod to reschedule it".into(),
+            Self::OfNvidia { .. } => {
+                "delete the pods of the claim, and the claim if no template made it, and create them again".into()
+            }
             Self::Unusable { .. } => {
                 "check nvidia-smi and Xid messages on this node and repair the GPU, or delete the pod to reschedule it"
                     .into()
@@ -191,6 +196,7 @@ impl Refusal {
             Self::NothingAllocated
             | Self::OtherPool { .. }
             | Self::Unknown { .. }
+            | Self::OfNvidia { .. }
             | Self::MigModeOn { .. }
             | Self::MigGone { .. }
             | Self::Occupied { .. }

@@ -93,6 +93,8 @@ fn allocations(sentences: &mut Sentences) {
     sentences.refused("a device of another node", &node, &claim);
     let claim = allocate("a", &[("gpu", "gpu-99999999")]);
     sentences.refused("an unknown device", &node, &claim);
+    let claim = allocate("a", &[("gpu", "gpu-0")]);
+    sentences.refused("a device of NVIDIA's DRA driver", &node, &claim);
     let claim = allocate("a", &[("one", "gpu-00000000"), ("two", "gpu-00000000")]);
     sentences.refused("one device for two requests", &node, &claim);
     let holder = allocate("b", &[("gpu", "gpu-00000000")]);
