@@ -9,7 +9,7 @@ use crate::{
 };
 use dra_demo::{driver, text};
 use serde_json::{Value, json};
-use std::env;
+use std::{env, fs};
 
 crate::case::cases![a_node_moves_between_the_device_plugin_and_this_driver];
 
@@ -20,6 +20,8 @@ const LABEL: &str = "gpu.nvidia.com/dra-driver";
 const DEPLOY: &str = "nvidia.com/gpu.deploy.device-plugin";
 const NAMESPACE: &str = "gpu-operator";
 const IMAGE: &str = "localhost/k8s-device-plugin:v0.18.0";
+/// The program that plays the device plugin, in `/var/lib` of the node.
+const PLAYER: &str = "device-plugin-player";
 
 fn a_node_moves_between_the_device_plugin_and_this_driver(arena: &Arena) {
     let selector = r"kubeletPlugin.nodeSelector.gpu\.nvidia\.com/dra-driver=enabled";
@@ -66,7 +68,8 @@ fn moves(arena: &Arena, flags: &[&str]) {
 fn install_device_plugin(arena: &Arena) {
     let ctr = "ctr -n k8s.io -a /run/containerd/containerd.sock images tag --force";
     checked(arena.node(NODE).shell(&format!("{ctr} {} {IMAGE}", driver::IMAGE)));
-    let program_path = env::current_exe().unwrap();
+    // The node has directories of its own, such as /tmp, so the program is copied.
+    fs::copy(env::current_exe().unwrap(), arena.node(NODE).dir().join("var-lib").join(PLAYER)).unwrap();
     let labels = json!({"app": "nvidia-device-plugin-daemonset"});
     let spec = json!({
         "nodeSelector": {DEPLOY: "true"},
@@ -78,7 +81,7 @@ fn install_device_plugin(arena: &Arena) {
             "volumeMounts": [{"name": "player", "mountPath": "/player"}, {"name": "sockets", "mountPath": device_plugin::DIR}],
         }],
         "volumes": [
-            {"name": "player", "hostPath": {"path": program_path, "type": "File"}},
+            {"name": "player", "hostPath": {"path": format!("/var/lib/{PLAYER}"), "type": "File"}},
             {"name": "sockets", "hostPath": {"path": device_plugin::DIR}},
         ],
     });
