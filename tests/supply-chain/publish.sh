@@ -16,7 +16,8 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/gpu-dra-cluster
 helm=$(echo "$cache"/programs/helm-*/helm)
 helm=${helm##* }
 work=$(mktemp -d)
-trap 'kill "$registry" 2>/dev/null || true; wait "$registry" 2>/dev/null || true; rm -rf "$work"' EXIT
+registry=
+trap '[ -z "$registry" ] || { kill "$registry"; wait "$registry"; } 2>/dev/null || true; rm -rf "$work"' EXIT
 
 address=127.0.0.1:$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 cat >"$work/registry.yaml" <<END

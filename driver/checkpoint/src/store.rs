@@ -304,7 +304,7 @@ impl RecordStore {
         let bytes = versions::encode(record).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
         let uid = &record.claim.uid;
         dra_files::replace_unsynced(&*self.files, &path, &bytes, uid.as_str(), DURABLE)
-            .and_then(|()| self.claims_sync.sync(&*self.files))
+            .and_then(|()| self.sync_claims())
             .map_err(|source| StoreError::Write { path, source })?;
         let written = Decoded { content: Content::Bytes(bytes), record: record.clone() };
         self.decoded.lock().insert(uid.clone(), written);
@@ -327,7 +327,7 @@ impl RecordStore {
     /// Removes the record of a claim durably. A missing record is success.
     pub fn remove(&self, uid: &ClaimUid) -> Result<(), StoreError> {
         let path = self.path(uid);
-        let removed = self.files.remove(&path).and_then(|()| self.claims_sync.sync(&*self.files));
+        let removed = self.files.remove(&path).and_then(|()| self.sync_claims());
         removed.map_err(|source| StoreError::Remove { path, source })
     }
 
@@ -335,6 +335,10 @@ impl RecordStore {
     pub fn remove_unfinished(&self, uid: &ClaimUid) -> Result<(), StoreError> {
         let path = self.claims_dir.join(temp_name(uid));
         self.files.remove(&path).map_err(|source| StoreError::Remove { path, source })
+    }
+
+    fn sync_claims(&self) -> io::Result<()> {
+        self.claims_sync.sync(|dir| self.files.sync_dir(dir))
     }
 
     pub fn path(&self, uid: &ClaimUid) -> PathBuf {

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::port::Files;
-
 /// One directory.
 #[derive(Debug)]
 pub struct DirSync {
@@ -32,7 +30,7 @@ impl DirSync {
 
     /// Makes the renames and removals before this call survive a power cut. Waits for a sync that begins after this call, of this
     /// caller or of another. A failure is that of a sync of this caller.
-    pub fn sync(&self, files: &dyn Files) -> io::Result<()> {
+    pub fn sync(&self, sync_dir: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
         let mut progress = self.progress.lock();
         progress.last_caller += 1;
         let caller = progress.last_caller;
@@ -46,7 +44,7 @@ impl DirSync {
         let covered = progress.last_caller;
         drop(progress);
         let running = Running(self);
-        files.sync_dir(&self.dir)?;
+        sync_dir(&self.dir)?;
         running.0.progress.lock().synced = covered;
         Ok(())
     }
@@ -67,37 +65,32 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::thread;
 
-    use crate::port::{FileVersion, NewFile};
-
     use super::*;
 
     const CALLERS: usize = 8;
 
     /// A disk whose first sync waits until all callers have come, and whose first syncs fail.
-    #[derive(Debug, Default)]
     struct Disk {
-        sync: DirSyncOf,
+        claims: DirSync,
         begun: AtomicUsize,
         failing: usize,
         is_syncing: AtomicBool,
     }
 
-    #[derive(Debug)]
-    struct DirSyncOf(DirSync);
-
-    impl Default for DirSyncOf {
-        fn default() -> Self {
-            Self(DirSync::new(Path::new("/claims")))
-        }
-    }
-
     impl Disk {
-        fn callers(&self) -> usize {
-            self.sync.0.progress.lock().last_caller.try_into().unwrap()
+        fn new(begun: usize, failing: usize) -> Self {
+            let claims = DirSync::new(Path::new("/claims"));
+            Self { claims, begun: AtomicUsize::new(begun), failing, is_syncing: AtomicBool::new(false) }
         }
-    }
 
-    impl Files for Disk {
+        fn callers(&self) -> usize {
+            self.claims.progress.lock().last_caller.try_into().unwrap()
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.claims.sync(|dir| self.sync_dir(dir))
+        }
+
         fn sync_dir(&self, dir: &Path) -> io::Result<()> {
             assert_eq!(dir, Path::new("/claims"));
             assert!(!self.is_syncing.swap(true, Ordering::SeqCst), "one sync at a time");
@@ -108,45 +101,13 @@ mod tests {
             self.is_syncing.store(false, Ordering::SeqCst);
             if number < self.failing { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         }
-
-        fn read(&self, _path: &Path, _limit: u64) -> io::Result<Option<Vec<u8>>> {
-            unimplemented!()
-        }
-
-        fn version(&self, _path: &Path) -> io::Result<Option<FileVersion>> {
-            unimplemented!()
-        }
-
-        fn list(&self, _dir: &Path) -> io::Result<Vec<String>> {
-            unimplemented!()
-        }
-
-        fn make_dir(&self, _dir: &Path) -> io::Result<()> {
-            unimplemented!()
-        }
-
-        fn write(&self, _path: &Path, _bytes: &[u8], _how: NewFile) -> io::Result<()> {
-            unimplemented!()
-        }
-
-        fn append(&self, _path: &Path, _bytes: &[u8]) -> io::Result<()> {
-            unimplemented!()
-        }
-
-        fn rename(&self, _from: &Path, _to: &Path) -> io::Result<()> {
-            unimplemented!()
-        }
-
-        fn remove(&self, _path: &Path) -> io::Result<()> {
-            unimplemented!()
-        }
     }
 
     /// The outcomes of callers that come together, and how many syncs there were.
     fn together(failing: usize) -> (usize, usize) {
-        let disk = Disk { failing, ..Disk::default() };
+        let disk = Disk::new(0, failing);
         let succeeded = thread::scope(|scope| {
-            let callers: Vec<_> = (0..CALLERS).map(|_| scope.spawn(|| disk.sync.0.sync(&disk).is_ok())).collect();
+            let callers: Vec<_> = (0..CALLERS).map(|_| scope.spawn(|| disk.sync().is_ok())).collect();
             callers.into_iter().map(|caller| caller.join().unwrap()).filter(|is_ok| *is_ok).count()
         });
         (succeeded, disk.begun.load(Ordering::SeqCst))
@@ -165,9 +126,9 @@ mod tests {
 
     #[test]
     fn a_later_caller_has_a_sync_of_its_own() {
-        let disk = Disk { begun: AtomicUsize::new(1), ..Disk::default() };
+        let disk = Disk::new(1, 0);
         for syncs in 2..4 {
-            disk.sync.0.sync(&disk).unwrap();
+            disk.sync().unwrap();
             assert_eq!(disk.begun.load(Ordering::SeqCst), syncs);
         }
     }
