@@ -9,6 +9,7 @@ mod drain;
 mod faults;
 mod fit;
 mod migrate;
+mod moves;
 mod node_verbs;
 mod server;
 mod status;

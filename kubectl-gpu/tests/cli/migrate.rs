@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `kubectl gpu migrate`: what it finds, what it refuses, and that a node never has two owners while it moves.
+//! `kubectl gpu migrate`: what it finds and what it refuses.
 
-use dra_allocation::node::NodeFacts;
-use dra_kubectl_gpu::migrate::moving::{Direction, Step, step, with};
-use dra_kubectl_gpu::migrate::parse::{DaemonSet, RawSet};
-use dra_kubectl_gpu::migrate::{Cluster, Component, Node, OwnSet, Owner, SetPod};
 use serde_json::{Value, json};
 
 use crate::check;
@@ -28,12 +24,12 @@ fn of_operator(name: &str, component: &str, image: &str) -> Value {
     set("gpu-operator", name, &json!({"nodeSelector": {key: "true"}, "initContainers": init, "containers": containers}))
 }
 
-fn operator_plugin() -> Value {
+pub(crate) fn operator_plugin() -> Value {
     of_operator("nvidia-device-plugin-daemonset", "device-plugin", "nvcr.io/nvidia/k8s-device-plugin:v0.18.0")
 }
 
 /// As the manifest of the device plugin.
-fn plain_plugin() -> Value {
+pub(crate) fn plain_plugin() -> Value {
     let image = "nvcr.io/nvidia/k8s-device-plugin:v0.17.1";
     set(
         "kube-system",
@@ -43,7 +39,7 @@ fn plain_plugin() -> Value {
 }
 
 /// As the chart of the device plugin.
-fn chart_plugin() -> Value {
+pub(crate) fn chart_plugin() -> Value {
     let term =
         |key: &str, value: &str| json!({"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]});
     let terms = [
@@ -76,7 +72,7 @@ fn own(selector: &Value) -> Value {
     own
 }
 
-fn labelled() -> Value {
+pub(crate) fn labelled() -> Value {
     own(&json!({"kubernetes.io/os": "linux", "gpu.nvidia.com/dra-driver": "enabled"}))
 }
 
@@ -159,7 +155,7 @@ fn objects() -> Objects {
     .into()
 }
 
-fn mig_manager() -> Value {
+pub(crate) fn mig_manager() -> Value {
     of_operator("nvidia-mig-manager", "mig-manager", "nvcr.io/nvidia/cloud-native/k8s-mig-manager:v0.13.0")
 }
 
@@ -281,141 +277,4 @@ fn configurations_of_the_cluster_become_values_and_objects() {
     objects.insert(SETS, json!([operator_plugin()]));
     let Ran(code, _, error) = run(&serve(objects), &["migrate", "--objects"]);
     assert!(code == 3 && error.contains("there is nothing to convert"), "{error}");
-}
-
-fn component(set: &Value) -> Component {
-    let set: RawSet = serde_json::from_value(set.clone()).unwrap();
-    match set.set(DRIVER) {
-        Some(DaemonSet::Theirs(component)) => Some(component),
-        Some(DaemonSet::Ours(_)) | None => None,
-    }
-    .unwrap()
-}
-
-fn own_set() -> OwnSet {
-    let set: RawSet = serde_json::from_value(labelled()).unwrap();
-    match set.set(DRIVER) {
-        Some(DaemonSet::Ours(own)) => Some(own),
-        Some(DaemonSet::Theirs(_)) | None => None,
-    }
-    .unwrap()
-}
-
-/// A cluster of one node whose DaemonSet controller and kubelet do one thing at a time.
-struct Played {
-    cluster: Cluster,
-    seen: Vec<Owner>,
-}
-
-impl Played {
-    fn new(components: Vec<Component>, labels: &[(&str, &str)]) -> Self {
-        let labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into()));
-        let linux = ("kubernetes.io/os".into(), "linux".into());
-        let labels = labels.chain([linux]).collect();
-        let node = Node {
-            facts: NodeFacts { name: "n".into(), labels, taints: Vec::new(), is_read: true },
-            offered: Vec::new(),
-            plugin_users: Vec::new(),
-            claims: Vec::new(),
-            has_own_devices: false,
-            nvidia_devices: 0,
-        };
-        let cluster = Cluster { nodes: vec![node], components, own: Some(own_set()), ..Cluster::default() };
-        let mut played = Self { cluster, seen: Vec::new() };
-        while played.react() {}
-        played
-    }
-
-    /// Each DaemonSet and what its pod offers, with whether it has the node.
-    fn sets(&self) -> Vec<(String, String, bool, bool)> {
-        let facts = &self.cluster.nodes[0].facts;
-        let theirs =
-            self.cluster.components.iter().map(|one| (&one.namespace, &one.name, one.choice.selects(facts), false));
-        let own = self.cluster.own.iter().map(|own| (&own.namespace, &own.name, own.choice.selects(facts), true));
-        theirs
-            .chain(own)
-            .map(|(namespace, name, selects, is_own)| (namespace.clone(), name.clone(), selects, is_own))
-            .collect()
-    }
-
-    /// One reaction of Kubernetes to the labels; the last first, so that a pod that comes is seen before one that goes.
-    fn react(&mut self) -> bool {
-        for (namespace, set, selects, is_own) in self.sets().into_iter().rev() {
-            let at = self.cluster.set_pods.iter().position(|pod| pod.namespace == namespace && pod.set == set);
-            let node = &mut self.cluster.nodes[0];
-            let is_offering = if is_own { node.has_own_devices } else { !node.offered.is_empty() };
-            match (selects, at) {
-                (true, None) => {
-                    self.cluster.set_pods.push(SetPod { namespace, set, node: "n".to_owned(), is_ready: true });
-                }
-                (false, Some(at)) => drop(self.cluster.set_pods.remove(at)),
-                (has_pod, _) if has_pod != is_offering => {
-                    if is_own {
-                        node.has_own_devices = has_pod;
-                    } else {
-                        node.offered = if has_pod { vec!["nvidia.com/gpu: 8".to_owned()] } else { Vec::new() };
-                    }
-                }
-                (true | false, _) => continue,
-            }
-            self.seen.push(self.cluster.owner(&self.cluster.nodes[0]));
-            return true;
-        }
-        false
-    }
-
-    /// Runs the command until it is done or refuses; it is killed before each of its changes, and started again.
-    fn run(&mut self, direction: Direction) -> Step {
-        let one = |_| match step(&self.cluster, &self.cluster.nodes[0], direction) {
-            Step::Change(labels) => {
-                self.cluster.nodes[0].facts = with(&self.cluster.nodes[0].facts, &labels);
-                self.react();
-                None
-            }
-            Step::Wait(what) => {
-                assert!(self.react(), "{what} never happens");
-                None
-            }
-            end @ (Step::Done | Step::Refused(_) | Step::InUse { .. }) => Some(end),
-        };
-        (0..100).find_map(one).unwrap()
-    }
-}
-
-#[test]
-fn a_node_never_has_two_owners_and_comes_back_as_it_was() {
-    let of_operator = ("nvidia.com/gpu.deploy.device-plugin", "true");
-    let managed = [of_operator, ("nvidia.com/gpu.deploy.mig-manager", "true")];
-    for (components, labels) in [
-        (vec![component(&operator_plugin())], &[of_operator][..]),
-        (vec![component(&operator_plugin()), component(&mig_manager())], &managed[..]),
-        (vec![component(&patched(&plain_plugin()))], &[]),
-        (vec![component(&patched(&chart_plugin()))], &[("nvidia.com/gpu.present", "true")]),
-    ] {
-        let mut played = Played::new(components, labels);
-        let before = played.cluster.nodes[0].clone();
-        assert_eq!(played.cluster.owner(&before), Owner::Theirs);
-        played.seen.clear();
-        assert_eq!(played.run(Direction::ToUs), Step::Done);
-        assert_eq!(played.cluster.owner(&played.cluster.nodes[0]), Owner::Ours);
-        assert_eq!(played.run(Direction::Back), Step::Done);
-        assert_eq!(played.cluster.nodes[0], before);
-        assert!(!played.seen.contains(&Owner::Both), "{:?}", played.seen);
-    }
-}
-
-/// The DaemonSet after the command that a refusal names.
-fn patched(set: &Value) -> Value {
-    let one = component(set);
-    let mut played = Played::new(vec![one], &[("nvidia.com/gpu.present", "true")]);
-    let reasons = match played.run(Direction::ToUs) {
-        Step::Refused(reasons) => reasons,
-        Step::Done | Step::InUse { .. } | Step::Change(_) | Step::Wait(_) => Vec::new(),
-    };
-    assert_eq!(reasons.len(), 1, "{reasons:?}");
-    let patch = reasons[0].split("-p '").nth(1).and_then(|rest| rest.split('\'').next()).unwrap();
-    let patch: Value = serde_json::from_str(patch).unwrap();
-    let mut set = set.clone();
-    crate::changes::merge(&mut set, &patch);
-    set
 }
